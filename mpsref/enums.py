@@ -1,0 +1,92 @@
+"""Apple's and Metal's enumerations under their Swift names, with their raw values."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "MPSCNNNeuronType",
+    "MPSDataLayout",
+    "MPSImageFeatureChannelFormat",
+    "MTLPixelFormat",
+    "MTLTextureType",
+]
+
+
+class MPSCNNNeuronType(IntEnum):
+    """
+    The sixteen neuron types.
+
+    Apple's sentinel ``count`` is left out, so that iterating gives neurons only.
+
+    Source: ``MPSCNNNeuronType.h``.
+
+    Examples
+    --------
+    >>> MPSCNNNeuronType.geLU
+    <MPSCNNNeuronType.geLU: 15>
+    """
+
+    none = 0
+    reLU = 1
+    linear = 2
+    sigmoid = 3
+    hardSigmoid = 4
+    tanH = 5
+    absolute = 6
+    softPlus = 7
+    softSign = 8
+    ELU = 9
+    pReLU = 10
+    reLUN = 11
+    power = 12
+    exponential = 13
+    logarithm = 14
+    geLU = 15
+
+
+class MPSImageFeatureChannelFormat(IntEnum):
+    """
+    How one feature channel is stored; ``none`` means that the graph chooses.
+
+    Apple's sentinels ``_reserved0`` and ``count`` are left out.
+
+    Source: ``MPSCoreTypes.h``.
+    """
+
+    none = 0
+    unorm8 = 1
+    unorm16 = 2
+    float16 = 3
+    float32 = 4
+
+
+class MPSDataLayout(IntEnum):
+    """Order of the elements of one image in a byte buffer. Source: ``MPSImage.h``."""
+
+    HeightxWidthxFeatureChannels = 0
+    featureChannelsxHeightxWidth = 1
+
+
+class MTLTextureType(IntEnum):
+    """The two texture types that an `MPSImage` can have. Source: Metal."""
+
+    type2D = 2
+    type2DArray = 3
+
+
+class MTLPixelFormat(IntEnum):
+    """The pixel formats that an `MPSImage` can have. Source: Metal."""
+
+    r8Unorm = 10
+    r16Unorm = 20
+    r16Float = 25
+    rg8Unorm = 30
+    r32Float = 55
+    rg16Unorm = 60
+    rg16Float = 65
+    rgba8Unorm = 70
+    rg32Float = 105
+    rgba16Unorm = 110
+    rgba16Float = 115
+    rgba32Float = 125

@@ -1,0 +1,60 @@
+"""The errors that mpsref raises: one base class, and the builtin kind that a caller would expect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpsref.verify.report import Report
+
+__all__ = [
+    "FileFormatError",
+    "ImageError",
+    "MPSRefError",
+    "ParameterError",
+    "SourceError",
+    "UnavailableError",
+    "VerificationError",
+]
+
+
+class MPSRefError(Exception):
+    """Base class of every error that mpsref raises on purpose."""
+
+
+class ParameterError(MPSRefError, ValueError):
+    """A neuron's parameter is missing, not one of its own, or not a finite float32."""
+
+
+class UnavailableError(MPSRefError, TypeError):
+    """An initialiser or method that Apple marks unavailable, or that a class does not have."""
+
+
+class ImageError(MPSRefError, ValueError):
+    """An image, array or byte buffer has the wrong shape, layout or format."""
+
+
+class SourceError(MPSRefError, LookupError):
+    """A source image of a graph is missing, or one too many was given."""
+
+
+class FileFormatError(MPSRefError, ValueError):
+    """A file cannot be read as what it claims to be."""
+
+
+class VerificationError(MPSRefError, AssertionError):
+    """
+    A recording is not what the reference computes.
+
+    Attributes
+    ----------
+    report : mpsref.verify.Report
+        Everything that was compared.
+    """
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.report)

@@ -1,0 +1,237 @@
+"""Additions, which sum the gradients of an image with several readers, and the ones that backpropagation starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpsref.errors import ParameterError, UnavailableError
+from mpsref.graph.nodes import (
+    MPSNNBinaryGradientStateNode,
+    MPSNNFilterNode,
+    MPSNNGradientFilterNode,
+    MPSNNImageNode,
+    node_or_error,
+)
+from mpsref.neuron.descriptor import float32_parameter
+
+__all__ = [
+    "MPSNNAdditionGradientNode",
+    "MPSNNAdditionNode",
+    "MPSNNArithmeticGradientNode",
+    "MPSNNArithmeticGradientStateNode",
+    "MPSNNBinaryArithmeticNode",
+    "MPSNNInitialGradientNode",
+]
+
+FLT_MAX = float(np.finfo(np.float32).max)
+
+
+class MPSNNArithmeticGradientStateNode(MPSNNBinaryGradientStateNode):
+    """Ties an arithmetic filter to its two gradient filters. Source: ``MPSNNGraphNodes.h``."""
+
+
+class _Float32:
+    """A settable property, rounded once to float32."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, node: MPSNNFilterNode | None, owner: type) -> float:
+        return float("nan") if node is None else float(node.__dict__[self._name])
+
+    def __set__(self, node: MPSNNFilterNode, value: float) -> None:
+        node.__dict__[self._name] = float32_parameter(self._name, value)
+
+
+class _Arithmetic(MPSNNFilterNode):
+    """The numbers that the forward and the gradient filter of an arithmetic operation share."""
+
+    primary_scale = _Float32("Factor of the primary (left) source. Default 1.")
+    secondary_scale = _Float32("Factor of the secondary (right) source. Default 1.")
+    bias = _Float32("Added to the result; the gradient filter ignores it. Default 0.")
+    minimum_value = _Float32("Lower clamp of the result; the gradient filter ignores it. Default -FLT_MAX.")
+    maximum_value = _Float32("Upper clamp of the result; the gradient filter ignores it. Default FLT_MAX.")
+
+    def _set_defaults(self) -> None:
+        self.primary_scale = self.secondary_scale = 1.0
+        self.bias = 0.0
+        self.minimum_value, self.maximum_value = -FLT_MAX, FLT_MAX
+
+    def _facts(self) -> dict[str, object]:
+        defaults = {"primary_scale": 1.0, "secondary_scale": 1.0, "bias": 0.0,
+                    "minimum_value": -FLT_MAX, "maximum_value": FLT_MAX}  # fmt: skip
+        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+
+
+class MPSNNBinaryArithmeticNode(_Arithmetic):
+    """
+    Base of the arithmetic operations on two images.
+
+    Parameters
+    ----------
+    left_source, right_source : MPSNNImageNode
+        The primary and the secondary source; or
+    sources : sequence of two MPSNNImageNode
+        the same in a list.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``, ``MPSCNNMath.h``. Strides, which broadcast a source, are not mirrored.
+    """
+
+    _state_class = MPSNNArithmeticGradientStateNode
+
+    def __init__(
+        self,
+        *,
+        left_source: MPSNNImageNode | None = None,
+        right_source: MPSNNImageNode | None = None,
+        sources: Sequence[MPSNNImageNode] | None = None,
+    ) -> None:
+        if type(self) is MPSNNBinaryArithmeticNode:
+            raise UnavailableError("MPSNNBinaryArithmeticNode has no initialiser: use MPSNNAdditionNode")
+        if sources is not None:
+            if left_source is not None or right_source is not None:
+                raise ParameterError("give either sources, or left_source and right_source")
+            if len(sources) != 2:
+                raise ParameterError(f"sources has {len(sources)} images: give two")
+            left_source, right_source = sources
+        self._connect(
+            left_source=node_or_error("left_source", left_source, MPSNNImageNode),
+            right_source=node_or_error("right_source", right_source, MPSNNImageNode),
+        )
+        self._set_defaults()
+
+    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
+        """The class of the two gradient filters."""
+        return MPSNNArithmeticGradientNode
+
+    def gradient_filter(
+        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+    ) -> MPSNNGradientFilterNode:
+        """Unavailable: raises `UnavailableError`. Use `gradient_filters`, which makes two nodes."""
+        raise UnavailableError(f"gradient_filter of {type(self).__name__} is unavailable: use gradient_filters")
+
+    def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
+        return [
+            self.gradient_class()(
+                gradient_images=[gradient, source], forward_filter=self, is_secondary_source_filter=secondary
+            )
+            for secondary, source in enumerate(self.sources)
+        ]
+
+
+class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
+    """
+    Base of the gradient filters of arithmetic operations; each makes the gradient of one of the two sources.
+
+    Parameters
+    ----------
+    source_gradient : MPSNNImageNode
+        Gradient of the forward result.
+    source_image : MPSNNImageNode
+        The forward source that is differentiated.
+    gradient_state : MPSNNBinaryGradientStateNode
+        ``result_state`` of the forward node.
+    is_secondary_source_filter : bool
+        Which of the two forward sources `source_image` is.
+    gradient_images : sequence of two MPSNNImageNode
+        ``[source_gradient, source_image]``, instead of these two.
+    forward_filter : MPSNNBinaryArithmeticNode
+        Instead of `gradient_state`.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``. The scales start as those of the forward node.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_secondary_source_filter: bool,
+        source_gradient: MPSNNImageNode | None = None,
+        source_image: MPSNNImageNode | None = None,
+        gradient_state: MPSNNBinaryGradientStateNode | None = None,
+        gradient_images: Sequence[MPSNNImageNode] | None = None,
+        forward_filter: MPSNNFilterNode | None = None,
+    ) -> None:
+        if type(self) is MPSNNArithmeticGradientNode:
+            raise UnavailableError("MPSNNArithmeticGradientNode has no initialiser: use MPSNNAdditionGradientNode")
+        if gradient_images is not None:
+            if len(gradient_images) != 2:
+                raise ParameterError(f"gradient_images has {len(gradient_images)} images: give gradient and source")
+            source_gradient, source_image = gradient_images
+        if forward_filter is not None:
+            state = node_or_error("forward_filter", forward_filter, MPSNNBinaryArithmeticNode).result_state
+            gradient_state = node_or_error("gradient_state", state, MPSNNBinaryGradientStateNode)
+        self._connect(
+            source_gradient=node_or_error("source_gradient", source_gradient, MPSNNImageNode),
+            source_image=node_or_error("source_image", source_image, MPSNNImageNode),
+        )
+        self._gradient_state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
+        self._is_secondary = bool(is_secondary_source_filter)
+        self._set_defaults()
+        forward = self._gradient_state.producer
+        if isinstance(forward, MPSNNBinaryArithmeticNode):
+            self.primary_scale, self.secondary_scale = forward.primary_scale, forward.secondary_scale
+
+    @property
+    def is_secondary_source_filter(self) -> bool:
+        """Whether this makes the gradient of the right source."""
+        return self._is_secondary
+
+    @property
+    def gradient_state(self) -> MPSNNBinaryGradientStateNode:
+        """The state that ties this node to its forward node."""
+        return self._gradient_state
+
+
+class MPSNNAdditionGradientNode(MPSNNArithmeticGradientNode):
+    """The gradient of an addition: the incoming gradient, times the scale of the source."""
+
+
+class MPSNNAdditionNode(MPSNNBinaryArithmeticNode):
+    """
+    ``primary_scale left + secondary_scale right + bias``, clamped, rounded once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    >>> total = mps.MPSNNAdditionNode(left_source=x, right_source=y)
+    >>> graph = mps.MPSNNGraph(result_image=total.result_image)
+    >>> graph.run(x=np.float16([[[1, 2]]]), y=np.float16([[[0.5, 0.25]]]))["result0"].to_array()
+    array([[[[1.5 , 2.25]]]], dtype=float16)
+    """
+
+    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
+        """The class of the two gradient filters."""
+        return MPSNNAdditionGradientNode
+
+
+class MPSNNInitialGradientNode(MPSNNFilterNode):
+    """
+    Ones, of the size of the source: the gradient of a result with respect to itself.
+
+    Put it after the node to differentiate and call `training_graph` on it.
+
+    Parameters
+    ----------
+    source : MPSNNImageNode
+        The result image to differentiate.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``, from the macOS 10.15 SDK on.
+    """
+
+    _state_class = None
+
+    def __init__(self, *, source: MPSNNImageNode) -> None:
+        self._connect(source=source)

@@ -1,0 +1,351 @@
+"""The nodes that all others are made of: images, states, filters. Structure only: no array, no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError, UnavailableError
+
+__all__ = [
+    "Handle",
+    "MPSHandle",
+    "MPSNNBinaryGradientStateNode",
+    "MPSNNFilterNode",
+    "MPSNNGradientFilterNode",
+    "MPSNNGradientStateNode",
+    "MPSNNImageNode",
+    "MPSNNStateNode",
+    "NodeHandler",
+]
+
+
+@runtime_checkable
+class MPSHandle(Protocol):
+    """Any object that can tell its label. Source: ``MPSNNGraphNodes.h``."""
+
+    def label(self) -> str | None:
+        """Name to show to people."""
+
+
+Handle: TypeAlias = str | MPSHandle
+"""A tag by which the caller knows an image or state again; mpsref never looks inside."""
+
+_N = TypeVar("_N")
+
+
+def handle_label(handle: Handle | None) -> str | None:
+    """The text of a handle."""
+    return handle if handle is None or isinstance(handle, str) else handle.label()
+
+
+def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
+    """`value` itself, if it is a `kind`."""
+    if not isinstance(value, kind):
+        raise ParameterError(f"{name} is a {type(value).__name__}: give an {kind.__name__}")
+    return value
+
+
+class _Tagged:
+    """What image and state nodes have in common."""
+
+    def __init__(self, handle: Handle | None) -> None:
+        self.handle = handle
+        self.export_from_graph = False
+        self.synchronize_resource = False
+
+    @property
+    def handle(self) -> Handle | None:
+        """A string, any object with ``label()``, or None."""
+        return self._handle
+
+    @handle.setter
+    def handle(self, value: Handle | None) -> None:
+        if value is not None and not isinstance(value, str | MPSHandle):
+            raise ParameterError(f"handle is a {type(value).__name__}: give a string, or an object with label()")
+        self._handle = value
+
+
+class MPSNNImageNode(_Tagged):
+    """
+    A place in a graph where an image will be.
+
+    Parameters
+    ----------
+    handle : str or MPSHandle or None
+        Tag for the caller.
+
+    Attributes
+    ----------
+    format : MPSImageFeatureChannelFormat
+        How the image is stored; ``none``, the default, leaves it to the graph. Settable.
+    export_from_graph : bool
+        Whether encoding also hands out this image. Settable, default False.
+    stop_gradient : bool
+        Whether `MPSNNFilterNode.training_graph` stops here. Settable, default False.
+    synchronize_resource : bool
+        Settable, without effect here.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``. Nodes are compared by identity. Width, height and channels are those of the images
+    given when the graph is encoded.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> x = mps.MPSNNImageNode(handle="x")
+    >>> n = mps.MPSCNNNeuronTanHNode(source=x, a=1.5)
+    >>> n.result_image.producer is n, x.producer
+    (True, None)
+    """
+
+    def __init__(self, *, handle: Handle | None) -> None:
+        super().__init__(handle)
+        self.format = MPSImageFeatureChannelFormat.none
+        self.stop_gradient = False
+        self._producer: MPSNNFilterNode | None = None
+
+    @classmethod
+    def exported_node(cls, *, with_: Handle | None) -> MPSNNImageNode:
+        """A node whose `export_from_graph` is True."""
+        node = cls(handle=with_)
+        node.export_from_graph = True
+        return node
+
+    @property
+    def format(self) -> MPSImageFeatureChannelFormat:
+        """How the image is stored; ``none`` leaves it to the graph."""
+        return self._format
+
+    @format.setter
+    def format(self, value: MPSImageFeatureChannelFormat) -> None:
+        try:
+            self._format = MPSImageFeatureChannelFormat(value)
+        except ValueError:
+            choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
+            raise ParameterError(f"format is {value!r}: choose one of {choices}") from None
+
+    @property
+    def producer(self) -> MPSNNFilterNode | None:
+        """The filter whose result this is; None for an input of the graph."""
+        return self._producer
+
+    def __repr__(self) -> str:
+        label = handle_label(self.handle)
+        name = "" if label is None else f" {label!r}"
+        of = "" if self._producer is None else f" of {type(self._producer).__name__}"
+        return f"<{type(self).__name__}{name}{of}>"
+
+
+class MPSNNStateNode(_Tagged):
+    """
+    A place in a graph where a state will be. Made by filters only: read a filter's `result_state`.
+
+    Attributes
+    ----------
+    handle : str or MPSHandle or None
+        Tag for the caller. Settable.
+    export_from_graph, synchronize_resource : bool
+        Settable, without effect here: states are opaque.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``.
+    """
+
+    _producer: MPSNNFilterNode
+
+    def __init__(self) -> None:
+        raise UnavailableError(f"a {type(self).__name__} cannot be made: read result_state of a filter node")
+
+    @classmethod
+    def _of(cls, producer: MPSNNFilterNode) -> MPSNNStateNode:
+        state = cls.__new__(cls)
+        _Tagged.__init__(state, None)
+        state._producer = producer
+        return state
+
+    @property
+    def producer(self) -> MPSNNFilterNode:
+        """The forward filter whose state this is."""
+        return self._producer
+
+
+class MPSNNGradientStateNode(MPSNNStateNode):
+    """Ties a forward filter to its gradient filter. Source: ``MPSNNGraphNodes.h``."""
+
+
+class MPSNNBinaryGradientStateNode(MPSNNStateNode):
+    """Ties a forward filter with two sources to its two gradient filters. Source: ``MPSNNGraphNodes.h``."""
+
+
+NodeHandler: TypeAlias = Callable[
+    ["MPSNNFilterNode", "MPSNNFilterNode | None", MPSNNImageNode, MPSNNImageNode],
+    None,
+]
+"""Called with (gradient node, inference node or None, inference source, gradient source): see `training_graph`."""
+
+
+class MPSNNFilterNode:
+    """
+    Base of all nodes that make an image out of images.
+
+    Attributes
+    ----------
+    label : str or None
+        Free text. Settable.
+
+    Notes
+    -----
+    Source: ``MPSNNGraphNodes.h``.
+    """
+
+    label: str | None
+    _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode
+    _sources: tuple[MPSNNImageNode, ...]
+    _result_image: MPSNNImageNode
+    _result_state: MPSNNStateNode | None
+
+    def __init__(self) -> None:
+        raise UnavailableError(f"{type(self).__name__} has no initialiser: use one of its subclasses")
+
+    def _connect(self, **sources: MPSNNImageNode) -> None:
+        """Take the sources, by argument name, and make the result image, in the format of the first."""
+        self._sources = tuple(node_or_error(name, node, MPSNNImageNode) for name, node in sources.items())
+        self._result_image = MPSNNImageNode(handle=None)
+        self._result_image._producer = self
+        self._result_image.format = self._sources[0].format
+        self._result_state = None
+        self.label = None
+
+    @property
+    def sources(self) -> tuple[MPSNNImageNode, ...]:
+        """The images that are read, in the order of Apple's arguments."""
+        return self._sources
+
+    @property
+    def result_image(self) -> MPSNNImageNode:
+        """The image that is made. Its format starts as that of the first source."""
+        return self._result_image
+
+    @property
+    def result_state(self) -> MPSNNStateNode | None:
+        """The state for the gradient filter, made at first use; None for a filter without a gradient."""
+        if self._result_state is None and self._state_class is not None:
+            self._result_state = self._state_class._of(self)
+        return self._result_state
+
+    @property
+    def result_states(self) -> list[MPSNNStateNode] | None:
+        """All states, or None."""
+        state = self.result_state
+        return None if state is None else [state]
+
+    def gradient_filter(
+        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+    ) -> MPSNNGradientFilterNode:
+        """
+        The gradient filter of this filter.
+
+        Parameters
+        ----------
+        with_source : MPSNNImageNode
+            The gradient of the result image; or
+        with_sources : sequence of MPSNNImageNode
+            the same in a list of one.
+
+        Raises
+        ------
+        UnavailableError
+            The filter has several gradient filters, or none.
+        """
+        filters = self._gradient_filters(self._one_gradient(with_source, with_sources))
+        if len(filters) != 1:
+            raise UnavailableError(f"{type(self).__name__} has {len(filters)} gradient filters: use gradient_filters")
+        return filters[0]
+
+    def gradient_filters(
+        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+    ) -> list[MPSNNGradientFilterNode]:
+        """
+        All gradient filters of this filter, one for each source, in the order of the sources.
+
+        Parameters and errors as for `gradient_filter`.
+        """
+        return self._gradient_filters(self._one_gradient(with_source, with_sources))
+
+    def training_graph(
+        self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None
+    ) -> list[MPSNNFilterNode] | None:
+        """
+        Build the gradient nodes of everything that this node depends on.
+
+        Parameters
+        ----------
+        with_source_gradient : MPSNNImageNode, optional
+            The gradient of this node's result image. Default: the result image itself is used as the gradient.
+        node_handler : callable, optional
+            Called once for each new node with (gradient node, the node that it mirrors, that node's source which the
+            new result is the gradient of, the gradient that it reads). The second is None for an addition, which is
+            inserted where one image has several readers. Default: copies the handle of the source image to the
+            gradient's result image. Setting `stop_gradient` on the third or on the new node's result image ends the
+            branch.
+
+        Returns
+        -------
+        list of MPSNNFilterNode or None
+            The new nodes whose result no other new node reads, in the order in which they were made; None if no node
+            was made.
+
+        Raises
+        ------
+        UnavailableError
+            A gradient filter would have to be differentiated.
+        """
+        from mpsref.graph.training import training_graph  # it builds nodes, which this module is the base of
+
+        if with_source_gradient is not None:
+            node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
+        return training_graph(self, with_source_gradient, node_handler)
+
+    def _one_gradient(
+        self, with_source: MPSNNImageNode | None, with_sources: Sequence[MPSNNImageNode] | None
+    ) -> MPSNNImageNode:
+        if (with_source is None) == (with_sources is None):
+            raise ParameterError("give either with_source or with_sources")
+        if with_sources is not None:
+            if len(with_sources) != 1:
+                raise ParameterError(f"with_sources has {len(with_sources)} images: give one for the one result image")
+            with_source = with_sources[0]
+        return node_or_error("with_source", with_source, MPSNNImageNode)
+
+    def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
+        raise UnavailableError(f"{type(self).__name__} cannot be differentiated")
+
+    def _facts(self) -> dict[str, object]:
+        """What to show of the node, by name."""
+        return {}
+
+    def __repr__(self) -> str:
+        facts = "".join(f" {name}={value}" for name, value in self._facts().items())
+        return f"<{type(self).__name__}{facts}{f' {self.label!r}' if self.label else ''}>"
+
+
+class MPSNNGradientFilterNode(MPSNNFilterNode):
+    """
+    Base of the nodes that make the gradient of a source out of the gradient of a result.
+
+    They cannot be differentiated again: their gradient methods raise `UnavailableError`. Source:
+    ``MPSNNGraphNodes.h``.
+    """
+
+    _state_class = None
+
+    def training_graph(
+        self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None
+    ) -> list[MPSNNFilterNode] | None:
+        """Unavailable: raises `UnavailableError`."""
+        self._gradient_filters(self.result_image)
+        return None

@@ -1,0 +1,41 @@
+"""The order in which filters are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+
+__all__ = ["inputs", "schedule"]
+
+
+def schedule(images: Iterable[MPSNNImageNode], *, right_to_left: bool = False) -> Iterator[MPSNNFilterNode]:
+    """
+    Yield every filter that the images depend on, once, after those that make its sources.
+
+    Sources are followed depth-first, from left to right unless `right_to_left`. Nothing recurses: a chain may be
+    longer than Python's stack.
+    """
+    done: set[MPSNNFilterNode] = set()
+    backwards = 1 if right_to_left else -1
+    stack = [(image.producer, False) for image in list(images)[::backwards]]
+    while stack:
+        node, is_ready = stack.pop()
+        if node is None or node in done:
+            continue
+        if is_ready:
+            done.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((source.producer, False) for source in node.sources[::backwards])
+
+
+def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
+    """The images that no filter makes, in the order in which a depth-first walk from the left meets them."""
+    images = list(images)
+    found: dict[MPSNNImageNode, None] = {}
+    for node in schedule(images):
+        found.update(dict.fromkeys(source for source in node.sources if source.producer is None))
+    found.update(dict.fromkeys(image for image in images if image.producer is None))
+    return list(found)

@@ -1,0 +1,63 @@
+"""Automatic differentiation: the gradient nodes of a graph."""
+
+from __future__ import annotations
+
+from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
+from mpsref.graph.schedule import schedule
+
+__all__ = ["training_graph"]
+
+
+def copy_handle(
+    gradient_node: MPSNNFilterNode,
+    inference_node: MPSNNFilterNode | None,
+    inference_source: MPSNNImageNode,
+    gradient_source: MPSNNImageNode,
+) -> None:
+    """Give a gradient the handle of the image that it is the gradient of: the built-in node handler."""
+    gradient_node.result_image.handle = inference_source.handle
+
+
+def training_graph(
+    last: MPSNNFilterNode, source_gradient: MPSNNImageNode | None, node_handler: NodeHandler | None
+) -> list[MPSNNFilterNode] | None:
+    """See `MPSNNFilterNode.training_graph`."""
+    handler = node_handler or copy_handle
+    made: list[MPSNNFilterNode] = []
+
+    def add(node: MPSNNFilterNode, mirrored: MPSNNFilterNode | None, source: MPSNNImageNode, g: MPSNNImageNode) -> None:
+        made.append(node)
+        handler(node, mirrored, source, g)
+
+    def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
+        """One gradient out of those that the readers of an image made."""
+        gradients = pending.pop(image, [])
+        result = gradients[0] if gradients else None
+        for gradient in gradients[1:]:
+            addition = MPSNNAdditionNode(left_source=result, right_source=gradient)
+            add(addition, None, image, gradient)
+            result = addition.result_image
+        return result
+
+    gradient = last.result_image if source_gradient is None else source_gradient
+    # An initial gradient node is its own gradient: what it reads is what is differentiated.
+    first = last.sources[0] if isinstance(last, MPSNNInitialGradientNode) else last.result_image
+    pending: dict[MPSNNImageNode, list[MPSNNImageNode]] = {first: [gradient]}
+    # Right to left and then reversed: every filter after all its readers, the left of two branches first.
+    for node in reversed(list(schedule([first], right_to_left=True))):
+        image = node.result_image
+        if image.stop_gradient or isinstance(node, MPSNNInitialGradientNode):
+            continue
+        incoming = total(image)
+        if incoming is None:
+            continue
+        for new, source in zip(node._gradient_filters(incoming), node.sources, strict=True):
+            add(new, node, source, incoming)
+            if not new.result_image.stop_gradient:
+                pending.setdefault(source, []).append(new.result_image)
+    for image in list(pending):
+        if image.producer is None and not image.stop_gradient:
+            total(image)
+    read = {source for node in made for source in node.sources}
+    return [node for node in made if node.result_image not in read] or None

@@ -1,0 +1,134 @@
+"""
+Neuron kernels on plain arrays: values and gradients, correctly rounded.
+
+Examples
+--------
+>>> import numpy as np
+>>> import mpsref as mps
+>>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.geLU)
+>>> mps.neuron.forward(d, np.float32([-5, 0, 3]))
+array([-1.4332579e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.errors import ImageError
+from mpsref.neuron import evaluate
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
+from mpsref.neuron.table import NEURONS, Erratum, Neuron
+from mpsref.storage import storage_of
+
+__all__ = ["NEURONS", "Erratum", "MPSNNNeuronDescriptor", "Neuron", "forward", "gradient"]
+
+
+def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
+    """
+    The neuron's value at every element.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron and its parameters.
+    x : array_like of float16, float32 or float64
+        Any shape. Never written to.
+    channel_axis : int
+        Which axis counts feature channels; matters for pReLU only.
+
+    Returns
+    -------
+    ndarray
+        Same shape and dtype as `x`: for float16 and float32 the exact value rounded once, to nearest even; for
+        float64 within 4 ULP (geLU: 8 ULP).
+
+    Raises
+    ------
+    ImageError
+        `x` has another dtype, or no axis `channel_axis`.
+    ParameterError
+        pReLU's data has not one slope for each channel.
+
+    Notes
+    -----
+    NaN gives NaN. At an infinity the result is the limit. Outside the neuron's real domain it is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> slopes = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.pReLU, data=[0.5, 0.25])
+    >>> mps.neuron.forward(slopes, np.float16([[-1, -1], [2, -4]]))
+    array([[-0.5 , -0.25],
+           [ 2.  , -1.  ]], dtype=float16)
+    """
+    descriptor_or_error(descriptor)
+    values = np.asarray(x)
+    storage = storage_of(values, "x")
+    slopes = _slopes(descriptor, values.shape, channel_axis)
+    return evaluate.forward(descriptor, values, storage, storage, slopes)
+
+
+def gradient(
+    descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
+) -> npt.NDArray[Any]:
+    """
+    `upstream` times the neuron's slope at the *source* `x`: one step of backpropagation.
+
+    Parameters
+    ----------
+    descriptor, x, channel_axis
+        As for `forward`.
+    upstream : array_like
+        The incoming gradient, of the shape and dtype of `x`.
+
+    Returns
+    -------
+    ndarray
+        Same shape and dtype as `x`: the product rounded once.
+
+    Raises
+    ------
+    ImageError
+        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype.
+    ParameterError
+        pReLU's data has not one slope for each channel.
+
+    Notes
+    -----
+    At a kink the documented comparison decides: `x >= 0` takes the positive branch, and Absolute has slope 0 at 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU, a=0.5)
+    >>> mps.neuron.gradient(d, np.float32([-1, 0, 1]), np.float32([3, 3, 3]))
+    array([1.5, 3. , 3. ], dtype=float32)
+    """
+    descriptor_or_error(descriptor)
+    values, incoming = np.asarray(x), np.asarray(upstream)
+    storage = storage_of(values, "x")
+    if incoming.shape != values.shape or incoming.dtype != values.dtype:
+        raise ImageError(
+            f"upstream is {incoming.dtype}{list(incoming.shape)}: it must be like x, {values.dtype}{list(values.shape)}"
+        )
+    slopes = _slopes(descriptor, values.shape, channel_axis)
+    return evaluate.gradient(descriptor, values, incoming, storage, storage, storage, slopes)
+
+
+def _slopes(
+    descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int
+) -> npt.NDArray[np.float64] | None:
+    """pReLU's slopes in the order of the flattened array, as far as they do not repeat."""
+    if descriptor.data is None:
+        return None
+    if not -len(shape) <= channel_axis < len(shape):
+        raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
+    axis = channel_axis % len(shape)
+    channels_or_error(descriptor, shape[axis], f"axis {axis} of x")
+    return np.repeat(descriptor.data.astype(np.float64), math.prod(shape[axis + 1 :]))

@@ -1,0 +1,189 @@
+"""MPSNNNeuronDescriptor: which neuron, with which parameters."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSCNNNeuronType
+from mpsref.errors import ParameterError
+from mpsref.neuron.table import NEURONS, Neuron
+
+__all__ = ["MPSNNNeuronDescriptor", "float32_parameter"]
+
+
+def float32_parameter(name: str, value: Any) -> float:
+    """
+    Round a parameter once to float32, as passing it to Apple's ``float`` does.
+
+    Raises
+    ------
+    ParameterError
+        `value` is no real number, or not finite as a float32; the message calls it `name`.
+    """
+    if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
+        try:
+            with np.errstate(over="ignore"):
+                rounded = float(np.float32(value))
+        except OverflowError:
+            rounded = float("inf")
+        if np.isfinite(rounded):
+            return rounded
+    raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
+
+
+class MPSNNNeuronDescriptor:
+    """
+    A neuron type with its parameters. A value: equal descriptors compare equal, and none can be changed.
+
+    Parameters
+    ----------
+    neuron_type : MPSCNNNeuronType
+        The neuron.
+    a, b, c : float, optional
+        Rounded once to float32. Omitted: the documented default. Only those that the neuron has may be given.
+    data : array_like of float32 or bytes, optional
+        The slopes of pReLU, one for each feature channel: required there, refused elsewhere. Bytes are
+        little-endian float32, as in Apple's ``NSData``.
+
+    Raises
+    ------
+    ParameterError
+        A parameter that the neuron does not have, one that is not finite as a float32, or missing `data`.
+
+    Notes
+    -----
+    Source: ``MPSCNNNeuron.h``. Apple's descriptor is mutable and its factories ``cnnNeuronDescriptor(with:...)`` leave
+    omitted parameters open; here the constructor fills in what the header calls default behaviour.
+
+    Examples
+    --------
+    >>> from mpsref import MPSCNNNeuronType, MPSNNNeuronDescriptor
+    >>> MPSNNNeuronDescriptor(MPSCNNNeuronType.reLUN, a=0)
+    MPSNNNeuronDescriptor(MPSCNNNeuronType.reLUN, a=0.0, b=6.0)
+    >>> MPSNNNeuronDescriptor(MPSCNNNeuronType.pReLU, data=[0.25, 0.5]).data
+    array([0.25, 0.5 ], dtype=float32)
+    """
+
+    __slots__ = ("_a", "_b", "_c", "_data", "_type")
+
+    def __init__(
+        self,
+        neuron_type: MPSCNNNeuronType,
+        a: float | None = None,
+        b: float | None = None,
+        c: float | None = None,
+        *,
+        data: npt.ArrayLike | bytes | None = None,
+    ) -> None:
+        try:
+            self._type = MPSCNNNeuronType(neuron_type)
+        except ValueError:
+            choices = ", ".join(t.name for t in MPSCNNNeuronType)
+            raise ParameterError(f"neuron_type is {neuron_type!r}: choose one of {choices}") from None
+        row = NEURONS[self._type]
+        values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
+        for name, given in (("a", a), ("b", b), ("c", c)):
+            if given is not None:
+                if name not in row.parameters:
+                    has = ", ".join(row.parameters) or ("data" if row.per_channel else "none")
+                    raise ParameterError(f"{name} is no parameter of {self._type.name}: it has {has}")
+                values[name] = given
+        self._a, self._b, self._c = (float32_parameter(name, values[name]) for name in "abc")
+        if row.per_channel != (data is not None):
+            raise ParameterError(
+                f"{self._type.name} needs data: one float32 slope for each feature channel"
+                if row.per_channel
+                else f"data is only for pReLU: {self._type.name} does not take it"
+            )
+        self._data = None if data is None else _slopes(data)
+
+    @property
+    def neuron_type(self) -> MPSCNNNeuronType:
+        """The neuron."""
+        return self._type
+
+    @property
+    def a(self) -> float:
+        """First parameter; 0 if the neuron has none."""
+        return self._a
+
+    @property
+    def b(self) -> float:
+        """Second parameter; 0 if the neuron has none."""
+        return self._b
+
+    @property
+    def c(self) -> float:
+        """Third parameter; 0 if the neuron has none."""
+        return self._c
+
+    @property
+    def data(self) -> npt.NDArray[np.float32] | None:
+        """The slopes of pReLU by feature channel, read-only; None for all others."""
+        return self._data
+
+    @property
+    def row(self) -> Neuron:
+        """All that is known of this neuron."""
+        return NEURONS[self._type]
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The parameters that the neuron has, by name."""
+        return {name: getattr(self, name) for name in self.row.parameters}
+
+    def _key(self) -> tuple[int, bytes, bytes]:
+        # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
+        return self._type, struct.pack("3d", self._a, self._b, self._c), b"" if self._data is None else bytes(self._data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MPSNNNeuronDescriptor) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        given = [f"{name}={np.float32(value)!s}" for name, value in self.parameters.items()]
+        if self._data is not None:
+            given.append(f"data=<{len(self._data)} slopes>")
+        return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *given])})"
+
+
+def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
+    if isinstance(data, bytes | bytearray | memoryview):
+        raw = bytes(data)
+        if len(raw) % 4:
+            raise ParameterError(f"data has {len(raw)} bytes: give 4 for each feature channel")
+        slopes = np.frombuffer(raw, "<f4").astype(np.float32)
+    else:
+        values = np.asarray(data)
+        if values.dtype.kind not in "fiu":
+            raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
+        with np.errstate(over="ignore"):
+            slopes = values.astype(np.float32)
+    if slopes.ndim != 1 or not slopes.size:
+        raise ParameterError(f"data has shape {slopes.shape}: give one slope for each feature channel")
+    if not np.isfinite(slopes).all():
+        channel = int(np.flatnonzero(~np.isfinite(slopes))[0])
+        raise ParameterError(f"data[{channel}] is {slopes[channel]}: give slopes that are finite as float32")
+    slopes.flags.writeable = False
+    return slopes
+
+
+def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
+    """`value` itself, if it is a descriptor."""
+    if not isinstance(value, MPSNNNeuronDescriptor):
+        raise ParameterError(f"{name} is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
+    return value
+
+
+def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
+    """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
+    if descriptor.data is not None and len(descriptor.data) != channels:
+        raise ParameterError(f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels")
+
+

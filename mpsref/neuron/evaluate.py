@@ -1,0 +1,259 @@
+"""How a neuron is evaluated: tables for 16-bit sources, blocks of float64 for all others, and one rounding."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.workspace import Array, Workspace
+from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
+
+__all__ = ["add", "forward", "gradient", "scale"]
+
+BLOCK = 65_536
+"""Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
+
+TABLES = 64
+"""How many tables are kept, of at most 512 KiB each."""
+
+Stored = npt.NDArray[Any]
+
+
+class _Buffers(threading.local):
+    """What every thread allocates once."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace(BLOCK)
+        self.first = np.empty(BLOCK)
+        self.second = np.empty(BLOCK)
+        self.index = np.empty(BLOCK, np.intp)
+
+
+_buffers = _Buffers()
+
+
+def forward(
+    descriptor: MPSNNNeuronDescriptor,
+    x: Stored,
+    source: StorageFormat,
+    result: StorageFormat,
+    slopes: Array | None = None,
+) -> Stored:
+    """
+    The neuron's value at every element of `x`, rounded once to `result`.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron.
+    x : ndarray
+        Elements stored in `source` format, of any shape.
+    source, result : StorageFormat
+        How the elements are stored, and how the result is.
+    slopes : ndarray, optional
+        For a neuron with a slope for each channel: the slopes of consecutive elements of the flattened `x`, repeated
+        as often as it takes.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `x` and the dtype of `result`.
+    """
+    flat, out = _flat(x), np.empty(x.shape, result.dtype)
+    with np.errstate(all="ignore"):
+        if _is_tabled(descriptor, source):
+            _look_up(_forward_table(descriptor, source, result), flat, out.reshape(-1))
+        else:
+            _forward_blocks(descriptor, flat, source, result, slopes, out.reshape(-1))
+    return out
+
+
+def gradient(
+    descriptor: MPSNNNeuronDescriptor,
+    x: Stored,
+    upstream: Stored,
+    source: StorageFormat,
+    upstream_source: StorageFormat,
+    result: StorageFormat,
+    slopes: Array | None = None,
+) -> Stored:
+    """
+    ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
+
+    Parameters
+    ----------
+    x, source, result, slopes
+        As for `forward`.
+    upstream : ndarray
+        Of the shape of `x`, stored in `upstream_source` format.
+    """
+    flat, flat_upstream, out = _flat(x), _flat(upstream), np.empty(x.shape, result.dtype)
+    flat_out, period = out.reshape(-1), _period(slopes)
+    with np.errstate(all="ignore"):
+        table = _slope_table(descriptor, source) if _is_tabled(descriptor, source) else None
+        for i in range(0, flat.size, BLOCK):
+            x_block, g = flat[i : i + BLOCK], flat_upstream[i : i + BLOCK]
+            upstream_values = upstream_source.decode(g, _buffers.first[: g.size])
+            if table is None:
+                slope = _slope(descriptor, x_block, source, result, _window(period, slopes, i, g.size))
+            else:
+                slope = _buffers.second[: g.size]
+                _look_up(table, x_block, slope)
+            np.multiply(slope, upstream_values, out=upstream_values)
+            _round_once(upstream_values, result, flat_out[i : i + BLOCK])
+    return out
+
+
+def add(
+    x: Stored,
+    y: Stored,
+    x_source: StorageFormat,
+    y_source: StorageFormat,
+    result: StorageFormat,
+    scales: tuple[float, float] = (1.0, 1.0),
+    bias: float = 0.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Stored:
+    """
+    ``scales[0] x + scales[1] y + bias``, clamped to the bounds, the exact value rounded once to `result`.
+
+    `x` and `y` have one shape and any storage format of at most 24 bits precision; all other arguments are values of
+    float32, so that each product is exact in float64.
+    """
+    flat_x, flat_y, out = _flat(x), _flat(y), np.empty(x.shape, result.dtype)
+    flat_out = out.reshape(-1)
+    with np.errstate(all="ignore"):
+        for i in range(0, flat_x.size, BLOCK):
+            left, right = flat_x[i : i + BLOCK], flat_y[i : i + BLOCK]
+            p = x_source.decode(left, _buffers.first[: left.size])
+            q = y_source.decode(right, _buffers.second[: right.size])
+            np.multiply(p, scales[0], out=p)
+            np.multiply(q, scales[1], out=q)
+            total = _exact_sum(p, q, bias)
+            # Not np.clip: it would leave open which zero it returns where the bound is one.
+            np.copyto(total, bounds[0], where=total < bounds[0])
+            np.copyto(total, bounds[1], where=total > bounds[1])
+            _round_once(total, result, flat_out[i : i + BLOCK])
+    return out
+
+
+def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
+    """`factor`, a value of float32, times every element, rounded once to `result`."""
+    flat, out = _flat(x), np.empty(x.shape, result.dtype)
+    flat_out = out.reshape(-1)
+    with np.errstate(all="ignore"):
+        for i in range(0, flat.size, BLOCK):
+            block = flat[i : i + BLOCK]
+            values = source.decode(block, _buffers.first[: block.size])
+            np.multiply(values, factor, out=values)
+            _round_once(values, result, flat_out[i : i + BLOCK])
+    return out
+
+
+def _flat(array: Stored) -> Stored:
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def _is_tabled(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> bool:
+    return source.dtype.itemsize <= 2 and not descriptor.row.per_channel
+
+
+def _forward_blocks(
+    descriptor: MPSNNNeuronDescriptor,
+    flat: Stored,
+    source: StorageFormat,
+    result: StorageFormat,
+    slopes: Array | None,
+    out: Stored,
+) -> None:
+    w, period = _buffers.workspace, _period(slopes)
+    w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
+    for i in range(0, flat.size, BLOCK):
+        stored = flat[i : i + BLOCK]
+        x = source.decode(stored, w.block(stored.size, _window(period, slopes, i, stored.size)))
+        nan = np.isnan(x)
+        y = descriptor.row.forward(x, descriptor, w)
+        np.copyto(y, np.nan, where=nan)
+        _round_once(y, result, out[i : i + BLOCK])
+
+
+def _slope(
+    descriptor: MPSNNNeuronDescriptor, stored: Stored, source: StorageFormat, result: StorageFormat, slopes: Array | None
+) -> Array:
+    """The derivative at one block of elements, in float64."""
+    w = _buffers.workspace
+    w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
+    x = source.decode(stored, w.block(stored.size, slopes))
+    nan = np.isnan(x)
+    y = descriptor.row.derivative(x, descriptor, w)
+    if not descriptor.row.slope_is_constant:
+        np.copyto(y, np.nan, where=nan)
+    return y
+
+
+def _round_once(values: Array, result: StorageFormat, out: Stored) -> None:
+    """
+    The only rounding to a storage format. NaN becomes the canonical quiet one (N6).
+
+    Whoever must prove that `values`, which carry an error of about 2^-50, round like the exact results does so here.
+    """
+    np.copyto(values, np.nan, where=np.isnan(values))
+    result.encode(values, out)
+
+
+@lru_cache(maxsize=TABLES)
+def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, result: StorageFormat) -> Stored:
+    patterns = source.patterns()
+    table = np.empty(patterns.size, result.dtype)
+    _forward_blocks(descriptor, patterns, source, result, None, table)
+    return table
+
+
+@lru_cache(maxsize=TABLES)
+def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
+    return _slope(descriptor, source.patterns(), source, source, None).copy()
+
+
+def _look_up(table: Stored, flat: Stored, out: Stored) -> None:
+    """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
+    bits = flat.view(f"u{flat.itemsize}")
+    for i in range(0, bits.size, BLOCK):
+        block = bits[i : i + BLOCK]
+        index = _buffers.index[: block.size]
+        np.copyto(index, block)
+        np.take(table, index, out=out[i : i + BLOCK], mode="clip")
+
+
+def _period(slopes: Array | None) -> Array | None:
+    """The repeating slopes, and so much of their repetition that every block is one slice."""
+    return None if slopes is None else np.resize(slopes, slopes.size + BLOCK)
+
+
+def _window(period: Array | None, slopes: Array | None, start: int, size: int) -> Array | None:
+    if period is None or slopes is None:
+        return None
+    first = start % slopes.size
+    return period[first : first + size]
+
+
+def _exact_sum(p: Array, q: Array, bias: float) -> Array:
+    """``p + q + bias`` rounded to odd (algorithm 5 of Boldo and Melquiond, see `round_to_odd`)."""
+    if bias == 0:
+        return round_to_odd(*_two_sum(p, q))
+    high, low = _two_sum(q, np.float64(bias))
+    top, middle = _two_sum(p, high)
+    rest = round_to_odd(*_two_sum(middle, low))
+    # Where the sum is infinite or NaN its error terms are NaN, and the sum is the answer.
+    return np.where(np.isfinite(top), round_to_odd(*_two_sum(top, rest)), top)
+
+
+def _two_sum(x: Array, y: Array | np.float64) -> tuple[Array, Array]:
+    """Knuth's TwoSum: the rounded sum and its exact error."""
+    total = x + y
+    part = total - x
+    return total, (x - (total - part)) + (y - part)

@@ -1,0 +1,578 @@
+"""
+The sixteen neurons: one class each, and the only list of them.
+
+Every kernel is called as ``kernel(x, p, w)`` with a block of float64 sources, the descriptor and a `Workspace`, and
+returns a buffer with the result to about 2^-50, relative. It knows nothing of formats. What `evaluate` does for all
+neurons alike is not repeated here: NaN stays NaN, and its payload is dropped (N6).
+
+In the formulas ``u`` is ``a x + b``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSCNNNeuronType
+from mpsref.neuron.workspace import LARGEST, Array, Workspace
+
+if TYPE_CHECKING:
+    from mpsref.neuron.descriptor import MPSNNNeuronDescriptor as Parameters
+
+__all__ = ["NEURONS", "Erratum", "Neuron"]
+
+T = MPSCNNNeuronType
+RECIPROCAL_SQRT_2 = 0.7071067811865476
+RECIPROCAL_SQRT_2PI = 0.3989422804014327
+
+
+class Erratum:
+    """
+    A place where Apple's header prints something that is not the derivative, or not the forward that runs.
+
+    Attributes
+    ----------
+    printed : str
+        What stands in the header.
+    where : str
+        The header and the SDKs in which it was read.
+    why : str
+        What mpsref computes instead, and the evidence.
+    """
+
+    def __init__(self, printed: str, where: str, why: str) -> None:
+        self.printed = printed
+        self.where = where
+        self.why = why
+
+
+class Neuron(ABC):
+    """
+    One row of the table. A subclass states the facts; instances hold nothing.
+
+    Attributes
+    ----------
+    neuron_type : MPSCNNNeuronType
+        Apple's name and raw value.
+    parameters : Mapping[str, float]
+        The parameters that it has, with their documented defaults.
+    per_channel : bool
+        Whether the slope below zero is given for each feature channel instead.
+    formula, slope : str
+        Forward and derivative, as text.
+    domain : str
+        Where the forward is a real number, as text.
+    source : str
+        Where Apple documents it.
+    errata : tuple of Erratum
+        What is printed wrongly there.
+    slope_is_constant : bool
+        Whether the derivative does not depend on the source, and so ignores a NaN there (N6).
+    """
+
+    neuron_type: ClassVar[MPSCNNNeuronType]
+    parameters: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    per_channel: ClassVar[bool] = False
+    formula: ClassVar[str]
+    slope: ClassVar[str]
+    domain: ClassVar[str] = "all x"
+    source: ClassVar[str] = "MPSCNNNeuron.h"
+    errata: ClassVar[tuple[Erratum, ...]] = ()
+    slope_is_constant: ClassVar[bool] = False
+
+    @staticmethod
+    @abstractmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        """f(x)."""
+
+    @staticmethod
+    @abstractmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        """f'(x), and at a kink the slope that the documented comparison chooses (N4)."""
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        """Where f' may jump, as float64."""
+        return ()
+
+
+class None_(Neuron):
+    neuron_type = T.none
+    formula = "x"
+    slope = "1"
+    source = "MPSCNNNeuronType.h"
+    slope_is_constant = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return x
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        w.y.fill(1.0)
+        return w.y
+
+
+def _rectified(x: Array, slope: Array | float, w: Workspace) -> Array:
+    """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
+    np.maximum(x, -LARGEST, out=w.t)
+    np.multiply(w.t, slope, out=w.y)
+    np.copyto(w.y, x * slope, where=(x < -LARGEST) & (slope != 0))
+    np.copyto(w.y, x, where=x >= 0)
+    return w.y
+
+
+def _rectified_slope(x: Array, slope: Array | float, w: Workspace) -> Array:
+    np.copyto(w.y, slope)
+    np.copyto(w.y, 1.0, where=x >= 0)
+    return w.y
+
+
+class ReLU(Neuron):
+    neuron_type = T.reLU
+    parameters = MappingProxyType({"a": 0.0})
+    formula = "x if x >= 0 else a x"
+    slope = "1 if x >= 0 else a"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return _rectified(x, p.a, w)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        return _rectified_slope(x, p.a, w)
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        return (0.0,)
+
+
+class Linear(Neuron):
+    neuron_type = T.linear
+    parameters = MappingProxyType({"a": 1.0, "b": 0.0})
+    formula = "a x + b"
+    slope = "a"
+    slope_is_constant = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return w.odd(w.affine(x, p.a, p.b, w.y))
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        w.y.fill(p.a)
+        return w.y
+
+
+class Sigmoid(Neuron):
+    neuron_type = T.sigmoid
+    formula = "1 / (1 + e^-x)"
+    slope = "e^x / (e^x + 1)^2"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        e = w.decay((x, None), 1.0, w.t)
+        np.add(e, 1.0, out=w.u)
+        np.copyto(e, 1.0, where=x >= 0)
+        return np.divide(e, w.u, out=w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        e = w.decay((x, None), 1.0, w.t)
+        np.square(np.add(e, 1.0, out=w.u), out=w.u)
+        return w.bounded_slope(np.divide(e, w.u, out=w.y), np.isfinite(x), 1.0)
+
+
+class HardSigmoid(Neuron):
+    neuron_type = T.hardSigmoid
+    parameters = MappingProxyType({"a": 0.2, "b": 0.5})
+    formula = "min(max(a x + b, 0), 1)"
+    slope = "a if 0 <= a x + b <= 1 else 0"
+    errata = (
+        Erratum(
+            "slope a where 0 <= x <= 1",
+            "MPSCNNNeuron.h of the macOS 10.13 to 10.15 SDKs",
+            "Tests x instead of a x + b. Later headers print 0 <= a x + b <= 1, and so does hardware behave.",
+        ),
+    )
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        y = w.odd(w.affine(x, p.a, p.b, w.y))
+        np.clip(y, 0.0, 1.0, out=y)
+        return np.add(y, 0.0, out=y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        u, e = w.affine(x, p.a, p.b, w.t)
+        below_one = u <= 1 if e is None else (u < 1) | ((u == 1) & (e <= 0))
+        w.y.fill(0.0)
+        np.copyto(w.y, p.a, where=(u >= 0) & below_one)
+        return w.y
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        return (-p.b / p.a, (1.0 - p.b) / p.a) if p.a else ()
+
+
+class TanH(Neuron):
+    neuron_type = T.tanH
+    parameters = MappingProxyType({"a": 1.0, "b": 1.0})
+    formula = "a tanh(b x)"
+    slope = "a b (1 - tanh(b x)^2)"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        z, _ = w.product(x, p.b, w.t)
+        return np.multiply(np.tanh(z, out=z), p.a, out=w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        # 1 - tanh(z)^2 = 4 e / (1 + e)^2 with e = exp(-2|z|), which does not cancel.
+        e = w.decay(w.product(x, p.b, w.t), 2.0, w.u)
+        np.square(np.add(e, 1.0, out=w.v), out=w.v)
+        k = p.a * p.b
+        np.multiply(np.divide(e, w.v, out=w.y), 4.0 * k, out=w.y)
+        return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
+
+
+class Absolute(Neuron):
+    neuron_type = T.absolute
+    formula = "|x|"
+    slope = "sign(x), and 0 at 0"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return np.abs(x, out=w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.copysign(1.0, x, out=w.y)
+        np.copyto(w.y, 0.0, where=x == 0)
+        return w.y
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        return (0.0,)
+
+
+class SoftPlus(Neuron):
+    neuron_type = T.softPlus
+    parameters = MappingProxyType({"a": 1.0, "b": 1.0})
+    formula = "a ln(1 + e^(b x))"
+    slope = "a b e^(b x) / (e^(b x) + 1)"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        # ln(1 + e^z) = max(z, 0) + log1p(e^-|z|): two terms that never cancel or overflow.
+        z = w.product(x, p.b, w.t)
+        np.log1p(w.decay(z, 1.0, w.u), out=w.u)
+        np.add(np.maximum(z[0], 0.0, out=w.v), w.u, out=w.u)
+        return w.product(w.u, p.a, w.y)[0]
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        z = w.product(x, p.b, w.t)
+        e = w.decay(z, 1.0, w.u)
+        np.add(e, 1.0, out=w.v)
+        np.copyto(e, 1.0, where=z[0] >= 0)
+        k = p.a * p.b
+        np.multiply(np.divide(e, w.v, out=w.y), k, out=w.y)
+        return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
+
+
+class SoftSign(Neuron):
+    neuron_type = T.softSign
+    formula = "x / (1 + |x|)"
+    slope = "1 / (|x| + 1)^2"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.clip(x, -LARGEST, LARGEST, out=x)
+        np.add(np.abs(x, out=w.t), 1.0, out=w.t)
+        return np.divide(x, w.t, out=w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.reciprocal(np.add(np.abs(x, out=w.t), 1.0, out=w.t), out=w.t)
+        return w.bounded_slope(np.square(w.t, out=w.y), np.isfinite(x), 1.0)
+
+
+class ELU(Neuron):
+    neuron_type = T.ELU
+    parameters = MappingProxyType({"a": 1.0})
+    formula = "x if x >= 0 else a (e^x - 1)"
+    slope = "1 if x >= 0 else a e^x"
+    errata = (
+        Erratum(
+            "a e^x - 1, without parentheses",
+            "MPSNNGraphNodes.h of the macOS 10.13 to 10.15 SDKs, comment of the node",
+            "The kernel's header prints a (e^x - 1), which is continuous at 0 and has the printed derivative.",
+        ),
+    )
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.expm1(np.minimum(x, 0.0, out=w.t), out=w.t)
+        np.multiply(w.t, p.a, out=w.y)
+        np.copyto(w.y, x, where=x >= 0)
+        return w.y
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.exp(np.minimum(x, 0.0, out=w.t), out=w.t)
+        np.multiply(w.t, p.a, out=w.y)
+        np.copyto(w.y, 1.0, where=x >= 0)
+        return w.bounded_slope(w.y, np.isfinite(x), p.a) if p.a else w.y
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        return (0.0,)
+
+
+class PReLU(Neuron):
+    neuron_type = T.pReLU
+    per_channel = True
+    formula = "x if x >= 0 else data[channel] x"
+    slope = "1 if x >= 0 else data[channel]"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        assert w.slopes is not None  # noqa: S101
+        return _rectified(x, w.slopes, w)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        assert w.slopes is not None  # noqa: S101
+        return _rectified_slope(x, w.slopes, w)
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        return (0.0,)
+
+
+class ReLUN(Neuron):
+    neuron_type = T.reLUN
+    parameters = MappingProxyType({"a": 1.0, "b": 6.0})
+    formula = "min(x if x >= 0 else a x, b)"
+    slope = "0 if that has reached b, else 1 if x >= 0 else a"
+    errata = (
+        Erratum(
+            "slope b where x >= b",
+            "MPSCNNNeuron.h, all SDKs seen",
+            "The derivative of the constant b is 0, and so does hardware behave. The cut is on the value, not on x, "
+            "which matters for a < 0 and for b < 0.",
+        ),
+    )
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        y = _rectified(x, p.a, w)
+        np.copyto(y, p.b, where=y >= p.b)
+        return y
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        reached = _rectified(x, p.a, w) >= p.b
+        y = _rectified_slope(x, p.a, w)
+        np.copyto(y, 0.0, where=reached)
+        return y
+
+    @staticmethod
+    def kinks(p: Parameters) -> tuple[float, ...]:
+        below = (p.b / p.a,) if p.a and p.b / p.a < 0 else ()
+        return (*below, 0.0, p.b) if p.b > 0 else (*below, 0.0)
+
+
+class Power(Neuron):
+    neuron_type = T.power
+    parameters = MappingProxyType({"a": 1.0, "b": 0.0, "c": 1.0})
+    formula = "(a x + b)^c"
+    slope = "a c (a x + b)^(c - 1)"
+    domain = "a x + b >= 0, or all x for an integer c; infinite where a x + b = 0 and c < 0"
+    source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronPower"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        u = w.affine(x, p.a, p.b, w.t)
+        if p.c == 1:
+            return w.odd(u)
+        y = np.power(u[0], p.c, out=w.y)
+        tail = w.relative(u, p.c)
+        if tail is not None:
+            np.copyto(y, y * tail, where=np.isfinite(y))
+        return Power._real_only(y, u[0], p.c)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        u = w.affine(x, p.a, p.b, w.t)
+        k = p.a * p.c
+        if k == 0:
+            # A constant: slope 0 wherever it is a number at all.
+            y = np.power(u[0], p.c, out=w.y)
+            np.abs(np.multiply(y, 0.0, out=y), out=y)
+        else:
+            y = np.multiply(np.power(u[0], p.c - 1.0, out=w.y), k, out=w.y)
+            tail = w.relative(u, p.c - 1.0)
+            if tail is not None:
+                np.copyto(y, y * tail, where=np.isfinite(y))
+            w.bounded_slope(y, np.isfinite(x) & (u[0] != 0), np.copysign(k, y))
+        return Power._real_only(y, u[0], p.c)
+
+    @staticmethod
+    def _real_only(y: Array, u: Array, c: float) -> Array:
+        # IEEE pow answers for -infinity; the real power of a negative base needs an integer exponent (N6).
+        if c != math.floor(c):
+            y[u < 0] = np.nan
+        return y
+
+
+class Exponential(Neuron):
+    neuron_type = T.exponential
+    parameters = MappingProxyType({"a": 1.0, "b": 0.0, "c": -1.0})
+    formula = "c^(a x + b); c = -1 means base e"
+    slope = "a ln(c) c^(a x + b); c = -1: a e^(a x + b)"
+    domain = "all x for c > 0 or c = -1; a x + b >= 0 for c = 0; integers a x + b for other c < 0"
+    source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronExponential"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        u = w.affine(x, p.a, p.b, w.t)
+        if p.c == -1:
+            return w.exponential(u, 1.0, np.exp(u[0], out=w.y))
+        if p.c > 0:
+            power = np.exp2(u[0], out=w.y) if p.c == 2 else np.power(p.c, u[0], out=w.y)
+            return w.exponential(u, math.log(p.c), power)
+        y = np.power(p.c, u[0], out=w.y)
+        if p.c < 0:
+            y[np.isinf(u[0])] = np.nan
+            if u[1] is not None:
+                y[u[1] != 0] = np.nan
+        return y
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        if p.c == 0:
+            u, _ = w.affine(x, p.a, p.b, w.t)
+            w.y.fill(np.nan)
+            np.copyto(w.y, 0.0, where=u > 0)
+            return w.y
+        if p.c < 0 and p.c != -1:
+            w.y.fill(np.nan)
+            return w.y
+        k = p.a * (1.0 if p.c == -1 else math.log(p.c))
+        if k == 0:
+            w.y.fill(0.0)
+            return w.y
+        finite = np.isfinite(x)
+        y = Exponential.forward(x, p, w)
+        return w.bounded_slope(np.multiply(y, k, out=y), finite, k)
+
+
+class Logarithm(Neuron):
+    neuron_type = T.logarithm
+    parameters = MappingProxyType({"a": 1.0, "b": 0.0, "c": -1.0})
+    formula = "log_c(a x + b); c = -1 means base e"
+    slope = "a / (ln(c) (a x + b)); c = -1: a / (a x + b)"
+    domain = "a x + b > 0, for c = -1, or c > 0 and c != 1; the slope on the whole line"
+    source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronLogarithm"
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        u = w.affine(x, p.a, p.b, w.t)
+        # Near u = 1 the error of the sum is all there is of the logarithm.
+        y = np.log(u[0], out=w.y)
+        if u[1] is not None:
+            y += np.divide(u[1], u[0], out=np.zeros_like(y), where=u[0] != 0)
+        return np.divide(y, Logarithm._log_base(p), out=y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        u, _ = w.affine(x, p.a, p.b, w.t)
+        return np.divide(p.a, np.multiply(u, Logarithm._log_base(p), out=u), out=w.y)
+
+    @staticmethod
+    def _log_base(p: Parameters) -> float:
+        if p.c == -1:
+            return 1.0
+        return math.log(p.c) if p.c > 0 and p.c != 1 else math.nan
+
+
+class GeLU(Neuron):
+    neuron_type = T.geLU
+    formula = "x/2 (1 + erf(x / sqrt 2))"
+    slope = "1/2 (1 + erf(x / sqrt 2)) + x e^(-x^2 / 2) / sqrt(2 pi)"
+    source = "MPSCNNNeuron.h, from the macOS 10.15 SDK on"
+    errata = (
+        Erratum(
+            "1/2 (1 + erf(x sqrt(1/2))) + sqrt(1/2) (2 / sqrt pi) e^(-x^2 / 2) x",
+            "MPSCNNNeuron.h, macOS 10.15 SDK and later",
+            "The second term is twice that of the derivative; a parenthesis is missing as well. Hardware computes the "
+            "derivative.",
+        ),
+    )
+
+    # The derivative's zero, as a float64 and the rest, and its Taylor coefficients there, from the first on
+    # (computed with ball arithmetic; a test checks the kernel that they make).
+    ROOT: ClassVar[tuple[float, float]] = (-0.7517915246935645, 1.4956759177009883e-17)
+    TAYLOR: ClassVar[tuple[float, ...]] = (
+        0.4314939923140469, 0.388284982990552, -0.018199676398671087, -0.1140082332972217, -0.014771522148244337,
+        0.019421679838189067, 0.004539228379125415, -0.002239538068073497, -0.0007448268386746817,
+        0.00018633974623233514, 8.615947861116571e-05, -1.121438018842664e-05, -7.74846130700372e-06,
+        4.3284506257392273e-07, 5.702764979242107e-07,
+    )  # fmt: skip
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        np.maximum(x, -LARGEST, out=x)
+        q, _ = GeLU._tail(x, w)
+        np.copyto(q, np.subtract(1.0, q, out=w.t), where=x >= 0)
+        y = np.multiply(x, q, out=w.y)
+        # Near zero x/2 is a float64, and 0.4 x^2 decides how it rounds in a format that cannot hold it.
+        tiny = np.where(np.abs(x) < 2.0**-53, RECIPROCAL_SQRT_2PI * x * x, 0.0)
+        return w.odd((y, tiny))
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        regular = np.isfinite(x)
+        np.clip(x, -LARGEST, LARGEST, out=x)
+        q, e = GeLU._tail(x, w)
+        np.copyto(q, np.subtract(1.0, q, out=w.t), where=x >= 0)
+        np.multiply(np.multiply(x, RECIPROCAL_SQRT_2PI, out=w.t), e, out=w.t)
+        y = np.add(q, w.t, out=w.y)
+        near = np.flatnonzero(np.abs(x - GeLU.ROOT[0]) < 0.125)
+        if near.size:
+            d = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
+            y[near] = d * np.polynomial.polynomial.polyval(d, GeLU.TAYLOR)
+        np.copyto(y, -0.0, where=(y == 0) & (x < 0))
+        return w.bounded_slope(y, regular, -1.0)
+
+    @staticmethod
+    def _tail(x: Array, w: Workspace) -> tuple[Array, Array]:
+        """The normal tail Phi(-|x|) = erfcx(|x| / sqrt 2) e^(-x^2/2) / 2, and e^(-x^2/2)."""
+        from scipy.special import erfcx  # here, because importing mpsref must not import it
+
+        z = np.abs(x, out=w.t)
+        e = np.square(z, out=w.u)
+        lost: Array | None = None
+        if w.wide:
+            high = (z.view(np.int64) & ~np.int64(0x7FFFFFF)).view(np.float64)
+            low = z - high
+            lost = ((high * high - e) + 2.0 * high * low) + low * low
+        np.exp(np.multiply(e, -0.5, out=e), out=e)
+        if lost is not None:
+            np.copyto(e, e * (1.0 - 0.5 * lost), where=e > 0)
+        q = erfcx(np.multiply(z, RECIPROCAL_SQRT_2, out=w.v), out=w.v)
+        np.multiply(np.multiply(q, 0.5, out=q), e, out=q)
+        return q, e
+
+
+Kernel = Callable[[Array, "Parameters", Workspace], npt.NDArray[np.float64]]
+NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType({row.neuron_type: row() for row in Neuron.__subclasses__()})
+"""The row of each neuron type."""

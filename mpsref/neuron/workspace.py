@@ -1,0 +1,125 @@
+"""The scratch memory of a neuron kernel, and the sums and products that it must not round carelessly."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.storage import round_to_odd
+
+__all__ = ["Array", "Pair", "Workspace"]
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Pair: TypeAlias = tuple[Array, Array | None]
+"""An unevaluated sum: a float64, and what its rounding lost (None: nothing)."""
+
+LARGEST = float(np.finfo(np.float64).max)
+SMALLEST = float(np.finfo(np.float64).smallest_subnormal)
+
+
+class Workspace:
+    """
+    Preallocated float64 buffers for one block of elements.
+
+    A kernel is called as ``kernel(x, p, w)``: `x` is a block of decoded sources, which it may overwrite; `p` the
+    descriptor; `w` this. It returns the buffer that holds the result, rounded to float64 and no further.
+
+    Attributes
+    ----------
+    t, u, v, y : ndarray
+        Buffers as long as the block, for the kernel to use as it likes.
+    slopes : ndarray or None
+        The slope of each element of the block, for a neuron with a slope for each channel.
+    wide : bool
+        The source may have more than 29 significant bits, so that its product with a float32 is not exact.
+    narrow : bool
+        The result will be rounded again, to a format of at most 32 bits.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._buffers = [np.empty(size) for _ in range(6)]
+        self.slopes: Array | None = None
+        self.wide = False
+        self.narrow = True
+
+    def block(self, size: int, slopes: Array | None = None) -> Array:
+        """Make all buffers `size` long; return one for the sources."""
+        self.slopes = slopes
+        x, self.t, self.u, self.v, self.y, self._e = (buffer[:size] for buffer in self._buffers)
+        return x
+
+    def product(self, x: Array, factor: float, out: Array) -> Pair:
+        """`factor` times `x`, exactly; a constant 0 for factor 0, also at infinity (N6)."""
+        if factor == 0:
+            np.clip(x, -LARGEST, LARGEST, out=out)
+            return np.multiply(out, factor, out=out), None
+        np.multiply(x, factor, out=out)
+        if not self.wide:
+            return out, None
+        # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
+        high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
+        error = (high * factor - out) + (x - high) * factor
+        error[~np.isfinite(error)] = 0.0
+        return out, error
+
+    def affine(self, x: Array, a: float, b: float, out: Array) -> Pair:
+        """``a x + b`` as a rounded sum and its error (Knuth's TwoSum), which a sum near 0 or 1 needs."""
+        p, lost = self.product(x, a, out)
+        if b == 0:
+            return np.add(p, b, out=out), lost
+        e, s = self._e, np.add(p, b)
+        np.subtract(s, p, out=e)
+        error = (p - (s - e)) + (b - e)
+        if lost is not None:
+            error += lost
+        error[~np.isfinite(error)] = 0.0
+        np.copyto(out, s)
+        return out, error
+
+    def odd(self, pair: Pair) -> Array:
+        """The pair as one float64 that the rounding to come will round like the exact sum."""
+        total, error = pair
+        return total if error is None or not self.narrow else round_to_odd(total, error)
+
+    def relative(self, pair: Pair, factor: float) -> Array | None:
+        """``1 + factor e / u`` for a pair ``(u, e)``: the first-order effect of e on ``u ** factor``."""
+        u, e = pair
+        if e is None:
+            return None
+        ratio = np.divide(e, u, out=np.zeros_like(u), where=u != 0)
+        return ratio * factor + 1.0
+
+    def exponential(self, pair: Pair, log_base: float, out: Array) -> Array:
+        """Multiply `out`, which holds ``base ** u``, by ``base ** e``."""
+        if pair[1] is not None:
+            # Where e is not small the power has overflowed or vanished: there the factor must only be harmless.
+            out *= 1.0 + np.clip(pair[1] * log_base, -0.5, 0.5)
+        return out
+
+    def decay(self, pair: Pair, factor: float, out: Array) -> Array:
+        """``exp(-factor |z|)`` for a pair z and a factor of 1 or 2."""
+        z, e = pair
+        np.abs(z, out=out)
+        np.multiply(out, -factor, out=out)
+        np.exp(out, out=out)
+        if e is not None:
+            out *= 1.0 - factor * np.copysign(1.0, z) * e
+        return out
+
+    def bounded_slope(self, y: Array, regular: npt.NDArray[np.bool_], sign: Array | float) -> Array:
+        """
+        Keep a slope finite and not zero where it is so, though float64 cannot hold it.
+
+        The product with the upstream gradient is then right in every storage format, whose range is far smaller: a
+        huge slope times 0 is 0, and a tiny one times infinity is infinity.
+        """
+        if not y.all():
+            vanished = (y == 0) & regular
+            y[vanished] = np.broadcast_to(np.copysign(SMALLEST, sign), y.shape)[vanished]
+        if not math.isfinite(float(np.max(np.abs(y), initial=0.0))):
+            overflown = np.isinf(y) & regular
+            y[overflown] = np.copysign(LARGEST, y[overflown])
+        return y

@@ -1,0 +1,168 @@
+"""A storage format: how a number becomes the bits of one feature channel, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ImageError
+
+__all__ = ["FLOAT64", "FORMATS", "StorageFormat", "round_to_odd", "storage_format", "storage_of"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class StorageFormat:
+    """
+    One of the four formats of an `MPSImage`, or float64, which plain arrays may have as well.
+
+    Attributes
+    ----------
+    channel_format : MPSImageFeatureChannelFormat
+        Apple's name; ``none`` for float64.
+    dtype : numpy.dtype
+        Of one stored element (a code, for the unorm formats).
+    precision : int
+        Bits of numeric precision, as ``MPSImage.precision`` gives them.
+    unorm_max : int
+        The code that means 1.0; 0 for the floating formats.
+
+    Notes
+    -----
+    Conversions follow sections 8.6 and 8.7 of the Metal Shading Language Specification.
+    """
+
+    channel_format: MPSImageFeatureChannelFormat
+    dtype: np.dtype[Any]
+    precision: int
+    unorm_max: int = 0
+
+    @property
+    def name(self) -> str:
+        """``unorm8``, ``unorm16``, ``float16``, ``float32`` or ``float64``."""
+        return self.channel_format.name if self.channel_format else "float64"
+
+    @property
+    def bits_dtype(self) -> np.dtype[Any]:
+        """The unsigned integer type as wide as one element."""
+        return np.dtype(f"u{self.dtype.itemsize}")
+
+    def decode(self, stored: npt.NDArray[Any], out: Array) -> Array:
+        """
+        Write what `stored` elements mean into `out`.
+
+        Exact for the floating formats. A unorm code ``v`` means the float32 nearest to ``v / unorm_max``, which is
+        what a shader reads (division; a product with the reciprocal would be wrong for many codes).
+        """
+        if self.unorm_max:
+            np.copyto(out, stored.astype(np.float32) / np.float32(self.unorm_max))
+        else:
+            np.copyto(out, stored)
+        return out
+
+    def encode(self, values: Array, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """
+        Round float64 `values` once, to nearest even, into `out` of this format's dtype.
+
+        A unorm result is clamped to [0, 1], and NaN becomes 0.
+        """
+        if self.unorm_max:
+            code = np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0)
+            np.copyto(out, np.rint(_exact_multiple(code, self.unorm_max)), casting="unsafe")
+        else:
+            np.copyto(out, values, casting="same_kind")
+        return out
+
+    def patterns(self) -> npt.NDArray[Any]:
+        """Every element that a format of at most 16 bits can hold, in the order of the bit patterns."""
+        return np.arange(1 << (8 * self.dtype.itemsize), dtype=self.bits_dtype).view(self.dtype)
+
+    def ordinals(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """
+        Integers that count the representable values in order, so that neighbours differ by 1 (one ULP).
+
+        Both zeros are 0. NaN has no place in the order, and gets an ordinal beyond infinity's.
+        """
+        if self.unorm_max:
+            return stored.astype(np.int64)
+        width = 8 * self.dtype.itemsize
+        bits = stored.view(f"i{self.dtype.itemsize}").astype(np.int64)
+        return np.where(bits < 0, -(bits & ((1 << (width - 1)) - 1)), bits)
+
+
+def round_to_odd(total: Array, error: Array) -> Array:
+    """
+    Make of a rounded sum and its exact error, in place, the sum rounded to odd.
+
+    A later rounding to a format with at most 51 bits then gives the same as one rounding of the exact value
+    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
+    IEEE Transactions on Computers 57(4), 2008).
+    """
+    bits = total.view(np.int64)
+    inexact = (error != 0) & ((bits & 1) == 0) & np.isfinite(error) & np.isfinite(total)
+    if inexact.any():
+        away = (error > 0) == (total > 0)
+        bits[inexact] += np.where(away[inexact], 1, -1)
+    return total
+
+
+def _exact_multiple(values: Array, factor: int) -> Array:
+    """`values` times a factor of at most 16 bits, rounded to odd."""
+    product = values * factor
+    high = (values.view(np.int64) & ~np.int64(0xFFFFFFF)).view(np.float64)
+    return round_to_odd(product, (high * factor - product) + (values - high) * factor)
+
+
+_F = MPSImageFeatureChannelFormat
+FORMATS: Mapping[MPSImageFeatureChannelFormat, StorageFormat] = MappingProxyType(
+    {
+        _F.unorm8: StorageFormat(_F.unorm8, np.dtype(np.uint8), 8, 255),
+        _F.unorm16: StorageFormat(_F.unorm16, np.dtype(np.uint16), 16, 65535),
+        _F.float16: StorageFormat(_F.float16, np.dtype(np.float16), 11),
+        _F.float32: StorageFormat(_F.float32, np.dtype(np.float32), 24),
+    }
+)
+"""The four formats that an image can have."""
+
+FLOAT64 = StorageFormat(_F.none, np.dtype(np.float64), 53)
+"""What arrays may have besides; no image is stored so."""
+
+
+def storage_format(channel_format: MPSImageFeatureChannelFormat, name: str = "format") -> StorageFormat:
+    """
+    The storage format of an Apple enum value.
+
+    Raises
+    ------
+    ImageError
+        `channel_format` is ``none`` or no member; the message calls it `name`.
+    """
+    try:
+        return FORMATS[MPSImageFeatureChannelFormat(channel_format)]
+    except (KeyError, ValueError):
+        choices = ", ".join(f.name for f in FORMATS)
+        raise ImageError(f"{name} is {channel_format!r}: choose one of {choices}") from None
+
+
+def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
+    """
+    The floating storage format that has the dtype of `array`.
+
+    Raises
+    ------
+    ImageError
+        The dtype is not float16, float32 or float64 in native byte order.
+    """
+    for candidate in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64):
+        if array.dtype == candidate.dtype:
+            return candidate
+    raise ImageError(
+        f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"
+    )
