@@ -139,12 +139,9 @@ class GraphFile:
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all, one node a line."""
         document = self.to_json()
-        fields = [
-            f'"nodes": [\n  {",\n  ".join(json.dumps(node) for node in value)}]' if name == "nodes"
-            else f"{json.dumps(name)}: {json.dumps(value)}"
-            for name, value in document.items()
-        ]  # fmt: skip
-        text = "{" + ",\n ".join(fields) + "}\n"
+        nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
+        fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
+        text = "{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n"
         write_atomically(Path(path), lambda file: file.write(text.encode()))
 
     @classmethod

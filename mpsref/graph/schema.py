@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import arithmetic, neurons
-from mpsref.image import MPSImageFeatureChannelFormat
 from mpsref.neuron.table import NEURONS, Neuron
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
