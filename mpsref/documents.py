@@ -96,8 +96,9 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "integer": lambda value: (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
-    and not isinstance(value, bool),
+    "integer": lambda value: (
+        (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and not isinstance(value, bool)
+    ),
 }
 
 

@@ -278,7 +278,9 @@ class MPSNNGraph:
             )
             for node, forgotten in zip(kept, forget, strict=True)
         )
-        self._results = tuple(slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True))
+        self._results = tuple(
+            slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
+        )
         self._exports = tuple(slot[image] for image in exported)
         self._export_handles = tuple(image.handle for image in exported)
         self._result_handles = tuple(image.handle for image in results)
@@ -477,9 +479,7 @@ class MPSNNGraph:
             if not isinstance(image, MPSImage):
                 raise ImageError(f"{source} is a {type(image).__name__}: give an MPSImage (MPSImage.from_array)")
             if source.format and image.feature_channel_format != source.format:
-                raise ImageError(
-                    f"{source} is stored as {image.storage.name}: its node asks for {source.format.name}"
-                )
+                raise ImageError(f"{source} is stored as {image.storage.name}: its node asks for {source.format.name}")
             sizes[i] = _size(image)
         origin = {i: {i} for i in sizes}
         for step in self._steps:

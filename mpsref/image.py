@@ -197,9 +197,7 @@ class MPSImage:
         return image
 
     @classmethod
-    def from_array(
-        cls, array: npt.ArrayLike, channel_format: MPSImageFeatureChannelFormat | None = None
-    ) -> MPSImage:
+    def from_array(cls, array: npt.ArrayLike, channel_format: MPSImageFeatureChannelFormat | None = None) -> MPSImage:
         """
         Pack an array, rounding each value once to the storage format.
 
@@ -599,7 +597,9 @@ def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Store
     storage = _storage_of_dtype(texture.dtype, "texture")
     per_image = math.ceil(channels / LANES)
     if texture.ndim != 4 or 0 in texture.shape or texture.shape[0] % per_image:
-        raise ImageError(f"texture has shape {texture.shape}: give (a multiple of {per_image} slices, H, W, components)")
+        raise ImageError(
+            f"texture has shape {texture.shape}: give (a multiple of {per_image} slices, H, W, components)"
+        )
     if texture.shape[3] != _components(channels):
         raise ImageError(f"texture has {texture.shape[3]} components: {channels} channels need {_components(channels)}")
     slices = texture.view()

@@ -86,9 +86,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
     def _describe(self, source: MPSNNImageNode, **parameters: Any) -> None:
         assert self.neuron_type is not None  # noqa: S101
-        MPSCNNNeuronNode.__init__(
-            self, source=source, descriptor=MPSNNNeuronDescriptor(self.neuron_type, **parameters)
-        )
+        MPSCNNNeuronNode.__init__(self, source=source, descriptor=MPSNNNeuronDescriptor(self.neuron_type, **parameters))
 
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor:

@@ -138,7 +138,11 @@ class MPSNNNeuronDescriptor:
 
     def _key(self) -> tuple[int, bytes, bytes]:
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        return self._type, struct.pack("3d", self._a, self._b, self._c), b"" if self._data is None else bytes(self._data)
+        return (
+            self._type,
+            struct.pack("3d", self._a, self._b, self._c),
+            b"" if self._data is None else bytes(self._data),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MPSNNNeuronDescriptor) and self._key() == other._key()
@@ -185,5 +189,3 @@ def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: st
     """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
     if descriptor.data is not None and len(descriptor.data) != channels:
         raise ParameterError(f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels")
-
-

@@ -183,7 +183,11 @@ def _forward_blocks(
 
 
 def _slope(
-    descriptor: MPSNNNeuronDescriptor, stored: Stored, source: StorageFormat, result: StorageFormat, slopes: Array | None
+    descriptor: MPSNNNeuronDescriptor,
+    stored: Stored,
+    source: StorageFormat,
+    result: StorageFormat,
+    slopes: Array | None,
 ) -> Array:
     """The derivative at one block of elements, in float64."""
     w = _buffers.workspace

@@ -574,5 +574,7 @@ class GeLU(Neuron):
 
 
 Kernel = Callable[[Array, "Parameters", Workspace], npt.NDArray[np.float64]]
-NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType({row.neuron_type: row() for row in Neuron.__subclasses__()})
+NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(
+    {row.neuron_type: row() for row in Neuron.__subclasses__()}
+)
 """The row of each neuron type."""
