@@ -1,0 +1,282 @@
+"""Recordings: the images that a run on a device left behind, and the graph that they belong to."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpsref.documents import read_document, regular_file, write_atomically
+from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError, ImageError
+from mpsref.graph.file import GraphFile
+from mpsref.image import MPSImage, MPSImageDescriptor, MTLOrigin, MTLRegion, MTLSize
+from mpsref.storage import storage_format
+
+__all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
+
+HWC = MPSDataLayout.HeightxWidthxFeatureChannels
+
+
+@dataclass(frozen=True)
+class RecordedImage:
+    """
+    One image of a recording: a file that is known to have the right size, not read yet.
+
+    Attributes
+    ----------
+    path : Path
+        A ``.npy`` file, or raw little-endian elements.
+    descriptor : MPSImageDescriptor
+        Size and format.
+    data_layout : MPSDataLayout
+        Order of the elements of each image.
+    """
+
+    path: Path
+    descriptor: MPSImageDescriptor
+    data_layout: MPSDataLayout = HWC
+
+    @classmethod
+    def of_raw_file(cls, path: Path, descriptor: MPSImageDescriptor, data_layout: MPSDataLayout = HWC) -> RecordedImage:
+        """
+        A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor.
+        """
+        size = storage_format(descriptor.channel_format).dtype.itemsize
+        shape = (descriptor.number_of_images, descriptor.height, descriptor.width, descriptor.feature_channels, size)
+        found, needed = regular_file(path).st_size, math.prod(shape)
+        if found != needed:
+            factors = " x ".join(map(str, shape))
+            raise FileFormatError(
+                f"{path}: {found} bytes, not images x height x width x feature_channels x size = {factors} = {needed}"
+            )
+        return cls(path, descriptor, data_layout)
+
+    def read(self) -> MPSImage:
+        """
+        Read the file into an image.
+
+        Raises
+        ------
+        FileFormatError
+            The file has changed its size meanwhile, or cannot be read.
+        """
+        if self.path.suffix == ".npy":
+            return read_npy(self.path, self.data_layout)
+        image, d = MPSImage(image_descriptor=self.descriptor), self.descriptor
+        everything = MTLRegion(MTLOrigin(), MTLSize(d.width, d.height, d.number_of_images))
+        try:
+            image.write_bytes(self.path.read_bytes(), self.data_layout, region=everything)
+        except (ImageError, OSError) as error:
+            raise FileFormatError(f"{self.path}: {error}") from None
+        return image
+
+
+@dataclass(frozen=True)
+class Recording:
+    """
+    What a recording file holds.
+
+    Attributes
+    ----------
+    path : Path
+        The recording file.
+    device : str
+        What wrote the images, as free text.
+    graph : GraphFile
+        The graph that was run.
+    images : Mapping of str to RecordedImage
+        By the name that the graph file gives them: sources, results and intermediates alike.
+    """
+
+    path: Path
+    device: str
+    graph: GraphFile
+    images: Mapping[str, RecordedImage]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recording:
+        """
+        Read a recording file and check that all files it names are there and have the right size.
+
+        Raises
+        ------
+        FileFormatError
+            Something does not fit; the message names the file, the field and the mend. Nothing outside the folder of
+            the recording is read.
+        """
+        path = Path(path)
+        document = read_document(path, "recording")
+        graph = GraphFile.read(_below(path, "graph", document["graph"]))
+        images = {}
+        for name, fields in document["images"].items():
+            where = f"images.{name}"
+            if name not in graph.images:
+                raise FileFormatError(f"{path}: {where}: {document['graph']} has no image of this name")
+            try:
+                images[name] = _recorded(_below(path, f"{where}.file", fields["file"]), fields)
+            except ImageError as error:
+                raise FileFormatError(f"{path}: {where}: {error}") from None
+        return cls(path, document.get("device", "unknown device"), graph, images)
+
+
+def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
+    """
+    Read a ``.npy`` file as an image: float16, float32, uint8 (unorm8) or uint16 (unorm16); never a pickle.
+
+    Raises
+    ------
+    FileFormatError
+        The file is no such array, or truncated.
+    """
+    return _image_of(path, _open_npy(path), data_layout)
+
+
+def write_recording(
+    folder: str | Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, *, raw: bool = False
+) -> Path:
+    """
+    Write a recording with its graph and images into a folder, each file whole or not at all, the recording last.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it does not exist.
+    graph : GraphFile
+        Written as ``graph.json``.
+    images : Mapping of str to MPSImage
+        By the names that the graph gives them.
+    device : str
+        What computed the images.
+    raw : bool
+        Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
+
+    Returns
+    -------
+    Path
+        Of ``recording.json``.
+
+    Raises
+    ------
+    FileFormatError
+        There is a recording in this folder already.
+    """
+    folder = Path(folder)
+    path = folder / "recording.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileFormatError(f"{folder}: {error.strerror}: choose another folder") from None
+    if path.exists():
+        raise FileFormatError(f"{path}: exists already: choose another folder")
+    graph.write(folder / "graph.json")
+    entries = {}
+    for (name, image), stem in zip(images.items(), _file_names(images), strict=True):
+        array = image.to_array()
+        if raw:
+            file = f"{stem}.{array.dtype.kind}{8 * array.itemsize}"
+            little = array.astype(array.dtype.newbyteorder("<"))
+            write_atomically(folder / file, lambda out, data=little: out.write(data.tobytes()))
+            d = image.descriptor
+            entries[name] = {
+                "file": file,
+                "channel_format": d.channel_format.name,
+                "width": d.width,
+                "height": d.height,
+                "feature_channels": d.feature_channels,
+                "number_of_images": d.number_of_images,
+                "data_layout": HWC.name,
+            }
+        else:
+            file = f"{stem}.npy"
+            write_atomically(folder / file, lambda out, data=array: np.save(out, data, allow_pickle=False))
+            entries[name] = {"file": file}
+    head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
+    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+    text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
+    write_atomically(path, lambda out: out.write(text.encode()))
+    return path
+
+
+def _below(recording: Path, field: str, name: str) -> Path:
+    """The file of this name, if it lies in the folder of the recording, links resolved."""
+    folder = recording.parent.resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileFormatError(f"{recording}: {field}: {name!r}: {error}") from None
+    if not path.is_relative_to(folder):
+        raise FileFormatError(f"{recording}: {field}: {name!r} lies outside the folder of the recording: copy it there")
+    return recording.parent / path.relative_to(folder)
+
+
+def _recorded(path: Path, fields: Mapping[str, Any]) -> RecordedImage:
+    layout = MPSDataLayout[fields.get("data_layout", HWC.name)]
+    given = {
+        name: int(fields[name])
+        for name in ("width", "height", "feature_channels", "number_of_images")
+        if name in fields
+    }  # fmt: skip
+    if "channel_format" in fields:
+        given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
+    if path.suffix == ".npy":
+        descriptor = _descriptor_of(path, _open_npy(path), layout)
+        if replace(descriptor, **given) != descriptor:
+            wrong = next(name for name, value in given.items() if getattr(descriptor, name) != value)
+            raise ImageError(f"{wrong}: is {fields[wrong]}, but {path.name} has {getattr(descriptor, wrong)}")
+        return RecordedImage(path, descriptor, layout)
+    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), layout)
+
+
+def _open_npy(path: Path) -> np.ndarray[Any, Any]:
+    regular_file(path)
+    try:
+        # Mapped, so that a header that promises too much is refused before anything is allocated.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+        raise FileFormatError(f"{path}: no .npy array: {' '.join(str(error).split())}") from None
+    if not isinstance(array, np.ndarray):
+        raise FileFormatError(f"{path}: an archive: give a single .npy array")
+    return array.view(array.dtype.newbyteorder("=")) if array.dtype.isnative else array
+
+
+def _image_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayout) -> MPSImage:
+    if layout is not HWC and array.ndim >= 3:
+        array = np.moveaxis(array, -3, -1)
+    try:
+        return MPSImage.from_array(np.asarray(array))
+    except ImageError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+
+
+def _descriptor_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayout) -> MPSImageDescriptor:
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise ImageError(f"file: {path.name} has shape {array.shape}: store 3 or 4 axes, none empty")
+    n, h, w, c = (1,) * (4 - array.ndim) + array.shape
+    if layout is not HWC:
+        h, w, c = w, c, h
+    for channel_format in MPSImageFeatureChannelFormat:
+        if channel_format and storage_format(channel_format).dtype == array.dtype:
+            return MPSImageDescriptor(
+                channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n
+            )
+    raise ImageError(f"file: {path.name} has dtype {array.dtype}: store float16, float32, uint8 or uint16")
+
+
+def _file_names(names: Mapping[str, Any]) -> Iterator[str]:
+    """A file name for each image, without an ending, safe and distinct on every file system."""
+    used: set[str] = set()
+    for name in names:
+        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
+        number = 1
+        while stem.lower() in used:
+            number += 1
+            stem = f"{base}-{number}"
+        used.add(stem.lower())
+        yield stem
