@@ -33,5 +33,4 @@ from mpsref.neuron.table import NEURONS
 
 __version__ = "0.1.0"
 
-__all__ = ["NEURONS", "MPSNNGraph", "MPSNNNeuronDescriptor", "neuron"]
-__all__ += [*_enums, *_errors, *_graph, *_image]
+__all__ = ["NEURONS", "MPSNNGraph", "MPSNNNeuronDescriptor", "neuron", *_enums, *_errors, *_graph, *_image]

@@ -64,16 +64,17 @@ def regular_file(path: Path) -> os.stat_result:
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
     """Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
 
 
@@ -115,32 +116,40 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
     if "$ref" in rule:
         name = rule["$ref"].removeprefix("#/$defs/")
         validate(value, root["$defs"][name], where, root)
+    _validate_value(value, rule, where)
+    if isinstance(value, dict):
+        _validate_object(value, rule, where, root)
+    elif isinstance(value, list):
+        _validate_array(value, rule, where, root)
+    for part in rule.get("allOf", ()):
+        validate(value, part, where, root)
+    if "if" in rule:
+        validate(value, rule.get("then" if _fits(value, rule["if"], root) else "else", {}), where, root)
+
+
+def _validate_value(value: Any, rule: dict[str, Any], where: str) -> None:
     if "const" in rule and (value != rule["const"] or type(value) is not type(rule["const"])):
         raise _misfit(where, value, f"{rule['const']!r} is needed")
     if "enum" in rule and value not in rule["enum"]:
         raise _misfit(where, value, f"choose one of {', '.join(map(str, rule['enum']))}")
     if "type" in rule and not _TYPES[rule["type"]](value):
         raise _misfit(where, value, f"{'an' if rule['type'][0] in 'aio' else 'a'} {rule['type']} is needed")
-    if isinstance(value, dict):
-        _validate_object(value, rule, where, root)
-    elif isinstance(value, list):
-        if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
-            bounds = f"{rule.get('minItems', 0)} to {rule.get('maxItems', 'any number')}"
-            raise FileFormatError(f"{where or 'the document'}: has {len(value)} items: {bounds} are allowed")
-        if "items" in rule:
-            for i, item in enumerate(value):
-                validate(item, rule["items"], f"{where}[{i}]", root)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         if not rule.get("minLength", 0) <= len(value) <= rule.get("maxLength", len(value)):
             raise _misfit(where, value, f"{rule.get('minLength', 0)} to {rule.get('maxLength')} characters are allowed")
         if "pattern" in rule and not re.search(rule["pattern"], value):
             raise _misfit(where, value, f"it must match {rule['pattern']}")
-    elif not rule.get("minimum", value) <= value <= rule.get("maximum", value):
+    elif isinstance(value, int | float) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
         raise _misfit(where, value, f"give {rule.get('minimum', 'any')} to {rule.get('maximum', 'any')}")
-    for part in rule.get("allOf", ()):
-        validate(value, part, where, root)
-    if "if" in rule:
-        validate(value, rule.get("then" if _fits(value, rule["if"], root) else "else", {}), where, root)
+
+
+def _validate_array(value: list[Any], rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:
+    if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
+        bounds = f"{rule.get('minItems', 0)} to {rule.get('maxItems', 'any number')}"
+        raise FileFormatError(f"{where or 'the document'}: has {len(value)} items: {bounds} are allowed")
+    if "items" in rule:
+        for i, item in enumerate(value):
+            validate(item, rule["items"], f"{where}[{i}]", root)
 
 
 def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:

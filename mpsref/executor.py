@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
+from itertools import chain, count
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -285,7 +286,7 @@ class MPSNNGraph:
         self._export_handles = tuple(image.handle for image in exported)
         self._result_handles = tuple(image.handle for image in results)
         self._result_names = tuple(
-            _result_names([(image.handle, image.producer and image.producer.label) for image in results])
+            _result_names([(image.handle, image.producer.label if image.producer else None) for image in results])
         )
 
     # ---- properties, as Apple has them ----
@@ -403,7 +404,7 @@ class MPSNNGraph:
             raise ImageError(f"the batches of source_images have lengths {sorted(lengths)}: give one length")
         for source, batch in zip(self._inputs, source_images, strict=True):
             for image in batch:
-                if isinstance(image, MPSImage) and image.number_of_images != 1:
+                if getattr(image, "number_of_images", 1) != 1:
                     raise ImageError(f"{source}: an image of a batch must have number_of_images 1")
         results: list[MPSImage | None] = []
         columns: list[list[MPSImage]] = []
@@ -446,7 +447,7 @@ class MPSNNGraph:
             what = [f"{word} {', '.join(sorted(map(repr, names)))}" for word, names in
                     (("missing", missing), ("unknown", unknown)) if names]  # fmt: skip
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
-        given = [_as_image(source, sources[label]) for source, label in zip(self._inputs, labels, strict=True) if label]
+        given = [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
         images = self._evaluate(given)
         return {
             name: images[index]
@@ -484,9 +485,7 @@ class MPSNNGraph:
         origin = {i: {i} for i in sizes}
         for step in self._steps:
             read = [sizes[source] for source in step.sources]
-            behind: set[int] = set().union(*(origin[source] for source in step.sources)) if len(read) > 1 else (
-                origin[step.sources[0]]
-            )  # fmt: skip
+            behind = origin[step.sources[0]].union(*(origin[source] for source in step.sources[1:]))
             try:
                 step.operation.check(*read)
             except (ImageError, ParameterError) as error:
@@ -503,14 +502,12 @@ def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
     if isinstance(value, MPSImage):
         return value
     array = np.asarray(value)
-    wanted = source.format or MPSImageFeatureChannelFormat.none
-    if not wanted:
-        by_size = {2: MPSImageFeatureChannelFormat.float16}
-        if array.dtype.kind != "f":
-            raise ImageError(
-                f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"
-            )
-        wanted = by_size.get(array.itemsize, MPSImageFeatureChannelFormat.float32)
+    if array.dtype.kind != "f":
+        raise ImageError(
+            f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"
+        )
+    half = array.dtype == np.float16
+    wanted = source.format or (MPSImageFeatureChannelFormat.float16 if half else MPSImageFeatureChannelFormat.float32)
     try:
         return MPSImage.from_array(array, wanted)
     except ImageError as error:
@@ -521,6 +518,6 @@ def _result_names(results: Iterable[tuple[Handle | None, str | None]]) -> list[s
     """Handle, else label, else number; a name that is taken already gives way to the next."""
     names: list[str] = []
     for i, (handle, label) in enumerate(results):
-        candidates = (handle_label(handle), label, f"result{i}")
+        candidates = chain((handle_label(handle), label, f"result{i}"), (f"result{i}.{k}" for k in count(1)))
         names.append(next(name for name in candidates if name is not None and name not in names))
     return names

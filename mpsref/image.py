@@ -486,8 +486,9 @@ class MPSImage:
         if isinstance(data, np.ndarray):
             if data.dtype not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
-            data = np.ascontiguousarray(data)
-        raw = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        else:
+            raw = memoryview(data).cast("B")
         dense = bytes_per_column is None and bytes_per_row is None and bytes_per_image is None
         if raw.nbytes < copy.nbytes or (dense and raw.nbytes != copy.nbytes):
             raise ImageError(

@@ -91,7 +91,7 @@ class StorageFormat:
         Both zeros are 0. NaN has no place in the order, and gets an ordinal beyond infinity's.
         """
         if self.unorm_max:
-            return stored.astype(np.int64)
+            return stored.astype(np.int64, copy=True)
         width = 8 * self.dtype.itemsize
         bits = stored.view(f"i{self.dtype.itemsize}").astype(np.int64)
         return np.where(bits < 0, -(bits & ((1 << (width - 1)) - 1)), bits)

@@ -1,4 +1,4 @@
-"""Additions, which sum the gradients of an image with several readers, and the ones that backpropagation starts from."""
+"""Additions, which sum the gradients of an image with several readers, and the ones to start from."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
             self.gradient_class()(
                 gradient_images=[gradient, source], forward_filter=self, is_secondary_source_filter=secondary
             )
-            for secondary, source in enumerate(self.sources)
+            for secondary, source in zip((False, True), self.sources, strict=True)
         ]
 
 

@@ -287,7 +287,7 @@ def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) ->
         raise ParameterError(f"{type(node).__name__} has no place in a graph file")
     if isinstance(node, MPSNNGradientFilterNode):
         state = _state(node)
-        assert state is not None  # noqa: S101
+        assert state is not None
         fields |= {"source_gradient": read[0], "source_image": read[1],
                    "gradient_state": names[state.producer.result_image]}  # fmt: skip
     elif isinstance(node, MPSNNAdditionNode):

@@ -44,11 +44,11 @@ class _ByDescriptor(type):
     """Lets ``MPSCNNNeuronNode(source=x, descriptor=d)`` be a node of the descriptor's own class."""
 
     def __call__(cls, *args: Any, **arguments: Any) -> Any:
-        if cls.__dict__.get("neuron_type") is not None or "descriptor" not in arguments:
+        descriptor = arguments.get("descriptor")
+        if cls is not MPSCNNNeuronNode or not isinstance(descriptor, MPSNNNeuronDescriptor):
             return super().__call__(*args, **arguments)
-        descriptor = descriptor_or_error(arguments["descriptor"])
-        own = next((c for c in cls.__subclasses__() if c.__dict__["neuron_type"] is descriptor.neuron_type), cls)
-        node = own.__new__(own)
+        subclasses = {own.neuron_type: own for own in MPSCNNNeuronNode.__subclasses__()}
+        node = object.__new__(subclasses.get(descriptor.neuron_type, MPSCNNNeuronNode))
         MPSCNNNeuronNode.__init__(node, *args, **arguments)
         return node
 
@@ -85,7 +85,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
         self._descriptor = descriptor_or_error(descriptor)
 
     def _describe(self, source: MPSNNImageNode, **parameters: Any) -> None:
-        assert self.neuron_type is not None  # noqa: S101
+        assert self.neuron_type is not None
         MPSCNNNeuronNode.__init__(self, source=source, descriptor=MPSNNNeuronDescriptor(self.neuron_type, **parameters))
 
     @property
@@ -110,7 +110,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
         state = self.result_state
-        assert isinstance(state, MPSNNGradientStateNode)  # noqa: S101
+        assert isinstance(state, MPSNNGradientStateNode)
         return [
             MPSCNNNeuronGradientNode(
                 source_gradient=gradient,

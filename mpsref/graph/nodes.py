@@ -304,7 +304,8 @@ class MPSNNFilterNode:
         UnavailableError
             A gradient filter would have to be differentiated.
         """
-        from mpsref.graph.training import training_graph  # it builds nodes, which this module is the base of
+        # Here, because it builds nodes, which this module is the base of.
+        from mpsref.graph.training import training_graph  # noqa: PLC0415
 
         if with_source_gradient is not None:
             node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)

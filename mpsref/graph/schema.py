@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import arithmetic, neurons
+from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.table import NEURONS, Neuron
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
-NODE_CLASSES = {
-    node.__name__: node
-    for node in (
-        neurons.MPSCNNNeuronNode,
-        *sorted(neurons.MPSCNNNeuronNode.__subclasses__(), key=lambda node: node.__name__),
-        neurons.MPSCNNNeuronGradientNode,
-        arithmetic.MPSNNAdditionNode,
-        arithmetic.MPSNNAdditionGradientNode,
-        arithmetic.MPSNNInitialGradientNode,
-    )
+NODE_CLASSES: dict[str, type[MPSNNFilterNode]] = {
+    node.__name__: node for node in neurons.MPSCNNNeuronNode.__subclasses__()
 }
+for _node_class in (
+    neurons.MPSCNNNeuronNode,
+    neurons.MPSCNNNeuronGradientNode,
+    arithmetic.MPSNNAdditionNode,
+    arithmetic.MPSNNAdditionGradientNode,
+    arithmetic.MPSNNInitialGradientNode,
+):
+    NODE_CLASSES[_node_class.__name__] = _node_class
 """The node classes that a graph file can hold."""
 
 MOST_NODES = 100_000
@@ -130,4 +132,4 @@ def _node(node: type) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(graph_schema(), indent=1))
+    sys.stdout.write(json.dumps(graph_schema(), indent=1) + "\n")

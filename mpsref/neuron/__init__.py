@@ -7,7 +7,7 @@ Examples
 >>> import mpsref as mps
 >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.geLU)
 >>> mps.neuron.forward(d, np.float32([-5, 0, 3]))
-array([-1.4332579e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
+array([-1.4332578e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def gradient(
 def _slopes(
     descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int
 ) -> npt.NDArray[np.float64] | None:
-    """pReLU's slopes in the order of the flattened array, as far as they do not repeat."""
+    """PReLU's slopes in the order of the flattened array, as far as they do not repeat."""
     if descriptor.data is None:
         return None
     if not -len(shape) <= channel_axis < len(shape):

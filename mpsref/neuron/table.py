@@ -344,12 +344,12 @@ class PReLU(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        assert w.slopes is not None  # noqa: S101
+        assert w.slopes is not None
         return _rectified(x, w.slopes, w)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        assert w.slopes is not None  # noqa: S101
+        assert w.slopes is not None
         return _rectified_slope(x, w.slopes, w)
 
     @staticmethod
@@ -556,7 +556,8 @@ class GeLU(Neuron):
     @staticmethod
     def _tail(x: Array, w: Workspace) -> tuple[Array, Array]:
         """The normal tail Phi(-|x|) = erfcx(|x| / sqrt 2) e^(-x^2/2) / 2, and e^(-x^2/2)."""
-        from scipy.special import erfcx  # here, because importing mpsref must not import it
+        # Here, because importing mpsref must not import scipy.special.
+        from scipy.special import erfcx  # noqa: PLC0415
 
         z = np.abs(x, out=w.t)
         e = np.square(z, out=w.u)

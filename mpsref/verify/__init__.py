@@ -9,7 +9,8 @@ Examples
 >>> x = mps.MPSNNImageNode(handle="x")
 >>> n = mps.MPSCNNNeuronAbsoluteNode(source=x)
 >>> file = mps.GraphFile.from_results([n.result_image])
->>> images = {"x": mps.MPSImage.from_array(np.float16([[[-1, 2]]])), "image0": mps.MPSImage.from_array(np.float16([[[1, 3]]]))}
+>>> wrote = {"x": np.float16([[[-1, 2]]]), "image0": np.float16([[[1, 3]]])}
+>>> images = {name: mps.MPSImage.from_array(array) for name, array in wrote.items()}
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
@@ -101,8 +102,8 @@ def verify(
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
                 raise FileFormatError(
-                    f"{recording.path}: images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph makes "
-                    f"{getattr(expected, 'name', expected)}: mend the recording, or the graph's storage or sources"
+                    f"{recording.path}: images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
+                    f"makes {getattr(expected, 'name', expected)}: mend the recording, or the graph's storage"
                 )
         sources = {names[image]: values[image] for image in node.sources}
         reports.append(_report(name, node, entry.read(), want, sources, tolerance, worst))

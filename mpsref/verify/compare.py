@@ -101,7 +101,7 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     >>> ulp_distance(got, want, storage_of(got, "got"))
     array([2, 0, 0])
     """
-    distance = np.abs(storage.ordinals(got) - storage.ordinals(want))
+    distance: npt.NDArray[np.int64] = np.abs(storage.ordinals(got) - storage.ordinals(want))
     if storage.unorm_max:
         return distance
     got_nan, want_nan = np.isnan(got), np.isnan(want)

@@ -6,7 +6,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,7 @@ class RecordedImage:
 
     @classmethod
     def of_raw_file(cls, path: Path, descriptor: MPSImageDescriptor, data_layout: MPSDataLayout = HWC) -> RecordedImage:
-        """
-        A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor.
-        """
+        """A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor."""
         size = storage_format(descriptor.channel_format).dtype.itemsize
         shape = (descriptor.number_of_images, descriptor.height, descriptor.width, descriptor.feature_channels, size)
         found, needed = regular_file(path).st_size, math.prod(shape)
@@ -165,16 +164,17 @@ def write_recording(
     Raises
     ------
     FileFormatError
-        There is a recording in this folder already.
+        The folder is not empty, or cannot be made.
     """
     folder = Path(folder)
     path = folder / "recording.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(folder.iterdir())
     except OSError as error:
         raise FileFormatError(f"{folder}: {error.strerror}: choose another folder") from None
-    if path.exists():
-        raise FileFormatError(f"{path}: exists already: choose another folder")
+    if occupied:
+        raise FileFormatError(f"{folder}: not empty: choose another folder, so that nothing is overwritten")
     graph.write(folder / "graph.json")
     entries = {}
     for (name, image), stem in zip(images.items(), _file_names(images), strict=True):
@@ -182,7 +182,7 @@ def write_recording(
         if raw:
             file = f"{stem}.{array.dtype.kind}{8 * array.itemsize}"
             little = array.astype(array.dtype.newbyteorder("<"))
-            write_atomically(folder / file, lambda out, data=little: out.write(data.tobytes()))
+            write_atomically(folder / file, little.tofile)
             d = image.descriptor
             entries[name] = {
                 "file": file,
@@ -195,7 +195,7 @@ def write_recording(
             }
         else:
             file = f"{stem}.npy"
-            write_atomically(folder / file, lambda out, data=array: np.save(out, data, allow_pickle=False))
+            write_atomically(folder / file, partial(np.save, arr=array, allow_pickle=False))
             entries[name] = {"file": file}
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
     lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
@@ -218,18 +218,18 @@ def _below(recording: Path, field: str, name: str) -> Path:
 
 def _recorded(path: Path, fields: Mapping[str, Any]) -> RecordedImage:
     layout = MPSDataLayout[fields.get("data_layout", HWC.name)]
-    given = {
+    given: dict[str, Any] = {
         name: int(fields[name])
         for name in ("width", "height", "feature_channels", "number_of_images")
         if name in fields
-    }  # fmt: skip
+    }
     if "channel_format" in fields:
         given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
     if path.suffix == ".npy":
         descriptor = _descriptor_of(path, _open_npy(path), layout)
-        if replace(descriptor, **given) != descriptor:
-            wrong = next(name for name, value in given.items() if getattr(descriptor, name) != value)
-            raise ImageError(f"{wrong}: is {fields[wrong]}, but {path.name} has {getattr(descriptor, wrong)}")
+        for name, value in given.items():
+            if getattr(descriptor, name) != value:
+                raise ImageError(f"{name}: is {fields[name]}, but {path.name} has {getattr(descriptor, name)!s}")
         return RecordedImage(path, descriptor, layout)
     return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), layout)
 
