@@ -15,7 +15,7 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, UnavailableError
 from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
-from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error
+from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, by_channel, clear_unused_lanes
 from mpsref.neuron import evaluate
@@ -236,8 +236,11 @@ class MPSNNGraph:
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
             result_images, results_are_needed = [result_image], [result_image_is_needed]
-        results = [node_or_error("result_images", node, MPSNNImageNode) for node in result_images or ()]
-        needed = [True] * len(results) if results_are_needed is None else [bool(value) for value in results_are_needed]
+        given = sequence_or_error("result_images", result_images)
+        results = [node_or_error("result_images", node, MPSNNImageNode) for node in given]
+        needed = [True] * len(results)
+        if results_are_needed is not None:
+            needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
         if not results or len(needed) != len(results):
             raise ParameterError(
                 f"results_are_needed has {len(needed)} values for {len(results)} result_images: "
@@ -397,6 +400,7 @@ class MPSNNGraph:
         SourceError, ImageError
             As for `encode`; or the batches differ in length, or hold an image with several images in it.
         """
+        source_images = [_images(batch) for batch in _images(source_images)]
         lengths = {len(batch) for batch in source_images}
         if len(source_images) != len(self._inputs):
             raise self._wrong_number(len(source_images))
@@ -473,6 +477,7 @@ class MPSNNGraph:
 
     def _check(self, sources: Sequence[MPSImage]) -> None:
         """Everything that can be wrong with the source images, before any work is done."""
+        sources = _images(sources)
         if len(sources) != len(self._inputs):
             raise self._wrong_number(len(sources))
         sizes: dict[int, Size] = {}
@@ -496,6 +501,12 @@ class MPSNNGraph:
     def _wrong_number(self, given: int) -> SourceError:
         names = ", ".join(str(source) for source in self._inputs)
         return SourceError(f"source_images has {given} images: {len(self._inputs)} are needed, {names}")
+
+
+def _images(value: Sequence[Any]) -> Sequence[Any]:
+    if not isinstance(value, Sequence):
+        raise ImageError(f"source_images is a {type(value).__name__}: give a list, one entry for each source")
+    return value
 
 
 def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,7 +112,8 @@ class MPSImageDescriptor:
     number_of_images: int = 1
 
     def __post_init__(self) -> None:
-        storage_format(self.channel_format, "channel_format")
+        storage = storage_format(self.channel_format, "channel_format")
+        object.__setattr__(self, "channel_format", storage.channel_format)
         for name in ("width", "height", "feature_channels", "number_of_images"):
             object.__setattr__(self, name, _whole(name, getattr(self, name), minimum=1))
 
@@ -370,7 +370,7 @@ class MPSImage:
             The range has another step or reaches outside.
         """
         chosen = range(self.number_of_images) if with_sub_range is None else with_sub_range
-        if chosen.step != 1 or chosen.start < 0 or chosen.stop > self.number_of_images:
+        if chosen.step != 1 or not 0 <= chosen.start <= chosen.stop <= self.number_of_images:
             raise ImageError(f"with_sub_range is {chosen}: it must lie in range({self.number_of_images}), with step 1")
         return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in chosen]
 
@@ -488,7 +488,10 @@ class MPSImage:
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
             raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         else:
-            raw = memoryview(data).cast("B")
+            try:
+                raw = memoryview(data).cast("B")
+            except TypeError as error:
+                raise ImageError(f"data: {error}: give bytes or an array without gaps") from None
         dense = bytes_per_column is None and bytes_per_row is None and bytes_per_image is None
         if raw.nbytes < copy.nbytes or (dense and raw.nbytes != copy.nbytes):
             raise ImageError(
@@ -518,18 +521,20 @@ class _Transfer:
             raise ImageError(f"data_layout is {data_layout!r}: give {choices}") from None
         index = _whole("image_index", image_index)
         (x, y, z), (w, h, depth) = region or ((0, 0, 0), (image.width, image.height, 1))
-        first = index + _within("region", "x", x, w, image.width, _within("region", "y", y, h, image.height, z))
-        _within("image_index + region", "z", first, depth, image.number_of_images, 0)
-        offset, count = feature_channel_info or (0, image.feature_channels)
-        _check_channels(offset, count, image.feature_channels)
+        x, w = _interval("region", "x", x, w, image.width)
+        y, h = _interval("region", "y", y, h, image.height)
+        first = index + _whole("region origin z", z)
+        first, depth = _interval("image_index + region", "z", first, depth, image.number_of_images)
+        offset, count = _channels(feature_channel_info, image.feature_channels)
 
         size = image._storage.dtype.itemsize
         planar = layout is MPSDataLayout.featureChannelsxHeightxWidth
         texel = size if planar else count * size
-        column = _stride("bytes_per_column", bytes_per_column, texel)
-        row = _stride("bytes_per_row", bytes_per_row, (w - 1) * column + texel)
-        one = row * h * (count if planar else 1)
-        per_image = _stride("bytes_per_image", bytes_per_image, one, exact_minimum=one - row + (w - 1) * column + texel)
+        column = _stride("bytes_per_column", bytes_per_column, texel, texel)
+        used = (w - 1) * column + texel
+        row = _stride("bytes_per_row", bytes_per_row, w * column, used)
+        rows = h * (count if planar else 1)
+        per_image = _stride("bytes_per_image", bytes_per_image, row * rows, row * (rows - 1) + used)
 
         self.pixels = image._slices[
             first : first + depth, offset // LANES : math.ceil((offset + count) / LANES), y : y + h, x : x + w
@@ -550,20 +555,24 @@ def _whole(name: str, value: Any, minimum: int = 0) -> int:
     return int(value)
 
 
-def _within(owner: str, axis: str, start: Any, length: Any, limit: int, result: int) -> int:
-    """`result`, once start and length are known to lie within the limit."""
-    _whole(f"{owner} origin {axis}", start)
-    _whole(f"{owner} size along {axis}", length, minimum=1)
+def _interval(owner: str, axis: str, start: Any, length: Any, limit: int) -> tuple[int, int]:
+    """Start and length, if they lie within the limit."""
+    start = _whole(f"{owner} origin {axis}", start)
+    length = _whole(f"{owner} size along {axis}", length, minimum=1)
     if start + length > limit:
         raise ImageError(f"{owner} covers {start} to {start + length} along {axis}: the image ends at {limit}")
-    return result
+    return start, length
 
 
-def _check_channels(offset: Any, count: Any, channels: int) -> None:
+def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int, int]:
+    """Offset and number of the feature channels to transfer, if the header allows them."""
+    if info is None:
+        return 0, channels
     name = "feature_channel_info"
-    if _whole(f"{name}.feature_channel_offset", offset) % LANES:
+    offset = _whole(f"{name}.feature_channel_offset", info[0])
+    count = _whole(f"{name}.number_of_feature_channels_to_read_write", info[1], minimum=1)
+    if offset % LANES:
         raise ImageError(f"{name}.feature_channel_offset is {offset}: it must be a multiple of 4")
-    _whole(f"{name}.number_of_feature_channels_to_read_write", count, minimum=1)
     if offset and count % LANES:
         raise ImageError(
             f"{name}.number_of_feature_channels_to_read_write is {count}: "
@@ -571,15 +580,16 @@ def _check_channels(offset: Any, count: Any, channels: int) -> None:
         )
     if offset + count > channels:
         raise ImageError(f"{name} reaches channel {offset + count}: the image has {channels}")
+    return offset, count
 
 
-def _stride(name: str, given: Any, dense: int, exact_minimum: int | None = None) -> int:
+def _stride(name: str, given: Any, dense: int, minimum: int) -> int:
     if given is None:
         return dense
-    minimum = dense if exact_minimum is None else exact_minimum
-    if _whole(name, given) < minimum:
-        raise ImageError(f"{name} is {given}: elements would overlap, at least {minimum} are needed")
-    return int(given)
+    stride = _whole(name, given)
+    if stride < minimum:
+        raise ImageError(f"{name} is {stride}: elements would overlap, at least {minimum} are needed")
+    return stride
 
 
 def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
@@ -595,6 +605,8 @@ def _storage_of_dtype(dtype: np.dtype[Any], name: str) -> StorageFormat:
 
 
 def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Stored]:
+    if not isinstance(texture, np.ndarray):
+        raise ImageError(f"texture is a {type(texture).__name__}: give an ndarray, which the image will alias")
     storage = _storage_of_dtype(texture.dtype, "texture")
     per_image = math.ceil(channels / LANES)
     if texture.ndim != 4 or 0 in texture.shape or texture.shape[0] % per_image:
@@ -603,8 +615,7 @@ def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Store
         )
     if texture.shape[3] != _components(channels):
         raise ImageError(f"texture has {texture.shape[3]} components: {channels} channels need {_components(channels)}")
-    slices = texture.view()
-    slices.shape = (-1, per_image, *texture.shape[1:])
+    slices = texture.reshape(-1, per_image, *texture.shape[1:])  # one axis is split: always a view
     unused = slices[:, -1, :, :, (channels - 1) % LANES + 1 :]
     if not storage.unorm_max and not np.isfinite(unused).all():
         raise ImageError("texture has NaN or infinity in unused components of its last slice: set them to 0")
@@ -646,9 +657,3 @@ def texel_of(channel: int, image_index: int, channels: int) -> tuple[int, int]:
 def allocate(descriptor: MPSImageDescriptor) -> Stored:
     """Uninitialised slices for an image of this size and format."""
     return np.empty(_shape(descriptor), storage_format(descriptor.channel_format).dtype)
-
-
-def batch_descriptor(images: Sequence[MPSImage]) -> MPSImageDescriptor | None:
-    """The descriptor that all images of a batch share, or None if they differ."""
-    descriptors = {image.descriptor for image in images}
-    return descriptors.pop() if len(descriptors) == 1 else None

@@ -13,6 +13,7 @@ from mpsref.graph.nodes import (
     MPSNNGradientFilterNode,
     MPSNNImageNode,
     node_or_error,
+    sequence_or_error,
 )
 from mpsref.neuron.descriptor import float32_parameter
 
@@ -98,9 +99,10 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
         if sources is not None:
             if left_source is not None or right_source is not None:
                 raise ParameterError("give either sources, or left_source and right_source")
-            if len(sources) != 2:
-                raise ParameterError(f"sources has {len(sources)} images: give two")
-            left_source, right_source = sources
+            pair = sequence_or_error("sources", sources)
+            if len(pair) != 2:
+                raise ParameterError(f"sources has {len(pair)} images: give two")
+            left_source, right_source = pair
         self._connect(
             left_source=node_or_error("left_source", left_source, MPSNNImageNode),
             right_source=node_or_error("right_source", right_source, MPSNNImageNode),
@@ -163,9 +165,10 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         if type(self) is MPSNNArithmeticGradientNode:
             raise UnavailableError("MPSNNArithmeticGradientNode has no initialiser: use MPSNNAdditionGradientNode")
         if gradient_images is not None:
-            if len(gradient_images) != 2:
-                raise ParameterError(f"gradient_images has {len(gradient_images)} images: give gradient and source")
-            source_gradient, source_image = gradient_images
+            pair = sequence_or_error("gradient_images", gradient_images)
+            if len(pair) != 2:
+                raise ParameterError(f"gradient_images has {len(pair)} images: give gradient and source")
+            source_gradient, source_image = pair
         if forward_filter is not None:
             state = node_or_error("forward_filter", forward_filter, MPSNNBinaryArithmeticNode).result_state
             gradient_state = node_or_error("gradient_state", state, MPSNNBinaryGradientStateNode)

@@ -200,12 +200,13 @@ def _source_names(nodes: list[dict[str, Any]], wanted: list[str], results: dict[
     seen: set[str] = set()
     for i, node in enumerate(nodes):
         for field, name in _reads(node):
-            if name in results or name in seen:
+            if name in results:
                 continue
             if field == "gradient_state":
                 raise FileFormatError(f"nodes[{i}].{field}: no node makes an image {name!r}")
-            seen.add(name)
-            yield name
+            if name not in seen:
+                seen.add(name)
+                yield name
     for i, name in enumerate(wanted):
         if name not in results and name not in seen:
             raise FileFormatError(f"results[{i}]: no node reads or makes an image {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, UnavailableError
@@ -47,6 +47,13 @@ def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
     return value
 
 
+def sequence_or_error(name: str, value: object) -> list[Any]:
+    """`value` as a list, if it is a sequence and no text."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise ParameterError(f"{name} is a {type(value).__name__}: give a list")
+    return list(value)
+
+
 class _Tagged:
     """What image and state nodes have in common."""
 
@@ -62,7 +69,7 @@ class _Tagged:
 
     @handle.setter
     def handle(self, value: Handle | None) -> None:
-        if value is not None and not isinstance(value, str | MPSHandle):
+        if value is not None and not isinstance(value, str) and not callable(getattr(value, "label", None)):
             raise ParameterError(f"handle is a {type(value).__name__}: give a string, or an object with label()")
         self._handle = value
 
@@ -309,6 +316,8 @@ class MPSNNFilterNode:
 
         if with_source_gradient is not None:
             node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
+        if node_handler is not None and not callable(node_handler):
+            raise ParameterError(f"node_handler is a {type(node_handler).__name__}: give a function")
         return training_graph(self, with_source_gradient, node_handler)
 
     def _one_gradient(
@@ -317,9 +326,10 @@ class MPSNNFilterNode:
         if (with_source is None) == (with_sources is None):
             raise ParameterError("give either with_source or with_sources")
         if with_sources is not None:
-            if len(with_sources) != 1:
-                raise ParameterError(f"with_sources has {len(with_sources)} images: give one for the one result image")
-            with_source = with_sources[0]
+            gradients = sequence_or_error("with_sources", with_sources)
+            if len(gradients) != 1:
+                raise ParameterError(f"with_sources has {len(gradients)} images: give one for the one result image")
+            with_source = gradients[0]
         return node_or_error("with_source", with_source, MPSNNImageNode)
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:

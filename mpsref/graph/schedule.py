@@ -33,9 +33,11 @@ def schedule(images: Iterable[MPSNNImageNode], *, right_to_left: bool = False) -
 
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
     """The images that no filter makes, in the order in which a depth-first walk from the left meets them."""
-    images = list(images)
-    found: dict[MPSNNImageNode, None] = {}
-    for node in schedule(images):
-        found.update(dict.fromkeys(source for source in node.sources if source.producer is None))
-    found.update(dict.fromkeys(image for image in images if image.producer is None))
-    return list(found)
+    stack, met = list(images)[::-1], dict[MPSNNImageNode, None]()
+    while stack:
+        image = stack.pop()
+        if image not in met:
+            met[image] = None
+            if image.producer is not None:
+                stack.extend(image.producer.sources[::-1])
+    return [image for image in met if image.producer is None]

@@ -38,6 +38,8 @@ def training_graph(
             addition = MPSNNAdditionNode(left_source=result, right_source=gradient)
             add(addition, None, image, gradient)
             result = addition.result_image
+            if result.stop_gradient or image.stop_gradient:
+                return None
         return result
 
     gradient = last.result_image if source_gradient is None else source_gradient

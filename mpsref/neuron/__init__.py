@@ -44,7 +44,7 @@ def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis
     -------
     ndarray
         Same shape and dtype as `x`: for float16 and float32 the exact value rounded once, to nearest even; for
-        float64 within 4 ULP (geLU: 8 ULP).
+        float64 within 4 ULP (geLU: 10 ULP).
 
     Raises
     ------

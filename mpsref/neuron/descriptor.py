@@ -164,7 +164,10 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
             raise ParameterError(f"data has {len(raw)} bytes: give 4 for each feature channel")
         slopes = np.frombuffer(raw, "<f4").astype(np.float32)
     else:
-        values = np.asarray(data)
+        try:
+            values = np.asarray(data)
+        except ValueError as error:
+            raise ParameterError(f"data: {error}: give one slope for each feature channel") from None
         if values.dtype.kind not in "fiu":
             raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
         with np.errstate(over="ignore"):

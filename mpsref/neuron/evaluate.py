@@ -93,7 +93,7 @@ def gradient(
         Of the shape of `x`, stored in `upstream_source` format.
     """
     flat, flat_upstream, out = _flat(x), _flat(upstream), np.empty(x.shape, result.dtype)
-    flat_out, period = out.reshape(-1), _period(slopes)
+    flat_out, period = out.reshape(-1), _period(slopes, x.size)
     with np.errstate(all="ignore"):
         table = _slope_table(descriptor, source) if _is_tabled(descriptor, source) else None
         for i in range(0, flat.size, BLOCK):
@@ -171,7 +171,7 @@ def _forward_blocks(
     slopes: Array | None,
     out: Stored,
 ) -> None:
-    w, period = _buffers.workspace, _period(slopes)
+    w, period = _buffers.workspace, _period(slopes, flat.size)
     w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
     for i in range(0, flat.size, BLOCK):
         stored = flat[i : i + BLOCK]
@@ -233,9 +233,11 @@ def _look_up(table: Stored, flat: Stored, out: Stored) -> None:
         np.take(table, index, out=out[i : i + BLOCK], mode="clip")
 
 
-def _period(slopes: Array | None) -> Array | None:
+def _period(slopes: Array | None, size: int) -> Array | None:
     """The repeating slopes, and so much of their repetition that every block is one slice."""
-    return None if slopes is None else np.resize(slopes, slopes.size + BLOCK)
+    if slopes is None:
+        return None
+    return np.tile(slopes, 1 + -(-min(size, BLOCK) // slopes.size))
 
 
 def _window(period: Array | None, slopes: Array | None, start: int, size: int) -> Array | None:

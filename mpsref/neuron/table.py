@@ -211,9 +211,11 @@ class HardSigmoid(Neuron):
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         u, e = w.affine(x, p.a, p.b, w.t)
-        below_one = u <= 1 if e is None else (u < 1) | ((u == 1) & (e <= 0))
+        inside = (u >= 0) & (u <= 1)
+        if e is not None:
+            inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
         w.y.fill(0.0)
-        np.copyto(w.y, p.a, where=(u >= 0) & below_one)
+        np.copyto(w.y, p.a, where=inside)
         return w.y
 
     @staticmethod
@@ -450,10 +452,11 @@ class Exponential(Neuron):
             power = np.exp2(u[0], out=w.y) if p.c == 2 else np.power(p.c, u[0], out=w.y)
             return w.exponential(u, math.log(p.c), power)
         y = np.power(p.c, u[0], out=w.y)
-        if p.c < 0:
-            y[np.isinf(u[0])] = np.nan
-            if u[1] is not None:
-                y[u[1] != 0] = np.nan
+        y[np.isinf(u[0]) if p.c < 0 else u[0] < 0] = np.nan
+        if p.c < 0 and u[1] is not None:
+            # A sum that is not a float64 is an integer if both parts are, and the small one decides the sign.
+            y[u[1] != np.rint(u[1])] = np.nan
+            np.negative(y, out=y, where=np.fmod(u[1], 2.0) != 0)
         return y
 
     @staticmethod
@@ -494,7 +497,9 @@ class Logarithm(Neuron):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u, _ = w.affine(x, p.a, p.b, w.t)
+        u, e = w.affine(x, p.a, p.b, w.t)
+        if e is not None:
+            u += e
         return np.divide(p.a, np.multiply(u, Logarithm._log_base(p), out=u), out=w.y)
 
     @staticmethod
@@ -522,10 +527,12 @@ class GeLU(Neuron):
     # (computed with ball arithmetic; a test checks the kernel that they make).
     ROOT: ClassVar[tuple[float, float]] = (-0.7517915246935645, 1.4956759177009883e-17)
     TAYLOR: ClassVar[tuple[float, ...]] = (
-        0.4314939923140469, 0.388284982990552, -0.018199676398671087, -0.1140082332972217, -0.014771522148244337,
-        0.019421679838189067, 0.004539228379125415, -0.002239538068073497, -0.0007448268386746817,
-        0.00018633974623233514, 8.615947861116571e-05, -1.121438018842664e-05, -7.74846130700372e-06,
-        4.3284506257392273e-07, 5.702764979242107e-07,
+        0.4314939923140469, 0.388284982990552, -0.018199676398671087, -0.1140082332972217,
+        -0.014771522148244337, 0.019421679838189067, 0.004539228379125415, -0.002239538068073497,
+        -0.0007448268386746817, 0.00018633974623233514, 8.615947861116571e-05, -1.121438018842664e-05,
+        -7.74846130700372e-06, 4.3284506257392273e-07, 5.702764979242107e-07, -1.6044265494246427e-09,
+        -3.5459866461783865e-08, -1.396942086426202e-09, 1.90319840501314e-09, 1.4506418938779426e-10,
+        -8.950037692726255e-11, -9.950340824808053e-12, 3.725967039270119e-12, 5.482292964742324e-13,
     )  # fmt: skip
 
     @staticmethod
@@ -546,7 +553,7 @@ class GeLU(Neuron):
         np.copyto(q, np.subtract(1.0, q, out=w.t), where=x >= 0)
         np.multiply(np.multiply(x, RECIPROCAL_SQRT_2PI, out=w.t), e, out=w.t)
         y = np.add(q, w.t, out=w.y)
-        near = np.flatnonzero(np.abs(x - GeLU.ROOT[0]) < 0.125)
+        near = np.flatnonzero(np.abs(x - GeLU.ROOT[0]) < 0.45)
         if near.size:
             d = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
             y[near] = d * np.polynomial.polynomial.polyval(d, GeLU.TAYLOR)

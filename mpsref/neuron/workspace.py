@@ -82,7 +82,9 @@ class Workspace:
     def odd(self, pair: Pair) -> Array:
         """The pair as one float64 that the rounding to come will round like the exact sum."""
         total, error = pair
-        return total if error is None or not self.narrow else round_to_odd(total, error)
+        if error is None:
+            return total
+        return round_to_odd(total, error) if self.narrow else np.add(total, error, out=total, where=error != 0)
 
     def relative(self, pair: Pair, factor: float) -> Array | None:
         """``1 + factor e / u`` for a pair ``(u, e)``: the first-order effect of e on ``u ** factor``."""

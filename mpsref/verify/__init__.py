@@ -143,16 +143,18 @@ def _report(
 ) -> ImageReport:
     storage = storage_format(want.feature_channel_format)
     actual, expected = got.to_array(), want.to_array()
-    counts, farthest, distances = compare(actual, expected, storage, tolerance, worst)
+    counts, farthest, distances, passes = compare(actual, expected, storage, tolerance, worst)
     arrays = {source: image.to_array() for source, image in sources.items()} if farthest.size else {}
     elements = []
-    for flat, distance in zip(farthest.tolist(), distances.tolist(), strict=True):
+    for flat, distance, passed in zip(farthest.tolist(), distances.tolist(), passes.tolist(), strict=True):
         place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
         image, y, x, channel = place
         texel, lane = texel_of(channel, image, want.feature_channels)
         values = {source: str(array[place]) for source, array in arrays.items()}
         ulp = None if distance == UNREACHABLE else distance
         elements.append(
-            Element(image, y, x, channel, texel, lane, values, str(actual[place]), str(expected[place]), ulp)
+            Element(
+                image, y, x, channel, texel, lane, values, str(actual[place]), str(expected[place]), ulp, not passed
+            )
         )
     return ImageReport(name, type(node).__name__, storage.name, counts, tuple(elements))

@@ -112,7 +112,7 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
 
 def compare(
     got: Stored, want: Stored, storage: StorageFormat, tolerance: Tolerance, worst: int
-) -> tuple[Counts, npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+) -> tuple[Counts, npt.NDArray[np.intp], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """
     Compare two arrays of stored elements.
 
@@ -123,6 +123,8 @@ def compare(
         Flat indices of the elements that are farthest away and not exact, farthest first, at most `worst`.
     distances : ndarray of int
         Their distances.
+    passes : ndarray of bool
+        Whether they are within the tolerance all the same.
     """
     got, want = got.reshape(-1), want.reshape(-1)
     distance = ulp_distance(got, want, storage)
@@ -147,7 +149,7 @@ def compare(
     # What is beyond the tolerance comes before what is not, however far away that is.
     rank = np.where(passes, np.minimum(distance, UNREACHABLE // 2) // 2, distance)
     farthest = _largest(rank, min(worst, counts.elements - counts.exact))
-    return counts, farthest, distance[farthest]
+    return counts, farthest, distance[farthest], passes[farthest]
 
 
 def _largest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:

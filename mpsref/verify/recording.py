@@ -242,6 +242,7 @@ def _open_npy(path: Path) -> np.ndarray[Any, Any]:
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
         raise FileFormatError(f"{path}: no .npy array: {' '.join(str(error).split())}") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise FileFormatError(f"{path}: an archive: give a single .npy array")
     return array.view(array.dtype.newbyteorder("=")) if array.dtype.isnative else array
 

@@ -29,6 +29,8 @@ class Element:
         Shortest decimal of the stored value; the code, for unorm.
     ulp : int or None
         The distance; None if one is NaN, or one infinite.
+    beyond : bool
+        Whether it is outside the tolerance.
     """
 
     image: int
@@ -41,6 +43,7 @@ class Element:
     got: str
     want: str
     ulp: int | None
+    beyond: bool
 
     def __str__(self) -> str:
         place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
@@ -183,9 +186,10 @@ class Report:
             ]
             yield "  ".join(cells).rstrip()
         for image in self.images:
-            if image.worst and (every_image or not image.passed):
+            shown = [element for element in image.worst if element.beyond or every_image]
+            if shown:
                 yield ""
                 yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
-                yield from (f"  {element}" for element in image.worst)
+                yield from (f"  {element}" for element in shown)
         yield ""
         yield self.verdict

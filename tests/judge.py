@@ -1,0 +1,371 @@
+"""
+The independent judge: what a neuron gives in real numbers, as balls of arbitrary precision, and how that rounds.
+
+It shares no code with the package. The formulas are those that Apple documents, with the choices of the numerical
+contract (N4 to N6); flint's ball arithmetic says how far each result can be trusted, and precision is raised until it
+is beyond doubt (Ziv's strategy). Values that lie exactly on a rounding boundary are recognised in exact arithmetic.
+
+``ctx.prec`` is global: judge from one thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from flint import arb, ctx
+
+EXACT = 6000
+"""Bits that hold every ``a x + b`` of two float32 and one float64."""
+
+FIRST, ENOUGH, LAST = 100, 60, 1 << 16
+FAR = arb(2) ** 60
+"""Beyond it an exponential is far outside every format: there it is taken where it is still quick to compute."""
+
+TRANSCENDENTAL = "sigmoid", "tanH", "softPlus", "ELU", "exponential", "logarithm", "geLU"
+"""Rational only at a few points, where few bits suffice to see it."""
+
+ZERO, ONE, NAN, INF = arb(0), arb(1), arb("nan"), arb("inf")
+
+
+def exp(z):
+    return min(max(z, -FAR), FAR).exp()
+
+
+def precisely(bits, function, *args):
+    """``function(*args)`` at a precision of so many bits."""
+    before, ctx.prec = ctx.prec, bits
+    try:
+        return function(*args)
+    finally:
+        ctx.prec = before
+
+
+def fraction(ball):
+    """The number that an exact ball is."""
+    mantissa, exponent = ball.man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+
+
+def rational_power(base, exponent):
+    """``base ** exponent`` for a positive base and a dyadic exponent, where that is rational and of sane size."""
+    if base == 1:
+        return base
+    while exponent.denominator > 1:
+        roots = math.isqrt(base.numerator), math.isqrt(base.denominator)
+        if (roots[0] ** 2, roots[1] ** 2) != (base.numerator, base.denominator):
+            return None
+        base, exponent = Fraction(*roots), exponent * 2
+    size = base.numerator.bit_length() + base.denominator.bit_length()
+    return base ** int(exponent) if abs(exponent) * size < 20_000 else None
+
+
+class Judge:
+    """One neuron with its parameters; for pReLU, `a` is the slope of the channel."""
+
+    def __init__(self, name, a=0.0, b=0.0, c=0.0):
+        self.name, self.p = name, (float(a), float(b), float(c))
+        self.a, self.b, self.c = arb(a), arb(b), arb(c)
+        self.integer_c = float(c).is_integer()
+        self.forward, self.derivative = getattr(self, f"_{name}"), getattr(self, f"_{name}_slope")
+
+    def __repr__(self):
+        return f"{self.name}{self.p}"
+
+    # u = a x + b is exact at any working precision, so that comparisons with it are.
+    def _u(self, x):
+        return precisely(EXACT, lambda: self.a * x + self.b)
+
+    def _z(self, x):
+        return precisely(EXACT, lambda: self.b * x)
+
+    # --- the sixteen functions --------------------
+
+    def _none(self, x):
+        return x
+
+    def _none_slope(self, x):
+        return ONE
+
+    def _reLU(self, x):
+        return x if x >= 0 else self.a * x
+
+    def _reLU_slope(self, x):
+        return ONE if x >= 0 else self.a
+
+    _pReLU, _pReLU_slope = _reLU, _reLU_slope  # noqa: N815
+
+    def _linear(self, x):
+        return self._u(x)
+
+    def _linear_slope(self, x):
+        return self.a
+
+    def _sigmoid(self, x):
+        return 1 / (1 + exp(-x))
+
+    def _sigmoid_slope(self, x):
+        e = exp(x)
+        return e / (e + 1) ** 2
+
+    def _hardSigmoid(self, x):
+        u = self._u(x)
+        return ZERO if u <= 0 else ONE if u >= 1 else u
+
+    def _hardSigmoid_slope(self, x):
+        return self.a if 0 <= self._u(x) <= 1 else ZERO
+
+    def _tanH(self, x):
+        return self.a * self._z(x).tanh()
+
+    def _tanH_slope(self, x):
+        z = self._z(x)
+        return self.a * self.b * (FAR if abs(z) > FAR else z).sech() ** 2
+
+    def _absolute(self, x):
+        return abs(x)
+
+    def _absolute_slope(self, x):
+        return ONE if x > 0 else -ONE if x < 0 else ZERO
+
+    def _softPlus(self, x):
+        z = self._z(x)
+        return self.a * (z + exp(-z).log1p() if z > 0 else exp(z).log1p())
+
+    def _softPlus_slope(self, x):
+        e = exp(self._z(x))
+        return self.a * self.b * e / (e + 1)
+
+    def _softSign(self, x):
+        return x / precisely(EXACT, lambda: 1 + abs(x))
+
+    def _softSign_slope(self, x):
+        return 1 / precisely(EXACT, lambda: 1 + abs(x)) ** 2
+
+    def _ELU(self, x):
+        return x if x >= 0 else self.a * max(x, -FAR).expm1()
+
+    def _ELU_slope(self, x):
+        return ONE if x >= 0 else self.a * exp(x)
+
+    def _reLUN(self, x):
+        y = precisely(EXACT, self._reLU, x)
+        return min(y, self.b)
+
+    def _reLUN_slope(self, x):
+        return self._reLU_slope(x) if precisely(EXACT, self._reLU, x) < self.b else ZERO
+
+    def _to_the(self, u, exponent):
+        """u ** exponent for a float exponent, as real numbers go."""
+        if u == 0:
+            return ZERO if exponent > 0 else INF if exponent < 0 else ONE
+        if exponent.is_integer() and abs(exponent) <= 1000:
+            return u ** int(exponent)
+        size = exp(arb(exponent) * abs(u).log())
+        return -size if u < 0 and exponent % 2 == 1 else size
+
+    def _power(self, x):
+        u, c = self._u(x), self.p[2]
+        return NAN if u < 0 and not self.integer_c else self._to_the(u, c)
+
+    def _power_slope(self, x):
+        u, c = self._u(x), self.p[2]
+        if u < 0 and not self.integer_c:
+            return NAN
+        k = self.a * self.c
+        if k == 0:
+            return NAN if u == 0 and c < 0 else ZERO
+        return k * self._to_the(u, c - 1)
+
+    def _log_base(self):
+        c = self.p[2]
+        return ONE if c == -1 else self.c.log() if c > 0 else NAN
+
+    def _exponential(self, x):
+        u, c = self._u(x), self.p[2]
+        if c == 0:
+            return ZERO if u > 0 else ONE if u == 0 else NAN
+        if c < 0 and c != -1:
+            if not u.is_integer():
+                return NAN
+            # A negative base to an integer: the sign alternates.
+            size = exp(u * (-self.c).log())
+            return size if precisely(EXACT, lambda: u / 2).is_integer() else -size
+        return exp(u * self._log_base())
+
+    def _exponential_slope(self, x):
+        c = self.p[2]
+        if c == 0:
+            return ZERO if self._u(x) > 0 else NAN
+        return self.a * self._log_base() * self._exponential(x) if c > 0 or c == -1 else NAN
+
+    def _logarithm(self, x):
+        u, base = self._u(x), self._log_base()
+        if base.is_nan() or base == 0 or u < 0:
+            return NAN
+        return u.log() / base if u > 0 else INF if base < 0 else -INF
+
+    def _logarithm_slope(self, x):
+        u, base = self._u(x), self._log_base()
+        if base.is_nan() or base == 0:
+            return NAN
+        if u == 0:
+            return INF if self.a != 0 else NAN
+        return self.a / (base * u)
+
+    def _geLU(self, x):
+        z = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
+        return x / 2 * (-z / arb(2).sqrt()).erfc()
+
+    def _geLU_slope(self, x):
+        x = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
+        return (-x / arb(2).sqrt()).erfc() / 2 + x * (-(x * x) / 2).exp() / (2 * arb.pi()).sqrt()
+
+    # --- exact arithmetic --------------------
+
+    def rational(self, x, *, derivative=False):  # noqa: PLR0911
+        """The exact value where it is a rational number of sane size; else None."""
+        algebraic = self.name not in TRANSCENDENTAL and (self.name != "power" or self.integer_c)
+        ball = precisely(EXACT if algebraic else 2 * FIRST, self.derivative if derivative else self.forward, arb(x))
+        if ball.is_finite() and ball.is_exact():
+            return fraction(ball)
+        a, b, c = (Fraction(v) for v in self.p)
+        u = a * Fraction(x) + b
+        if self.name == "softSign":
+            size = 1 + abs(Fraction(x))
+            return 1 / size**2 if derivative else Fraction(x) / size
+        if self.name == "power" and u != 0 and self.integer_c and abs(c) <= 100:
+            return a * c * u ** int(c - 1) if derivative else u ** int(c)
+        if self.name == "logarithm" and derivative and c == -1 and u != 0:
+            return a / u
+        if self.name == "power" and u > 0 and not self.integer_c:
+            power = rational_power(u, c - derivative)
+            return None if power is None else a * c * power if derivative else power
+        if self.name == "exponential" and not derivative and c != -1:
+            size = rational_power(abs(c), u) if c else None
+            return -size if size is not None and c < 0 and u % 2 == 1 else size
+        return None
+
+    def _is(self, x, value):
+        """Whether the logarithm is exactly `value`: the one function whose inverse is easier."""
+        a, b, c = (Fraction(v) for v in self.p)
+        return self.name == "logarithm" and c > 0 and rational_power(c, value) == a * Fraction(x) + b
+
+    def _limit(self, x, *, derivative):
+        """A number that the value comes exponentially near to, and on which side of it the value is."""
+        a, b, _ = (Fraction(v) for v in self.p)
+        x = Fraction(x)
+        sign = (a > 0) - (a < 0)
+        if self.name == "sigmoid" and x > 0 and not derivative:
+            return Fraction(1), -1
+        if self.name == "tanH" and not derivative:
+            total = a if b * x > 0 else -a
+            return total, -1 if total > 0 else 1
+        if self.name == "softPlus" and b * x > 0:
+            return (a * b, -1 if a * b > 0 else 1) if derivative else (a * b * x, sign)
+        if self.name == "ELU" and x < 0 and not derivative:
+            return -a, sign
+        if self.name == "geLU" and x > 2:
+            return (Fraction(1), 1) if derivative else (x, -1)
+        return None
+
+    def side(self, x, boundary, *, derivative=False, upstream=1.0):
+        """-1, 0 or 1: the exact value (times `upstream`) is below, on or above a rational number."""
+        exact, factor = self.rational(x, derivative=derivative), Fraction(upstream)
+        if exact is not None:
+            return (exact * factor > boundary) - (exact * factor < boundary)
+        if not derivative and factor == 1 and self._is(x, boundary):
+            return 0
+        target = precisely(EXACT, lambda: arb(boundary.numerator) / arb(boundary.denominator))
+        bits = 2 * FIRST
+        while bits <= LAST:
+            distance = precisely(bits, lambda: self.ball(x, derivative, upstream) - target)
+            if distance > 0 or distance < 0:
+                return 1 if distance > 0 else -1
+            bits *= 2
+            if bits > 3000:
+                limit = self._limit(x, derivative=derivative)
+                if limit is not None and limit[0] * factor == boundary:
+                    return limit[1] if factor > 0 else -limit[1]
+        raise AssertionError(f"{self}: no side of {boundary} at {x!r}")
+
+    # --- what the tests call --------------------
+
+    def ball(self, x, derivative=False, upstream=1.0):
+        """The value at the working precision."""
+        value = (self.derivative if derivative else self.forward)(arb(x))
+        return value if upstream == 1.0 else value * arb(upstream)
+
+    def accurate_ball(self, x, derivative=False, upstream=1.0, bits=FIRST):
+        """The value to at least `bits` - 40 bits, NaN or an exact infinity."""
+        while True:
+            value = precisely(bits, self.ball, x, derivative, upstream)
+            if value.is_nan() or value.rel_accuracy_bits() >= ENOUGH:
+                return value
+            bits *= 2
+            assert bits <= LAST, f"{self} at {x!r}"
+
+    def float64s(self, xs, derivative=False, upstream=None):
+        """
+        The value at every element of a float64 array, to 2^-52 relative.
+
+        0, an infinity and NaN are exact there: what is only too small or too large for float64 gives the smallest or
+        largest number of the right sign.
+        """
+        out, function = np.empty(xs.size), self.derivative if derivative else self.forward
+        before, ctx.prec = ctx.prec, FIRST
+        try:
+            factors = None if upstream is None else upstream.tolist()
+            for i, x in enumerate(xs.tolist()):
+                value = function(arb(x))
+                if factors is not None:
+                    value = value * arb(factors[i])
+                if value.rel_accuracy_bits() < ENOUGH:
+                    value = self.accurate_ball(x, derivative, 1.0 if factors is None else factors[i])
+                y = float(value)
+                if y == 0 and value != 0:
+                    y = 5e-324 if value > 0 else -5e-324
+                elif math.isinf(y) and value.is_finite():
+                    y = math.copysign(1.7e308, y)
+                out[i] = y
+        finally:
+            ctx.prec = before
+        return out
+
+    def rounded(self, xs, near, dtype, derivative=False, upstream=None):
+        """
+        Round exactly, to nearest even, to float16 or float32. `near` is what `float64s` gave for the same arguments.
+
+        An exact zero comes out positive.
+        """
+        with np.errstate(all="ignore"):
+            result = near.astype(dtype)
+            down, up = (near * (1 - 2.0**-51)).astype(dtype), (near * (1 + 2.0**-51)).astype(dtype)
+        for i in np.flatnonzero((down != up) & ~np.isnan(near)).tolist():
+            # Neighbours, and perhaps an infinity, whose place in the order is that of the next power of two.
+            beyond = 2 ** (16 if dtype == np.float16 else 128)
+            ends = [Fraction(math.copysign(beyond, v) if math.isinf(v) else v) for v in (float(down[i]), float(up[i]))]
+            middle = (ends[0] + ends[1]) / 2
+            factor = 1.0 if upstream is None else float(upstream[i])
+            side = self.side(float(xs[i]), middle, derivative=derivative, upstream=factor)
+            if side == 0:
+                with np.errstate(all="ignore"):
+                    result[i] = np.float64(float(middle)).astype(dtype)
+            else:
+                result[i] = down[i] if (side > 0) != (ends[1] > ends[0]) else up[i]
+        return result
+
+
+def ulp(near, dtype):
+    """The unit in the last place of float32 or float16 at numbers given as float64."""
+    info = np.finfo(dtype)
+    exponent = np.clip(np.frexp(near)[1] - 1, info.minexp, info.maxexp - 1)
+    return np.ldexp(1.0, exponent - info.nmant)
+
+
+def differs(got, want, near):
+    """Where bit patterns differ; the sign is free for an exact zero and at a pole, whose limits have two signs."""
+    bits = f"u{got.itemsize}"
+    free = ((near == 0) | np.isinf(near)) & (np.abs(got) == np.abs(want))
+    return (got.view(bits) != want.view(bits)) & ~free
