@@ -23,7 +23,9 @@ def neurons_page() -> str:
         defaults = ", ".join(f"{name} = {np.float32(value):g}" for name, value in row.parameters.items())
         defaults = defaults or ("data, one slope for each feature channel" if row.per_channel else "none")
         cells = (f"`{row.formula}`", f"`{row.slope}`", row.domain)
-        lines.append(f"| {neuron_type.value} | {neuron_type.name} | {defaults} | {' | '.join(_escape(c) for c in cells)} |")
+        lines.append(
+            f"| {neuron_type.value} | {neuron_type.name} | {defaults} | {' | '.join(_escape(c) for c in cells)} |"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -63,6 +63,10 @@ def every_class() -> mps.GraphFile:
     return mps.GraphFile.from_results([total, *(node.result_image for node in termini)], Format.unorm16)
 
 
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def refused(document, *words):
     with pytest.raises(mps.FileFormatError) as error:
         mps.GraphFile.from_json(document)
@@ -101,7 +105,7 @@ def test_a_written_graph_reads_back_equal_with_every_class_and_setting(tmp_path)
         other = again.images[name]
         assert (image.format, image.export_from_graph, image.stop_gradient) == (
             other.format, other.export_from_graph, other.stop_gradient)  # fmt: skip
-    assert os.listdir(tmp_path) == ["graph.json"]
+    assert names_in(tmp_path) == ["graph.json"]
 
 
 def test_the_graph_of_the_design_reads_and_runs():
@@ -311,7 +315,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_atomically(path, fail)
 
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["f"]
+    assert names_in(tmp_path) == ["f"]
 
 
 # ---- schemas ----
@@ -393,11 +397,14 @@ def test_our_validator_agrees_with_a_well_kept_one(kind, document, data):
 @settings(deadline=None, max_examples=300)
 @given(mutated(GRAPH))
 def test_a_mutated_graph_is_read_or_refused_with_one_line(document):
+    refusal, file = "", None
     try:
         file = mps.GraphFile.from_json(document)
     except mps.FileFormatError as error:
-        assert "\n" not in str(error)
-    else:
+        refusal = str(error)
+
+    assert "\n" not in refusal
+    if file is not None:
         assert mps.GraphFile.from_json(file.to_json()).to_json() == file.to_json()
 
 
@@ -474,7 +481,7 @@ def test_a_recording_is_not_written_into_a_folder_that_holds_something(tmp_path)
     with pytest.raises(mps.FileFormatError, match="not empty"):
         small(tmp_path)
 
-    assert os.listdir(tmp_path) == ["mine.txt"]
+    assert names_in(tmp_path) == ["mine.txt"]
 
 
 def test_a_recording_is_not_written_where_a_file_is(tmp_path):
@@ -498,8 +505,8 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
     path = write_recording(tmp_path / "r", mps.GraphFile.from_results([total]), images, "none", raw=True)
 
     assert verify(path).passed
-    assert len(os.listdir(tmp_path / "r")) == len(images) + 2
-    assert os.listdir(tmp_path) == ["r"]
+    assert len(names_in(tmp_path / "r")) == len(images) + 2
+    assert names_in(tmp_path) == ["r"]
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_tolerances_are_of_values_also_where_codes_are_stored():
 # ---- whole recordings ----
 
 
-def recorded(folder, mutate=lambda images: None):
+def recorded(folder, mutate=None):
     """Two neurons and an addition on two images of six channels, recorded with every intermediate."""
     x = mps.MPSNNImageNode(handle="x")
     h = mps.MPSCNNNeuronSigmoidNode(source=x)
@@ -177,7 +177,8 @@ def recorded(folder, mutate=lambda images: None):
     graph = mps.MPSNNGraph(result_images=[h.result_image, s.result_image, y.result_image])
     source = mps.MPSImage.from_array(np.linspace(-3, 3, 2 * 3 * 4 * 6, dtype=np.float16).reshape(2, 3, 4, 6))
     arrays = {name: np.array(image) for name, image in graph.run(x=source).items()} | {"x": source.to_array()}
-    mutate(arrays)
+    if mutate is not None:
+        mutate(arrays)
     images = {name: mps.MPSImage.from_array(array) for name, array in arrays.items()}
     return write_recording(folder, mps.GraphFile.from_results([y.result_image]), images, "made by hand")
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.exact import settle
 from mpsref.neuron.workspace import Array, Workspace
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
@@ -104,8 +105,9 @@ def gradient(
             else:
                 slope = _buffers.second[: g.size]
                 _look_up(table, x_block, slope)
-            np.multiply(slope, upstream_values, out=upstream_values)
-            _round_once(upstream_values, result, flat_out[i : i + BLOCK])
+            np.multiply(slope, upstream_values, out=slope)
+            proof = None if descriptor.row.is_exact else (descriptor, x_block, source)
+            _round_once(slope, result, flat_out[i : i + BLOCK], proof, upstream_values)
     return out
 
 
@@ -179,7 +181,7 @@ def _forward_blocks(
         nan = np.isnan(x)
         y = descriptor.row.forward(x, descriptor, w)
         np.copyto(y, np.nan, where=nan)
-        _round_once(y, result, out[i : i + BLOCK])
+        _round_once(y, result, out[i : i + BLOCK], None if descriptor.row.is_exact else (descriptor, stored, source))
 
 
 def _slope(
@@ -200,14 +202,38 @@ def _slope(
     return y
 
 
-def _round_once(values: Array, result: StorageFormat, out: Stored) -> None:
+def _round_once(
+    values: Array,
+    result: StorageFormat,
+    out: Stored,
+    proof: tuple[MPSNNNeuronDescriptor, Stored, StorageFormat] | None = None,
+    upstream: Array | None = None,
+) -> None:
     """
     The only rounding to a storage format. NaN becomes the canonical quiet one (N6).
 
-    Whoever must prove that `values`, which carry an error of about 2^-50, round like the exact results does so here.
+    `values` are exact, or rounded to odd; or, with a `proof` of (descriptor, stored sources, their format), within the
+    row's error bound, after a multiplication with `upstream` if there is one. Then those whose error interval holds a
+    rounding boundary (Ziv's test) are decided in multi-precision.
     """
     np.copyto(values, np.nan, where=np.isnan(values))
-    result.encode(values, out)
+    if proof is None or result is FLOAT64:
+        result.encode(values, out)
+        return
+    descriptor, stored, source = proof
+    bound = descriptor.row.error_bound(descriptor)
+    result.encode(values * (1.0 + bound), out)
+    other = result.encode(values * (1.0 - bound), np.empty_like(out))
+    open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
+    if open_.size:
+        x = source.decode(stored[open_], np.empty(open_.size))
+        g = None if upstream is None else upstream[open_]
+        # At an infinity the kernel has given the limit, and that is exact.
+        at_infinity = np.isinf(x) if g is None else np.isinf(x) | np.isinf(g)
+        out[open_] = result.encode(values[open_], np.empty(open_.size, result.dtype))
+        open_, x, g = open_[~at_infinity], x[~at_infinity], None if g is None else g[~at_infinity]
+        value = descriptor.row.exact_forward if g is None else descriptor.row.exact_derivative
+        out[open_] = settle(value, descriptor, x, g, result)
 
 
 @lru_cache(maxsize=TABLES)

@@ -2,7 +2,7 @@
 The sixteen neurons: one class each, and the only list of them.
 
 Every kernel is called as ``kernel(x, p, w)`` with a block of float64 sources, the descriptor and a `Workspace`, and
-returns a buffer with the result to about 2^-50, relative. It knows nothing of formats. What `evaluate` does for all
+returns a buffer with the result to within the row's `error_bound`, relative. It knows nothing of formats. What `evaluate` does for all
 neurons alike is not repeated here: NaN stays NaN, and its payload is dropped (N6).
 
 In the formulas ``u`` is ``a x + b``.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
+from mpsref.neuron.exact import Digits, Exact
 from mpsref.neuron.workspace import LARGEST, Array, Workspace
 
 if TYPE_CHECKING:
@@ -74,6 +77,9 @@ class Neuron(ABC):
         What is printed wrongly there.
     slope_is_constant : bool
         Whether the derivative does not depend on the source, and so ignores a NaN there (N6).
+    is_exact : bool
+        Whether the kernels give the exact value, rounded to odd, so that nothing about its rounding is open. Where
+        not, `exact_forward` and `exact_derivative` decide what the kernels leave open.
     """
 
     neuron_type: ClassVar[MPSCNNNeuronType]
@@ -85,6 +91,7 @@ class Neuron(ABC):
     source: ClassVar[str] = "MPSCNNNeuron.h"
     errata: ClassVar[tuple[Erratum, ...]] = ()
     slope_is_constant: ClassVar[bool] = False
+    is_exact: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
@@ -97,6 +104,25 @@ class Neuron(ABC):
         """f'(x), and at a kink the slope that the documented comparison chooses (N4)."""
 
     @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        """f(x) at a finite x where it is a real number, exactly or to the digits of `m`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        """f'(x) likewise."""
+        raise NotImplementedError
+
+    @staticmethod
+    def error_bound(p: Parameters) -> float:
+        """
+        Largest relative error of the kernels.
+
+        The longest chain of operations loses less than 2^-48 with functions good to 4 ULP; the rest is a margin.
+        """
+        return 2.0**-44
+
+    @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
         """Where f' may jump, as float64."""
         return ()
@@ -104,6 +130,7 @@ class Neuron(ABC):
 
 class None_(Neuron):
     neuron_type = T.none
+    is_exact = True
     formula = "x"
     slope = "1"
     source = "MPSCNNNeuronType.h"
@@ -136,6 +163,7 @@ def _rectified_slope(x: Array, slope: Array | float, w: Workspace) -> Array:
 
 class ReLU(Neuron):
     neuron_type = T.reLU
+    is_exact = True
     parameters = MappingProxyType({"a": 0.0})
     formula = "x if x >= 0 else a x"
     slope = "1 if x >= 0 else a"
@@ -155,6 +183,7 @@ class ReLU(Neuron):
 
 class Linear(Neuron):
     neuron_type = T.linear
+    is_exact = True
     parameters = MappingProxyType({"a": 1.0, "b": 0.0})
     formula = "a x + b"
     slope = "a"
@@ -188,9 +217,20 @@ class Sigmoid(Neuron):
         np.square(np.add(e, 1.0, out=w.u), out=w.u)
         return w.bounded_slope(np.divide(e, w.u, out=w.y), np.isfinite(x), 1.0)
 
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        e = m.exp(-abs(x))
+        return (1 if x >= 0 else e) / m.one_plus(e)
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        e = m.exp(-abs(x))
+        return e / m.one_plus(e) ** 2
+
 
 class HardSigmoid(Neuron):
     neuron_type = T.hardSigmoid
+    is_exact = True
     parameters = MappingProxyType({"a": 0.2, "b": 0.5})
     formula = "min(max(a x + b, 0), 1)"
     slope = "a if 0 <= a x + b <= 1 else 0"
@@ -243,9 +283,21 @@ class TanH(Neuron):
         np.multiply(np.divide(e, w.v, out=w.y), 4.0 * k, out=w.y)
         return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
 
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        z = Fraction(p.b) * x
+        e = m.expm1(-2 * abs(z))
+        return Decimal(p.a) * (-e if z > 0 else e) / (2 + e)
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        e = m.exp(-2 * abs(Fraction(p.b) * x))
+        return 4 * m.decimal(Fraction(p.a) * Fraction(p.b)) * e / m.one_plus(e) ** 2
+
 
 class Absolute(Neuron):
     neuron_type = T.absolute
+    is_exact = True
     formula = "|x|"
     slope = "sign(x), and 0 at 0"
 
@@ -288,6 +340,20 @@ class SoftPlus(Neuron):
         np.multiply(np.divide(e, w.v, out=w.y), k, out=w.y)
         return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
 
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        z = Fraction(p.b) * x
+        if z <= 0:
+            return Decimal(p.a) * m.log1p(m.exp(z))
+        top = m.decimal(z)
+        return Decimal(p.a) * (top + max(m.log1p(m.exp(-z)), top * m.visible))
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        z = Fraction(p.b) * x
+        e = m.exp(-abs(z))
+        return m.decimal(Fraction(p.a) * Fraction(p.b)) * (1 if z >= 0 else e) / m.one_plus(e)
+
 
 class SoftSign(Neuron):
     neuron_type = T.softSign
@@ -304,6 +370,14 @@ class SoftSign(Neuron):
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         np.reciprocal(np.add(np.abs(x, out=w.t), 1.0, out=w.t), out=w.t)
         return w.bounded_slope(np.square(w.t, out=w.y), np.isfinite(x), 1.0)
+
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return x / (1 + abs(x))
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return 1 / (1 + abs(x)) ** 2
 
 
 class ELU(Neuron):
@@ -334,12 +408,21 @@ class ELU(Neuron):
         return w.bounded_slope(w.y, np.isfinite(x), p.a) if p.a else w.y
 
     @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return x if x >= 0 else Decimal(p.a) * m.expm1(x)
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return Fraction(1) if x >= 0 else Decimal(p.a) * m.exp(x)
+
+    @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (0.0,)
 
 
 class PReLU(Neuron):
     neuron_type = T.pReLU
+    is_exact = True
     per_channel = True
     formula = "x if x >= 0 else data[channel] x"
     slope = "1 if x >= 0 else data[channel]"
@@ -361,6 +444,7 @@ class PReLU(Neuron):
 
 class ReLUN(Neuron):
     neuron_type = T.reLUN
+    is_exact = True
     parameters = MappingProxyType({"a": 1.0, "b": 6.0})
     formula = "min(x if x >= 0 else a x, b)"
     slope = "0 if that has reached b, else 1 if x >= 0 else a"
@@ -434,6 +518,28 @@ class Power(Neuron):
             y[u < 0] = np.nan
         return y
 
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        u = Fraction(p.a) * x + Fraction(p.b)
+        return u ** int(p.c) if Power._is_small_integer(p.c) else m.power(u, p.c)
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        u = Fraction(p.a) * x + Fraction(p.b)
+        k = Fraction(p.a) * Fraction(p.c)
+        if Power._is_small_integer(p.c):
+            return k * u ** (int(p.c) - 1)
+        return m.power(u, p.c) * m.decimal(k) / m.decimal(u)
+
+    @staticmethod
+    def _is_small_integer(c: float) -> bool:
+        return abs(c) <= 64 and c == int(c)
+
+    @staticmethod
+    def error_bound(p: Parameters) -> float:
+        # The effect of the sum's error on the power is taken into account to first order.
+        return min(2.0**-44 + (p.c * 2.0**-52) ** 2, 0.5)
+
 
 class Exponential(Neuron):
     neuron_type = T.exponential
@@ -477,6 +583,21 @@ class Exponential(Neuron):
         y = Exponential.forward(x, p, w)
         return w.bounded_slope(np.multiply(y, k, out=y), finite, k)
 
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        u = Fraction(p.a) * x + Fraction(p.b)
+        if p.c == 0:
+            return Fraction(int(u == 0))
+        if p.c < 0 and p.c != -1:
+            size = m.exp(m.decimal(u) * Decimal(-p.c).ln())
+            return -size if u % 2 else size
+        return m.exp(m.decimal(u) * m.log_base(p.c))
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        power = Exponential.exact_forward(x, p, m)
+        return Fraction(0) if isinstance(power, Fraction) else Decimal(p.a) * m.log_base(p.c) * power
+
 
 class Logarithm(Neuron):
     neuron_type = T.logarithm
@@ -507,6 +628,15 @@ class Logarithm(Neuron):
         if p.c == -1:
             return 1.0
         return math.log(p.c) if p.c > 0 and p.c != 1 else math.nan
+
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return m.decimal(Fraction(p.a) * x + Fraction(p.b)).ln() / m.log_base(p.c)
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        u = Fraction(p.a) * x + Fraction(p.b)
+        return Fraction(p.a) / u if p.c == -1 else Decimal(p.a) / (m.decimal(u) * m.log_base(p.c))
 
 
 class GeLU(Neuron):
@@ -559,6 +689,15 @@ class GeLU(Neuron):
             y[near] = d * np.polynomial.polynomial.polyval(d, GeLU.TAYLOR)
         np.copyto(y, -0.0, where=(y == 0) & (x < 0))
         return w.bounded_slope(y, regular, -1.0)
+
+    @staticmethod
+    def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        return m.decimal(x) * m.normal(x)[0]
+
+    @staticmethod
+    def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        distribution, density = m.normal(x)
+        return distribution + m.decimal(x) * density
 
     @staticmethod
     def _tail(x: Array, w: Workspace) -> tuple[Array, Array]:
