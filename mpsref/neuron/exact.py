@@ -86,7 +86,7 @@ class Digits:
         return total
 
     def log_base(self, c: float) -> Decimal:
-        """ln c, and 1 for c = -1."""
+        """The natural logarithm of c, and 1 for c = -1."""
         return Decimal(1) if c == -1 else Decimal(c).ln()
 
     def power(self, base: Fraction, c: float) -> Decimal:

@@ -2,8 +2,8 @@
 The sixteen neurons: one class each, and the only list of them.
 
 Every kernel is called as ``kernel(x, p, w)`` with a block of float64 sources, the descriptor and a `Workspace`, and
-returns a buffer with the result to within the row's `error_bound`, relative. It knows nothing of formats. What `evaluate` does for all
-neurons alike is not repeated here: NaN stays NaN, and its payload is dropped (N6).
+returns a buffer with the result to within the row's `error_bound`, relative. It knows nothing of formats. What
+`evaluate` does for all neurons alike is not repeated here: NaN stays NaN, and its payload is dropped (N6).
 
 In the formulas ``u`` is ``a x + b``.
 """
