@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mpsref.verify.report import Report
+from typing import Any
 
 __all__ = [
     "FileFormatError",
@@ -52,7 +49,7 @@ class VerificationError(MPSRefError, AssertionError):
         Everything that was compared.
     """
 
-    def __init__(self, message: str, report: Report) -> None:
+    def __init__(self, message: str, report: Any) -> None:
         super().__init__(message)
         self.report = report
 

@@ -652,8 +652,3 @@ def by_channel(values: npt.NDArray[Any], height: int, width: int) -> npt.NDArray
 def texel_of(channel: int, image_index: int, channels: int) -> tuple[int, int]:
     """Texture slice and component (lane) of a channel."""
     return image_index * math.ceil(channels / LANES) + channel // LANES, channel % LANES
-
-
-def allocate(descriptor: MPSImageDescriptor) -> Stored:
-    """Uninitialised slices for an image of this size and format."""
-    return np.empty(_shape(descriptor), storage_format(descriptor.channel_format).dtype)

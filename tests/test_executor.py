@@ -1097,3 +1097,18 @@ def test_an_error_in_progress_ends_the_evaluation():
     with pytest.raises(KeyboardInterrupt):
         graph.encode(source_images=[ONE], progress=stop)
     assert graph.encode(source_images=[ONE]) is not None
+
+
+def test_a_filter_that_nobody_can_evaluate_is_refused_when_the_graph_is_made():
+    class Unknown(mps.MPSNNFilterNode):
+        def __init__(self, source):
+            self._connect(source=source)
+
+    node = Unknown(mps.MPSNNImageNode(handle="x"))
+
+    with pytest.raises(mps.UnavailableError, match="Unknown"):
+        mps.MPSNNGraph(result_image=node.result_image)
+    with pytest.raises(mps.UnavailableError, match="Unknown"):
+        node.gradient_filters(with_source=node.result_image)
+    with pytest.raises(mps.ParameterError, match="Unknown"):
+        mps.GraphFile.from_results([node.result_image]).to_json()

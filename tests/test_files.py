@@ -607,3 +607,27 @@ def test_a_file_that_shrinks_after_the_check_is_refused(tmp_path):
 
     with pytest.raises(mps.FileFormatError, match=r"x\.f16"):
         verify(recording)
+
+
+def test_sources_that_differ_in_size_are_refused_with_their_names(tmp_path):
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    g = mps.MPSCNNNeuronSigmoidNode(source=x).gradient_filter(with_source=dy)
+    g.result_image.handle = "dx"
+    images = {"x": np.zeros((1, 2, 3)), "dy": np.zeros((1, 2, 4)), "dx": np.zeros((1, 2, 3))}
+    images = {name: mps.MPSImage.from_array(array, Format.float16) for name, array in images.items()}
+    path = write_recording(tmp_path / "r", mps.GraphFile.from_results([g.result_image]), images, "made by hand")
+
+    refused_recording(path, "recording.json", "dx", "'x' (2x1x3)", "'dy' (2x1x4)")
+
+
+@pytest.mark.parametrize("data", [[1, 2], "text", None])
+def test_what_is_no_buffer_cannot_be_written(data):
+    image = mps.MPSImage.from_array(np.zeros((1, 1, 2), np.uint8))
+
+    with pytest.raises(mps.ImageError, match="data"):
+        image.write_bytes(data, mps.MPSDataLayout.HeightxWidthxFeatureChannels)
+
+
+def test_a_texture_must_be_an_array():
+    with pytest.raises(mps.ImageError, match="texture is a list"):
+        mps.MPSImage(texture=[[[[1]]]], feature_channels=1)

@@ -48,9 +48,6 @@ LAYERS = [
 ]
 UPWARD = {
     ("mpsref.graph.nodes", "mpsref.graph.training"): "a method of the base class makes nodes, at call time",
-    ("mpsref.neuron.table", "mpsref.neuron.descriptor"): "a type only",
-    ("mpsref.neuron.exact", "mpsref.neuron.descriptor"): "a type only",
-    ("mpsref.errors", "mpsref.verify.report"): "a type only",
 }
 
 

@@ -1,73 +1,11 @@
 """Nodes, and what can be done with them without knowing a single number: differentiate, order, read and write."""
 
-from mpsref.graph.arithmetic import (
-    MPSNNAdditionGradientNode,
-    MPSNNAdditionNode,
-    MPSNNArithmeticGradientNode,
-    MPSNNArithmeticGradientStateNode,
-    MPSNNBinaryArithmeticNode,
-    MPSNNInitialGradientNode,
-)
+from mpsref.graph.arithmetic import *
+from mpsref.graph.arithmetic import __all__ as _arithmetic
 from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import (
-    MPSCNNNeuronAbsoluteNode,
-    MPSCNNNeuronELUNode,
-    MPSCNNNeuronExponentialNode,
-    MPSCNNNeuronGeLUNode,
-    MPSCNNNeuronGradientNode,
-    MPSCNNNeuronHardSigmoidNode,
-    MPSCNNNeuronLinearNode,
-    MPSCNNNeuronLogarithmNode,
-    MPSCNNNeuronNode,
-    MPSCNNNeuronPowerNode,
-    MPSCNNNeuronPReLUNode,
-    MPSCNNNeuronReLUNNode,
-    MPSCNNNeuronReLUNode,
-    MPSCNNNeuronSigmoidNode,
-    MPSCNNNeuronSoftPlusNode,
-    MPSCNNNeuronSoftSignNode,
-    MPSCNNNeuronTanHNode,
-)
-from mpsref.graph.nodes import (
-    MPSHandle,
-    MPSNNBinaryGradientStateNode,
-    MPSNNFilterNode,
-    MPSNNGradientFilterNode,
-    MPSNNGradientStateNode,
-    MPSNNImageNode,
-    MPSNNStateNode,
-)
+from mpsref.graph.neurons import *
+from mpsref.graph.neurons import __all__ as _neurons
+from mpsref.graph.nodes import *
+from mpsref.graph.nodes import __all__ as _nodes
 
-__all__ = [
-    "GraphFile",
-    "MPSCNNNeuronAbsoluteNode",
-    "MPSCNNNeuronELUNode",
-    "MPSCNNNeuronExponentialNode",
-    "MPSCNNNeuronGeLUNode",
-    "MPSCNNNeuronGradientNode",
-    "MPSCNNNeuronHardSigmoidNode",
-    "MPSCNNNeuronLinearNode",
-    "MPSCNNNeuronLogarithmNode",
-    "MPSCNNNeuronNode",
-    "MPSCNNNeuronPReLUNode",
-    "MPSCNNNeuronPowerNode",
-    "MPSCNNNeuronReLUNNode",
-    "MPSCNNNeuronReLUNode",
-    "MPSCNNNeuronSigmoidNode",
-    "MPSCNNNeuronSoftPlusNode",
-    "MPSCNNNeuronSoftSignNode",
-    "MPSCNNNeuronTanHNode",
-    "MPSHandle",
-    "MPSNNAdditionGradientNode",
-    "MPSNNAdditionNode",
-    "MPSNNArithmeticGradientNode",
-    "MPSNNArithmeticGradientStateNode",
-    "MPSNNBinaryArithmeticNode",
-    "MPSNNBinaryGradientStateNode",
-    "MPSNNFilterNode",
-    "MPSNNGradientFilterNode",
-    "MPSNNGradientStateNode",
-    "MPSNNImageNode",
-    "MPSNNInitialGradientNode",
-    "MPSNNStateNode",
-]
+__all__ = ["GraphFile", *_arithmetic, *_neurons, *_nodes]

@@ -358,5 +358,4 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
         self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None
     ) -> list[MPSNNFilterNode] | None:
         """Unavailable: raises `UnavailableError`."""
-        self._gradient_filters(self.result_image)
-        return None
+        raise UnavailableError(f"{type(self).__name__} cannot be differentiated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -232,8 +232,8 @@ def _round_once(
         at_infinity = np.isinf(x) if g is None else np.isinf(x) | np.isinf(g)
         out[open_] = result.encode(values[open_], np.empty(open_.size, result.dtype))
         open_, x, g = open_[~at_infinity], x[~at_infinity], None if g is None else g[~at_infinity]
-        value = descriptor.row.exact_forward if g is None else descriptor.row.exact_derivative
-        out[open_] = settle(value, descriptor, x, g, result)
+        exact = descriptor.row.exact_forward if g is None else descriptor.row.exact_derivative
+        out[open_] = settle(partial(exact, p=descriptor), x, g, result)
 
 
 @lru_cache(maxsize=TABLES)

@@ -12,15 +12,12 @@ from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation, localcontext
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.storage import StorageFormat, round_to_odd
-
-if TYPE_CHECKING:
-    from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 __all__ = ["Digits", "Exact", "settle"]
 
@@ -42,10 +39,16 @@ class Digits:
     """
     Arithmetic to a number of digits, for the rows. Arguments are exact; results are good to almost all digits.
 
-    Where a term is so small that it does not show in a sum, it is replaced by one that just does: it must still decide
-    on which side of a rounding boundary the sum is. No boundary lies between, since the boundaries, and the limits that
-    sums approach, are products of a few float32.
+    Where a sum approaches a product of a few float32, and the rest does not show, it is replaced by one that just does:
+    it must still decide on which side the sum is if that product is a rounding boundary. No other boundary lies
+    between, since products of a few float32 are not that close to each other.
     """
+
+    NORMAL_LIMIT = 40
+    """Beyond it the normal tail is nothing to any storage format, and shows in no sum."""
+
+    nothing = Decimal("1e-350")
+    """A stand-in for what vanishes in every storage format, but has a sign."""
 
     def __init__(self, digits: int) -> None:
         self.digits = digits
@@ -70,7 +73,7 @@ class Digits:
         if z < Fraction(-1, 100_000):
             return max(self.exp(z), self.visible) - 1
         x = total = term = self.decimal(z)
-        for k in range(2, self.digits):
+        for k in range(2, self.digits // 4):
             term = term * x / k
             total += term
         return total
@@ -95,9 +98,7 @@ class Digits:
         return -size if base < 0 and c % 2 else size
 
     def normal(self, x: Fraction) -> tuple[Decimal, Decimal]:
-        """The normal distribution function and density at x."""
-        if abs(x) > 40:
-            return (1 - self.visible, Decimal("1e-350")) if x > 0 else (Decimal("1e-350"), Decimal("1e-350"))
+        """The normal distribution function and density at an x within the limit."""
         with localcontext() as context:
             context.prec += 10 + int(x * x / 4)  # what the sum cancels on the left
             z = self.decimal(x)
@@ -131,8 +132,7 @@ def _arctan_of_reciprocal(n: int) -> Decimal:
 
 
 def settle(
-    value: Callable[[Fraction, MPSNNNeuronDescriptor, Digits], Exact],
-    descriptor: MPSNNNeuronDescriptor,
+    value: Callable[..., Exact],
     x: npt.NDArray[np.float64],
     upstream: npt.NDArray[np.float64] | None,
     result: StorageFormat,
@@ -143,9 +143,7 @@ def settle(
     Parameters
     ----------
     value : callable
-        A row's exact forward or derivative.
-    descriptor : MPSNNNeuronDescriptor
-        The parameters.
+        A row's exact forward or derivative, with its parameters; called as ``value(x, m=digits)``.
     x, upstream : ndarray of float64
         The sources, as float64 that hold them exactly; the value is multiplied by `upstream` if there is one.
     result : StorageFormat
@@ -160,13 +158,12 @@ def settle(
     distinct, inverse = np.unique(pairs, axis=1, return_inverse=True)
     decided = np.empty(distinct.shape[1], result.dtype)
     for i, (source, factor) in enumerate(distinct.view(np.float64).T.tolist()):
-        decided[i] = _decide(value, descriptor, Fraction(source), Fraction(factor), result)
+        decided[i] = _decide(value, Fraction(source), Fraction(factor), result)
     return decided[inverse.reshape(-1)]
 
 
 def _decide(
-    value: Callable[[Fraction, MPSNNNeuronDescriptor, Digits], Exact],
-    descriptor: MPSNNNeuronDescriptor,
+    value: Callable[..., Exact],
     x: Fraction,
     factor: Fraction,
     result: StorageFormat,
@@ -175,7 +172,7 @@ def _decide(
     for digits in DIGITS:
         m = Digits(digits)
         with localcontext(Context(digits, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, DivisionByZero])):
-            exact = value(x, descriptor, m)
+            exact = value(x, m=m)
             if isinstance(exact, Fraction):
                 return _round(exact * factor, result)
             product = exact * m.decimal(factor)

@@ -12,27 +12,39 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.exact import Digits, Exact
 from mpsref.neuron.workspace import LARGEST, Array, Workspace
-
-if TYPE_CHECKING:
-    from mpsref.neuron.descriptor import MPSNNNeuronDescriptor as Parameters
 
 __all__ = ["NEURONS", "Erratum", "Neuron"]
 
 T = MPSCNNNeuronType
 RECIPROCAL_SQRT_2 = 0.7071067811865476
 RECIPROCAL_SQRT_2PI = 0.3989422804014327
+
+
+class Parameters(Protocol):
+    """What a row reads of a descriptor."""
+
+    @property
+    def a(self) -> float:
+        """First parameter."""
+
+    @property
+    def b(self) -> float:
+        """Second parameter."""
+
+    @property
+    def c(self) -> float:
+        """Third parameter."""
 
 
 class Erratum:
@@ -220,12 +232,12 @@ class Sigmoid(Neuron):
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
         e = m.exp(-abs(x))
-        return (1 if x >= 0 else e) / m.one_plus(e)
+        return 1 / m.one_plus(e) if x >= 0 else e / (1 + e)
 
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         e = m.exp(-abs(x))
-        return e / m.one_plus(e) ** 2
+        return e / (1 + e) ** 2
 
 
 class HardSigmoid(Neuron):
@@ -292,7 +304,7 @@ class TanH(Neuron):
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         e = m.exp(-2 * abs(Fraction(p.b) * x))
-        return 4 * m.decimal(Fraction(p.a) * Fraction(p.b)) * e / m.one_plus(e) ** 2
+        return 4 * m.decimal(Fraction(p.a) * Fraction(p.b)) * e / (1 + e) ** 2
 
 
 class Absolute(Neuron):
@@ -352,7 +364,7 @@ class SoftPlus(Neuron):
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         z = Fraction(p.b) * x
         e = m.exp(-abs(z))
-        return m.decimal(Fraction(p.a) * Fraction(p.b)) * (1 if z >= 0 else e) / m.one_plus(e)
+        return m.decimal(Fraction(p.a) * Fraction(p.b)) * (1 / m.one_plus(e) if z >= 0 else e / (1 + e))
 
 
 class SoftSign(Neuron):
@@ -692,10 +704,14 @@ class GeLU(Neuron):
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
-        return m.decimal(x) * m.normal(x)[0]
+        if x > m.NORMAL_LIMIT:
+            return m.decimal(x) * (1 - m.visible)
+        return m.decimal(x) * m.normal(x)[0] if x > -m.NORMAL_LIMIT else -m.nothing
 
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
+        if abs(x) > m.NORMAL_LIMIT:
+            return 1 + m.visible if x > 0 else -m.nothing
         distribution, density = m.normal(x)
         return distribution + m.decimal(x) * density
 
@@ -720,7 +736,6 @@ class GeLU(Neuron):
         return q, e
 
 
-Kernel = Callable[[Array, "Parameters", Workspace], npt.NDArray[np.float64]]
 NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(
     {row.neuron_type: row() for row in Neuron.__subclasses__()}
 )

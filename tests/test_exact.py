@@ -1,0 +1,99 @@
+"""What float64 leaves open: results beside a rounding boundary, on a side that only the tail of a sum tells."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import mpsref as mps
+
+T = mps.MPSCNNNeuronType
+Format = mps.MPSImageFeatureChannelFormat
+TIE = np.float32(1 + 2.0**-11)  # halfway between two halves, 1 and 1 + 2^-10
+UP, DOWN = 1 + 2.0**-10, 1.0
+
+
+def in_half(neuron_type, x, upstream=None, **parameters):
+    """A float32 source, and gradient, through one node that stores in half precision."""
+    source, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    node = mps.MPSCNNNeuronNode(source=source, descriptor=mps.MPSNNNeuronDescriptor(neuron_type, **parameters))
+    if upstream is not None:
+        node = node.gradient_filter(with_source=dy)
+    graph = mps.MPSNNGraph(result_image=node.result_image)
+    arrays = {"x": np.full((1, 1, 1), x, np.float32), "dy": np.full((1, 1, 1), upstream or 0, np.float32)}
+    return graph.run(**{name: arrays[name] for name in graph.source_image_handles})["result0"].to_array().item()
+
+
+@pytest.mark.parametrize("x", [15.0, 20.0, 39.0, 41.0, 50.0, 1e30])
+def test_a_saturating_value_stays_on_its_side_of_the_limit(x):
+    assert in_half(T.tanH, x, a=TIE) == DOWN
+    assert in_half(T.tanH, x, a=-TIE, b=-1) == DOWN
+    assert in_half(T.tanH, x, a=TIE, b=-1) == -DOWN
+    assert in_half(T.ELU, -x, a=TIE) == -DOWN  # -a (1 - e^-x)
+
+
+@pytest.mark.parametrize("x", [15.0, 20.0, 39.0, 41.0, 50.0, 1e30])
+def test_a_saturating_slope_stays_on_its_side_of_the_limit(x):
+    assert in_half(T.softPlus, x, upstream=TIE) == DOWN  # sigmoid(x) < 1
+    assert in_half(T.softPlus, x, upstream=-TIE, a=-1) == DOWN
+    assert in_half(T.geLU, x, upstream=TIE) == UP  # Phi(x) + x phi(x) > 1
+    assert in_half(T.geLU, x, upstream=-TIE) == -UP
+
+
+def test_at_infinity_the_limit_itself_is_rounded_ties_to_even():
+    for neuron_type in (T.softPlus, T.geLU):
+        assert in_half(neuron_type, np.inf, upstream=TIE) == DOWN
+        assert in_half(neuron_type, np.inf, upstream=np.float32(1 + 3 * 2.0**-11)) == 1 + 2 * 2.0**-10
+    assert in_half(T.tanH, np.inf, a=TIE) == DOWN
+
+
+@pytest.mark.parametrize("x", [1e-10, 1e-20, 1e-38, 1e-45])
+def test_a_vanishing_source_still_decides_a_tie(x):
+    # a b x is no tie here, but a, the value at 0, is one, and x tells the side.
+    assert in_half(T.exponential, x, a=1, b=0, upstream=TIE) == UP
+    assert in_half(T.exponential, -x, a=1, b=0, upstream=TIE) == DOWN
+    assert in_half(T.geLU, x, upstream=2 * TIE) == UP
+    assert in_half(T.geLU, -x, upstream=2 * TIE) == DOWN
+    assert in_half(T.sigmoid, x, upstream=4 * TIE) == in_half(T.sigmoid, -x, upstream=4 * TIE) == DOWN
+    assert in_half(T.softSign, x, upstream=TIE) == in_half(T.softSign, -x, upstream=TIE) == DOWN
+    assert in_half(T.power, x, a=1, b=TIE, c=1) == UP
+    assert in_half(T.power, -x, a=1, b=TIE, c=1) == DOWN
+    assert in_half(T.power, x, a=1, b=1, c=1.5, upstream=TIE / 1.5 * 1.5) >= 1.5
+
+
+def test_an_exact_tie_goes_to_even():
+    assert in_half(T.exponential, -25.0, c=2) == 0.0  # 2^-25 lies halfway between 0 and the smallest half
+    assert in_half(T.exponential, -24.0, c=2) == 2.0**-24
+    assert in_half(T.exponential, 16.0, c=2) == np.inf
+    assert in_half(T.geLU, 0.0, upstream=2 * TIE) == DOWN
+    assert in_half(T.sigmoid, 0.0, upstream=4 * TIE) == DOWN
+    assert in_half(T.power, float(TIE), c=1) == DOWN
+
+
+def test_an_image_full_of_one_hard_value_is_decided_once():
+    d = mps.MPSNNNeuronDescriptor(T.tanH, a=1.5)
+    hard = np.float32(3 * 2.0**-149)
+    mps.neuron.forward(d, np.full(10, hard))
+
+    start = time.process_time()
+    result = mps.neuron.forward(d, np.full(200_000, hard))
+
+    assert time.process_time() - start < 2
+    assert (result == result[0]).all()
+    assert result[0] == np.float32(4 * 2.0**-149)  # a hair below 4.5 units
+
+
+@pytest.mark.parametrize("code", [0, 1, 77, 128, 254, 255])
+def test_a_unorm_result_is_rounded_once_from_the_exact_value(code):
+    x = mps.MPSNNImageNode(handle="x")
+    node = mps.MPSCNNNeuronSigmoidNode(source=x)
+    node.result_image.format = Format.unorm8
+    graph = mps.MPSNNGraph(result_image=node.result_image)
+    image = mps.MPSImage.from_array(np.uint8([[[code]]]))
+
+    (got,) = graph.run(x=image)["result0"].to_array().ravel()
+
+    value = 1 / (1 + np.exp(-np.float64(np.float32(code) / np.float32(255))))
+    assert got == round(value * 255)  # none of these is near a half
