@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy._core import _multiarray_umath as core
 
 import mpsref as mps
 from mpsref.neuron import evaluate
@@ -59,8 +60,6 @@ def digests() -> dict[str, dict[str, str]]:
 
 def dispatched() -> list[str]:
     """The SIMD features that numpy would use here beyond its baseline."""
-    from numpy._core import _multiarray_umath as core
-
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
 
 
