@@ -357,13 +357,6 @@ class Judge:
         return result
 
 
-def ulp(near, dtype):
-    """The unit in the last place of float32 or float16 at numbers given as float64."""
-    info = np.finfo(dtype)
-    exponent = np.clip(np.frexp(near)[1] - 1, info.minexp, info.maxexp - 1)
-    return np.ldexp(1.0, exponent - info.nmant)
-
-
 def differs(got, want, near):
     """Where bit patterns differ; the sign is free for an exact zero and at a pole, whose limits have two signs."""
     bits = f"u{got.itemsize}"

@@ -214,48 +214,17 @@ def float32_inputs(name, p, count):
     return np.concatenate(parts)[:count]
 
 
-def only_different(j, x, near, got, want, upstream=None):
-    """The elements that are not the correctly rounded ones, which are few."""
-    rows = judge.differs(got, want, near)
-    return j, x[rows], near[rows], got[rows], want[rows], None if upstream is None else upstream[rows]
-
-
-def assert_none(j, x, near, got, want, upstream=None):
-    assert not x.size, report(j, x, got, want, np.ones(x.size, bool), upstream)
-
-
-@lru_cache
-def judged_float32(name, p, derivative):
-    """The misrounded ones among the `COUNT` inputs."""
-    x = float32_inputs(name, p, COUNT)
-    j, wide = judge_of(name, p), x.astype(np.float64)
-    near = j.float64s(wide, derivative)
-    got = compute(name, p, x, derivative)
-    return only_different(j, x, near, got, j.rounded(wide, near, f32, derivative))
-
-
-def assert_within(j, x, near, got, want, upstream=None):
-    """
-    Within (0.5 + 2^-20) ULP of the exact value, for what is not the correctly rounded one already.
-
-    `near` is within 2^-52 of the exact value, relative, which is 2^-28 ULP: the limit is drawn tighter by more.
-    """
-    with np.errstate(all="ignore"):
-        error = np.abs(got.astype(np.float64) - near) / judge.ulp(near, got.dtype)
-    wrong = ~(error <= 0.5 + 2.0**-20 - 2.0**-27)
-    assert not wrong.any(), report(j, x, got, want, wrong, upstream)
-
-
-@BOTH
-@cases(TWO)
-def test_n2_float32_results_are_within_half_an_ulp_and_a_millionth(name, p, derivative):
-    assert_within(*judged_float32(name, p, derivative))
-
-
 @BOTH
 @cases(TWO)
 def test_n2_float32_results_are_correctly_rounded(name, p, derivative):
-    assert_none(*judged_float32(name, p, derivative))
+    assert_correctly_rounded(name, p, float32_inputs(name, p, COUNT), derivative)
+
+
+@pytest.mark.exhaustive
+@BOTH
+@cases(ALL)
+def test_n2_a_million_float32_results_are_correctly_rounded(name, p, derivative):
+    assert_correctly_rounded(name, p, float32_inputs(name, p, 1_000_000), derivative)
 
 
 TIES = [
@@ -420,26 +389,17 @@ def test_n3_random_float16_pairs_give_the_exact_product_rounded_once(name, p):
     assert not wrong.any(), report(j, x, got, want, wrong, upstream)
 
 
-@lru_cache
-def float32_products(name, p):
-    """The misrounded ones among 2^14 products."""
+@cases(TWO)
+def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
     rng, j = seeded(name, p, "float32 pairs"), judge_of(name, p)
     x = float32_inputs(name, p, 1 << 14)
     x = x[rng.permutation(x.size)]
     upstream = rng.integers(0, 1 << 32, x.size, dtype=np.uint32).view(f32)
     upstream[: 1 << 13] = rng.normal(size=1 << 13)
     near, want = expected_product(j, x, upstream)
-    return only_different(j, x, near, compute(name, p, x, True, upstream), want, upstream)
-
-
-@cases(TWO)
-def test_n3_random_float32_pairs_are_within_half_an_ulp_and_a_millionth(name, p):
-    assert_within(*float32_products(name, p))
-
-
-@cases(TWO)
-def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
-    assert_none(*float32_products(name, p))
+    got = compute(name, p, x, True, upstream)
+    wrong = judge.differs(got, want, near)
+    assert not wrong.any(), report(j, x, got, want, wrong, upstream)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -160,10 +160,11 @@ class None_(Neuron):
 
 def _rectified(x: Array, slope: Array | float, w: Workspace) -> Array:
     """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
-    np.maximum(x, -LARGEST, out=w.t)
-    np.multiply(w.t, slope, out=w.y)
-    np.copyto(w.y, x * slope, where=(x < -LARGEST) & (slope != 0))
+    np.multiply(x, slope, out=w.y)
     np.copyto(w.y, x, where=x >= 0)
+    at_infinity = x == -np.inf
+    if at_infinity.any():
+        np.copyto(w.y, np.multiply(-LARGEST, slope), where=at_infinity & (slope == 0))
     return w.y
 
 
