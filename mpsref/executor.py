@@ -236,6 +236,8 @@ class MPSNNGraph:
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
             result_images, results_are_needed = [result_image], [result_image_is_needed]
+        elif not result_image_is_needed:
+            raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
         given = sequence_or_error("result_images", result_images)
         results = [node_or_error("result_images", node, MPSNNImageNode) for node in given]
         needed = [True] * len(results)

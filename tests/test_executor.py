@@ -1112,3 +1112,12 @@ def test_a_filter_that_nobody_can_evaluate_is_refused_when_the_graph_is_made():
         node.gradient_filters(with_source=node.result_image)
     with pytest.raises(mps.ParameterError, match="Unknown"):
         mps.GraphFile.from_results([node.result_image]).to_json()
+
+
+def test_needed_flags_of_the_other_form_are_refused():
+    image = mps.MPSCNNNeuronSigmoidNode(source=mps.MPSNNImageNode(handle="x")).result_image
+
+    with pytest.raises(mps.ParameterError, match="results_are_needed"):
+        mps.MPSNNGraph(result_image=image, results_are_needed=[True])
+    with pytest.raises(mps.ParameterError, match="result_image_is_needed"):
+        mps.MPSNNGraph(result_images=[image], result_image_is_needed=False)
