@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.verify import RecordedImage, Tolerance, read_npy, verify, write_recording
+from mpsref.verify import RecordedImage, Recording, Tolerance, read_npy, verify, write_recording
+from mpsref.verify.report import printable
 
 __all__ = ["main"]
 
@@ -48,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or bad input.
     """
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
         sys.stdout.flush()
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"mpsref: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mpsref: {printable(' '.join(message.split()))}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -140,8 +145,11 @@ def _run(options: argparse.Namespace) -> int:
     sources = [_read_source(given[name], options) for name in needed]
     graph = MPSNNGraph(result_images=wanted, format=file.storage)
     rest: list[MPSImage] = []
-    with _Progress() as progress:
-        first = graph.encode(source_images=sources, intermediate_images=rest, progress=progress)
+    try:
+        with _Progress() as progress:
+            first = graph.encode(source_images=sources, intermediate_images=rest, progress=progress)
+    except MPSRefError as error:
+        raise FileFormatError(f"{options.graph}: {error}") from None
     assert first is not None
     results = dict(zip((names[image] for image in wanted), [first, *rest], strict=False))
     images = dict(zip(needed, sources, strict=True)) | results
@@ -170,8 +178,11 @@ def _verify(options: argparse.Namespace) -> int:
     tolerance = Tolerance(options.ulp, options.rtol, options.atol)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
+    recording = Recording.read(options.recording)
+    if options.json is not None and options.json.resolve() in {file.resolve() for file in recording.files}:
+        raise FileFormatError(f"--json {options.json}: belongs to the recording: choose another file")
     with _Progress() as progress:
-        report = verify(options.recording, tolerance, worst=options.worst, progress=progress)
+        report = verify(recording, tolerance, worst=options.worst, progress=progress)
     if options.json is not None:
         text = json.dumps(report.to_json(), indent=1) + "\n"
         write_atomically(options.json, lambda out: out.write(text.encode()))

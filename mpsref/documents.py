@@ -19,6 +19,9 @@ __all__ = ["read_document", "regular_file", "schema", "validate", "write_atomica
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
 
+DEEPEST = 6
+"""Levels of a document that fits a schema; what is deeper is refused as unknown, or by the parser's own limit."""
+
 
 @cache
 def schema(name: str) -> Any:
@@ -39,11 +42,12 @@ def read_document(path: Path, kind: str) -> Any:
     if regular_file(path).st_size > LARGEST_DOCUMENT:
         raise FileFormatError(f"{path}: larger than {LARGEST_DOCUMENT >> 20} MiB, which no {kind} needs")
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        text = path.read_bytes().decode("utf-8")
+        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
-        raise FileFormatError(f"{path}: nested too deeply for a {kind}") from None
+        raise FileFormatError(f"{path}: nested too deeply: a {kind} has at most {DEEPEST} levels") from None
     except (ValueError, OSError) as error:
-        raise FileFormatError(f"{path}: no JSON: {error}") from None
+        raise FileFormatError(f"{path}: no JSON in UTF-8: {error}: write the file again") from None
     try:
         validate(document, schema(kind))
     except FileFormatError as error:
@@ -56,15 +60,27 @@ def regular_file(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise FileFormatError(f"{path}: {getattr(error, 'strerror', None) or error}: check the name") from None
     if not path.is_file():
-        raise FileFormatError(f"{path}: not a regular file")
+        raise FileFormatError(f"{path}: not a regular file: give one that can be read to its end")
     return status
 
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """
+    Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise FileFormatError(f"{path}: is a folder: name a file")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be written: {error.strerror}: choose another place") from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

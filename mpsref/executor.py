@@ -17,9 +17,10 @@ from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, by_channel, clear_unused_lanes
+from mpsref.image import MPSImage, by_lane, clear_unused_lanes
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
+from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat, storage_format
 
 __all__ = ["MPSNNGraph"]
@@ -55,10 +56,10 @@ def _size(image: MPSImage) -> Size:
     return image.number_of_images, image.height, image.width, image.feature_channels
 
 
-def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> npt.NDArray[np.float64] | None:
+def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> ChannelSlopes | None:
     if descriptor.data is None:
         return None
-    return by_channel(descriptor.data.astype(np.float64), image.height, image.width)
+    return ChannelSlopes(by_lane(descriptor.data.astype(np.float64)), image.height * image.width)
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ class _Ones:
         pass
 
     def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
-        out = np.empty(sources[0].slices.shape, result.dtype)
-        return result.encode(np.ones(out.shape), out)
+        one = result.encode(np.ones(1), np.empty(1, result.dtype))
+        return np.full(sources[0].slices.shape, one)
 
 
 @singledispatch
@@ -141,6 +142,8 @@ def _(node: MPSCNNNeuronGradientNode) -> Operation:
 def _(node: MPSNNAdditionNode) -> Operation:
     # The default bounds, +-FLT_MAX, stand for none: an infinite sum is infinite.
     low, high = node.minimum_value, node.maximum_value
+    if low > high:
+        raise ParameterError(f"minimum_value of {node} is {low}, above maximum_value, {high}: exchange them")
     largest = float(np.finfo(np.float32).max)
     bounds = (low if low > -largest else -np.inf, high if high < largest else np.inf)
     return _Addition((node.primary_scale, node.secondary_scale), node.bias, bounds)
@@ -235,6 +238,7 @@ class MPSNNGraph:
         if result_image is not None:
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
+            node_or_error("result_image", result_image, MPSNNImageNode)
             result_images, results_are_needed = [result_image], [result_image_is_needed]
         elif not result_image_is_needed:
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
@@ -243,11 +247,10 @@ class MPSNNGraph:
         needed = [True] * len(results)
         if results_are_needed is not None:
             needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
-        if not results or len(needed) != len(results):
-            raise ParameterError(
-                f"results_are_needed has {len(needed)} values for {len(results)} result_images: "
-                "give at least one result, and one value each"
-            )
+        if not results:
+            raise ParameterError("result_images is empty: give at least one")
+        if len(needed) != len(results):
+            raise ParameterError(f"results_are_needed has {len(needed)} values for {len(results)} result_images")
         self.format = format
         self._plan(results, needed)
 
@@ -327,7 +330,7 @@ class MPSNNGraph:
 
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if not 0 <= at < len(self._inputs):
+        if at not in range(len(self._inputs)):
             raise SourceError(f"at is {at}: the graph has {len(self._inputs)} source images")
         return self._inputs[at].read_count
 
@@ -369,6 +372,7 @@ class MPSNNGraph:
         -----
         Apple's method takes a command buffer first; here everything is done on return.
         """
+        _list_or_none(intermediate_images)
         images = self._evaluate(source_images, progress)
         results = [None if index is None else images[index] for index in self._results]
         if intermediate_images is not None:
@@ -402,7 +406,8 @@ class MPSNNGraph:
         SourceError, ImageError
             As for `encode`; or the batches differ in length, or hold an image with several images in it.
         """
-        source_images = [_images(batch) for batch in _images(source_images)]
+        _list_or_none(intermediate_images)
+        source_images = [_images(batch, "a batch of source_images") for batch in _images(source_images)]
         lengths = {len(batch) for batch in source_images}
         if len(source_images) != len(self._inputs):
             raise self._wrong_number(len(source_images))
@@ -487,34 +492,52 @@ class MPSNNGraph:
             if not isinstance(image, MPSImage):
                 raise ImageError(f"{source} is a {type(image).__name__}: give an MPSImage (MPSImage.from_array)")
             if source.format and image.feature_channel_format != source.format:
-                raise ImageError(f"{source} is stored as {image.storage.name}: its node asks for {source.format.name}")
+                stored = image.storage.name
+                raise ImageError(f"{source} is stored as {stored}: its node asks for {source.format.name}, convert it")
             sizes[i] = _size(image)
-        origin = {i: {i} for i in sizes}
         for step in self._steps:
             read = [sizes[source] for source in step.sources]
-            behind = origin[step.sources[0]].union(*(origin[source] for source in step.sources[1:]))
             try:
                 step.operation.check(*read)
             except (ImageError, ParameterError) as error:
-                names = ", ".join(f"{self._inputs[i]} ({_size_text(sizes[i])})" for i in sorted(behind))
+                names = ", ".join(f"{self._inputs[i]} ({_size_text(sizes[i])})" for i in self._inputs_behind(step))
                 raise ImageError(f"{step.name}: {error}; it depends on {names}") from None
-            sizes[step.result], origin[step.result] = read[0], behind
+            sizes[step.result] = read[0]
+
+    def _inputs_behind(self, step: _Step) -> list[int]:
+        """Indices of the source images that a step depends on."""
+        makers = {maker.result: maker for maker in self._steps}
+        waiting, met = list(step.sources), set(step.sources)
+        while waiting:
+            index = waiting.pop()
+            new = set(makers[index].sources if index in makers else ()) - met
+            met |= new
+            waiting += new
+        return sorted(index for index in met if index < len(self._inputs))
 
     def _wrong_number(self, given: int) -> SourceError:
         names = ", ".join(str(source) for source in self._inputs)
         return SourceError(f"source_images has {given} images: {len(self._inputs)} are needed, {names}")
 
 
-def _images(value: Sequence[Any]) -> Sequence[Any]:
+def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     if not isinstance(value, Sequence):
-        raise ImageError(f"source_images is a {type(value).__name__}: give a list, one entry for each source")
+        raise ImageError(f"{name} is a {type(value).__name__}: give a list")
     return value
+
+
+def _list_or_none(intermediate_images: object) -> None:
+    if intermediate_images is not None and not isinstance(intermediate_images, list):
+        raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 
 
 def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
     if isinstance(value, MPSImage):
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ImageError(f"{source}: {error}: give an array of numbers") from None
     if array.dtype.kind != "f":
         raise ImageError(
             f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"
@@ -529,8 +552,8 @@ def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
 
 def _result_names(results: Iterable[tuple[Handle | None, str | None]]) -> list[str]:
     """Handle, else label, else number; a name that is taken already gives way to the next."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for i, (handle, label) in enumerate(results):
         candidates = chain((handle_label(handle), label, f"result{i}"), (f"result{i}.{k}" for k in count(1)))
-        names.append(next(name for name in candidates if name is not None and name not in names))
-    return names
+        names[next(name for name in candidates if name is not None and name not in names)] = None
+    return list(names)

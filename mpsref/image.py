@@ -25,6 +25,9 @@ __all__ = [
 LANES = 4
 """Feature channels in one slice of a texture."""
 
+LARGEST_IMAGE = 2**40
+"""Bytes; what is larger is a mistake."""
+
 Stored = npt.NDArray[Any]
 
 
@@ -116,6 +119,9 @@ class MPSImageDescriptor:
         object.__setattr__(self, "channel_format", storage.channel_format)
         for name in ("width", "height", "feature_channels", "number_of_images"):
             object.__setattr__(self, name, _whole(name, getattr(self, name), minimum=1))
+        size = math.prod(_shape(self)) * storage.dtype.itemsize
+        if size > LARGEST_IMAGE:
+            raise ImageError(f"width x height x feature_channels x number_of_images need {size} bytes: give less")
 
     @property
     def pixel_format(self) -> MTLPixelFormat:
@@ -136,7 +142,8 @@ class MPSImage:
     image_descriptor : MPSImageDescriptor
         Makes an image filled with zeros.
     texture : ndarray, shape (slices, height, width, 1 or 2 or 4)
-        Makes an image that aliases this array of a storage dtype; goes with `feature_channels`.
+        Makes an image that aliases this array of a storage dtype; goes with `feature_channels`. Whoever writes to the
+        array later must leave unused components finite.
     feature_channels : int
         How many channels the `texture` holds in each image.
 
@@ -171,6 +178,8 @@ class MPSImage:
     ) -> None:
         if image_descriptor is not None and texture is None and feature_channels is None:
             d = image_descriptor
+            if not isinstance(d, MPSImageDescriptor):
+                raise ImageError(f"image_descriptor is a {type(d).__name__}: give an MPSImageDescriptor")
             storage = storage_format(d.channel_format, "channel_format")
             slices = np.zeros(_shape(d), storage.dtype)
             channels = d.feature_channels
@@ -214,7 +223,12 @@ class MPSImage:
         ImageError
             The shape has another rank or an empty axis, or the dtype does not go with the format.
         """
-        values = np.asarray(array)
+        try:
+            values = np.asarray(array)
+        except ValueError as error:
+            raise ImageError(f"array: {error}: give an array of numbers") from None
+        if not values.dtype.isnative:
+            values = values.astype(values.dtype.newbyteorder("="))
         if values.ndim == 3:
             values = values[np.newaxis]
         if values.ndim != 4 or 0 in values.shape:
@@ -334,7 +348,7 @@ class MPSImage:
 
     @property
     def descriptor(self) -> MPSImageDescriptor:
-        """Size and format as one value."""
+        """Size and format as one value: what makes a fresh image like this one."""
         return MPSImageDescriptor(
             channel_format=self.feature_channel_format,
             width=self.width,
@@ -369,7 +383,7 @@ class MPSImage:
         ImageError
             The range has another step or reaches outside.
         """
-        chosen = range(self.number_of_images) if with_sub_range is None else with_sub_range
+        chosen = range(self.number_of_images) if with_sub_range is None else _range("with_sub_range", with_sub_range)
         if chosen.step != 1 or not 0 <= chosen.start <= chosen.stop <= self.number_of_images:
             raise ImageError(f"with_sub_range is {chosen}: it must lie in range({self.number_of_images}), with step 1")
         return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in chosen]
@@ -388,7 +402,7 @@ class MPSImage:
         ImageError
             Start or length is no multiple of 4, or the range is empty or starts outside.
         """
-        r = with_feature_channel_range
+        r = _range("with_feature_channel_range", with_feature_channel_range)
         name = f"with_feature_channel_range is {r}"
         if r.step != 1 or r.start % LANES or len(r) % LANES or not len(r):
             raise ImageError(f"{name}: start and length must be multiples of 4, the step 1, the length not 0")
@@ -483,6 +497,8 @@ class MPSImage:
         """
         copy = _Transfer(self, data_layout, image_index, bytes_per_column, bytes_per_row, bytes_per_image, region,
                          feature_channel_info)  # fmt: skip
+        if not self._slices.flags.writeable:
+            raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
             if data.dtype not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
@@ -520,7 +536,7 @@ class _Transfer:
             choices = " or ".join(m.name for m in MPSDataLayout)
             raise ImageError(f"data_layout is {data_layout!r}: give {choices}") from None
         index = _whole("image_index", image_index)
-        (x, y, z), (w, h, depth) = region or ((0, 0, 0), (image.width, image.height, 1))
+        x, y, z, w, h, depth = _region(region, image)
         x, w = _interval("region", "x", x, w, image.width)
         y, h = _interval("region", "y", y, h, image.height)
         first = index + _whole("region origin z", z)
@@ -543,6 +559,8 @@ class _Transfer:
         self._shape = (depth, h, w, count)
         self._strides = (per_image, row, column, row * h if planar else size)
         self.nbytes = sum((n - 1) * s for n, s in zip(self._shape, self._strides, strict=True)) + size
+        if self.nbytes > LARGEST_IMAGE:
+            raise ImageError(f"bytes_per_row or bytes_per_image ask for a buffer of {self.nbytes} bytes: give less")
 
     def elements(self, buffer: bytearray | memoryview) -> Stored:
         """The buffer's elements as (images, height, width, channels)."""
@@ -553,6 +571,23 @@ def _whole(name: str, value: Any, minimum: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ImageError(f"{name} is {value!r}: give an integer of at least {minimum}")
     return int(value)
+
+
+def _range(name: str, value: Any) -> range:
+    if not isinstance(value, range):
+        raise ImageError(f"{name} is a {type(value).__name__}: give a range(start, stop)")
+    return value
+
+
+def _region(region: MTLRegion | None, image: MPSImage) -> tuple[Any, ...]:
+    """x, y, z, width, height, depth."""
+    if region is None:
+        return 0, 0, 0, image.width, image.height, 1
+    try:
+        (x, y, z), (w, h, depth) = region
+    except (TypeError, ValueError):
+        raise ImageError(f"region is {region!r}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))") from None
+    return x, y, z, w, h, depth
 
 
 def _interval(owner: str, axis: str, start: Any, length: Any, limit: int) -> tuple[int, int]:
@@ -569,8 +604,12 @@ def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int,
     if info is None:
         return 0, channels
     name = "feature_channel_info"
-    offset = _whole(f"{name}.feature_channel_offset", info[0])
-    count = _whole(f"{name}.number_of_feature_channels_to_read_write", info[1], minimum=1)
+    try:
+        offset, count = info
+    except (TypeError, ValueError):
+        raise ImageError(f"{name} is {info!r}: give MPSImageReadWriteParams(offset, number)") from None
+    offset = _whole(f"{name}.feature_channel_offset", offset)
+    count = _whole(f"{name}.number_of_feature_channels_to_read_write", count, minimum=1)
     if offset % LANES:
         raise ImageError(f"{name}.feature_channel_offset is {offset}: it must be a multiple of 4")
     if offset and count % LANES:
@@ -640,13 +679,12 @@ def clear_unused_lanes(slices: Stored, channels: int) -> None:
     slices[:, -1, :, :, (channels - 1) % LANES + 1 :] = 0
 
 
-def by_channel(values: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """One value a channel, laid out like the elements of one image's slices, flattened."""
+def by_lane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """One value a channel as (slices of one image, components)."""
     channels = len(values)
     lanes = np.zeros((math.ceil(channels / LANES), _components(channels)), values.dtype)
     lanes.reshape(-1)[:channels] = values
-    shape = (lanes.shape[0], height, width, lanes.shape[1])
-    return np.broadcast_to(lanes[:, np.newaxis, np.newaxis, :], shape).reshape(-1)
+    return lanes
 
 
 def texel_of(channel: int, image_index: int, channels: int) -> tuple[int, int]:

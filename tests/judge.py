@@ -157,17 +157,17 @@ class Judge:
         return self._reLU_slope(x) if precisely(EXACT, self._reLU, x) < self.b else ZERO
 
     def _to_the(self, u, exponent):
-        """u ** exponent for a float exponent, as real numbers go."""
+        """u ** exponent for a Fraction, as real numbers go."""
         if u == 0:
             return ZERO if exponent > 0 else INF if exponent < 0 else ONE
-        if exponent.is_integer() and abs(exponent) <= 1000:
+        if exponent.denominator == 1 and abs(exponent) <= 1000:
             return u ** int(exponent)
-        size = exp(arb(exponent) * abs(u).log())
+        size = exp(arb(exponent.numerator) / exponent.denominator * abs(u).log())
         return -size if u < 0 and exponent % 2 == 1 else size
 
     def _power(self, x):
         u, c = self._u(x), self.p[2]
-        return NAN if u < 0 and not self.integer_c else self._to_the(u, c)
+        return NAN if u < 0 and not self.integer_c else self._to_the(u, Fraction(c))
 
     def _power_slope(self, x):
         u, c = self._u(x), self.p[2]
@@ -176,7 +176,7 @@ class Judge:
         k = self.a * self.c
         if k == 0:
             return NAN if u == 0 and c < 0 else ZERO
-        return k * self._to_the(u, c - 1)
+        return k * self._to_the(u, Fraction(c) - 1)
 
     def _log_base(self):
         c = self.p[2]

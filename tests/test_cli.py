@@ -183,7 +183,7 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
 
     monkeypatch.setattr("mpsref.cli.verify", interrupt)
 
-    assert main(["verify", "r.json"]) == 130
+    assert main(["verify", str(PRECISE / "recording.json")]) == 130
     assert capsys.readouterr().err == ""
 
 
@@ -199,3 +199,54 @@ def test_progress_shows_on_a_terminal_only_and_leaves_nothing_behind():
 
     assert b"node 8 of 8" in shown
     assert shown.endswith(b"\r\x1b[K")
+
+
+def test_the_report_does_not_overwrite_the_recording(tmp_path, graph, capsys):
+    out = tmp_path / "out"
+    main(["run", str(graph), "--source", f"x={tmp_path / 'x.npy'}", "--out", str(out)])
+    capsys.readouterr()
+
+    for name in ("recording.json", "graph.json", "x.npy"):
+        before = (out / name).read_bytes()
+        assert main(["verify", str(out / "recording.json"), "--json", str(out / ".." / "out" / name)]) == 2
+        refused(capsys, "--json", name, "another file")
+        assert (out / name).read_bytes() == before
+
+
+def test_a_report_cannot_be_a_folder(tmp_path, capsys):
+    assert main(["verify", str(PRECISE / "chain-float32.json"), "--json", str(tmp_path)]) == 2
+    refused(capsys, str(tmp_path), "folder")
+
+
+def test_a_bound_beyond_all_distances_is_refused(capsys):
+    assert main(["verify", str(PRECISE / "recording.json"), "--ulp", "1" + "0" * 30]) == 2
+    refused(capsys, "ulp", "at most")
+
+
+def test_a_source_of_the_wrong_format_names_file_and_mend(tmp_path, capsys):
+    x = mps.MPSNNImageNode(handle="x")
+    x.format = mps.MPSImageFeatureChannelFormat.float32
+    y = mps.MPSCNNNeuronTanHNode(source=x)
+    mps.GraphFile.from_results([y.result_image]).write(tmp_path / "graph.json")
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 1), np.float16))
+    source = f"x={tmp_path / 'x.npy'}"
+
+    assert main(["run", str(tmp_path / "graph.json"), "--source", source, "--out", str(tmp_path / "out")]) == 2
+    refused(capsys, "graph.json", "source 'x'", "float32", "convert")
+
+
+def test_output_that_the_terminal_cannot_show_is_escaped(tmp_path):
+    x = mps.MPSNNImageNode(handle="x")
+    y = mps.MPSCNNNeuronTanHNode(source=x)
+    y.result_image.handle = "é"
+    mps.GraphFile.from_results([y.result_image]).write(tmp_path / "graph.json")
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 1), np.float16))
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mpsref"]
+    run = [*command, "run", "graph.json", "--source", "x=x.npy", "--out", "out"]
+    check = [*command, "verify", "out/recording.json"]
+
+    subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    done = subprocess.run(check, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+
+    assert "\\xe9 " in done.stdout

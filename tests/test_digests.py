@@ -19,6 +19,7 @@ from numpy._core import _multiarray_umath as core
 
 import mpsref as mps
 from mpsref.neuron import evaluate
+from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import FORMATS, StorageFormat
 
 DIGESTS = Path(__file__).parent / "data" / "digests.json"
@@ -50,7 +51,7 @@ def digests() -> dict[str, dict[str, str]]:
             x, g = elements(storage, 0), elements(storage, 1)
             forward, gradient = hashlib.sha256(), hashlib.sha256()
             for d in sets:
-                slopes = None if d.data is None else d.data.astype(np.float64)
+                slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
                 forward.update(evaluate.forward(d, x, storage, storage, slopes).tobytes())
                 gradient.update(evaluate.gradient(d, x, g, storage, storage, storage, slopes).tobytes())
             own[f"forward {storage.name}"] = forward.hexdigest()[:16]

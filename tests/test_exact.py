@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import mpsref as mps
+from mpsref.neuron.slopes import ChannelSlopes
 
 T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat
@@ -97,3 +104,102 @@ def test_a_unorm_result_is_rounded_once_from_the_exact_value(code):
 
     value = 1 / (1 + np.exp(-np.float64(np.float32(code) / np.float32(255))))
     assert got == round(value * 255)  # none of these is near a half
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "x", "want"),
+    [
+        (2.0**-80, 1, 2.0**80, -1, 0.36787944),  # e^-1, though 1 - 2^-80 is no float64
+        (2.0**-60, 1, 2.0**80, -1, 0.0),
+        (65, 1, -(2.0**59), 2.482521426299499e-18, 3.998974e-41),
+        (100, -0.5, 2.2060555727580209e33, 1.7232894119848588e-31, 0.0),
+    ],
+)
+def test_a_huge_exponent_sees_what_the_sum_lost(a, b, c, x, want):
+    d = mps.MPSNNNeuronDescriptor(T.power, a, b, c)
+
+    (got,) = mps.neuron.forward(d, np.float32([x]))
+
+    assert got == np.float32(want)
+    assert not np.signbit(got)
+
+
+def test_a_huge_even_exponent_has_an_odd_slope():
+    d = mps.MPSNNNeuronDescriptor(T.power, 1, 0, 2.0**60)
+
+    assert mps.neuron.gradient(d, np.float32([-1, 1]), np.float32([1, 1])).tolist() == [-(2.0**60), 2.0**60]
+
+
+def test_a_constant_power_has_slope_zero_however_large_it_is():
+    for c in (2000, -2000, 3e38):
+        d = mps.MPSNNNeuronDescriptor(T.power, 0, 2, c)
+        assert mps.neuron.gradient(d, np.float32([1, np.inf]), np.float32([1, 1])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("neuron_type", "parameters"),
+    [
+        (T.exponential, {"a": 0, "b": 3, "c": 13}),  # 13^3 = 2197 lies halfway between two halves
+        (T.tanH, {"a": 1 + 2.0**-11}),
+        (T.ELU, {"a": 1 + 2.0**-11}),
+        (T.power, {"a": 0, "b": 13, "c": 3}),
+    ],
+)
+def test_many_hard_values_do_not_take_for_ever(neuron_type, parameters):
+    x = mps.MPSNNImageNode(handle="x")
+    node = mps.MPSCNNNeuronNode(source=x, descriptor=mps.MPSNNNeuronDescriptor(neuron_type, **parameters))
+    graph = mps.MPSNNGraph(result_image=node.result_image)
+    values = -np.linspace(30, 60, 3000, dtype=np.float32).reshape(1, 3000, 1)
+
+    start = time.process_time()
+    result = graph.run(x=values)["result0"].to_array()
+
+    assert time.process_time() - start < 5
+    assert len(np.unique(result)) == 1
+
+
+@given(
+    hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.floats(-9, 9)),
+    st.integers(1, 7),
+    st.integers(0, 500),
+    st.integers(1, 90),
+    st.booleans(),
+)
+def test_slopes_run_through_groups_pixels_and_lanes(values, pixels, start, size, long):
+    slopes = ChannelSlopes(values, pixels)
+    everything = np.tile(np.repeat(values, pixels, axis=0).ravel(), 600)
+
+    found = slopes._assembled(start, size) if long else slopes.window(start, size)
+
+    assert np.array_equal(found, everything[start : start + size])
+
+
+def test_slopes_of_a_large_image_take_little_memory():
+    x = mps.MPSNNImageNode(handle="x")
+    node = mps.MPSCNNNeuronPReLUNode(source=x, a_data=np.linspace(-1, 1, 64))
+    graph = mps.MPSNNGraph(result_image=node.result_image)
+    image = mps.MPSImage.from_array(np.full((160, 160, 64), -1, np.float16))
+
+    tracemalloc.start()
+    result = graph.encode(source_images=[image])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 16 * 2**20 + image.texture.nbytes
+    assert np.array_equal(result.to_array()[0, 5, 7], -np.linspace(-1, 1, 64).astype(np.float32).astype(np.float16))
+
+
+@pytest.mark.parametrize("value", [2**60 + 2**36 + 1, -(2**60 + 2**36 + 1), np.int64(2**60 + 2**36 + 1), 2**24 + 1])
+def test_n1_an_integer_parameter_is_rounded_once(value):
+    got = mps.MPSNNNeuronDescriptor(T.tanH, a=value).a
+
+    down, up = np.nextafter(np.float32(got), np.float32([-np.inf, np.inf]))
+    assert abs(int(got) - int(value)) <= min(abs(int(down) - int(value)), abs(int(up) - int(value)))
+
+
+def test_a_copied_descriptor_is_equal_and_still_read_only():
+    p = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.5, 0.25])
+
+    for again in (copy.copy(p), copy.deepcopy(p), pickle.loads(pickle.dumps(p))):  # noqa: S301
+        assert again == p
+        assert not again.data.flags.writeable

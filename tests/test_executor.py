@@ -1121,3 +1121,65 @@ def test_needed_flags_of_the_other_form_are_refused():
         mps.MPSNNGraph(result_image=image, results_are_needed=[True])
     with pytest.raises(mps.ParameterError, match="result_image_is_needed"):
         mps.MPSNNGraph(result_images=[image], result_image_is_needed=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda g, i: g.encode(source_images=[i], intermediate_images=()), mps.ParameterError, "intermediate_images"),
+        (lambda g, i: g.encode_batch(source_images=[[i]], intermediate_images=()), mps.ParameterError, "intermediate"),
+        (lambda g, i: g.encode_batch(source_images=[None]), mps.ImageError, "a batch of source_images"),
+        (lambda g, i: g.run(x=[[1.0], [2.0, 3.0]]), mps.ImageError, "'x'"),
+        (lambda g, i: g.read_count_for_source_image(at="a"), mps.SourceError, "at is a"),
+        (lambda g, i: mps.MPSNNGraph(result_image="a"), mps.ParameterError, "result_image is a str"),
+        (lambda g, i: mps.MPSNNGraph(result_images=[]), mps.ParameterError, "result_images is empty"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(call, kind, words):
+    node = mps.MPSCNNNeuronSigmoidNode(source=mps.MPSNNImageNode(handle="x"))
+    graph = mps.MPSNNGraph(result_image=node.result_image)
+    image = mps.MPSImage.from_array(np.float16([[[1]]]))
+
+    with pytest.raises(kind, match=words):
+        call(graph, image)
+
+
+def test_a_label_and_what_a_handle_says_are_text():
+    class Wrong:
+        def label(self):
+            return 3
+
+    node = mps.MPSCNNNeuronSigmoidNode(source=mps.MPSNNImageNode(handle=Wrong()))
+
+    with pytest.raises(mps.ParameterError, match="label is a int"):
+        node.label = 5
+    with pytest.raises(mps.ParameterError, match="label"):
+        mps.MPSNNGraph(result_image=node.result_image).run(x=np.float16([[[1]]]))
+
+
+def test_bounds_that_exclude_everything_are_refused():
+    x = mps.MPSNNImageNode(handle="x")
+    total = mps.MPSNNAdditionNode(left_source=x, right_source=x)
+    total.minimum_value, total.maximum_value = 2, 1
+
+    with pytest.raises(mps.ParameterError, match="minimum_value"):
+        mps.MPSNNGraph(result_image=total.result_image)
+
+
+def test_a_sum_of_thousands_of_sources_is_checked_in_no_time():
+    images = [mps.MPSNNImageNode(handle=f"x{i}") for i in range(3_000)]
+    total = images[0]
+    for image in images[1:]:
+        total = mps.MPSNNAdditionNode(left_source=total, right_source=image).result_image
+    graph = mps.MPSNNGraph(result_image=total)
+    one = mps.MPSImage.from_array(np.float16([[[1]]]))
+    wide = mps.MPSImage.from_array(np.float16([[[1], [1]]]))
+
+    tracemalloc.start()
+    graph.encode(source_images=[one] * 3_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 20 * 2**20
+    with pytest.raises(mps.ImageError, match=r"'x2999' \(2x1x1\)"):
+        graph.encode(source_images=[one] * 2_999 + [wide])

@@ -130,12 +130,12 @@ def test_nodes_may_stand_in_any_order():
 
 def test_omitted_parameters_take_the_documented_default():
     document = changed(["nodes", 0], {"class": "MPSCNNNeuronReLUNNode", "source": "x", "result": "h1"})
-    document["nodes"][2]["descriptor"] = {"neuron_type": "exponential"}
+    document["nodes"][2]["descriptor"] = {"neuron_type": "reLUN"}
 
     file = mps.GraphFile.from_json(document)
 
     assert (file.nodes[0].a, file.nodes[0].b) == (1, 6)
-    assert file.nodes[2].descriptor.c == -1
+    assert file.nodes[2].descriptor == file.nodes[0].descriptor
 
 
 def test_images_without_a_handle_or_with_one_that_is_taken_get_names_of_their_own():
@@ -206,6 +206,8 @@ def test_a_chain_of_twenty_thousand_nodes_is_read(tmp_path):
         (["nodes", 0, "source"], "h2", ["nodes[", "cycle"]),
         (["nodes", 2, "gradient_state"], "x", ["nodes[2].gradient_state", "x"]),
         (["nodes", 2, "gradient_state"], "dx", ["nodes[2]", "cycle"]),
+        (["nodes", 2, "descriptor"], {"neuron_type": "geLU"}, ["nodes[2].descriptor", "geLU", "h1", "TanH"]),
+        (["nodes", 2, "source_image"], "h2", ["nodes[2].source_image", "h2"]),
         (["nodes", 2, "descriptor"], {"neuron_type": "softMax"}, ["nodes[2].descriptor.neuron_type"]),
         (["nodes", 2, "descriptor"], {"neuron_type": "pReLU"}, ["nodes[2].descriptor.data", "missing"]),
         (["nodes", 2, "descriptor"], {"neuron_type": "reLU", "b": 1}, ["nodes[2].descriptor", "b", "unknown"]),
@@ -246,6 +248,8 @@ def test_a_gradient_node_has_no_state_to_give():
         (b'{"a":' * 100_000, ["nested too deeply"]),
         (b"[]", ["object"]),
         (b"null", ["object"]),
+        (b"\xef\xbb\xbf" + json.dumps(GRAPH).encode(), ["BOM"]),
+        (json.dumps(GRAPH).encode("utf-16"), ["UTF-8"]),
         (b'{"format": "mpsref-graph", "format": "mpsref-graph"}', ["format", "twice"]),
         (json.dumps(GRAPH).replace("1.5", "NaN").encode(), ["NaN"]),
         (json.dumps(GRAPH).replace("1.5", "-Infinity").encode(), ["Infinity"]),
@@ -428,6 +432,12 @@ def edit(path, change):
     path.write_text(json.dumps(document))
 
 
+def header(text):
+    """A .npy file with this header and some zeros."""
+    padded = text.encode() + b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + bytes(64)
+
+
 def refused_recording(path, *words):
     with pytest.raises(mps.FileFormatError) as error:
         verify(path)
@@ -523,7 +533,7 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"]["x"].update(file="a\0b"), ["images.x.file"]),
         (lambda d: d["images"]["x"].update(file="."), ["not a regular file"]),
         (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160"]),
-        (lambda d: d["images"]["x"].update(width=16_000_000, height=16_000_000), ["120 bytes"]),
+        (lambda d: d["images"]["x"].update(width=16_000_000, height=16_000_000), ["images.x", "width", "bytes"]),
         (lambda d: d["images"]["x"].update(width=2**70), ["images.x.width"]),
         (lambda d: d["images"]["x"].update(width=0), ["images.x.width"]),
         (lambda d: d["images"]["x"].update(width=1.5), ["images.x.width"]),
@@ -551,6 +561,9 @@ def test_a_wrong_recording_is_refused_by_field(tmp_path, change, words):
     [
         (b"", ["no .npy array"]),
         (b"\x93NUMPY", ["no .npy array"]),
+        (header("{'descr': '<f2', 'fortran_order': False, 'shape': (True, 1, 1), }"), ["no .npy array"]),
+        (header("[(1," * 300 + ")" * 300), ["no .npy array"]),
+        (header("{" * 5000), ["no .npy array"]),
         (b"not an array at all", ["no .npy array"]),
         (b"\x80\x04\x95\x00\x00\x00.", ["no .npy array"]),
         (None, ["no .npy array"]),
@@ -578,9 +591,9 @@ def test_a_wrong_array_file_is_refused(tmp_path, content, words):
 def test_an_array_header_that_promises_too_much_allocates_nothing(tmp_path):
     path, _ = small(tmp_path / "r")
     file = tmp_path / "r" / "x.npy"
-    header = b"{'descr': '<f2', 'fortran_order': False, 'shape': (1000000, 1000000, 1000000), }"
-    header += b" " * (117 - len(header)) + b"\n"
-    file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+    file.write_bytes(header("{'descr': '<f2', 'fortran_order': False, 'shape': (10**6, 10**6, 10**6), }"))
+    refused_recording(path, "x.npy")
+    file.write_bytes(header("{'descr': '<f2', 'fortran_order': False, 'shape': (1000000, 1000000, 1000000), }"))
 
     refused_recording(path, "x.npy")
 
@@ -631,3 +644,26 @@ def test_what_is_no_buffer_cannot_be_written(data):
 def test_a_texture_must_be_an_array():
     with pytest.raises(mps.ImageError, match="texture is a list"):
         mps.MPSImage(texture=[[[[1]]]], feature_channels=1)
+
+
+def test_a_training_graph_of_a_long_chain_is_written_and_read(tmp_path):
+    image = mps.MPSNNImageNode(handle="x")
+    for _ in range(5_000):
+        image = mps.MPSCNNNeuronAbsoluteNode(source=image).result_image
+    (last,) = image.producer.training_graph()
+
+    file = mps.GraphFile.from_results([last.result_image])
+    file.write(tmp_path / "graph.json")
+
+    assert len(mps.GraphFile.read(tmp_path / "graph.json").nodes) == 10_000
+
+
+def test_what_a_file_says_cannot_pass_for_another_line_of_the_report(tmp_path):
+    path, _ = small(tmp_path / "r")
+    edit(path, lambda d: d.update(device="a\n\nPASS: all is well\u001b[8m\ud800"))
+
+    report = verify(path)
+
+    assert report.text().splitlines()[1] == r"device     a\n\nPASS: all is well\x1b[8m\ud800"
+    assert report.text().encode()
+    assert json.dumps(report.to_json())

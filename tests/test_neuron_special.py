@@ -635,3 +635,17 @@ def test_a_descriptor_cannot_be_changed():
     for name in ("a", "b", "c", "data", "neuron_type", "other"):
         with pytest.raises(AttributeError):
             setattr(d, name, 1)
+
+
+def test_arguments_that_are_no_arrays_are_refused_by_name():
+    d, p = mps.MPSNNNeuronDescriptor(T.tanH), mps.MPSNNNeuronDescriptor(T.pReLU, data=[1, 2])
+    with pytest.raises(mps.ImageError, match=r"^x: "):
+        mps.neuron.forward(d, [[1.0], [2.0, 3.0]])
+    with pytest.raises(mps.ImageError, match=r"^upstream: "):
+        mps.neuron.gradient(d, np.float32([1]), [[1.0], [2.0, 3.0]])
+    for axis in ("a", 0.5):
+        with pytest.raises(mps.ImageError, match="channel_axis"):
+            mps.neuron.forward(d, np.float32([1]), channel_axis=axis)
+    empty = np.zeros((2, 0), np.float32)
+    assert mps.neuron.forward(p, empty, channel_axis=0).shape == (2, 0)
+    assert mps.neuron.gradient(p, empty, empty, channel_axis=0).shape == (2, 0)

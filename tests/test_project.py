@@ -28,7 +28,7 @@ LAYERS = [
     ["mpsref.enums", "mpsref.errors"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
-    ["mpsref.neuron.workspace", "mpsref.neuron.exact"],
+    ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.table"],
     ["mpsref.neuron.descriptor"],
     ["mpsref.neuron.evaluate"],

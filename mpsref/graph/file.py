@@ -105,14 +105,12 @@ class GraphFile:
         """
         results = list(result_images)
         # A gradient node names the forward node of its state, which the results need not depend on.
-        nodes = dict.fromkeys(schedule(results))
-        waiting = list(nodes)
-        while waiting:
-            state = _state(waiting.pop())
+        done: set[MPSNNFilterNode] = set()
+        nodes = list(schedule(results, done=done))
+        for node in nodes:  # which grows meanwhile
+            state = _state(node)
             if state is not None:
-                new = [node for node in schedule([state.producer.result_image]) if node not in nodes]
-                nodes.update(dict.fromkeys(new))
-                waiting += new
+                nodes += schedule([state.producer.result_image], done=done)
         images = [image for node in nodes for image in (*node.sources, node.result_image)]
         names = _names(dict.fromkeys([*images, *results]))
         return cls(
@@ -256,8 +254,25 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
             setattr(made, field, value)
     except (MPSRefError, OverflowError) as error:
         raise FileFormatError(f"{where}.{field}: {error}") from None
+    if isinstance(made, MPSCNNNeuronGradientNode):
+        _check_gradient(made, where, node)
     made.label = node.get("label")
     return made
+
+
+def _check_gradient(made: MPSCNNNeuronGradientNode, where: str, node: dict[str, Any]) -> None:
+    """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
+    forward = made.gradient_state.producer
+    if not isinstance(forward, MPSCNNNeuronNode) or forward.descriptor != made.descriptor:
+        raise FileFormatError(
+            f"{where}.descriptor: is {made.descriptor}, but {node['gradient_state']!r} is made by {forward}: "
+            "give the forward node's own type and parameters"
+        )
+    if forward.sources[0] is not made.sources[1]:
+        raise FileFormatError(
+            f"{where}.source_image: is {node['source_image']!r}, which is not what the forward node of "
+            f"{node['gradient_state']!r} reads"
+        )
 
 
 def _state(node: MPSNNFilterNode) -> MPSNNStateNode | None:

@@ -37,7 +37,10 @@ _N = TypeVar("_N")
 
 def handle_label(handle: Handle | None) -> str | None:
     """The text of a handle."""
-    return handle if handle is None or isinstance(handle, str) else handle.label()
+    label = handle if handle is None or isinstance(handle, str) else handle.label()
+    if label is not None and not isinstance(label, str):
+        raise ParameterError(f"label() of a handle gave a {type(label).__name__}: it must give a string or None")
+    return label
 
 
 def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
@@ -209,7 +212,7 @@ class MPSNNFilterNode:
     Source: ``MPSNNGraphNodes.h``.
     """
 
-    label: str | None
+    _label: str | None = None
     _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode
     _sources: tuple[MPSNNImageNode, ...]
     _result_image: MPSNNImageNode
@@ -225,7 +228,17 @@ class MPSNNFilterNode:
         self._result_image._producer = self
         self._result_image.format = self._sources[0].format
         self._result_state = None
-        self.label = None
+
+    @property
+    def label(self) -> str | None:
+        """Free text."""
+        return self._label
+
+    @label.setter
+    def label(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise ParameterError(f"label is a {type(value).__name__}: give a string or None")
+        self._label = value
 
     @property
     def sources(self) -> tuple[MPSNNImageNode, ...]:

@@ -9,14 +9,16 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 __all__ = ["inputs", "schedule"]
 
 
-def schedule(images: Iterable[MPSNNImageNode], *, right_to_left: bool = False) -> Iterator[MPSNNFilterNode]:
+def schedule(
+    images: Iterable[MPSNNImageNode], *, right_to_left: bool = False, done: set[MPSNNFilterNode] | None = None
+) -> Iterator[MPSNNFilterNode]:
     """
     Yield every filter that the images depend on, once, after those that make its sources.
 
-    Sources are followed depth-first, from left to right unless `right_to_left`. Nothing recurses: a chain may be
-    longer than Python's stack.
+    Sources are followed depth-first, from left to right unless `right_to_left`. Filters in `done` are not yielded
+    again, and those that are yielded are added to it. Nothing recurses: a chain may be longer than Python's stack.
     """
-    done: set[MPSNNFilterNode] = set()
+    done = set() if done is None else done
     backwards = 1 if right_to_left else -1
     stack = [(image.producer, False) for image in list(images)[::backwards]]
     while stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
+from mpsref.storage import round_to_odd
 
 __all__ = ["MPSNNNeuronDescriptor", "float32_parameter"]
 
@@ -25,14 +27,22 @@ def float32_parameter(name: str, value: Any) -> float:
         `value` is no real number, or not finite as a float32; the message calls it `name`.
     """
     if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
-        try:
-            with np.errstate(over="ignore"):
-                rounded = float(np.float32(value))
-        except OverflowError:
-            rounded = float("inf")
-        if np.isfinite(rounded):
+        # A large integer is no float64 either: numpy's own conversion would round twice.
+        with np.errstate(over="ignore"):
+            exact = isinstance(value, float | np.floating)
+            rounded = float(np.float32(value)) if exact else _from_integer(int(value))
+        if math.isfinite(rounded):
             return rounded
     raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
+
+
+def _from_integer(value: int) -> float:
+    try:
+        near = float(value)
+    except OverflowError:
+        return math.inf
+    error = (value > int(near)) - (value < int(near))
+    return float(round_to_odd(np.array([near]), np.array([float(error)])).astype(np.float32)[0])
 
 
 class MPSNNNeuronDescriptor:
@@ -150,11 +160,20 @@ class MPSNNNeuronDescriptor:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self._type, self.parameters, self._data)
+
     def __repr__(self) -> str:
         given = [f"{name}={np.float32(value)!s}" for name, value in self.parameters.items()]
         if self._data is not None:
             given.append(f"data=<{len(self._data)} slopes>")
         return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *given])})"
+
+
+def _remade(
+    neuron_type: MPSCNNNeuronType, parameters: dict[str, float], data: npt.NDArray[np.float32] | None
+) -> MPSNNNeuronDescriptor:
+    return MPSNNNeuronDescriptor(neuron_type, **parameters, data=data)
 
 
 def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
@@ -191,4 +210,6 @@ def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronD
 def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
     """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
     if descriptor.data is not None and len(descriptor.data) != channels:
-        raise ParameterError(f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels")
+        raise ParameterError(
+            f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels: give one each"
+        )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
+from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.workspace import Array, Workspace
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
@@ -43,7 +44,7 @@ def forward(
     x: Stored,
     source: StorageFormat,
     result: StorageFormat,
-    slopes: Array | None = None,
+    slopes: ChannelSlopes | None = None,
 ) -> Stored:
     """
     The neuron's value at every element of `x`, rounded once to `result`.
@@ -56,9 +57,8 @@ def forward(
         Elements stored in `source` format, of any shape.
     source, result : StorageFormat
         How the elements are stored, and how the result is.
-    slopes : ndarray, optional
-        For a neuron with a slope for each channel: the slopes of consecutive elements of the flattened `x`, repeated
-        as often as it takes.
+    slopes : ChannelSlopes, optional
+        For a neuron with a slope for each channel.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def gradient(
     source: StorageFormat,
     upstream_source: StorageFormat,
     result: StorageFormat,
-    slopes: Array | None = None,
+    slopes: ChannelSlopes | None = None,
 ) -> Stored:
     """
     ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
@@ -94,14 +94,16 @@ def gradient(
         Of the shape of `x`, stored in `upstream_source` format.
     """
     flat, flat_upstream, out = _flat(x), _flat(upstream), np.empty(x.shape, result.dtype)
-    flat_out, period = out.reshape(-1), _period(slopes, x.size)
+    flat_out = out.reshape(-1)
     with np.errstate(all="ignore"):
         table = _slope_table(descriptor, source) if _is_tabled(descriptor, source) else None
         for i in range(0, flat.size, BLOCK):
             x_block, g = flat[i : i + BLOCK], flat_upstream[i : i + BLOCK]
             upstream_values = upstream_source.decode(g, _buffers.first[: g.size])
             if table is None:
-                slope = _slope(descriptor, x_block, source, result, _window(period, slopes, i, g.size))
+                slope = _slope(
+                    descriptor, x_block, source, result, None if slopes is None else slopes.window(i, g.size)
+                )
             else:
                 slope = _buffers.second[: g.size]
                 _look_up(table, x_block, slope)
@@ -170,14 +172,14 @@ def _forward_blocks(
     flat: Stored,
     source: StorageFormat,
     result: StorageFormat,
-    slopes: Array | None,
+    slopes: ChannelSlopes | None,
     out: Stored,
 ) -> None:
-    w, period = _buffers.workspace, _period(slopes, flat.size)
+    w = _buffers.workspace
     w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
     for i in range(0, flat.size, BLOCK):
         stored = flat[i : i + BLOCK]
-        x = source.decode(stored, w.block(stored.size, _window(period, slopes, i, stored.size)))
+        x = source.decode(stored, w.block(stored.size, None if slopes is None else slopes.window(i, stored.size)))
         nan = np.isnan(x)
         y = descriptor.row.forward(x, descriptor, w)
         np.copyto(y, np.nan, where=nan)
@@ -232,6 +234,8 @@ def _round_once(
         at_infinity = np.isinf(x) if g is None else np.isinf(x) | np.isinf(g)
         out[open_] = result.encode(values[open_], np.empty(open_.size, result.dtype))
         open_, x, g = open_[~at_infinity], x[~at_infinity], None if g is None else g[~at_infinity]
+        if g is None and descriptor.row.is_constant(descriptor):
+            x = np.zeros_like(x)
         exact = descriptor.row.exact_forward if g is None else descriptor.row.exact_derivative
         out[open_] = settle(partial(exact, p=descriptor), x, g, result)
 
@@ -257,20 +261,6 @@ def _look_up(table: Stored, flat: Stored, out: Stored) -> None:
         index = _buffers.index[: block.size]
         np.copyto(index, block)
         np.take(table, index, out=out[i : i + BLOCK], mode="clip")
-
-
-def _period(slopes: Array | None, size: int) -> Array | None:
-    """The repeating slopes, and so much of their repetition that every block is one slice."""
-    if slopes is None:
-        return None
-    return np.tile(slopes, 1 + -(-min(size, BLOCK) // slopes.size))
-
-
-def _window(period: Array | None, slopes: Array | None, start: int, size: int) -> Array | None:
-    if period is None or slopes is None:
-        return None
-    first = start % slopes.size
-    return period[first : first + size]
 
 
 def _exact_sum(p: Array, q: Array, bias: float) -> Array:

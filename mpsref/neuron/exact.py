@@ -44,8 +44,9 @@ class Digits:
     between, since products of a few float32 are not that close to each other.
     """
 
-    NORMAL_LIMIT = 40
-    """Beyond it the normal tail is nothing to any storage format, and shows in no sum."""
+    NORMAL_LIMITS = (-21, 14)
+    """Below, the normal tail is nothing to any storage format, even times the largest float32; above it, it shows in
+    no sum."""
 
     nothing = Decimal("1e-350")
     """A stand-in for what vanishes in every storage format, but has a sign."""
@@ -68,8 +69,14 @@ class Digits:
         """1 + e for e > 0."""
         return 1 + max(e, self.visible)
 
+    def quotient(self, value: Fraction) -> Decimal:
+        """Any fraction, rounded."""
+        return Decimal(value.numerator) / Decimal(value.denominator)
+
     def expm1(self, z: Fraction) -> Decimal:
         """e^z - 1 for z < 0."""
+        if z < -3 * self.digits:
+            return self.visible - 1
         if z < Fraction(-1, 100_000):
             return max(self.exp(z), self.visible) - 1
         x = total = term = self.decimal(z)
@@ -90,7 +97,7 @@ class Digits:
 
     def log_base(self, c: float) -> Decimal:
         """The natural logarithm of c, and 1 for c = -1."""
-        return Decimal(1) if c == -1 else Decimal(c).ln()
+        return Decimal(1) if c == -1 else _logarithm(c, self.digits)
 
     def power(self, base: Fraction, c: float) -> Decimal:
         """base^c for a base that is not 0, and positive unless c is an integer."""
@@ -110,6 +117,13 @@ class Digits:
                 term = term * z * z / k
                 total += term
             return Decimal("0.5") + total * density, density
+
+
+@lru_cache(maxsize=64)
+def _logarithm(c: float, digits: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = digits
+        return Decimal(c).ln()
 
 
 @lru_cache(maxsize=64)

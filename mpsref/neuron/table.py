@@ -126,6 +126,11 @@ class Neuron(ABC):
         raise NotImplementedError
 
     @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        """Whether the forward is the same at every source, so that one decision serves all."""
+        return False
+
+    @staticmethod
     def error_bound(p: Parameters) -> float:
         """
         Largest relative error of the kernels.
@@ -297,6 +302,10 @@ class TanH(Neuron):
         return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
 
     @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        return p.a * p.b == 0
+
+    @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
         z = Fraction(p.b) * x
         e = m.expm1(-2 * abs(z))
@@ -352,6 +361,10 @@ class SoftPlus(Neuron):
         k = p.a * p.b
         np.multiply(np.divide(e, w.v, out=w.y), k, out=w.y)
         return w.bounded_slope(w.y, np.isfinite(x), k) if k else w.y
+
+    @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        return p.a * p.b == 0
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -502,26 +515,27 @@ class Power(Neuron):
         u = w.affine(x, p.a, p.b, w.t)
         if p.c == 1:
             return w.odd(u)
-        y = np.power(u[0], p.c, out=w.y)
-        tail = w.relative(u, p.c)
-        if tail is not None:
-            np.copyto(y, y * tail, where=np.isfinite(y))
+        y = w.power_of_rest(u, p.c, np.power(u[0], p.c, out=w.y))
         return Power._real_only(y, u[0], p.c)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         u = w.affine(x, p.a, p.b, w.t)
         k = p.a * p.c
+        y = w.y
         if k == 0:
             # A constant: slope 0 wherever it is a number at all.
-            y = np.power(u[0], p.c, out=w.y)
-            np.abs(np.multiply(y, 0.0, out=y), out=y)
+            y.fill(0.0)
+            np.copyto(y, np.nan, where=(u[0] == 0) & (p.c < 0))
+            return Power._real_only(y, u[0], p.c)
+        if abs(p.c) < 2.0**53:
+            w.power_of_rest(u, p.c - 1.0, np.power(u[0], p.c - 1.0, out=y))
         else:
-            y = np.multiply(np.power(u[0], p.c - 1.0, out=w.y), k, out=w.y)
-            tail = w.relative(u, p.c - 1.0)
-            if tail is not None:
-                np.copyto(y, y * tail, where=np.isfinite(y))
-            w.bounded_slope(y, np.isfinite(x) & (u[0] != 0), np.copysign(k, y))
+            # c - 1 is no float64, and c itself would have the sign of an even power.
+            w.power_of_rest(u, p.c, np.power(u[0], p.c, out=y))
+            np.divide(y, u[0], out=y, where=u[0] != 0)
+        np.multiply(y, k, out=y)
+        w.bounded_slope(y, np.isfinite(x) & (u[0] != 0), np.copysign(k, y))
         return Power._real_only(y, u[0], p.c)
 
     @staticmethod
@@ -530,6 +544,10 @@ class Power(Neuron):
         if c != math.floor(c):
             y[u < 0] = np.nan
         return y
+
+    @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        return p.a * p.c == 0
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -550,8 +568,8 @@ class Power(Neuron):
 
     @staticmethod
     def error_bound(p: Parameters) -> float:
-        # The effect of the sum's error on the power is taken into account to first order.
-        return min(2.0**-44 + (p.c * 2.0**-52) ** 2, 0.5)
+        # Where c is huge, the logarithm of the result has more digits before the point than elsewhere.
+        return 2.0**-44 if abs(p.c) < 2.0**40 else 2.0**-40
 
 
 class Exponential(Neuron):
@@ -597,19 +615,26 @@ class Exponential(Neuron):
         return w.bounded_slope(np.multiply(y, k, out=y), finite, k)
 
     @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        return p.a == 0
+
+    @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
         u = Fraction(p.a) * x + Fraction(p.b)
         if p.c == 0:
             return Fraction(int(u == 0))
+        if p.c != -1 and u.denominator == 1 and abs(u) <= 512:
+            return Fraction(p.c) ** int(u)
         if p.c < 0 and p.c != -1:
-            size = m.exp(m.decimal(u) * Decimal(-p.c).ln())
+            size = m.exp(m.decimal(u) * m.log_base(-p.c))
             return -size if u % 2 else size
         return m.exp(m.decimal(u) * m.log_base(p.c))
 
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         power = Exponential.exact_forward(x, p, m)
-        return Fraction(0) if isinstance(power, Fraction) else Decimal(p.a) * m.log_base(p.c) * power
+        size = m.quotient(power) if isinstance(power, Fraction) else power
+        return Decimal(p.a) * m.log_base(p.c) * size
 
 
 class Logarithm(Neuron):
@@ -641,6 +666,10 @@ class Logarithm(Neuron):
         if p.c == -1:
             return 1.0
         return math.log(p.c) if p.c > 0 and p.c != 1 else math.nan
+
+    @staticmethod
+    def is_constant(p: Parameters) -> bool:
+        return p.a == 0
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -705,13 +734,13 @@ class GeLU(Neuron):
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
-        if x > m.NORMAL_LIMIT:
+        if x > m.NORMAL_LIMITS[1]:
             return m.decimal(x) * (1 - m.visible)
-        return m.decimal(x) * m.normal(x)[0] if x > -m.NORMAL_LIMIT else -m.nothing
+        return m.decimal(x) * m.normal(x)[0] if x > m.NORMAL_LIMITS[0] else -m.nothing
 
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
-        if abs(x) > m.NORMAL_LIMIT:
+        if not m.NORMAL_LIMITS[0] < x < m.NORMAL_LIMITS[1]:
             return 1 + m.visible if x > 0 else -m.nothing
         distribution, density = m.normal(x)
         return distribution + m.decimal(x) * density

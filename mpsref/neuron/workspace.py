@@ -74,7 +74,12 @@ class Workspace:
         np.subtract(s, p, out=e)
         error = (p - (s - e)) + (b - e)
         if lost is not None:
+            # Where the sum cancels, what the product lost is as large as the sum: sum up again.
             error += lost
+            np.add(s, error, out=e)
+            part = e - s
+            error = (s - (e - part)) + (error - part)
+            s = np.where(np.isfinite(s), e, s)
         error[~np.isfinite(error)] = 0.0
         np.copyto(out, s)
         return out, error
@@ -86,13 +91,13 @@ class Workspace:
             return total
         return round_to_odd(total, error) if self.narrow else np.add(total, error, out=total, where=error != 0)
 
-    def relative(self, pair: Pair, factor: float) -> Array | None:
-        """``1 + factor e / u`` for a pair ``(u, e)``: the first-order effect of e on ``u ** factor``."""
+    def power_of_rest(self, pair: Pair, c: float, out: Array) -> Array:
+        """Multiply `out`, which holds ``u ** c`` for a pair ``(u, e)``, by ``(1 + e / u) ** c``."""
         u, e = pair
-        if e is None:
-            return None
-        ratio = np.divide(e, u, out=np.zeros_like(u), where=u != 0)
-        return ratio * factor + 1.0
+        if e is not None:
+            rest = np.log1p(np.divide(e, u, out=np.zeros_like(u), where=u != 0))
+            np.multiply(out, np.exp(np.multiply(rest, c, out=rest), out=rest), out=out, where=np.isfinite(out))
+        return out
 
     def exponential(self, pair: Pair, log_base: float, out: Array) -> Array:
         """Multiply `out`, which holds ``base ** u``, by ``base ** e``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ __all__ = ["UNREACHABLE", "Counts", "Tolerance", "compare", "ulp_distance"]
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""
+
+MOST_ULP = 2**32
+"""More than any distance between two numbers of a storage format."""
 
 Stored = npt.NDArray[Any]
 
@@ -44,8 +48,10 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name in ("ulp", "rtol", "atol"):
             value = getattr(self, name)
-            if value is not None and not (value >= 0 and np.isfinite(value)):
+            if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise ParameterError(f"{name} is {value!r}: give a finite number of at least 0")
+        if self.ulp is not None and self.ulp > MOST_ULP:
+            raise ParameterError(f"ulp is {self.ulp}: give at most {MOST_ULP}, which no two numbers exceed")
         if self.ulp is None:
             object.__setattr__(self, "ulp", 0 if self.rtol or self.atol else 4)
 

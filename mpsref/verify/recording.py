@@ -88,6 +88,8 @@ class Recording:
         The recording file.
     device : str
         What wrote the images, as free text.
+    graph_path : Path
+        The graph file.
     graph : GraphFile
         The graph that was run.
     images : Mapping of str to RecordedImage
@@ -96,8 +98,14 @@ class Recording:
 
     path: Path
     device: str
+    graph_path: Path
     graph: GraphFile
     images: Mapping[str, RecordedImage]
+
+    @property
+    def files(self) -> list[Path]:
+        """The recording file, its graph file and its images."""
+        return [self.path, self.graph_path, *(image.path for image in self.images.values())]
 
     @classmethod
     def read(cls, path: str | Path) -> Recording:
@@ -112,7 +120,8 @@ class Recording:
         """
         path = Path(path)
         document = read_document(path, "recording")
-        graph = GraphFile.read(_below(path, "graph", document["graph"]))
+        graph_path = _below(path, "graph", document["graph"])
+        graph = GraphFile.read(graph_path)
         images = {}
         for name, fields in document["images"].items():
             where = f"images.{name}"
@@ -122,7 +131,7 @@ class Recording:
                 images[name] = _recorded(_below(path, f"{where}.file", fields["file"]), fields)
             except ImageError as error:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
-        return cls(path, document.get("device", "unknown device"), graph, images)
+        return cls(path, document.get("device", "unknown device"), graph_path, graph, images)
 
 
 def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
@@ -239,8 +248,10 @@ def _open_npy(path: Path) -> np.ndarray[Any, Any]:
     try:
         # Mapped, so that a header that promises too much is refused before anything is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        raise FileFormatError(f"{path}: no .npy array: {' '.join(str(error).split())}") from None
+    except Exception as error:  # noqa: BLE001 - there is no end to what numpy's header parser may raise
+        raise FileFormatError(
+            f"{path}: no .npy array of numbers, or cut short ({type(error).__name__}): write it again with numpy.save"
+        ) from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise FileFormatError(f"{path}: an archive: give a single .npy array")

@@ -9,7 +9,7 @@ from typing import Any
 from mpsref.errors import VerificationError
 from mpsref.verify.compare import Counts, Tolerance
 
-__all__ = ["Element", "ImageReport", "Report"]
+__all__ = ["Element", "ImageReport", "Report", "printable"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class ImageReport:
         return self.counts.beyond == 0
 
 
+def printable(text: str) -> str:
+    """Text from a file, with everything escaped that could move the cursor or pass for another line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 _COLUMNS = {
     "elements": "elements",
     "exact": "exact",
@@ -144,7 +149,7 @@ class Report:
         every_image : bool
             Whether to list the worst elements of images within bounds too.
         """
-        return "\n".join(self._lines(every_image=every_image))
+        return "\n".join(printable(line) for line in self._lines(every_image=every_image))
 
     def to_json(self) -> dict[str, Any]:
         """For programs: everything, as `json` can write it."""

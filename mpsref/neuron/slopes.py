@@ -1,0 +1,49 @@
+"""A slope for each feature channel, laid out along the elements of an array without an element's worth of memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ChannelSlopes"]
+
+LARGEST_PERIOD = 262_144
+"""Slopes that are written out once and then sliced; 2 MiB."""
+
+
+class ChannelSlopes:
+    """
+    The slopes of consecutive elements of a flattened array.
+
+    The elements run through axes (group, pixel, lane): each group has `pixels` times the slopes of its row of
+    `values`; after the last group it begins again.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (groups, lanes)
+        One slope for each channel.
+    pixels : int
+        How often a row is repeated before the next.
+    """
+
+    def __init__(self, values: npt.NDArray[np.float64], pixels: int) -> None:
+        self._values = values
+        self._pixels = pixels
+        self._length = values.size * pixels
+        self._written: npt.NDArray[np.float64] | None = None
+
+    def window(self, start: int, size: int) -> npt.NDArray[np.float64]:
+        """The slopes of the elements from `start` on."""
+        if self._length > LARGEST_PERIOD:
+            return self._assembled(start, size)
+        first = start % self._length
+        if self._written is None or self._written.size < first + size:
+            period = np.repeat(self._values, self._pixels, axis=0).reshape(-1)
+            self._written = np.tile(period, -(-(first + size) // self._length) + 1)
+        return self._written[first : first + size]
+
+    def _assembled(self, start: int, size: int) -> npt.NDArray[np.float64]:
+        groups, lanes = self._values.shape
+        element = np.arange(start, start + size)
+        found: npt.NDArray[np.float64] = self._values[element // (self._pixels * lanes) % groups, element % lanes]
+        return found
