@@ -96,7 +96,9 @@ class Workspace:
         u, e = pair
         if e is not None:
             rest = np.log1p(np.divide(e, u, out=np.zeros_like(u), where=u != 0))
-            np.multiply(out, np.exp(np.multiply(rest, c, out=rest), out=rest), out=out, where=np.isfinite(out))
+            np.exp(np.multiply(rest, c, out=rest), out=rest)
+            # The rest is at most half of the whole, in the logarithm: what has vanished or overflowed stays so.
+            np.multiply(out, rest, out=out, where=(out != 0) & np.isfinite(out))
         return out
 
     def exponential(self, pair: Pair, log_base: float, out: Array) -> Array:
