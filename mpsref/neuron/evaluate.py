@@ -229,15 +229,29 @@ def _round_once(
     open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
     if open_.size:
         x = source.decode(stored[open_], np.empty(open_.size))
-        g = None if upstream is None else upstream[open_]
-        # At an infinity the kernel has given the limit, and that is exact.
-        at_infinity = np.isinf(x) if g is None else np.isinf(x) | np.isinf(g)
-        out[open_] = result.encode(values[open_], np.empty(open_.size, result.dtype))
-        open_, x, g = open_[~at_infinity], x[~at_infinity], None if g is None else g[~at_infinity]
-        if g is None and descriptor.row.is_constant(descriptor):
-            x = np.zeros_like(x)
-        exact = descriptor.row.exact_forward if g is None else descriptor.row.exact_derivative
-        out[open_] = settle(partial(exact, p=descriptor), x, g, result)
+        out[open_] = _decided(descriptor, x, None if upstream is None else upstream[open_], values[open_], result)
+
+
+def _decided(
+    descriptor: MPSNNNeuronDescriptor, x: Array, upstream: Array | None, values: Array, result: StorageFormat
+) -> Stored:
+    """Results at sources where float64 leaves them open; `values` are what it makes of them."""
+    row = descriptor.row
+    if upstream is None:
+        exact, known = row.exact_forward, row.beside(x, descriptor)
+    else:
+        exact, known = row.exact_derivative, np.full_like(x, np.nan)
+    # At an infinity the kernel has given the limit, and that is exact.
+    at_infinity = np.isinf(x) if upstream is None else np.isinf(x) | np.isinf(upstream)
+    np.copyto(known, values, where=at_infinity)
+    decided = result.encode(known, np.empty(x.size, result.dtype))
+    open_ = np.isnan(known)
+    if upstream is None and row.is_constant(descriptor):
+        x = np.zeros_like(x)
+    decided[open_] = settle(
+        partial(exact, p=descriptor), x[open_], None if upstream is None else upstream[open_], result
+    )
+    return decided
 
 
 @lru_cache(maxsize=TABLES)
