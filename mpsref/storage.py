@@ -106,8 +106,9 @@ def round_to_odd(total: Array, error: Array) -> Array:
     IEEE Transactions on Computers 57(4), 2008).
     """
     bits = total.view(np.int64)
-    inexact = (error != 0) & ((bits & 1) == 0) & np.isfinite(error) & np.isfinite(total)
+    inexact = error != 0
     if inexact.any():
+        inexact &= ((bits & 1) == 0) & np.isfinite(error) & np.isfinite(total)
         away = (error > 0) == (total > 0)
         bits[inexact] += np.where(away[inexact], 1, -1)
     return total

@@ -33,6 +33,7 @@ class _Buffers(threading.local):
         self.workspace = Workspace(BLOCK)
         self.first = np.empty(BLOCK)
         self.second = np.empty(BLOCK)
+        self.edge = np.empty(BLOCK)
         self.index = np.empty(BLOCK, np.intp)
 
 
@@ -182,7 +183,8 @@ def _forward_blocks(
         x = source.decode(stored, w.block(stored.size, None if slopes is None else slopes.window(i, stored.size)))
         nan = np.isnan(x)
         y = descriptor.row.forward(x, descriptor, w)
-        np.copyto(y, np.nan, where=nan)
+        if nan.any():
+            np.copyto(y, np.nan, where=nan)
         _round_once(y, result, out[i : i + BLOCK], None if descriptor.row.is_exact else (descriptor, stored, source))
 
 
@@ -199,7 +201,7 @@ def _slope(
     x = source.decode(stored, w.block(stored.size, slopes))
     nan = np.isnan(x)
     y = descriptor.row.derivative(x, descriptor, w)
-    if not descriptor.row.slope_is_constant:
+    if not descriptor.row.slope_is_constant and nan.any():
         np.copyto(y, np.nan, where=nan)
     return y
 
@@ -218,16 +220,19 @@ def _round_once(
     row's error bound, after a multiplication with `upstream` if there is one. Then those whose error interval holds a
     rounding boundary (Ziv's test) are decided in multi-precision.
     """
-    np.copyto(values, np.nan, where=np.isnan(values))
+    nan = np.isnan(values)
+    if nan.any():
+        np.copyto(values, np.nan, where=nan)
     if proof is None or result is FLOAT64:
         result.encode(values, out)
         return
     descriptor, stored, source = proof
     bound = descriptor.row.error_bound(descriptor)
-    result.encode(values * (1.0 + bound), out)
-    other = result.encode(values * (1.0 - bound), np.empty_like(out))
-    open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
-    if open_.size:
+    edge = _buffers.edge[: values.size]
+    result.encode(np.multiply(values, 1.0 + bound, out=edge), out)
+    other = result.encode(np.multiply(values, 1.0 - bound, out=edge), np.empty_like(out))
+    if not np.array_equal(out.view(result.bits_dtype), other.view(result.bits_dtype)):
+        open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
         x = source.decode(stored[open_], np.empty(open_.size))
         out[open_] = _decided(descriptor, x, None if upstream is None else upstream[open_], values[open_], result)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +40,7 @@ class Workspace:
     """
 
     def __init__(self, size: int) -> None:
-        self._buffers = [np.empty(size) for _ in range(6)]
+        self._buffers = [np.empty(size) for _ in range(8)]
         self.slopes: Array | None = None
         self.wide = False
         self.narrow = True
@@ -48,7 +48,7 @@ class Workspace:
     def block(self, size: int, slopes: Array | None = None) -> Array:
         """Make all buffers `size` long; return one for the sources."""
         self.slopes = slopes
-        x, self.t, self.u, self.v, self.y, self._e = (buffer[:size] for buffer in self._buffers)
+        x, self.t, self.u, self.v, self.y, self._e, self._s, self._r = (buffer[:size] for buffer in self._buffers)
         return x
 
     def product(self, x: Array, factor: float, out: Array) -> Pair:
@@ -70,9 +70,13 @@ class Workspace:
         p, lost = self.product(x, a, out)
         if b == 0:
             return np.add(p, b, out=out), lost
-        e, s = self._e, np.add(p, b)
+        e, s, error = self._e, self._s, self._r
+        np.add(p, b, out=s)
         np.subtract(s, p, out=e)
-        error = (p - (s - e)) + (b - e)
+        np.subtract(s, e, out=error)
+        np.subtract(p, error, out=error)
+        np.subtract(b, e, out=e)
+        np.add(error, e, out=error)
         if lost is not None:
             # Where the sum cancels, what the product lost is as large as the sum: sum up again.
             error += lost
@@ -80,7 +84,9 @@ class Workspace:
             part = e - s
             error = (s - (e - part)) + (error - part)
             s = np.where(np.isfinite(s), e, s)
-        error[~np.isfinite(error)] = 0.0
+        lost_in_overflow = ~np.isfinite(error)
+        if lost_in_overflow.any():
+            error[lost_in_overflow] = 0.0
         np.copyto(out, s)
         return out, error
 
@@ -118,17 +124,19 @@ class Workspace:
             out *= 1.0 - factor * np.copysign(1.0, z) * e
         return out
 
-    def bounded_slope(self, y: Array, regular: npt.NDArray[np.bool_], sign: Array | float) -> Array:
+    def bounded_slope(self, y: Array, regular: Callable[[], npt.NDArray[np.bool_]], sign: Array | float) -> Array:
         """
         Keep a slope finite and not zero where it is so, though float64 cannot hold it.
 
         The product with the upstream gradient is then right in every storage format, whose range is far smaller: a
-        huge slope times 0 is 0, and a tiny one times infinity is infinity.
+        huge slope times 0 is 0, and a tiny one times infinity is infinity. `regular` tells where that is; it is called
+        only if there is something to mend.
         """
         if not y.all():
-            vanished = (y == 0) & regular
+            vanished = (y == 0) & regular()
             y[vanished] = np.broadcast_to(np.copysign(SMALLEST, sign), y.shape)[vanished]
-        if not math.isfinite(float(np.max(np.abs(y), initial=0.0))):
-            overflown = np.isinf(y) & regular
+        infinite = np.isinf(y)
+        if infinite.any():
+            overflown = infinite & regular()
             y[overflown] = np.copysign(LARGEST, y[overflown])
         return y
