@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
@@ -33,17 +34,24 @@ class MPSNNArithmeticGradientStateNode(MPSNNBinaryGradientStateNode):
     """Ties an arithmetic filter to its two gradient filters. Source: ``MPSNNGraphNodes.h``."""
 
 
-class _Float32:
-    """A settable property, rounded once to float32."""
+class Float32Property:
+    """A settable number of a node, rounded once to float32."""
 
-    def __init__(self, doc: str) -> None:
+    def __init__(self, default: float, doc: str) -> None:
+        self.default = default
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, node: MPSNNFilterNode | None, owner: type) -> float:
-        return float("nan") if node is None else float(node.__dict__[self._name])
+    @overload
+    def __get__(self, node: None, owner: type) -> Float32Property: ...
+
+    @overload
+    def __get__(self, node: MPSNNFilterNode, owner: type) -> float: ...
+
+    def __get__(self, node: MPSNNFilterNode | None, owner: type) -> Float32Property | float:
+        return self if node is None else float(node.__dict__.get(self._name, self.default))
 
     def __set__(self, node: MPSNNFilterNode, value: float) -> None:
         node.__dict__[self._name] = float32_parameter(self._name, value)
@@ -52,21 +60,23 @@ class _Float32:
 class _Arithmetic(MPSNNFilterNode):
     """The numbers that the forward and the gradient filter of an arithmetic operation share."""
 
-    primary_scale = _Float32("Factor of the primary (left) source. Default 1.")
-    secondary_scale = _Float32("Factor of the secondary (right) source. Default 1.")
-    bias = _Float32("Added to the result; the gradient filter ignores it. Default 0.")
-    minimum_value = _Float32("Lower clamp of the result; the gradient filter ignores it. Default -FLT_MAX.")
-    maximum_value = _Float32("Upper clamp of the result; the gradient filter ignores it. Default FLT_MAX.")
-
-    def _set_defaults(self) -> None:
-        self.primary_scale = self.secondary_scale = 1.0
-        self.bias = 0.0
-        self.minimum_value, self.maximum_value = -FLT_MAX, FLT_MAX
+    primary_scale = Float32Property(1.0, "Factor of the primary (left) source. Default 1.")
+    secondary_scale = Float32Property(1.0, "Factor of the secondary (right) source. Default 1.")
+    bias = Float32Property(0.0, "Added to the result; the gradient filter ignores it. Default 0.")
+    minimum_value = Float32Property(-FLT_MAX, "Lower clamp; the gradient filter ignores it. Default -FLT_MAX.")
+    maximum_value = Float32Property(FLT_MAX, "Upper clamp; the gradient filter ignores it. Default FLT_MAX.")
 
     def _facts(self) -> dict[str, object]:
-        defaults = {"primary_scale": 1.0, "secondary_scale": 1.0, "bias": 0.0,
-                    "minimum_value": -FLT_MAX, "maximum_value": FLT_MAX}  # fmt: skip
-        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+        # As text, which tells -0.0 from 0.0.
+        return {
+            name: getattr(self, name)
+            for name, number in NUMBERS.items()
+            if str(getattr(self, name)) != str(number.default)
+        }
+
+
+NUMBERS = {name: value for name, value in vars(_Arithmetic).items() if isinstance(value, Float32Property)}
+"""The numbers of an arithmetic node, by name."""
 
 
 class MPSNNBinaryArithmeticNode(_Arithmetic):
@@ -107,7 +117,6 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
             left_source=node_or_error("left_source", left_source, MPSNNImageNode),
             right_source=node_or_error("right_source", right_source, MPSNNImageNode),
         )
-        self._set_defaults()
 
     def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
         """The class of the two gradient filters."""
@@ -178,7 +187,6 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         )
         self._gradient_state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
         self._is_secondary = bool(is_secondary_source_filter)
-        self._set_defaults()
         forward = self._gradient_state.producer
         if isinstance(forward, MPSNNBinaryArithmeticNode):
             self.primary_scale, self.secondary_scale = forward.primary_scale, forward.secondary_scale

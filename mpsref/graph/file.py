@@ -13,7 +13,7 @@ import numpy as np
 from mpsref.documents import read_document, schema, validate, write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
+from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import (
     MPSNNFilterNode,
@@ -29,7 +29,6 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 __all__ = ["GraphFile"]
 
 _IMAGE_FIELDS = ("source", "source_gradient", "source_image")
-_ADDITION_NUMBERS = ("primary_scale", "secondary_scale", "bias", "minimum_value", "maximum_value")
 _SETTINGS = ("export_from_graph", "stop_gradient")
 
 
@@ -247,7 +246,7 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
             elif name == "descriptor":
                 given = dict(node[name])
                 arguments[name] = MPSNNNeuronDescriptor(MPSCNNNeuronType[given.pop("neuron_type")], **given)
-        numbers = {name: arguments.pop(name) for name in _ADDITION_NUMBERS if name in arguments}
+        numbers = {name: arguments.pop(name) for name in NUMBERS if name in arguments}
         field = "gradient_state" if "gradient_state" in arguments else "class"
         made: MPSNNFilterNode = NODE_CLASSES[node["class"]](**arguments)
         for field, value in numbers.items():
@@ -318,7 +317,7 @@ def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) ->
         fields |= {name: shortest(getattr(node, name)) for name in node._facts()}
     elif isinstance(node, MPSNNAdditionGradientNode):
         fields["is_secondary_source_filter"] = node.is_secondary_source_filter
-        fields |= {name: shortest(getattr(node, name)) for name in _ADDITION_NUMBERS[:2]}
+        fields |= {name: shortest(getattr(node, name)) for name in NUMBERS if name.endswith("scale")}
     if node.label is not None:
         fields["label"] = node.label
     return fields | {"result": names[node.result_image]}

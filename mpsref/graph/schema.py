@@ -106,7 +106,7 @@ def _node(node: type) -> dict[str, Any]:
     common = {"class": {"type": "string"}, "label": {"type": "string", "maxLength": 10_000}, "result": _NAME}
     gradient = {"source_gradient": _NAME, "source_image": _NAME, "gradient_state": _NAME}
     descriptor = {"descriptor": {"$ref": "#/$defs/descriptor"}}
-    scales = {"primary_scale": _FLOAT, "secondary_scale": _FLOAT}
+    scales = {name: _FLOAT for name in arithmetic.NUMBERS if name.endswith("scale")}
     if issubclass(node, neurons.MPSCNNNeuronNode) and node.neuron_type is not None:
         row = NEURONS[node.neuron_type]
         return _closed({**common, "source": _NAME, **_parameters(row, "a_data")}, row, "a_data", "source")
@@ -118,7 +118,7 @@ def _node(node: type) -> dict[str, Any]:
         needed = {**gradient, **descriptor}
     elif node is arithmetic.MPSNNAdditionNode:
         needed = {"sources": {"type": "array", "items": _NAME, "minItems": 2, "maxItems": 2}}
-        optional = {**scales, **dict.fromkeys(("bias", "minimum_value", "maximum_value"), _FLOAT)}
+        optional = dict.fromkeys(arithmetic.NUMBERS, _FLOAT)
     elif node is arithmetic.MPSNNAdditionGradientNode:
         needed = {**gradient, "is_secondary_source_filter": {"type": "boolean"}}
         optional = scales
