@@ -50,11 +50,40 @@ def errata_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def special_values_page() -> str:
+    """What every neuron gives where formulas are silent or fail."""
+    special = {
+        "+0": 0.0,
+        "-0": -0.0,
+        "+infinity": np.inf,
+        "-infinity": -np.inf,
+        "NaN": np.nan,
+        "2^-149": 2.0**-149,
+        "-2^-149": -(2.0**-149),
+        "largest": np.finfo(np.float32).max,
+        "-largest": np.finfo(np.float32).min,
+    }
+    x = np.array(list(special.values()), np.float32)
+    lines = [
+        "# Special values",
+        "",
+        "Made by `python docs/generate.py`: every neuron at its defaults (pReLU with slope 0.25), in float32.",
+        "Zeros have signs; at an infinity the result is the limit; NaN gives NaN, unless a slope does not depend on x.",
+    ]
+    for title, gradient in (("Forward", False), ("Derivative", True)):
+        lines += ["", f"## {title}", "", f"| x | {' | '.join(special)} |", f"|---|{'---:|' * len(special)}"]
+        for neuron_type, row in mps.NEURONS.items():
+            d = mps.MPSNNNeuronDescriptor(neuron_type, data=np.full(x.size, 0.25) if row.per_channel else None)
+            y = mps.neuron.gradient(d, x, np.ones_like(x)) if gradient else mps.neuron.forward(d, x)
+            lines.append(f"| {neuron_type.name} | {' | '.join(str(value) for value in y)} |")
+    return "\n".join([*lines, ""])
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"neurons.md": neurons_page, "errata.md": errata_page}
+PAGES = {"neurons.md": neurons_page, "errata.md": errata_page, "special-values.md": special_values_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
