@@ -21,7 +21,7 @@ from mpsref.image import MPSImage, by_lane, clear_unused_lanes
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
 from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.storage import StorageFormat, storage_format
+from mpsref.storage import StorageFormat, array_or_error, storage_format
 
 __all__ = ["MPSNNGraph"]
 
@@ -534,10 +534,7 @@ def _list_or_none(intermediate_images: object) -> None:
 def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
     if isinstance(value, MPSImage):
         return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ImageError(f"{source}: {error}: give an array of numbers") from None
+    array = array_or_error(value, str(source))
     if array.dtype.kind != "f":
         raise ImageError(
             f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"

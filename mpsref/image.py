@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.errors import ImageError, UnavailableError
-from mpsref.storage import StorageFormat, storage_format
+from mpsref.storage import StorageFormat, array_or_error, image_storage_of, storage_format
 
 __all__ = [
     "MPSImage",
@@ -223,10 +223,7 @@ class MPSImage:
         ImageError
             The shape has another rank or an empty axis, or the dtype does not go with the format.
         """
-        try:
-            values = np.asarray(array)
-        except ValueError as error:
-            raise ImageError(f"array: {error}: give an array of numbers") from None
+        values = array_or_error(array, "array")
         if not values.dtype.isnative:
             values = values.astype(values.dtype.newbyteorder("="))
         if values.ndim == 3:
@@ -234,7 +231,7 @@ class MPSImage:
         if values.ndim != 4 or 0 in values.shape:
             raise ImageError(f"array has shape {np.shape(array)}: give (H, W, C) or (N, H, W, C), no axis empty")
         if channel_format is None:
-            storage = _storage_of_dtype(values.dtype, "array")
+            storage = image_storage_of(values.dtype, "array")
         else:
             storage = storage_format(channel_format, "channel_format")
         if values.dtype != storage.dtype:
@@ -636,17 +633,10 @@ def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
     return d.number_of_images, slices, d.height, d.width, _components(d.feature_channels)
 
 
-def _storage_of_dtype(dtype: np.dtype[Any], name: str) -> StorageFormat:
-    for channel_format in MPSImageFeatureChannelFormat:
-        if channel_format and storage_format(channel_format).dtype == dtype:
-            return storage_format(channel_format)
-    raise ImageError(f"{name} has dtype {dtype}: give float16, float32, uint8 (unorm8) or uint16 (unorm16)")
-
-
 def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Stored]:
     if not isinstance(texture, np.ndarray):
         raise ImageError(f"texture is a {type(texture).__name__}: give an ndarray, which the image will alias")
-    storage = _storage_of_dtype(texture.dtype, "texture")
+    storage = image_storage_of(texture.dtype, "texture")
     per_image = math.ceil(channels / LANES)
     if texture.ndim != 4 or 0 in texture.shape or texture.shape[0] % per_image:
         raise ImageError(

@@ -13,7 +13,16 @@ import numpy.typing as npt
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError
 
-__all__ = ["FLOAT64", "FORMATS", "StorageFormat", "round_to_odd", "storage_format", "storage_of"]
+__all__ = [
+    "FLOAT64",
+    "FORMATS",
+    "StorageFormat",
+    "array_or_error",
+    "image_storage_of",
+    "round_to_odd",
+    "storage_format",
+    "storage_of",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -91,7 +100,7 @@ class StorageFormat:
         Both zeros are 0. NaN has no place in the order, and gets an ordinal beyond infinity's.
         """
         if self.unorm_max:
-            return stored.astype(np.int64, copy=True)
+            return stored.astype(np.int64)
         width = 8 * self.dtype.itemsize
         bits = stored.view(f"i{self.dtype.itemsize}").astype(np.int64)
         return np.where(bits < 0, -(bits & ((1 << (width - 1)) - 1)), bits)
@@ -150,6 +159,29 @@ def storage_format(channel_format: MPSImageFeatureChannelFormat, name: str = "fo
     except (KeyError, ValueError):
         choices = ", ".join(f.name for f in FORMATS)
         raise ImageError(f"{name} is {channel_format!r}: choose one of {choices}") from None
+
+
+def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """`value` as an array; raises `ImageError` where numpy can make none of it."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ImageError(f"{name}: {error}: give an array of numbers") from None
+
+
+def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:
+    """
+    The format in which an image stores elements of this dtype.
+
+    Raises
+    ------
+    ImageError
+        There is none; the message calls what has the dtype `name`.
+    """
+    for candidate in FORMATS.values():
+        if dtype == candidate.dtype:
+            return candidate
+    raise ImageError(f"{name} has dtype {dtype}: give float16, float32, uint8 (unorm8) or uint16 (unorm16)")
 
 
 def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:

@@ -24,7 +24,7 @@ from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import NEURONS, Erratum, Neuron
-from mpsref.storage import storage_of
+from mpsref.storage import array_or_error, storage_of
 
 __all__ = ["NEURONS", "Erratum", "MPSNNNeuronDescriptor", "Neuron", "forward", "gradient"]
 
@@ -69,7 +69,7 @@ def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis
            [ 2.  , -1.  ]], dtype=float16)
     """
     descriptor_or_error(descriptor)
-    values = _array("x", x)
+    values = array_or_error(x, "x")
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
     return evaluate.forward(descriptor, values, storage, storage, slopes)
@@ -113,7 +113,7 @@ def gradient(
     array([1.5, 3. , 3. ], dtype=float32)
     """
     descriptor_or_error(descriptor)
-    values, incoming = _array("x", x), _array("upstream", upstream)
+    values, incoming = array_or_error(x, "x"), array_or_error(upstream, "upstream")
     storage = storage_of(values, "x")
     if incoming.shape != values.shape or incoming.dtype != values.dtype:
         raise ImageError(
@@ -137,10 +137,3 @@ def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_a
     slopes = descriptor.data.astype(np.float64)
     inner = math.prod(shape[axis + 1 :])
     return ChannelSlopes(slopes[np.newaxis], 1) if inner == 1 else ChannelSlopes(slopes[:, np.newaxis], inner)
-
-
-def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ImageError(f"{name}: {error}: give an array of numbers") from None

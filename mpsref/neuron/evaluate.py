@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.table import Parameters
 from mpsref.neuron.workspace import Array, Workspace
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
@@ -24,6 +26,7 @@ TABLES = 64
 """How many tables are kept, of at most 512 KiB each."""
 
 Stored = npt.NDArray[Any]
+Kernel: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 
 
 class _Buffers(threading.local):
@@ -102,9 +105,8 @@ def gradient(
             x_block, g = flat[i : i + BLOCK], flat_upstream[i : i + BLOCK]
             upstream_values = upstream_source.decode(g, _buffers.first[: g.size])
             if table is None:
-                slope = _slope(
-                    descriptor, x_block, source, result, None if slopes is None else slopes.window(i, g.size)
-                )
+                window = None if slopes is None else slopes.window(i, g.size)
+                slope = _kernel_values(descriptor.row.derivative, descriptor, x_block, source, result, window)
             else:
                 slope = _buffers.second[: g.size]
                 _look_up(table, x_block, slope)
@@ -176,32 +178,29 @@ def _forward_blocks(
     slopes: ChannelSlopes | None,
     out: Stored,
 ) -> None:
-    w = _buffers.workspace
-    w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
     for i in range(0, flat.size, BLOCK):
         stored = flat[i : i + BLOCK]
-        x = source.decode(stored, w.block(stored.size, None if slopes is None else slopes.window(i, stored.size)))
-        nan = np.isnan(x)
-        y = descriptor.row.forward(x, descriptor, w)
-        if nan.any():
-            np.copyto(y, np.nan, where=nan)
+        window = None if slopes is None else slopes.window(i, stored.size)
+        y = _kernel_values(descriptor.row.forward, descriptor, stored, source, result, window)
         _round_once(y, result, out[i : i + BLOCK], None if descriptor.row.is_exact else (descriptor, stored, source))
 
 
-def _slope(
+def _kernel_values(
+    kernel: Kernel,
     descriptor: MPSNNNeuronDescriptor,
     stored: Stored,
     source: StorageFormat,
     result: StorageFormat,
-    slopes: Array | None,
+    slopes: Array | None = None,
 ) -> Array:
-    """The derivative at one block of elements, in float64."""
+    """What a row's forward or derivative makes of one block of elements, in a buffer of the workspace."""
     w = _buffers.workspace
     w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
     x = source.decode(stored, w.block(stored.size, slopes))
     nan = np.isnan(x)
-    y = descriptor.row.derivative(x, descriptor, w)
-    if not descriptor.row.slope_is_constant and nan.any():
+    y = kernel(x, descriptor, w)
+    ignores_nan = kernel == descriptor.row.derivative and descriptor.row.slope_is_constant
+    if nan.any() and not ignores_nan:
         np.copyto(y, np.nan, where=nan)
     return y
 
@@ -269,7 +268,7 @@ def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, res
 
 @lru_cache(maxsize=TABLES)
 def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
-    return _slope(descriptor, source.patterns(), source, source, None).copy()
+    return _kernel_values(descriptor.row.derivative, descriptor, source.patterns(), source, source).copy()
 
 
 def _look_up(table: Stored, flat: Stored, out: Stored) -> None:

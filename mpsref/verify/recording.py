@@ -18,7 +18,7 @@ from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor, MTLOrigin, MTLRegion, MTLSize
-from mpsref.storage import storage_format
+from mpsref.storage import image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
@@ -255,7 +255,7 @@ def _open_npy(path: Path) -> np.ndarray[Any, Any]:
     if not isinstance(array, np.ndarray):
         array.close()
         raise FileFormatError(f"{path}: an archive: give a single .npy array")
-    return array.view(array.dtype.newbyteorder("=")) if array.dtype.isnative else array
+    return array
 
 
 def _image_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayout) -> MPSImage:
@@ -273,12 +273,8 @@ def _descriptor_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayou
     n, h, w, c = (1,) * (4 - array.ndim) + array.shape
     if layout is not HWC:
         h, w, c = w, c, h
-    for channel_format in MPSImageFeatureChannelFormat:
-        if channel_format and storage_format(channel_format).dtype == array.dtype:
-            return MPSImageDescriptor(
-                channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n
-            )
-    raise ImageError(f"file: {path.name} has dtype {array.dtype}: store float16, float32, uint8 or uint16")
+    channel_format = image_storage_of(array.dtype, f"file: {path.name}").channel_format
+    return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
 def _file_names(names: Mapping[str, Any]) -> Iterator[str]:
