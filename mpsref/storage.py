@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+
+SMALLEST_NORMAL_HALF, INFINITY = (int(np.float64(value).view(np.int64)) for value in (2.0**-14, np.inf))
+"""The bits of two float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,11 @@ class StorageFormat:
         return self.channel_format.name if self.channel_format else "float64"
 
     @property
+    def native_roundings(self) -> int:
+        """How many roundings a kernel may make in this format itself: 1 where numpy computes in it, 0 or -1 else."""
+        return -1 if self.unorm_max else 0 if self.dtype == np.float16 else 1 if self.dtype == np.float32 else -1
+
+    @property
     def bits_dtype(self) -> np.dtype[Any]:
         """The unsigned integer type as wide as one element."""
         return np.dtype(f"u{self.dtype.itemsize}")
@@ -88,6 +97,25 @@ class StorageFormat:
         else:
             np.copyto(out, values, casting="same_kind")
         return out
+
+    def encode_within(self, values: Array, bound: float, out: npt.NDArray[Any], is_open: npt.NDArray[np.bool_]) -> None:
+        """
+        Round values that are good to a relative error `bound`, and tell where that leaves the result open (Ziv's test).
+
+        `is_open` is also set where a value is NaN, if the format has NaN.
+        """
+        if self.dtype == np.float16:
+            self.encode(values, out)
+            _open_in_half(values, bound, is_open)
+            return
+        other = np.empty_like(out)
+        if self.unorm_max:
+            self.encode(values * (1.0 + bound), out)
+            self.encode(values * (1.0 - bound), other)
+        else:
+            np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
+            np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
+        np.not_equal(out, other, out=is_open)
 
     def patterns(self) -> npt.NDArray[Any]:
         """Every element that a format of at most 16 bits can hold, in the order of the bit patterns."""
@@ -121,6 +149,22 @@ def round_to_odd(total: Array, error: Array) -> Array:
         away = (error > 0) == (total > 0)
         bits[inexact] += np.where(away[inexact], 1, -1)
     return total
+
+
+def _open_in_half(values: Array, bound: float, is_open: npt.NDArray[np.bool_]) -> None:
+    """Where an interval about a float64 holds a midpoint of float16; by bits, since casts to float16 are slow."""
+    bits = values.view(np.int64)
+    # 42 bits more than float16 has: the midpoint of two normal numbers has only the first of them.
+    margin = math.ceil(bound * 2.0**53) + 1
+    rest = np.add(bits, (1 << 41) + margin)
+    np.bitwise_and(rest, (1 << 42) - 1, out=rest)
+    np.less_equal(rest, 2 * margin, out=is_open)
+    np.bitwise_and(bits, np.iinfo(np.int64).max, out=rest)
+    # Subnormal numbers have fewer bits, and what is NaN has none.
+    special = np.flatnonzero((rest < SMALLEST_NORMAL_HALF) | (rest > INFINITY))
+    if special.size:
+        some = values[special]
+        is_open[special] = (some * (1.0 + bound)).astype(np.float16) != (some * (1.0 - bound)).astype(np.float16)
 
 
 def _exact_multiple(values: Array, factor: int) -> Array:

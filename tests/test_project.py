@@ -29,6 +29,7 @@ LAYERS = [
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
+    ["mpsref.neuron.tail"],
     ["mpsref.neuron.table"],
     ["mpsref.neuron.descriptor"],
     ["mpsref.neuron.evaluate"],

@@ -1,46 +1,85 @@
-"""How a neuron is evaluated: tables for 16-bit sources, blocks of float64 for all others, and one rounding."""
+"""
+How a neuron is evaluated: bits where nothing rounds, tables for 16-bit sources, blocks for all others; one rounding.
+
+Blocks run in the storage format itself where the kernel rounds at most once, and in float64 else. What float64 leaves
+open is decided in multi-precision.
+"""
 
 from __future__ import annotations
 
+import contextvars
+import os
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.workspace import Array, Workspace
+from mpsref.neuron.workspace import Array, Workspace, two_sum
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
-__all__ = ["add", "forward", "gradient", "scale"]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["Decisions", "add", "forward", "gradient", "scale"]
 
 BLOCK = 65_536
 """Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
 
-TABLES = 64
-"""How many tables are kept, of at most 512 KiB each."""
+WORTH_A_TABLE = 8_192
+"""Elements of a 16-bit source from which on a table is made; one that is there already is always used."""
+
+FORWARD_TABLES, SLOPE_TABLES = 32, 8
+"""How many tables are kept, of at most 128 KiB and of 512 KiB each."""
+
+DISTINCT_SLOPES = 64
+"""How many different slopes of channels one table may serve, at 128 KiB each."""
 
 Stored = npt.NDArray[Any]
 Kernel: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
+Block: TypeAlias = Callable[[int, int], None]
+"""Evaluates the elements from one index to another."""
 
 
-class _Buffers(threading.local):
+@dataclass
+class Decisions:
+    """
+    Where float64 left the rounding open.
+
+    Attributes
+    ----------
+    by_rule, by_digits : list of ndarray of intp
+        Indices into the flattened sources: of what a row's vector rule decided, and multi-precision.
+    """
+
+    by_rule: list[npt.NDArray[np.intp]] = field(default_factory=list)
+    by_digits: list[npt.NDArray[np.intp]] = field(default_factory=list)
+
+
+class _Thread(threading.local):
     """What every thread allocates once."""
 
     def __init__(self) -> None:
         self.workspace = Workspace(BLOCK)
-        self.first = np.empty(BLOCK)
-        self.second = np.empty(BLOCK)
-        self.edge = np.empty(BLOCK)
+        self.upstream = np.empty(BLOCK)
+        self.scratch = np.empty(BLOCK)
+        self.mask = np.empty(BLOCK, np.bool_)
         self.index = np.empty(BLOCK, np.intp)
+        # Cheaper to enter than np.errstate, and it leaves the caller's as it is.
+        self.quiet = contextvars.copy_context()
+        self.quiet.run(np.seterr, all="ignore")
 
 
-_buffers = _Buffers()
+_thread = _Thread()
 
 
 def forward(
@@ -49,6 +88,9 @@ def forward(
     source: StorageFormat,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
+    *,
+    workers: int = 1,
+    decisions: Decisions | None = None,
 ) -> Stored:
     """
     The neuron's value at every element of `x`, rounded once to `result`.
@@ -63,18 +105,25 @@ def forward(
         How the elements are stored, and how the result is.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
+    workers : int
+        How many threads share the blocks.
+    decisions : Decisions, optional
+        Is appended where float64 left the rounding open. Nothing is, where a table serves.
 
     Returns
     -------
     ndarray
         Of the shape of `x` and the dtype of `result`.
     """
-    flat, out = _flat(x), np.empty(x.shape, result.dtype)
-    with np.errstate(all="ignore"):
-        if _is_tabled(descriptor, source):
-            _look_up(_forward_table(descriptor, source, result), flat, out.reshape(-1))
-        else:
-            _forward_blocks(descriptor, flat, source, result, slopes, out.reshape(-1))
+    out = np.empty(x.shape, result.dtype)
+    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
+    roundings = descriptor.row.roundings(descriptor)
+    if source is result and source.native_roundings >= (2 if roundings is None else roundings):
+        block = task.native_values
+    else:
+        table = _thread.quiet.run(task.table)
+        block = task.values if table is None else partial(task.looked_up, table)
+    _over_blocks(block, x.size, workers)
     return out
 
 
@@ -86,34 +135,217 @@ def gradient(
     upstream_source: StorageFormat,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
+    *,
+    workers: int = 1,
+    decisions: Decisions | None = None,
 ) -> Stored:
     """
     ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
 
     Parameters
     ----------
-    x, source, result, slopes
+    x, source, result, slopes, workers, decisions
         As for `forward`.
     upstream : ndarray
         Of the shape of `x`, stored in `upstream_source` format.
     """
-    flat, flat_upstream, out = _flat(x), _flat(upstream), np.empty(x.shape, result.dtype)
-    flat_out = out.reshape(-1)
-    with np.errstate(all="ignore"):
-        table = _slope_table(descriptor, source) if _is_tabled(descriptor, source) else None
-        for i in range(0, flat.size, BLOCK):
-            x_block, g = flat[i : i + BLOCK], flat_upstream[i : i + BLOCK]
-            upstream_values = upstream_source.decode(g, _buffers.first[: g.size])
-            if table is None:
-                window = None if slopes is None else slopes.window(i, g.size)
-                slope = _kernel_values(descriptor.row.derivative, descriptor, x_block, source, result, window)
-            else:
-                slope = _buffers.second[: g.size]
-                _look_up(table, x_block, slope)
-            np.multiply(slope, upstream_values, out=slope)
-            proof = None if descriptor.row.is_exact else (descriptor, x_block, source)
-            _round_once(slope, result, flat_out[i : i + BLOCK], proof, upstream_values)
+    out = np.empty(x.shape, result.dtype)
+    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
+    incoming = _flat(upstream)
+    # The product with the upstream gradient is one rounding more.
+    is_native = not descriptor.row.slope_is_rounded(descriptor) and source.native_roundings >= 1
+    if is_native and source is result is upstream_source:
+        block = partial(task.native_gradient, incoming)
+    else:
+        table = _thread.quiet.run(task.slope_table)
+        block = partial(task.gradient, incoming, upstream_source, table)
+    _over_blocks(block, x.size, workers)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One call: a neuron, flat sources and a flat result. Each method evaluates the elements from start to stop."""
+
+    descriptor: MPSNNNeuronDescriptor
+    x: Stored
+    source: StorageFormat
+    out: Stored
+    result: StorageFormat
+    slopes: ChannelSlopes | None
+    decisions: Decisions | None
+
+    # ---- in the storage format itself ----
+
+    def native_values(self, start: int, stop: int) -> None:
+        x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
+        if self.source.dtype == np.float16:
+            # Nothing is rounded, only signs change.
+            w.y = out
+        else:
+            self._prepare_native(x, start)
+            w.y = out
+        y = self.descriptor.row.forward(x, self.descriptor, w)
+        if y is not out:
+            np.copyto(out, y)
+        _canonical_nan(out)
+
+    def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
+        x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
+        self._prepare_native(x, start)
+        slope = self.descriptor.row.derivative(x, self.descriptor, w)
+        np.multiply(slope, incoming[start:stop], out=out)
+        if not w.regular and not self.descriptor.row.slope_is_constant:
+            np.copyto(out, np.nan, where=np.isnan(x))
+        _canonical_nan(out)
+
+    def _prepare_native(self, x: Stored, start: int) -> None:
+        w = _thread.workspace
+        w.block(x.size, np.float32)
+        w.measure(x)
+        w.wide, w.narrow = False, True
+        w.slopes = None if self.slopes is None else self.slopes.window(start, x.size, np.float32)
+
+    # ---- in float64 ----
+
+    def values(self, start: int, stop: int) -> None:
+        y = self._kernel(self.descriptor.row.forward, start, stop)
+        self._round(y, self.descriptor.row.error_bound(self.descriptor), None, start)
+
+    def gradient(
+        self, incoming: Stored, upstream_source: StorageFormat, table: Array | None, start: int, stop: int
+    ) -> None:
+        size, row = stop - start, self.descriptor.row
+        if table is None:
+            slope = self._kernel(row.derivative, start, stop)
+        else:
+            slope = _look_up(table, self.x[start:stop], _thread.scratch[:size])
+        upstream = upstream_source.decode(incoming[start:stop], _thread.upstream[:size])
+        product = np.multiply(slope, upstream, out=_thread.scratch[:size])
+        self._round(product, row.slope_error_bound(self.descriptor), upstream, start)
+
+    def _kernel(self, kernel: Kernel, start: int, stop: int) -> Array:
+        """What a row's forward or derivative makes of some elements, in a buffer of the workspace."""
+        stored, w, row = self.x[start:stop], _thread.workspace, self.descriptor.row
+        w.wide, w.narrow = self.source is FLOAT64, self.result is not FLOAT64
+        x = self.source.decode(stored, w.block(stored.size))
+        w.measure(stored if stored.dtype == np.float32 else x)
+        w.slopes = None if self.slopes is None else self.slopes.window(start, stored.size)
+        y = kernel(x, self.descriptor, w)
+        if not w.regular and not (row.slope_is_constant and kernel == row.derivative):
+            np.copyto(y, np.nan, where=np.isnan(x))
+        return y
+
+    def _round(self, values: Array, bound: float, upstream: Array | None, start: int) -> None:
+        """
+        Round to the result, once.
+
+        `values` are exact, or rounded to odd; or they are within a relative error bound. Then those whose error
+        interval holds a rounding boundary (Ziv's test) are decided in multi-precision.
+        """
+        out, result = self.out[start : start + values.size], self.result
+        if bound == 0 or result is FLOAT64:
+            result.encode(values, out)
+            _canonical_nan(out)
+            return
+        is_open = _thread.mask[: values.size]
+        result.encode_within(values, bound, out, is_open)
+        if np.count_nonzero(is_open):
+            nan = np.isnan(values)
+            is_open &= ~nan
+            if not result.unorm_max:
+                np.copyto(out, np.nan, where=nan)
+            open_ = np.flatnonzero(is_open)
+            if open_.size:
+                out[open_] = self._decided(open_, values[open_], None if upstream is None else upstream[open_], start)
+
+    def _decided(self, open_: npt.NDArray[np.intp], values: Array, upstream: Array | None, start: int) -> Stored:
+        """Results that float64 leaves open; `values` are what it makes of them."""
+        row, p, result = self.descriptor.row, self.descriptor, self.result
+        x = self.source.decode(self.x[start:][open_], np.empty(open_.size))
+        if upstream is None:
+            exact, known = row.exact_forward, row.beside(x, p)
+        else:
+            exact, known = row.exact_derivative, np.full_like(x, np.nan)
+        # At an infinity the kernel has given the limit, and that is exact.
+        at_infinity = np.isinf(x) if upstream is None else np.isinf(x) | np.isinf(upstream)
+        np.copyto(known, values, where=at_infinity)
+        decided = result.encode(known, np.empty(x.size, result.dtype))
+        left = np.isnan(known)
+        if self.decisions is not None:
+            self.decisions.by_rule.append(open_[~left] + start)
+            self.decisions.by_digits.append(open_[left] + start)
+        if upstream is None and row.is_constant(p):
+            x = np.zeros_like(x)
+        decided[left] = settle(partial(exact, p=p), x[left], None if upstream is None else upstream[left], result)
+        return decided
+
+    # ---- by table ----
+
+    def table(self) -> Stored | None:
+        """The results for all bit patterns of a source of at most 16 bits, if it is worth while."""
+        if self.source.dtype.itemsize > 2:
+            return None
+        if self.slopes is None:
+            return _forward_table(self.descriptor, self.source, self.result) if self._is_worth(1) else None
+        distinct = self.slopes.distinct
+        if self.source.dtype.itemsize == 1 or len(distinct) > DISTINCT_SLOPES or not self._is_worth(len(distinct)):
+            return None
+        return _slopes_table(distinct, self.source, self.result)
+
+    def slope_table(self) -> Array | None:
+        """The slopes for all bit patterns likewise."""
+        if self.source.dtype.itemsize > 2 or self.slopes is not None or not self._is_worth(1):
+            return None
+        return _slope_table(self.descriptor, self.source)
+
+    def _is_worth(self, tables: int) -> bool:
+        return self.x.size >= tables * WORTH_A_TABLE
+
+    def looked_up(self, table: Stored, start: int, stop: int) -> None:
+        stored, out = self.x[start:stop], self.out[start:stop]
+        if self.slopes is None or len(self.slopes.distinct) == 1:
+            _look_up(table, stored, out)
+        else:
+            _look_up(table, stored, out, self.slopes.ranks.window(start, stored.size, np.intp))
+
+
+def _look_up(table: Stored, stored: Stored, out: Stored, rank: npt.NDArray[np.intp] | None = None) -> Stored:
+    """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
+    index = _thread.index[: stored.size]
+    bits = stored.view(f"u{stored.itemsize}")
+    if rank is None:
+        np.copyto(index, bits)
+    else:
+        np.add(rank, bits, out=index)
+    return np.take(table, index, out=out, mode="clip")
+
+
+@lru_cache(maxsize=FORWARD_TABLES)
+def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, result: StorageFormat) -> Stored:
+    patterns = source.patterns()
+    table = np.empty(patterns.size, result.dtype)
+    task = _Task(descriptor, patterns, source, table, result, None, None)
+    for start in range(0, patterns.size, BLOCK):
+        task.values(start, start + BLOCK)
+    return table
+
+
+@lru_cache(maxsize=1)
+def _slopes_table(distinct: tuple[float, ...], source: StorageFormat, result: StorageFormat) -> Stored:
+    """Of a neuron with a slope for each channel: a rectifier's for each different slope."""
+    tables = np.empty((len(distinct), 65_536), result.dtype)
+    for table, slope in zip(tables, distinct, strict=True):
+        rectifier = MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=slope)
+        np.copyto(table, _forward_table.__wrapped__(rectifier, source, result))
+    return tables.reshape(-1)
+
+
+@lru_cache(maxsize=SLOPE_TABLES)
+def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
+    patterns = source.patterns()
+    task = _Task(descriptor, patterns, source, patterns, source, None, None)
+    return task._kernel(descriptor.row.derivative, 0, patterns.size).copy()
 
 
 def add(
@@ -125,6 +357,8 @@ def add(
     scales: tuple[float, float] = (1.0, 1.0),
     bias: float = 0.0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    *,
+    workers: int = 1,
 ) -> Stored:
     """
     ``scales[0] x + scales[1] y + bias``, clamped to the bounds, the exact value rounded once to `result`.
@@ -134,31 +368,33 @@ def add(
     """
     flat_x, flat_y, out = _flat(x), _flat(y), np.empty(x.shape, result.dtype)
     flat_out = out.reshape(-1)
-    with np.errstate(all="ignore"):
-        for i in range(0, flat_x.size, BLOCK):
-            left, right = flat_x[i : i + BLOCK], flat_y[i : i + BLOCK]
-            p = x_source.decode(left, _buffers.first[: left.size])
-            q = y_source.decode(right, _buffers.second[: right.size])
-            np.multiply(p, scales[0], out=p)
-            np.multiply(q, scales[1], out=q)
-            total = _exact_sum(p, q, bias)
-            # Not np.clip: it would leave open which zero it returns where the bound is one.
-            np.copyto(total, bounds[0], where=total < bounds[0])
-            np.copyto(total, bounds[1], where=total > bounds[1])
-            _round_once(total, result, flat_out[i : i + BLOCK])
+
+    def block(start: int, stop: int) -> None:
+        p = x_source.decode(flat_x[start:stop], _thread.scratch[: stop - start])
+        q = y_source.decode(flat_y[start:stop], _thread.upstream[: stop - start])
+        np.multiply(p, scales[0], out=p)
+        np.multiply(q, scales[1], out=q)
+        total = _exact_sum(p, q, bias)
+        # Not np.clip: it would leave open which zero it returns where the bound is one.
+        np.copyto(total, bounds[0], where=total < bounds[0])
+        np.copyto(total, bounds[1], where=total > bounds[1])
+        _canonical_nan(result.encode(total, flat_out[start:stop]))
+
+    _over_blocks(block, x.size, workers)
     return out
 
 
-def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
+def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1) -> Stored:
     """`factor`, a value of float32, times every element, rounded once to `result`."""
     flat, out = _flat(x), np.empty(x.shape, result.dtype)
     flat_out = out.reshape(-1)
-    with np.errstate(all="ignore"):
-        for i in range(0, flat.size, BLOCK):
-            block = flat[i : i + BLOCK]
-            values = source.decode(block, _buffers.first[: block.size])
-            np.multiply(values, factor, out=values)
-            _round_once(values, result, flat_out[i : i + BLOCK])
+
+    def block(start: int, stop: int) -> None:
+        values = source.decode(flat[start:stop], _thread.scratch[: stop - start])
+        np.multiply(values, factor, out=values)
+        _canonical_nan(result.encode(values, flat_out[start:stop]))
+
+    _over_blocks(block, x.size, workers)
     return out
 
 
@@ -166,134 +402,68 @@ def _flat(array: Stored) -> Stored:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _is_tabled(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> bool:
-    return source.dtype.itemsize <= 2 and not descriptor.row.per_channel
-
-
-def _forward_blocks(
-    descriptor: MPSNNNeuronDescriptor,
-    flat: Stored,
-    source: StorageFormat,
-    result: StorageFormat,
-    slopes: ChannelSlopes | None,
-    out: Stored,
-) -> None:
-    for i in range(0, flat.size, BLOCK):
-        stored = flat[i : i + BLOCK]
-        window = None if slopes is None else slopes.window(i, stored.size)
-        y = _kernel_values(descriptor.row.forward, descriptor, stored, source, result, window)
-        _round_once(y, result, out[i : i + BLOCK], None if descriptor.row.is_exact else (descriptor, stored, source))
-
-
-def _kernel_values(
-    kernel: Kernel,
-    descriptor: MPSNNNeuronDescriptor,
-    stored: Stored,
-    source: StorageFormat,
-    result: StorageFormat,
-    slopes: Array | None = None,
-) -> Array:
-    """What a row's forward or derivative makes of one block of elements, in a buffer of the workspace."""
-    w = _buffers.workspace
-    w.wide, w.narrow = source is FLOAT64, result is not FLOAT64
-    x = source.decode(stored, w.block(stored.size, slopes))
-    nan = np.isnan(x)
-    y = kernel(x, descriptor, w)
-    ignores_nan = kernel == descriptor.row.derivative and descriptor.row.slope_is_constant
-    if nan.any() and not ignores_nan:
-        np.copyto(y, np.nan, where=nan)
-    return y
-
-
-def _round_once(
-    values: Array,
-    result: StorageFormat,
-    out: Stored,
-    proof: tuple[MPSNNNeuronDescriptor, Stored, StorageFormat] | None = None,
-    upstream: Array | None = None,
-) -> None:
-    """
-    The only rounding to a storage format. NaN becomes the canonical quiet one (N6).
-
-    `values` are exact, or rounded to odd; or, with a `proof` of (descriptor, stored sources, their format), within the
-    row's error bound, after a multiplication with `upstream` if there is one. Then those whose error interval holds a
-    rounding boundary (Ziv's test) are decided in multi-precision.
-    """
-    nan = np.isnan(values)
-    if nan.any():
-        np.copyto(values, np.nan, where=nan)
-    if proof is None or result is FLOAT64:
-        result.encode(values, out)
-        return
-    descriptor, stored, source = proof
-    bound = descriptor.row.error_bound(descriptor)
-    edge = _buffers.edge[: values.size]
-    result.encode(np.multiply(values, 1.0 + bound, out=edge), out)
-    other = result.encode(np.multiply(values, 1.0 - bound, out=edge), np.empty_like(out))
-    if not np.array_equal(out.view(result.bits_dtype), other.view(result.bits_dtype)):
-        open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
-        x = source.decode(stored[open_], np.empty(open_.size))
-        out[open_] = _decided(descriptor, x, None if upstream is None else upstream[open_], values[open_], result)
-
-
-def _decided(
-    descriptor: MPSNNNeuronDescriptor, x: Array, upstream: Array | None, values: Array, result: StorageFormat
-) -> Stored:
-    """Results at sources where float64 leaves them open; `values` are what it makes of them."""
-    row = descriptor.row
-    if upstream is None:
-        exact, known = row.exact_forward, row.beside(x, descriptor)
+def _canonical_nan(out: Stored) -> None:
+    """Give every NaN the bits of the canonical quiet one (N6)."""
+    if out.dtype == np.float16:
+        # Several times faster than np.isnan.
+        nan = (out.view(np.uint16) & 0x7FFF) > 0x7C00
+    elif out.dtype.kind == "f":
+        nan = np.isnan(out, out=_thread.mask[: out.size])
     else:
-        exact, known = row.exact_derivative, np.full_like(x, np.nan)
-    # At an infinity the kernel has given the limit, and that is exact.
-    at_infinity = np.isinf(x) if upstream is None else np.isinf(x) | np.isinf(upstream)
-    np.copyto(known, values, where=at_infinity)
-    decided = result.encode(known, np.empty(x.size, result.dtype))
-    open_ = np.isnan(known)
-    if upstream is None and row.is_constant(descriptor):
-        x = np.zeros_like(x)
-    decided[open_] = settle(
-        partial(exact, p=descriptor), x[open_], None if upstream is None else upstream[open_], result
-    )
-    return decided
+        return
+    if np.count_nonzero(nan):
+        np.copyto(out, np.nan, where=nan)
 
 
-@lru_cache(maxsize=TABLES)
-def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, result: StorageFormat) -> Stored:
-    patterns = source.patterns()
-    table = np.empty(patterns.size, result.dtype)
-    _forward_blocks(descriptor, patterns, source, result, None, table)
-    return table
+# ---- threads ----
 
 
-@lru_cache(maxsize=TABLES)
-def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
-    return _kernel_values(descriptor.row.derivative, descriptor, source.patterns(), source, source).copy()
+def _over_blocks(block: Block, size: int, workers: int) -> None:
+    starts = deque(range(0, size, BLOCK))
+    helpers = min(workers, len(starts)) - 1
+    waiting = [_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers)] if helpers > 0 else []
+    try:
+        _drain(block, starts, size)
+    finally:
+        # After an error or an interrupt the others must not go on.
+        starts.clear()
+        for future in waiting:
+            future.result()
 
 
-def _look_up(table: Stored, flat: Stored, out: Stored) -> None:
-    """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
-    bits = flat.view(f"u{flat.itemsize}")
-    for i in range(0, bits.size, BLOCK):
-        block = bits[i : i + BLOCK]
-        index = _buffers.index[: block.size]
-        np.copyto(index, block)
-        np.take(table, index, out=out[i : i + BLOCK], mode="clip")
+def _drain(block: Block, starts: deque[int], size: int) -> None:
+    _thread.quiet.run(_drain_quietly, block, starts, size)
+
+
+def _drain_quietly(block: Block, starts: deque[int], size: int) -> None:
+    while starts:
+        try:
+            start = starts.popleft()
+        except IndexError:
+            # Another thread was faster.
+            return
+        block(start, min(start + BLOCK, size))
+
+
+@lru_cache(maxsize=1)
+def _pool(size: int) -> ThreadPoolExecutor:
+    # Here, because importing mpsref must not import what few use.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    return ThreadPoolExecutor(size, thread_name_prefix="mpsref")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child process has none of its parent's threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _exact_sum(p: Array, q: Array, bias: float) -> Array:
     """``p + q + bias`` rounded to odd (algorithm 5 of Boldo and Melquiond, see `round_to_odd`)."""
     if bias == 0:
-        return round_to_odd(*_two_sum(p, q))
-    high, low = _two_sum(q, np.float64(bias))
-    top, middle = _two_sum(p, high)
-    rest = round_to_odd(*_two_sum(middle, low))
+        return round_to_odd(*two_sum(p, q))
+    high, low = two_sum(q, bias)
+    top, middle = two_sum(p, high)
+    rest = round_to_odd(*two_sum(middle, low))
     # Where the sum is infinite or NaN its error terms are NaN, and the sum is the answer.
-    return np.where(np.isfinite(top), round_to_odd(*_two_sum(top, rest)), top)
-
-
-def _two_sum(x: Array, y: Array | np.float64) -> tuple[Array, Array]:
-    """Knuth's TwoSum: the rounded sum and its exact error."""
-    total = x + y
-    part = total - x
-    return total, (x - (total - part)) + (y - part)
+    return np.where(np.isfinite(top), round_to_odd(*two_sum(top, rest)), top)

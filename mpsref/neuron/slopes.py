@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,17 +33,29 @@ class ChannelSlopes:
         self._values = values
         self._pixels = pixels
         self._length = values.size * pixels
-        self._written: npt.NDArray[np.float64] | None = None
+        self._written: dict[npt.DTypeLike, npt.NDArray[Any]] = {}
 
-    def window(self, start: int, size: int) -> npt.NDArray[np.float64]:
+    @cached_property
+    def distinct(self) -> tuple[float, ...]:
+        """The different slopes, in ascending order."""
+        return tuple(np.unique(self._values).tolist())
+
+    @cached_property
+    def ranks(self) -> ChannelSlopes:
+        """For each channel where its slope's table begins, if those of the different ones stand one after the other."""
+        ranks = np.searchsorted(self.distinct, self._values).astype(np.float64)
+        return ChannelSlopes(ranks * 65_536, self._pixels)
+
+    def window(self, start: int, size: int, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
         """The slopes of the elements from `start` on."""
         if self._length > LARGEST_PERIOD:
-            return self._assembled(start, size)
+            return self._assembled(start, size).astype(dtype)
         first = start % self._length
-        if self._written is None or self._written.size < first + size:
-            period = np.repeat(self._values, self._pixels, axis=0).reshape(-1)
-            self._written = np.tile(period, -(-(first + size) // self._length) + 1)
-        return self._written[first : first + size]
+        written = self._written.get(dtype)
+        if written is None or written.size < first + size:
+            period = np.repeat(self._values, self._pixels, axis=0).reshape(-1).astype(dtype)
+            written = self._written[dtype] = np.tile(period, -(-(first + size) // self._length) + 1)
+        return written[first : first + size]
 
     def _assembled(self, start: int, size: int) -> npt.NDArray[np.float64]:
         groups, lanes = self._values.shape

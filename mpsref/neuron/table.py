@@ -22,13 +22,14 @@ import numpy as np
 
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.exact import Digits, Exact
-from mpsref.neuron.workspace import LARGEST, Array, Workspace
+from mpsref.neuron.tail import END, RECIPROCAL_SQRT_2PI, scaled_tail
+from mpsref.neuron.workspace import LARGEST, MODERATE, Array, Workspace, is_short, two_sum
+from mpsref.storage import round_to_odd
 
 __all__ = ["NEURONS", "Erratum", "Neuron"]
 
 T = MPSCNNNeuronType
-RECIPROCAL_SQRT_2 = 0.7071067811865476
-RECIPROCAL_SQRT_2PI = 0.3989422804014327
+LARGEST32 = float(np.finfo(np.float32).max)
 
 
 class Parameters(Protocol):
@@ -91,7 +92,7 @@ class Neuron(ABC):
         Whether the derivative does not depend on the source, and so ignores a NaN there (N6).
     is_exact : bool
         Whether the kernels give the exact value, rounded to odd, so that nothing about its rounding is open. Where
-        not, `exact_forward` and `exact_derivative` decide what the kernels leave open.
+        not, `beside`, `exact_forward` and `exact_derivative` decide what the kernels leave open.
     """
 
     neuron_type: ClassVar[MPSCNNNeuronType]
@@ -139,14 +140,33 @@ class Neuron(ABC):
         """Whether the forward is the same at every source, so that one decision serves all."""
         return False
 
-    @staticmethod
-    def error_bound(p: Parameters) -> float:
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
         """
-        Largest relative error of the kernels.
+        Largest relative error of `forward`, for sources and results of at most 32 bits; 0 if nothing is open.
 
         The longest chain of operations loses less than 2^-48 with functions good to 4 ULP; the rest is a margin.
         """
-        return 2.0**-44
+        return 0.0 if cls.is_exact else 2.0**-44
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        """Largest relative error of `derivative` likewise."""
+        return cls.error_bound(p)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        """
+        The largest number of roundings in `forward`, if it is 0 or 1; else None.
+
+        After at most one rounding a result is correctly rounded in whatever floating format the kernel runs.
+        """
+        return None
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        """Whether anything is rounded in `derivative`, in whatever floating format it runs."""
+        return True
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -168,28 +188,27 @@ class None_(Neuron):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        w.y.fill(1.0)
-        return w.y
+        return w.filled(1.0)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
 
 
-def _rectified(x: Array, slope: Array | float, w: Workspace) -> Array:
+def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
-    if isinstance(slope, float) and math.copysign(1.0, slope) > 0:
-        # The larger of the two, or the smaller; where both are zero they have the same sign. Faster than a mask.
-        np.multiply(x, slope, out=w.y) if slope else np.copysign(0.0, x, out=w.y)
-        return np.maximum(x, w.y, out=w.y) if slope <= 1 else np.minimum(x, w.y, out=w.y)
-    np.multiply(x, slope, out=w.y)
-    np.copyto(w.y, x, where=x >= 0)
-    at_infinity = x == -np.inf
-    if at_infinity.any():
-        np.copyto(w.y, np.multiply(-LARGEST, slope), where=at_infinity & (slope == 0))
-    return w.y
-
-
-def _rectified_slope(x: Array, slope: Array | float, w: Workspace) -> Array:
-    np.copyto(w.y, slope)
-    np.copyto(w.y, 1.0, where=x >= 0)
-    return w.y
+    if slope == 0 and not w.regular:
+        np.multiply(np.clip(x, -LARGEST32, LARGEST32, out=w.u), slope, out=out)
+    else:
+        np.multiply(x, slope, out=out)
+    if math.copysign(1.0, slope) > 0:
+        # The larger of the two, or the smaller; where both are zero they have the same sign. Faster than to select.
+        return np.maximum(x, out, out=out) if slope <= 1 else np.minimum(x, out, out=out)
+    return w.select(x, out, x, out)
 
 
 class ReLU(Neuron):
@@ -201,11 +220,19 @@ class ReLU(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        return _rectified(x, p.a, w)
+        return _rectified(x, p.a, w, w.y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        return _rectified_slope(x, p.a, w)
+        return w.select(x, p.a, 1.0, w.y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -214,7 +241,6 @@ class ReLU(Neuron):
 
 class Linear(Neuron):
     neuron_type = T.linear
-    is_exact = True
     parameters = MappingProxyType({"a": 1.0, "b": 0.0})
     formula = "a x + b"
     slope = "a"
@@ -222,12 +248,31 @@ class Linear(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        return w.odd(w.affine(x, p.a, p.b, w.y))
+        return w.line(x, p.a, p.b, w.y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        w.y.fill(p.a)
-        return w.y
+        return w.filled(p.a)
+
+    @staticmethod
+    def beside(x: Array, p: Parameters) -> Array:
+        return round_to_odd(*two_sum(x * p.a, p.b))
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        return 0.0 if is_short(p.a) else 2.0**-52
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        return 0.0
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1 if p.b == 0 and p.a != 0 else None
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
 
 
 class Sigmoid(Neuron):
@@ -237,20 +282,16 @@ class Sigmoid(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        if w.narrow:
-            # The exponential overflows where the result is nothing to any storage format.
-            np.exp(np.negative(x, out=w.t), out=w.t)
-            return np.reciprocal(np.add(w.t, 1.0, out=w.t), out=w.y)
+        if w.is_moderate():
+            e = np.exp(x, out=w.t)
+            return np.divide(e, np.add(e, 1.0, out=w.u), out=w.y)
         e = w.decay((x, None), 1.0, w.t)
-        np.add(e, 1.0, out=w.u)
-        np.copyto(e, 1.0, where=x >= 0)
-        return np.divide(e, w.u, out=w.y)
+        return np.divide(w.select(x, e, 1.0, w.v), np.add(e, 1.0, out=w.u), out=w.y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        e = w.decay((x, None), 1.0, w.t)
-        np.square(np.add(e, 1.0, out=w.u), out=w.u)
-        return w.bounded_slope(np.divide(e, w.u, out=w.y), lambda: np.isfinite(x), 1.0)
+        y = w.logistic_slope(x, 1.0)
+        return y if w.is_moderate() else w.bounded_slope(y, lambda: np.isfinite(x), 1.0)
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -265,7 +306,6 @@ class Sigmoid(Neuron):
 
 class HardSigmoid(Neuron):
     neuron_type = T.hardSigmoid
-    is_exact = True
     parameters = MappingProxyType({"a": 0.2, "b": 0.5})
     formula = "min(max(a x + b, 0), 1)"
     slope = "a if 0 <= a x + b <= 1 else 0"
@@ -279,19 +319,32 @@ class HardSigmoid(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        y = w.odd(w.affine(x, p.a, p.b, w.y))
-        np.clip(y, 0.0, 1.0, out=y)
+        y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
         return np.add(y, 0.0, out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u, e = w.affine(x, p.a, p.b, w.t)
+        u = w.rounded_affine(x, p.a, p.b, w.t)
         inside = (u >= 0) & (u <= 1)
-        if e is not None:
-            inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
-        w.y.fill(0.0)
-        np.copyto(w.y, p.a, where=inside)
-        return w.y
+        # A sum that is rounded to 0 is 0, one that is rounded to 1 may be greater.
+        if w.wide or np.count_nonzero(u == 1):
+            u, e = w.affine(x, p.a, p.b, w.t)
+            if e is not None:
+                inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
+        # Outside it is +0, whatever the sign of a.
+        return np.add(np.multiply(inside, p.a, out=w.y), 0.0, out=w.y)
+
+    @staticmethod
+    def beside(x: Array, p: Parameters) -> Array:
+        return np.clip(Linear.beside(x, p), 0.0, 1.0)
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        return Linear.error_bound(p)
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        return 0.0
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -307,16 +360,15 @@ class TanH(Neuron):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         z, _ = w.product(x, p.b, w.t)
-        return np.multiply(np.tanh(z, out=z), p.a, out=w.y)
+        return w.product(np.tanh(z, out=w.t), p.a, w.y)[0]
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        # 1 - tanh(z)^2 = 4 e / (1 + e)^2 with e = exp(-2|z|), which does not cancel.
-        e = w.decay(w.product(x, p.b, w.t), 2.0, w.u)
-        np.square(np.add(e, 1.0, out=w.v), out=w.v)
+        # 1 - tanh(z)^2 is four times the slope of the logistic function at 2 z, which does not cancel.
         k = p.a * p.b
-        np.multiply(np.divide(e, w.v, out=w.y), 4.0 * k, out=w.y)
-        return w.bounded_slope(w.y, lambda: np.isfinite(x), k) if k else w.y
+        y = w.logistic_slope(x, 2.0 * p.b)
+        np.multiply(y, 4.0 * k, out=y)
+        return y if w.is_moderate(2.0 * p.b) or not k else w.bounded_slope(y, lambda: np.isfinite(x), k)
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
@@ -351,9 +403,19 @@ class Absolute(Neuron):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.copysign(1.0, x, out=w.y)
-        np.copyto(w.y, 0.0, where=x == 0)
-        return w.y
+        y = w.select(x, -1.0, 1.0, w.y)
+        zero = x == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, 0.0, where=zero)
+        return y
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -368,20 +430,26 @@ class SoftPlus(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        # ln(1 + e^z) = max(z, 0) + log1p(e^-|z|): two terms that never cancel or overflow.
         z = w.product(x, p.b, w.t)
-        np.log1p(w.decay(z, 1.0, w.u), out=w.u)
-        np.add(np.maximum(z[0], 0.0, out=w.v), w.u, out=w.u)
+        if w.is_moderate(p.b):
+            np.log1p(np.exp(z[0], out=w.u), out=w.u)
+        else:
+            # ln(1 + e^z) = max(z, 0) + log1p(e^-|z|): two terms that never cancel or overflow.
+            np.log1p(w.decay(z, 1.0, w.u), out=w.u)
+            np.add(np.maximum(z[0], 0.0, out=w.v), w.u, out=w.u)
         return w.product(w.u, p.a, w.y)[0]
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         z = w.product(x, p.b, w.t)
+        k = p.a * p.b
+        if w.is_moderate(p.b):
+            e = np.exp(z[0], out=w.u)
+            return w.product(np.divide(e, np.add(e, 1.0, out=w.v), out=w.y), k, w.y)[0]
         e = w.decay(z, 1.0, w.u)
         np.add(e, 1.0, out=w.v)
-        np.copyto(e, 1.0, where=z[0] >= 0)
-        k = p.a * p.b
-        np.multiply(np.divide(e, w.v, out=w.y), k, out=w.y)
+        np.divide(w.select(z[0], e, 1.0, w.u), w.v, out=w.y)
+        np.multiply(w.y, k, out=w.y)
         return w.bounded_slope(w.y, lambda: np.isfinite(x), k) if k else w.y
 
     @staticmethod
@@ -410,14 +478,16 @@ class SoftSign(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.clip(x, -LARGEST, LARGEST, out=x)
+        if not w.regular:
+            x = np.clip(x, -LARGEST, LARGEST, out=w.u)
         np.add(np.abs(x, out=w.t), 1.0, out=w.t)
         return np.divide(x, w.t, out=w.y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.reciprocal(np.add(np.abs(x, out=w.t), 1.0, out=w.t), out=w.t)
-        return w.bounded_slope(np.square(w.t, out=w.y), lambda: np.isfinite(x), 1.0)
+        np.square(np.add(np.abs(x, out=w.t), 1.0, out=w.t), out=w.t)
+        y = np.divide(1.0, w.t, out=w.y)
+        return w.bounded_slope(y, lambda: np.isfinite(x), 1.0) if w.wide else y
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -443,17 +513,22 @@ class ELU(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.expm1(np.minimum(x, 0.0, out=w.t), out=w.t)
-        np.multiply(w.t, p.a, out=w.y)
-        np.copyto(w.y, x, where=x >= 0)
-        return w.y
+        t = np.expm1(np.minimum(x, w.filled(0.0), out=w.t), out=w.t)
+        y, _ = w.product(t, p.a, w.y)
+        if not 0 <= p.a <= 1:
+            return w.select(x, y, x, w.y)
+        y = np.maximum(x, y, out=w.y)
+        zero = x == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, x, where=zero)
+        return y
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.exp(np.minimum(x, 0.0, out=w.t), out=w.t)
-        np.multiply(w.t, p.a, out=w.y)
-        np.copyto(w.y, 1.0, where=x >= 0)
-        return w.bounded_slope(w.y, lambda: np.isfinite(x), p.a) if p.a else w.y
+        y = np.exp(np.minimum(x, w.filled(0.0), out=w.y), out=w.y)
+        if p.a != 1:
+            y = w.select(x, np.multiply(y, p.a, out=w.t), 1.0, y)
+        return w.bounded_slope(y, lambda: np.isfinite(x), p.a) if p.a and not w.is_moderate() else y
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
@@ -482,12 +557,27 @@ class PReLU(Neuron):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         assert w.slopes is not None
-        return _rectified(x, w.slopes, w)
+        low, high = float(w.slopes.min()), float(w.slopes.max())
+        if w.regular and low > 0 and high <= 1:
+            return np.maximum(x, np.multiply(x, w.slopes, out=w.y), out=w.y)
+        finite = x if w.regular else np.clip(x, -LARGEST32, LARGEST32, out=w.u)
+        product = np.multiply(x, w.slopes, out=w.y)
+        if not w.regular:
+            np.copyto(product, np.multiply(finite, w.slopes, out=w.t), where=w.slopes == 0)
+        return w.select(x, product, x, w.y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         assert w.slopes is not None
-        return _rectified_slope(x, w.slopes, w)
+        return w.select(x, w.slopes, 1.0, w.y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -511,16 +601,26 @@ class ReLUN(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        y = _rectified(x, p.a, w)
+        y = _rectified(x, p.a, w, w.y)
+        if p.b:
+            return np.minimum(y, w.filled(p.b), out=y)
         np.copyto(y, p.b, where=y >= p.b)
         return y
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        reached = _rectified(x, p.a, w) >= p.b
-        y = _rectified_slope(x, p.a, w)
-        np.copyto(y, 0.0, where=reached)
-        return y
+        below = _rectified(x, p.a, w, w.t) < p.b
+        y = np.multiply(w.select(x, p.a, 1.0, w.y), below, out=w.y)
+        return y if p.a >= 0 else np.add(y, 0.0, out=y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        # a x might be rounded to b.
+        return p.a < 0 or p.b <= 0
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -538,31 +638,48 @@ class Power(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.affine(x, p.a, p.b, w.t)
         if p.c == 1:
-            return w.odd(u)
-        y = w.power_of_rest(u, p.c, np.power(u[0], p.c, out=w.y))
-        return Power._real_only(y, u[0], p.c)
+            return Linear.forward(x, p, w)
+        return Power._power(x, p, p.c, w)[0]
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.affine(x, p.a, p.b, w.t)
         k = p.a * p.c
-        y = w.y
         if k == 0:
             # A constant: slope 0 wherever it is a number at all.
-            y.fill(0.0)
-            np.copyto(y, np.nan, where=(u[0] == 0) & (p.c < 0))
-            return Power._real_only(y, u[0], p.c)
+            u = w.rounded_affine(x, p.a, p.b, w.t)
+            w.y.fill(0.0)
+            np.copyto(w.y, np.nan, where=(u == 0) & (p.c < 0))
+            return Power._real_only(w.y, u, p.c)
         if abs(p.c) < 2.0**53:
-            w.power_of_rest(u, p.c - 1.0, np.power(u[0], p.c - 1.0, out=y))
+            y, u = Power._power(x, p, p.c - 1.0, w)
         else:
             # c - 1 is no float64, and c itself would have the sign of an even power.
-            w.power_of_rest(u, p.c, np.power(u[0], p.c, out=y))
-            np.divide(y, u[0], out=y, where=u[0] != 0)
+            y, u = Power._power(x, p, p.c, w)
+            np.divide(y, u, out=y, where=u != 0)
         np.multiply(y, k, out=y)
-        w.bounded_slope(y, lambda: np.isfinite(x) & (u[0] != 0), np.copysign(k, y))
-        return Power._real_only(y, u[0], p.c)
+        w.bounded_slope(y, lambda: np.isfinite(x) & (u != 0), np.copysign(k, y))
+        return Power._real_only(y, u, p.c)
+
+    @staticmethod
+    def _power(x: Array, p: Parameters, c: float, w: Workspace) -> tuple[Array, Array]:
+        """``(a x + b)^c``, and a x + b rounded."""
+        if w.wide or abs(c) > 64:
+            pair = w.affine(x, p.a, p.b, w.t)
+            y = w.power_of_rest(pair, c, np.power(pair[0], c, out=w.y))
+            return Power._real_only(y, pair[0], c), pair[0]
+        u = w.rounded_affine(x, p.a, p.b, w.t)
+        if c == 2:
+            y = np.square(u, out=w.y)
+        elif c == 3:
+            y = np.multiply(np.square(u, out=w.y), u, out=w.y)
+        elif c == -1:
+            y = np.divide(1.0, u, out=w.y)
+        elif c == 1:
+            y = np.add(u, 0.0, out=w.y)
+        else:
+            y = np.power(u, c, out=w.y)
+        return (y if w.regular else Power._real_only(y, u, c)), u
 
     @staticmethod
     def _real_only(y: Array, u: Array, c: float) -> Array:
@@ -593,9 +710,21 @@ class Power(Neuron):
         return abs(c) <= 64 and c == int(c)
 
     @staticmethod
-    def error_bound(p: Parameters) -> float:
+    def beside(x: Array, p: Parameters) -> Array:
+        return Linear.beside(x, p) if p.c == 1 else np.full_like(x, np.nan)
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
         # Where c is huge, the logarithm of the result has more digits before the point than elsewhere.
-        return 2.0**-44 if abs(p.c) < 2.0**40 else 2.0**-40
+        return Linear.error_bound(p) if p.c == 1 else 2.0**-44 if abs(p.c) < 2.0**40 else 2.0**-40
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        return cls.error_bound(p) if p.c != 1 else 0.0
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return Linear.roundings(p) if p.c == 1 else None
 
 
 class Exponential(Neuron):
@@ -608,12 +737,13 @@ class Exponential(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.affine(x, p.a, p.b, w.t)
-        if p.c == -1:
-            return w.exponential(u, 1.0, np.exp(u[0], out=w.y))
-        if p.c > 0:
+        if p.c > 0 or p.c == -1:
+            u = w.affine(x, p.a, p.b, w.t) if w.wide else (w.rounded_affine(x, p.a, p.b, w.t), None)
+            if p.c == -1:
+                return w.exponential(u, 1.0, np.exp(u[0], out=w.y))
             power = np.exp2(u[0], out=w.y) if p.c == 2 else np.power(p.c, u[0], out=w.y)
             return w.exponential(u, math.log(p.c), power)
+        u = w.affine(x, p.a, p.b, w.t)
         y = np.power(p.c, u[0], out=w.y)
         y[np.isinf(u[0]) if p.c < 0 else u[0] < 0] = np.nan
         if p.c < 0 and u[1] is not None:
@@ -636,8 +766,14 @@ class Exponential(Neuron):
         if k == 0:
             w.y.fill(0.0)
             return w.y
-        y = Exponential.forward(x, p, w)
-        return w.bounded_slope(np.multiply(y, k, out=y), lambda: np.isfinite(x), k)
+        y, _ = w.product(Exponential.forward(x, p, w), k, w.y)
+        moderate = (w.reach * abs(p.a) + abs(p.b)) * abs(k / p.a) < MODERATE
+        return y if moderate and not w.wide else w.bounded_slope(y, lambda: np.isfinite(x), k)
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        # What the rounding of a x + b loses shows as often as the exponent is large, up to 745.
+        return 2.0**-44 if p.b == 0 else 2.0**-42
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
@@ -677,13 +813,11 @@ class Logarithm(Neuron):
         y = np.log(u[0], out=w.y)
         if u[1] is not None:
             y += np.divide(u[1], u[0], out=np.zeros_like(y), where=u[0] != 0)
-        return np.divide(y, Logarithm._log_base(p), out=y)
+        return y if p.c == -1 else np.divide(y, Logarithm._log_base(p), out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u, e = w.affine(x, p.a, p.b, w.t)
-        if e is not None:
-            u += e
+        u = w.rounded_affine(x, p.a, p.b, w.t)
         return np.divide(p.a, np.multiply(u, Logarithm._log_base(p), out=u), out=w.y)
 
     @staticmethod
@@ -734,28 +868,31 @@ class GeLU(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        np.maximum(x, -LARGEST, out=x)
-        q, _ = GeLU._tail(x, w)
-        np.copyto(q, np.subtract(1.0, q, out=w.t), where=x >= 0)
-        y = np.multiply(x, q, out=w.y)
-        # Near zero x/2 is a float64, and 0.4 x^2 decides how it rounds in a format that cannot hold it.
-        tiny = np.where(np.abs(x) < 2.0**-53, RECIPROCAL_SQRT_2PI * x * x, 0.0)
-        return w.odd((y, tiny))
+        # x Phi(x) = max(x, 0) - |x| Phi(-|x|), which never cancels.
+        tail, z, e = GeLU._tail(x, w)
+        np.multiply(np.multiply(tail, e, out=tail), z, out=tail)
+        y = np.subtract(np.maximum(x, w.filled(0.0), out=w.y), tail, out=w.y)
+        zero = y == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, np.copysign(0.0, x), where=zero)
+        return y
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        regular = np.isfinite(x)
-        np.clip(x, -LARGEST, LARGEST, out=x)
-        q, e = GeLU._tail(x, w)
-        np.copyto(q, np.subtract(1.0, q, out=w.t), where=x >= 0)
-        np.multiply(np.multiply(x, RECIPROCAL_SQRT_2PI, out=w.t), e, out=w.t)
-        y = np.add(q, w.t, out=w.y)
-        near = np.flatnonzero(np.abs(x - GeLU.ROOT[0]) < 0.45)
+        tail, z, e = GeLU._tail(x, w)
+        # Phi(x) + x phi(x) is d for x < 0 and 1 - d otherwise, with d = Phi(-z) - z phi(z).
+        d = np.subtract(tail, np.multiply(z, RECIPROCAL_SQRT_2PI, out=z), out=tail)
+        np.multiply(d, e, out=d)
+        y = w.select(x, d, np.subtract(1.0, d, out=w.u), w.y)
+        window, terms = (1 / 32, 12) if w.narrow else (0.45, len(GeLU.TAYLOR))
+        near = np.flatnonzero(np.abs(np.subtract(x, GeLU.ROOT[0], out=w.t), out=w.t) < window)
         if near.size:
-            d = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
-            y[near] = d * np.polynomial.polynomial.polyval(d, GeLU.TAYLOR)
+            offset = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
+            y[near] = offset * np.polynomial.polynomial.polyval(offset, GeLU.TAYLOR[:terms])
+        if w.reach < END:
+            return y
         np.copyto(y, -0.0, where=(y == 0) & (x < 0))
-        return w.bounded_slope(y, lambda: regular, -1.0)
+        return w.bounded_slope(y, lambda: np.isfinite(x), -1.0)
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
@@ -775,12 +912,13 @@ class GeLU(Neuron):
         return distribution + m.decimal(x) * density
 
     @staticmethod
-    def _tail(x: Array, w: Workspace) -> tuple[Array, Array]:
-        """The normal tail Phi(-|x|) = erfcx(|x| / sqrt 2) e^(-x^2/2) / 2, and e^(-x^2/2)."""
-        # Here, because importing mpsref must not import scipy.special.
-        from scipy.special import erfcx  # noqa: PLC0415
-
-        z = np.abs(x, out=w.t)
+    def _tail(x: Array, w: Workspace) -> tuple[Array, Array, Array]:
+        """The scaled tail e^(z^2/2) Phi(-z), z = |x|, and e^(-z^2/2), in ``t``, ``v`` and ``u`` or others but ``y``."""
+        z = within = np.abs(x, out=w.v)
+        if not w.reach < END:
+            np.minimum(z, LARGEST, out=z)
+            within = np.fmin(z, END, out=w.y)
+        tail = scaled_tail(within, w, 3 if w.narrow else 6)
         e = np.square(z, out=w.u)
         lost: Array | None = None
         if w.wide:
@@ -790,9 +928,7 @@ class GeLU(Neuron):
         np.exp(np.multiply(e, -0.5, out=e), out=e)
         if lost is not None:
             np.copyto(e, e * (1.0 - 0.5 * lost), where=e > 0)
-        q = erfcx(np.multiply(z, RECIPROCAL_SQRT_2, out=w.v), out=w.v)
-        np.multiply(np.multiply(q, 0.5, out=q), e, out=q)
-        return q, e
+        return tail, z, e
 
 
 NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(

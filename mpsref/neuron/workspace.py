@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.storage import round_to_odd
 
-__all__ = ["Array", "Pair", "Workspace"]
+__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "two_sum"]
 
-Array: TypeAlias = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[Any]
+"""Of float64; of float32 for the kernels that may run in the storage format itself."""
 Pair: TypeAlias = tuple[Array, Array | None]
 """An unevaluated sum: a float64, and what its rounding lost (None: nothing)."""
 
 LARGEST = float(np.finfo(np.float64).max)
 SMALLEST = float(np.finfo(np.float64).smallest_subnormal)
 
+MODERATE = 300.0
+"""The square of an exponential of that is a float64, and so is the reciprocal, even times a product of two float32."""
+
+FEW = 4096
+"""Elements up to which one call that sums squares is faster than two that compare."""
+
 
 class Workspace:
     """
-    Preallocated float64 buffers for one block of elements.
+    Preallocated buffers for one block of elements.
 
-    A kernel is called as ``kernel(x, p, w)``: `x` is a block of decoded sources, which it may overwrite; `p` the
-    descriptor; `w` this. It returns the buffer that holds the result, rounded to float64 and no further.
+    A kernel is called as ``kernel(x, p, w)``: `x` is a block of sources, which it must not overwrite; `p` the
+    descriptor; `w` this. It returns the array that holds the result. All arrays have one dtype: that of the storage
+    format if the kernel rounds at most once, else float64.
 
     Attributes
     ----------
     t, u, v, y : ndarray
         Buffers as long as the block, for the kernel to use as it likes.
+    p, q, r : ndarray
+        Buffers that the methods of the workspace overwrite.
+    reach : float
+        No source of the block is larger in size; not finite if one is infinite or NaN.
     slopes : ndarray or None
         The slope of each element of the block, for a neuron with a slope for each channel.
     wide : bool
@@ -40,19 +53,66 @@ class Workspace:
     """
 
     def __init__(self, size: int) -> None:
-        self._buffers = [np.empty(size) for _ in range(8)]
+        memory = np.empty((9, size))
+        self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in (np.float64, np.float32)}
+        self._buffers: list[Array] = []
+        self._shape: tuple[int, object] = (0, None)
+        self._filled: tuple[str, int, object] = ("", 0, None)
         self.slopes: Array | None = None
+        self.reach = math.inf
         self.wide = False
         self.narrow = True
 
-    def block(self, size: int, slopes: Array | None = None) -> Array:
-        """Make all buffers `size` long; return one for the sources."""
-        self.slopes = slopes
-        x, self.t, self.u, self.v, self.y, self._e, self._s, self._r = (buffer[:size] for buffer in self._buffers)
+    def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
+        """Make all buffers `size` long and of a dtype; return one for the sources."""
+        if self._shape != (size, dtype):
+            self._shape = (size, dtype)
+            self._buffers = [row[:size] for row in self._rows[dtype]]
+        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
         return x
 
+    def measure(self, x: npt.NDArray[Any]) -> None:
+        """Set `reach` for a block of sources."""
+        if x.size <= FEW:
+            # What underflows in the sum is smaller than 1.
+            self.reach = math.sqrt(float(np.dot(x, x))) * 1.01 + 1.0
+        else:
+            # Both are NaN if an element is.
+            self.reach = max(float(np.maximum.reduce(x)), -float(np.minimum.reduce(x)))
+
+    @property
+    def regular(self) -> bool:
+        """Whether all sources are finite."""
+        return self.reach < math.inf
+
+    def is_moderate(self, factor: float = 1.0) -> bool:
+        """Whether exponentials of `factor` times a source are far from overflow; not asked of float64 sources."""
+        return self.reach * abs(factor) < MODERATE and not self.wide
+
+    def filled(self, value: float) -> Array:
+        """A block full of `value`: the fast operand for a minimum or maximum, until the next call."""
+        size, dtype = self._shape
+        wanted = (value.hex(), size, dtype)
+        if self._filled != wanted:
+            self._constant.fill(value)
+            self._filled = wanted
+        return self._constant
+
+    def select(self, x: Array, negative: Array | float, positive: Array | float, out: Array) -> Array:
+        """`negative` where x < 0 and `positive` where x >= 0, bit by bit: several times faster than a mask."""
+        # -0 + 0 is +0, so that the sign tells.
+        mask = np.add(x, 0.0, out=self.r).view(f"i{x.itemsize}")
+        np.right_shift(mask, 8 * x.itemsize - 1, out=mask)
+        first, second = (np.asarray(value, x.dtype).view(mask.dtype) for value in (negative, positive))
+        chosen = out.view(mask.dtype)
+        np.bitwise_and(mask, first ^ second, out=mask)
+        np.bitwise_xor(mask, second, out=chosen)
+        return out
+
     def product(self, x: Array, factor: float, out: Array) -> Pair:
-        """`factor` times `x`, exactly; a constant 0 for factor 0, also at infinity (N6)."""
+        """`factor` times `x`, exactly; a constant 0 for factor 0, also at infinity (N6). It may be `x` itself."""
+        if factor == 1:
+            return x, None
         if factor == 0:
             np.clip(x, -LARGEST, LARGEST, out=out)
             return np.multiply(out, factor, out=out), None
@@ -66,17 +126,12 @@ class Workspace:
         return out, error
 
     def affine(self, x: Array, a: float, b: float, out: Array) -> Pair:
-        """``a x + b`` as a rounded sum and its error (Knuth's TwoSum), which a sum near 0 or 1 needs."""
+        """``a x + b`` as a rounded sum and its error, which a sum near 0 or 1 needs."""
         p, lost = self.product(x, a, out)
         if b == 0:
             return np.add(p, b, out=out), lost
-        e, s, error = self._e, self._s, self._r
-        np.add(p, b, out=s)
-        np.subtract(s, p, out=e)
-        np.subtract(s, e, out=error)
-        np.subtract(p, error, out=error)
-        np.subtract(b, e, out=e)
-        np.add(error, e, out=error)
+        e, s, error = self.p, self.q, self.r
+        two_sum(p, b, (s, e, error))
         if lost is not None:
             # Where the sum cancels, what the product lost is as large as the sum: sum up again.
             error += lost
@@ -89,6 +144,22 @@ class Workspace:
             error[lost_in_overflow] = 0.0
         np.copyto(out, s)
         return out, error
+
+    def rounded_affine(self, x: Array, a: float, b: float, out: Array) -> Array:
+        """``a x + b`` rounded to float64: good to 2^-53 for any storage format."""
+        return self.affine(x, a, b, out)[0] if self.wide else np.add(self.product(x, a, out)[0], b, out=out)
+
+    def line(self, x: Array, a: float, b: float, out: Array) -> Array:
+        """``a x + b``: rounded to odd for a short `a`, when many sums are ties of a storage format; else rounded."""
+        if self.wide or a == 0:
+            return self.odd(self.affine(x, a, b, out))
+        s = np.add(np.multiply(x, a, out=self.p), b, out=out)
+        # The sum is exact where both differences give back the other term; the larger one's is exact (Dekker 1971).
+        if is_short(a) and not (
+            np.array_equal(np.subtract(s, b, out=self.q), self.p) and (np.subtract(s, self.p, out=self.q) == b).all()
+        ):
+            return self.odd(self.affine(x, a, b, out))
+        return s
 
     def odd(self, pair: Pair) -> Array:
         """The pair as one float64 that the rounding to come will round like the exact sum."""
@@ -117,12 +188,18 @@ class Workspace:
     def decay(self, pair: Pair, factor: float, out: Array) -> Array:
         """``exp(-factor |z|)`` for a pair z and a factor of 1 or 2."""
         z, e = pair
-        np.abs(z, out=out)
-        np.multiply(out, -factor, out=out)
+        np.multiply(np.abs(z, out=out), -factor, out=out)
         np.exp(out, out=out)
         if e is not None:
             out *= 1.0 - factor * np.copysign(1.0, z) * e
         return out
+
+    def logistic_slope(self, x: Array, factor: float) -> Array:
+        """``e^z / (1 + e^z)^2`` for ``z = factor x``, in ``y``."""
+        z = self.product(x, factor, self.u)
+        e = np.exp(z[0], out=self.y) if self.is_moderate(factor) else self.decay(z, 1.0, self.y)
+        np.square(np.add(e, 1.0, out=self.v), out=self.v)
+        return np.divide(e, self.v, out=self.y)
 
     def bounded_slope(self, y: Array, regular: Callable[[], npt.NDArray[np.bool_]], sign: Array | float) -> Array:
         """
@@ -132,11 +209,29 @@ class Workspace:
         huge slope times 0 is 0, and a tiny one times infinity is infinity. `regular` tells where that is; it is called
         only if there is something to mend.
         """
-        if not y.all():
-            vanished = (y == 0) & regular()
+        vanished = y == 0
+        if np.count_nonzero(vanished):
+            vanished &= regular()
             y[vanished] = np.broadcast_to(np.copysign(SMALLEST, sign), y.shape)[vanished]
         infinite = np.isinf(y)
-        if infinite.any():
-            overflown = infinite & regular()
-            y[overflown] = np.copysign(LARGEST, y[overflown])
+        if np.count_nonzero(infinite):
+            infinite &= regular()
+            y[infinite] = np.copysign(LARGEST, y[infinite])
         return y
+
+
+def is_short(a: float) -> bool:
+    """Whether `a` has at most 8 significant bits."""
+    return (math.frexp(a)[0] * 256).is_integer()
+
+
+def two_sum(x: Array, y: Array | float, out: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
+    """Knuth's TwoSum: the rounded sum and its exact error. `out` is for the sum, a part of it, and the error."""
+    total, part, error = out or (np.empty_like(x), np.empty_like(x), np.empty_like(x))
+    np.add(x, y, out=total)
+    np.subtract(total, x, out=part)
+    np.subtract(total, part, out=error)
+    np.subtract(x, error, out=error)
+    np.subtract(y, part, out=part)
+    np.add(error, part, out=error)
+    return total, error
