@@ -81,7 +81,7 @@ class Arithmetic(Protocol):
     """
 
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
-        """``a b + c``: one rounding where the mode contracts it, else two."""
+        """``a b + c``: one rounding where the mode contracts it, else two; of two products `a b` is the left one."""
 
     def square(self, x: Floats) -> Floats:
         """``x x``."""
@@ -1004,7 +1004,7 @@ class GeLU(Neuron):
     @staticmethod
     def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
         bell = RECIPROCAL_SQRT_2PI * f.exp(-0.5 * x * x)
-        return f.fma(bell, x, 0.5 * (1 + f.erf(x * RECIPROCAL_SQRT_2)))
+        return f.fma(0.5, 1 + f.erf(x * RECIPROCAL_SQRT_2), bell * x)
 
 
 NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(
