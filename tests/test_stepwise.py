@@ -8,6 +8,7 @@ import operator
 import sys
 import warnings
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from flint import arb
 import mpsref as mps
 from mpsref.neuron import stepwise
 from mpsref.neuron.stepwise import MODES
-from mpsref.storage import FORMATS
 from mpsref.verify import Recording
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,7 +55,7 @@ PRINTED = {
         "0.5 * (1 + erf(x * 0.7071067811865476)) + 0.3989422804014327 * exp(-0.5 * x * x) * x",
     ),
 }
-"""Forward and derivative as Apple prints them (for reLUN and geLU the derivative as corrected), as a shader's source."""
+"""Forward and derivative as Apple prints them (reLUN's and geLU's derivative corrected), as a shader's source."""
 
 PARAMETERS = {
     "reLU": [(0,), (-0.3,)],
@@ -149,7 +149,7 @@ def odd_function(method, x):
     """tanh or erf."""
     if abs(x) > 50:
         return math.copysign(1.0, x)
-    return x if x == 0 or math.isnan(x) else from_ball(lambda: getattr(arb(x), method)())
+    return x if x == 0 or math.isnan(x) else from_ball(getattr(arb(x), method))
 
 
 def power(x, y):
@@ -206,7 +206,7 @@ class Shader:
     def __call__(self, **values):
         return self.value(self.tree, values)
 
-    def value(self, node, values):
+    def value(self, node, values):  # noqa: PLR0911
         match node:
             case ast.Constant(number):
                 return nearest(Fraction(number))
@@ -349,3 +349,254 @@ def test_fused_sums_are_rounded_once():
 
 
 # ---- the faults of the formulas show ----
+
+
+def both(name, x, *parameters, slope=False):
+    """The stepwise and the ideal result."""
+    d, x = mps.MPSNNNeuronDescriptor(T[name], *parameters), np.float32(x)
+    call = partial(mps.neuron.gradient, d, x, np.ones_like(x)) if slope else partial(mps.neuron.forward, d, x)
+    return call(mode="stepwise"), call()
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softPlus"])
+def test_the_printed_slope_is_not_a_number_once_the_exponential_overflows(name):
+    got, ideal = both(name, [88.7, 88.75, 1000], slope=True)
+
+    assert np.isnan(got).tolist() == [False, True, True]
+    assert np.isfinite(ideal).all()
+
+
+def test_a_softplus_that_overflows_or_vanishes():
+    got, ideal = both("softPlus", [100, -17])
+
+    assert got.tolist() == [math.inf, 0]
+    assert ideal[0] == 100
+    assert 0 < ideal[1] < 1e-7
+
+
+def test_the_slope_of_tanh_cancels():
+    got, ideal = both("tanH", [9.5, 5.0], 1, 1, slope=True)
+
+    assert got[0] == 0 < ideal[0]
+    assert 1e-4 < abs(got[1] / ideal[1] - 1) < 0.1
+
+
+def test_elu_cancels_near_zero():
+    got, ideal = both("ELU", [-(2.0**-26), -1e-4])
+
+    assert got[0] == 0 > ideal[0]
+    assert 1e-5 < abs(got[1] / ideal[1] - 1) < 1e-2
+
+
+def test_the_left_tail_of_gelu_is_zero():
+    got, ideal = both("geLU", [-6, -5])
+
+    assert got[0] == 0 > ideal[0]
+    assert 1e-3 < abs(got[1] / ideal[1] - 1) < 0.5
+
+
+def test_clamps_and_comparisons_lose_a_nan():
+    assert both("hardSigmoid", [np.nan])[0] == 0
+    assert both("reLUN", [np.nan])[0] == 6
+    assert both("reLU", [np.nan], 0.5, slope=True)[0] == 0.5
+
+
+def test_stepwise_explains_what_a_gpu_did():
+    """A recording of literal kernels, compiled with contraction: all but the few that other functions round else."""
+    recording = Recording.read(RECORDINGS / "neurons.json")
+    images = recording.graph.images
+    read = {name: entry.read() for name, entry in recording.images.items()}
+    made = [name for name in read if images[name].producer is not None]
+    sources = {name: image for name, image in read.items() if name not in made}
+
+    other = {}
+    for mode in MODES:
+        graph = mps.MPSNNGraph(result_images=[images[name] for name in made], format=recording.graph.storage, mode=mode)
+        results = graph.run(**sources).values()
+        other[mode] = {
+            name: np.count_nonzero(quiet_bits(read[name]) != quiet_bits(image))
+            for name, image in zip(made, results, strict=True)
+        }
+
+    # That kernel computes the slope of the sigmoid as s (1 - s), not as printed.
+    explained = {mode: sum(counts.values()) - counts["sigmoid.dx"] for mode, counts in other.items()}
+    assert explained["ideal"] > 2500
+    assert explained["stepwise-fma"] < explained["stepwise"] < 100
+    assert [name for name, count in other["stepwise-fma"].items() if count] == [
+        "sigmoid.dx", "softPlus.y", "ELU.y", "geLU.y",
+    ]  # fmt: skip
+
+
+def quiet_bits(image):
+    values = image.to_array()
+    return np.where(np.isnan(values), np.float16(np.nan), values).view(np.uint16)
+
+
+# ---- formats and graphs ----
+
+
+@pytest.mark.parametrize("mode", STEPWISE)
+@pytest.mark.parametrize("name", ["tanH", "geLU", "softPlus", "linear"])
+def test_half_precision_is_loaded_and_stored_as_a_shader_does(name, mode):
+    x = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    upstream = x[::-1].copy()
+    d = mps.MPSNNNeuronDescriptor(T[name])
+    with np.errstate(all="ignore"):
+        wide, wide_upstream = x.astype(np.float32), upstream.astype(np.float32)
+        value = mps.neuron.forward(d, wide, mode=mode).astype(np.float16)
+        slope = mps.neuron.gradient(d, wide, wide_upstream, mode=mode).astype(np.float16)
+
+    same_bits(mps.neuron.forward(d, x, mode=mode), value)
+    same_bits(mps.neuron.gradient(d, x, upstream, mode=mode), slope)
+
+
+def test_unorm_codes_are_fractions_and_results_the_nearest_code():
+    node = mps.MPSCNNNeuronSoftPlusNode(source=mps.MPSNNImageNode(handle="x"), a=0.7, b=1.0)
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 1, 256)
+    image = mps.MPSImage.from_array(codes, F.unorm8)
+
+    graph = mps.MPSNNGraph(result_image=node.result_image, format=F.unorm8, mode="stepwise")
+    got = graph.encode(source_images=[image]).to_array().ravel()
+
+    float32 = mps.neuron.forward(node.descriptor, codes.ravel().astype(np.float32) / np.float32(255), mode="stepwise")
+    want = [round(min(max(Fraction(float(v)), Fraction(0)), Fraction(1)) * 255) for v in float32]
+    assert got.tolist() == want
+    assert len(set(want)) > 100
+
+
+def chain(mode):
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    h = mps.MPSCNNNeuronTanHNode(source=x, a=1.5, b=0.75)
+    y = mps.MPSCNNNeuronPReLUNode(source=h.result_image, a_data=[0.1, -0.2, 0.3, 0.7, 0.9])
+    y.result_image.handle = "y"
+    (last,) = y.training_graph(with_source_gradient=dy)
+    last.result_image.handle = "dx"
+    results = [y.result_image, last.result_image]
+    return mps.MPSNNGraph(result_images=results, format=F.float32, mode=mode), h.descriptor, y.descriptor
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_node_of_a_graph_is_evaluated_in_its_mode(mode):
+    graph, tanh, prelu = chain(mode)
+    rng = np.random.default_rng(8)
+    x, dy = (rng.normal(0, 3, (2, 3, 5, 5)).astype(np.float32) for _ in "xg")
+
+    images = graph.run(x=x, dy=dy)
+
+    h = mps.neuron.forward(tanh, x, mode=mode)
+    same_bits(images["y"].to_array(), mps.neuron.forward(prelu, h, mode=mode))
+    dh = mps.neuron.gradient(prelu, h, dy, mode=mode)
+    same_bits(images["dx"].to_array(), mps.neuron.gradient(tanh, x, dh, mode=mode))
+    assert graph.mode == mode
+    batch = graph.encode_batch(source_images=[[mps.MPSImage.from_array(v, F.float32) for v in s] for s in (x, dy)])
+    same_bits(np.concatenate([image.to_array() for image in batch]), images["y"].to_array())
+
+
+def test_the_modes_of_a_graph_differ():
+    x = np.random.default_rng(8).normal(0, 3, (3, 5, 5)).astype(np.float32)
+    results = [chain(mode)[0].run(x=x, dy=x)["dx"].to_array().tobytes() for mode in MODES]
+
+    assert len(set(results)) == 3
+
+
+@pytest.mark.parametrize("mode", STEPWISE)
+def test_additions_and_their_gradients_round_each_operation(mode):
+    x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    total = mps.MPSNNAdditionNode(left_source=x, right_source=y)
+    total.primary_scale, total.secondary_scale, total.bias = 1.3, -0.7, 0.1
+    clamped = mps.MPSNNAdditionNode(left_source=x, right_source=y)
+    clamped.minimum_value, clamped.maximum_value = -0.5, 0.25
+    dy = mps.MPSNNImageNode(handle="dy")
+    gradients = total.gradient_filters(with_source=dy)
+    results = [n.result_image for n in (total, clamped, *gradients)]
+    graph = mps.MPSNNGraph(result_images=results, format=F.float32, mode=mode)
+    rng = np.random.default_rng(9)
+    arrays = {name: rng.normal(0, 1, (1, 50, 7)).astype(np.float32) for name in ("x", "y", "dy")}
+    arrays["x"][0, 0, :4] = 0.0, -0.0, np.nan, np.inf
+
+    sums, cut, *slopes = (image.to_array().ravel() for image in graph.run(**arrays).values())
+
+    p, q, bias = np.float32([1.3, -0.7, 0.1]).tolist()
+    shader = Shader("p * x + q * y + bias", contract=mode == "stepwise-fma")
+    pairs = list(zip(arrays["x"].ravel().tolist(), arrays["y"].ravel().tolist(), strict=True))
+    same_bits(sums, quiet(np.float32([shader(x=v, y=w, p=p, q=q, bias=bias) for v, w in pairs])))
+    clamp = Shader("min(max(x + y, -0.5), 0.25)", contract=False)
+    same_bits(cut, np.float32([clamp(x=v, y=w) for v, w in pairs]))
+    same_bits(np.concatenate(slopes), np.concatenate([np.float32(s) * arrays["dy"].ravel() for s in (1.3, -0.7)]))
+
+
+@pytest.mark.parametrize("mode", STEPWISE)
+def test_slopes_follow_the_channels_and_blocks(mode):
+    d = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.1, 0.7, -0.3])
+    x = -np.arange(1, 3 * 70_000 + 1, dtype=np.float32).reshape(3, 70_000)
+
+    got = mps.neuron.forward(d, x, channel_axis=0, mode=mode)
+
+    same_bits(got, np.float32([[0.1], [0.7], [-0.3]]) * x)
+    same_bits(mps.neuron.forward(d, x.T, mode=mode), got.T)
+
+
+# ---- manners ----
+
+
+@pytest.mark.parametrize("mode", ["exact", "Stepwise", "", None, 1, ["stepwise"], np.zeros(3)])
+def test_an_unknown_mode_is_refused_with_the_choices(mode):
+    d, x = mps.MPSNNNeuronDescriptor(T.tanH), np.float32([1])
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
+    for call in (
+        lambda: mps.neuron.forward(d, x, mode=mode),
+        lambda: mps.neuron.gradient(d, x, x, mode=mode),
+        lambda: mps.MPSNNGraph(result_image=node.result_image, mode=mode),
+    ):
+        with pytest.raises(mps.ParameterError, match="choose one of ideal, stepwise, stepwise-fma"):
+            call()
+
+
+@pytest.mark.parametrize("mode", STEPWISE)
+def test_float64_is_refused(mode):
+    d, x = mps.MPSNNNeuronDescriptor(T.tanH), np.ones(3)
+    for call in (partial(mps.neuron.forward, d, x), partial(mps.neuron.gradient, d, x, x)):
+        with pytest.raises(mps.ImageError, match=r"float64.*float32.*convert"):
+            call(mode=mode)
+
+
+def test_the_mode_of_a_graph_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        chain("stepwise")[0].mode = "ideal"
+
+
+@pytest.mark.parametrize("mode", STEPWISE)
+@pytest.mark.parametrize("name", PRINTED)
+def test_nothing_is_written_warned_of_or_left_behind(name, mode):
+    d = descriptor(name, PARAMETERS.get(name, [()])[-1])
+    x, payload = sources(10), np.array([0xFFC12345, 0x7F800001], np.uint32).view(np.float32)
+    x = np.concatenate([x, payload])[:, np.newaxis]
+    before, kept = np.geterr(), x.copy()
+    x.flags.writeable = False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = mps.neuron.forward(d, x, mode=mode)
+        g = mps.neuron.gradient(d, x, x, mode=mode)
+        assert mps.neuron.forward(d, np.float32(1).reshape(1, 1), mode=mode).shape == (1, 1)
+        assert mps.neuron.forward(d, x[:0], mode=mode).shape == (0, 1)
+
+    assert np.geterr() == before
+    same_bits(x, kept)
+    assert y.dtype == g.dtype == np.float32
+    for values in (y, g):
+        assert set(values.view(np.uint32)[np.isnan(values)].tolist()) <= {0x7FC00000}
+
+
+def test_a_row_computes_in_float32_only():
+    """float64 in between would hide a rounding; the store would not show it."""
+    x = sources(11)
+    with np.errstate(all="ignore"):
+        for name, parameters in CASES:
+            d = descriptor(name, parameters)
+            p = stepwise._parameters(d, None, 0, 0)
+            if name == "pReLU":
+                p = stepwise._Parameters(p.a, p.b, p.c, np.full_like(x, 0.1))
+            for f in (MODES[mode].f for mode in STEPWISE):
+                assert d.row.stepwise_forward(x, p, f).dtype == np.float32
+                assert (d.row.stepwise_derivative(x, p, f) * x).dtype == np.float32
