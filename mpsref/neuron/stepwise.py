@@ -142,7 +142,7 @@ class _Arithmetic:
         )
 
     def min(self, x: Floats, y: Scalar) -> Floats:
-        return np.where((x < y) | ((x == y) & np.signbit(x)) | np.isnan(y), x, np.float32(y))
+        return np.where((x < y) | ((x == y) & np.signbit(x)), x, np.float32(y))
 
     def max(self, x: Floats, y: Scalar) -> Floats:
         return -self.min(-x, -y)

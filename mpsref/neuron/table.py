@@ -102,10 +102,10 @@ class Arithmetic(Protocol):
         """``base ^ exponent``, one of them a scalar, with the special values of IEEE 754."""
 
     def min(self, x: Floats, y: Scalar) -> Floats:
-        """The smaller; where one is NaN, the other."""
+        """The smaller, with -0 below +0; `y` where `x` is NaN."""
 
     def max(self, x: Floats, y: Scalar) -> Floats:
-        """The larger; where one is NaN, the other."""
+        """The larger likewise."""
 
     def where(self, condition: npt.NDArray[np.bool_], x: Floats | Scalar, y: Floats | Scalar) -> Floats:
         """`x` where the condition holds, else `y`."""
