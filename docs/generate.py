@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,11 +85,54 @@ def special_values_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def stepwise_page() -> str:
+    """What the stepwise modes compute for every neuron."""
+    lines = [
+        "# The stepwise modes",
+        "",
+        "Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
+        "",
+        'With `mode="stepwise"` each formula is evaluated as it stands below, in float32, every operation rounded to',
+        'nearest even, as a plain shader does it. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`,',
+        "is rounded once; else the product is rounded as well. This explains what a device gives, and never judges it:",
+        "where a formula overflows, cancels or loses a NaN, so does the result.",
+        "",
+        "- Sources are loaded as float32, results rounded once more to the format of their image. NaN becomes the",
+        "  canonical one, and 0 in a unorm format. There is no stepwise float64.",
+        "- A gradient is the slope, rounded, times the incoming gradient.",
+        "- An addition is `fma(primary_scale, x, secondary_scale y) + bias`. Where both terms are products, the left",
+        "  one is fused, as Clang does it.",
+        "- `exp`, `log`, `tanh`, `erf` and `pow` are correctly rounded, the last with the special values of IEEE 754.",
+        "  A device's are a few ULP off, each its own way.",
+        "- `min` and `max` return the number where the other is NaN; `where(t, x, y)` is `x` if `t` else `y`.",
+        "- Subnormals are kept; a device may flush them.",
+        "",
+        "| type | forward | derivative |",
+        "|---|---|---|",
+    ]
+    for neuron_type, row in mps.NEURONS.items():
+        cells = (_statements(row.stepwise_forward), _statements(row.stepwise_derivative))
+        lines.append(f"| {neuron_type.name} | {' | '.join(f'`{_escape(c)}`' for c in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _statements(method: Callable[..., Any]) -> str:
+    """The body of a row's method in one line, without the names of its arguments."""
+    function = ast.parse(textwrap.dedent(inspect.getsource(method))).body[0]
+    body = "; ".join(ast.unparse(statement) for statement in getattr(function, "body", []))
+    return re.sub(r"\b[fp]\.|return ", "", body)
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"neurons.md": neurons_page, "errata.md": errata_page, "special-values.md": special_values_page}
+PAGES = {
+    "neurons.md": neurons_page,
+    "errata.md": errata_page,
+    "special-values.md": special_values_page,
+    "stepwise.md": stepwise_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

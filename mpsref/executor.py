@@ -18,9 +18,9 @@ from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, by_lane, clear_unused_lanes
-from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
 from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.stepwise import Evaluation, evaluation
 from mpsref.storage import StorageFormat, array_or_error, storage_format
 
 __all__ = ["MPSNNGraph"]
@@ -38,8 +38,8 @@ class Operation(Protocol):
     def check(self, *sources: Size) -> None:
         """Raise unless the sources fit together."""
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
-        """The slices of the result."""
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+        """The slices of the result, in a mode of evaluation."""
 
 
 def _equal_sizes(*sources: Size) -> None:
@@ -69,9 +69,9 @@ class _Neuron:
     def check(self, *sources: Size) -> None:
         channels_or_error(self.descriptor, sources[0][3], "the source")
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
         (x,) = sources
-        return evaluate.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x))
+        return how.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x))
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class _NeuronGradient:
         _equal_sizes(*sources)
         channels_or_error(self.descriptor, sources[1][3], "the source")
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
         g, x = sources
         slopes = _slopes(self.descriptor, x)
-        return evaluate.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes)
+        return how.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes)
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class _Addition:
     def check(self, *sources: Size) -> None:
         _equal_sizes(*sources)
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
         x, y = sources
-        return evaluate.add(x.slices, y.slices, x.storage, y.storage, result, self.scales, self.bias, self.bounds)
+        return how.add(x.slices, y.slices, x.storage, y.storage, result, self.scales, self.bias, self.bounds)
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class _AdditionGradient:
     def check(self, *sources: Size) -> None:
         _equal_sizes(*sources)
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
-        return evaluate.scale(sources[0].slices, self.factor, sources[0].storage, result)
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+        return how.scale(sources[0].slices, self.factor, sources[0].storage, result)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class _Ones:
     def check(self, *sources: Size) -> None:
         pass
 
-    def run(self, *sources: MPSImage, result: StorageFormat) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
         one = result.encode(np.ones(1), np.empty(1, result.dtype))
         return np.full(sources[0].slices.shape, one)
 
@@ -200,11 +200,14 @@ class MPSNNGraph:
         For each of `result_images`. Default: all are.
     format : MPSImageFeatureChannelFormat
         How results and intermediate images are stored whose nodes leave the format open.
+    mode : str
+        ``ideal``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for `mpsref.neuron.forward`. Not
+        Apple's.
 
     Raises
     ------
     ParameterError
-        An argument is missing, of the wrong kind or length.
+        An argument is missing, of the wrong kind or length; or there is no such mode.
 
     Notes
     -----
@@ -232,6 +235,7 @@ class MPSNNGraph:
         result_images: Sequence[MPSNNImageNode] | None = None,
         results_are_needed: Sequence[bool] | None = None,
         format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float16,
+        mode: str = "ideal",
     ) -> None:
         if (result_image is None) == (result_images is None):
             raise ParameterError("give either result_image or result_images")
@@ -252,6 +256,7 @@ class MPSNNGraph:
         if len(needed) != len(results):
             raise ParameterError(f"results_are_needed has {len(needed)} values for {len(results)} result_images")
         self.format = format
+        self._mode, self._evaluation = mode, evaluation(mode)
         self._plan(results, needed)
 
     def _plan(self, results: list[MPSNNImageNode], needed: list[bool]) -> None:
@@ -307,6 +312,11 @@ class MPSNNGraph:
     @format.setter
     def format(self, value: MPSImageFeatureChannelFormat) -> None:
         self._format = storage_format(value, "format").channel_format
+
+    @property
+    def mode(self) -> str:
+        """How every node is evaluated: ``ideal``, ``stepwise`` or ``stepwise-fma``."""
+        return self._mode
 
     @property
     def source_image_handles(self) -> list[Handle | None]:
@@ -473,7 +483,7 @@ class MPSNNGraph:
             read = [images[source] for source in step.sources]
             storage = storage_format(step.format or self._format)
             channels = read[0].feature_channels
-            slices = step.operation.run(*read, result=storage)
+            slices = step.operation.run(*read, result=storage, how=self._evaluation)
             clear_unused_lanes(slices, channels)
             images[step.result] = MPSImage._from_slices(slices, storage, channels)
             for index in step.last_reads:

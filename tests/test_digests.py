@@ -38,7 +38,7 @@ def elements(storage: StorageFormat, seed: int) -> np.ndarray:
 
 
 def digests() -> dict[str, dict[str, str]]:
-    """A digest for each neuron, direction and format, over two sets of parameters."""
+    """A digest for each neuron, direction and format, and for each stepwise mode, over two sets of parameters."""
     found: dict[str, dict[str, str]] = {}
     for neuron_type, row in mps.NEURONS.items():
         own = found.setdefault(neuron_type.name, {})
@@ -56,7 +56,20 @@ def digests() -> dict[str, dict[str, str]]:
                 gradient.update(evaluate.gradient(d, x, g, storage, storage, storage, slopes).tobytes())
             own[f"forward {storage.name}"] = forward.hexdigest()[:16]
             own[f"gradient {storage.name}"] = gradient.hexdigest()[:16]
+        for mode in ("stepwise", "stepwise-fma"):
+            own[mode] = stepwise_digest(mode, sets)
     return found
+
+
+def stepwise_digest(mode: str, sets: list[mps.MPSNNNeuronDescriptor]) -> str:
+    """Forward and gradient on a part of the float32 elements."""
+    storage = FORMATS[mps.MPSImageFeatureChannelFormat.float32]
+    x, g = elements(storage, 0)[:16_384].reshape(-1, 4), elements(storage, 1)[:16_384].reshape(-1, 4)
+    digest = hashlib.sha256()
+    for d in sets:
+        digest.update(mps.neuron.forward(d, x, mode=mode).tobytes())
+        digest.update(mps.neuron.gradient(d, x, g, mode=mode).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def dispatched() -> list[str]:

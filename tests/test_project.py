@@ -33,6 +33,7 @@ LAYERS = [
     ["mpsref.neuron.table"],
     ["mpsref.neuron.descriptor"],
     ["mpsref.neuron.evaluate"],
+    ["mpsref.neuron.stepwise"],
     ["mpsref.neuron"],
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic", "mpsref.graph.schedule"],

@@ -20,16 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.errors import ImageError
-from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
 from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.table import NEURONS, Erratum, Neuron
 from mpsref.storage import array_or_error, storage_of
 
 __all__ = ["NEURONS", "Erratum", "MPSNNNeuronDescriptor", "Neuron", "forward", "gradient"]
 
 
-def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
+def forward(
+    descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis: int = -1, mode: str = "ideal"
+) -> npt.NDArray[Any]:
     """
     The neuron's value at every element.
 
@@ -41,19 +43,23 @@ def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis
         Any shape. Never written to.
     channel_axis : int
         Which axis counts feature channels; matters for pReLU only.
+    mode : str
+        ``ideal``: the exact value, rounded once. To explain a device, not to judge it: ``stepwise``, the documented
+        formula in float32 with each operation rounded, as a plain shader does it; ``stepwise-fma``, the same with
+        each product that is added to something fused with the addition.
 
     Returns
     -------
     ndarray
-        Same shape and dtype as `x`: for float16 and float32 the exact value rounded once, to nearest even; for
-        float64 within 4 ULP (geLU: 10 ULP) where nothing overflows or vanishes on the way.
+        Same shape and dtype as `x`. In the ideal mode: for float16 and float32 the exact value rounded once, to
+        nearest even; for float64 within 4 ULP (geLU: 10 ULP) where nothing overflows or vanishes on the way.
 
     Raises
     ------
     ImageError
-        `x` has another dtype, or no axis `channel_axis`.
+        `x` has another dtype, or no axis `channel_axis`; or it is float64 in a stepwise mode.
     ParameterError
-        pReLU's data has not one slope for each channel.
+        pReLU's data has not one slope for each channel; or there is no such mode.
 
     Notes
     -----
@@ -67,23 +73,36 @@ def forward(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis
     >>> mps.neuron.forward(slopes, np.float16([[-1, -1], [2, -4]]))
     array([[-0.5 , -0.25],
            [ 2.  , -1.  ]], dtype=float16)
+
+    Where the formula cancels, or overflows on the way:
+
+    >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
+    >>> mps.neuron.forward(d, np.float32([-20, 100]))
+    array([2.0611537e-09, 1.0000000e+02], dtype=float32)
+    >>> mps.neuron.forward(d, np.float32([-20, 100]), mode="stepwise")
+    array([ 0., inf], dtype=float32)
     """
     descriptor_or_error(descriptor)
     values = array_or_error(x, "x")
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
-    return evaluate.forward(descriptor, values, storage, storage, slopes)
+    return evaluation(mode).forward(descriptor, values, storage, storage, slopes)
 
 
 def gradient(
-    descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
+    descriptor: MPSNNNeuronDescriptor,
+    x: npt.ArrayLike,
+    upstream: npt.ArrayLike,
+    *,
+    channel_axis: int = -1,
+    mode: str = "ideal",
 ) -> npt.NDArray[Any]:
     """
     `upstream` times the neuron's slope at the *source* `x`: one step of backpropagation.
 
     Parameters
     ----------
-    descriptor, x, channel_axis
+    descriptor, x, channel_axis, mode
         As for `forward`.
     upstream : array_like
         The incoming gradient, of the shape and dtype of `x`.
@@ -91,14 +110,16 @@ def gradient(
     Returns
     -------
     ndarray
-        Same shape and dtype as `x`: the product rounded once; for float64 within 6 ULP (geLU: 10 ULP).
+        Same shape and dtype as `x`. In the ideal mode: the product rounded once; for float64 within 6 ULP (geLU: 10
+        ULP).
 
     Raises
     ------
     ImageError
-        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype.
+        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 in a
+        stepwise mode.
     ParameterError
-        pReLU's data has not one slope for each channel.
+        pReLU's data has not one slope for each channel; or there is no such mode.
 
     Notes
     -----
@@ -120,7 +141,7 @@ def gradient(
             f"upstream is {incoming.dtype}{list(incoming.shape)}: it must be like x, {values.dtype}{list(values.shape)}"
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
-    return evaluate.gradient(descriptor, values, incoming, storage, storage, storage, slopes)
+    return evaluation(mode).gradient(descriptor, values, incoming, storage, storage, storage, slopes)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:

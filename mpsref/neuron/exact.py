@@ -118,6 +118,17 @@ class Digits:
                 total += term
             return Decimal("0.5") + total * density, density
 
+    def erf(self, z: Fraction) -> Decimal:
+        """The error function at a z between -6 and 6: e^-z^2 2 / sqrt(pi) (z + 2 z^3 / 3 + 4 z^5 / 15 + ...)."""
+        x = self.decimal(z)
+        total = term = x
+        k = 1
+        while abs(term) > abs(total) * Decimal(10) ** -self.digits:
+            k += 2
+            term = term * 2 * x * x / k
+            total += term
+        return 2 * total * (-x * x).exp() / _pi(self.digits).sqrt()
+
 
 @lru_cache(maxsize=64)
 def _logarithm(c: float, digits: int) -> Decimal:

@@ -6,6 +6,9 @@ returns a buffer with the result to within the row's `error_bound`, relative. It
 `evaluate` does for all neurons alike is not repeated here: NaN stays NaN, and its payload is dropped (N6).
 
 In the formulas ``u`` is ``a x + b``.
+
+Beside them stands each formula as a plain shader evaluates it, called as ``stepwise_forward(x, p, f)`` with float32
+sources, float32 parameters and an `Arithmetic`. Python's numbers in it are exact, or become the nearest float32.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.exact import Digits, Exact
@@ -30,6 +34,9 @@ __all__ = ["NEURONS", "Erratum", "Neuron"]
 
 T = MPSCNNNeuronType
 LARGEST32 = float(np.finfo(np.float32).max)
+RECIPROCAL_SQRT_2 = 0.7071067811865476
+Floats: TypeAlias = npt.NDArray[np.float32]
+Scalar: TypeAlias = np.float32 | float
 
 
 class Parameters(Protocol):
@@ -46,6 +53,64 @@ class Parameters(Protocol):
     @property
     def c(self) -> float:
         """Third parameter."""
+
+
+class Float32Parameters(Protocol):
+    """What a row's stepwise formulas read: float32, so that products of parameters round too."""
+
+    @property
+    def a(self) -> np.float32:
+        """First parameter."""
+
+    @property
+    def b(self) -> np.float32:
+        """Second parameter."""
+
+    @property
+    def c(self) -> np.float32:
+        """Third parameter."""
+
+    @property
+    def data(self) -> Floats:
+        """The slope of each element, for a neuron with a slope for each channel."""
+
+
+class Arithmetic(Protocol):
+    """
+    What a stepwise formula needs besides ``+``, ``-``, ``*``, ``/`` and ``abs`` of float32 arrays.
+
+    Each result is rounded once to float32, but for a product in `fma`, which is rounded too unless it is fused.
+    """
+
+    def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
+        """``a b + c``: one rounding where the mode contracts it, else two; of two products `a b` is the left one."""
+
+    def square(self, x: Floats) -> Floats:
+        """``x x``."""
+
+    def exp(self, x: Floats) -> Floats:
+        """e^x."""
+
+    def log(self, x: Floats | Scalar) -> Floats:
+        """The natural logarithm."""
+
+    def tanh(self, x: Floats) -> Floats:
+        """The hyperbolic tangent."""
+
+    def erf(self, x: Floats) -> Floats:
+        """The error function."""
+
+    def pow(self, base: Floats | Scalar, exponent: Floats | Scalar) -> Floats:
+        """``base ^ exponent``, one of them a scalar, with the special values of IEEE 754."""
+
+    def min(self, x: Floats, y: Scalar) -> Floats:
+        """The smaller, with -0 below +0; `y` where `x` is NaN."""
+
+    def max(self, x: Floats, y: Scalar) -> Floats:
+        """The larger likewise."""
+
+    def where(self, condition: npt.NDArray[np.bool_], x: Floats | Scalar, y: Floats | Scalar) -> Floats:
+        """`x` where the condition holds, else `y`."""
 
 
 class Erratum:
@@ -115,6 +180,16 @@ class Neuron(ABC):
     @abstractmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         """f'(x), and at a kink the slope that the documented comparison chooses (N4)."""
+
+    @staticmethod
+    @abstractmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        """f(x) as a plain shader computes it: the documented formula in float32, with all its faults."""
+
+    @staticmethod
+    @abstractmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats | Scalar:
+        """f'(x) likewise, as `slope` prints it."""
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -198,6 +273,14 @@ class None_(Neuron):
     def slope_is_rounded(cls, p: Parameters) -> bool:
         return False
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return x
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats | Scalar:
+        return 1.0
+
 
 def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
@@ -238,6 +321,14 @@ class ReLU(Neuron):
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (0.0,)
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, x, p.a * x)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, 1.0, p.a)
+
 
 class Linear(Neuron):
     neuron_type = T.linear
@@ -274,6 +365,14 @@ class Linear(Neuron):
     def slope_is_rounded(cls, p: Parameters) -> bool:
         return False
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.fma(p.a, x, p.b)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats | Scalar:
+        return p.a
+
 
 class Sigmoid(Neuron):
     neuron_type = T.sigmoid
@@ -302,6 +401,15 @@ class Sigmoid(Neuron):
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         e = m.exp(-abs(x))
         return e / (1 + e) ** 2
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return 1.0 / (1 + f.exp(-x))
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        e = f.exp(x)
+        return e / f.square(e + 1)
 
 
 class HardSigmoid(Neuron):
@@ -350,6 +458,15 @@ class HardSigmoid(Neuron):
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (-p.b / p.a, (1.0 - p.b) / p.a) if p.a else ()
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.min(f.max(f.fma(p.a, x, p.b), 0.0), 1.0)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        u = f.fma(p.a, x, p.b)
+        return f.where((u >= 0) & (u <= 1), p.a, 0.0)
+
 
 class TanH(Neuron):
     neuron_type = T.tanH
@@ -390,6 +507,15 @@ class TanH(Neuron):
         e = m.exp(-2 * abs(Fraction(p.b) * x))
         return 4 * m.decimal(Fraction(p.a) * Fraction(p.b)) * e / (1 + e) ** 2
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return p.a * f.tanh(p.b * x)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        t = f.tanh(p.b * x)
+        return p.a * p.b * f.fma(-t, t, 1.0)
+
 
 class Absolute(Neuron):
     neuron_type = T.absolute
@@ -420,6 +546,14 @@ class Absolute(Neuron):
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (0.0,)
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return abs(x)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x > 0, 1.0, f.where(x < 0, -1.0, 0.0))
 
 
 class SoftPlus(Neuron):
@@ -470,6 +604,15 @@ class SoftPlus(Neuron):
         e = m.exp(-abs(z))
         return m.decimal(Fraction(p.a) * Fraction(p.b)) * (1 / m.one_plus(e) if z >= 0 else e / (1 + e))
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return p.a * f.log(1 + f.exp(p.b * x))
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        e = f.exp(p.b * x)
+        return p.a * p.b * e / (e + 1)
+
 
 class SoftSign(Neuron):
     neuron_type = T.softSign
@@ -496,6 +639,14 @@ class SoftSign(Neuron):
     @staticmethod
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         return 1 / (1 + abs(x)) ** 2
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return x / (1 + abs(x))
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return 1.0 / f.square(abs(x) + 1)
 
 
 class ELU(Neuron):
@@ -546,6 +697,14 @@ class ELU(Neuron):
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (0.0,)
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, x, p.a * (f.exp(x) - 1))
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, 1.0, p.a * f.exp(x))
+
 
 class PReLU(Neuron):
     neuron_type = T.pReLU
@@ -582,6 +741,14 @@ class PReLU(Neuron):
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
         return (0.0,)
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, x, p.data * x)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.where(x >= 0, 1.0, p.data)
 
 
 class ReLUN(Neuron):
@@ -626,6 +793,15 @@ class ReLUN(Neuron):
     def kinks(p: Parameters) -> tuple[float, ...]:
         below = (p.b / p.a,) if p.a and p.b / p.a < 0 else ()
         return (*below, 0.0, p.b) if p.b > 0 else (*below, 0.0)
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.min(f.where(x >= 0, x, p.a * x), p.b)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        y = f.where(x >= 0, x, p.a * x)
+        return f.where(y >= p.b, 0.0, f.where(x >= 0, 1.0, p.a))
 
 
 class Power(Neuron):
@@ -726,6 +902,14 @@ class Power(Neuron):
     def roundings(cls, p: Parameters) -> int | None:
         return Linear.roundings(p) if p.c == 1 else None
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return f.pow(f.fma(p.a, x, p.b), p.c)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return p.a * p.c * f.pow(f.fma(p.a, x, p.b), p.c - 1)
+
 
 class Exponential(Neuron):
     neuron_type = T.exponential
@@ -797,6 +981,16 @@ class Exponential(Neuron):
         size = m.quotient(power) if isinstance(power, Fraction) else power
         return Decimal(p.a) * m.log_base(p.c) * size
 
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        u = f.fma(p.a, x, p.b)
+        return f.exp(u) if p.c == -1 else f.pow(p.c, u)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        u = f.fma(p.a, x, p.b)
+        return p.a * f.exp(u) if p.c == -1 else p.a * f.log(p.c) * f.pow(p.c, u)
+
 
 class Logarithm(Neuron):
     neuron_type = T.logarithm
@@ -838,6 +1032,16 @@ class Logarithm(Neuron):
     def exact_derivative(x: Fraction, p: Parameters, m: Digits) -> Exact:
         u = Fraction(p.a) * x + Fraction(p.b)
         return Fraction(p.a) / u if p.c == -1 else Decimal(p.a) / (m.decimal(u) * m.log_base(p.c))
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        u = f.fma(p.a, x, p.b)
+        return f.log(u) if p.c == -1 else f.log(u) / f.log(p.c)
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        u = f.fma(p.a, x, p.b)
+        return p.a / u if p.c == -1 else p.a / (f.log(p.c) * u)
 
 
 class GeLU(Neuron):
@@ -929,6 +1133,15 @@ class GeLU(Neuron):
         if lost is not None:
             np.copyto(e, e * (1.0 - 0.5 * lost), where=e > 0)
         return tail, z, e
+
+    @staticmethod
+    def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        return 0.5 * x * (1 + f.erf(x * RECIPROCAL_SQRT_2))
+
+    @staticmethod
+    def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
+        bell = RECIPROCAL_SQRT_2PI * f.exp(-0.5 * x * x)
+        return f.fma(0.5, 1 + f.erf(x * RECIPROCAL_SQRT_2), bell * x)
 
 
 NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(

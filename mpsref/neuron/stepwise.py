@@ -1,0 +1,274 @@
+"""
+The modes of evaluation, and the stepwise ones: the documented formula in float32, every operation rounded.
+
+That is what a plain shader does. It explains what a device gives; it never judges, since its faults are the formula's.
+Which operations there are, and in which order, the rows say; here is how each of them rounds. In the elementary
+functions devices differ: here they are correctly rounded, the same on every machine.
+
+Subnormals are kept, though devices may flush them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import ImageError, ParameterError
+from mpsref.neuron import evaluate
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.exact import Digits, Exact, settle
+from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.table import Floats, Scalar
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+
+__all__ = ["MODES", "Evaluation", "evaluation"]
+
+FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
+ERF_ERROR = 2.0**-44
+"""Far more than the relative error of any library's error function in float64."""
+
+Stored = npt.NDArray[Any]
+Wide = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_exponential = MPSNNNeuronDescriptor(MPSCNNNeuronType.exponential)
+_logarithm = MPSNNNeuronDescriptor(MPSCNNNeuronType.logarithm)
+_tanh = MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH)
+
+
+class Evaluation(Protocol):
+    """What a mode does; the module `mpsref.neuron.evaluate` documents the arguments, and is the ideal mode."""
+
+    def forward(
+        self,
+        descriptor: MPSNNNeuronDescriptor,
+        x: Stored,
+        source: StorageFormat,
+        result: StorageFormat,
+        slopes: ChannelSlopes | None = None,
+    ) -> Stored:
+        """The neuron's value at every element."""
+
+    def gradient(
+        self,
+        descriptor: MPSNNNeuronDescriptor,
+        x: Stored,
+        upstream: Stored,
+        source: StorageFormat,
+        upstream_source: StorageFormat,
+        result: StorageFormat,
+        slopes: ChannelSlopes | None = None,
+    ) -> Stored:
+        """`upstream` times the neuron's slope at every element."""
+
+    def add(
+        self,
+        x: Stored,
+        y: Stored,
+        x_source: StorageFormat,
+        y_source: StorageFormat,
+        result: StorageFormat,
+        scales: tuple[float, float] = (1.0, 1.0),
+        bias: float = 0.0,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Stored:
+        """``scales[0] x + scales[1] y + bias``, clamped to the bounds."""
+
+    def scale(self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
+        """`factor` times every element."""
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """A descriptor's parameters as float32, and the slopes of a block."""
+
+    a: np.float32
+    b: np.float32
+    c: np.float32
+    data: Floats
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """The `Arithmetic` of the rows: numpy's float32 operators round once, and so does all that is here."""
+
+    fused: bool
+
+    def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
+        if not self.fused:
+            return np.asarray(np.multiply(a, b) + c, np.float32)
+        # The product of two float32 is a float64; `add` rounds the sum with another one only once.
+        product, addend = np.broadcast_arrays(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64))
+        return evaluate.add(product, addend, FLOAT64, FLOAT64, FLOAT32)
+
+    def square(self, x: Floats) -> Floats:
+        return np.square(x)
+
+    def exp(self, x: Floats) -> Floats:
+        return evaluate.forward(_exponential, x, FLOAT32, FLOAT32)
+
+    def log(self, x: Floats | Scalar) -> Floats:
+        return evaluate.forward(_logarithm, np.asarray(x, np.float32), FLOAT32, FLOAT32)
+
+    def tanh(self, x: Floats) -> Floats:
+        return evaluate.forward(_tanh, x, FLOAT32, FLOAT32)
+
+    def erf(self, x: Floats) -> Floats:
+        # Here, because importing mpsref must not import scipy.special.
+        from scipy.special import erf  # noqa: PLC0415
+
+        wide = x.astype(np.float64)
+        return _rounded(erf(wide), ERF_ERROR, lambda open_: settle(_exact_erf, wide[open_], None, FLOAT32))
+
+    def pow(self, base: Floats | Scalar, exponent: Floats | Scalar) -> Floats:
+        bases, exponents = np.broadcast_arrays(base, exponent)
+        # What float64 leaves open is finite and not 0, and the neurons differ from IEEE's pow at no such value.
+        neuron, x = (
+            (MPSNNNeuronDescriptor(MPSCNNNeuronType.power, c=float(exponent)), bases)
+            if np.ndim(exponent) == 0
+            else (MPSNNNeuronDescriptor(MPSCNNNeuronType.exponential, c=float(base)), exponents)
+        )
+        return _rounded(
+            np.power(bases, exponents, dtype=np.float64),
+            neuron.row.error_bound(neuron),
+            lambda open_: evaluate.forward(neuron, x[open_].astype(np.float32), FLOAT32, FLOAT32),
+        )
+
+    def min(self, x: Floats, y: Scalar) -> Floats:
+        return np.where((x < y) | ((x == y) & np.signbit(x)), x, np.float32(y))
+
+    def max(self, x: Floats, y: Scalar) -> Floats:
+        return -self.min(-x, -y)
+
+    def where(self, condition: Mask, x: Floats | Scalar, y: Floats | Scalar) -> Floats:
+        return np.where(condition, np.asarray(x, np.float32), np.asarray(y, np.float32))
+
+
+def _rounded(wide: Wide, error: float, decide: Callable[[Mask], Floats]) -> Floats:
+    """float64 results as float32; `decide` gives those of which a relative `error` leaves the rounding open."""
+    result = (wide * (1.0 + error)).astype(np.float32)
+    open_ = (result != (wide * (1.0 - error)).astype(np.float32)) & ~np.isnan(wide)
+    if open_.any():
+        result[open_] = decide(open_)
+    return result
+
+
+def _exact_erf(x: Fraction, m: Digits) -> Exact:
+    return m.erf(x)
+
+
+@dataclass(frozen=True)
+class _Stepwise:
+    """Every formula in float32, operation by operation."""
+
+    f: _Arithmetic
+
+    def forward(
+        self,
+        descriptor: MPSNNNeuronDescriptor,
+        x: Stored,
+        source: StorageFormat,
+        result: StorageFormat,
+        slopes: ChannelSlopes | None = None,
+    ) -> Stored:
+        def block(start: int, x: Floats) -> Floats:
+            return descriptor.row.stepwise_forward(x, _parameters(descriptor, slopes, start, x.size), self.f)
+
+        return _by_blocks(block, [(x, source)], result)
+
+    def gradient(
+        self,
+        descriptor: MPSNNNeuronDescriptor,
+        x: Stored,
+        upstream: Stored,
+        source: StorageFormat,
+        upstream_source: StorageFormat,
+        result: StorageFormat,
+        slopes: ChannelSlopes | None = None,
+    ) -> Stored:
+        def block(start: int, x: Floats, upstream: Floats) -> Floats:
+            slope = descriptor.row.stepwise_derivative(x, _parameters(descriptor, slopes, start, x.size), self.f)
+            return slope * upstream
+
+        return _by_blocks(block, [(x, source), (upstream, upstream_source)], result)
+
+    def add(
+        self,
+        x: Stored,
+        y: Stored,
+        x_source: StorageFormat,
+        y_source: StorageFormat,
+        result: StorageFormat,
+        scales: tuple[float, float] = (1.0, 1.0),
+        bias: float = 0.0,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Stored:
+        def block(start: int, x: Floats, y: Floats) -> Floats:
+            total = self.f.fma(scales[0], x, scales[1] * y) + bias
+            total = self.f.max(total, bounds[0]) if bounds[0] > -np.inf else total
+            return self.f.min(total, bounds[1]) if bounds[1] < np.inf else total
+
+        return _by_blocks(block, [(x, x_source), (y, y_source)], result)
+
+    def scale(self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
+        return _by_blocks(lambda _, x: factor * x, [(x, source)], result)
+
+
+def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:
+    window = np.empty(0) if slopes is None else slopes.window(start, size)
+    a, b, c = (np.float32(value) for value in (descriptor.a, descriptor.b, descriptor.c))
+    return _Parameters(a, b, c, window.astype(np.float32))
+
+
+def _by_blocks(
+    block: Callable[..., Floats], sources: list[tuple[Stored, StorageFormat]], result: StorageFormat
+) -> Stored:
+    """Load as float32, compute, store: ``block(start, *loaded)`` on blocks of the flattened sources."""
+    for _, source in sources:
+        if source is FLOAT64:
+            raise ImageError(
+                "the sources are float64, but a stepwise mode computes in float32: convert them, or use mode 'ideal'"
+            )
+    out = np.empty(sources[0][0].shape, result.dtype)
+    flat, flats = out.reshape(-1), [(np.ascontiguousarray(stored).reshape(-1), source) for stored, source in sources]
+    with np.errstate(all="ignore"):
+        for i in range(0, out.size, evaluate.BLOCK):
+            size = min(evaluate.BLOCK, out.size - i)
+            loaded = [
+                source.decode(stored[i : i + size], np.empty(size)).astype(np.float32) for stored, source in flats
+            ]
+            values = block(i, *loaded).astype(np.float64)
+            np.copyto(values, np.nan, where=np.isnan(values))
+            result.encode(values, flat[i : i + size])
+    return out
+
+
+MODES: Mapping[str, Evaluation] = MappingProxyType(
+    {
+        "ideal": evaluate,
+        "stepwise": _Stepwise(_Arithmetic(fused=False)),
+        "stepwise-fma": _Stepwise(_Arithmetic(fused=True)),
+    }
+)
+"""Each mode by name: the exact value rounded once; the formula in float32; that with ``a b + c`` rounded once."""
+
+
+def evaluation(mode: object) -> Evaluation:
+    """
+    What evaluates in a mode.
+
+    Raises
+    ------
+    ParameterError
+        There is no such mode.
+    """
+    if not isinstance(mode, str) or mode not in MODES:
+        raise ParameterError(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
+    return MODES[mode]
