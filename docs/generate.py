@@ -1,7 +1,9 @@
-"""Write the pages that are made from the neuron table: ``python docs/generate.py``."""
+"""Write the pages that are made from the neuron table, and from measurements: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
+import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +81,24 @@ def special_values_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def speed_page() -> str:
+    """What benchmarks/run.py measured."""
+    here = Path(__file__).parent
+    make = runpy.run_path(str(here.parent / "benchmarks" / "page.py"))["page"]
+    text: str = make(json.loads((here / "speed.json").read_text(encoding="utf-8")))
+    return text
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"neurons.md": neurons_page, "errata.md": errata_page, "special-values.md": special_values_page}
+PAGES = {
+    "neurons.md": neurons_page,
+    "errata.md": errata_page,
+    "special-values.md": special_values_page,
+    "speed.md": speed_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
