@@ -85,7 +85,10 @@ def measure(sections: list[str], shape: list[int], rounds: int) -> dict[str, Any
 
 def _child(options: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).with_name("measure.py")), json.dumps(options)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | ONE_THREAD, text=True) as child:  # noqa: S603
+    # What is measured is the mpsref beside this file, whichever is installed.
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as child:  # noqa: S603
         try:
             written, _ = child.communicate()
         except KeyboardInterrupt:
