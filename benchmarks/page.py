@@ -137,10 +137,11 @@ def _head(results: Mapping[str, Any]) -> list[str]:
     about = results["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     method = f"""
-        Made by `python docs/generate.py` from `docs/speed.json`, which `benchmarks/run.py` measured. All
-        candidates of a row take turns in one process on the same arrays; a time is the median of the rounds, here {about["rounds"]}, after a warm-up. One thread,
-        pinned to one core, unless a row says otherwise; torch, onnxruntime and OpenMP are set to one thread, without
-        spinning. Compare within a row: only ratios carry over to other machines, and not all of them.
+        Made by `python docs/generate.py` from `docs/speed.json`, which `benchmarks/run.py` measured. All candidates of
+        a row take turns in one process on the same arrays; a time is the median of the rounds, here {about["rounds"]},
+        after a warm-up. One thread, pinned to one core, unless a row says otherwise; torch, onnxruntime and OpenMP are
+        set to one thread, without spinning. Compare within a row: only ratios carry over to other machines, and not
+        all of them.
     """
     simd = f"AVX-512: {'yes' if about['avx512'] else 'no'} (numpy found {', '.join(about['simd']) or 'nothing'})"
     shape = " x ".join(map(str, about["shape"]))
