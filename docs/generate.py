@@ -1,10 +1,12 @@
-"""Write the pages that are made from the neuron table: ``python docs/generate.py``."""
+"""Write the pages that are made from the neuron table, and from measurements: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
+import runpy
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +125,14 @@ def _statements(method: Callable[..., Any]) -> str:
     return re.sub(r"\b[fp]\.|return ", "", body)
 
 
+def speed_page() -> str:
+    """What benchmarks/run.py measured."""
+    here = Path(__file__).parent
+    make = runpy.run_path(str(here.parent / "benchmarks" / "page.py"))["page"]
+    text: str = make(json.loads((here / "speed.json").read_text(encoding="utf-8")))
+    return text
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -132,6 +142,7 @@ PAGES = {
     "errata.md": errata_page,
     "special-values.md": special_values_page,
     "stepwise.md": stepwise_page,
+    "speed.md": speed_page,
 }
 
 if __name__ == "__main__":
