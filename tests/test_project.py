@@ -43,6 +43,11 @@ LAYERS = [
     ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
+    ["mpsref.proof.judge"],
+    ["mpsref.proof.sweep"],
+    ["mpsref.proof.certificate"],
+    ["mpsref.proof.run"],
+    ["mpsref.proof"],
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ from mpsref.neuron.table import Parameters
 from mpsref.neuron.workspace import Array, Workspace
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
-__all__ = ["add", "forward", "gradient", "scale"]
+__all__ = ["Decisions", "add", "forward", "gradient", "scale"]
 
 BLOCK = 65_536
 """Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
@@ -26,7 +27,25 @@ TABLES = 64
 """How many tables are kept, of at most 512 KiB each."""
 
 Stored = npt.NDArray[Any]
+_Open: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]
 Kernel: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """
+    Which results float64 alone did not decide: indices into the flattened sources, an array for each block.
+
+    Attributes
+    ----------
+    by_rule : list of ndarray
+        Those that the row's `beside` decided, or that are limits at an infinity.
+    by_digits : list of ndarray
+        Those that needed multi-precision.
+    """
+
+    by_rule: list[npt.NDArray[np.intp]] = field(default_factory=list)
+    by_digits: list[npt.NDArray[np.intp]] = field(default_factory=list)
 
 
 class _Buffers(threading.local):
@@ -49,6 +68,7 @@ def forward(
     source: StorageFormat,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
+    decisions: Decisions | None = None,
 ) -> Stored:
     """
     The neuron's value at every element of `x`, rounded once to `result`.
@@ -63,6 +83,8 @@ def forward(
         How the elements are stored, and how the result is.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
+    decisions : Decisions, optional
+        Gets the elements that float64 left open; not where a table of all 16-bit patterns is used.
 
     Returns
     -------
@@ -74,7 +96,7 @@ def forward(
         if _is_tabled(descriptor, source):
             _look_up(_forward_table(descriptor, source, result), flat, out.reshape(-1))
         else:
-            _forward_blocks(descriptor, flat, source, result, slopes, out.reshape(-1))
+            _forward_blocks(descriptor, flat, source, result, slopes, out.reshape(-1), decisions)
     return out
 
 
@@ -86,13 +108,14 @@ def gradient(
     upstream_source: StorageFormat,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
+    decisions: Decisions | None = None,
 ) -> Stored:
     """
     ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
 
     Parameters
     ----------
-    x, source, result, slopes
+    x, source, result, slopes, decisions
         As for `forward`.
     upstream : ndarray
         Of the shape of `x`, stored in `upstream_source` format.
@@ -112,7 +135,8 @@ def gradient(
                 _look_up(table, x_block, slope)
             np.multiply(slope, upstream_values, out=slope)
             proof = None if descriptor.row.is_exact else (descriptor, x_block, source)
-            _round_once(slope, result, flat_out[i : i + BLOCK], proof, upstream_values)
+            open_ = _round_once(slope, result, flat_out[i : i + BLOCK], proof, upstream_values)
+            _note(decisions, open_, i)
     return out
 
 
@@ -177,12 +201,21 @@ def _forward_blocks(
     result: StorageFormat,
     slopes: ChannelSlopes | None,
     out: Stored,
+    decisions: Decisions | None = None,
 ) -> None:
     for i in range(0, flat.size, BLOCK):
         stored = flat[i : i + BLOCK]
         window = None if slopes is None else slopes.window(i, stored.size)
         y = _kernel_values(descriptor.row.forward, descriptor, stored, source, result, window)
-        _round_once(y, result, out[i : i + BLOCK], None if descriptor.row.is_exact else (descriptor, stored, source))
+        proof = None if descriptor.row.is_exact else (descriptor, stored, source)
+        _note(decisions, _round_once(y, result, out[i : i + BLOCK], proof), i)
+
+
+def _note(decisions: Decisions | None, open_: _Open | None, start: int) -> None:
+    if decisions is not None and open_ is not None:
+        index, by_digits = open_
+        decisions.by_rule.append(start + index[~by_digits])
+        decisions.by_digits.append(start + index[by_digits])
 
 
 def _kernel_values(
@@ -211,35 +244,39 @@ def _round_once(
     out: Stored,
     proof: tuple[MPSNNNeuronDescriptor, Stored, StorageFormat] | None = None,
     upstream: Array | None = None,
-) -> None:
+) -> _Open | None:
     """
     The only rounding to a storage format. NaN becomes the canonical quiet one (N6).
 
     `values` are exact, or rounded to odd; or, with a `proof` of (descriptor, stored sources, their format), within the
     row's error bound, after a multiplication with `upstream` if there is one. Then those whose error interval holds a
-    rounding boundary (Ziv's test) are decided in multi-precision.
+    rounding boundary (Ziv's test) are decided in multi-precision. Returned are the indices of those, and which of them
+    needed digits.
     """
     nan = np.isnan(values)
     if nan.any():
         np.copyto(values, np.nan, where=nan)
     if proof is None or result is FLOAT64:
         result.encode(values, out)
-        return
+        return None
     descriptor, stored, source = proof
     bound = descriptor.row.error_bound(descriptor)
     edge = _buffers.edge[: values.size]
     result.encode(np.multiply(values, 1.0 + bound, out=edge), out)
     other = result.encode(np.multiply(values, 1.0 - bound, out=edge), np.empty_like(out))
-    if not np.array_equal(out.view(result.bits_dtype), other.view(result.bits_dtype)):
-        open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
-        x = source.decode(stored[open_], np.empty(open_.size))
-        out[open_] = _decided(descriptor, x, None if upstream is None else upstream[open_], values[open_], result)
+    if np.array_equal(out.view(result.bits_dtype), other.view(result.bits_dtype)):
+        return None
+    open_ = np.flatnonzero(out.view(result.bits_dtype) != other.view(result.bits_dtype))
+    x = source.decode(stored[open_], np.empty(open_.size))
+    factors = None if upstream is None else upstream[open_]
+    out[open_], by_digits = _decided(descriptor, x, factors, values[open_], result)
+    return open_, by_digits
 
 
 def _decided(
     descriptor: MPSNNNeuronDescriptor, x: Array, upstream: Array | None, values: Array, result: StorageFormat
-) -> Stored:
-    """Results at sources where float64 leaves them open; `values` are what it makes of them."""
+) -> tuple[Stored, npt.NDArray[np.bool_]]:
+    """Results where float64 leaves them open, and where digits decided; `values` are what float64 makes of them."""
     row = descriptor.row
     if upstream is None:
         exact, known = row.exact_forward, row.beside(x, descriptor)
@@ -255,7 +292,7 @@ def _decided(
     decided[open_] = settle(
         partial(exact, p=descriptor), x[open_], None if upstream is None else upstream[open_], result
     )
-    return decided
+    return decided, open_
 
 
 @lru_cache(maxsize=TABLES)
