@@ -144,7 +144,7 @@ def sweep(block: Block) -> Tally:
         np.add(ramp[:size], storage.bits_dtype.type(block.start + offset), out=bits[:size])
         x, decisions = bits[:size].view(storage.dtype), evaluate.Decisions()
         y = _evaluated(block, x, ones[:size], storage, decisions)
-        digest.update(memoryview(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8)))
+        digest.update(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
         finite = np.isfinite(x)
         tally.not_finite += size - int(np.count_nonzero(finite))
         tally.nan_results += int(np.count_nonzero(np.isnan(y)))
