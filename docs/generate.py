@@ -1,4 +1,4 @@
-"""Write the pages that are made from the neuron table, and from measurements: ``python docs/generate.py``."""
+"""Write the pages that are made from the neuron table, measurements and certificates: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -133,6 +133,38 @@ def speed_page() -> str:
     return text
 
 
+BEGIN, END = "<!-- certificates -->\n", "<!-- end -->\n"
+
+
+def proof_page() -> str:
+    """The page on proofs as it stands, with the table of the committed certificates made anew."""
+    folder = Path(__file__).parent
+    before, _, rest = (folder / "proof.md").read_text("utf-8").partition(BEGIN)
+    rows = certificate_rows(folder / "certificates")
+    return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+
+
+def certificate_rows(folder: Path) -> list[str]:
+    """One row of Markdown for each certificate in a folder, in the order of the neurons."""
+    proofs = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
+    formats, types = ["float32", "float16", "unorm16", "unorm8"], [t.name for t in mps.NEURONS]
+    proofs.sort(key=lambda proof: (formats.index(proof["storage"]), types.index(proof["neuron"])))
+    lines = [
+        "| neuron | parameters | format | inputs | by digits | by rule | judged | wrong | seconds | results |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for proof in proofs:
+        both = [proof["forward"], proof["derivative"]]
+        parameters = [f"{name} = {np.float32(float.fromhex(v)):g}" for name, v in proof["parameters"].items()]
+        digits, rule, wrong = (sum(t[name] for t in both) for name in ("open_by_digits", "open_by_rule", "wrong"))
+        judged = sum(t[f"judged_{name}"] for t in both for name in ("by_digits", "by_rule", "sample"))
+        digests = " ".join(f"`{t['sha256'][:8]}`" for t in both)
+        counts = " | ".join(f"{n:,}" for n in (digits, rule, judged, wrong))
+        subject = f"{proof['neuron']} | {', '.join(parameters) or 'none'} | {proof['storage']}"
+        lines.append(f"| {subject} | 2 x {both[0]['inputs']:,} | {counts} | {proof['wall_seconds']:,} | {digests} |")
+    return lines
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -143,6 +175,7 @@ PAGES = {
     "special-values.md": special_values_page,
     "stepwise.md": stepwise_page,
     "speed.md": speed_page,
+    "proof.md": proof_page,
 }
 
 if __name__ == "__main__":

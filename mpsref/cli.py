@@ -1,4 +1,4 @@
-"""The command line: ``mpsref run`` and ``mpsref verify``."""
+"""The command line: ``mpsref run``, ``mpsref verify`` and ``mpsref prove``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import mpsref
 from mpsref.documents import write_atomically
-from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
 from mpsref.verify import RecordedImage, Recording, Tolerance, read_npy, verify, write_recording
 from mpsref.verify.report import printable
+
+if TYPE_CHECKING:
+    from mpsref.proof import Subject
 
 __all__ = ["main"]
 
@@ -47,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or bad input.
+        Exit status: 0 all within bounds, or nothing wrong; 1 a mismatch, or something wrong; 2 bad usage or bad input;
+        130 interrupted.
     """
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -110,6 +116,32 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
     check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
     check.set_defaults(command=_verify)
+
+    prove = commands.add_parser(
+        "prove",
+        help="evaluate every input of a neuron, and judge the results independently",
+        description="Evaluate every input of a neuron, forward and derivative, and judge with ball arithmetic all "
+        "results that needed multi-precision and a sample of the others. Needs the extra: pip install 'mpsref[proof]'.",
+        epilog="exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 130 interrupted",
+    )
+    prove.add_argument("--neuron", metavar="TYPE", choices=[t.name for t in NEURONS],
+                       help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
+    for name in "abc":
+        prove.add_argument(f"--{name}", metavar="X", type=float, help=f"parameter {name} (default: as documented)")
+    prove.add_argument("--data", metavar="X", type=float, help="the slope of pReLU (default 0.25)")
+    prove.add_argument("--format", choices=[f.name for f in MPSImageFeatureChannelFormat if f], default="float32",
+                       help="what sources and results are stored in (default float32)")  # fmt: skip
+    prove.add_argument("--part", metavar="I/N", type=_part, default=(1, 1), help="only the I-th of N ranges of inputs")
+    prove.add_argument("--sample", metavar="N", type=int, default=65_536,
+                       help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
+    prove.add_argument("--seed", metavar="N", type=int, default=1, help="of the sample (default 1)")
+    prove.add_argument("--workers", metavar="N", type=int, default=os.cpu_count() or 1,
+                       help="how many processes (default: one for each processor)")  # fmt: skip
+    prove.add_argument("--out", metavar="FILE", type=Path,
+                       help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip
+    prove.add_argument("--checkpoint", metavar="FILE", type=Path,
+                       help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
+    prove.set_defaults(command=_prove)
     return parser
 
 
@@ -125,6 +157,13 @@ def _shape(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}: give HxWxC or NxHxWxC")
     sizes = tuple(map(int, text.split("x")))
     return (1,) * (4 - len(sizes)) + sizes
+
+
+def _part(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d{1,10}/\d{1,10}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give I/N, such as 1/16")
+    i, n = map(int, text.split("/"))
+    return i, n
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -184,10 +223,80 @@ def _verify(options: argparse.Namespace) -> int:
     with _Progress() as progress:
         report = verify(recording, tolerance, worst=options.worst, progress=progress)
     if options.json is not None:
-        text = json.dumps(report.to_json(), indent=1) + "\n"
-        write_atomically(options.json, lambda out: out.write(text.encode()))
+        _write_json(options.json, report.to_json())
     print(report.text(every_image=options.all))
     return PASSED if report.passed else MISMATCH
+
+
+def _prove(options: argparse.Namespace) -> int:
+    # Here, because no other command needs processes.
+    from mpsref.proof import prove, report, require_judge  # noqa: PLC0415
+
+    require_judge()
+    subjects = _subjects(options)
+    places = _places(options, [subject.name for subject in subjects])
+    certificates = []
+    try:
+        for subject, (out, checkpoint) in zip(subjects, places, strict=True):
+            with _Bar(f"{subject.name} {options.format}") as progress:
+                proof = prove(subject, workers=options.workers, checkpoint=checkpoint, progress=progress)
+            if out is not None:
+                _write_json(out, proof)
+            certificates.append(proof)
+    except KeyboardInterrupt:
+        kept = places[0][1] is not None
+        mend = "run the same command again to go on" if kept else "nothing is kept without --out or --checkpoint"
+        print(f"mpsref: interrupted: {mend}", file=sys.stderr)
+        return INTERRUPTED
+    for _, checkpoint in places:
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+    print(report(certificates))
+    return MISMATCH if any(proof["wrong"] for proof in certificates) else PASSED
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    from mpsref.proof import Subject  # noqa: PLC0415
+
+    if options.workers < 1:
+        raise FileFormatError(f"--workers is {options.workers}: give at least 1")
+    given = {name: value for name in "abc" if (value := getattr(options, name)) is not None}
+    if options.neuron is None and (given or options.data is not None or options.checkpoint is not None):
+        raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron, which they are for")
+    subjects = []
+    for neuron_type in NEURONS if options.neuron is None else [MPSCNNNeuronType[options.neuron]]:
+        slope = options.data
+        if slope is None and NEURONS[neuron_type].per_channel:
+            slope = 0.25
+        descriptor = MPSNNNeuronDescriptor(neuron_type, **given, data=None if slope is None else [slope])
+        channel_format = MPSImageFeatureChannelFormat[options.format]
+        subjects.append(
+            Subject(descriptor, channel_format, part=options.part, sample=options.sample, seed=options.seed)
+        )
+    return subjects
+
+
+def _places(options: argparse.Namespace, names: list[str]) -> list[tuple[Path | None, Path | None]]:
+    """Where the certificate and the checkpoint of each proof go."""
+    if options.neuron is not None:
+        out: Path | None = options.out
+        if out is not None and out.is_dir():
+            raise FileFormatError(f"--out {out}: is a folder: with --neuron, name a file")
+        beside = out.with_name(f"{out.name}.checkpoint") if out is not None else None
+        return [(out, options.checkpoint or beside)]
+    if options.out is None:
+        return [(None, None)] * len(names)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileFormatError(f"--out {options.out}: {error.strerror}: without --neuron, name a folder") from None
+    files = [options.out / f"{name}.{options.format}.json" for name in names]
+    return [(file, file.with_name(f"{file.name}.checkpoint")) for file in files]
+
+
+def _write_json(path: Path, document: Any) -> None:
+    data = (json.dumps(document, indent=1) + "\n").encode()
+    write_atomically(path, lambda out: out.write(data))
 
 
 class _Progress:
@@ -200,7 +309,24 @@ class _Progress:
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    @staticmethod
-    def _show(done: int, of_all: int) -> None:
+    def _show(self, done: int, of_all: int) -> None:
         if done == of_all or done % max(of_all // 100, 1) == 0:
             print(f"\r\x1b[Knode {done} of {of_all}", end="", file=sys.stderr, flush=True)
+
+
+class _Bar(_Progress):
+    """The same for a proof: what, how much is done, and how long it will take."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._began: tuple[float, int] | None = None
+
+    def _show(self, done: int, of_all: int) -> None:
+        now = time.monotonic()
+        self._began = began, before = self._began or (now, done)
+        left = ""
+        if done > before:
+            seconds = round((of_all - done) * (now - began) / (done - before))
+            left = f"  {(done - before) / (now - began) / 1e6:,.0f} M/s  {seconds // 60}:{seconds % 60:02} left"
+        bar = "#" * (24 * done // of_all)
+        print(f"\r\x1b[K{self._title} [{bar:24}] {100 * done // of_all} %{left}", end="", file=sys.stderr, flush=True)

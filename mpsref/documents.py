@@ -25,7 +25,7 @@ DEEPEST = 6
 
 @cache
 def schema(name: str) -> Any:
-    """The shipped schema of ``graph`` or ``recording``."""
+    """The shipped schema of a kind of document, such as ``graph`` or ``recording``."""
     return json.loads(resources.files("mpsref").joinpath("schemas", f"{name}.schema.json").read_text("utf-8"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "DependencyError",
     "FileFormatError",
     "ImageError",
     "MPSRefError",
@@ -37,6 +38,10 @@ class SourceError(MPSRefError, LookupError):
 
 class FileFormatError(MPSRefError, ValueError):
     """A file cannot be read as what it claims to be."""
+
+
+class DependencyError(MPSRefError, ImportError):
+    """Something that only an extra installs is missing."""
 
 
 class VerificationError(MPSRefError, AssertionError):

@@ -1,8 +1,6 @@
 """Special values (N6), clean manners (N7), shapes, channels and the descriptor (N1)."""
 
 import math
-import pathlib
-import sys
 import threading
 import warnings
 
@@ -10,9 +8,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import judge
+from mpsref.proof import judge
 
 T = mps.MPSCNNNeuronType
 D = mps.MPSNNNeuronDescriptor

@@ -1,8 +1,6 @@
 """Every neuron's values, slopes and gradients against the independent judge."""
 
 import math
-import pathlib
-import sys
 import zlib
 from fractions import Fraction
 from functools import lru_cache
@@ -12,9 +10,7 @@ import pytest
 from flint import arb
 
 import mpsref as mps
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import judge
+from mpsref.proof import judge
 
 T = mps.MPSCNNNeuronType
 f32 = np.float32

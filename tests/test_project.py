@@ -45,6 +45,11 @@ LAYERS = [
     ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
+    ["mpsref.proof.judge"],
+    ["mpsref.proof.sweep"],
+    ["mpsref.proof.certificate"],
+    ["mpsref.proof.run"],
+    ["mpsref.proof"],
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]
@@ -206,4 +211,6 @@ def test_links_between_documents_lead_somewhere():
 def test_the_extra_and_the_group_for_tests_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-    assert project["project"]["optional-dependencies"]["test"] == project["dependency-groups"]["test"]
+    extras = project["project"]["optional-dependencies"]
+    assert extras["test"] == project["dependency-groups"]["test"]
+    assert set(extras["proof"]) <= set(extras["test"])

@@ -1,9 +1,10 @@
 """
 The independent judge: what a neuron gives in real numbers, as balls of arbitrary precision, and how that rounds.
 
-It shares no code with the package. The formulas are those that Apple documents, with the choices of the numerical
-contract (N4 to N6); flint's ball arithmetic says how far each result can be trusted, and precision is raised until it
-is beyond doubt (Ziv's strategy). Values that lie exactly on a rounding boundary are recognised in exact arithmetic.
+It shares no code with the rest of the package, and imports nothing of it. The formulas are those that Apple documents,
+with the choices of the numerical contract (N4 to N6); flint's ball arithmetic says how far each result can be trusted,
+and precision is raised until it is beyond doubt (Ziv's strategy). Values that lie exactly on a rounding boundary are
+recognised in exact arithmetic.
 
 ``ctx.prec`` is global: judge from one thread only.
 """
@@ -11,10 +12,22 @@ is beyond doubt (Ziv's strategy). Values that lie exactly on a rounding boundary
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from flint import arb, ctx
+
+__all__ = ["Judge", "differs", "fraction", "precisely", "rational_power", "unorm_values"]
+
+Ball: TypeAlias = Any
+"""A flint ``arb``: a real number and how far it can be trusted. flint's own types are not looked at."""
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Stored: TypeAlias = npt.NDArray[Any]
 
 EXACT = 6000
 """Bits that hold every ``a x + b`` of two float32 and one float64."""
@@ -29,11 +42,12 @@ TRANSCENDENTAL = "sigmoid", "tanH", "softPlus", "ELU", "exponential", "logarithm
 ZERO, ONE, NAN, INF = arb(0), arb(1), arb("nan"), arb("inf")
 
 
-def exp(z):
+def exp(z: Ball) -> Ball:
+    """e^z, at most where the exponent is still quick to compute."""
     return min(max(z, -FAR), FAR).exp()
 
 
-def precisely(bits, function, *args):
+def precisely(bits: int, function: Callable[..., Any], *args: Any) -> Any:
     """``function(*args)`` at a precision of so many bits."""
     before, ctx.prec = ctx.prec, bits
     try:
@@ -42,13 +56,13 @@ def precisely(bits, function, *args):
         ctx.prec = before
 
 
-def fraction(ball):
+def fraction(ball: Ball) -> Fraction:
     """The number that an exact ball is."""
     mantissa, exponent = ball.man_exp()
     return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
-def rational_power(base, exponent):
+def rational_power(base: Fraction, exponent: Fraction) -> Fraction | None:
     """``base ** exponent`` for a positive base and a dyadic exponent, where that is rational and of sane size."""
     if base == 1:
         return base
@@ -62,102 +76,121 @@ def rational_power(base, exponent):
 
 
 class Judge:
-    """One neuron with its parameters; for pReLU, `a` is the slope of the channel."""
+    """
+    One neuron with its parameters.
 
-    def __init__(self, name, a=0.0, b=0.0, c=0.0):
+    Parameters
+    ----------
+    name : str
+        Apple's name of the neuron type.
+    a, b, c : float
+        Its parameters, as float32; for pReLU, `a` is the slope of the channel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.proof.judge import Judge
+    >>> x = np.array([0.0, 1.0])
+    >>> judge = Judge("softPlus", 1.0, 1.0)
+    >>> judge.rounded(x, judge.float64s(x), np.float32)
+    array([0.6931472, 1.3132616], dtype=float32)
+    """
+
+    def __init__(self, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> None:
         self.name, self.p = name, (float(a), float(b), float(c))
         self.a, self.b, self.c = arb(a), arb(b), arb(c)
         self.integer_c = float(c).is_integer()
-        self.forward, self.derivative = getattr(self, f"_{name}"), getattr(self, f"_{name}_slope")
+        self.forward: Callable[[Ball], Ball] = getattr(self, f"_{name}")
+        self.derivative: Callable[[Ball], Ball] = getattr(self, f"_{name}_slope")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{self.name}{self.p}"
 
     # u = a x + b is exact at any working precision, so that comparisons with it are.
-    def _u(self, x):
+    def _u(self, x: Ball) -> Ball:
         return precisely(EXACT, lambda: self.a * x + self.b)
 
-    def _z(self, x):
+    def _z(self, x: Ball) -> Ball:
         return precisely(EXACT, lambda: self.b * x)
 
     # --- the sixteen functions --------------------
 
-    def _none(self, x):
+    def _none(self, x: Ball) -> Ball:
         return x
 
-    def _none_slope(self, x):
+    def _none_slope(self, x: Ball) -> Ball:
         return ONE
 
-    def _reLU(self, x):
+    def _reLU(self, x: Ball) -> Ball:
         return x if x >= 0 else self.a * x
 
-    def _reLU_slope(self, x):
+    def _reLU_slope(self, x: Ball) -> Ball:
         return ONE if x >= 0 else self.a
 
     _pReLU, _pReLU_slope = _reLU, _reLU_slope  # noqa: N815
 
-    def _linear(self, x):
+    def _linear(self, x: Ball) -> Ball:
         return self._u(x)
 
-    def _linear_slope(self, x):
+    def _linear_slope(self, x: Ball) -> Ball:
         return self.a
 
-    def _sigmoid(self, x):
+    def _sigmoid(self, x: Ball) -> Ball:
         return 1 / (1 + exp(-x))
 
-    def _sigmoid_slope(self, x):
+    def _sigmoid_slope(self, x: Ball) -> Ball:
         e = exp(x)
         return e / (e + 1) ** 2
 
-    def _hardSigmoid(self, x):
+    def _hardSigmoid(self, x: Ball) -> Ball:
         u = self._u(x)
         return ZERO if u <= 0 else ONE if u >= 1 else u
 
-    def _hardSigmoid_slope(self, x):
+    def _hardSigmoid_slope(self, x: Ball) -> Ball:
         return self.a if 0 <= self._u(x) <= 1 else ZERO
 
-    def _tanH(self, x):
+    def _tanH(self, x: Ball) -> Ball:
         return self.a * self._z(x).tanh()
 
-    def _tanH_slope(self, x):
+    def _tanH_slope(self, x: Ball) -> Ball:
         z = self._z(x)
         return self.a * self.b * (FAR if abs(z) > FAR else z).sech() ** 2
 
-    def _absolute(self, x):
+    def _absolute(self, x: Ball) -> Ball:
         return abs(x)
 
-    def _absolute_slope(self, x):
+    def _absolute_slope(self, x: Ball) -> Ball:
         return ONE if x > 0 else -ONE if x < 0 else ZERO
 
-    def _softPlus(self, x):
+    def _softPlus(self, x: Ball) -> Ball:
         z = self._z(x)
         return self.a * (z + exp(-z).log1p() if z > 0 else exp(z).log1p())
 
-    def _softPlus_slope(self, x):
+    def _softPlus_slope(self, x: Ball) -> Ball:
         e = exp(self._z(x))
         return self.a * self.b * e / (e + 1)
 
-    def _softSign(self, x):
+    def _softSign(self, x: Ball) -> Ball:
         return x / precisely(EXACT, lambda: 1 + abs(x))
 
-    def _softSign_slope(self, x):
+    def _softSign_slope(self, x: Ball) -> Ball:
         return 1 / precisely(EXACT, lambda: 1 + abs(x)) ** 2
 
-    def _ELU(self, x):
+    def _ELU(self, x: Ball) -> Ball:
         return x if x >= 0 else self.a * max(x, -FAR).expm1()
 
-    def _ELU_slope(self, x):
+    def _ELU_slope(self, x: Ball) -> Ball:
         return ONE if x >= 0 else self.a * exp(x)
 
-    def _reLUN(self, x):
+    def _reLUN(self, x: Ball) -> Ball:
         y = precisely(EXACT, self._reLU, x)
         return min(y, self.b)
 
-    def _reLUN_slope(self, x):
+    def _reLUN_slope(self, x: Ball) -> Ball:
         return self._reLU_slope(x) if precisely(EXACT, self._reLU, x) < self.b else ZERO
 
-    def _to_the(self, u, exponent):
-        """u ** exponent for a Fraction, as real numbers go."""
+    def _to_the(self, u: Ball, exponent: Fraction) -> Ball:
+        """U ** exponent for a Fraction, as real numbers go."""
         if u == 0:
             return ZERO if exponent > 0 else INF if exponent < 0 else ONE
         if exponent.denominator == 1 and abs(exponent) <= 1000:
@@ -165,11 +198,11 @@ class Judge:
         size = exp(arb(exponent.numerator) / exponent.denominator * abs(u).log())
         return -size if u < 0 and exponent % 2 == 1 else size
 
-    def _power(self, x):
+    def _power(self, x: Ball) -> Ball:
         u, c = self._u(x), self.p[2]
         return NAN if u < 0 and not self.integer_c else self._to_the(u, Fraction(c))
 
-    def _power_slope(self, x):
+    def _power_slope(self, x: Ball) -> Ball:
         u, c = self._u(x), self.p[2]
         if u < 0 and not self.integer_c:
             return NAN
@@ -178,11 +211,11 @@ class Judge:
             return NAN if u == 0 and c < 0 else ZERO
         return k * self._to_the(u, Fraction(c) - 1)
 
-    def _log_base(self):
+    def _log_base(self) -> Ball:
         c = self.p[2]
         return ONE if c == -1 else self.c.log() if c > 0 else NAN
 
-    def _exponential(self, x):
+    def _exponential(self, x: Ball) -> Ball:
         u, c = self._u(x), self.p[2]
         if c == 0:
             return ZERO if u > 0 else ONE if u == 0 else NAN
@@ -194,19 +227,19 @@ class Judge:
             return size if precisely(EXACT, lambda: u / 2).is_integer() else -size
         return exp(u * self._log_base())
 
-    def _exponential_slope(self, x):
+    def _exponential_slope(self, x: Ball) -> Ball:
         c = self.p[2]
         if c == 0:
             return ZERO if self._u(x) > 0 else NAN
         return self.a * self._log_base() * self._exponential(x) if c > 0 or c == -1 else NAN
 
-    def _logarithm(self, x):
+    def _logarithm(self, x: Ball) -> Ball:
         u, base = self._u(x), self._log_base()
         if base.is_nan() or base == 0 or u < 0:
             return NAN
         return u.log() / base if u > 0 else INF if base < 0 else -INF
 
-    def _logarithm_slope(self, x):
+    def _logarithm_slope(self, x: Ball) -> Ball:
         u, base = self._u(x), self._log_base()
         if base.is_nan() or base == 0:
             return NAN
@@ -214,17 +247,17 @@ class Judge:
             return INF if self.a != 0 else NAN
         return self.a / (base * u)
 
-    def _geLU(self, x):
+    def _geLU(self, x: Ball) -> Ball:
         z = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
         return x / 2 * (-z / arb(2).sqrt()).erfc()
 
-    def _geLU_slope(self, x):
+    def _geLU_slope(self, x: Ball) -> Ball:
         x = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
         return (-x / arb(2).sqrt()).erfc() / 2 + x * (-(x * x) / 2).exp() / (2 * arb.pi()).sqrt()
 
     # --- exact arithmetic --------------------
 
-    def rational(self, x, *, derivative=False):  # noqa: PLR0911
+    def rational(self, x: float, *, derivative: bool = False) -> Fraction | None:  # noqa: PLR0911
         """The exact value where it is a rational number of sane size; else None."""
         algebraic = self.name not in TRANSCENDENTAL and (self.name != "power" or self.integer_c)
         ball = precisely(EXACT if algebraic else 2 * FIRST, self.derivative if derivative else self.forward, arb(x))
@@ -240,22 +273,22 @@ class Judge:
         if self.name == "logarithm" and derivative and c == -1 and u != 0:
             return a / u
         if self.name == "power" and u > 0 and not self.integer_c:
-            power = rational_power(u, c - derivative)
-            return None if power is None else a * c * power if derivative else power
+            root = rational_power(u, c - derivative)
+            return None if root is None else a * c * root if derivative else root
         if self.name == "exponential" and not derivative and c != -1:
-            size = rational_power(abs(c), u) if c else None
-            return -size if size is not None and c < 0 and u % 2 == 1 else size
+            power = rational_power(abs(c), u) if c else None
+            return -power if power is not None and c < 0 and u % 2 == 1 else power
         return None
 
-    def _is(self, x, value):
+    def _is(self, x: float, value: Fraction) -> bool:
         """Whether the logarithm is exactly `value`: the one function whose inverse is easier."""
         a, b, c = (Fraction(v) for v in self.p)
         return self.name == "logarithm" and c > 0 and rational_power(c, value) == a * Fraction(x) + b
 
-    def _limit(self, x, *, derivative):
+    def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:
         """A number that the value comes exponentially near to, and on which side of it the value is."""
         a, b, _ = (Fraction(v) for v in self.p)
-        x = Fraction(x)
+        x = Fraction(number)
         sign = (a > 0) - (a < 0)
         if self.name == "sigmoid" and x > 0 and not derivative:
             return Fraction(1), -1
@@ -270,7 +303,7 @@ class Judge:
             return (Fraction(1), 1) if derivative else (x, -1)
         return None
 
-    def side(self, x, boundary, *, derivative=False, upstream=1.0):
+    def side(self, x: float, boundary: Fraction, *, derivative: bool = False, upstream: float = 1.0) -> int:
         """-1, 0 or 1: the exact value (times `upstream`) is below, on or above a rational number."""
         exact, factor = self.rational(x, derivative=derivative), Fraction(upstream)
         if exact is not None:
@@ -290,14 +323,14 @@ class Judge:
                     return limit[1] if factor > 0 else -limit[1]
         raise AssertionError(f"{self}: no side of {boundary} at {x!r}")
 
-    # --- what the tests call --------------------
+    # --- what the tests and `mpsref prove` call --------------------
 
-    def ball(self, x, derivative=False, upstream=1.0):
+    def ball(self, x: float, derivative: bool = False, upstream: float = 1.0) -> Ball:
         """The value at the working precision."""
         value = (self.derivative if derivative else self.forward)(arb(x))
         return value if upstream == 1.0 else value * arb(upstream)
 
-    def accurate_ball(self, x, derivative=False, upstream=1.0, bits=FIRST):
+    def accurate_ball(self, x: float, derivative: bool = False, upstream: float = 1.0, bits: int = FIRST) -> Ball:
         """The value to at least `bits` - 40 bits, NaN or an exact infinity."""
         while True:
             value = precisely(bits, self.ball, x, derivative, upstream)
@@ -306,7 +339,7 @@ class Judge:
             bits *= 2
             assert bits <= LAST, f"{self} at {x!r}"
 
-    def float64s(self, xs, derivative=False, upstream=None):
+    def float64s(self, xs: Array, derivative: bool = False, upstream: Array | None = None) -> Array:
         """
         The value at every element of a float64 array, to 2^-52 relative.
 
@@ -333,7 +366,9 @@ class Judge:
             ctx.prec = before
         return out
 
-    def rounded(self, xs, near, dtype, derivative=False, upstream=None):
+    def rounded(
+        self, xs: Array, near: Array, dtype: npt.DTypeLike, derivative: bool = False, upstream: Array | None = None
+    ) -> Stored:
         """
         Round exactly, to nearest even, to float16 or float32. `near` is what `float64s` gave for the same arguments.
 
@@ -356,9 +391,41 @@ class Judge:
                 result[i] = down[i] if (side > 0) != (ends[1] > ends[0]) else up[i]
         return result
 
+    def codes(self, xs: Array, near: Array, maximum: int, derivative: bool = False) -> Stored:
+        """
+        Clamp to [0, 1], NaN to 0, and round exactly, ties to even, to the codes of a unorm format.
 
-def differs(got, want, near):
+        `maximum` is the code that means 1; `near` is what `float64s` gave for the same arguments.
+        """
+        scaled = np.clip(np.nan_to_num(near, nan=0.0), 0.0, 1.0) * maximum
+        down, up = np.rint(scaled * (1 - 2.0**-49)), np.rint(scaled * (1 + 2.0**-49))
+        result = down.astype(np.uint8 if maximum < 256 else np.uint16)
+        for i in np.flatnonzero(down != up).tolist():
+            lower = int(down[i])
+            side = self.side(float(xs[i]), Fraction(2 * lower + 1, 2 * maximum), derivative=derivative)
+            result[i] = lower + (side > 0 or (side == 0 and lower % 2 == 1))
+        return result
+
+
+def unorm_values(codes: Stored, maximum: int) -> Array:
+    """What a shader reads for some codes: the float32 nearest to code / maximum, in rational arithmetic."""
+    return _values_of_codes(maximum)[codes]
+
+
+@lru_cache
+def _values_of_codes(maximum: int) -> Array:
+    found = np.empty(maximum + 1)
+    for code in range(maximum + 1):
+        near = np.float32(code / maximum)
+        around = near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(2))
+        exact = Fraction(code, maximum)
+        found[code] = min((abs(Fraction(float(value)) - exact), float(value)) for value in around)[1]
+    return found
+
+
+def differs(got: Stored, want: Stored, near: Array) -> npt.NDArray[np.bool_]:
     """Where bit patterns differ; the sign is free for an exact zero and at a pole, whose limits have two signs."""
     bits = f"u{got.itemsize}"
     free = ((near == 0) | np.isinf(near)) & (np.abs(got) == np.abs(want))
-    return (got.view(bits) != want.view(bits)) & ~free
+    different: npt.NDArray[np.bool_] = (got.view(bits) != want.view(bits)) & ~free
+    return different

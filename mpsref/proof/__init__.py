@@ -1,0 +1,11 @@
+"""
+Proofs over every input of a neuron, judged independently; ``mpsref prove`` on the command line.
+
+The judge needs python-flint: ``pip install 'mpsref[proof]'``.
+"""
+
+from mpsref.proof.certificate import Subject, report
+from mpsref.proof.run import prove
+from mpsref.proof.sweep import require_judge
+
+__all__ = ["Subject", "prove", "report", "require_judge"]

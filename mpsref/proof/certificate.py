@@ -1,0 +1,242 @@
+"""What a proof says: its subject, what was found, with which software and on which machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mpsref
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.proof.sweep import BLOCK, Block, Tally
+from mpsref.storage import storage_format
+
+__all__ = ["DIRECTIONS", "Subject", "certificate", "machine", "report", "software"]
+
+DIRECTIONS = "forward", "derivative"
+
+STATEMENT = (
+    "Every input was evaluated. sha256 is that of the SHA-256 digests, 32 bytes each, of the little-endian results of "
+    "each block, in order of the inputs as unsigned integers. Judged by ball arithmetic that shares no code with the "
+    "kernels: all results that needed multi-precision (by_digits), a sample of those that a rule decided (by_rule), "
+    "and a sample of the others, whose rounding follows from the kernels' error bound. In a format of at most 16 bits "
+    "all results are judged, and counted as the sample. NaN and infinite inputs (not_finite) are not judged."
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    What is to be proved.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron and its parameters. pReLU needs exactly one slope.
+    channel_format : MPSImageFeatureChannelFormat
+        How sources, upstream gradients (which are 1) and results are stored.
+    part : (int, int)
+        (i, n): the i-th of n equal ranges of the inputs, counted from 1.
+    sample : int
+        How many results of each direction are judged besides those that needed multi-precision.
+    seed : int
+        What the sample depends on.
+    block : int
+        How many inputs make a block.
+
+    Raises
+    ------
+    ParameterError
+        One of them makes no sense.
+    """
+
+    descriptor: MPSNNNeuronDescriptor
+    channel_format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32
+    part: tuple[int, int] = (1, 1)
+    sample: int = 65_536
+    seed: int = 1
+    block: int = BLOCK
+
+    def __post_init__(self) -> None:
+        i, n = self.part
+        patterns = self._patterns()
+        if not 1 <= i <= n <= patterns:
+            raise ParameterError(f"part is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
+        if self.descriptor.data is not None and self.descriptor.data.size != 1:
+            raise ParameterError(f"data has {self.descriptor.data.size} slopes: a proof is for one")
+        if not 0 <= self.sample <= 1 << 32:
+            raise ParameterError(f"sample is {self.sample}: give 0 to 2^32")
+        if not 0 <= self.seed < 1 << 53:
+            raise ParameterError(f"seed is {self.seed}: give 0 to 2^53 - 1")
+        if self.block < 1:
+            raise ParameterError(f"block is {self.block}: give at least 1")
+
+    def _patterns(self) -> int:
+        return 1 << (8 * storage_format(self.channel_format).dtype.itemsize)
+
+    @property
+    def name(self) -> str:
+        """Apple's name of the neuron type."""
+        return self.descriptor.neuron_type.name
+
+    @property
+    def inputs(self) -> range:
+        """The bit patterns of the sources."""
+        patterns, (i, n) = self._patterns(), self.part
+        return range(patterns * (i - 1) // n, patterns * i // n)
+
+    def blocks(self) -> list[Block]:
+        """The sweep in blocks, both directions of a range next to each other."""
+        starts = self.inputs[:: self.block]
+        return [
+            Block(
+                descriptor=self.descriptor,
+                channel_format=self.channel_format,
+                derivative=derivative,
+                start=start,
+                size=min(self.block, self.inputs.stop - start),
+                sample=self.sample * (i + 1) // len(starts) - self.sample * i // len(starts),
+                rule_sample=self.sample // 2,
+                seed=self.seed,
+            )
+            for i, start in enumerate(starts)
+            for derivative in (False, True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; numbers that are float32 in C's hexadecimal notation."""
+        d = self.descriptor
+        values = d.parameters if d.data is None else {"data": float(d.data[0])}
+        return {
+            "neuron": self.name,
+            "parameters": {name: value.hex() for name, value in values.items()},
+            "storage": self.channel_format.name,
+            "part": "{}/{}".format(*self.part),
+            "sample": self.sample,
+            "seed": self.seed,
+            "block": self.block,
+        }
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions, and the SHA-256 of the sources that decide results."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob("neuron/*.py"), package / "storage.py"]):
+        digest.update(hashlib.sha256(path.read_text("utf-8").encode()).digest())
+    return {
+        "mpsref": mpsref.__version__,
+        "sources": digest.hexdigest(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": _version("scipy"),
+        "python-flint": _version("python-flint"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """The processor, and which of its SIMD features numpy uses."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        model = ""
+    # numpy says it in no other way but print it.
+    core = sys.modules.get("numpy._core._multiarray_umath")
+    features = getattr(core, "__cpu_features__", {})
+    used = [*getattr(core, "__cpu_baseline__", ()), *getattr(core, "__cpu_dispatch__", ())]
+    return {
+        "cpu": model or platform.processor() or platform.machine() or "unknown",
+        "simd": [name for name in used if features.get(name)],
+    }
+
+
+def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall_seconds: float) -> dict[str, Any]:
+    """
+    The certificate, as JSON of the shipped schema.
+
+    Parameters
+    ----------
+    subject : Subject
+        What was proved.
+    found : mapping of str to Tally
+        For ``forward`` and ``derivative``, all blocks added up.
+    workers : int
+        How many processes worked.
+    wall_seconds : float
+        How long they did.
+    """
+    directions = {}
+    for direction in DIRECTIONS:
+        tally = asdict(found[direction])
+        digests, _ = tally.pop("digests"), tally.pop("cpu_seconds")
+        directions[direction] = tally | {"sha256": hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()}
+    return {
+        "format": "mpsref-certificate",
+        "version": 1,
+        **subject.to_json(),
+        **directions,
+        "wrong": sum(tally.wrong for tally in found.values()),
+        "workers": workers,
+        "wall_seconds": round(wall_seconds, 1),
+        "cpu_seconds": round(sum(tally.cpu_seconds for tally in found.values()), 1),
+        "software": software(),
+        "machine": machine(),
+        "statement": STATEMENT,
+    }
+
+
+HEADINGS = "neuron", "", "inputs", "NaN", "by digits", "by rule", "judged", "wrong", "seconds"
+
+
+def report(certificates: Iterable[Mapping[str, Any]]) -> str:
+    """Certificates as a table, what is wrong, and a verdict."""
+    certificates = list(certificates)
+    wrong = sum(proof["wrong"] for proof in certificates)
+    examples = [
+        f"{proof['neuron']} {direction}: x = {found['x']}: got {found['got']}, want {found['want']}"
+        for proof in certificates
+        for direction in DIRECTIONS
+        for found in proof[direction]["examples"]
+    ]
+    verdict = f"FAIL: {wrong:,} results are wrong" if wrong else "PASS: no result that was judged is wrong"
+    return "\n".join([_table(certificates), "", *examples, verdict])
+
+
+def _table(certificates: Iterable[Mapping[str, Any]]) -> str:
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for proof in certificates:
+        for direction in DIRECTIONS:
+            t = proof[direction]
+            judged = t["judged_by_digits"] + t["judged_by_rule"] + t["judged_sample"]
+            numbers = t["inputs"], t["nan_results"], t["open_by_digits"], t["open_by_rule"], judged, t["wrong"]
+            first = direction == DIRECTIONS[0]
+            cells = [proof["neuron"] if first else "", direction, *(f"{n:,}" for n in numbers)]
+            rows.append((*cells, f"{proof['wall_seconds']:,}" if first else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,205 @@
+"""One block of a sweep: every bit pattern in a range is evaluated, digested, and in part judged."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import DependencyError
+from mpsref.neuron import evaluate
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.storage import FORMATS, StorageFormat
+
+__all__ = ["BLOCK", "EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
+
+BLOCK = 1 << 24
+"""Patterns in a block: a second's work, and what is lost at most by a kill."""
+
+CHUNK = 1 << 18
+"""Patterns that are evaluated in one call: few enough for the caches."""
+
+EXAMPLES = 8
+"""How many wrong results are shown."""
+
+Stored = npt.NDArray[Any]
+Index = npt.NDArray[np.intp]
+
+
+def require_judge() -> None:
+    """
+    Make sure that there is a judge.
+
+    Raises
+    ------
+    DependencyError
+        python-flint is not installed.
+    """
+    try:
+        import flint  # noqa: F401, PLC0415
+    except ImportError:
+        raise DependencyError("python-flint is missing, which judges results: pip install 'mpsref[proof]'") from None
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    A range of bit patterns, and what to do with it.
+
+    Attributes
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron; with one slope, if it has slopes for channels.
+    channel_format : MPSImageFeatureChannelFormat
+        How sources, upstream gradients and results are stored.
+    derivative : bool
+        Whether to evaluate the gradient for upstream 1 instead of the forward.
+    start, size : int
+        The range.
+    sample : int
+        How many of the results that float64 decided are drawn for the judge. A format of at most 16 bits is judged
+        whole.
+    rule_sample : int
+        How many of those that a rule decided are judged at most.
+    seed : int
+        What the sample depends on, besides the direction and the start.
+    """
+
+    descriptor: MPSNNNeuronDescriptor
+    channel_format: MPSImageFeatureChannelFormat
+    derivative: bool
+    start: int
+    size: int
+    sample: int
+    rule_sample: int
+    seed: int
+
+
+@dataclass
+class Tally:
+    """
+    What was found in a block, or in several.
+
+    Attributes
+    ----------
+    inputs : int
+        Patterns that were evaluated.
+    not_finite : int
+        NaN and infinities among them, which are not judged.
+    nan_results : int
+        Results that are NaN.
+    open_by_digits, open_by_rule : int
+        Results that Ziv's test left open, by how they were decided; not counted where all are judged.
+    judged_by_digits, judged_by_rule, judged_sample : int
+        How many of those, and of all others, the judge was asked for.
+    wrong : int
+        Results that differ from the judge's.
+    examples : list
+        The first of them: input, result and the judge's result, as bit patterns.
+    cpu_seconds : float
+        What it cost.
+    digests : list of str
+        SHA-256 of the results of each block, in order.
+    """
+
+    inputs: int = 0
+    not_finite: int = 0
+    nan_results: int = 0
+    open_by_digits: int = 0
+    open_by_rule: int = 0
+    judged_by_digits: int = 0
+    judged_by_rule: int = 0
+    judged_sample: int = 0
+    wrong: int = 0
+    examples: list[dict[str, str]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    digests: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Add the next block in order."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        del self.examples[EXAMPLES:]
+
+
+def sweep(block: Block) -> Tally:
+    """Evaluate and judge a block."""
+    began = time.process_time()
+    storage = FORMATS[block.channel_format]
+    tally, digest = Tally(inputs=block.size), hashlib.sha256()
+    random = np.random.default_rng([block.seed, block.derivative, block.start])
+    drawn = random.choice(block.size, min(block.sample, block.size), replace=False)
+    ramp = np.arange(min(CHUNK, block.size), dtype=storage.bits_dtype)
+    bits = np.empty_like(ramp)
+    ones = np.full(ramp.size, storage.unorm_max or 1, storage.dtype)
+    for offset in range(0, block.size, CHUNK):
+        end = min(offset + CHUNK, block.size)
+        size = end - offset
+        np.add(ramp[:size], storage.bits_dtype.type(block.start + offset), out=bits[:size])
+        x, decisions = bits[:size].view(storage.dtype), evaluate.Decisions()
+        y = _evaluated(block, x, ones[:size], storage, decisions)
+        digest.update(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
+        finite = np.isfinite(x)
+        tally.not_finite += size - int(np.count_nonzero(finite))
+        tally.nan_results += int(np.count_nonzero(np.isnan(y)))
+        digits, rule = _joined(decisions.by_digits), _joined(decisions.by_rule)
+        if storage.dtype.itemsize <= 2:
+            digits, rule, sample = _joined([]), _joined([]), np.flatnonzero(finite)
+        else:
+            tally.open_by_digits += digits.size
+            tally.open_by_rule += rule.size
+            sample = np.setdiff1d(drawn[(drawn >= offset) & (drawn < end)] - offset, np.concatenate([digits, rule]))
+            quota = block.rule_sample * end // block.size - block.rule_sample * offset // block.size
+            rule = random.choice(rule, min(quota, rule.size), replace=False)
+            digits, rule, sample = digits[finite[digits]], rule[finite[rule]], sample[finite[sample]]
+        tally.judged_by_digits += digits.size
+        tally.judged_by_rule += rule.size
+        tally.judged_sample += sample.size
+        _judge(block, storage, x, y, np.sort(np.concatenate([digits, rule, sample])), tally)
+    tally.digests.append(digest.hexdigest())
+    tally.cpu_seconds = time.process_time() - began
+    return tally
+
+
+def _evaluated(block: Block, x: Stored, ones: Stored, storage: StorageFormat, decisions: evaluate.Decisions) -> Stored:
+    d = block.descriptor
+    slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
+    if block.derivative:
+        return evaluate.gradient(d, x, ones, storage, storage, storage, slopes, decisions=decisions)
+    return evaluate.forward(d, x, storage, storage, slopes, decisions=decisions)
+
+
+def _joined(indices: list[Index]) -> Index:
+    return np.concatenate(indices) if indices else np.empty(0, np.intp)
+
+
+def _judge(block: Block, storage: StorageFormat, x: Stored, y: Stored, chosen: Index, tally: Tally) -> None:
+    """Judge the chosen results, and note what is wrong."""
+    if not chosen.size:
+        return
+    # Here, because flint may be missing where nothing is proved.
+    from mpsref.proof.judge import Judge, differs, unorm_values  # noqa: PLC0415
+
+    d, sources, got = block.descriptor, x[chosen], y[chosen]
+    judge = Judge(d.neuron_type.name, *((d.a, d.b, d.c) if d.data is None else d.data.tolist()))
+    with np.errstate(all="ignore"):
+        wide = unorm_values(sources, storage.unorm_max) if storage.unorm_max else sources.astype(np.float64)
+        near = judge.float64s(wide, block.derivative)
+        if storage.unorm_max:
+            want = judge.codes(wide, near, storage.unorm_max, block.derivative)
+            wrong = got != want
+        else:
+            want = judge.rounded(wide, near, storage.dtype, block.derivative)
+            wrong = differs(got, want, near)
+    tally.wrong += int(np.count_nonzero(wrong))
+    first = np.flatnonzero(wrong)[: EXAMPLES - len(tally.examples)]
+    bits = [array[first].view(storage.bits_dtype).tolist() for array in (sources, got, want)]
+    width = 2 + 2 * storage.dtype.itemsize
+    for row in zip(*bits, strict=True):
+        tally.examples.append(dict(zip(("x", "got", "want"), (f"{v:#0{width}x}" for v in row), strict=True)))
