@@ -111,6 +111,7 @@ OURS = {
     ("MPSNNNeuronDescriptor", "row"): "all that is known of the neuron",
     ("MPSNNNeuronDescriptor", "parameters"): "those of a, b, c that the neuron has",
     ("MPSNNGraph", "run"): "encode by name and with arrays",
+    ("MPSNNGraph", "mode"): "ideal, or as a plain shader computes",
     ("MPSImage", "from_array"): "numpy in",
     ("MPSImage", "to_array"): "numpy out",
     ("MPSImage", "storage"): "conversions and distances of the format",
@@ -336,7 +337,7 @@ def test_the_unavailable_plain_init_is_a_type_error(cls):
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if "init" in {swift(s)[0] for s in APPLE[cls]["selectors"]}])
 def test_constructors_take_no_argument_that_is_not_a_label_of_apples(cls):
-    ours = {"MPSNNGraph": {"format"}}  # a settable property of Apple's that can be given at once
+    ours = {"MPSNNGraph": {"format", "mode"}}  # a settable property of Apple's that can be given at once, and ours
     labels = {label for c in apple_chain(cls)[:1] for s in APPLE[c]["selectors"] if swift(s)[0] == "init"
               for label in swift(s)[1]}  # fmt: skip
     accepted = set(inspect.signature(getattr(mps, cls).__init__).parameters) - {"self"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import math
 import operator
-import sys
 import warnings
 from fractions import Fraction
 from functools import partial
@@ -19,10 +18,8 @@ from flint import arb
 import mpsref as mps
 from mpsref.neuron import stepwise
 from mpsref.neuron.stepwise import MODES
+from mpsref.proof.judge import fraction, precisely
 from mpsref.verify import Recording
-
-sys.path.insert(0, str(Path(__file__).parent))
-from judge import fraction, precisely
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 STEPWISE = ["stepwise", "stepwise-fma"]

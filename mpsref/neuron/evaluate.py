@@ -203,13 +203,13 @@ class _Task:
         w = _thread.workspace
         w.block(x.size, np.float32)
         w.measure(x)
-        w.wide, w.narrow = False, True
+        w.wide = False
         w.slopes = None if self.slopes is None else self.slopes.window(start, x.size, np.float32)
 
     # ---- in float64 ----
 
     def values(self, start: int, stop: int) -> None:
-        y = self._kernel(self.descriptor.row.forward, start, stop)
+        y = self.kernel(self.descriptor.row.forward, start, stop)
         self._round(y, self.descriptor.row.error_bound(self.descriptor), None, start)
 
     def gradient(
@@ -217,17 +217,17 @@ class _Task:
     ) -> None:
         size, row = stop - start, self.descriptor.row
         if table is None:
-            slope = self._kernel(row.derivative, start, stop)
+            slope = self.kernel(row.derivative, start, stop)
         else:
             slope = _look_up(table, self.x[start:stop], _thread.scratch[:size])
         upstream = upstream_source.decode(incoming[start:stop], _thread.upstream[:size])
         product = np.multiply(slope, upstream, out=_thread.scratch[:size])
         self._round(product, row.slope_error_bound(self.descriptor), upstream, start)
 
-    def _kernel(self, kernel: Kernel, start: int, stop: int) -> Array:
+    def kernel(self, kernel: Kernel, start: int, stop: int) -> Array:
         """What a row's forward or derivative makes of some elements, in a buffer of the workspace."""
         stored, w, row = self.x[start:stop], _thread.workspace, self.descriptor.row
-        w.wide, w.narrow = self.source is FLOAT64, self.result is not FLOAT64
+        w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.measure(stored if stored.dtype == np.float32 else x)
         w.slopes = None if self.slopes is None else self.slopes.window(start, stored.size)
@@ -327,7 +327,7 @@ def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, res
     table = np.empty(patterns.size, result.dtype)
     task = _Task(descriptor, patterns, source, table, result, None, None)
     for start in range(0, patterns.size, BLOCK):
-        task.values(start, start + BLOCK)
+        task.values(start, min(start + BLOCK, patterns.size))
     return table
 
 
@@ -344,8 +344,12 @@ def _slopes_table(distinct: tuple[float, ...], source: StorageFormat, result: St
 @lru_cache(maxsize=SLOPE_TABLES)
 def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
     patterns = source.patterns()
-    task = _Task(descriptor, patterns, source, patterns, source, None, None)
-    return task._kernel(descriptor.row.derivative, 0, patterns.size).copy()
+    table = np.empty(patterns.size)
+    task = _Task(descriptor, patterns, source, table, FLOAT64, None, None)
+    for start in range(0, patterns.size, BLOCK):
+        stop = min(start + BLOCK, patterns.size)
+        np.copyto(table[start:stop], task.kernel(descriptor.row.derivative, start, stop))
+    return table
 
 
 def add(

@@ -210,7 +210,10 @@ def _decide(
 
 
 def _round(value: Exact, result: StorageFormat) -> Any:
-    """Round once: to an odd float64 first, which loses nothing that matters to a shorter format."""
+    """Round once; to a floating format by way of an odd float64, which loses nothing that matters to it."""
+    if result.unorm_max:
+        # A tie between two codes need not be a float64.
+        return result.dtype.type(round(min(max(value, 0), 1) * result.unorm_max))
     sign = -1.0 if value < 0 else 1.0
     error = 0
     if value >= 10**308 or value <= -(10**308):

@@ -1088,7 +1088,7 @@ class GeLU(Neuron):
         d = np.subtract(tail, np.multiply(z, RECIPROCAL_SQRT_2PI, out=z), out=tail)
         np.multiply(d, e, out=d)
         y = w.select(x, d, np.subtract(1.0, d, out=w.u), w.y)
-        window, terms = (1 / 32, 12) if w.narrow else (0.45, len(GeLU.TAYLOR))
+        window, terms = (0.45, len(GeLU.TAYLOR)) if w.wide else (1 / 32, 12)
         near = np.flatnonzero(np.abs(np.subtract(x, GeLU.ROOT[0], out=w.t), out=w.t) < window)
         if near.size:
             offset = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
@@ -1122,7 +1122,7 @@ class GeLU(Neuron):
         if not w.reach < END:
             np.minimum(z, LARGEST, out=z)
             within = np.fmin(z, END, out=w.y)
-        tail = scaled_tail(within, w, 3 if w.narrow else 6)
+        tail = scaled_tail(within, w, 6 if w.wide else 3)
         e = np.square(z, out=w.u)
         lost: Array | None = None
         if w.wide:

@@ -47,9 +47,7 @@ class Workspace:
     slopes : ndarray or None
         The slope of each element of the block, for a neuron with a slope for each channel.
     wide : bool
-        The source may have more than 29 significant bits, so that its product with a float32 is not exact.
-    narrow : bool
-        The result will be rounded again, to a format of at most 32 bits.
+        The source and the result are float64: a product with a float32 is not exact, and nothing is rounded again.
     """
 
     def __init__(self, size: int) -> None:
@@ -61,7 +59,6 @@ class Workspace:
         self.slopes: Array | None = None
         self.reach = math.inf
         self.wide = False
-        self.narrow = True
 
     def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
         """Make all buffers `size` long and of a dtype; return one for the sources."""
@@ -166,7 +163,7 @@ class Workspace:
         total, error = pair
         if error is None:
             return total
-        return round_to_odd(total, error) if self.narrow else np.add(total, error, out=total, where=error != 0)
+        return np.add(total, error, out=total, where=error != 0) if self.wide else round_to_odd(total, error)
 
     def power_of_rest(self, pair: Pair, c: float, out: Array) -> Array:
         """Multiply `out`, which holds ``u ** c`` for a pair ``(u, e)``, by ``(1 + e / u) ** c``."""
