@@ -19,6 +19,7 @@ from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_l
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, by_lane, clear_unused_lanes
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
+from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation
 from mpsref.storage import StorageFormat, array_or_error, storage_format
@@ -38,8 +39,8 @@ class Operation(Protocol):
     def check(self, *sources: Size) -> None:
         """Raise unless the sources fit together."""
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
-        """The slices of the result, in a mode of evaluation."""
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
+        """The slices of the result, in a mode of evaluation, by so many threads."""
 
 
 def _equal_sizes(*sources: Size) -> None:
@@ -69,9 +70,9 @@ class _Neuron:
     def check(self, *sources: Size) -> None:
         channels_or_error(self.descriptor, sources[0][3], "the source")
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         (x,) = sources
-        return how.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x))
+        return how.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x), workers=workers)
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class _NeuronGradient:
         _equal_sizes(*sources)
         channels_or_error(self.descriptor, sources[1][3], "the source")
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         g, x = sources
         slopes = _slopes(self.descriptor, x)
-        return how.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes)
+        return how.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ class _Addition:
     def check(self, *sources: Size) -> None:
         _equal_sizes(*sources)
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         x, y = sources
-        return how.add(x.slices, y.slices, x.storage, y.storage, result, self.scales, self.bias, self.bounds)
+        scales, bias, bounds = self.scales, self.bias, self.bounds
+        return how.add(x.slices, y.slices, x.storage, y.storage, result, scales, bias, bounds, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ class _AdditionGradient:
     def check(self, *sources: Size) -> None:
         _equal_sizes(*sources)
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
-        return how.scale(sources[0].slices, self.factor, sources[0].storage, result)
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
+        return how.scale(sources[0].slices, self.factor, sources[0].storage, result, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class _Ones:
     def check(self, *sources: Size) -> None:
         pass
 
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation) -> npt.NDArray[Any]:
+    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         one = result.encode(np.ones(1), np.empty(1, result.dtype))
         return np.full(sources[0].slices.shape, one)
 
@@ -352,6 +354,7 @@ class MPSNNGraph:
         source_images: Sequence[MPSImage],
         intermediate_images: list[MPSImage] | None = None,
         progress: Progress | None = None,
+        workers: int = 1,
     ) -> MPSImage | None:
         """
         Evaluate the graph.
@@ -365,6 +368,9 @@ class MPSNNGraph:
             `intermediate_image_handles`.
         progress : callable, optional
             Called after each step with the number of steps done and of all steps.
+        workers : int
+            How many threads share the work of each node; -1 for one for each core. The result is the same for any
+            number.
 
         Returns
         -------
@@ -383,7 +389,7 @@ class MPSNNGraph:
         Apple's method takes a command buffer first; here everything is done on return.
         """
         _list_or_none(intermediate_images)
-        images = self._evaluate(source_images, progress)
+        images = self._evaluate(source_images, workers, progress)
         results = [None if index is None else images[index] for index in self._results]
         if intermediate_images is not None:
             intermediate_images += [image for image in results[1:] if image is not None]
@@ -395,6 +401,7 @@ class MPSNNGraph:
         *,
         source_images: Sequence[Sequence[MPSImage]],
         intermediate_images: list[list[MPSImage]] | None = None,
+        workers: int = 1,
     ) -> list[MPSImage] | None:
         """
         Evaluate the graph for each image of a batch.
@@ -405,6 +412,8 @@ class MPSNNGraph:
             For each source image handle its batch; all of one length, each image with `number_of_images` 1.
         intermediate_images : list, optional
             Is appended a batch for each image that `encode` would append.
+        workers : int
+            As for `encode`.
 
         Returns
         -------
@@ -431,18 +440,20 @@ class MPSNNGraph:
         columns: list[list[MPSImage]] = []
         for images in zip(*source_images, strict=True):
             extra: list[MPSImage] = []
-            results.append(self.encode(source_images=images, intermediate_images=extra))
+            results.append(self.encode(source_images=images, intermediate_images=extra, workers=workers))
             columns.append(extra)
         if intermediate_images is not None:
             intermediate_images += [list(column) for column in zip(*columns, strict=True)]
         return [image for image in results if image is not None] if self.result_image_is_needed else None
 
-    def run(self, **sources: npt.ArrayLike | MPSImage) -> dict[str, MPSImage]:
+    def run(self, *, workers: int = 1, **sources: npt.ArrayLike | MPSImage) -> dict[str, MPSImage]:
         """
         Evaluate the graph on arrays or images given by handle.
 
         Parameters
         ----------
+        workers : int
+            As for `encode`. A source with this handle can only be given to `encode`.
         **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
             One for each source image, named by its handle (or its handle's label). Arrays are stored in the format of
             the source's node if it has one; else float16 and float32 as they are, and float64 rounded to float32.
@@ -469,21 +480,24 @@ class MPSNNGraph:
                     (("missing", missing), ("unknown", unknown)) if names]  # fmt: skip
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
         given = [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
-        images = self._evaluate(given)
+        images = self._evaluate(given, workers)
         return {
             name: images[index]
             for name, index in zip(self._result_names, self._results, strict=True)
             if index is not None
         }
 
-    def _evaluate(self, sources: Sequence[MPSImage], progress: Progress | None = None) -> Mapping[int, MPSImage]:
+    def _evaluate(
+        self, sources: Sequence[MPSImage], workers: int, progress: Progress | None = None
+    ) -> Mapping[int, MPSImage]:
+        threads = worker_count(workers)
         self._check(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self._steps):
             read = [images[source] for source in step.sources]
             storage = storage_format(step.format or self._format)
             channels = read[0].feature_channels
-            slices = step.operation.run(*read, result=storage, how=self._evaluation)
+            slices = step.operation.run(*read, result=storage, how=self._evaluation, workers=threads)
             clear_unused_lanes(slices, channels)
             images[step.result] = MPSImage._from_slices(slices, storage, channels)
             for index in step.last_reads:

@@ -98,24 +98,32 @@ class StorageFormat:
             np.copyto(out, values, casting="same_kind")
         return out
 
-    def encode_within(self, values: Array, bound: float, out: npt.NDArray[Any], is_open: npt.NDArray[np.bool_]) -> None:
+    def encode_within(
+        self,
+        values: Array,
+        bound: float,
+        out: npt.NDArray[Any],
+        is_open: npt.NDArray[np.bool_],
+        other: npt.NDArray[Any],
+    ) -> bool:
         """
         Round values that are good to a relative error `bound`, and tell where that leaves the result open (Ziv's test).
 
-        `is_open` is also set where a value is NaN, if the format has NaN.
+        `is_open` is also set where a value is NaN, if the format has NaN; returned is whether it is set anywhere.
+        `other` is scratch memory like `out`.
         """
         if self.dtype == np.float16:
             self.encode(values, out)
             _open_in_half(values, bound, is_open)
-            return
-        other = np.empty_like(out)
-        if self.unorm_max:
-            self.encode(values * (1.0 + bound), out)
-            self.encode(values * (1.0 - bound), other)
         else:
-            np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
-            np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
-        np.not_equal(out, other, out=is_open)
+            if self.unorm_max:
+                self.encode(values * (1.0 + bound), out)
+                self.encode(values * (1.0 - bound), other)
+            else:
+                np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
+                np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
+            np.not_equal(out, other, out=is_open)
+        return bool(np.logical_or.reduce(is_open))
 
     def patterns(self) -> npt.NDArray[Any]:
         """Every element that a format of at most 16 bits can hold, in the order of the bit patterns."""
@@ -189,6 +197,9 @@ FLOAT64 = StorageFormat(_F.none, np.dtype(np.float64), 53)
 """What arrays may have besides; no image is stored so."""
 
 
+_FLOATING = {storage.dtype: storage for storage in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64)}
+
+
 def storage_format(channel_format: MPSImageFeatureChannelFormat, name: str = "format") -> StorageFormat:
     """
     The storage format of an Apple enum value.
@@ -237,9 +248,9 @@ def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
     ImageError
         The dtype is not float16, float32 or float64 in native byte order.
     """
-    for candidate in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64):
-        if array.dtype == candidate.dtype:
-            return candidate
-    raise ImageError(
-        f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"
-    )
+    found = _FLOATING.get(array.dtype)
+    if found is None:
+        raise ImageError(
+            f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"
+        )
+    return found

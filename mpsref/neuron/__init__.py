@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mpsref.errors import ImageError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
+from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.table import NEURONS, Erratum, Neuron
@@ -30,7 +31,12 @@ __all__ = ["NEURONS", "Erratum", "MPSNNNeuronDescriptor", "Neuron", "forward", "
 
 
 def forward(
-    descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis: int = -1, mode: str = "ideal"
+    descriptor: MPSNNNeuronDescriptor,
+    x: npt.ArrayLike,
+    *,
+    channel_axis: int = -1,
+    mode: str = "ideal",
+    workers: int = 1,
 ) -> npt.NDArray[Any]:
     """
     The neuron's value at every element.
@@ -47,19 +53,22 @@ def forward(
         ``ideal``: the exact value, rounded once. To explain a device, not to judge it: ``stepwise``, the documented
         formula in float32 with each operation rounded, as a plain shader does it; ``stepwise-fma``, the same with
         each product that is added to something fused with the addition.
+    workers : int
+        How many threads share the work, a block of elements at a time; -1 for one for each core. The result is the
+        same for any number.
 
     Returns
     -------
     ndarray
         Same shape and dtype as `x`. In the ideal mode: for float16 and float32 the exact value rounded once, to
-        nearest even; for float64 within 4 ULP (geLU: 10 ULP) where nothing overflows or vanishes on the way.
+        nearest even; for float64 within 4 ULP (geLU: 5 ULP) where nothing overflows or vanishes on the way.
 
     Raises
     ------
     ImageError
         `x` has another dtype, or no axis `channel_axis`; or it is float64 in a stepwise mode.
     ParameterError
-        pReLU's data has not one slope for each channel; or there is no such mode.
+        pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
 
     Notes
     -----
@@ -86,7 +95,8 @@ def forward(
     values = array_or_error(x, "x")
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
-    return evaluation(mode).forward(descriptor, values, storage, storage, slopes)
+    count = worker_count(workers)
+    return evaluation(mode).forward(descriptor, values, storage, storage, slopes, workers=count)
 
 
 def gradient(
@@ -96,13 +106,14 @@ def gradient(
     *,
     channel_axis: int = -1,
     mode: str = "ideal",
+    workers: int = 1,
 ) -> npt.NDArray[Any]:
     """
     `upstream` times the neuron's slope at the *source* `x`: one step of backpropagation.
 
     Parameters
     ----------
-    descriptor, x, channel_axis, mode
+    descriptor, x, channel_axis, mode, workers
         As for `forward`.
     upstream : array_like
         The incoming gradient, of the shape and dtype of `x`.
@@ -110,8 +121,7 @@ def gradient(
     Returns
     -------
     ndarray
-        Same shape and dtype as `x`. In the ideal mode: the product rounded once; for float64 within 6 ULP (geLU: 10
-        ULP).
+        Same shape and dtype as `x`. In the ideal mode: the product rounded once; for float64 within 6 ULP.
 
     Raises
     ------
@@ -119,7 +129,7 @@ def gradient(
         The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 in a
         stepwise mode.
     ParameterError
-        pReLU's data has not one slope for each channel; or there is no such mode.
+        pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
 
     Notes
     -----
@@ -141,7 +151,8 @@ def gradient(
             f"upstream is {incoming.dtype}{list(incoming.shape)}: it must be like x, {values.dtype}{list(values.shape)}"
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
-    return evaluation(mode).gradient(descriptor, values, incoming, storage, storage, storage, slopes)
+    count = worker_count(workers)
+    return evaluation(mode).gradient(descriptor, values, incoming, storage, storage, storage, slopes, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:

@@ -78,7 +78,7 @@ class MPSNNNeuronDescriptor:
     array([0.25, 0.5 ], dtype=float32)
     """
 
-    __slots__ = ("_a", "_b", "_c", "_data", "_type")
+    __slots__ = ("_a", "_b", "_c", "_data", "_hash", "_key", "_row", "_type")
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class MPSNNNeuronDescriptor:
         except ValueError:
             choices = ", ".join(t.name for t in MPSCNNNeuronType)
             raise ParameterError(f"neuron_type is {neuron_type!r}: choose one of {choices}") from None
-        row = NEURONS[self._type]
+        self._row = row = NEURONS[self._type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
             if given is not None:
@@ -110,6 +110,10 @@ class MPSNNNeuronDescriptor:
                 else f"data is only for pReLU: {self._type.name} does not take it"
             )
         self._data = None if data is None else _slopes(data)
+        # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
+        numbers = struct.pack("3d", self._a, self._b, self._c)
+        self._key = (int(self._type), numbers, b"" if self._data is None else bytes(self._data))
+        self._hash = hash(self._key)
 
     @property
     def neuron_type(self) -> MPSCNNNeuronType:
@@ -139,26 +143,18 @@ class MPSNNNeuronDescriptor:
     @property
     def row(self) -> Neuron:
         """All that is known of this neuron."""
-        return NEURONS[self._type]
+        return self._row
 
     @property
     def parameters(self) -> dict[str, float]:
         """The parameters that the neuron has, by name."""
         return {name: getattr(self, name) for name in self.row.parameters}
 
-    def _key(self) -> tuple[int, bytes, bytes]:
-        # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        return (
-            self._type,
-            struct.pack("3d", self._a, self._b, self._c),
-            b"" if self._data is None else bytes(self._data),
-        )
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MPSNNNeuronDescriptor) and self._key() == other._key()
+        return isinstance(other, MPSNNNeuronDescriptor) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self._type, self.parameters, self._data)

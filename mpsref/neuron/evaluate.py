@@ -8,10 +8,12 @@ open is decided in multi-precision.
 from __future__ import annotations
 
 import contextvars
+import math
+import operator
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
+from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.slopes import ChannelSlopes
@@ -30,16 +33,16 @@ from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Decisions", "add", "forward", "gradient", "scale"]
+__all__ = ["Decisions", "add", "forward", "gradient", "over_blocks", "scale", "worker_count"]
 
 BLOCK = 65_536
 """Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
 
-WORTH_A_TABLE = 8_192
-"""Elements of a 16-bit source from which on a table is made; one that is there already is always used."""
+WORTH_A_TABLE = 131_072
+"""Elements of a 16-bit source that must have asked for a table before it is made."""
 
-FORWARD_TABLES, SLOPE_TABLES = 32, 8
-"""How many tables are kept, of at most 128 KiB and of 512 KiB each."""
+FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 32, 8, 1
+"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once."""
 
 DISTINCT_SLOPES = 64
 """How many different slopes of channels one table may serve, at 128 KiB each."""
@@ -73,13 +76,47 @@ class _Thread(threading.local):
         self.upstream = np.empty(BLOCK)
         self.scratch = np.empty(BLOCK)
         self.mask = np.empty(BLOCK, np.bool_)
+        self.other = np.empty(BLOCK)
         self.index = np.empty(BLOCK, np.intp)
         # Cheaper to enter than np.errstate, and it leaves the caller's as it is.
         self.quiet = contextvars.copy_context()
         self.quiet.run(np.seterr, all="ignore")
+        self.is_quiet = False
 
 
 _thread = _Thread()
+
+
+class _Tables:
+    """The last tables that were used, each made when enough elements have asked for it."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._tables: OrderedDict[Hashable, Stored] = OrderedDict()
+        self._asked: dict[Hashable, int] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Stored]) -> Stored | None:
+        """The table for `key`, if it is there or worth to be made; `elements` ask for it."""
+        with self._lock:
+            if key in self._tables:
+                self._tables.move_to_end(key)
+                return self._tables[key]
+            if len(self._asked) > 64 * self._kept:
+                self._asked.clear()
+            self._asked[key] = self._asked.get(key, 0) + elements
+            if self._asked[key] < worth:
+                return None
+        table = make()
+        with self._lock:
+            self._asked.pop(key, None)
+            self._tables[key] = table
+            while len(self._tables) > self._kept:
+                self._tables.popitem(last=False)
+        return table
+
+
+_forward_tables, _slope_tables, _channel_tables = map(_Tables, (FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES))
 
 
 def forward(
@@ -121,9 +158,9 @@ def forward(
     if source is result and source.native_roundings >= (2 if roundings is None else roundings):
         block = task.native_values
     else:
-        table = _thread.quiet.run(task.table)
+        table = task.table()
         block = task.values if table is None else partial(task.looked_up, table)
-    _over_blocks(block, x.size, workers)
+    over_blocks(block, x.size, workers)
     return out
 
 
@@ -157,13 +194,13 @@ def gradient(
     if is_native and source is result is upstream_source:
         block = partial(task.native_gradient, incoming)
     else:
-        table = _thread.quiet.run(task.slope_table)
+        table = task.slope_table()
         block = partial(task.gradient, incoming, upstream_source, table)
-    _over_blocks(block, x.size, workers)
+    over_blocks(block, x.size, workers)
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
     """One call: a neuron, flat sources and a flat result. Each method evaluates the elements from start to stop."""
 
@@ -180,15 +217,16 @@ class _Task:
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
         if self.source.dtype == np.float16:
-            # Nothing is rounded, only signs change.
-            w.y = out
+            # Only signs change: no buffer is needed.
+            w.reach = math.nan
         else:
             self._prepare_native(x, start)
-            w.y = out
+        w.y = out
         y = self.descriptor.row.forward(x, self.descriptor, w)
         if y is not out:
             np.copyto(out, y)
-        _canonical_nan(out)
+        if not w.regular:
+            _canonical_nan(out)
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
@@ -249,8 +287,7 @@ class _Task:
             _canonical_nan(out)
             return
         is_open = _thread.mask[: values.size]
-        result.encode_within(values, bound, out, is_open)
-        if np.count_nonzero(is_open):
+        if result.encode_within(values, bound, out, is_open, _thread.other.view(result.dtype)[: values.size]):
             nan = np.isnan(values)
             is_open &= ~nan
             if not result.unorm_max:
@@ -286,21 +323,23 @@ class _Task:
         """The results for all bit patterns of a source of at most 16 bits, if it is worth while."""
         if self.source.dtype.itemsize > 2:
             return None
+        source, result = self.source, self.result
         if self.slopes is None:
-            return _forward_table(self.descriptor, self.source, self.result) if self._is_worth(1) else None
+            d = self.descriptor
+            make = partial(_quietly, _forward_table, d, source, result)
+            return _forward_tables.get((d, source, result), self.x.size, WORTH_A_TABLE, make)
         distinct = self.slopes.distinct
-        if self.source.dtype.itemsize == 1 or len(distinct) > DISTINCT_SLOPES or not self._is_worth(len(distinct)):
+        if self.source.dtype.itemsize == 1 or len(distinct) > DISTINCT_SLOPES:
             return None
-        return _slopes_table(distinct, self.source, self.result)
+        make = partial(_quietly, _channel_table, distinct, source, result)
+        return _channel_tables.get((distinct, source, result), self.x.size, WORTH_A_TABLE * len(distinct), make)
 
     def slope_table(self) -> Array | None:
         """The slopes for all bit patterns likewise."""
-        if self.source.dtype.itemsize > 2 or self.slopes is not None or not self._is_worth(1):
+        if self.source.dtype.itemsize > 2 or self.slopes is not None:
             return None
-        return _slope_table(self.descriptor, self.source)
-
-    def _is_worth(self, tables: int) -> bool:
-        return self.x.size >= tables * WORTH_A_TABLE
+        make = partial(_quietly, _slope_table, self.descriptor, self.source)
+        return _slope_tables.get((self.descriptor, self.source), self.x.size, WORTH_A_TABLE, make)
 
     def looked_up(self, table: Stored, start: int, stop: int) -> None:
         stored, out = self.x[start:stop], self.out[start:stop]
@@ -321,7 +360,6 @@ def _look_up(table: Stored, stored: Stored, out: Stored, rank: npt.NDArray[np.in
     return np.take(table, index, out=out, mode="clip")
 
 
-@lru_cache(maxsize=FORWARD_TABLES)
 def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, result: StorageFormat) -> Stored:
     patterns = source.patterns()
     table = np.empty(patterns.size, result.dtype)
@@ -331,17 +369,15 @@ def _forward_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat, res
     return table
 
 
-@lru_cache(maxsize=1)
-def _slopes_table(distinct: tuple[float, ...], source: StorageFormat, result: StorageFormat) -> Stored:
+def _channel_table(distinct: tuple[float, ...], source: StorageFormat, result: StorageFormat) -> Stored:
     """Of a neuron with a slope for each channel: a rectifier's for each different slope."""
     tables = np.empty((len(distinct), 65_536), result.dtype)
     for table, slope in zip(tables, distinct, strict=True):
         rectifier = MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=slope)
-        np.copyto(table, _forward_table.__wrapped__(rectifier, source, result))
+        np.copyto(table, _forward_table(rectifier, source, result))
     return tables.reshape(-1)
 
 
-@lru_cache(maxsize=SLOPE_TABLES)
 def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Array:
     patterns = source.patterns()
     table = np.empty(patterns.size)
@@ -384,7 +420,7 @@ def add(
         np.copyto(total, bounds[1], where=total > bounds[1])
         _canonical_nan(result.encode(total, flat_out[start:stop]))
 
-    _over_blocks(block, x.size, workers)
+    over_blocks(block, x.size, workers)
     return out
 
 
@@ -398,7 +434,7 @@ def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat
         np.multiply(values, factor, out=values)
         _canonical_nan(result.encode(values, flat_out[start:stop]))
 
-    _over_blocks(block, x.size, workers)
+    over_blocks(block, x.size, workers)
     return out
 
 
@@ -422,7 +458,32 @@ def _canonical_nan(out: Stored) -> None:
 # ---- threads ----
 
 
-def _over_blocks(block: Block, size: int, workers: int) -> None:
+def worker_count(workers: int) -> int:
+    """
+    How many threads an argument `workers` asks for; -1 means one for each core that the process may use.
+
+    Raises
+    ------
+    ParameterError
+        It is 0, below -1 or no integer.
+    """
+    try:
+        count = operator.index(workers)
+    except TypeError:
+        count = 0
+    if count == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 1:
+        raise ParameterError(f"workers is {workers!r}: give a number of threads, or -1 for one for each core")
+    return count
+
+
+def over_blocks(block: Block, size: int, workers: int = 1) -> None:
+    """Call `block` with the first and last index of every block of so many elements, quietly, by so many threads."""
+    if size <= BLOCK:
+        if size:
+            _quietly(block, 0, size)
+        return
     starts = deque(range(0, size, BLOCK))
     helpers = min(workers, len(starts)) - 1
     waiting = [_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers)] if helpers > 0 else []
@@ -436,10 +497,21 @@ def _over_blocks(block: Block, size: int, workers: int) -> None:
 
 
 def _drain(block: Block, starts: deque[int], size: int) -> None:
-    _thread.quiet.run(_drain_quietly, block, starts, size)
+    _quietly(_take_all, block, starts, size)
 
 
-def _drain_quietly(block: Block, starts: deque[int], size: int) -> None:
+def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call without any warning of numpy's; a block may call for blocks itself."""
+    if _thread.is_quiet:
+        return function(*arguments)
+    _thread.is_quiet = True
+    try:
+        return _thread.quiet.run(function, *arguments)
+    finally:
+        _thread.is_quiet = False
+
+
+def _take_all(block: Block, starts: deque[int], size: int) -> None:
     while starts:
         try:
             start = starts.popleft()

@@ -53,6 +53,8 @@ class Evaluation(Protocol):
         source: StorageFormat,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
+        *,
+        workers: int = 1,
     ) -> Stored:
         """The neuron's value at every element."""
 
@@ -65,6 +67,8 @@ class Evaluation(Protocol):
         upstream_source: StorageFormat,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
+        *,
+        workers: int = 1,
     ) -> Stored:
         """`upstream` times the neuron's slope at every element."""
 
@@ -78,10 +82,14 @@ class Evaluation(Protocol):
         scales: tuple[float, float] = (1.0, 1.0),
         bias: float = 0.0,
         bounds: tuple[float, float] = (-np.inf, np.inf),
+        *,
+        workers: int = 1,
     ) -> Stored:
         """``scales[0] x + scales[1] y + bias``, clamped to the bounds."""
 
-    def scale(self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
+    def scale(
+        self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1
+    ) -> Stored:
         """`factor` times every element."""
 
 
@@ -177,11 +185,13 @@ class _Stepwise:
         source: StorageFormat,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
+        *,
+        workers: int = 1,
     ) -> Stored:
         def block(start: int, x: Floats) -> Floats:
             return descriptor.row.stepwise_forward(x, _parameters(descriptor, slopes, start, x.size), self.f)
 
-        return _by_blocks(block, [(x, source)], result)
+        return _by_blocks(block, [(x, source)], result, workers)
 
     def gradient(
         self,
@@ -192,12 +202,14 @@ class _Stepwise:
         upstream_source: StorageFormat,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
+        *,
+        workers: int = 1,
     ) -> Stored:
         def block(start: int, x: Floats, upstream: Floats) -> Floats:
             slope = descriptor.row.stepwise_derivative(x, _parameters(descriptor, slopes, start, x.size), self.f)
             return slope * upstream
 
-        return _by_blocks(block, [(x, source), (upstream, upstream_source)], result)
+        return _by_blocks(block, [(x, source), (upstream, upstream_source)], result, workers)
 
     def add(
         self,
@@ -209,16 +221,20 @@ class _Stepwise:
         scales: tuple[float, float] = (1.0, 1.0),
         bias: float = 0.0,
         bounds: tuple[float, float] = (-np.inf, np.inf),
+        *,
+        workers: int = 1,
     ) -> Stored:
         def block(start: int, x: Floats, y: Floats) -> Floats:
             total = self.f.fma(scales[0], x, scales[1] * y) + bias
             total = self.f.max(total, bounds[0]) if bounds[0] > -np.inf else total
             return self.f.min(total, bounds[1]) if bounds[1] < np.inf else total
 
-        return _by_blocks(block, [(x, x_source), (y, y_source)], result)
+        return _by_blocks(block, [(x, x_source), (y, y_source)], result, workers)
 
-    def scale(self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat) -> Stored:
-        return _by_blocks(lambda _, x: factor * x, [(x, source)], result)
+    def scale(
+        self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1
+    ) -> Stored:
+        return _by_blocks(lambda _, x: factor * x, [(x, source)], result, workers)
 
 
 def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:
@@ -228,7 +244,7 @@ def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None,
 
 
 def _by_blocks(
-    block: Callable[..., Floats], sources: list[tuple[Stored, StorageFormat]], result: StorageFormat
+    block: Callable[..., Floats], sources: list[tuple[Stored, StorageFormat]], result: StorageFormat, workers: int
 ) -> Stored:
     """Load as float32, compute, store: ``block(start, *loaded)`` on blocks of the flattened sources."""
     for _, source in sources:
@@ -238,15 +254,16 @@ def _by_blocks(
             )
     out = np.empty(sources[0][0].shape, result.dtype)
     flat, flats = out.reshape(-1), [(np.ascontiguousarray(stored).reshape(-1), source) for stored, source in sources]
-    with np.errstate(all="ignore"):
-        for i in range(0, out.size, evaluate.BLOCK):
-            size = min(evaluate.BLOCK, out.size - i)
-            loaded = [
-                source.decode(stored[i : i + size], np.empty(size)).astype(np.float32) for stored, source in flats
-            ]
-            values = block(i, *loaded).astype(np.float64)
-            np.copyto(values, np.nan, where=np.isnan(values))
-            result.encode(values, flat[i : i + size])
+
+    def store(start: int, stop: int) -> None:
+        loaded = [
+            source.decode(stored[start:stop], np.empty(stop - start)).astype(np.float32) for stored, source in flats
+        ]
+        values = block(start, *loaded).astype(np.float64)
+        np.copyto(values, np.nan, where=np.isnan(values))
+        result.encode(values, flat[start:stop])
+
+    evaluate.over_blocks(store, out.size, workers)
     return out
 
 
