@@ -645,3 +645,18 @@ def test_arguments_that_are_no_arrays_are_refused_by_name():
     empty = np.zeros((2, 0), np.float32)
     assert mps.neuron.forward(p, empty, channel_axis=0).shape == (2, 0)
     assert mps.neuron.gradient(p, empty, empty, channel_axis=0).shape == (2, 0)
+
+
+def test_a_bound_of_zero_leaves_the_sign_of_a_product_that_vanishes_when_it_is_rounded():
+    d = mps.MPSNNNeuronDescriptor(T.reLUN, a=7.8e-26, b=0)
+    got = mps.neuron.forward(d, np.float32([-3.77e-28, -0.0, 0.0, 1.0]))
+    np.testing.assert_array_equal(np.signbit(got), [True, False, False, False])
+    np.testing.assert_array_equal(got, 0)
+
+
+@pytest.mark.parametrize("a", [-3.4686002e-12, 4e-34])
+def test_a_product_that_vanishes_when_it_is_rounded_keeps_its_sign_though_0_is_added(a):
+    d = mps.MPSNNNeuronDescriptor(T.linear, a=a, b=0)
+    tiny = np.float32(math.copysign(1e-38, -a))
+    got = mps.neuron.forward(d, np.float32([tiny, -tiny, 0.0, -0.0]))
+    np.testing.assert_array_equal(np.signbit(got), [True, False, False, False])

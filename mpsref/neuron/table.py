@@ -339,7 +339,14 @@ class Linear(Neuron):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        return w.line(x, p.a, p.b, w.y)
+        if p.b or not p.a:
+            return w.line(x, p.a, p.b, w.y)
+        y = np.multiply(x, p.a, out=w.y)
+        # A zero plus 0; but a product that only vanishes when it is rounded keeps its sign.
+        zero = x == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, np.add(y, p.b, out=w.t), where=zero)
+        return y
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -782,7 +789,8 @@ class ReLUN(Neuron):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        return 1
+        # Where a x vanishes, the comparison with a bound of 0 must still see its sign.
+        return 1 if p.b else None
 
     @classmethod
     def slope_is_rounded(cls, p: Parameters) -> bool:
@@ -852,7 +860,8 @@ class Power(Neuron):
         elif c == -1:
             y = np.divide(1.0, u, out=w.y)
         elif c == 1:
-            y = np.add(u, 0.0, out=w.y)
+            y = w.y
+            np.copyto(y, u)
         else:
             y = np.power(u, c, out=w.y)
         return (y if w.regular else Power._real_only(y, u, c)), u
