@@ -1097,7 +1097,7 @@ class GeLU(Neuron):
         d = np.subtract(tail, np.multiply(z, RECIPROCAL_SQRT_2PI, out=z), out=tail)
         np.multiply(d, e, out=d)
         y = w.select(x, d, np.subtract(1.0, d, out=w.u), w.y)
-        window, terms = (0.45, len(GeLU.TAYLOR)) if w.wide else (1 / 32, 12)
+        window, terms = (0.45, len(GeLU.TAYLOR)) if w.wide else (1 / 16, 12)
         near = np.flatnonzero(np.abs(np.subtract(x, GeLU.ROOT[0], out=w.t), out=w.t) < window)
         if near.size:
             offset = (x[near] - GeLU.ROOT[0]) - GeLU.ROOT[1]
