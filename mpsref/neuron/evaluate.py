@@ -216,33 +216,36 @@ class _Task:
 
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
-        if self.source.dtype == np.float16:
-            # Only signs change: no buffer is needed.
-            w.reach = math.nan
-        else:
+        # A float16 only changes its sign: no buffer is needed.
+        if self.source.dtype == np.float32:
             self._prepare_native(x, start)
         w.y = out
         y = self.descriptor.row.forward(x, self.descriptor, w)
         if y is not out:
             np.copyto(out, y)
-        if not w.regular:
-            _canonical_nan(out)
+        _canonical_nan(out)
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
         self._prepare_native(x, start)
         slope = self.descriptor.row.derivative(x, self.descriptor, w)
         np.multiply(slope, incoming[start:stop], out=out)
-        if not w.regular and not self.descriptor.row.slope_is_constant:
+        if not self.descriptor.row.slope_is_constant and not w.regular:
             np.copyto(out, np.nan, where=np.isnan(x))
         _canonical_nan(out)
 
     def _prepare_native(self, x: Stored, start: int) -> None:
         w = _thread.workspace
         w.block(x.size, np.float32)
-        w.measure(x)
+        w.begin(x)
         w.wide = False
-        w.slopes = None if self.slopes is None else self.slopes.window(start, x.size, np.float32)
+        self._lay_slopes(start, x.size, np.float32)
+
+    def _lay_slopes(self, start: int, size: int, dtype: npt.DTypeLike) -> None:
+        if self.slopes is not None:
+            w = _thread.workspace
+            w.slopes = self.slopes.window(start, size, dtype)
+            w.slopes_shrink = self.slopes.distinct[0] > 0 and self.slopes.distinct[-1] <= 1
 
     # ---- in float64 ----
 
@@ -267,8 +270,8 @@ class _Task:
         stored, w, row = self.x[start:stop], _thread.workspace, self.descriptor.row
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
-        w.measure(stored if stored.dtype == np.float32 else x)
-        w.slopes = None if self.slopes is None else self.slopes.window(start, stored.size)
+        w.begin(stored if stored.dtype == np.float32 else x)
+        self._lay_slopes(start, stored.size, np.float64)
         y = kernel(x, self.descriptor, w)
         if not w.regular and not (row.slope_is_constant and kernel == row.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))
@@ -447,10 +450,10 @@ def _canonical_nan(out: Stored) -> None:
     if out.dtype == np.float16:
         # Several times faster than np.isnan.
         nan = (out.view(np.uint16) & 0x7FFF) > 0x7C00
-    elif out.dtype.kind == "f":
-        nan = np.isnan(out, out=_thread.mask[: out.size])
-    else:
+    elif out.dtype.kind != "f" or not out.size or not math.isnan(np.maximum.reduce(out)):
         return
+    else:
+        nan = np.isnan(out)
     if np.count_nonzero(nan):
         np.copyto(out, np.nan, where=nan)
 

@@ -446,8 +446,9 @@ class HardSigmoid(Neuron):
             u, e = w.affine(x, p.a, p.b, w.t)
             if e is not None:
                 inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
+        y = np.multiply(inside, p.a, out=w.y)
         # Outside it is +0, whatever the sign of a.
-        return np.add(np.multiply(inside, p.a, out=w.y), 0.0, out=w.y)
+        return y if p.a > 0 else np.add(y, 0.0, out=y)
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
@@ -723,8 +724,7 @@ class PReLU(Neuron):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         assert w.slopes is not None
-        low, high = float(w.slopes.min()), float(w.slopes.max())
-        if w.regular and low > 0 and high <= 1:
+        if w.slopes_shrink:
             return np.maximum(x, np.multiply(x, w.slopes, out=w.y), out=w.y)
         finite = x if w.regular else np.clip(x, -LARGEST32, LARGEST32, out=w.u)
         product = np.multiply(x, w.slopes, out=w.y)
@@ -1021,7 +1021,9 @@ class Logarithm(Neuron):
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         u = w.rounded_affine(x, p.a, p.b, w.t)
-        return np.divide(p.a, np.multiply(u, Logarithm._log_base(p), out=u), out=w.y)
+        if p.c != -1:
+            np.multiply(u, Logarithm._log_base(p), out=u)
+        return np.divide(p.a, u, out=w.y)
 
     @staticmethod
     def _log_base(p: Parameters) -> float:

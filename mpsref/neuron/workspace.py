@@ -42,10 +42,10 @@ class Workspace:
         Buffers as long as the block, for the kernel to use as it likes.
     p, q, r : ndarray
         Buffers that the methods of the workspace overwrite.
-    reach : float
-        No source of the block is larger in size; not finite if one is infinite or NaN.
     slopes : ndarray or None
         The slope of each element of the block, for a neuron with a slope for each channel.
+    slopes_shrink : bool
+        All of them are above 0 and at most 1.
     wide : bool
         The source and the result are float64: a product with a float32 is not exact, and nothing is rounded again.
     """
@@ -57,7 +57,9 @@ class Workspace:
         self._shape: tuple[int, object] = (0, None)
         self._filled: tuple[str, int, object] = ("", 0, None)
         self.slopes: Array | None = None
-        self.reach = math.inf
+        self.slopes_shrink = False
+        self._sources: npt.NDArray[Any] = memory[0]
+        self._reach: float | None = None
         self.wide = False
 
     def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
@@ -68,14 +70,22 @@ class Workspace:
         x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
         return x
 
-    def measure(self, x: npt.NDArray[Any]) -> None:
-        """Set `reach` for a block of sources."""
-        if x.size <= FEW:
-            # What underflows in the sum is smaller than 1.
-            self.reach = math.sqrt(float(np.dot(x, x))) * 1.01 + 1.0
-        else:
-            # Both are NaN if an element is.
-            self.reach = max(float(np.maximum.reduce(x)), -float(np.minimum.reduce(x)))
+    def begin(self, x: npt.NDArray[Any]) -> None:
+        """Take a block of sources, of which `reach` tells if it is asked."""
+        self._sources, self._reach = x, None
+
+    @property
+    def reach(self) -> float:
+        """No source of the block is larger in size; not finite if one is infinite or NaN."""
+        if self._reach is None:
+            x = self._sources
+            if x.size <= FEW:
+                # What underflows in the sum is smaller than 1.
+                self._reach = math.sqrt(float(np.dot(x, x))) * 1.01 + 1.0
+            else:
+                # Both are NaN if an element is.
+                self._reach = max(float(np.maximum.reduce(x)), -float(np.minimum.reduce(x)))
+        return self._reach
 
     @property
     def regular(self) -> bool:
