@@ -22,7 +22,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
 from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation
-from mpsref.storage import StorageFormat, array_or_error, storage_format
+from mpsref.storage import FORMATS, StorageFormat, array_or_error, storage_format
 
 __all__ = ["MPSNNGraph"]
 
@@ -495,7 +495,7 @@ class MPSNNGraph:
         images = dict(enumerate(sources))
         for i, step in enumerate(self._steps):
             read = [images[source] for source in step.sources]
-            storage = storage_format(step.format or self._format)
+            storage = FORMATS[step.format or self._format]
             channels = read[0].feature_channels
             slices = step.operation.run(*read, result=storage, how=self._evaluation, workers=threads)
             clear_unused_lanes(slices, channels)

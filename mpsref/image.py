@@ -666,7 +666,9 @@ def _read_lanes(slices: Stored, array: Stored) -> None:
 
 def clear_unused_lanes(slices: Stored, channels: int) -> None:
     """Set to zero the components of (N, S, H, W, K) that no channel uses, so that none is ever NaN or infinite."""
-    slices[:, -1, :, :, (channels - 1) % LANES + 1 :] = 0
+    used = (channels - 1) % LANES + 1
+    if used < slices.shape[-1]:
+        slices[:, -1, :, :, used:] = 0
 
 
 def by_lane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
