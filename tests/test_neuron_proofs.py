@@ -26,6 +26,7 @@ from test_neuron_values import (
     FINITE_HALF,
     HALF,
     TWO,
+    assert_correctly_rounded,
     cases,
     compute,
     descriptor_of,
@@ -334,3 +335,31 @@ def test_n2_float32_results_beside_rounding_boundaries_are_correctly_rounded(nam
     got = compute(name, p, stored, derivative)
     wrong = judge.differs(got, want, near)
     assert not wrong.any(), report(j, x, got, want, wrong)
+
+
+# Where slopes are a float64, or a hair beside one, so that a product with an upstream gradient may be a tie.
+BESIDE = [
+    ("tanH", (1.5, 1)), ("tanH", (1.5, -0.75)), ("tanH", (1 + 2.0**-23, 1.5)), ("softPlus", (1.5, 1)),
+    ("softPlus", (-1.5, 0.75)), ("softPlus", (3, -1)), ("ELU", (1.5,)), ("ELU", (-1.25,)),
+    ("exponential", (1.5, 0, -1)), ("exponential", (-3, 0, -1)), ("logarithm", (1.5, 0, -1)), ("logarithm", (3, 0.5, -1)), ("power", (1.5, 0, 2)),
+    ("power", (1.5, 0.5, 2)), ("power", (-3, 1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "p"), BESIDE, ids=[f"{n}{list(p)}" for n, p in BESIDE])
+@pytest.mark.parametrize("direction", ["forward", "gradient"])
+def test_n3_values_and_products_a_hair_beside_a_tie_go_to_the_right_side(name, p, direction):
+    """At zero, near it at every distance, and where the function saturates; most go to no multi-precision."""
+    rng, n = seeded(name, p, direction), 12_000
+    x = np.ldexp(rng.integers(1 << 23, 1 << 24, n).astype(np.float64), rng.integers(-120, -23, n))
+    x[: n // 4] = np.ldexp(rng.integers(1, 16, n // 4), rng.integers(-60, -10, n // 4))
+    x[n // 4 : n // 3] = 0
+    x[n // 3 : n // 2] = np.rint(rng.uniform(25, 400, n // 2 - n // 3) * 8) / 8
+    x = np.copysign(x, rng.normal(size=n)).astype(np.float32)
+    upstream = None
+    if direction == "gradient":
+        upstream = np.ldexp(rng.integers(1 << 23, 1 << 24, n).astype(np.float64), rng.integers(-150, 60, n)).astype(
+            np.float32
+        )
+        upstream[::3] = np.ldexp(rng.integers(1, 8, upstream[::3].size), -20)
+    assert_correctly_rounded(name, p, x, direction == "gradient", upstream)

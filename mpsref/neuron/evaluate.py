@@ -27,7 +27,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.workspace import Array, Workspace, two_sum
+from mpsref.neuron.workspace import Array, Workspace, product_beside, two_sum
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ BLOCK = 65_536
 WORTH_A_TABLE = 131_072
 """Elements of a 16-bit source that must have asked for a table before it is made."""
 
-FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 32, 8, 1
-"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once."""
+FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
+"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once; 9 MiB in all."""
 
-DISTINCT_SLOPES = 64
+DISTINCT_SLOPES = 24
 """How many different slopes of channels one table may serve, at 128 KiB each."""
 
 Stored = npt.NDArray[Any]
@@ -306,7 +306,7 @@ class _Task:
         if upstream is None:
             exact, known = row.exact_forward, row.beside(x, p)
         else:
-            exact, known = row.exact_derivative, np.full_like(x, np.nan)
+            exact, known = row.exact_derivative, product_beside(*row.slope_beside(x, p), upstream)
         # At an infinity the kernel has given the limit, and that is exact.
         at_infinity = np.isinf(x) if upstream is None else np.isinf(x) | np.isinf(upstream)
         np.copyto(known, values, where=at_infinity)
@@ -507,8 +507,8 @@ def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call without any warning of numpy's; a block may call for blocks itself."""
     if _thread.is_quiet:
         return function(*arguments)
-    _thread.is_quiet = True
     try:
+        _thread.is_quiet = True
         return _thread.quiet.run(function, *arguments)
     finally:
         _thread.is_quiet = False

@@ -27,13 +27,26 @@ import numpy.typing as npt
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.exact import Digits, Exact
 from mpsref.neuron.tail import END, RECIPROCAL_SQRT_2PI, scaled_tail
-from mpsref.neuron.workspace import LARGEST, MODERATE, Array, Workspace, is_short, two_sum
+from mpsref.neuron.workspace import (
+    LARGEST,
+    MODERATE,
+    Array,
+    Workspace,
+    is_short,
+    product_beside,
+    product_error,
+    two_sum,
+)
 from mpsref.storage import round_to_odd
 
 __all__ = ["NEURONS", "Erratum", "Neuron"]
 
 T = MPSCNNNeuronType
 LARGEST32 = float(np.finfo(np.float32).max)
+
+TINY, TINY_SQUARE = 2.0**-40, 2.0**-20
+"""What is small, or has a small square, beside 1: the next terms of a series are below 2^-40 of the last."""
+
 RECIPROCAL_SQRT_2 = 0.7071067811865476
 Floats: TypeAlias = npt.NDArray[np.float32]
 Scalar: TypeAlias = np.float32 | float
@@ -209,6 +222,15 @@ class Neuron(ABC):
         NaN elsewhere. It spares `exact_forward` the many sources of a saturated image.
         """
         return np.full_like(x, np.nan)
+
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        """
+        f'(x) where it lies beside a float64: that float64 exactly, and the rest, good to 2^-40 of itself.
+
+        NaN elsewhere. The product with an upstream gradient may be a tie then, and is so for many gradients.
+        """
+        return np.full_like(x, np.nan), np.zeros_like(x)
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
@@ -501,8 +523,17 @@ class TanH(Neuron):
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
-        limit = np.copysign(1.0, x) * math.copysign(1.0, p.b) * p.a
-        return np.where(np.abs(x * p.b) > 30, np.nextafter(limit, 0.0), np.nan)
+        z = x * p.b
+        limit = np.copysign(1.0, z) * p.a
+        # Near 0 it is a (z - z^3 / 3 + 2 z^5 / 15).
+        tiny = np.where(np.abs(z) < TINY_SQUARE, product_beside(z, -(z**3) / 3.0 * (1.0 - 0.4 * z * z), p.a), np.nan)
+        return np.where(np.abs(z) > 30, np.nextafter(limit, 0.0), tiny)
+
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        z = x * p.b
+        k = np.where(np.abs(z) < TINY_SQUARE, p.a * p.b, np.nan)
+        return k, -k * z * z * (1.0 - z * z / 1.5)
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -599,6 +630,18 @@ class SoftPlus(Neuron):
         return p.a * p.b == 0
 
     @staticmethod
+    def beside(x: Array, p: Parameters) -> Array:
+        z = x * p.b
+        return np.where(z > 30, product_beside(z, np.exp(-np.clip(z, 0.0, MODERATE)), p.a), np.nan)
+
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        z, k = x * p.b, p.a * p.b
+        near, far = np.abs(z) < TINY, z > 30
+        slope = np.where(near, k / 2.0, np.where(far, k, np.nan))
+        return slope, slope * np.where(near, z / 2.0, -np.exp(-np.clip(z, 0.0, MODERATE)))
+
+    @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
         z = Fraction(p.b) * x
         if z <= 0:
@@ -691,7 +734,13 @@ class ELU(Neuron):
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
-        return np.where(x < -60, np.nextafter(-p.a, 0.0), np.nan)
+        tiny = np.where((x < 0) & (x > -TINY), product_beside(x, x * x / 2.0, p.a), np.nan)
+        return np.where(x < -60, np.nextafter(-p.a, 0.0), tiny)
+
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        slope = np.where(x >= 0, 1.0, np.where(x > -TINY, p.a, np.nan))
+        return slope, np.where(x >= 0, 0.0, slope * x)
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
@@ -898,6 +947,13 @@ class Power(Neuron):
     def beside(x: Array, p: Parameters) -> Array:
         return Linear.beside(x, p) if p.c == 1 else np.full_like(x, np.nan)
 
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        (u, rest), k = two_sum(x * p.a, p.b), 2.0 * p.a
+        slope = u * k
+        exact = (product_error(u, k, slope) == 0) & (p.c == 2)
+        return np.where(exact, slope, np.nan), rest * k
+
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
         # Where c is huge, the logarithm of the result has more digits before the point than elsewhere.
@@ -973,6 +1029,12 @@ class Exponential(Neuron):
         return p.a == 0
 
     @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        u = x * p.a + p.b
+        slope = np.where((np.abs(u) < TINY) & (p.c == -1), p.a, np.nan)
+        return slope, slope * u
+
+    @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:
         u = Fraction(p.a) * x + Fraction(p.b)
         if p.c == 0:
@@ -1034,6 +1096,14 @@ class Logarithm(Neuron):
     @staticmethod
     def is_constant(p: Parameters) -> bool:
         return p.a == 0
+
+    @staticmethod
+    def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
+        u, rest = two_sum(x * p.a, p.b)
+        slope = np.divide(p.a, u)
+        # A quotient of a float32 that is a float64 and no rounded one has few bits: the product tells.
+        exact = (rest == 0) & (slope * u == p.a) & (product_error(u, slope, slope * u) == 0) & (p.c == -1)
+        return np.where(exact & (slope == slope.astype(np.float32)), slope, np.nan), np.zeros_like(x)
 
     @staticmethod
     def exact_forward(x: Fraction, p: Parameters, m: Digits) -> Exact:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mpsref.storage import round_to_odd
 
-__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "two_sum"]
+__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "product_beside", "product_error", "two_sum"]
 
 Array: TypeAlias = npt.NDArray[Any]
 """Of float64; of float32 for the kernels that may run in the storage format itself."""
@@ -126,9 +126,7 @@ class Workspace:
         np.multiply(x, factor, out=out)
         if not self.wide:
             return out, None
-        # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
-        high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
-        error = (high * factor - out) + (x - high) * factor
+        error = product_error(x, factor, out)
         error[~np.isfinite(error)] = 0.0
         return out, error
 
@@ -230,6 +228,27 @@ class Workspace:
 def is_short(a: float) -> bool:
     """Whether `a` has at most 8 significant bits."""
     return (math.frexp(a)[0] * 256).is_integer()
+
+
+def product_error(x: Array, y: Array | float, product: Array) -> Array:
+    """What a rounded product lost, exactly, for a y of at most 24 bits."""
+    # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
+    high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
+    return (high * y - product) + (x - high) * y
+
+
+def product_beside(x: Array, rest: Array, y: Array | float) -> Array:
+    """
+    ``(x + rest) y``, rounded to odd, for a y of at most 24 bits and a rest that is good to 2^-40 of itself.
+
+    NaN where that is not enough to tell on which side of a float64 the result is.
+    """
+    product, more = x * y, rest * y
+    lost = product_error(x, y, product)
+    total, error = two_sum(product, lost + more)
+    doubt = 2.0**-39 * np.abs(more) + 2.0**-52 * (np.abs(lost) + np.abs(more)) * (more != 0)
+    known = np.isfinite(total) & ((np.abs(error) > doubt) | (more == 0))
+    return np.where(known, round_to_odd(total, error), np.nan)
 
 
 def two_sum(x: Array, y: Array | float, out: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
