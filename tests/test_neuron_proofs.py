@@ -341,8 +341,8 @@ def test_n2_float32_results_beside_rounding_boundaries_are_correctly_rounded(nam
 BESIDE = [
     ("tanH", (1.5, 1)), ("tanH", (1.5, -0.75)), ("tanH", (1 + 2.0**-23, 1.5)), ("softPlus", (1.5, 1)),
     ("softPlus", (-1.5, 0.75)), ("softPlus", (3, -1)), ("ELU", (1.5,)), ("ELU", (-1.25,)),
-    ("exponential", (1.5, 0, -1)), ("exponential", (-3, 0, -1)), ("logarithm", (1.5, 0, -1)), ("logarithm", (3, 0.5, -1)),
-    ("power", (1.5, 0, 2)), ("power", (1.5, 0.5, 2)), ("power", (-3, 1, 2)),
+    ("exponential", (1.5, 0, -1)), ("exponential", (-3, 0, -1)), ("logarithm", (1.5, 0, -1)),
+    ("logarithm", (3, 0.5, -1)), ("power", (1.5, 0, 2)), ("power", (1.5, 0.5, 2)), ("power", (-3, 1, 2)),
 ]  # fmt: skip
 
 
