@@ -64,9 +64,12 @@ def read_document(path: Path, kind: str) -> Any:
         The file cannot be read, is no JSON or too large, has a key twice, or does not fit the schema. The message
         names the file and the field.
     """
-    document = read_json(path)
+    document, rule = read_json(path), schema(kind)
     try:
-        validate(document, schema(kind))
+        if isinstance(document, dict) and "format" in document:
+            # First of all, because what another kind of file lacks is beside the point.
+            validate(document["format"], rule["properties"]["format"], "format")
+        validate(document, rule)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
     return document

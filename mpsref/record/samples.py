@@ -52,30 +52,34 @@ def sample_image(
     pixels = d.number_of_images * d.height * d.width
     values = _palette(storage, pixels * d.feature_channels, neurons, seed, is_gradient=is_gradient)
     values = values[_permutation(len(values), seed)]
-    bits = values[_places(pixels, d.feature_channels, len(values))]
+    bits = values[_places(pixels, d.feature_channels, len(values), seed)]
     stored = bits.astype(storage.bits_dtype).view(storage.dtype)
     return MPSImage.from_array(stored.reshape(d.number_of_images, d.height, d.width, d.feature_channels))
 
 
-def _permutation(count: int, seed: tuple[int, ...]) -> Bits:
+def _raw(count: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint64]:
     # The raw stream of a bit generator never changes; what numpy makes of it may.
-    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
-    return np.argsort(keys, kind="stable")
+    return np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
 
 
-def _places(pixels: int, channels: int, count: int) -> Bits:
+def _permutation(count: int, seed: tuple[int, ...]) -> Bits:
+    return np.argsort(_raw(count, seed), kind="stable")
+
+
+def _places(pixels: int, channels: int, count: int, seed: tuple[int, ...]) -> Bits:
     """
     Which of `count` values each element gets, shape (pixels, channels).
 
     Every value is used before one is used again; where a channel has room for all, in every channel. What repeats is
-    turned by a step that no layout has, so that exchanged channels, pixels or images show.
+    turned each time, so that exchanged channels, pixels or images show.
     """
-    step = _coprime(count)
-    if pixels >= count:
-        pixel = np.arange(pixels)[:, np.newaxis]
-        return (pixel + pixel // count * (step + 1) + np.arange(channels) * step) % count
-    element = np.arange(pixels * channels).reshape(pixels, channels)
-    return (element + element // count * step) % count
+    in_channels = pixels >= count
+    element = np.arange(pixels)[:, np.newaxis] if in_channels else np.arange(pixels * channels).reshape(pixels, -1)
+    turns = (_raw(pixels * channels // count + 1, (*seed, 1)) % np.uint64(count)).astype(np.int64)
+    places = element + turns[element // count]
+    if in_channels:
+        places = places + np.arange(channels) * _coprime(count)
+    return np.asarray(places % count)
 
 
 def _coprime(count: int) -> int:
