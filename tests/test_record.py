@@ -218,7 +218,7 @@ def test_the_seed_decides_and_nothing_else():
 
 @pytest.mark.parametrize(
     ("channel_format", "checksum"),
-    [(F.unorm8, 3896873925), (F.unorm16, 2127923085), (F.float16, 1914185890), (F.float32, 3340207499)],
+    [(F.unorm8, 927723061), (F.unorm16, 2127923085), (F.float16, 1914185890), (F.float32, 3340207499)],
     ids=FORMAT_NAMES,
 )
 def test_the_bytes_are_the_same_on_every_machine(channel_format, checksum):
@@ -322,8 +322,7 @@ ARRAYS = st.dictionaries(
         lambda name: name != "__metadata__" and not name.startswith("/") and ".." not in name
     ),
     st.sampled_from([s.dtype for s in FORMATS.values()]).flatmap(
-        lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=4, max_dims=4, max_side=4), elements=npst.from_dtype(
-            dtype, **({"allow_subnormal": True} if dtype.kind == "f" else {})))
+        lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=4, max_dims=4, max_side=4))
     ),
     min_size=1, max_size=4,
 )  # fmt: skip
@@ -604,10 +603,12 @@ def test_no_damage_gives_anything_but_an_image_or_the_one_error(tmp_path_factory
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
 
+    said = None
     try:
         read_images(path)
     except mps.FileFormatError as error:
-        assert str(path) in str(error)
+        said = str(error)
+    assert said is None or said.startswith(str(path))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\x", "x\0"])

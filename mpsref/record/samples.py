@@ -101,14 +101,17 @@ def _palette(
     start = seed[0] & 0xFFFFFFFF
     if storage.unorm_max:
         codes = _spread(storage.unorm_max + 1, storage.unorm_max + 1, start)
+        if count >= len(codes):
+            return codes
         return _first_distinct([_specials(storage)[: count // 2], _near(storage, neurons, count // 2), codes], count)
     specials = _specials(storage)
     if is_gradient:
         return _first_distinct([specials[: count // 64], _moderate(storage, count + 128, start)], count)
     halves = HALF.patterns()[_spread(65_536, 65_536, start)]
+    if storage is HALF and count >= 65_536:
+        return halves.view(np.uint16).astype(np.int64)
+    # Of float32 as well, 65,536 elements have room for all halves but the many NaN.
     room = count // 2 if count < 65_536 else min(count // 2, count - 63_491)
-    if storage is HALF:
-        room = count // 2
     first = _first_distinct([specials, _near(storage, neurons, room)], room)
     if storage is HALF:
         return _first_distinct([first, halves.view(np.uint16).astype(np.int64)], count)
