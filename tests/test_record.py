@@ -137,6 +137,15 @@ def test_no_exchange_of_channels_rows_columns_or_images_goes_unseen(channel_form
     assert np.mean(bits(array) == bits(np.swapaxes(array, 1, 2).copy())) < 0.05
 
 
+@pytest.mark.parametrize("shape", [(3, 16, 16, 4), (3, 8, 8, 4)])
+def test_images_of_a_batch_that_hold_every_code_differ(shape):
+    one, two, three = sample_image(size(shape, F.unorm8), neurons(), (1,)).to_array()
+
+    assert np.mean(one == two) < 0.05
+    assert np.mean(two == three) < 0.05
+    assert np.mean(one == three) < 0.05
+
+
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 600))
 def test_every_value_has_a_place_before_one_has_two(pixels, channels, count):
     places = _places(pixels, channels, count, (1,))
@@ -304,6 +313,13 @@ def test_a_source_that_is_both_gradient_and_image_is_an_image(tmp_path):
     path = request(tmp_path / "out", mps.GraphFile.from_results([g.result_image]), (1, 64, 64, 16), F.float16)
 
     assert len(np.unique(np.fromfile(path.parent / "x.f16", "<u2"))) == 65_536
+
+
+def test_a_source_that_only_comes_in_as_gradient_is_moderate(tmp_path):
+    path = request(tmp_path / "out", chain(), (1, 64, 64, 4), F.float16)
+
+    assert np.mean(np.abs(np.fromfile(path.parent / "dy.f16", "<f2")) >= 2**-8) > 0.98
+    assert np.mean(np.abs(np.fromfile(path.parent / "x.f16", "<f2")) >= 2**-8) < 0.9
 
 
 def test_names_that_differ_give_images_that_differ(tmp_path):
@@ -579,6 +595,18 @@ def test_a_damaged_member_is_refused_by_its_checksum(tmp_path):
     path = archive(tmp_path / "a.npz", [("a.npy", npy(np.ones((1, 10, 10), np.uint8)))])
     data = bytearray(path.read_bytes())
     data[data.rindex(b"\x01\x01\x01\x01")] ^= 0xFF
+    path.write_bytes(data)
+
+    with pytest.raises(mps.FileFormatError, match="CRC"):
+        read_npz(path)
+
+
+def test_a_checksum_that_is_wrong_is_noticed_at_the_end_of_a_compressed_member(tmp_path):
+    noise = sample_image(size((1, 64, 64, 16)), [], (1,)).to_array()
+    path = archive(tmp_path / "a.npz", [("a.npy", npy(noise))], zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    for place in (14, data.rindex(b"PK\x01\x02") + 16):
+        data[place] ^= 1
     path.write_bytes(data)
 
     with pytest.raises(mps.FileFormatError, match="CRC"):
