@@ -1,4 +1,4 @@
-"""The command line: ``mpsref run``, ``mpsref verify`` and ``mpsref prove``."""
+"""The command line: ``mpsref run``, ``verify``, ``prove``, ``inputs``, ``convert`` and ``inspect``."""
 
 from __future__ import annotations
 
@@ -142,7 +142,52 @@ def _parser() -> argparse.ArgumentParser:
     prove.add_argument("--checkpoint", metavar="FILE", type=Path,
                        help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
     prove.set_defaults(command=_prove)
+    _add_recording_commands(commands)
     return parser
+
+
+def _add_recording_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    asked = commands.add_parser(
+        "inputs",
+        help="write sources that test a graph well, and what a device is to write",
+        description="Write source images that test a graph well, a recording file that names what a device is to "
+        "write, and a README.txt for whoever runs the graph there.",
+    )
+    asked.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
+    asked.add_argument("--shape", metavar="[Nx]HxWxC", type=_shape, required=True, help="shape of every image")
+    asked.add_argument("--channel-format", choices=[f.name for f in MPSImageFeatureChannelFormat if f],
+                       help="format of sources that have none in the graph (default: the graph's storage)")  # fmt: skip
+    asked.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
+    asked.add_argument("--seed", metavar="N", type=int, default=1, help="makes other images (default 1)")
+    asked.set_defaults(command=_inputs)
+
+    change = commands.add_parser(
+        "convert",
+        help="take a recording apart into one file, or make one of such a file",
+        description="RECORDING to .npz, .safetensors or a folder; or, with --graph, files of arrays to a recording. "
+        "Nothing is rounded: an array keeps its dtype (uint8 is unorm8, uint16 is unorm16).",
+    )
+    change.add_argument("inputs", metavar="INPUT", nargs="+",
+                        help="a recording file; or .npz, .safetensors, NAME=FILE.npy, or NAME=FILE of raw elements "
+                        "with --shape and --channel-format")  # fmt: skip
+    change.add_argument("--graph", metavar="GRAPH", type=Path, help="make a recording of this graph")
+    change.add_argument("--out", metavar="OUT", type=Path, required=True,
+                        help="a file that ends with .npz or .safetensors; or a folder, for a recording")  # fmt: skip
+    change.add_argument("--raw", action="store_true", help="in a folder: raw elements instead of .npy")
+    change.add_argument("--device", metavar="TEXT", help="what wrote the images, for the recording file")
+    change.add_argument("--shape", metavar="[Nx]HxWxC", type=_shape, help="shape of raw files")
+    change.add_argument("--channel-format", choices=[f.name for f in MPSImageFeatureChannelFormat if f],
+                        help="format of raw files")  # fmt: skip
+    change.set_defaults(command=_convert)
+
+    look = commands.add_parser(
+        "inspect",
+        help="tell what is in a file",
+        description="Tell what is in a recording, a graph file, a .npy, .npz or .safetensors file.",
+    )
+    look.add_argument("file", metavar="FILE", type=Path)
+    look.add_argument("--json", action="store_true", help="as JSON")
+    look.set_defaults(command=_inspect)
 
 
 def _named_file(text: str) -> tuple[str, Path]:
@@ -253,6 +298,76 @@ def _prove(options: argparse.Namespace) -> int:
             checkpoint.unlink(missing_ok=True)
     print(report(certificates))
     return MISMATCH if any(proof["wrong"] for proof in certificates) else PASSED
+
+
+def _inputs(options: argparse.Namespace) -> int:
+    # Here as below, because no other command needs them.
+    from mpsref.record import request  # noqa: PLC0415
+
+    file = GraphFile.read(options.graph)
+    name = options.channel_format or file.storage.name
+    path = request(options.out, file, options.shape, MPSImageFeatureChannelFormat[name], seed=options.seed)
+    found = Recording.read(path, complete=False)
+    print(f"wrote {len(found.images)} sources, README.txt and {path}; a device is to write {len(found.missing)} images")
+    return PASSED
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from mpsref.record import write_images  # noqa: PLC0415
+
+    to_file = options.out.suffix in {".npz", ".safetensors"}
+    if options.graph is None:
+        if len(options.inputs) > 1 or "=" in options.inputs[0] or not options.inputs[0].endswith(".json"):
+            raise FileFormatError(f"{options.inputs[0]}: no recording file: give one, or --graph for arrays")
+        recording = Recording.read(options.inputs[0], complete=False)
+        file, device = recording.graph, options.device or recording.device
+        images = {name: image.read() for name, image in recording.images.items()}
+        left_out = len(recording.missing)
+    else:
+        if to_file:
+            raise FileFormatError(f"--out {options.out}: with --graph a recording is made: name a folder")
+        file, device, left_out = GraphFile.read(options.graph), options.device or "unknown device", 0
+        images = _arrays(options)
+        for name in images:
+            if name not in file.images:
+                raise FileFormatError(
+                    f"{name}: {options.graph} has no image of this name, but {', '.join(file.images)}"
+                )
+    if not images:
+        raise FileFormatError(f"{options.inputs[0]}: holds no images")
+    if to_file:
+        if options.raw or options.device:
+            raise FileFormatError(f"--out {options.out}: --raw and --device are for a folder")
+        write_images(options.out, images)
+        wrote = f"wrote {len(images)} images into {options.out}"
+    else:
+        path = write_recording(options.out, file, images, device, raw=options.raw)
+        wrote = f"wrote {len(images)} images and {path}"
+    print(wrote + (f"; left out {left_out} whose files are not there" if left_out else ""))
+    return PASSED
+
+
+def _arrays(options: argparse.Namespace) -> dict[str, MPSImage]:
+    from mpsref.record import read_images  # noqa: PLC0415
+
+    images: dict[str, MPSImage] = {}
+    for text in options.inputs:
+        name, equals, path = text.partition("=")
+        # A file whose name has an equals sign is meant as it is, if it is there.
+        several = not equals or (text.endswith((".npz", ".safetensors")) and Path(text).exists())
+        found = read_images(text) if several else {name: _read_source(Path(path), options)}
+        for twice in images.keys() & found.keys():
+            raise FileFormatError(f"{text}: {twice}: is given twice")
+        images |= found
+    return images
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from mpsref.record import contents, contents_text  # noqa: PLC0415
+
+    found = contents(options.file)
+    print(json.dumps(found, indent=1) if options.json else contents_text(found))
+    return PASSED
 
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpsref.errors import FileFormatError
 
-__all__ = ["read_document", "regular_file", "schema", "validate", "write_atomically"]
+__all__ = ["parse", "read_document", "read_json", "regular_file", "schema", "validate", "write_atomically"]
 
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
@@ -29,6 +29,31 @@ def schema(name: str) -> Any:
     return json.loads(resources.files("mpsref").joinpath("schemas", f"{name}.schema.json").read_text("utf-8"))
 
 
+def parse(text: str) -> Any:
+    """JSON without a key that stands twice in one object, ``NaN`` or ``Infinity``; raises `ValueError`."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError(f"nested too deeply: at most {DEEPEST} levels are needed") from None
+
+
+def read_json(path: Path) -> Any:
+    """
+    Read a JSON file of whatever kind.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be read, is no JSON or too large, or has a key twice.
+    """
+    if regular_file(path).st_size > LARGEST_DOCUMENT:
+        raise FileFormatError(f"{path}: larger than {LARGEST_DOCUMENT >> 20} MiB, which no graph or recording needs")
+    try:
+        return parse(path.read_bytes().decode("utf-8"))
+    except (ValueError, OSError) as error:
+        raise FileFormatError(f"{path}: no JSON in UTF-8: {error}: write the file again") from None
+
+
 def read_document(path: Path, kind: str) -> Any:
     """
     Read a JSON file and check it against the schema of its kind.
@@ -39,17 +64,12 @@ def read_document(path: Path, kind: str) -> Any:
         The file cannot be read, is no JSON or too large, has a key twice, or does not fit the schema. The message
         names the file and the field.
     """
-    if regular_file(path).st_size > LARGEST_DOCUMENT:
-        raise FileFormatError(f"{path}: larger than {LARGEST_DOCUMENT >> 20} MiB, which no {kind} needs")
+    document, rule = read_json(path), schema(kind)
     try:
-        text = path.read_bytes().decode("utf-8")
-        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except RecursionError:
-        raise FileFormatError(f"{path}: nested too deeply: a {kind} has at most {DEEPEST} levels") from None
-    except (ValueError, OSError) as error:
-        raise FileFormatError(f"{path}: no JSON in UTF-8: {error}: write the file again") from None
-    try:
-        validate(document, schema(kind))
+        if isinstance(document, dict) and "format" in document:
+            # First of all, because what another kind of file lacks is beside the point.
+            validate(document["format"], rule["properties"]["format"], "format")
+        validate(document, rule)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
     return document

@@ -45,6 +45,10 @@ LAYERS = [
     ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
+    ["mpsref.record.samples", "mpsref.record.tensors"],
+    ["mpsref.record.convert", "mpsref.record.request"],
+    ["mpsref.record.contents"],
+    ["mpsref.record"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
     ["mpsref.proof.certificate"],
@@ -175,16 +179,18 @@ def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):
 def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, capsys):
     lines = [line.strip() for path in DOCUMENTS for line in path.read_text().splitlines()]
     commands = [
-        line.split("   ")[0].split()[1:] for line in lines if re.match(r"mpsref (run|verify) [^|]*\.json", line)
+        line.split("   ")[0].split()[1:]
+        for line in lines
+        if re.match(r"mpsref (run|verify|inputs|convert|inspect) [^|]*\.json", line)
     ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
 
-    assert len(commands) >= 6
+    assert len(commands) >= 14
     for command in commands:
         assert main(command) in (0, 1, 2)
         err = capsys.readouterr().err
-        assert not err or re.match(r"mpsref: (recording|graph)\.json: No such file", err)
+        assert not err or re.match(r"mpsref: (rec/)?(recording|graph)\.json: No such file", err)
 
 
 def test_made_pages_are_up_to_date():

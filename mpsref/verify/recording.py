@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor, MTLOrigin, MTLRegion, MTLSize
 from mpsref.storage import image_storage_of, storage_format
 
-__all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
+__all__ = ["RecordedImage", "Recording", "empty_folder", "file_names", "read_npy", "write_recording"]
 
 HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 
@@ -94,6 +94,8 @@ class Recording:
         The graph that was run.
     images : Mapping of str to RecordedImage
         By the name that the graph file gives them: sources, results and intermediates alike.
+    missing : Mapping of str to Path
+        Files that are named and not there, by image; none unless they were allowed to be missing.
     """
 
     path: Path
@@ -101,6 +103,7 @@ class Recording:
     graph_path: Path
     graph: GraphFile
     images: Mapping[str, RecordedImage]
+    missing: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
@@ -108,9 +111,16 @@ class Recording:
         return [self.path, self.graph_path, *(image.path for image in self.images.values())]
 
     @classmethod
-    def read(cls, path: str | Path) -> Recording:
+    def read(cls, path: str | Path, *, complete: bool = True) -> Recording:
         """
         Read a recording file and check that all files it names are there and have the right size.
+
+        Parameters
+        ----------
+        path : path
+            The recording file.
+        complete : bool
+            Whether a file that is not there is an error; if not, it is listed in `missing`.
 
         Raises
         ------
@@ -122,16 +132,20 @@ class Recording:
         document = read_document(path, "recording")
         graph_path = _below(path, "graph", document["graph"])
         graph = GraphFile.read(graph_path)
-        images = {}
+        images, missing = {}, {}
         for name, fields in document["images"].items():
             where = f"images.{name}"
             if name not in graph.images:
                 raise FileFormatError(f"{path}: {where}: {document['graph']} has no image of this name")
+            file = _below(path, f"{where}.file", fields["file"])
+            if not complete and not file.exists():
+                missing[name] = file
+                continue
             try:
-                images[name] = _recorded(_below(path, f"{where}.file", fields["file"]), fields)
+                images[name] = _recorded(file, fields)
             except ImageError as error:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
-        return cls(path, document.get("device", "unknown device"), graph_path, graph, images)
+        return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing)
 
 
 def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
@@ -147,7 +161,13 @@ def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
 
 
 def write_recording(
-    folder: str | Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, *, raw: bool = False
+    folder: str | Path,
+    graph: GraphFile,
+    images: Mapping[str, MPSImage],
+    device: str,
+    *,
+    raw: bool = False,
+    awaited: Mapping[str, MPSImageDescriptor] | None = None,
 ) -> Path:
     """
     Write a recording with its graph and images into a folder, each file whole or not at all, the recording last.
@@ -164,6 +184,8 @@ def write_recording(
         What computed the images.
     raw : bool
         Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
+    awaited : Mapping of str to MPSImageDescriptor, optional
+        Images that only get an entry: a device will write their raw files.
 
     Returns
     -------
@@ -175,8 +197,38 @@ def write_recording(
     FileFormatError
         The folder is not empty, or cannot be made.
     """
-    folder = Path(folder)
+    folder = empty_folder(folder)
     path = folder / "recording.json"
+    awaited = awaited or {}
+    graph.write(folder / "graph.json")
+    entries: dict[str, dict[str, Any]] = {}
+    for name, stem in zip([*images, *awaited], file_names([*images, *awaited]), strict=True):
+        if name in awaited or raw:
+            entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
+        else:
+            entries[name] = {"file": f"{stem}.npy"}
+        if name in images:
+            array = images[name].to_array()
+            little = array.astype(array.dtype.newbyteorder("<"))
+            write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
+            write_atomically(folder / entries[name]["file"], write)
+    head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
+    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+    text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
+    write_atomically(path, lambda out: out.write(text.encode()))
+    return path
+
+
+def empty_folder(folder: str | Path) -> Path:
+    """
+    Make a folder, or take one that is empty.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not empty, or cannot be made.
+    """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
@@ -184,33 +236,20 @@ def write_recording(
         raise FileFormatError(f"{folder}: {error.strerror}: choose another folder") from None
     if occupied:
         raise FileFormatError(f"{folder}: not empty: choose another folder, so that nothing is overwritten")
-    graph.write(folder / "graph.json")
-    entries = {}
-    for (name, image), stem in zip(images.items(), _file_names(images), strict=True):
-        array = image.to_array()
-        if raw:
-            file = f"{stem}.{array.dtype.kind}{8 * array.itemsize}"
-            little = array.astype(array.dtype.newbyteorder("<"))
-            write_atomically(folder / file, little.tofile)
-            d = image.descriptor
-            entries[name] = {
-                "file": file,
-                "channel_format": d.channel_format.name,
-                "width": d.width,
-                "height": d.height,
-                "feature_channels": d.feature_channels,
-                "number_of_images": d.number_of_images,
-                "data_layout": HWC.name,
-            }
-        else:
-            file = f"{stem}.npy"
-            write_atomically(folder / file, partial(np.save, arr=array, allow_pickle=False))
-            entries[name] = {"file": file}
-    head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
-    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
-    text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
-    write_atomically(path, lambda out: out.write(text.encode()))
-    return path
+    return folder
+
+
+def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
+    dtype = storage_format(d.channel_format).dtype
+    return {
+        "file": f"{stem}.{dtype.kind}{8 * dtype.itemsize}",
+        "channel_format": d.channel_format.name,
+        "width": d.width,
+        "height": d.height,
+        "feature_channels": d.feature_channels,
+        "number_of_images": d.number_of_images,
+        "data_layout": HWC.name,
+    }
 
 
 def _below(recording: Path, field: str, name: str) -> Path:
@@ -277,7 +316,7 @@ def _descriptor_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayou
     return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
-def _file_names(names: Mapping[str, Any]) -> Iterator[str]:
+def file_names(names: Iterable[str]) -> Iterator[str]:
     """A file name for each image, without an ending, safe and distinct on every file system."""
     used: set[str] = set()
     for name in names:

@@ -1,0 +1,56 @@
+"""Images by name, in and out of the files that they may be kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mpsref.errors import FileFormatError, ImageError
+from mpsref.image import MPSImage
+from mpsref.record.tensors import read_npz, read_safetensors, write_npz, write_safetensors
+
+__all__ = ["ENDINGS", "read_images", "write_images"]
+
+_READERS = {".npz": read_npz, ".safetensors": read_safetensors}
+_WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
+
+ENDINGS = tuple(_READERS)
+"""Of the files that hold several images."""
+
+
+def read_images(path: str | Path) -> dict[str, MPSImage]:
+    """
+    Read the images of a ``.npz`` or ``.safetensors`` file, by name.
+
+    Raises
+    ------
+    FileFormatError
+        The file has another ending or is damaged, or an array is no image.
+    """
+    path = Path(path)
+    images = {}
+    for name, array in _READERS[_ending(path)](path).items():
+        try:
+            images[name] = MPSImage.from_array(array)
+        except ImageError as error:
+            raise FileFormatError(f"{path}: {name}: {error}") from None
+    return images
+
+
+def write_images(path: str | Path, images: Mapping[str, MPSImage]) -> None:
+    """
+    Write images into a ``.npz`` or ``.safetensors`` file, each of shape (N, H, W, C), whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The file has another ending or cannot be written, or a name has no place in it.
+    """
+    path = Path(path)
+    _WRITERS[_ending(path)](path, {name: image.to_array() for name, image in images.items()})
+
+
+def _ending(path: Path) -> str:
+    if path.suffix not in ENDINGS:
+        raise FileFormatError(f"{path}: ends with {path.suffix!r}: name a file that ends with {' or '.join(ENDINGS)}")
+    return path.suffix

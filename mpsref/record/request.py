@@ -1,0 +1,166 @@
+"""A request for a recording: the sources, and what a device is to make of them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import mpsref
+from mpsref.documents import read_document, write_atomically
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.executor import MPSNNGraph
+from mpsref.graph import GraphFile
+from mpsref.graph.neurons import MPSCNNNeuronNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
+from mpsref.graph.schedule import inputs
+from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.record.samples import sample_image
+from mpsref.storage import storage_format
+from mpsref.verify import write_recording
+
+__all__ = ["request"]
+
+README = """\
+A request for a recording, made by mpsref {version}.
+
+Run the graph in graph.json on the device, with the source images that are here,
+and write every other image of the table below into this folder. Beside mpsref,
+in examples/metal, are a Swift program and a Python program that do it on a Mac:
+
+    swiftc -O record.swift -o record && ./record {folder}
+    python record.py {folder}
+
+Both also write into recording.json which device it was. Then, on any machine:
+
+    mpsref inspect {folder}/recording.json      what is there, what is missing
+    mpsref verify {folder}/recording.json
+
+The files hold elements and nothing else:
+
+- little-endian, without header or padding;
+- {count} image(s), one after the other; in each the rows from the top, in a row
+  the pixels from the left, in a pixel the feature channels
+  (MPSDataLayoutHeightxWidthxFeatureChannels, as readBytes gives them);
+- float16 and float32 as IEEE 754 has them, unorm8 and unorm16 as codes.
+
+Sources hold NaN, infinities and subnormals on purpose. Do not convert, scale or
+transpose anything; store each image in the format of the table, which is that
+of its node, or else that of the graph ({storage}).
+
+{table}
+"""
+
+
+def request(
+    folder: str | Path,
+    graph: GraphFile,
+    shape: tuple[int, int, int, int],
+    channel_format: MPSImageFeatureChannelFormat,
+    *,
+    seed: int = 1,
+) -> Path:
+    """
+    Write sources that test a graph well, and a recording file that names what a device is to write.
+
+    Parameters
+    ----------
+    folder : path
+        New or empty.
+    graph : GraphFile
+        The graph. Everything that its results depend on is asked for, intermediate images too.
+    shape : tuple of int
+        Images, height, width and feature channels of every image.
+    channel_format : MPSImageFeatureChannelFormat
+        Format of the sources whose nodes have none.
+    seed : int
+        Makes other images; not negative.
+
+    Returns
+    -------
+    Path
+        Of ``recording.json``.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not empty; the shape does not fit the graph; the seed is negative.
+    """
+    if seed < 0:
+        raise FileFormatError(f"seed is {seed}: give 0 or more")
+    needed = GraphFile.from_results(graph.result_images, graph.storage)
+    if not needed.nodes:
+        raise FileFormatError("the graph has only sources: give one with nodes")
+    n, h, w, c = shape
+    sizes = {
+        image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
+        for image, f in _formats(needed, c, channel_format).items()
+    }
+    names = {image: name for name, image in graph.images.items()}
+    gradients = _gradients(needed)
+    neurons = [node.descriptor for node in needed.nodes if isinstance(node, MPSCNNNeuronNode)]
+    sources = {
+        names[image]: sample_image(size, neurons, (seed, _number(names[image])), is_gradient=image in gradients)
+        for image, size in sizes.items()
+        if image.producer is None
+    }
+    awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
+    device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
+    path = write_recording(folder, graph, sources, device, raw=True, awaited=awaited)
+    write_atomically(path.with_name("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
+    return path
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogatepass"))
+
+
+def _formats(
+    needed: GraphFile, channels: int, channel_format: MPSImageFeatureChannelFormat
+) -> dict[MPSNNImageNode, MPSImageFeatureChannelFormat]:
+    """How every image is stored, sources first: as the graph itself does it when it runs on one pixel."""
+    default = storage_format(channel_format, "channel_format").channel_format
+    made = [node.result_image for node in needed.nodes]
+    formats = {image: image.format or default for image in inputs(made)}
+    pixels = [
+        MPSImage(image_descriptor=MPSImageDescriptor(channel_format=f, feature_channels=channels))
+        for f in formats.values()
+    ]
+    rest: list[MPSImage] = []
+    try:
+        first = MPSNNGraph(result_images=made, format=needed.storage).encode(
+            source_images=pixels, intermediate_images=rest
+        )
+    except MPSRefError as error:
+        raise FileFormatError(f"the shape does not fit the graph: {error}") from None
+    assert first is not None
+    return formats | {image: result.feature_channel_format for image, result in zip(made, [first, *rest], strict=False)}
+
+
+def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
+    """The sources that come in as gradients and as nothing else."""
+
+    def forward_sources(node: MPSNNFilterNode) -> tuple[MPSNNImageNode, ...]:
+        return node.sources[1:] if isinstance(node, MPSNNGradientFilterNode) else node.sources
+
+    incoming = {node.sources[0] for node in needed.nodes if isinstance(node, MPSNNGradientFilterNode)}
+    return incoming - {image for node in needed.nodes for image in forward_sources(node)}
+
+
+def _readme(path: Path, graph: GraphFile, count: int) -> str:
+    lines = [("image", "role", "file", "format", "height x width x channels")]
+    entries = read_document(path, "recording")["images"]
+    for name, entry in entries.items():
+        image = graph.images[name]
+        role = "result" if name in graph.results else "source" if image.producer is None else "intermediate"
+        size = " x ".join(str(entry[field]) for field in ("height", "width", "feature_channels"))
+        role = role if image.producer is None else f"{role}, to be written"
+        lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    table = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+    return README.format(
+        version=mpsref.__version__, folder=path.parent.name, count=count, storage=graph.storage.name, table=table
+    )
