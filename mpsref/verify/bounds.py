@@ -94,6 +94,23 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 storage=FORMATS[MPSImageFeatureChannelFormat.float16],
                 flushes=False,
             ),
+            Model(
+                "cuda-fast",
+                "CUDA C++ Programming Guide, intrinsic functions; PTX ISA, tanh.approx: 2^-11 relative; of Nvidia's "
+                "GPUs, for the example recordings",
+                {
+                    "arithmetic": ROUNDED,
+                    "reciprocal": Law(1),
+                    "division": Law(2),
+                    "exp": Law(2, growth=1.173),
+                    "exp2": Law(2),
+                    "log": Law(3, near_one=2.0**-21.41),
+                    "log2": Law(2, near_one=2.0**-22),
+                    "erf": Law(2),
+                    "tanh": Law(4096),
+                },
+                nan_is_defined=True,
+            ),
         )
     }
 )
@@ -238,10 +255,12 @@ def classify(
         `WITHIN`, a single `Reason`, or `BEYOND`.
     """
     classes = np.full(got.size, BEYOND, np.uint16)
+    flushes = (False, True) if model.flushes else (False,)
+    attempts = [Running(variant, flush) for flush in flushes for variant in model.variants]
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            _classify_block(classes[start : start + BLOCK], index, got, model, storage, forms)
+            _classify_block(classes[start : start + BLOCK], index, got, storage, forms, attempts)
             if not model.nan_is_defined:
                 block = classes[start : start + BLOCK]
                 block[(block == BEYOND) & nan_read(index)] = Reason.NAN_UNDEFINED
@@ -249,25 +268,22 @@ def classify(
 
 
 def _classify_block(
-    classes: Bits, index: Index, got: Stored, model: Model, storage: StorageFormat, forms: Sequence[Form]
+    classes: Bits, index: Index, got: Stored, storage: StorageFormat, forms: Sequence[Form], attempts: list[Running]
 ) -> None:
-    for flush in (False, True) if model.flushes else (False,):
-        for variant in model.variants:
-            f = Running(variant, flush)
-            for form in forms:
-                # A form that explains an element may give way to one that holds it; not so what needs a flush.
-                rest = np.flatnonzero(classes == BEYOND if flush else classes != WITHIN)
-                if not rest.size:
-                    return
-                inside, reason = _inside(got[index[rest]], form(f, index[rest]), storage)
-                if flush:
-                    reason = np.where(reason & (reason - 1), reason & ~np.uint16(Reason.FLUSH), reason)
-                    reason = np.where(reason, reason, np.uint16(Reason.FLUSH))
-                reason = reason & (~reason + np.uint16(1))  # the first of several
-                chosen = rest[inside]
-                found = reason[inside]
-                better = (found == WITHIN) | (classes[chosen] == BEYOND)
-                classes[chosen[better]] = found[better]
+    for f in attempts:
+        for form in forms:
+            # A form that explains an element may give way to one that holds it; not so what needs a flush.
+            rest = np.flatnonzero(classes == BEYOND if f.flush else classes != WITHIN)
+            if not rest.size:
+                break
+            inside, reason = _inside(got[index[rest]], form(f, index[rest]), storage)
+            if f.flush:
+                others = reason & ~np.uint16(Reason.FLUSH)
+                reason = np.where(others, others, np.uint16(Reason.FLUSH))
+            reason &= ~reason + np.uint16(1)  # the first of several
+            chosen, found = rest[inside], reason[inside]
+            better = (found == WITHIN) | (classes[chosen] == BEYOND)
+            classes[chosen[better]] = found[better]
 
 
 def _inside(got: Stored, value: Range, storage: StorageFormat) -> tuple[npt.NDArray[np.bool_], Bits]:

@@ -92,7 +92,7 @@ class Law:
 ROUNDED = Law(0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """
     What a device promises of its arithmetic.
@@ -277,7 +277,7 @@ def _corners(operation: np.ufunc, x: Range, y: Range) -> tuple[Wide, Wide, Mask]
     return low, high, missing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Running:
     """
     The `Arithmetic` of the rows on ranges.
@@ -377,7 +377,8 @@ class Running:
             return result
         low = np.where(far, np.fmin(result.low, 0.0), result.low)
         high = np.where(far, np.fmax(result.high, 0.0), result.high)
-        huge = far & np.isinf(np.broadcast_to(_size(y), far.shape))
+        # As a product with the reciprocal, which is zero or infinite.
+        huge = far & (np.isinf(_size(x)) | np.isinf(_size(y)))
         return self._marked(Range(low, high, result.nan | huge, result.reason, self), far, Reason.DIVISION)
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
