@@ -22,8 +22,20 @@ from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
-from mpsref.verify import RecordedImage, Recording, Tolerance, read_npy, verify, write_recording
+from mpsref.verify import (
+    Bounds,
+    Limit,
+    RecordedImage,
+    Recording,
+    Tolerance,
+    Tolerances,
+    read_npy,
+    verify,
+    write_recording,
+)
+from mpsref.verify.bounds import MODELS
 from mpsref.verify.report import printable
+from mpsref.verify.tolerance import limit_of
 
 if TYPE_CHECKING:
     from mpsref.proof import Subject
@@ -108,8 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
+    check.add_argument("--bounds", metavar="PRESET", help=f"what passes: what a model of the device's arithmetic allows "
+                       f"each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
+                       "neurons, formats or directions")  # fmt: skip
     check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
-                       "format (default 4; 0 if --rtol or --atol is given)")  # fmt: skip
+                       "format (0 if --rtol or --atol is given)")  # fmt: skip
     check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
@@ -214,7 +230,7 @@ def _read_source(path: Path, options: argparse.Namespace) -> MPSImage:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    tolerance = Tolerance(options.ulp, options.rtol, options.atol)
+    tolerance = _tolerance(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
     recording = Recording.read(options.recording)
@@ -226,6 +242,20 @@ def _verify(options: argparse.Namespace) -> int:
         _write_json(options.json, report.to_json())
     print(report.text(every_image=options.all))
     return PASSED if report.passed else MISMATCH
+
+
+def _tolerance(options: argparse.Namespace) -> Tolerances:
+    """What the options say; those of a file come first."""
+    limit: Limit | None = None
+    if options.ulp is not None or options.rtol or options.atol:
+        if options.bounds is not None:
+            raise FileFormatError("--bounds: stands beside --ulp, --rtol or --atol: give one or the other")
+        limit = Tolerance(options.ulp, options.rtol, options.atol)
+    elif options.bounds is not None:
+        limit = limit_of(options.bounds)
+    if options.tolerance is not None:
+        return Tolerances.read(options.tolerance, limit)
+    return Tolerances(Bounds() if limit is None else limit)
 
 
 def _prove(options: argparse.Namespace) -> int:

@@ -68,7 +68,9 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             Model(
                 "metal-precise",
                 f"{_SPECIFICATION}, table 8.1; erf is not in the library: as the others are",
-                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4)) | {"tanh": Law(5), "pow": Law(16)},
+                _EXACT
+                | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4))
+                | {"tanh": Law(5), "pow": Law(16)},
                 nan_is_defined=True,
                 others={"pow": None},
             ),

@@ -156,9 +156,7 @@ class Comparison:
     classes: npt.NDArray[np.uint16]
 
 
-def compare(
-    got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0
-) -> Comparison:
+def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
     """
     Compare two arrays of stored elements.
 
@@ -220,9 +218,7 @@ def _close(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance) 
     return close
 
 
-def _farthest(
-    distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int
-) -> npt.NDArray[np.intp]:
+def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.intp]:
     """The elements beyond first, then the explained ones, then those within; each kind farthest first."""
     found = [np.empty(0, np.intp)]
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):

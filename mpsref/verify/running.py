@@ -329,7 +329,9 @@ class Running:
         low, high = _either(low, high, nan)
         size = np.fmax(np.abs(low), np.abs(high))
         if rounded is ROUNDED:
-            relative: Any = np.where((low == high) & (low.astype(m.storage.dtype) == low), 0.0, m.unit / 2 + FLOAT64_ERROR)
+            relative: Any = np.where(
+                (low == high) & (low.astype(m.storage.dtype) == low), 0.0, m.unit / 2 + FLOAT64_ERROR
+            )
             tiny: Any = np.where(relative > 0, m.smallest[1] / 2, 0.0)
         else:
             relative = rounded.ulp * m.unit + FLOAT64_ERROR
@@ -503,4 +505,3 @@ def _without_infinity(x: Range, also: Mask | None = None) -> Range:
 
 def _end(t: Range, end: Wide) -> Range:
     return Range(end, end, t.nan, t.reason, t.f)
-
