@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
-    check.add_argument("--bounds", metavar="PRESET", help=f"what passes: what a model of the device's arithmetic allows "
-                       f"each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
+                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
     check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
                        "neurons, formats or directions")  # fmt: skip
     check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "

@@ -11,14 +11,15 @@ Examples
 >>> from mpsref.verify.bounds import allowed
 >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
 >>> bounds = allowed(d, np.float32([-20, 1, 100]), "metal-precise")
->>> bounds.lower
-array([0.       , 1.3132606, 1.3132606], dtype=float32)
+>>> bounds.lower, bounds.upper
+(array([  0.       ,   1.3132603,  99.99996  ], dtype=float32), array([1.1920934e-07, 1.3132634e+00, 1.0000004e+02], dtype=float32))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
@@ -214,9 +215,9 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
 
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
     """The ends of ranges as an image stores them, and the ranges that the next node reads."""
-    ends = []
-    for end in (value.low, value.high):
-        ends.append(storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)))
+    ends = [
+        storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
+    ]
     if storage.unorm_max:
         ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
     if value.f.flush and storage.dtype == np.float32:
@@ -314,7 +315,8 @@ class Allowed:
     nan : ndarray of bool
         Whether NaN is possible.
     reason : ndarray of uint16
-        Bits of `Reason`: 0 where whatever is between the two is within bounds; else it is explained.
+        Bits of `Reason`: 0 where whatever is between the two is within bounds; else, no form of the formula being free
+        of reasons, it is explained.
     """
 
     lower: Stored
@@ -334,7 +336,7 @@ def allowed(
     flush: bool = False,
 ) -> Allowed:
     """
-    The bounds of a neuron's value, or of its gradient, by the formula of Apple's header.
+    The bounds of a neuron's value, or of its gradient, by all forms of its formula.
 
     Parameters
     ----------
@@ -365,26 +367,40 @@ def allowed(
         raise ParameterError(f"model is {model!r}: choose one of {', '.join(MODELS)}")
     source = source or next(storage for storage in FORMATS.values() if storage.dtype == x.dtype)
     result = result or source
-    f = Running(MODELS[model], flush)
+    attempts = [Running(variant, flush) for variant in MODELS[model].variants]
     out = Allowed(
         np.empty(x.size, result.dtype),
         np.empty(x.size, result.dtype),
         np.empty(x.size, np.bool_),
-        np.empty(x.size, np.uint16),
+        np.full(x.size, BEYOND, np.uint16),
     )
-    flat = x.reshape(-1)
-    formula = neuron_forms(descriptor, "forward" if upstream is None else "gradient")[0]
+    flat, data = x.reshape(-1), descriptor.data
+    formulas = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
     with np.errstate(all="ignore"):
         for start in range(0, x.size, BLOCK):
             part = slice(start, min(start + BLOCK, x.size))
-            index = np.arange(part.start, part.stop)
-            value = formula(read(f, flat[part], source), data_of(descriptor, index, x.shape[-1]), f)
-            if upstream is not None:
-                value = value * read(f, upstream.reshape(-1)[part], source)
-            out.lower[part], out.upper[part], after = stored(value, result)
-            out.nan[part], out.reason[part] = after.nan, value.reason
-    shaped = (array.reshape(x.shape) for array in (out.lower, out.upper, out.nan, out.reason))
-    return Allowed(*shaped)
+            slopes = np.empty(0) if data is None else data_of(descriptor, np.arange(part.start, part.stop), x.shape[-1])
+            for f, formula in product(attempts, formulas):
+                value = formula(read(f, flat[part], source), slopes, f)
+                if upstream is not None:
+                    value = value * read(f, upstream.reshape(-1)[part], source)
+                _join(out, part, value, result)
+    return Allowed(
+        out.lower.reshape(x.shape), out.upper.reshape(x.shape), out.nan.reshape(x.shape), out.reason.reshape(x.shape)
+    )
+
+
+def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
+    """Another form: it replaces one that has reasons, and widens one that has none, if it has none itself."""
+    lower, upper, after = stored(value, result)
+    before = out.reason[part]
+    new = (before == BEYOND) | ((before != 0) & (value.reason == 0))
+    both = (before == 0) & (value.reason == 0)
+    ends = ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax))
+    for ours, theirs, extreme in ends:
+        ours[part] = np.where(new, theirs, np.where(both, extreme(ours[part], theirs), ours[part]))
+    out.nan[part] = np.where(new, after.nan, out.nan[part] | (both & after.nan))
+    out.reason[part] = np.where(new, value.reason, before)
 
 
 def read(f: Running, elements: Stored, source: StorageFormat) -> Range:

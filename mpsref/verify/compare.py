@@ -204,7 +204,7 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         nan_disagreements=nan,
         infinity_disagreements=infinite,
         within=int(np.count_nonzero(classes == WITHIN)),
-        explained={reason.name: n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))},
+        explained={str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))},
         beyond=int(np.count_nonzero(classes == BEYOND)),
     )
     farthest = _farthest(distance, classes, min(worst, counts.elements - counts.exact))

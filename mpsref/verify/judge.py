@@ -26,6 +26,8 @@ Index: TypeAlias = npt.NDArray[np.intp]
 NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
 """The ranges of a node's results: of its sources' ranges, the elements' indices, the channels and the arithmetic."""
 
+NeuronForm: TypeAlias = Callable[[Range, Stored, Running], Range]
+
 WORTH_A_TABLE = 65_536
 """Elements from which on all patterns of a 16-bit source are analysed instead."""
 
@@ -37,20 +39,24 @@ def _forms(node: MPSNNFilterNode) -> list[NodeForm]:
 
 @_forms.register
 def _(node: MPSCNNNeuronNode) -> list[NodeForm]:
-    return [
-        lambda sources, index, channels, f, of=of: of(sources[0], data_of(node.descriptor, index, channels), f)  # type: ignore[misc]
-        for of in neuron_forms(node.descriptor, "forward")
-    ]
+    def of(formula: NeuronForm) -> NodeForm:
+        def value(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+            return formula(sources[0], data_of(node.descriptor, index, channels), f)
+
+        return value
+
+    return [of(formula) for formula in neuron_forms(node.descriptor, "forward")]
 
 
 @_forms.register
 def _(node: MPSCNNNeuronGradientNode) -> list[NodeForm]:
-    return [
-        lambda sources, index, channels, f, of=of: (  # type: ignore[misc]
-            of(sources[1], data_of(node.descriptor, index, channels), f) * sources[0]
-        )
-        for of in neuron_forms(node.descriptor, "gradient")
-    ]
+    def of(formula: NeuronForm) -> NodeForm:
+        def product(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+            return formula(sources[1], data_of(node.descriptor, index, channels), f) * sources[0]
+
+        return product
+
+    return [of(formula) for formula in neuron_forms(node.descriptor, "gradient")]
 
 
 @_forms.register
@@ -61,8 +67,8 @@ def _(node: MPSNNAdditionNode) -> list[NodeForm]:
     scales = (node.primary_scale, node.secondary_scale)
 
     def total(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-        x, y = cast("list[Any]", list(sources))
-        return cast("Range", stepwise_sum(x, y, cast("Any", f), scales, node.bias, (low, high)))
+        x, y, arithmetic = (cast("Any", each) for each in (sources[0], sources[1], f))
+        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, (low, high)))
 
     return [total]
 
@@ -70,12 +76,19 @@ def _(node: MPSNNAdditionNode) -> list[NodeForm]:
 @_forms.register
 def _(node: MPSNNAdditionGradientNode) -> list[NodeForm]:
     factor = node.secondary_scale if node.is_secondary_source_filter else node.primary_scale
-    return [lambda sources, index, channels, f: factor * sources[0]]
+
+    def scaled(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+        return factor * sources[0]
+
+    return [scaled]
 
 
 @_forms.register
 def _(node: MPSNNInitialGradientNode) -> list[NodeForm]:
-    return [lambda sources, index, channels, f: f.range(np.ones(index.size))]
+    def ones(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+        return f.range(np.ones(index.size))
+
+    return [ones]
 
 
 def descriptor_of(node: MPSNNFilterNode) -> MPSNNNeuronDescriptor | None:

@@ -188,8 +188,10 @@ class Report:
         explained = sum(image.explained for image in self.images)
         first = self.first_wrong
         if first is None:
-            of_all = f"all {elements:,} elements of {len(self.images)} images are within bounds"
-            return f"PASS: {of_all}" + (f", {explained:,} of them explained" if explained else "")
+            if not explained:
+                return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
+            images = f"{elements:,} elements of {len(self.images)} images"
+            return f"PASS: of {images} {elements - explained:,} are within bounds and {explained:,} explained"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
         return (
@@ -288,8 +290,8 @@ class Report:
         if first.unrecorded:
             names = ", ".join(first.unrecorded)
             yield (
-                f"it may also be a node that makes {names}, not recorded: set export_from_graph of the image nodes, and "
-                "add what the device writes to the recording"
+                f"it may also be a node that makes {names}, not recorded: set export_from_graph of the image nodes, "
+                "and add what the device writes to the recording"
             )
 
 

@@ -198,7 +198,7 @@ class Range:
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
         low, high = self.low + other.low, self.high + other.high
-        return self.f.made(low, high, (self, other), rounded=ROUNDED)
+        return self.f.made(low, high, (self, other), rounded=ROUNDED, monotone=True)
 
     __radd__ = __add__
 
@@ -237,7 +237,7 @@ class Range:
     def __ge__(self, other: Range | Scalar) -> Truth:
         return self.f.range(other) <= self
 
-    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+    def __eq__(self, other: object) -> bool:
         # Only formulas that depend on the value of a parameter ask.
         return bool(self.is_number and self.low == other)
 
@@ -316,6 +316,7 @@ class Running:
         *,
         rounded: Law,
         argument: Wide | None = None,
+        monotone: bool = False,
     ) -> Range:
         """A result: widened by a law, with overflow, NaN and flushed subnormals as they come."""
         m = self.model
@@ -338,8 +339,13 @@ class Running:
             if argument is not None and rounded.growth:
                 relative = relative + rounded.growth * m.unit * np.fmin(argument, 1e6)
             tiny = rounded.ulp * m.smallest[1]
-        low = np.where(np.isinf(low), low, low - (relative * np.abs(low) + tiny))
-        high = np.where(np.isinf(high), high, high + (relative * np.abs(high) + tiny))
+        ends = low, high
+        # What is 0 has no units in its last place, and what is infinite neither.
+        low = np.where(np.isinf(low) | (low == 0), low, low - (relative * np.abs(low) + tiny))
+        high = np.where(np.isinf(high) | (high == 0), high, high + (relative * np.abs(high) + tiny))
+        if monotone:
+            # A sum that is not less than a number of the format is not rounded to less: 1 + e^x is never below 1.
+            low, high = np.fmax(low, self._floor(ends[0])), np.fmin(high, -self._floor(-ends[1]))
         over = (size > m.limit) | (np.fmax(np.abs(low), np.abs(high)) > m.limit)
         if over.any():
             low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
@@ -352,6 +358,12 @@ class Running:
             low, high = np.where(flushed, np.fmin(low, 0.0), low), np.where(flushed, np.fmax(high, 0.0), high)
             reason = reason | np.where(flushed, np.uint16(Reason.FLUSH), np.uint16(0))
         return Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self)
+
+    def _floor(self, x: Wide) -> Wide:
+        """The greatest number of the format that is not above."""
+        near = x.astype(self.model.storage.dtype)
+        below = np.where(near > x, np.nextafter(near, near.dtype.type(-np.inf)), near)
+        return below.astype(np.float64)
 
     def _marked(self, x: Range, where: Mask, reason: Reason, *, nan: bool = False) -> Range:
         bits = x.reason | np.where(where, np.uint16(reason), np.uint16(0))
@@ -384,14 +396,17 @@ class Running:
         return self._marked(Range(low, high, result.nan | huge, result.reason, self), far, Reason.DIVISION)
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
+        """``a b + c``."""
         # With the product rounded and without: a range holds both.
         return self.range(a) * b + c
 
     def square(self, x: Range) -> Range:
+        """``x x``."""
         size = abs(x)
         return self.made(np.square(size.low), np.square(size.high), (x,), rounded=ROUNDED)
 
     def exp(self, x: Range) -> Range:
+        """e^x."""
         return self._exponential(x, np.exp, "exp")
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
@@ -400,6 +415,7 @@ class Running:
         return Range(np.maximum(result.low, 0.0), result.high, result.nan, result.reason, self)
 
     def log(self, x: Range) -> Range:
+        """The natural logarithm."""
         return self._logarithm(self.range(x), np.log, "log")
 
     def _logarithm(self, x: Range, function: np.ufunc, name: str) -> Range:
@@ -416,6 +432,7 @@ class Running:
         return self._marked(self._marked(result, edge, Reason.POLE, nan=True), pole, Reason.POLE)
 
     def tanh(self, x: Range) -> Range:
+        """The hyperbolic tangent."""
         law = self.model.laws.get("tanh")
         if law is None:
             t = self.exp(2 * x)
@@ -425,12 +442,14 @@ class Running:
         return self.made(np.tanh(x.low), np.tanh(x.high), (x,), rounded=law)
 
     def erf(self, x: Range) -> Range:
+        """The error function."""
         # Here, because importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
         return self.made(erf(x.low), erf(x.high), (x,), rounded=self.model.laws["erf"])
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
+        """``base ^ exponent``."""
         base, exponent = self.range(base), self.range(exponent)
         size = self._power_of_size(abs(base), exponent)
         whole = exponent.is_number and float(exponent.low).is_integer()
@@ -468,9 +487,11 @@ class Running:
         return self._marked(result, np.broadcast_to(pole, result.low.shape), Reason.POLE)
 
     def min(self, x: Range, y: Range | Scalar) -> Range:
+        """The smaller."""
         return self._chosen(np.fmin, x, self.range(y))
 
     def max(self, x: Range, y: Range | Scalar) -> Range:
+        """The larger."""
         return self._chosen(np.fmax, x, self.range(y))
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
@@ -481,6 +502,7 @@ class Running:
         return self._marked(Range(low, high, nan, x.reason | y.reason, self), x.nan, Reason.NAN_LOST)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
+        """`x` where the condition holds, `y` where not, both where either may be."""
         x, y = self.range(x), self.range(y)
         yes, no = condition.must, ~condition.may
         low = np.where(yes, x.low, np.where(no, y.low, np.fmin(x.low, y.low)))
