@@ -380,7 +380,8 @@ class Running:
         low, high = np.where(pole, -np.inf, low), np.where(pole, np.inf, high)
         # An exact zero divides as IEEE arithmetic does it, and infinity is the result, not an overflow.
         nothing = y.holds_zero & ~pole
-        y_ = Range(np.where(nothing, np.inf, y.low), np.where(nothing, np.inf, y.high), y.nan, y.reason, self)
+        zero = y.holds_zero
+        y_ = Range(np.where(zero, np.inf, y.low), np.where(zero, np.inf, y.high), y.nan, y.reason, self)
         result = self.made(low, high, (x, y_), missing, rounded=law)
         result = self._marked(result, np.broadcast_to(pole, result.low.shape), Reason.POLE)
         if law is ROUNDED or not self.model.flushes:
