@@ -270,8 +270,8 @@ def _tightness(neuron_type: mps.MPSCNNNeuronType, direction: str) -> str:
 
 
 def _ratio(bound: Any, error: Any) -> str:
-    some = error > 0
-    return f"{np.min(bound[some] / error[some]):.2g}" if some.any() else "no error"
+    share = np.max(error[bound > 0] / bound[bound > 0], initial=0.0)
+    return f"{1 / share:.2g}" if share else "no error"
 
 
 def _ratio_of_the_recording(neuron: str, image: str) -> str:

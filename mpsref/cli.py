@@ -230,10 +230,13 @@ def _read_source(path: Path, options: argparse.Namespace) -> MPSImage:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    tolerance = _tolerance(options)
+    limit = _limit(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
     recording = Recording.read(options.recording)
+    tolerance = Tolerances(limit or Bounds())
+    if options.tolerance is not None:
+        tolerance = Tolerances.read(options.tolerance, limit)
     if options.json is not None and options.json.resolve() in {file.resolve() for file in recording.files}:
         raise FileFormatError(f"--json {options.json}: belongs to the recording: choose another file")
     with _Progress() as progress:
@@ -244,18 +247,13 @@ def _verify(options: argparse.Namespace) -> int:
     return PASSED if report.passed else MISMATCH
 
 
-def _tolerance(options: argparse.Namespace) -> Tolerances:
-    """What the options say; those of a file come first."""
-    limit: Limit | None = None
+def _limit(options: argparse.Namespace) -> Limit | None:
+    """What the options let pass; None if they say nothing."""
     if options.ulp is not None or options.rtol or options.atol:
         if options.bounds is not None:
             raise FileFormatError("--bounds: stands beside --ulp, --rtol or --atol: give one or the other")
-        limit = Tolerance(options.ulp, options.rtol, options.atol)
-    elif options.bounds is not None:
-        limit = limit_of(options.bounds)
-    if options.tolerance is not None:
-        return Tolerances.read(options.tolerance, limit)
-    return Tolerances(Bounds() if limit is None else limit)
+        return Tolerance(options.ulp, options.rtol, options.atol)
+    return None if options.bounds is None else limit_of(options.bounds)
 
 
 def _prove(options: argparse.Namespace) -> int:
