@@ -236,9 +236,9 @@ def bounds_page() -> str:
         "",
         "Bound / error, under `metal-precise`: the smallest ratio of an element's bound to its error, both from the",
         "exact value on. It is 1 where the bound is reached. First for what the stepwise modes give at 4,097 float32",
-        "in [-8, 8] (their functions are correctly rounded, so a real device errs more), then for the half-precision",
-        "recording `examples/gpu-run/precise/neurons.json`, where rounding to half hides most errors. The largest",
-        "bound is in ULP of the float32 value: large where the formula cancels.",
+        "in [-8, 8] (their functions are correctly rounded, so a real device errs more), then for the neurons of",
+        "the recording `examples/gpu-run/precise/chain-float32.json`. The largest bound is in ULP of the float32 value:",
+        "large where the formula cancels.",
         "",
         "| type | direction | largest bound | bound / error, stepwise | bound / error, H200 |",
         "|---|---|---:|---:|---:|",
@@ -265,8 +265,8 @@ def _tightness(neuron_type: mps.MPSCNNNeuronType, direction: str) -> str:
         y = mps.neuron.forward(d, x, mode=mode) if forward else mps.neuron.gradient(d, x, ones, mode=mode)
         error = np.maximum(error, np.abs(y[real].astype(float) - ideal))
     largest = float(np.max(bound / np.spacing(np.abs(ideal).astype(np.float32))))
-    half = _ratio_of_the_recording(neuron_type.name, "y" if forward else "dx")
-    return f"| {neuron_type.name} | {direction} | {largest:.2g} | {_ratio(bound, error)} | {half} |"
+    seen = _ratio_of_the_recording(neuron_type, forward=forward)
+    return f"| {neuron_type.name} | {direction} | {largest:.2g} | {_ratio(bound, error)} | {seen} |"
 
 
 def _ratio(bound: Any, error: Any) -> str:
@@ -274,20 +274,27 @@ def _ratio(bound: Any, error: Any) -> str:
     return f"{1 / share:.2g}" if share else "no error"
 
 
-def _ratio_of_the_recording(neuron: str, image: str) -> str:
-    """The same of the recording of a real GPU, in half precision."""
-    recording = Recording.read(Path(__file__).parents[1] / "examples" / "gpu-run" / "precise" / "neurons.json")
-    x, dy, got = (recording.images[name].read().to_array() for name in ("x", "dy", f"{neuron}.{image}"))
-    node = next(n for n in recording.graph.nodes if n.result_image is recording.graph.images[f"{neuron}.{image}"])
-    d = node.descriptor  # type: ignore[attr-defined]
-    bounds = allowed(d, x, "metal-precise", upstream=None if image == "y" else dy)
-    real = (
-        (bounds.reason == 0) & np.isfinite(x) & np.isfinite(got) & np.isfinite(bounds.lower) & np.isfinite(bounds.upper)
-    )
-    wide = x.astype(float)
-    ideal = mps.neuron.forward(d, wide) if image == "y" else mps.neuron.gradient(d, wide, dy.astype(float))
-    lower, upper, seen, ideal = (each[real].astype(float) for each in (bounds.lower, bounds.upper, got, ideal))
-    return _ratio(np.maximum(upper - ideal, ideal - lower), np.abs(seen - ideal))
+def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool) -> str:
+    """The same of the recording of a real GPU in float32, each node at what it has read."""
+    folder = Path(__file__).parents[1] / "examples" / "gpu-run" / "precise"
+    recording = Recording.read(folder / "chain-float32.json")
+    names = {image: name for name, image in recording.graph.images.items()}
+    kind = mps.MPSCNNNeuronNode if forward else mps.MPSCNNNeuronGradientNode
+    for node in recording.graph.nodes:
+        if not isinstance(node, kind) or node.descriptor.neuron_type is not neuron_type:
+            continue
+        d = node.descriptor
+        images = [recording.images[names[image]].read().to_array() for image in (*node.sources, node.result_image)]
+        upstream, x, got = images if not forward else (None, *images)
+        bounds = allowed(d, x, "metal-precise", upstream=upstream)
+        wide = x.astype(float)
+        ideal = (
+            mps.neuron.forward(d, wide) if upstream is None else mps.neuron.gradient(d, wide, upstream.astype(float))
+        )
+        real = (bounds.reason == 0) & np.isfinite(ideal) & (np.abs(ideal) < np.finfo(np.float32).max) & np.isfinite(got)
+        lower, upper, seen, ideal = (each[real].astype(float) for each in (bounds.lower, bounds.upper, got, ideal))
+        return _ratio(np.maximum(upper - ideal, ideal - lower), np.abs(seen - ideal))
+    return ""
 
 
 def _escape(text: str) -> str:
