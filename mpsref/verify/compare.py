@@ -173,22 +173,27 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         How many of the farthest elements to find.
     """
     got, want = got.reshape(-1), want.reshape(-1)
-    distance = np.empty(got.size, np.int64)
-    classes = np.empty(got.size, np.uint16)
+    # Most elements are equal, bit for bit, and need nothing else.
+    distance = np.zeros(got.size, np.int64)
+    classes = np.full(got.size, WITHIN, np.uint16)
     nan = infinite = 0
-    for i in range(0, got.size, BLOCK):
-        part = slice(i, i + BLOCK)
-        distance[part] = ulp_distance(got[part], want[part], storage)
-        apart = distance[part] == UNREACHABLE
+    for start in range(0, got.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        other = start + np.flatnonzero(got[part].view(storage.bits_dtype) != want[part].view(storage.bits_dtype))
+        if not other.size:
+            continue
+        some, ideal = got[other], want[other]
+        far = distance[other] = ulp_distance(some, ideal, storage)
+        apart = far == UNREACHABLE
         if isinstance(limit, Tolerance):
-            passes = distance[part] <= int(limit.ulp or 0)
+            passes = far <= int(limit.ulp or 0)
             if limit.rtol or limit.atol:
-                passes |= ~apart & _close(got[part], want[part], storage, limit)
+                passes |= ~apart & _close(some, ideal, storage, limit)
         else:
-            passes = distance[part] <= NEAR
-        classes[part] = np.where(passes, np.uint16(WITHIN), np.uint16(BEYOND))
+            passes = far <= NEAR
+        classes[other[~passes]] = BEYOND
         if apart.any() and not storage.unorm_max:
-            disagree = int(np.count_nonzero(np.isnan(got[part]) != np.isnan(want[part])))
+            disagree = int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
             nan, infinite = nan + disagree, infinite + int(np.count_nonzero(apart)) - disagree
     if not isinstance(limit, Tolerance):
         rest = np.flatnonzero(classes != WITHIN)
