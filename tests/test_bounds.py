@@ -51,7 +51,8 @@ def numbers(model, low, high=None, *, flush=False):
     return f, f.between(np.float64(low), np.float64(low if high is None else high))
 
 
-floats = st.floats(-1e6, 1e6, width=32)
+# No product of three underflows: what becomes of subnormals depends on the order.
+floats = st.just(0.0) | st.floats(2.0**-30, 1e6, width=32) | st.floats(-1e6, -(2.0**-30), width=32)
 
 
 @given(floats, floats, floats)
@@ -71,7 +72,7 @@ def test_ranges_hold_every_order_and_contraction_of_float32_operations(a, b, c):
             (a / b, x / y),
             (a * (np.float32(1) / b), x / y),
         ):
-            if np.isfinite(value).all() and np.all((value == 0) | (np.abs(value) > 1e-30)):
+            if np.isfinite(value).all():
                 assert (found.low <= value).all()
                 assert (value <= found.high).all()
 
