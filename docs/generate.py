@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 import mpsref as mps
+from mpsref.verify import Reason, Recording
+from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
 
 def neurons_page() -> str:
@@ -165,6 +167,136 @@ def certificate_rows(folder: Path) -> list[str]:
     return lines
 
 
+def bounds_page() -> str:
+    """How the bounds of a correct device are derived, and how tight they are."""
+    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "tanh", "pow"]
+    other = {"tanh": "`(t - 1) / (t + 1)`, `t = exp(2 x)`", "pow": "`exp2(y log2(x))`"}
+    lines = [
+        "# Bounds",
+        "",
+        "Made by `python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
+        "",
+        "`mpsref verify` asks of each element: may a device that keeps its promises store this? The answer is",
+        "derived, for each neuron and direction, from the formula in its row (see [stepwise.md](stepwise.md)) and",
+        "from the error that a model allows each operation. No number is typed in for a neuron.",
+        "",
+        "## How errors propagate",
+        "",
+        "- The formula is evaluated on ranges, in float64: all values that a correct device may have there. A stored",
+        "  source is a range of one number; a parameter too, so that products of parameters are rounded as well.",
+        "- An operation makes of its operands' ranges the range of its exact results, widened at both ends by its law",
+        "  in the table: `k ULP` as `k 2^(1-p) abs(value)` (p = 24 in float32, 11 in half) plus k times the smallest",
+        "  subnormal. So each order of a product and each reading of `a b + c`, contracted or not, is inside.",
+        "- A correctly rounded operation on single numbers whose result the format has adds nothing; a sum is not",
+        "  rounded across a number of the format.",
+        "- A comparison that the ranges leave open takes both branches.",
+        "- A gradient is the range of the slope times the incoming gradient. Storing rounds both ends once more.",
+        "- Where a source is not recorded, the ranges of the node that makes it are what the next node reads.",
+        "- What is at most 1 ULP of its storage format from the ideal value is within, and not analysed.",
+        "",
+        "So what cancels (`1 - t t`, `1 + erf`) has an absolute error, and what saturates none.",
+        "",
+        "## What an operation may lose",
+        "",
+        f"| operation | {' | '.join(MODELS)} |",
+        f"|---|{'---|' * len(MODELS)}",
+    ]
+    for name in names:
+        cells = [str(m.laws[name]) if name in m.laws else other[name] for m in MODELS.values()]
+        for i, m in enumerate(MODELS.values()):
+            if name in m.others:
+                law = m.others[name]
+                cells[i] += f"; or {other[name] if law is None else law}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        f"| computes in | {' | '.join(m.storage.name for m in MODELS.values())} |",
+        f"| subnormals | {' | '.join('may be flushed' if m.flushes else 'kept' for m in MODELS.values())} |",
+        f"| NaN | {' | '.join('defined' if m.nan_is_defined else 'undefined' for m in MODELS.values())} |",
+        "",
+        *(f"- **{m.name}**: {m.source}." for m in MODELS.values()),
+        "",
+        "`metal-fast` is the default, as it is of Metal's compiler. A device may use one of these forms as well:",
+        "",
+        "| type | direction | form | source |",
+        "|---|---|---|---|",
+    ]
+    for (neuron_type, direction), others in ALTERNATIVES.items():
+        lines += [f"| {neuron_type.name} | {direction} | `{o.text}` | {o.source} |" for o in others]
+    lines += [
+        "",
+        "## What is explained",
+        "",
+        "An element is *explained*, not within, if no form gives it without one of these reasons, but one with it.",
+        "",
+        "| name | reason |",
+        "|---|---|",
+        *(f"| `{reason.name}` | {reason.text} |" for reason in Reason if reason),
+        "",
+        "## How tight they are",
+        "",
+        "Bound / error, under `metal-precise`: the smallest ratio of an element's bound to its error, both from the",
+        "exact value on. It is 1 where the bound is reached. First for what the stepwise modes give at 4,097 float32",
+        "in [-8, 8] (their functions are correctly rounded, so a real device errs more), then for the neurons of",
+        "the recording `examples/gpu-run/precise/chain-float32.json`. The largest bound is in ULP of the float32",
+        "value: large where the formula cancels.",
+        "",
+        "| type | direction | largest bound | bound / error, stepwise | bound / error, H200 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for neuron_type in mps.NEURONS:
+        lines += [_tightness(neuron_type, direction) for direction in ("forward", "gradient")]
+    return "\n".join([*lines, ""])
+
+
+def _tightness(neuron_type: mps.MPSCNNNeuronType, direction: str) -> str:
+    """One row: what the largest error is of the bound."""
+    per_channel = mps.NEURONS[neuron_type].per_channel
+    d = mps.MPSNNNeuronDescriptor(neuron_type, data=[0.3] if per_channel else None)
+    x = np.linspace(-8, 8, 4097, dtype=np.float32)[:, np.newaxis]
+    ones = np.ones_like(x)
+    bounds = allowed(d, x, "metal-precise", upstream=None if direction == "forward" else ones)
+    forward, wide = direction == "forward", x.astype(float)
+    ideal = mps.neuron.forward(d, wide) if forward else mps.neuron.gradient(d, wide, ones.astype(float))
+    real = (bounds.reason == 0) & np.isfinite(ideal)
+    lower, upper, ideal = (each[real].astype(float) for each in (bounds.lower, bounds.upper, ideal))
+    bound = np.maximum(upper - ideal, ideal - lower)
+    error = np.zeros_like(bound)
+    for mode in ("stepwise", "stepwise-fma"):
+        y = mps.neuron.forward(d, x, mode=mode) if forward else mps.neuron.gradient(d, x, ones, mode=mode)
+        error = np.maximum(error, np.abs(y[real].astype(float) - ideal))
+    largest = float(np.max(bound / np.spacing(np.abs(ideal).astype(np.float32))))
+    seen = _ratio_of_the_recording(neuron_type, forward=forward)
+    return f"| {neuron_type.name} | {direction} | {largest:.2g} | {_ratio(bound, error)} | {seen} |"
+
+
+def _ratio(bound: Any, error: Any) -> str:
+    share = np.max(error[bound > 0] / bound[bound > 0], initial=0.0)
+    return f"{1 / share:.2g}" if share else "no error"
+
+
+def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool) -> str:
+    """The same of the recording of a real GPU in float32, each node at what it has read."""
+    folder = Path(__file__).parents[1] / "examples" / "gpu-run" / "precise"
+    recording = Recording.read(folder / "chain-float32.json")
+    names = {image: name for name, image in recording.graph.images.items()}
+    kind = mps.MPSCNNNeuronNode if forward else mps.MPSCNNNeuronGradientNode
+    for node in recording.graph.nodes:
+        if not isinstance(node, kind) or node.descriptor.neuron_type is not neuron_type:
+            continue
+        d = node.descriptor
+        images = [recording.images[names[image]].read().to_array() for image in (*node.sources, node.result_image)]
+        upstream, x, got = images if not forward else (None, *images)
+        bounds = allowed(d, x, "metal-precise", upstream=upstream)
+        wide = x.astype(float)
+        ideal = (
+            mps.neuron.forward(d, wide) if upstream is None else mps.neuron.gradient(d, wide, upstream.astype(float))
+        )
+        real = (bounds.reason == 0) & np.isfinite(ideal) & (np.abs(ideal) < np.finfo(np.float32).max) & np.isfinite(got)
+        lower, upper, seen, ideal = (each[real].astype(float) for each in (bounds.lower, bounds.upper, got, ideal))
+        return _ratio(np.maximum(upper - ideal, ideal - lower), np.abs(seen - ideal))
+    return ""
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -174,6 +306,7 @@ PAGES = {
     "errata.md": errata_page,
     "special-values.md": special_values_page,
     "stepwise.md": stepwise_page,
+    "bounds.md": bounds_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
 }

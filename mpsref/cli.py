@@ -22,8 +22,20 @@ from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
-from mpsref.verify import RecordedImage, Recording, Tolerance, read_npy, verify, write_recording
+from mpsref.verify import (
+    Bounds,
+    Limit,
+    RecordedImage,
+    Recording,
+    Tolerance,
+    Tolerances,
+    read_npy,
+    verify,
+    write_recording,
+)
+from mpsref.verify.bounds import MODELS
 from mpsref.verify.report import printable
+from mpsref.verify.tolerance import limit_of
 
 if TYPE_CHECKING:
     from mpsref.proof import Subject
@@ -108,8 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_STATUS,
     )
     check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
+    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
+                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
+                       "neurons, formats or directions")  # fmt: skip
     check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
-                       "format (default 4; 0 if --rtol or --atol is given)")  # fmt: skip
+                       "format (0 if --rtol or --atol is given)")  # fmt: skip
     check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
@@ -259,10 +275,13 @@ def _read_source(path: Path, options: argparse.Namespace) -> MPSImage:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    tolerance = Tolerance(options.ulp, options.rtol, options.atol)
+    limit = _limit(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
     recording = Recording.read(options.recording)
+    tolerance = Tolerances(limit or Bounds())
+    if options.tolerance is not None:
+        tolerance = Tolerances.read(options.tolerance, limit)
     if options.json is not None and options.json.resolve() in {file.resolve() for file in recording.files}:
         raise FileFormatError(f"--json {options.json}: belongs to the recording: choose another file")
     with _Progress() as progress:
@@ -271,6 +290,15 @@ def _verify(options: argparse.Namespace) -> int:
         _write_json(options.json, report.to_json())
     print(report.text(every_image=options.all))
     return PASSED if report.passed else MISMATCH
+
+
+def _limit(options: argparse.Namespace) -> Limit | None:
+    """What the options let pass; None if they say nothing."""
+    if options.ulp is not None or options.rtol or options.atol:
+        if options.bounds is not None:
+            raise FileFormatError("--bounds: stands beside --ulp, --rtol or --atol: give one or the other")
+        return Tolerance(options.ulp, options.rtol, options.atol)
+    return None if options.bounds is None else limit_of(options.bounds)
 
 
 def _prove(options: argparse.Namespace) -> int:

@@ -217,7 +217,7 @@ def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -494,17 +494,19 @@ class MPSNNGraph:
         self._check(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self._steps):
-            read = [images[source] for source in step.sources]
-            storage = FORMATS[step.format or self._format]
-            channels = read[0].feature_channels
-            slices = step.operation.run(*read, result=storage, how=self._evaluation, workers=threads)
-            clear_unused_lanes(slices, channels)
-            images[step.result] = MPSImage._from_slices(slices, storage, channels)
+            images[step.result] = self._run_step(step, [images[source] for source in step.sources], threads)
             for index in step.last_reads:
                 del images[index]
             if progress is not None:
                 progress(i + 1, len(self._steps))
         return images
+
+    def _run_step(self, step: _Step, read: Sequence[MPSImage], workers: int = 1) -> MPSImage:
+        storage = FORMATS[step.format or self._format]
+        channels = read[0].feature_channels
+        slices = step.operation.run(*read, result=storage, how=self._evaluation, workers=workers)
+        clear_unused_lanes(slices, channels)
+        return MPSImage._from_slices(slices, storage, channels)
 
     def _check(self, sources: Sequence[MPSImage]) -> None:
         """Everything that can be wrong with the source images, before any work is done."""

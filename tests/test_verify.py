@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mpsref as mps
+from mpsref.documents import schema
 from mpsref.storage import FORMATS
-from mpsref.verify import UNREACHABLE, Recording, Tolerance, compare, ulp_distance, verify, write_recording
+from mpsref.verify import (
+    UNREACHABLE,
+    Bounds,
+    Reason,
+    Recording,
+    Tolerance,
+    Tolerances,
+    compare,
+    ulp_distance,
+    verify,
+    write_recording,
+)
+from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 
 Format = mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[1] / "examples" / "gpu-run"
@@ -84,18 +98,20 @@ def test_elements_are_counted_by_distance():
     got = (want.view(np.uint16) + np.array([0, 1, 4, 5, 64, 65, 300, 0], np.uint16)).view(np.float16)
     got[7] = np.nan
 
-    counts, worst, distances, _ = compare(got, want, HALF, Tolerance(), 3)
+    found = compare(got, want, HALF, Tolerance(), 3)
+    counts = found.counts
 
     assert (counts.elements, counts.exact, counts.within_1, counts.within_4, counts.within_64) == (8, 1, 2, 3, 5)
     assert (counts.largest, counts.nan_disagreements, counts.infinity_disagreements, counts.beyond) == (300, 1, 0, 5)
-    assert worst.tolist() == [7, 6, 5]
-    assert distances.tolist() == [UNREACHABLE, 300, 65]
+    assert (counts.within, counts.explained) == (3, {})
+    assert found.worst.tolist() == [7, 6, 5]
+    assert found.distances.tolist() == [UNREACHABLE, 300, 65]
 
 
 def test_infinities_that_disagree_are_counted_apart_from_nan():
     got, want = np.float16([np.inf, 1, np.inf, np.nan]), np.float16([1, np.inf, -np.inf, np.inf])
 
-    counts, *_ = compare(got, want, HALF, Tolerance(ulp=10**9), 5)
+    counts = compare(got, want, HALF, Tolerance(ulp=10**9), 5).counts
 
     assert (counts.infinity_disagreements, counts.nan_disagreements, counts.beyond, counts.largest) == (3, 1, 4, 0)
 
@@ -103,20 +119,31 @@ def test_infinities_that_disagree_are_counted_apart_from_nan():
 def test_exact_elements_are_never_among_the_worst():
     x = np.float16([1, 2, 3])
 
-    counts, worst, *_ = compare(x, x.copy(), HALF, Tolerance(), 5)
+    found = compare(x, x.copy(), HALF, Tolerance(), 5)
 
-    assert worst.size == 0
-    assert counts.exact == counts.elements == 3
+    assert found.worst.size == 0
+    assert found.counts.exact == found.counts.elements == 3
 
 
 def test_elements_beyond_the_bounds_come_before_farther_ones_within():
     got, want = np.float16([1e-6, 3.0]), np.float16([1e-7, 2.9])
 
-    counts, worst, _, passes = compare(got, want, HALF, Tolerance(ulp=1, atol=1e-3), 1)
+    found = compare(got, want, HALF, Tolerance(ulp=1, atol=1e-3), 1)
 
-    assert counts.beyond == 1
-    assert worst.tolist() == [1]
-    assert not passes.any()
+    assert found.counts.beyond == 1
+    assert found.worst.tolist() == [1]
+    assert found.classes.tolist() == [BEYOND]
+
+
+def test_explained_elements_come_after_those_beyond_and_before_those_within():
+    want = np.full(5, 1, np.float16)
+    got = (want.view(np.uint16) + np.array([900, 2, 700, 1, 0], np.uint16)).view(np.float16)
+    classes = {0: WITHIN, 1: BEYOND, 2: Reason.OVERFLOW}
+
+    found = compare(got, want, HALF, lambda index: np.array([classes[i] for i in index.tolist()], np.uint16), 9)
+
+    assert found.worst.tolist() == [1, 2, 0, 3]
+    assert (found.counts.within, found.counts.explained, found.counts.beyond) == (3, {"OVERFLOW": 1}, 1)
 
 
 @given(hnp.arrays(np.uint16, 50, elements=st.integers(0, 65535)), hnp.arrays(np.uint16, 50), st.integers(0, 60))
@@ -124,10 +151,10 @@ def test_the_worst_are_a_sorted_head_of_all_distances(got, want, count):
     got, want = got.view(np.float16), want.view(np.float16)
     everything = ulp_distance(got, want, HALF)
 
-    _, worst, distances, _ = compare(got, want, HALF, Tolerance(ulp=0), count)
+    found = compare(got, want, HALF, Tolerance(ulp=0), count)
 
     expected = sorted(((-d, i) for i, d in enumerate(everything.tolist()) if d), key=lambda pair: pair)[:count]
-    assert list(zip((-distances).tolist(), worst.tolist(), strict=True)) == expected
+    assert list(zip((-found.distances).tolist(), found.worst.tolist(), strict=True)) == expected
 
 
 # ---- tolerance ----
@@ -151,7 +178,7 @@ def test_relative_and_absolute_tolerance_are_of_what_was_wanted():
     want = np.float32([100, 100, 0, 0])
     got = np.float32([101, 102, 0.5, 0.6])
 
-    counts, *_ = compare(got, want, SINGLE, Tolerance(rtol=0.01, atol=0.5), 0)
+    counts = compare(got, want, SINGLE, Tolerance(rtol=0.01, atol=0.5), 0).counts
 
     assert counts.beyond == 2 - 1 + 1  # 102 and 0.6; 101 lies within 0.5 + 1, and 0.5 on the edge
 
@@ -159,8 +186,8 @@ def test_relative_and_absolute_tolerance_are_of_what_was_wanted():
 def test_tolerances_are_of_values_also_where_codes_are_stored():
     got, want = np.array([10], np.uint8), np.array([20], np.uint8)
 
-    assert compare(got, want, FORMATS[Format.unorm8], Tolerance(atol=0.04), 0)[0].beyond == 0
-    assert compare(got, want, FORMATS[Format.unorm8], Tolerance(atol=0.039), 0)[0].beyond == 1
+    assert compare(got, want, FORMATS[Format.unorm8], Tolerance(atol=0.04)).counts.beyond == 0
+    assert compare(got, want, FORMATS[Format.unorm8], Tolerance(atol=0.039)).counts.beyond == 1
 
 
 # ---- whole recordings ----
@@ -199,7 +226,10 @@ def test_a_planted_fault_is_found_by_name_and_place(tmp_path):
     report = verify(recorded(tmp_path / "r", plant))
 
     h, s, y = report.images
-    assert (h.passed, s.passed, y.passed) == (True, False, True)
+    assert (h.passed, s.passed, y.passed) == (True, False, False)
+    # y was made of the right s, so it is not what softSign makes of the s that was recorded.
+    assert (s.counts.beyond, y.counts.beyond) == (1, 1)
+    assert report.first_wrong is s
     (element,) = s.worst
     assert (element.image, element.y, element.x, element.channel) == (1, 2, 3, 5)
     assert (element.slice, element.lane) == (3, 1)  # image 1 starts at slice 2; channel 5 is lane 1 of its second
@@ -242,7 +272,9 @@ def test_the_json_report_says_what_the_text_says(tmp_path):
     assert len(document["images"]["h"]["worst"]) == 2
     assert document["verdict"] == report.text().splitlines()[-1]
     assert set(document["images"]["h"]["worst"][0]) == {
-        "image", "y", "x", "channel", "slice", "lane", "sources", "got", "want", "ulp", "beyond"}  # fmt: skip
+        "image", "y", "x", "channel", "slice", "lane", "sources", "got", "want", "ulp", "beyond",
+        "reason"}  # fmt: skip
+    jsonschema.Draft202012Validator(schema("report")).validate(document)
 
 
 def test_progress_is_reported_node_by_node(tmp_path):
@@ -253,21 +285,182 @@ def test_progress_is_reported_node_by_node(tmp_path):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+# ---- which node ----
+
+
+def test_a_node_that_read_something_wrong_is_not_blamed_for_it(tmp_path):
+    report = verify(recorded(tmp_path / "r", lambda arrays: arrays["h"].fill(7)))
+
+    h, s, y = report.images
+    # s was made of the right h, so it is wrong for the h that was recorded; y is right for its s.
+    assert (h.counts.beyond, s.passed, y.passed) == (144, False, True)
+    assert report.first_wrong is h
+    assert "first wrong: h (MPSCNNNeuronSigmoidNode)" in report.text()
+
+
+def faulty_from_the_first_node_on(arrays):
+    """The first image wrong, the others as its readers should make them of that."""
+    arrays["h"] += np.float16(0.5)
+    arrays["s"] = (arrays["x"].astype(np.float32) + arrays["h"]).astype(np.float16)
+    d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softSign)
+    arrays["y"] = mps.neuron.forward(d, arrays["s"])
+
+
+def test_what_follows_a_wrong_node_is_right_for_what_it_read(tmp_path):
+    report = verify(recorded(tmp_path / "r", faulty_from_the_first_node_on))
+
+    h, s, y = report.images
+    assert [image.counts.exact for image in (h, s, y)] == [0, 144, 144]
+    assert h.end_to_end is None
+    assert s.end_to_end.exact < 20
+    assert y.end_to_end.exact < 20
+    assert "from the graph's sources on" in report.text()
+
+
+def without(path, *names):
+    document = json.loads(path.read_text())
+    for name in names:
+        del document["images"][name]
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_nodes_whose_images_are_not_recorded_are_judged_together(tmp_path):
+    report = verify(without(recorded(tmp_path / "r", faulty_from_the_first_node_on), "h", "s"))
+
+    (y,) = report.images
+    assert not y.passed
+    assert y.unrecorded == ("h", "s")
+    assert "makes h, s, not recorded: set export_from_graph" in report.text()
+
+
+def test_the_errors_of_nodes_that_are_not_recorded_add_up(tmp_path):
+    def one_ulp_more(arrays):
+        """In h: what fast arithmetic allows there, and no single rounding afterwards."""
+        h = np.nextafter(arrays["h"], np.float16(9))
+        total = (arrays["x"].astype(np.float32) + h).astype(np.float16)
+        arrays["y"] = mps.neuron.forward(mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softSign), total)
+
+    path = without(recorded(tmp_path / "r", one_ulp_more), "h", "s")
+
+    assert not verify(path, "ulp=1").passed
+    assert verify(path, "metal-half").passed
+
+
+# ---- presets and tolerance files ----
+
+
+@pytest.mark.parametrize("preset", [*MODELS, "exact", "ulp=0", "ulp=7"])
+def test_what_the_reference_wrote_passes_with_every_preset(tmp_path, preset):
+    assert verify(recorded(tmp_path / "r"), preset).passed
+
+
+@pytest.mark.parametrize("wrong", ["metal", "", "ulp=", "ulp=-1", "ulp=" + "9" * 30, 4])
+def test_a_preset_that_does_not_exist_is_refused(tmp_path, wrong):
+    with pytest.raises(mps.ParameterError, match=r"choose one of|at most|give a"):
+        verify(recorded(tmp_path / "r"), wrong)
+
+
+def test_a_tolerance_file_overrides_by_image_neuron_format_and_direction(tmp_path):
+    (tmp_path / "t.toml").write_text(
+        """
+        bounds = "exact"
+        [[override]]
+        image = "h"
+        ulp = 3
+        [[override]]
+        neuron = "softSign"
+        format = "float16"
+        direction = "forward"
+        rtol = 0.5
+        atol = 0.25
+        """
+    )
+    tolerances = Tolerances.read(tmp_path / "t.toml")
+    soft_sign = {"neuron": "softSign", "format": "float16", "direction": "forward"}
+
+    assert tolerances.of(image="h", neuron=None, format="float32", direction="forward") == Tolerance(3)
+    assert tolerances.of(image="y", **soft_sign) == Tolerance(0, 0.5, 0.25)
+    for fact in ({"neuron": "ELU"}, {"format": "float32"}, {"direction": "gradient"}):
+        assert tolerances.of(image="y", **(soft_sign | fact)) == Tolerance(0)
+    assert Tolerances.read(tmp_path / "t.toml", Bounds()).default == Tolerance(0)
+    report = verify(recorded(tmp_path / "r"), tolerances)
+    assert [image.limit for image in report.images][1] == str(Tolerance(0))
+    jsonschema.Draft202012Validator(schema("report")).validate(report.to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bound = 'exact'", "bound.*unknown here: known are bounds"),
+        ("bounds = 'nonsense'", "bounds are 'nonsense': choose one of metal-precise"),
+        ("bounds = 'exact'\nulp = 3", "bounds: stands beside ulp: give one or the other"),
+        ("ulp = -1", "ulp: is -1: give 0 to"),
+        ("rtol = nan", "rtol"),
+        ("rtol = inf", "rtol"),
+        ("ulp = 2000-01-01", "ulp: is .2000-01-01.: an integer is needed"),
+        ("[[override]]\nimage = 'y'", r"override\[0\].bounds: missing: give it, or ulp"),
+        ("[[override]]\nneuron = 'relu'\nulp = 1", r"override\[0\].neuron: is .relu.: choose one of"),
+        ("[[override]]\nimage = 'y'\nbounds = 'ulp=x'", r"override\[0\].bounds are 'ulp=x'"),
+        ("override = 1", "override: is 1: an array is needed"),
+        ("a = ", "no TOML"),
+        ("ulp = 1\nulp = 2", "no TOML"),
+        ("a" + ".a" * 20_000 + " = 1", "unknown here|no TOML"),
+        ("a = " + "[" * 100_000, "no TOML"),
+    ],
+)
+def test_a_tolerance_file_that_does_not_fit_is_refused_by_field(tmp_path, text, message):
+    (tmp_path / "t.toml").write_text(text)
+
+    with pytest.raises(mps.FileFormatError, match=message):
+        Tolerances.read(tmp_path / "t.toml")
+
+
+def test_an_override_for_an_image_that_is_not_there_is_refused(tmp_path):
+    (tmp_path / "t.toml").write_text("[[override]]\nimage = 'q'\nulp = 1")
+
+    with pytest.raises(mps.FileFormatError, match=r"override.image: is 'q', which .*graph.json does not have"):
+        verify(recorded(tmp_path / "r"), Tolerances.read(tmp_path / "t.toml"))
+
+
 # ---- the recordings of a real GPU ----
+
+FITTING = {"precise": "metal-precise", "fast": "cuda-fast"}
 
 
 def report_of(compiler, name):
-    return verify(EXAMPLES / compiler / f"{name}.json")
+    return verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler])
 
 
 def counts_by_image(report):
     return {image.name: image.counts for image in report.images}
 
 
+@pytest.mark.parametrize("name", ["recording", "chain-float32", "neurons"])
+@pytest.mark.parametrize("compiler", ["precise", "fast"])
+def test_every_element_of_the_recordings_is_within_the_fitting_model_or_explained(compiler, name):
+    report = report_of(compiler, name)
+
+    report.check()
+    for counts in counts_by_image(report).values():
+        assert counts.within + sum(counts.explained.values()) == counts.elements
+
+
+def test_ieee_arithmetic_is_within_what_fast_math_allows_too():
+    for name in ("recording", "chain-float32", "neurons"):
+        assert verify(EXAMPLES / "precise" / f"{name}.json").passed
+
+
+def test_the_tanh_of_cuda_is_not_as_near_as_metal_promises():
+    report = verify(EXAMPLES / "fast" / "chain-float32.json", "metal-fast")
+
+    assert report.first_wrong.name == "y1"
+    assert [image.name for image in report.images if not image.passed] == ["y1", "dx"]
+
+
 def test_the_half_chain_of_the_precise_compiler_passes():
     report = report_of("precise", "recording")
 
-    assert report.passed
     assert len(report.images) == 8
     assert all(image.counts.elements == 65_536 and image.counts.largest <= 2 for image in report.images)
 
@@ -279,40 +472,44 @@ def test_its_sources_are_every_half_in_order():
 
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
-def test_the_report_shows_where_literal_formulas_overflow(compiler):
+def test_the_report_explains_where_literal_formulas_overflow(compiler):
     images = {image.name: image for image in report_of(compiler, "neurons").images}
 
     # ln(1 + e^(0.75 x)) in float32 is infinite from 0.75 x = 88.7 on; its slope is infinity over infinity.
     forward = images["softPlus.y"]
-    assert forward.counts.infinity_disagreements > 500
-    assert all(float(e.sources["x"]) * 0.75 > 88.7 and e.got == "inf" for e in forward.worst)
-    assert images["softPlus.dx"].counts.nan_disagreements > 500
-    assert images["softSign.y"].counts.beyond == 2
+    assert forward.counts.explained == {"OVERFLOW": forward.counts.infinity_disagreements}
+    assert forward.counts.explained["OVERFLOW"] > 500
+    overflows = [e for e in forward.worst if e.reason == "OVERFLOW"]
+    assert overflows
+    assert all(float(e.sources["x"]) * 0.75 > 88.7 and e.got == "inf" for e in overflows)
+    assert images["softPlus.dx"].counts.explained["OVERFLOW"] > 500
+    assert images["softSign.y"].counts.explained == {"INVALID": 2}
 
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
-def test_the_report_shows_where_comparisons_lose_a_nan(compiler):
+def test_the_report_explains_where_comparisons_lose_a_nan(compiler):
     counts = counts_by_image(report_of(compiler, "neurons"))
 
     # 126 of the 4,096 elements of x are NaN.
     for name in ("reLU.dx", "hardSigmoid.y", "hardSigmoid.dx", "absolute.dx", "pReLU.dx", "reLUN.y", "reLUN.dx"):
-        assert counts[name].nan_disagreements == counts[name].beyond == 126
+        assert counts[name].explained == {"NAN_LOST": 126}
+        assert counts[name].nan_disagreements == 126
     for name in ("none.y", "none.dx", "linear.y", "linear.dx", "tanH.y", "exponential.dx", "logarithm.y"):
-        assert counts[name].beyond == 0
+        assert counts[name].explained == {}
 
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
-def test_the_report_shows_where_the_gradient_of_tanh_cancels(compiler):
-    counts = counts_by_image(report_of(compiler, "chain-float32"))
+def test_the_gradient_of_tanh_may_cancel(compiler):
+    dx = counts_by_image(report_of(compiler, "chain-float32"))["dx"]
 
     # 1 - tanh^2 in float32 loses every digit near saturation; the exact slope is tiny and not zero.
-    assert counts["dx"].beyond > 600
-    assert counts["dx"].largest > 10**8
+    assert (dx.beyond, dx.largest > 10**8) == (0, True)
+    assert counts_by_image(verify(EXAMPLES / compiler / "chain-float32.json", Tolerance()))["dx"].beyond > 600
 
 
 def test_fast_math_errs_more_than_ieee_arithmetic():
     fast, precise = (counts_by_image(report_of(compiler, "chain-float32")) for compiler in ("fast", "precise"))
 
-    assert all(fast[name].exact < precise[name].exact for name in fast)
-    assert fast["y1"].largest == 80_282  # a subnormal that is flushed to zero
-    assert all(precise[name].beyond == 0 for name in precise if name != "dx")
+    assert sum(fast[name].exact for name in fast) < sum(precise[name].exact for name in fast)
+    assert fast["y1"].exact < precise["y1"].exact
+    assert fast["y1"].explained == {"FLUSH": 1}  # a subnormal that is flushed to zero

@@ -25,10 +25,10 @@ from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import Digits, Exact, settle
 from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.neuron.table import Floats, Scalar
+from mpsref.neuron.table import Arithmetic, Floats, Scalar
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat
 
-__all__ = ["MODES", "Evaluation", "evaluation"]
+__all__ = ["MODES", "Evaluation", "evaluation", "stepwise_sum"]
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 ERF_ERROR = 2.0**-44
@@ -225,9 +225,7 @@ class _Stepwise:
         workers: int = 1,
     ) -> Stored:
         def block(start: int, x: Floats, y: Floats) -> Floats:
-            total = self.f.fma(scales[0], x, scales[1] * y) + bias
-            total = self.f.max(total, bounds[0]) if bounds[0] > -np.inf else total
-            return self.f.min(total, bounds[1]) if bounds[1] < np.inf else total
+            return stepwise_sum(x, y, self.f, scales, bias, bounds)
 
         return _by_blocks(block, [(x, x_source), (y, y_source)], result, workers)
 
@@ -235,6 +233,15 @@ class _Stepwise:
         self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1
     ) -> Stored:
         return _by_blocks(lambda _, x: factor * x, [(x, source)], result, workers)
+
+
+def stepwise_sum(
+    x: Floats, y: Floats, f: Arithmetic, scales: tuple[float, float], bias: float, bounds: tuple[float, float]
+) -> Floats:
+    """``scales[0] x + scales[1] y + bias``, clamped to the bounds, as a plain shader computes it."""
+    total = f.fma(scales[0], x, scales[1] * y) + bias
+    total = f.max(total, bounds[0]) if bounds[0] > -np.inf else total
+    return f.min(total, bounds[1]) if bounds[1] < np.inf else total
 
 
 def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:

@@ -14,36 +14,50 @@ Examples
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in image0
+FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in image0 (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph, Progress
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, texel_of
-from mpsref.storage import storage_format
-from mpsref.verify.compare import UNREACHABLE, Counts, Tolerance, compare, ulp_distance
+from mpsref.storage import StorageFormat
+from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
+from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
+from mpsref.verify.judge import Segment, descriptor_of, direction_of
 from mpsref.verify.recording import RecordedImage, Recording, read_npy, write_recording
-from mpsref.verify.report import Element, ImageReport, Report
+from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.running import Model, Reason
+from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
     "UNREACHABLE",
+    "Bounds",
+    "Comparison",
     "Counts",
     "Element",
+    "EndToEnd",
     "ImageReport",
+    "Limit",
+    "Override",
+    "Reason",
     "RecordedImage",
     "Recording",
     "Report",
     "Tolerance",
+    "Tolerances",
     "compare",
     "read_npy",
     "ulp_distance",
@@ -54,7 +68,7 @@ __all__ = [
 
 def verify(
     recording: Recording | str | Path,
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
     worst: int = 5,
     progress: Progress | None = None,
@@ -62,12 +76,16 @@ def verify(
     """
     Evaluate a recording's graph on its sources and compare every image that it holds.
 
+    Every node is judged by what it has read: the recorded image of its source, or, where that is not recorded, what
+    the nodes before make of recorded images. So one wrong node does not blame those that follow.
+
     Parameters
     ----------
     recording : Recording or path
         What the device left behind.
-    tolerance : Tolerance, optional
-        What passes. Default: 4 ULP of the storage format.
+    tolerance : Tolerances, Tolerance, Bounds or str, optional
+        What passes; a text is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
+        ``metal-fast``, what the default mode of Metal's compiler allows.
     worst : int
         How many of the farthest elements to report for each image.
     progress : callable, optional
@@ -82,79 +100,169 @@ def verify(
     ------
     FileFormatError
         The recording cannot be read, lacks a source, holds nothing to compare, or an image of another size or format
-        than the graph makes.
+        than the graph makes; or the tolerance names an image that the graph does not have.
+    ParameterError
+        There is no such preset.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    tolerance = Tolerance() if tolerance is None else tolerance
-    names = {image: name for name, image in recording.graph.images.items()}
-    recorded = {recording.graph.images[name]: entry for name, entry in recording.images.items()}
-    nodes = [node for node in schedule(recorded) if node.result_image in recorded]
-    if not nodes:
-        raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
-    # What a reported node read is reported as well.
-    wanted = dict.fromkeys(image for node in nodes for image in (*node.sources, node.result_image))
-    values = _evaluate(recording, names, recorded, list(wanted), progress)
-    reports = []
-    for node in nodes:
-        name, entry = names[node.result_image], recorded[node.result_image]
-        want = values[node.result_image]
+    return _Verification(recording, tolerances_of(tolerance), worst).run(progress)
+
+
+class _Verification:
+    """One walk through the graph, with the reference from the sources on, and beside it each node on what it read."""
+
+    def __init__(self, recording: Recording, tolerances: Tolerances, worst: int) -> None:
+        self.recording, self.tolerances, self.worst = recording, tolerances, worst
+        self.names = {image: name for name, image in recording.graph.images.items()}
+        self.recorded = {recording.graph.images[name]: entry for name, entry in recording.images.items()}
+        for override in tolerances.overrides:
+            if override.image is not None and override.image not in recording.graph.images:
+                raise FileFormatError(
+                    f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
+                )
+        self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
+        if not self.wanted:
+            raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
+        self.makers = {node.result_image: node for node in schedule(self.wanted)}
+        self.formats: dict[MPSNNImageNode, StorageFormat] = {}
+
+    def run(self, progress: Progress | None) -> Report:
+        sources = inputs(self.wanted)
+        for image in sources:
+            if image not in self.recorded:
+                raise self._error(f"images.{self.names[image]}: missing: the graph reads it as a source")
+        graph = MPSNNGraph(result_images=self.wanted, format=self.recording.graph.storage)
+        given = [self.recorded[image].read() for image in sources]
+        try:
+            graph._check(given)
+        except MPSRefError as error:
+            raise self._error(str(error)) from None
+        # By place in the plan: the reference's images, and what the device's nodes read.
+        ideal = dict(enumerate(given))
+        own = dict(ideal)
+        del given
+        reports = []
+        for i, (node, step) in enumerate(zip(self.makers.values(), graph._steps, strict=True)):
+            read = [own[source] for source in step.sources]
+            want = graph._run_step(step, read)
+            same = all(own[source] is ideal[source] for source in step.sources)
+            ideal[step.result] = want if same else graph._run_step(step, [ideal[source] for source in step.sources])
+            own[step.result] = want
+            self.formats[node.result_image] = want.storage
+            if node.result_image in self.recorded:
+                got = self._read(node.result_image, want)
+                reports.append(self._report(node, got, want, ideal[step.result], read))
+                # An image that is the reference's own is kept once.
+                equal = _identical(got, ideal[step.result])
+                own[step.result] = ideal[step.result] if equal else got
+            for index in step.last_reads:
+                del ideal[index], own[index]
+            if progress is not None:
+                progress(i + 1, len(graph._steps))
+        return Report(str(self.recording.path), self.recording.device, self.tolerances, tuple(reports))
+
+    def _error(self, text: str) -> FileFormatError:
+        return FileFormatError(f"{self.recording.path}: {text}")
+
+    def _read(self, image: MPSNNImageNode, want: MPSImage) -> MPSImage:
+        entry, name = self.recorded[image], self.names[image]
         for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
-                raise FileFormatError(
-                    f"{recording.path}: images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
+                raise self._error(
+                    f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
                     f"makes {getattr(expected, 'name', expected)}: mend the recording, or the graph's storage"
                 )
-        sources = {names[image]: values[image] for image in node.sources}
-        reports.append(_report(name, node, entry.read(), want, sources, tolerance, worst))
-    return Report(str(recording.path), recording.device, tolerance, tuple(reports))
+        return entry.read()
 
-
-def _evaluate(
-    recording: Recording,
-    names: dict[MPSNNImageNode, str],
-    recorded: dict[MPSNNImageNode, RecordedImage],
-    wanted: list[MPSNNImageNode],
-    progress: Progress | None,
-) -> dict[MPSNNImageNode, MPSImage]:
-    sources = inputs(wanted)
-    for image in sources:
-        if image not in recorded:
-            raise FileFormatError(f"{recording.path}: images.{names[image]}: missing: the graph reads it as a source")
-    given = [recorded[image].read() for image in sources]
-    graph = MPSNNGraph(result_images=wanted, format=recording.graph.storage)
-    rest: list[MPSImage] = []
-    try:
-        first = graph.encode(source_images=given, intermediate_images=rest, progress=progress)
-    except MPSRefError as error:
-        raise FileFormatError(f"{recording.path}: {error}") from None
-    assert first is not None
-    return dict(zip(wanted, [first, *rest], strict=False))
-
-
-def _report(
-    name: str,
-    node: MPSNNFilterNode,
-    got: MPSImage,
-    want: MPSImage,
-    sources: dict[str, MPSImage],
-    tolerance: Tolerance,
-    worst: int,
-) -> ImageReport:
-    storage = storage_format(want.feature_channel_format)
-    actual, expected = got.to_array(), want.to_array()
-    counts, farthest, distances, passes = compare(actual, expected, storage, tolerance, worst)
-    arrays = {source: image.to_array() for source, image in sources.items()} if farthest.size else {}
-    elements = []
-    for flat, distance, passed in zip(farthest.tolist(), distances.tolist(), passes.tolist(), strict=True):
-        place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
-        image, y, x, channel = place
-        texel, lane = texel_of(channel, image, want.feature_channels)
-        values = {source: str(array[place]) for source, array in arrays.items()}
-        ulp = None if distance == UNREACHABLE else distance
-        elements.append(
-            Element(
-                image, y, x, channel, texel, lane, values, str(actual[place]), str(expected[place]), ulp, not passed
+    def _report(
+        self, node: MPSNNFilterNode, got: MPSImage, want: MPSImage, ideal: MPSImage, read: list[MPSImage]
+    ) -> ImageReport:
+        name, storage = self.names[node.result_image], want.storage
+        descriptor = descriptor_of(node)
+        neuron = None if descriptor is None else descriptor.neuron_type.name
+        limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=direction_of(node))
+        actual, expected = got.to_array(), want.to_array()
+        nodes = self._segment(node)
+        judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
+        found = compare(actual, expected, storage, judge, self.worst)
+        end_to_end = None
+        if ideal is not want:
+            end_to_end = EndToEnd.of(compare(actual, ideal.to_array(), storage, Tolerance()).counts)
+        arrays = {}
+        if found.worst.size:
+            arrays = {self.names[image]: value.to_array() for image, value in zip(node.sources, read, strict=True)}
+        elements = tuple(
+            _element(flat, distance, kind, actual, expected, arrays)
+            for flat, distance, kind in zip(
+                found.worst.tolist(), found.distances.tolist(), found.classes.tolist(), strict=True
             )
         )
-    return ImageReport(name, type(node).__name__, storage.name, counts, tuple(elements))
+        unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
+        between = tuple(self.names[other.result_image] for other in nodes[:-1])
+        return ImageReport(
+            name,
+            type(node).__name__,
+            storage.name,
+            found.counts,
+            elements,
+            neuron=neuron,
+            direction=direction_of(node),
+            limit=str(limit),
+            end_to_end=end_to_end,
+            unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
+        )
+
+    def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
+        """The nodes that have made an image from recorded ones, in the order of evaluation."""
+        found, waiting = {last}, [last]
+        while waiting:
+            for source in waiting.pop().sources:
+                if source not in self.recorded and self.makers[source] not in found:
+                    found.add(self.makers[source])
+                    waiting.append(self.makers[source])
+        return [last] if len(found) == 1 else [node for node in self.makers.values() if node in found]
+
+    def _judge(
+        self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
+    ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
+        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
+            given = dict(zip(nodes[-1].sources, read, strict=True))
+            if len(nodes) > 1:
+                begins = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+                given = {image: self.recorded[image].read() for image in begins}
+            return Segment(nodes, given, self.formats).classify(got.reshape(-1)[index], index, model)
+
+        return judge
+
+
+def _identical(a: MPSImage, b: MPSImage) -> bool:
+    bits = a.storage.bits_dtype
+    return np.array_equal(a.slices.view(bits), b.slices.view(bits))
+
+
+def _element(
+    flat: int,
+    distance: int,
+    kind: int,
+    actual: npt.NDArray[Any],
+    expected: npt.NDArray[Any],
+    sources: dict[str, npt.NDArray[Any]],
+) -> Element:
+    place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
+    image, y, x, channel = place
+    texel, lane = texel_of(channel, image, actual.shape[3])
+    return Element(
+        image,
+        y,
+        x,
+        channel,
+        texel,
+        lane,
+        {source: str(array[place]) for source, array in sources.items()},
+        str(actual[place]),
+        str(expected[place]),
+        None if distance == UNREACHABLE else distance,
+        kind == BEYOND,
+        None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+    )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.errors import ParameterError
 from mpsref.storage import StorageFormat
+from mpsref.verify.bounds import BEYOND, WITHIN
+from mpsref.verify.running import Reason
 
-__all__ = ["UNREACHABLE", "Counts", "Tolerance", "compare", "ulp_distance"]
+__all__ = ["NEAR", "UNREACHABLE", "Comparison", "Counts", "Tolerance", "compare", "ulp_distance"]
+
+NEAR = 1
+"""ULP that are within every model's bounds: one rounding, in whatever order it falls on a boundary."""
+
+BLOCK = 262_144
+"""Elements that are compared at once."""
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""
@@ -21,6 +30,7 @@ MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
 Stored = npt.NDArray[Any]
+Judge: TypeAlias = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,12 @@ class Counts:
         Elements where one side is NaN and the other is not.
     infinity_disagreements : int
         Elements where one side is infinite and the other is another number.
+    within : int
+        Elements that pass: within the tolerance, or the model's bounds.
+    explained : Mapping of str to int
+        Elements that pass for a named reason, by the name of the `Reason`; none under a plain tolerance.
     beyond : int
-        Elements outside the tolerance.
+        All others.
     """
 
     elements: int
@@ -89,6 +103,8 @@ class Counts:
     largest: int
     nan_disagreements: int
     infinity_disagreements: int
+    within: int
+    explained: dict[str, int]
     beyond: int
 
 
@@ -116,46 +132,106 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     return distance
 
 
-def compare(
-    got: Stored, want: Stored, storage: StorageFormat, tolerance: Tolerance, worst: int
-) -> tuple[Counts, npt.NDArray[np.intp], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+@dataclass(frozen=True)
+class Comparison:
+    """
+    What `compare` finds.
+
+    Attributes
+    ----------
+    counts : Counts
+        How many elements are how near.
+    worst : ndarray of int
+        Flat indices of the elements that are farthest away and not exact: first what is beyond, then what is
+        explained, then what is within, each farthest first.
+    distances : ndarray of int
+        Their distances.
+    classes : ndarray of uint16
+        What each of them is: `WITHIN`, a `Reason`, or `BEYOND`.
+    """
+
+    counts: Counts
+    worst: npt.NDArray[np.intp]
+    distances: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.uint16]
+
+
+def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
     """
     Compare two arrays of stored elements.
 
-    Returns
-    -------
-    counts : Counts
-    worst : ndarray of int
-        Flat indices of the elements that are farthest away and not exact, farthest first, at most `worst`.
-    distances : ndarray of int
-        Their distances.
-    passes : ndarray of bool
-        Whether they are within the tolerance all the same.
+    Parameters
+    ----------
+    got, want : ndarray
+        Elements of one shape.
+    storage : StorageFormat
+        How they are stored.
+    limit : Tolerance or callable
+        What passes; or what classifies the elements at some flat indices, called with those that are more than
+        `NEAR` ULP away, in ascending order: its result has `WITHIN`, a `Reason` or `BEYOND` for each.
+    worst : int
+        How many of the farthest elements to find.
     """
     got, want = got.reshape(-1), want.reshape(-1)
-    distance = ulp_distance(got, want, storage)
-    apart = distance == UNREACHABLE
-    passes = distance <= int(tolerance.ulp or 0)
-    if tolerance.rtol or tolerance.atol:
-        a, b = storage.decode(got, np.empty(got.size)), storage.decode(want, np.empty(want.size))
-        with np.errstate(invalid="ignore", over="ignore"):
-            passes |= ~apart & (np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b))
-    nan = np.zeros(got.shape, bool) if storage.unorm_max else np.isnan(got) != np.isnan(want)
+    # Most elements are equal, bit for bit, and need nothing else.
+    distance = np.zeros(got.size, np.int64)
+    classes = np.full(got.size, WITHIN, np.uint16)
+    nan = infinite = 0
+    for start in range(0, got.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        other = start + np.flatnonzero(got[part].view(storage.bits_dtype) != want[part].view(storage.bits_dtype))
+        if not other.size:
+            continue
+        some, ideal = got[other], want[other]
+        far = distance[other] = ulp_distance(some, ideal, storage)
+        apart = far == UNREACHABLE
+        if isinstance(limit, Tolerance):
+            passes = far <= int(limit.ulp or 0)
+            if limit.rtol or limit.atol:
+                passes |= ~apart & _close(some, ideal, storage, limit)
+        else:
+            passes = far <= NEAR
+        classes[other[~passes]] = BEYOND
+        if apart.any() and not storage.unorm_max:
+            disagree = int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
+            nan, infinite = nan + disagree, infinite + int(np.count_nonzero(apart)) - disagree
+    if not isinstance(limit, Tolerance):
+        rest = np.flatnonzero(classes != WITHIN)
+        if rest.size:
+            classes[rest] = limit(rest)
     counts = Counts(
         elements=got.size,
         **{
-            name: int(np.count_nonzero(distance <= limit))
-            for name, limit in (("exact", 0), ("within_1", 1), ("within_4", 4), ("within_64", 64))
+            name: int(np.count_nonzero(distance <= most))
+            for name, most in (("exact", 0), ("within_1", 1), ("within_4", 4), ("within_64", 64))
         },
-        largest=int(np.max(distance, where=~apart, initial=0)),
-        nan_disagreements=int(np.count_nonzero(nan)),
-        infinity_disagreements=int(np.count_nonzero(apart & ~nan)),
-        beyond=int(np.count_nonzero(~passes)),
+        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=0)),
+        nan_disagreements=nan,
+        infinity_disagreements=infinite,
+        within=int(np.count_nonzero(classes == WITHIN)),
+        explained={str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))},
+        beyond=int(np.count_nonzero(classes == BEYOND)),
     )
-    # What is beyond the tolerance comes before what is not, however far away that is.
-    rank = np.where(passes, np.minimum(distance, UNREACHABLE // 2) // 2, distance)
-    farthest = _largest(rank, min(worst, counts.elements - counts.exact))
-    return counts, farthest, distance[farthest], passes[farthest]
+    farthest = _farthest(distance, classes, min(worst, counts.elements - counts.exact))
+    return Comparison(counts, farthest, distance[farthest], classes[farthest])
+
+
+def _close(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance) -> npt.NDArray[np.bool_]:
+    a, b = storage.decode(got, np.empty(got.size)), storage.decode(want, np.empty(want.size))
+    with np.errstate(invalid="ignore", over="ignore"):
+        close: npt.NDArray[np.bool_] = np.abs(a - b) <= limit.atol + limit.rtol * np.abs(b)
+    return close
+
+
+def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.intp]:
+    """The elements beyond first, then the explained ones, then those within; each kind farthest first."""
+    found = [np.empty(0, np.intp)]
+    for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
+        if count > 0:
+            index = np.flatnonzero(kind)
+            found.append(index[_largest(distance[index], min(count, index.size))])
+            count -= found[-1].size
+    return np.concatenate(found)
 
 
 def _largest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:

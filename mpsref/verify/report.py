@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mpsref.errors import VerificationError
-from mpsref.verify.compare import Counts, Tolerance
+from mpsref.verify.compare import Counts
+from mpsref.verify.running import Reason
+from mpsref.verify.tolerance import Bounds, Limit, Tolerances
 
-__all__ = ["Element", "ImageReport", "Report", "printable"]
+__all__ = ["Element", "EndToEnd", "ImageReport", "Report", "printable"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,15 @@ class Element:
     slice, lane : int
         Where that is in the texture.
     sources : dict of str to str
-        What the node read there, in the reference, by image name.
+        What the node read there, by image name.
     got, want : str
         Shortest decimal of the stored value; the code, for unorm.
     ulp : int or None
         The distance; None if one is NaN, or one infinite.
     beyond : bool
         Whether it is outside the tolerance.
+    reason : str or None
+        The name of the `Reason` that explains it; None if it is within, or beyond.
     """
 
     image: int
@@ -44,6 +48,7 @@ class Element:
     want: str
     ulp: int | None
     beyond: bool
+    reason: str | None = None
 
     def __str__(self) -> str:
         place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
@@ -53,9 +58,34 @@ class Element:
 
 
 @dataclass(frozen=True)
+class EndToEnd:
+    """
+    How near an image is to the reference that is evaluated from the graph's sources on.
+
+    Attributes
+    ----------
+    exact, within_1, within_4, within_64, largest, nan_disagreements, infinity_disagreements : int
+        As `Counts` has them.
+    """
+
+    exact: int
+    within_1: int
+    within_4: int
+    within_64: int
+    largest: int
+    nan_disagreements: int
+    infinity_disagreements: int
+
+    @classmethod
+    def of(cls, counts: Counts) -> EndToEnd:
+        """The same of what was counted."""
+        return cls(**{each.name: getattr(counts, each.name) for each in fields(cls)})
+
+
+@dataclass(frozen=True)
 class ImageReport:
     """
-    The comparison of one image.
+    The comparison of one image with what its node should have made of what it read.
 
     Attributes
     ----------
@@ -64,7 +94,17 @@ class ImageReport:
     counts : Counts
         How many elements are how near.
     worst : tuple of Element
-        The elements that are farthest away, farthest first.
+        First those beyond, then the explained, then those within; each kind farthest first.
+    neuron : str or None
+        The neuron's type, or that of which the node is the gradient; None for an addition.
+    direction : str
+        ``forward`` or ``gradient``.
+    limit : str
+        What passes, as text.
+    end_to_end : EndToEnd or None
+        How near it is to the reference from the graph's sources on; None if it was judged by just that.
+    unrecorded : tuple of str
+        The images between the recorded ones and this: their nodes are judged together with its own.
     """
 
     name: str
@@ -72,11 +112,21 @@ class ImageReport:
     channel_format: str
     counts: Counts
     worst: tuple[Element, ...]
+    neuron: str | None = None
+    direction: str = "forward"
+    limit: str = ""
+    end_to_end: EndToEnd | None = None
+    unrecorded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every element is within the tolerance."""
+        """Whether every element is within the tolerance, or explained."""
         return self.counts.beyond == 0
+
+    @property
+    def explained(self) -> int:
+        """How many elements are explained."""
+        return sum(self.counts.explained.values())
 
 
 def printable(text: str) -> str:
@@ -93,8 +143,12 @@ _COLUMNS = {
     "largest": "largest",
     "nan_disagreements": "NaN",
     "infinity_disagreements": "inf",
+    "explained": "explained",
     "beyond": "beyond",
 }
+
+_SHOWN_END_TO_END = ("exact", "within_1", "within_4", "within_64", "largest", "nan_disagreements",
+                     "infinity_disagreements")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,7 +160,7 @@ class Report:
     ----------
     recording, device : str
         What was verified.
-    tolerance : Tolerance
+    tolerance : Tolerances
         What passes.
     images : tuple of ImageReport
         Every image that the recording holds and the graph computes, in the order of evaluation.
@@ -114,7 +168,7 @@ class Report:
 
     recording: str
     device: str
-    tolerance: Tolerance
+    tolerance: Tolerances
     images: tuple[ImageReport, ...]
 
     @property
@@ -123,16 +177,26 @@ class Report:
         return all(image.passed for image in self.images)
 
     @property
+    def first_wrong(self) -> ImageReport | None:
+        """The first image, in the order of evaluation, whose node is wrong by itself."""
+        return next((image for image in self.images if not image.passed), None)
+
+    @property
     def verdict(self) -> str:
         """One line."""
-        beyond = [image for image in self.images if not image.passed]
         elements = sum(image.counts.elements for image in self.images)
-        if not beyond:
-            return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
+        explained = sum(image.explained for image in self.images)
+        first = self.first_wrong
+        if first is None:
+            if not explained:
+                return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
+            images = f"{elements:,} elements of {len(self.images)} images"
+            return f"PASS: of {images} {elements - explained:,} are within bounds and {explained:,} explained"
+        beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
         return (
             f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} of "
-            f"{len(self.images)} images, first in {beyond[0].name}"
+            f"{len(self.images)} images, first in {first.name} ({first.node})"
         )
 
     def check(self) -> None:
@@ -158,15 +222,28 @@ class Report:
             "version": 1,
             "recording": self.recording,
             "device": self.device,
-            "tolerance": asdict(self.tolerance),
+            "tolerance": _limit_json(self.tolerance.default)
+            | {
+                "overrides": [
+                    {"image": o.image, "neuron": o.neuron, "format": o.format, "direction": o.direction}
+                    | _limit_json(o.limit)
+                    for o in self.tolerance.overrides
+                ]
+            },
             "passed": self.passed,
             "verdict": self.verdict,
+            "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
             "images": {
                 image.name: {
                     "node": image.node,
+                    "neuron": image.neuron,
+                    "direction": image.direction,
                     "channel_format": image.channel_format,
+                    "limit": image.limit,
                     "passed": image.passed,
                     **asdict(image.counts),
+                    "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
+                    "unrecorded": list(image.unrecorded),
                     "worst": [asdict(element) for element in image.worst],
                 }
                 for image in self.images
@@ -181,20 +258,65 @@ class Report:
         head = ["image", "node", "format", *_COLUMNS.values()]
         rows = [
             [image.name, image.node, image.channel_format]
-            + [f"{getattr(image.counts, name):,}" for name in _COLUMNS]
+            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
         ]  # fmt: skip
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        for row in [head, *rows]:
-            cells = [
-                cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            yield "  ".join(cells).rstrip()
+        yield from _table([head, *rows], 3)
+        yield from self._end_to_end_lines()
         for image in self.images:
-            shown = [element for element in image.worst if element.beyond or every_image]
-            if shown:
-                yield ""
-                yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
-                yield from (f"  {element}" for element in shown)
+            yield from _image_lines(image, every_image=every_image)
+        yield from self._blame_lines()
         yield ""
         yield self.verdict
+
+    def _end_to_end_lines(self) -> Iterator[str]:
+        """Only where a node was judged by something else, and the two differ."""
+        rows = [
+            [image.name, *(f"{getattr(image.end_to_end, name):,}" for name in _SHOWN_END_TO_END)]
+            for image in self.images
+            if image.end_to_end is not None
+        ]
+        if rows and not self.passed:
+            yield ""
+            yield "from the graph's sources on, errors of all nodes together:"
+            yield from _table([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
+
+    def _blame_lines(self) -> Iterator[str]:
+        first = self.first_wrong
+        if first is None:
+            return
+        yield ""
+        yield f"first wrong: {first.name} ({first.node}); every node is judged by what it read"
+        if first.unrecorded:
+            names = ", ".join(first.unrecorded)
+            yield (
+                f"it may also be a node that makes {names}, not recorded: set export_from_graph of the image nodes, "
+                "and add what the device writes to the recording"
+            )
+
+
+def _limit_json(limit: Limit) -> dict[str, Any]:
+    return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
+
+
+def _table(rows: list[list[str]], texts: int) -> Iterator[str]:
+    """Columns: the first ones are texts, the others numbers."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
+    shown = [element for element in image.worst if element.beyond or every_image]
+    if image.counts.explained:
+        yield ""
+    for name, count in image.counts.explained.items():
+        yield f"{image.name}: {count:,} explained: {Reason[name].text}"
+        element = next((e for e in image.worst if e.reason == name and not every_image), None)
+        if element is not None:
+            yield f"  {element}"
+    if shown:
+        yield ""
+        yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
+        yield from (f"  {element}" for element in shown)

@@ -1,0 +1,418 @@
+"""
+How far a correct device may be from the ideal value: from the error tables of the Metal Shading Language.
+
+For each element the neuron's own stepwise formula is evaluated on ranges, see `mpsref.verify.running`; the ends are
+rounded to the storage format. Nothing is typed in for a neuron, but for the other forms in `ALTERNATIVES`.
+
+Examples
+--------
+>>> import numpy as np
+>>> import mpsref as mps
+>>> from mpsref.verify.bounds import allowed
+>>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
+>>> bounds = allowed(d, np.float32([-20, 1, 100]), "metal-precise")
+>>> bounds.lower
+array([  0.       ,   1.3132606, 100.       ], dtype=float32)
+>>> bounds.upper
+array([6.1665837e-08, 1.3132627e+00, 1.0000000e+02], dtype=float32)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import FORMATS, StorageFormat
+from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
+
+__all__ = [
+    "ALTERNATIVES",
+    "BEYOND",
+    "MODELS",
+    "WITHIN",
+    "Allowed",
+    "Alternative",
+    "Form",
+    "allowed",
+    "classify",
+    "neuron_forms",
+    "stored",
+]
+
+T = MPSCNNNeuronType
+Stored: TypeAlias = npt.NDArray[Any]
+Index: TypeAlias = npt.NDArray[np.intp]
+Bits: TypeAlias = npt.NDArray[np.uint16]
+Form: TypeAlias = Callable[[Running, Index], Range]
+"""The ranges of some elements, by their flat indices, in a model's arithmetic."""
+
+BLOCK = 32_768
+"""Elements that are analysed at once: about forty arrays of them are alive."""
+
+WITHIN, BEYOND = 0, 0xFFFF
+"""Classes of elements besides the reasons, see `classify`."""
+
+_SPECIFICATION = "Metal Shading Language Specification, section 8"
+_EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
+
+MODELS: Mapping[str, Model] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            Model(
+                "metal-precise",
+                f"{_SPECIFICATION}, table 8.1; erf is not in the library: as the others are",
+                _EXACT
+                | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4))
+                | {"tanh": Law(5), "pow": Law(16)},
+                nan_is_defined=True,
+                others={"pow": None},
+            ),
+            Model(
+                "metal-fast",
+                f"{_SPECIFICATION}, table 8.2; erf is not in the library: as in the precise model",
+                {
+                    "arithmetic": ROUNDED,
+                    "reciprocal": Law(1),
+                    "division": Law(2.5),
+                    "exp": Law(3, growth=2),
+                    "exp2": Law(3, growth=2),
+                    "log": Law(3, near_one=2.0**-21),
+                    "log2": Law(2, near_one=2.0**-22),
+                    "erf": Law(4),
+                },
+                others={"tanh": Law(5), "pow": Law(16)},
+            ),
+            Model(
+                "metal-half",
+                f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
+                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                storage=FORMATS[MPSImageFeatureChannelFormat.float16],
+                flushes=False,
+            ),
+            Model(
+                "cuda-fast",
+                "CUDA C++ Programming Guide, intrinsic functions; PTX ISA, tanh.approx: 2^-11 relative; of Nvidia's "
+                "GPUs, for the example recordings",
+                {
+                    "arithmetic": ROUNDED,
+                    "reciprocal": Law(1),
+                    "division": Law(2),
+                    "exp": Law(2, growth=1.173),
+                    "exp2": Law(2),
+                    "log": Law(3, near_one=2.0**-21.41),
+                    "log2": Law(2, near_one=2.0**-22),
+                    "erf": Law(2),
+                    "tanh": Law(4096),
+                },
+                nan_is_defined=True,
+            ),
+        )
+    }
+)
+"""What a device promises, by name; ``metal-fast`` is the default of Metal's compiler."""
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """A descriptor's parameters as ranges, so that products of them are rounded, or not, as well."""
+
+    a: Range
+    b: Range
+    c: Range
+    data: Range
+
+
+Formula: TypeAlias = Callable[[Range, _Parameters, Running], Range]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """
+    Another form of a formula that devices are known to use.
+
+    Attributes
+    ----------
+    text, source : str
+        The form, and who says that it is used.
+    formula : callable
+        As `stepwise_forward` of a row.
+    """
+
+    text: str
+    source: str
+    formula: Formula
+
+
+def _logistic(x: Range, p: _Parameters, f: Running) -> Range:
+    s = 1.0 / (1 + f.exp(-x))
+    return s * (1 - s)
+
+
+def _soft_plus(x: Range, p: _Parameters, f: Running) -> Range:
+    z = p.b * x
+    return p.a * (f.max(z, 0.0) + f.log(1 + f.exp(-abs(z))))
+
+
+def _soft_plus_slope(x: Range, p: _Parameters, f: Running) -> Range:
+    return p.a * p.b * (1.0 / (1 + f.exp(-(p.b * x))))
+
+
+ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = MappingProxyType(
+    {
+        (T.sigmoid, "gradient"): (
+            Alternative("s (1 - s), s = 1 / (1 + e^-x)", "measured on an Apple M4 Pro (kern0x1b/charon)", _logistic),
+        ),
+        (T.softPlus, "forward"): (
+            Alternative(
+                "a (max(b x, 0) + ln(1 + e^-abs(b x)))",
+                "the rearrangement that does not overflow, for devices with a logarithm of 1 + e^x of their own",
+                _soft_plus,
+            ),
+        ),
+        (T.softPlus, "gradient"): (
+            Alternative("a b / (1 + e^-(b x))", "measured on an Apple M4 Pro (kern0x1b/charon)", _soft_plus_slope),
+        ),
+    }
+)
+"""By neuron type and direction; the form of Apple's header is the row's own."""
+
+
+def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Callable[[Range, Stored, Running], Range]]:
+    """
+    The formulas of a neuron's value or slope, each called with sources, their slopes (for pReLU), and the arithmetic.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron.
+    direction : str
+        ``forward`` or ``gradient``.
+    """
+    row = descriptor.row
+    own = row.stepwise_forward if direction == "forward" else row.stepwise_derivative
+    formulas = [cast("Formula", own)]
+    formulas += [other.formula for other in ALTERNATIVES.get((descriptor.neuron_type, direction), ())]
+
+    def of(formula: Formula) -> Callable[[Range, Stored, Running], Range]:
+        def evaluate(x: Range, data: Stored, f: Running) -> Range:
+            a, b, c = (f.range(value) for value in (descriptor.a, descriptor.b, descriptor.c))
+            found = f.range(formula(x, _Parameters(a, b, c, f.range(data)), f))
+            low, high, nan, reason, _ = np.broadcast_arrays(found.low, found.high, found.nan, found.reason, x.low)
+            return Range(low, high, nan, reason, f)
+
+        return evaluate
+
+    return [of(formula) for formula in formulas]
+
+
+def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
+    """The ends of ranges as an image stores them, and the ranges that the next node reads."""
+    ends = [
+        storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
+    ]
+    if storage.unorm_max:
+        ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
+    if value.f.flush and storage.dtype == np.float32:
+        tiny = np.finfo(np.float32).smallest_normal
+        ends[0] = np.where((ends[0] > 0) & (ends[0] < tiny), np.float32(0), ends[0])
+        ends[1] = np.where((ends[1] < 0) & (ends[1] > -tiny), np.float32(0), ends[1])
+    low, high = (storage.decode(end, np.empty(end.shape)) for end in ends)
+    nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
+    return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
+
+
+def classify(
+    got: Stored,
+    model: Model,
+    storage: StorageFormat,
+    forms: Sequence[Form],
+    nan_read: Callable[[Index], npt.NDArray[np.bool_]],
+) -> Bits:
+    """
+    What may be said of elements that are not the ideal value.
+
+    Parameters
+    ----------
+    got : ndarray
+        The stored elements, flat.
+    model : Model
+        What the device promises.
+    storage : StorageFormat
+        How they are stored.
+    forms : sequence of callable
+        What their ranges are, in each form of the formula.
+    nan_read : callable
+        Whether the node reads NaN at the elements of some indices.
+
+    Returns
+    -------
+    ndarray of uint16
+        `WITHIN`, a single `Reason`, or `BEYOND`.
+    """
+    classes = np.full(got.size, BEYOND, np.uint16)
+    flushes = (False, True) if model.flushes else (False,)
+    attempts = [Running(variant, flush) for flush in flushes for variant in model.variants]
+    with np.errstate(all="ignore"):
+        for start in range(0, got.size, BLOCK):
+            index = np.arange(start, min(start + BLOCK, got.size))
+            _classify_block(classes[start : start + BLOCK], index, got, storage, forms, attempts)
+            if not model.nan_is_defined:
+                block = classes[start : start + BLOCK]
+                block[(block == BEYOND) & nan_read(index)] = Reason.NAN_UNDEFINED
+    return classes
+
+
+def _classify_block(
+    classes: Bits, index: Index, got: Stored, storage: StorageFormat, forms: Sequence[Form], attempts: list[Running]
+) -> None:
+    for f in attempts:
+        for form in forms:
+            # A form that explains an element may give way to one that holds it; not so what needs a flush.
+            rest = np.flatnonzero(classes == BEYOND if f.flush else classes != WITHIN)
+            if not rest.size:
+                break
+            inside, reason = _inside(got[index[rest]], form(f, index[rest]), storage)
+            if f.flush:
+                others = reason & ~np.uint16(Reason.FLUSH)
+                reason = np.where(others, others, np.uint16(Reason.FLUSH))
+            reason &= ~reason + np.uint16(1)  # the first of several
+            chosen, found = rest[inside], reason[inside]
+            better = (found == WITHIN) | (classes[chosen] == BEYOND)
+            classes[chosen[better]] = found[better]
+
+
+def _inside(got: Stored, value: Range, storage: StorageFormat) -> tuple[npt.NDArray[np.bool_], Bits]:
+    lower, upper, as_stored = stored(value, storage)
+    place = storage.ordinals(got)
+    inside = (storage.ordinals(lower) <= place) & (place <= storage.ordinals(upper))
+    reason = value.reason
+    if not storage.unorm_max:
+        nothing, ideal_nan = np.isnan(got), np.isnan(lower)
+        inside = np.where(nothing, as_stored.nan, inside & ~ideal_nan)
+        zero = ~inside & value.nan & (got == 0)
+        reason = np.where(zero, np.uint16(Reason.NAN_STORED), reason)
+        inside |= zero
+    return inside, reason.astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """
+    What a device may store for each element.
+
+    Attributes
+    ----------
+    lower, upper : ndarray
+        The least and the greatest stored value, in the dtype of the result; NaN where NaN is for sure.
+    nan : ndarray of bool
+        Whether NaN is possible.
+    reason : ndarray of uint16
+        Bits of `Reason`: 0 where whatever is between the two is within bounds; else, no form of the formula being free
+        of reasons, it is explained.
+    """
+
+    lower: Stored
+    upper: Stored
+    nan: npt.NDArray[np.bool_]
+    reason: Bits
+
+
+def allowed(
+    descriptor: MPSNNNeuronDescriptor,
+    x: Stored,
+    model: str = "metal-fast",
+    *,
+    source: StorageFormat | None = None,
+    result: StorageFormat | None = None,
+    upstream: Stored | None = None,
+    flush: bool = False,
+) -> Allowed:
+    """
+    The bounds of a neuron's value, or of its gradient, by all forms of its formula.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron; pReLU with one slope for each element of the last axis.
+    x : ndarray
+        Stored sources.
+    model : str
+        One of `MODELS`.
+    source, result : StorageFormat, optional
+        How sources and results are stored. Default: as the dtype of `x` says.
+    upstream : ndarray, optional
+        Stored incoming gradients, in the format of the sources: the bounds are those of the gradient.
+    flush : bool
+        Whether subnormals may be flushed.
+
+    Returns
+    -------
+    Allowed
+        Of the shape of `x`.
+
+    Raises
+    ------
+    ParameterError
+        There is no such model.
+    """
+    if model not in MODELS:
+        raise ParameterError(f"model is {model!r}: choose one of {', '.join(MODELS)}")
+    source = source or next(storage for storage in FORMATS.values() if storage.dtype == x.dtype)
+    result = result or source
+    attempts = [Running(variant, flush) for variant in MODELS[model].variants]
+    out = Allowed(
+        np.empty(x.size, result.dtype),
+        np.empty(x.size, result.dtype),
+        np.empty(x.size, np.bool_),
+        np.full(x.size, BEYOND, np.uint16),
+    )
+    flat, data = x.reshape(-1), descriptor.data
+    formulas = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
+    with np.errstate(all="ignore"):
+        for start in range(0, x.size, BLOCK):
+            part = slice(start, min(start + BLOCK, x.size))
+            slopes = np.empty(0) if data is None else data_of(descriptor, np.arange(part.start, part.stop), x.shape[-1])
+            for f, formula in product(attempts, formulas):
+                value = formula(read(f, flat[part], source), slopes, f)
+                if upstream is not None:
+                    value = value * read(f, upstream.reshape(-1)[part], source)
+                _join(out, part, value, result)
+    return Allowed(
+        out.lower.reshape(x.shape), out.upper.reshape(x.shape), out.nan.reshape(x.shape), out.reason.reshape(x.shape)
+    )
+
+
+def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
+    """Another form: it replaces one that has reasons, and widens one that has none, if it has none itself."""
+    lower, upper, after = stored(value, result)
+    before = out.reason[part]
+    new = (before == BEYOND) | ((before != 0) & (value.reason == 0))
+    both = (before == 0) & (value.reason == 0)
+    ends = ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax))
+    for ours, theirs, extreme in ends:
+        ours[part] = np.where(new, theirs, np.where(both, extreme(ours[part], theirs), ours[part]))
+    out.nan[part] = np.where(new, after.nan, out.nan[part] | (both & after.nan))
+    out.reason[part] = np.where(new, value.reason, before)
+
+
+def read(f: Running, elements: Stored, source: StorageFormat) -> Range:
+    """Stored elements as ranges."""
+    return f.range(source.decode(elements, np.empty(elements.shape)))
+
+
+def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:
+    """The slope of each element, for pReLU; an empty array for all others."""
+    if descriptor.data is None:
+        return np.empty(0)
+    slopes: Stored = descriptor.data[index % channels]
+    return slopes
