@@ -22,7 +22,7 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat
-from mpsref.verify.case import Addition, Case, Forward, Gradient, Index, Operation, Scaling, Source, Stored, Wide
+from mpsref.verify.case import Addition, Case, Constant, Forward, Gradient, Index, Operation, Scaling, Source, Stored, Wide
 
 __all__ = ["HYPOTHESES", "Candidate", "Hypothesis"]
 
@@ -347,6 +347,8 @@ class NotApplied(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
+        if isinstance(case.operation, Scaling | Constant):
+            return
         for source, place in zip(case.sources, PLACES, strict=False):
             yield Candidate(f"from {place}" if len(case.sources) > 1 else "",
                             lambda i, source=source: case.stored(source.at(i).values()))  # fmt: skip
@@ -420,6 +422,31 @@ class SignFlipped(Hypothesis):
             yield Candidate("", lambda i: -case.want.reshape(-1)[i])
 
 
+# ---- memory ----
+
+
+class NeverWritten(Hypothesis):
+    name = "never written"
+    sentence = "The memory holds what it held before: zeros, another constant, or a pattern that repeats."
+    fewest = 8
+
+    @staticmethod
+    def candidates(case: Case) -> Iterator[Candidate]:
+        index, dtype = case.few_bad, case.result.dtype
+        bits = case.got.reshape(-1)[index].view(case.result.bits_dtype)
+        for period in (1, 2, 4):
+            pattern = np.zeros(period, bits.dtype)
+            for k in range(period):
+                values, counts = np.unique(bits[index % period == k], return_counts=True)
+                if values.size:
+                    pattern[k] = values[np.argmax(counts)]
+            if period > 1 and np.unique(pattern).size == 1:
+                continue
+            text = " ".join(f"{int(value):0{2 * dtype.itemsize}x}" for value in pattern)
+            detail = "zeros" if not pattern.any() else f"0x{text}, that is {pattern.view(dtype)}"
+            yield Candidate(detail, lambda i, pattern=pattern.view(dtype): pattern[i % pattern.size])
+
+
 # ---- parameters ----
 
 
@@ -434,10 +461,16 @@ def _other_parameters(case: Case, names: str, values: Sequence[float]) -> Iterat
 
 
 def _with_operation(case: Case, operation: Operation, detail: str) -> Candidate:
-    if isinstance(operation, Forward | Gradient):
-        # Good to float64 and rounded again: to decide the last of 2^20 elements would take most of the time.
-        return Candidate(detail, lambda index: case.stored(case.evaluate(index, operation, result=FLOAT64)))
-    return Candidate(detail, lambda index: case.evaluate(index, operation))
+    return Candidate(detail, lambda index: _evaluate(case, index, operation))
+
+
+def _evaluate(
+    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Source] | None = None
+) -> Stored:
+    """`Case.evaluate`, but rounded twice: to decide the last element of a million would take most of the time."""
+    if case.descriptor is None:
+        return case.evaluate(index, operation, sources)
+    return case.stored(case.evaluate(index, operation, sources, result=FLOAT64))
 
 
 def _with_data(case: Case, data: npt.NDArray[np.float32], detail: str) -> Candidate:
@@ -621,9 +654,12 @@ def _moved(case: Case, moves: Iterator[tuple[str, Map]]) -> Iterator[Candidate]:
     def source(index: Index, move: Map, k: int) -> Stored:
         read = [s.at(index) for s in case.sources]
         read[k] = case.sources[k].at(move(case.shape, index))
-        return case.evaluate(index, sources=read)
+        return _evaluate(case, index, sources=read)
 
     for detail, move in moves:
+        if np.count_nonzero(move(case.shape, case.few_bad) < 0) > case.few_bad.size / 2:
+            # Zeros, then, and no move.
+            continue
         yield Candidate(detail, partial(result, move=move))
         if several:
             for k in range(len(case.sources)):
@@ -849,31 +885,6 @@ class AnotherImage(Hypothesis):
             return order[image] * math.prod(shape[1:]) + inner
 
         yield from _moved(case, ((detail, partial(moved, order=o)) for detail, o in orders.items()))
-
-
-# ---- memory ----
-
-
-class NeverWritten(Hypothesis):
-    name = "never written"
-    sentence = "The memory holds what it held before: zeros, another constant, or a pattern that repeats."
-    fewest = 8
-
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        index, dtype = case.few_bad, case.result.dtype
-        bits = case.got.reshape(-1)[index].view(case.result.bits_dtype)
-        for period in (1, 2, 4):
-            pattern = np.zeros(period, bits.dtype)
-            for k in range(period):
-                values, counts = np.unique(bits[index % period == k], return_counts=True)
-                if values.size:
-                    pattern[k] = values[np.argmax(counts)]
-            if period > 1 and np.unique(pattern).size == 1:
-                continue
-            text = " ".join(f"{int(value):0{2 * dtype.itemsize}x}" for value in pattern)
-            detail = "zeros" if not pattern.any() else f"0x{text}, that is {pattern.view(dtype)}"
-            yield Candidate(detail, lambda i, pattern=pattern.view(dtype): pattern[i % pattern.size])
 
 
 # ---- what explains too much to come first ----
