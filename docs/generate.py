@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import mpsref as mps
+from mpsref.verify import faults
 
 
 def neurons_page() -> str:
@@ -125,6 +126,25 @@ def _statements(method: Callable[..., Any]) -> str:
     return re.sub(r"\b[fp]\.|return ", "", body)
 
 
+def faults_page() -> str:
+    """What the faults are that a verification looks for."""
+    ranking = inspect.getdoc(faults) or ""
+    lines = [
+        "# Faults that are looked for",
+        "",
+        "Made from the classes of `mpsref.verify.hypotheses` by `python docs/generate.py`, in their order.",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in faults.HYPOTHESES),
+        "",
+        "## How they are ranked",
+        "",
+        *ranking.partition("Examples\n")[0].strip().splitlines()[2:],
+    ]
+    return "\n".join([*lines, ""])
+
+
 def speed_page() -> str:
     """What benchmarks/run.py measured."""
     here = Path(__file__).parent
@@ -174,6 +194,7 @@ PAGES = {
     "errata.md": errata_page,
     "special-values.md": special_values_page,
     "stepwise.md": stepwise_page,
+    "faults.md": faults_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
 }

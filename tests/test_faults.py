@@ -432,7 +432,9 @@ def no_nan():
 def nan_to_the_upper_bound():
     x = normal(1, np.float16)
     x[:, 2:5, 3] = np.nan
-    return forward_case(neuron("reLUN", 0.1, 1.5), x, np.fmin(np.where(x >= 0, x, np.float16(0.1) * x), np.float16(1.5)))
+    return forward_case(
+        neuron("reLUN", 0.1, 1.5), x, np.fmin(np.where(x >= 0, x, np.float16(0.1) * x), np.float16(1.5))
+    )
 
 
 @plant("fast tanh")
@@ -441,7 +443,9 @@ def tanh_that_overflows():
     with np.errstate(over="ignore", invalid="ignore"):
         t = np.exp(2 * x)
         y = (t - 1) / (t + 1)
-    return forward_case(neuron("tanH"), x, np.where(np.isnan(y), np.nan, np.tanh(x.astype(np.float64))).astype(np.float32))
+    return forward_case(
+        neuron("tanH"), x, np.where(np.isnan(y), np.nan, np.tanh(x.astype(np.float64))).astype(np.float32)
+    )
 
 
 @plant("fast tanh", "2^126")
@@ -640,7 +644,7 @@ def test_no_fault_is_claimed_where_one_percent_of_a_devices_bytes_is_random(imag
     first = explain(case)[0]
 
     assert (first.name, first.fits) == (NO_FAULT, False)
-    assert first.detail.startswith(f"{case.bad_index.size:,} of 65,536 elements; in all of 1 images")
+    assert first.detail.startswith(f"{case.bad_index.size:,} of 65,536 elements; in all 64 rows; in all 64 columns")
     assert "; x from " in first.detail
 
 
@@ -761,8 +765,8 @@ def test_codes_have_faults_too():
     x = np.random.default_rng(1).integers(0, 256, (2, 6, 7, 8), np.uint8)
     unorm = FORMATS[F.unorm8]
     source, d = Source(x, unorm), neuron("sigmoid")
-    want = np.rint(255 / (1 + np.exp(-x / 255.0))).astype(np.uint8)
-    got = np.floor(255 / (1 + np.exp(-x / 255.0))).astype(np.uint8)
+    want = np.rint(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
+    got = np.floor(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
     is_close = within(unorm, Tolerance(ulp=0, atol=0))
 
     def first(got):
@@ -771,6 +775,27 @@ def test_codes_have_faults_too():
     assert first(got) == "truncated instead of rounded"
     assert first(np.ascontiguousarray(want[:, ::-1])) == "rows and columns swapped"
     assert first(np.zeros_like(want)) == "never written"
+
+
+@pytest.mark.parametrize("storage", [F.float16, F.float32, F.unorm8], ids=lambda f: f.name)
+@pytest.mark.parametrize("neuron_type", mps.NEURONS, ids=lambda t: t.name)
+def test_whatever_the_bytes_something_is_said_and_no_warning_given(neuron_type, storage):
+    row, rng = mps.NEURONS[neuron_type], np.random.default_rng(int(neuron_type))
+    for shape in ((1, 1, 1, 1), (2, 3, 1, 5)):
+        d = mps.MPSNNNeuronDescriptor(neuron_type, data=np.linspace(0, 1, shape[3]) if row.per_channel else None)
+        size = int(np.prod(shape)) * FORMATS[storage].dtype.itemsize
+        x, dy, got = (
+            rng.integers(0, 256, size, np.uint8).view(FORMATS[storage].dtype).reshape(shape) for _ in range(3)
+        )  # fmt: skip
+        for operation, arrays in ((Forward(d), (x,)), (Gradient(d), (dy, x)), (Addition(bias=2.0), (dy, x))):
+            sources = tuple(Source(array, FORMATS[storage]) for array in arrays)
+            want = np.zeros_like(x)
+            case = Case(operation, sources, FORMATS[storage], got, want, want == 0, within(FORMATS[storage]))
+            findings = explain(case)
+
+            assert findings
+            assert findings[0].fits or findings[0].name == NO_FAULT
+            assert all(str(finding) for finding in findings)
 
 
 def test_a_large_image_takes_seconds():

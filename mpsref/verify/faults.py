@@ -11,8 +11,8 @@ one less the other. Which comes first:
 4. Of those, what stands first in `mpsref.verify.hypotheses`, where the most specific is first and the plain float32
    formula last. So an exchange of bytes is blamed only if it explains more than a mistake in arithmetic.
 
-A fault is named only if it gains at least half of the elements out of bounds; else the first finding is a description of
-where they are, and what gains a tenth of them follows.
+A fault is named only if it gains at least half of the elements out of bounds; else the first finding is a description
+of where they are, and what gains a tenth of them follows.
 
 Examples
 --------
@@ -20,7 +20,7 @@ Examples
 >>> import mpsref as mps
 >>> from mpsref.verify.faults import Case, explain
 >>> x = np.linspace(-2, 2, 64, dtype=np.float16).reshape(1, 4, 4, 4)
->>> node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(), a=1.5, b=0.75)
+>>> node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=1.5, b=0.75)
 >>> want = mps.neuron.forward(node.descriptor, x)
 >>> got = np.ascontiguousarray(want[..., [2, 1, 0, 3]])  # BGRA taken for RGBA
 >>> bad = np.abs(got - want) > 0.01
@@ -230,8 +230,7 @@ class _Search:
         self.got, self.want = case.got.reshape(-1), case.want.reshape(-1)
         self.bad = some(case.bad_index, CLOSER_LOOK)
         self.best = 0.0
-        held = {k: case.bad.any(axis=tuple(j for j in range(4) if j != k)) for k in range(4)}
-        held = {k: mask for k, mask in held.items() if not mask.all()}
+        held = {k: mask for k in range(4) if not (mask := _holding(case, k)).all()}
         box = _Region("in " + ", ".join(_listed(AXES[k], mask) for k, mask in held.items()), held)
         first = int(case.bad_index[0])
         self.regions = [
@@ -246,7 +245,10 @@ class _Search:
         chosen = [some(stratum, CLOSER_LOOK) for stratum in strata]
         self.good = np.concatenate(chosen)
         self.weight = np.concatenate(
-            [np.full(c.size, s.size / max(1, c.size) / case.bad_index.size) for s, c in zip(strata, chosen, strict=True)]
+            [
+                np.full(c.size, s.size / max(1, c.size) / case.bad_index.size)
+                for s, c in zip(strata, chosen, strict=True)
+            ]
         )
         self.inside = [region.holds(self.good, case.shape) for region in self.regions]
 
@@ -356,8 +358,9 @@ def _pattern(case: Case) -> Finding:
     """Where the bad elements are, and what they have in common, if no hypothesis explains them."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} elements"]
     for axis, name in enumerate(AXES):
-        held = case.bad.any(axis=tuple(k for k in range(4) if k != axis))
-        parts.append(f"in {'all' if held.all() else _listed('', held).strip()} of {held.size} {name}")
+        held = _holding(case, axis)
+        if held.size > 1:
+            parts.append(f"in all {held.size} {name}" if held.all() else f"in {_listed(name, held)} of {held.size}")
     x = case.x(case.bad_index) if case.sources else np.empty(0)
     numbers = x[~np.isnan(x)]
     if numbers.size:
@@ -365,7 +368,11 @@ def _pattern(case: Case) -> Finding:
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
     got = case.got.reshape(-1)[case.bad_index]
-    for text, mask in (("NaN", got != got), ("0", got == 0), ("infinite", np.isinf(got.astype(np.float64)))):
+    for text, mask in (
+        ("NaN", np.isnan(got.astype(np.float64))),
+        ("0", got == 0),
+        ("infinite", np.isinf(got.astype(np.float64))),
+    ):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")
     sentence = "None of the faults that are looked for explains half of the elements out of bounds."
@@ -375,12 +382,17 @@ def _pattern(case: Case) -> Finding:
     )  # fmt: skip
 
 
+def _holding(case: Case, axis: int) -> Mask:
+    """What of an axis holds bad elements."""
+    return np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
+
+
 def _listed(name: str, held: Mask) -> str:
     """``rows 3 to 5 and 9``; how many, where they are scattered."""
     places = np.flatnonzero(held)
     runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
     if len(runs) > 4:
-        return f"{places.size} {name}".strip()
+        return f"{places.size} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
     name = name.removesuffix("s") if places.size == 1 else name
-    return f"{name} {' and '.join(texts)}" if name else f"numbers {' and '.join(texts)}"
+    return f"{name} {' and '.join(texts)}"

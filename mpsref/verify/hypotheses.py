@@ -2,7 +2,8 @@
 What may have gone wrong: one small class for each fault, and the only list of them.
 
 A hypothesis yields candidates: what the image would hold if the fault were there, as functions from flat indices to
-stored elements, so that a few elements can be looked at before all are. Their order matters, see `mpsref.verify.faults`.
+stored elements, so that a few elements can be looked at before all are. Their order matters: see
+`mpsref.verify.faults`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
@@ -22,7 +23,20 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat
-from mpsref.verify.case import Addition, Case, Constant, Forward, Gradient, Index, Operation, Scaling, Source, Stored, Wide
+from mpsref.verify.case import (
+    Addition,
+    Case,
+    Constant,
+    Forward,
+    Gradient,
+    Index,
+    Mask,
+    Operation,
+    Scaling,
+    Source,
+    Stored,
+    Wide,
+)
 
 __all__ = ["HYPOTHESES", "Candidate", "Hypothesis"]
 
@@ -77,16 +91,14 @@ class Hypothesis(ABC):
         """What the image would hold, each way in which the fault may have happened; nothing if it cannot have."""
 
 
-def _where(case: Case, index: Index, chosen: npt.NDArray[np.bool_], other: Stored | float) -> Stored:
+def _where(case: Case, index: Index, chosen: Mask, other: Stored | float) -> Stored:
     """What was wanted, and something else at some of the elements."""
     return np.where(chosen, np.asarray(other, case.result.dtype), case.want.reshape(-1)[index])
 
 
-def _is_nan(case: Case, index: Index) -> npt.NDArray[np.bool_]:
+def _is_nan(case: Case, index: Index) -> Mask:
     """Where something that the node read is NaN."""
-    found: npt.NDArray[np.bool_] = np.logical_or.reduce(
-        [np.isnan(source.at(index).values()) for source in case.sources]
-    )
+    found: Mask = np.logical_or.reduce([np.isnan(source.at(index).values()) for source in case.sources])
     return found
 
 
@@ -137,7 +149,7 @@ class SlopeAtKink(Hypothesis):
 
         def at(index: Index, slope: float | None) -> Stored:
             x = case.x(index)
-            there = np.isin(x.astype(np.float32), np.float32(p.row.kinks(p)))
+            there = np.isin(x.astype(np.float32), np.asarray(p.row.kinks(p), np.float32))
             factor = p.data[index % case.shape[3]] if slope is None and p.data is not None else slope
             return _where(case, index, there, case.stored(case.upstream(index) * np.asarray(factor, np.float64)))
 
@@ -208,18 +220,18 @@ class SubnormalsFlushed(Hypothesis):
             zero = np.copysign(source.storage.dtype.type(0), source.stored)
             return Source(np.where(tiny, zero, source.stored), source.storage)
 
-        def at(index: Index, reads: bool, stores: bool, signed: bool) -> Stored:
+        def at(index: Index, reads: bool, stores: bool) -> Stored:
             sources = [source.at(index) for source in case.sources]
             if reads:
                 sources = [s if s.storage.unorm_max else flushed(s, np.finfo(s.storage.dtype).tiny) for s in sources]
             stored = case.evaluate(index, sources=sources)
             if stores:
                 stored = flushed(Source(stored, case.result), np.finfo(case.result.dtype).tiny).stored
-            return stored if signed else stored + stored.dtype.type(0)
+            return stored
 
-        for reads, stores, detail in ((False, True, "in the result"), (True, False, "in the sources"),
-                                      (True, True, "in the sources and the result")):  # fmt: skip
-            yield Candidate(detail, partial(at, reads=reads, stores=stores, signed=True))
+        yield Candidate("in the result", partial(at, reads=False, stores=True))
+        yield Candidate("in the sources", partial(at, reads=True, stores=False))
+        yield Candidate("in the sources and the result", partial(at, reads=True, stores=True))
 
 
 # ---- the function itself ----
@@ -273,7 +285,7 @@ class GeLUDoubled(Hypothesis):
         if case.descriptor is not None and case.descriptor.neuron_type is T.geLU:
             yield from _gradient_with(
                 case,
-                lambda x, p: 0.5 * (1 + _erf(x * math.sqrt(0.5))) + math.sqrt(2 / math.pi) * x * np.exp(-x * x / 2),
+                lambda x, _: 0.5 * (1 + _erf(x * math.sqrt(0.5))) + math.sqrt(2 / math.pi) * x * np.exp(-x * x / 2),
             )
 
 
@@ -350,8 +362,11 @@ class NotApplied(Hypothesis):
         if isinstance(case.operation, Scaling | Constant):
             return
         for source, place in zip(case.sources, PLACES, strict=False):
-            yield Candidate(f"from {place}" if len(case.sources) > 1 else "",
-                            lambda i, source=source: case.stored(source.at(i).values()))  # fmt: skip
+            yield Candidate(f"from {place}" if len(case.sources) > 1 else "", partial(_stored_anew, case, source))
+
+
+def _stored_anew(case: Case, source: Source, index: Index) -> Stored:
+    return case.stored(source.at(index).values())
 
 
 class WrongDirection(Hypothesis):
@@ -363,8 +378,10 @@ class WrongDirection(Hypothesis):
         if isinstance(case.operation, Gradient):
             forward = Forward(case.operation.descriptor)
             yield Candidate("", lambda i: case.evaluate(i, forward))
-            yield Candidate("multiplied by the incoming gradient",
-                            lambda i: case.stored(case.evaluate(i, forward, result=FLOAT64) * case.upstream(i)))  # fmt: skip
+            yield Candidate(
+                "multiplied by the incoming gradient",
+                lambda i: case.stored(case.evaluate(i, forward, result=FLOAT64) * case.upstream(i)),
+            )
 
 
 class DerivativeAtOutput(Hypothesis):
@@ -405,11 +422,13 @@ class Accumulated(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         want = Source(case.want, case.result)
-        others = [("", want), *((f"on top of {p}", s) for p, s in zip(PLACES, case.sources, strict=False))]
-        for detail, source in others:
-            yield Candidate(
-                detail, lambda i, source=source: case.stored(want.at(i).values() + source.at(i).values())
-            )  # fmt: skip
+
+        def at(index: Index, other: Source) -> Stored:
+            return case.stored(want.at(index).values() + other.at(index).values())
+
+        yield Candidate("", partial(at, other=want))
+        for source, place in zip(case.sources, PLACES, strict=False):
+            yield Candidate(f"on top of {place}", partial(at, other=source))
 
 
 class SignFlipped(Hypothesis):
@@ -432,6 +451,10 @@ class NeverWritten(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
+        def at(index: Index, pattern: Stored) -> Stored:
+            repeated: Stored = pattern[index % pattern.size]
+            return repeated
+
         index, dtype = case.few_bad, case.result.dtype
         bits = case.got.reshape(-1)[index].view(case.result.bits_dtype)
         for period in (1, 2, 4):
@@ -444,7 +467,7 @@ class NeverWritten(Hypothesis):
                 continue
             text = " ".join(f"{int(value):0{2 * dtype.itemsize}x}" for value in pattern)
             detail = "zeros" if not pattern.any() else f"0x{text}, that is {pattern.view(dtype)}"
-            yield Candidate(detail, lambda i, pattern=pattern.view(dtype): pattern[i % pattern.size])
+            yield Candidate(detail, partial(at, pattern=pattern.view(dtype)))
 
 
 # ---- parameters ----
@@ -596,9 +619,7 @@ class StoredThroughHalf(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         if case.result is SINGLE or case.result.unorm_max:
-            yield Candidate(
-                "", lambda i: case.stored(case.evaluate(i, result=HALF).astype(np.float64))
-            )  # fmt: skip
+            yield Candidate("", lambda i: case.stored(case.evaluate(i, result=HALF).astype(np.float64)))
 
 
 class ReadThroughHalf(Hypothesis):
@@ -643,7 +664,7 @@ class Truncated(Hypothesis):
 # ---- layout ----
 
 
-def _moved(case: Case, moves: Iterator[tuple[str, Map]]) -> Iterator[Candidate]:
+def _moved(case: Case, moves: Mapping[str, Map]) -> Iterator[Candidate]:
     """The result laid out otherwise; and one source only, where that makes another difference."""
     several = len(case.sources) > 1 or (case.descriptor is not None and case.descriptor.data is not None)
     want = Source(case.want, case.result)
@@ -656,7 +677,7 @@ def _moved(case: Case, moves: Iterator[tuple[str, Map]]) -> Iterator[Candidate]:
         read[k] = case.sources[k].at(move(case.shape, index))
         return _evaluate(case, index, sources=read)
 
-    for detail, move in moves:
+    for detail, move in moves.items():
         if np.count_nonzero(move(case.shape, case.few_bad) < 0) > case.few_bad.size / 2:
             # Zeros, then, and no move.
             continue
@@ -694,17 +715,13 @@ class LanesPermuted(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        def move(shape: tuple[int, int, int], index: Index, order: npt.NDArray[np.intp]) -> Index:
+        def move(shape: tuple[int, int, int], index: Index, order: Index) -> Index:
             pixel, channel = np.divmod(index, shape[2])
             channel = channel // LANES * LANES + order[channel % LANES]
             return np.where(channel < shape[2], pixel * shape[2] + channel, -1)
 
-        def moves() -> Iterator[tuple[str, Map]]:
-            for order in itertools.permutations(range(LANES)):
-                if order != tuple(range(LANES)):
-                    yield f"in the order {order}", _local(partial(move, order=np.array(order)))
-
-        yield from _moved(case, moves())
+        orders = list(itertools.permutations(range(LANES)))[1:]
+        yield from _moved(case, {f"in the order {o}": _local(partial(move, order=np.array(o))) for o in orders})
 
 
 class ChannelMajor(Hypothesis):
@@ -723,10 +740,13 @@ class ChannelMajor(Hypothesis):
             pixel, channel = np.divmod(index, c)
             return channel * (h * w) + pixel
 
-        yield from _moved(case, iter([("written channel after channel, read pixel after pixel",
-                                       _local(written_by_channel)),
-                                      ("written pixel after pixel, read channel after channel",
-                                       _local(read_by_channel))]))  # fmt: skip
+        yield from _moved(
+            case,
+            {
+                "written channel after channel, read pixel after pixel": _local(written_by_channel),
+                "written pixel after pixel, read channel after channel": _local(read_by_channel),
+            },
+        )
 
 
 class SlicesInARow(Hypothesis):
@@ -744,10 +764,10 @@ class SlicesInARow(Hypothesis):
         def read_by_slice(shape: tuple[int, int, int], index: Index) -> Index:
             h, w, c = shape
             pixel, channel = np.divmod(index, c)
-            return (channel // LANES * h * w + pixel) * LANES + channel % LANES
+            return np.asarray((channel // LANES * h * w + pixel) * LANES + channel % LANES, np.intp)
 
-        yield from _moved(case, iter([("written slice after slice", _local(written_by_slice)),
-                                      ("read slice after slice", _local(read_by_slice))]))  # fmt: skip
+        moves = {"written slice after slice": _local(written_by_slice), "read slice after slice": _local(read_by_slice)}
+        yield from _moved(case, moves)
 
 
 class PaddingCounted(Hypothesis):
@@ -768,8 +788,8 @@ class PaddingCounted(Hypothesis):
             return pixel * padded(shape[2]) + channel
 
         if case.shape[3] % LANES:
-            yield from _moved(case, iter([("written, but not expected", _local(written)),
-                                          ("expected, but not written", _local(read))]))  # fmt: skip
+            moves = {"written, but not expected": _local(written), "expected, but not written": _local(read)}
+            yield from _moved(case, moves)
 
 
 class RowsAndColumns(Hypothesis):
@@ -790,9 +810,8 @@ class RowsAndColumns(Hypothesis):
             return (y * w + x) * c + channel
 
         flips = {"upside down": (True, False), "right to left": (False, True), "turned by 180 degrees": (True, True)}
-        yield from _moved(case, iter([("written column after column", _local(transposed)),
-                                      *((detail, _local(partial(mirrored, rows=rows, columns=columns)))
-                                        for detail, (rows, columns) in flips.items())]))  # fmt: skip
+        moves = {detail: _local(partial(mirrored, rows=r, columns=c)) for detail, (r, c) in flips.items()}
+        yield from _moved(case, {"written column after column": _local(transposed)} | moves)
 
 
 class RowStride(Hypothesis):
@@ -818,13 +837,12 @@ class RowStride(Hypothesis):
             y, rest = np.divmod(index, dense)
             return y * stride + rest
 
-        def moves() -> Iterator[tuple[str, Map]]:
-            for stride, detail in strides.items():
-                yield f"written with one {detail}", _local(partial(written, stride=stride))
-                yield f"read with one {detail}", _local(partial(read, stride=stride))
-
+        moves = {}
+        for stride, detail in strides.items():
+            moves[f"written with one {detail}"] = _local(partial(written, stride=stride))
+            moves[f"read with one {detail}"] = _local(partial(read, stride=stride))
         if h > 1:
-            yield from _moved(case, moves())
+            yield from _moved(case, moves)
 
 
 class Offset(Hypothesis):
@@ -841,13 +859,13 @@ class Offset(Hypothesis):
             moved = index + by
             return np.where((moved < 0) | (moved >= size), -1, moved)
 
-        def moves() -> Iterator[tuple[str, Map]]:
-            for by in shifts:
-                ahead = f"{abs(by)} elements {'later' if by < 0 else 'earlier'} than they should"
-                whole = f", {abs(by) // row} rows" if by % row == 0 else f", {abs(by) // c} pixels" if by % c == 0 else ""
-                yield f"elements stand {ahead}{whole}", partial(shifted, by=by)
-
-        yield from _moved(case, moves())
+        moves = {}
+        for by in shifts:
+            ahead = f"{abs(by)} elements {'later' if by < 0 else 'earlier'} than they should"
+            rows, pixels = f", {abs(by) // row} rows", f", {abs(by) // c} pixels"
+            whole = rows if by % row == 0 else pixels if by % c == 0 else ""
+            moves[f"elements stand {ahead}{whole}"] = partial(shifted, by=by)
+        yield from _moved(case, moves)
 
 
 def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]:
@@ -882,9 +900,9 @@ class AnotherImage(Hypothesis):
 
         def moved(shape: tuple[int, int, int, int], index: Index, order: Index) -> Index:
             image, inner = np.divmod(index, math.prod(shape[1:]))
-            return order[image] * math.prod(shape[1:]) + inner
+            return np.asarray(order[image] * math.prod(shape[1:]) + inner, np.intp)
 
-        yield from _moved(case, ((detail, partial(moved, order=o)) for detail, o in orders.items()))
+        yield from _moved(case, {detail: partial(moved, order=o) for detail, o in orders.items()})
 
 
 # ---- what explains too much to come first ----
@@ -923,10 +941,8 @@ class ComputedInHalf(Hypothesis):
 
         def at(index: Index) -> Stored:
             x = case.x(index).astype(np.float16)
-            parameters = _HalfParameters(
-                *(np.float16(value) for value in (p.a, p.b, p.c)),
-                np.float16(0) if p.data is None else p.data[index % case.shape[3]].astype(np.float16),
-            )
+            data = np.zeros(1, np.float16) if p.data is None else p.data[index % case.shape[3]].astype(np.float16)
+            parameters = _HalfParameters(np.float16(p.a), np.float16(p.b), np.float16(p.c), data)
             # The rows' formulas are float32 by their annotations only.
             row: Any = p.row
             if isinstance(case.operation, Forward):
@@ -944,7 +960,7 @@ class _HalfParameters:
     a: np.float16
     b: np.float16
     c: np.float16
-    data: Halves | np.float16
+    data: Halves
 
 
 class _InHalf:
@@ -966,10 +982,10 @@ class _InHalf:
         return np.tanh(x.astype(np.float64)).astype(np.float16)
 
     def erf(self, x: Halves) -> Halves:
-        return _erf(x.astype(np.float64)).astype(np.float16)
+        return np.asarray(_erf(x.astype(np.float64)), np.float16)
 
     def pow(self, base: Any, exponent: Any) -> Halves:
-        return np.power(base, exponent, dtype=np.float64).astype(np.float16)
+        return np.asarray(np.power(base, exponent, dtype=np.float64), np.float16)
 
     def min(self, x: Halves, y: float) -> Halves:
         return np.where(x < y, x, np.float16(y))
@@ -977,7 +993,7 @@ class _InHalf:
     def max(self, x: Halves, y: float) -> Halves:
         return np.where(x > y, x, np.float16(y))
 
-    def where(self, condition: npt.NDArray[np.bool_], x: Any, y: Any) -> Halves:
+    def where(self, condition: Mask, x: Any, y: Any) -> Halves:
         return np.where(condition, np.asarray(x, np.float16), np.asarray(y, np.float16))
 
 
@@ -988,7 +1004,7 @@ class Stepwise(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         for mode in ("stepwise", "stepwise-fma"):
-            yield Candidate(f"mode {mode}", lambda i, mode=mode: case.evaluate(i, mode=mode))
+            yield Candidate(f"mode {mode}", partial(case.evaluate, mode=mode))
 
 
 def _erf(x: Wide) -> Wide:
@@ -999,13 +1015,15 @@ def _erf(x: Wide) -> Wide:
     return y
 
 
-def _gelu_argument(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+def _gelu_argument(x: Stored) -> Stored:
+    argument: Stored = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return argument
 
 
-def _gelu_tanh_slope(x: npt.NDArray[Any], t: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _gelu_tanh_slope(x: Stored, t: Stored) -> Stored:
     """The derivative of ``x/2 (1 + t)``, with t the tanh of that argument."""
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    slope: Stored = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return slope
 
 
 HYPOTHESES: tuple[Hypothesis, ...] = tuple(one() for one in Hypothesis.__subclasses__())
