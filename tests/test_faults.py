@@ -16,7 +16,8 @@ from mpsref.graph.schedule import inputs, schedule
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, ulp_distance
 from mpsref.verify.case import Addition, Case, Forward, Gradient, Scaling, Source, within
-from mpsref.verify.faults import HYPOTHESES, NO_FAULT, explain
+from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain
+from mpsref.verify.hypotheses import Candidate
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[1] / "examples" / "gpu-run"
@@ -105,9 +106,7 @@ def channel_major_read_as_pixel_major():
 
 @plant("pixel-major and channel-major confused", "written pixel after pixel")
 def pixel_major_read_as_channel_major():
-    return moved(
-        lambda y: np.stack([np.reshape(image, (14, 9, 10)).transpose(1, 2, 0) for image in y])
-    )  # fmt: skip
+    return moved(lambda y: np.stack([np.reshape(image, (14, 9, 10)).transpose(1, 2, 0) for image in y]))
 
 
 @plant("texture slices taken for pixels", "written slice after slice")
@@ -534,7 +533,7 @@ def a_fill_pattern():
 def a_fill_pattern_of_two():
     return moved(lambda y: np.resize(np.array([0xBEEF, 0xDEAD], np.uint16), y.shape).view(np.float16))._replace(
         noisy=False
-    )  # fmt: skip
+    )
 
 
 @plant("never written", "zeros, only in rows 6 to 8, columns 8 to 9")
@@ -580,6 +579,67 @@ def test_more_than_25_kinds_are_planted_and_every_hypothesis_is():
     assert {name for (name, _), _ in PLANTED.values()} == {hypothesis.name for hypothesis in HYPOTHESES}
 
 
+# ---- which comes first ----
+
+
+def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
+    region = _Region(where)
+    return _Trial(order, Candidate("", lambda index: index), region, explained, same_bits, contradicted, 100)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (trial(5, 100), trial(0, 97)),
+        (trial(0, 99), trial(5, 100)),
+        (trial(5, 98, contradicted=0.02), trial(0, 99, contradicted=0.1)),
+        (trial(5, 99), trial(0, 100, where="in row 3")),
+        (trial(5, 100, where="in row 3"), trial(0, 90)),
+        (trial(5, 99, same_bits=80), trial(0, 100, same_bits=60)),
+        (trial(0, 99, same_bits=70), trial(5, 100, same_bits=75)),
+        (trial(5, 99), trial(0, 100, where="in row 3", same_bits=90)),
+    ],
+)
+def test_the_rules_of_rank(first, second):
+    assert _ranked([first, second]) == _ranked([second, first]) == [first, second]
+
+
+def test_a_few_equal_elements_are_not_taken_for_memory_that_was_never_written():
+    x = normal(1, shape=(1, 1, 1, 4))
+    d = neuron("sigmoid")
+
+    assert explain(case_of(forward_case(d, x, np.full_like(x, 7.25))))[0].name == NO_FAULT
+
+
+def test_a_few_elements_have_no_region_of_their_own():
+    x = normal(1)
+    y = mps.neuron.forward(neuron("tanH"), x)
+    y[0, 3, 4, :3] *= -1
+
+    assert explain(case_of(forward_case(neuron("tanH"), x, y)))[0].name == NO_FAULT
+
+
+def test_an_element_that_a_hypothesis_leaves_within_bounds_does_not_contradict_it():
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random(SHAPE) < 0.1, rng.uniform(0, 9, SHAPE), rng.uniform(4096, 8192, SHAPE)).astype(np.float16)
+    d = neuron("linear", 1.5, 2.0)
+    want = mps.neuron.forward(d, x)
+    # Far from 0, where b hardly shows, as far from what is wanted as the bounds allow.
+    noise = np.where(x > 10, rng.choice([-4, 4], SHAPE), 0).astype(np.int16)
+    got = np.where(x > 10, (want.view(np.int16) + noise).view(np.float16), np.float16(1.5) * x)
+
+    first = explain(case_of(forward_case(d, x, got)))[0]
+
+    assert (first.name, first.detail, first.contradicted) == ("a parameter left out", "b = 0", 0)
+
+
+def test_zeros_are_not_taken_for_elements_that_were_moved_there():
+    names = [finding.name for finding in explain(case_of(a_corner_left_out()), most=20)]
+
+    assert names[0] == "never written"
+    assert "wrong row stride" not in names
+
+
 # ---- on the bytes of a device ----
 
 
@@ -591,13 +651,16 @@ def recorded(path, ulp=4):
     nodes = [node for node in schedule(entries) if node.result_image in entries]
     wanted = list(dict.fromkeys(image for node in nodes for image in (*node.sources, node.result_image)))
     graph, rest = mps.MPSNNGraph(result_images=wanted, format=recording.graph.storage), []
-    first = graph.encode(
-        source_images=[entries[image].read() for image in inputs(wanted)], intermediate_images=rest
-    )  # fmt: skip
+    first = graph.encode(source_images=[entries[image].read() for image in inputs(wanted)], intermediate_images=rest)
     values = dict(zip(wanted, [first, *rest], strict=True))
     for node in nodes:
-        yield names[node.result_image], node, [values[s] for s in node.sources], values[node.result_image], \
-            entries[node.result_image].read()  # fmt: skip
+        yield (
+            names[node.result_image],
+            node,
+            [values[s] for s in node.sources],
+            values[node.result_image],
+            entries[node.result_image].read(),
+        )
 
 
 def case_with(node, sources, want, got):
@@ -755,9 +818,14 @@ def test_what_is_close_is_for_the_caller_to_say():
     # Equal bits are what was got all the same.
     assert explain(never)[0].name == "rows and columns swapped"
     device = Case(
-        case.operation, case.sources, case.result, np.nextafter(case.got, np.float16(9)), case.want, case.bad,
+        case.operation,
+        case.sources,
+        case.result,
+        np.nextafter(case.got, np.float16(9)),
+        case.want,
+        case.bad,
         never.is_close,
-    )  # fmt: skip
+    )
     assert explain(device)[0].name == NO_FAULT
 
 
@@ -786,7 +854,7 @@ def test_whatever_the_bytes_something_is_said_and_no_warning_given(neuron_type, 
         size = int(np.prod(shape)) * FORMATS[storage].dtype.itemsize
         x, dy, got = (
             rng.integers(0, 256, size, np.uint8).view(FORMATS[storage].dtype).reshape(shape) for _ in range(3)
-        )  # fmt: skip
+        )
         for operation, arrays in ((Forward(d), (x,)), (Gradient(d), (dy, x)), (Addition(bias=2.0), (dy, x))):
             sources = tuple(Source(array, FORMATS[storage]) for array in arrays)
             want = np.zeros_like(x)

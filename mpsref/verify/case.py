@@ -247,13 +247,9 @@ class Case:
                 return how.forward(descriptor, last.stored, last.storage, stored, slopes)
             case Gradient(descriptor):
                 slopes = self.slopes(descriptor, index)
-                return how.gradient(
-                    descriptor, last.stored, first.stored, last.storage, first.storage, stored, slopes
-                )  # fmt: skip
+                return how.gradient(descriptor, last.stored, first.stored, last.storage, first.storage, stored, slopes)
             case Addition(scales, bias, bounds):
-                return how.add(
-                    first.stored, last.stored, first.storage, last.storage, stored, scales, bias, bounds
-                )  # fmt: skip
+                return how.add(first.stored, last.stored, first.storage, last.storage, stored, scales, bias, bounds)
             case Scaling(factor):
                 return how.scale(first.stored, factor, first.storage, stored)
             case _:

@@ -377,9 +377,7 @@ def _pattern(case: Case) -> Finding:
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")
     sentence = "None of the faults that are looked for explains half of the elements out of bounds."
     of = case.bad_index.size
-    return Finding(
-        NO_FAULT, sentence, "; ".join(parts), "", 0, of, 0, 0, 0.0, _example(case, int(case.bad_index[0]))
-    )  # fmt: skip
+    return Finding(NO_FAULT, sentence, "; ".join(parts), "", 0, of, 0, 0, 0.0, _example(case, int(case.bad_index[0])))
 
 
 def _holding(case: Case, axis: int) -> Mask:
