@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import mpsref as mps
-from mpsref.verify import Reason, Recording
+from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
 
@@ -125,6 +125,25 @@ def _statements(method: Callable[..., Any]) -> str:
     function = ast.parse(textwrap.dedent(inspect.getsource(method))).body[0]
     body = "; ".join(ast.unparse(statement) for statement in getattr(function, "body", []))
     return re.sub(r"\b[fp]\.|return ", "", body)
+
+
+def faults_page() -> str:
+    """What the faults are that a verification looks for."""
+    ranking = inspect.getdoc(faults) or ""
+    lines = [
+        "# Faults that are looked for",
+        "",
+        "Made from the classes of `mpsref.verify.hypotheses` by `python docs/generate.py`, in their order.",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in faults.HYPOTHESES),
+        "",
+        "## How they are ranked",
+        "",
+        *ranking.partition("Examples\n")[0].strip().splitlines()[2:],
+    ]
+    return "\n".join([*lines, ""])
 
 
 def speed_page() -> str:
@@ -307,6 +326,7 @@ PAGES = {
     "special-values.md": special_values_page,
     "stepwise.md": stepwise_page,
     "bounds.md": bounds_page,
+    "faults.md": faults_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
 }

@@ -1,0 +1,296 @@
+"""One image that is out of bounds, with all that bears on why: the node, what it read, what was got and wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.errors import ImageError, ParameterError
+from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode
+from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
+from mpsref.graph.nodes import MPSNNFilterNode
+from mpsref.image import MPSImage
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.stepwise import evaluation
+from mpsref.storage import StorageFormat
+from mpsref.verify.compare import Tolerance, ulp_distance
+
+__all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "Source", "within"]
+
+Stored = npt.NDArray[Any]
+Wide: TypeAlias = npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[np.intp]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
+"""Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, both of any one shape."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A neuron; it reads ``(x,)``."""
+
+    descriptor: MPSNNNeuronDescriptor
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A neuron's gradient; it reads ``(upstream, x)``."""
+
+    descriptor: MPSNNNeuronDescriptor
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A scaled, clamped sum; it reads ``(left, right)``."""
+
+    scales: tuple[float, float] = (1.0, 1.0)
+    bias: float = 0.0
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """An addition's gradient; it reads ``(upstream, x)`` and scales the first."""
+
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A node whose result does not depend on what it reads."""
+
+
+Operation: TypeAlias = Forward | Gradient | Addition | Scaling | Constant
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Stored elements and their format: those of an image as (N, H, W, C), or some of them in a row."""
+
+    stored: Stored
+    storage: StorageFormat
+
+    def values(self) -> Wide:
+        """What the elements mean."""
+        return self.storage.decode(self.stored, np.empty(self.stored.shape))
+
+    def at(self, index: Index) -> Source:
+        """The elements with these flat indices; 0 where an index is negative."""
+        flat = self.stored.reshape(-1)
+        if index.size and int(index.min()) < 0:
+            return Source(np.where(index < 0, flat.dtype.type(0), flat[np.maximum(index, 0)]), self.storage)
+        return Source(flat[index], self.storage)
+
+
+def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
+    """
+    Closeness by a tolerance, with which `Case` can do until better bounds are at hand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.storage import storage_of
+    >>> x = np.float16([1, 1.002, np.nan])
+    >>> within(storage_of(x, "x"), Tolerance(ulp=1))(x, np.float16([1, 1, np.nan]))
+    array([ True, False,  True])
+    """
+    tolerance = Tolerance() if tolerance is None else tolerance
+
+    def is_close(candidate: Stored, got: Stored) -> Mask:
+        close: Mask = ulp_distance(got, candidate, storage) <= int(tolerance.ulp or 0)
+        if tolerance.rtol or tolerance.atol:
+            a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, candidate))
+            with np.errstate(invalid="ignore", over="ignore"):
+                near = np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b)
+                close |= np.isfinite(a) & np.isfinite(b) & near
+        return close
+
+    return is_close
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """
+    An image that is out of bounds.
+
+    Parameters
+    ----------
+    operation : Forward, Gradient, Addition, Scaling or Constant
+        What the node does.
+    sources : tuple of Source
+        What it read, as stored, each of shape (N, H, W, C).
+    result : StorageFormat
+        How its result is stored.
+    got, want : ndarray
+        What the device wrote and what the reference gives, stored, of that shape.
+    bad : ndarray of bool
+        Which elements are out of bounds.
+    is_close : callable
+        ``is_close(candidate, got)``: which stored elements a candidate explains, exactly or within bounds. It is called
+        with any elements, in a row.
+
+    Raises
+    ------
+    ImageError
+        The arrays do not fit together.
+    """
+
+    operation: Operation
+    sources: tuple[Source, ...]
+    result: StorageFormat
+    got: Stored
+    want: Stored
+    bad: Mask
+    is_close: IsClose
+
+    def __post_init__(self) -> None:
+        arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}
+        for name, array in arrays.items():
+            if array.shape != self.want.shape or array.ndim != 4:
+                raise ImageError(f"{name} has shape {array.shape}: give (N, H, W, C), as want has: {self.want.shape}")
+
+    @classmethod
+    def of_node(
+        cls,
+        node: MPSNNFilterNode,
+        sources: Sequence[MPSImage],
+        got: MPSImage,
+        want: MPSImage,
+        bad: Mask,
+        is_close: IsClose | None = None,
+    ) -> Case:
+        """
+        The case of a node's result image.
+
+        Parameters
+        ----------
+        node : MPSNNFilterNode
+            The node.
+        sources : sequence of MPSImage
+            What it read, in the order of ``node.sources``.
+        got, want : MPSImage
+            What the device wrote and what the reference gives.
+        bad : ndarray of bool, shape (N, H, W, C)
+            Which elements are out of bounds.
+        is_close : callable, optional
+            Default: within 4 ULP of the result's format.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mpsref as mps
+        >>> x = mps.MPSNNImageNode(handle="x")
+        >>> node = mps.MPSCNNNeuronAbsoluteNode(source=x)
+        >>> read, got, want = (mps.MPSImage.from_array(np.float16([[v]])) for v in ([[-1]], [[-1]], [[1]]))
+        >>> Case.of_node(node, [read], got, want, np.array([[[[True]]]])).operation
+        Forward(descriptor=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
+        """
+        read = tuple(Source(image.to_array(), image.storage) for image in sources)
+        close = within(want.storage) if is_close is None else is_close
+        return cls(_operation(node), read, want.storage, got.to_array(), want.to_array(), bad, close)
+
+    # ---- facts ----
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Images, rows, columns, feature channels."""
+        n, h, w, c = self.want.shape
+        return n, h, w, c
+
+    @property
+    def descriptor(self) -> MPSNNNeuronDescriptor | None:
+        """The neuron, if there is one."""
+        return self.operation.descriptor if isinstance(self.operation, Forward | Gradient) else None
+
+    @cached_property
+    def bad_index(self) -> Index:
+        """Flat indices of the elements out of bounds."""
+        return np.flatnonzero(self.bad)
+
+    @cached_property
+    def few_bad(self) -> Index:
+        """Flat indices of some of them, in ascending order, always the same."""
+        return some(self.bad_index, 512)
+
+    def x(self, index: Index) -> Wide:
+        """What the neuron's argument means at some elements."""
+        return self.sources[-1].at(index).values()
+
+    def upstream(self, index: Index) -> Wide:
+        """The incoming gradient likewise."""
+        return self.sources[0].at(index).values()
+
+    # ---- what else the node might have given ----
+
+    def evaluate(
+        self,
+        index: Index,
+        operation: Operation | None = None,
+        sources: Sequence[Source] | None = None,
+        mode: str = "ideal",
+        result: StorageFormat | None = None,
+    ) -> Stored:
+        """What an operation, the node's own by default, gives at some elements, from other sources if there are any."""
+        operation = self.operation if operation is None else operation
+        read = [source.at(index) for source in self.sources] if sources is None else sources
+        how, stored = evaluation(mode), self.result if result is None else result
+        first, last = read[0], read[-1]
+        match operation:
+            case Forward(descriptor):
+                slopes = self.slopes(descriptor, index)
+                return how.forward(descriptor, last.stored, last.storage, stored, slopes)
+            case Gradient(descriptor):
+                slopes = self.slopes(descriptor, index)
+                return how.gradient(descriptor, last.stored, first.stored, last.storage, first.storage, stored, slopes)
+            case Addition(scales, bias, bounds):
+                return how.add(first.stored, last.stored, first.storage, last.storage, stored, scales, bias, bounds)
+            case Scaling(factor):
+                return how.scale(first.stored, factor, first.storage, stored)
+            case _:
+                return self.want.reshape(-1)[index]
+
+    def slopes(self, descriptor: MPSNNNeuronDescriptor, index: Index) -> ChannelSlopes | None:
+        """The slope of each of some elements, for a neuron with a slope for each channel."""
+        if descriptor.data is None:
+            return None
+        return ChannelSlopes(descriptor.data.astype(np.float64)[index % self.shape[3]][np.newaxis], 1)
+
+    def stored(self, values: Wide) -> Stored:
+        """Values rounded once to the result's format, NaN to the canonical one."""
+        out = self.result.encode(values, np.empty(values.shape, self.result.dtype))
+        return out if self.result.unorm_max else np.where(np.isnan(out), out.dtype.type(np.nan), out)
+
+    def with_descriptor(self, descriptor: MPSNNNeuronDescriptor) -> Operation:
+        """The same operation with another neuron."""
+        if not isinstance(self.operation, Forward | Gradient):
+            raise ParameterError(f"{self.operation} has no neuron")
+        return replace(self.operation, descriptor=descriptor)
+
+
+def some(index: Index, count: int) -> Index:
+    """At most so many of some indices, in their order, chosen without a pattern but always alike."""
+    if index.size <= count:
+        return index
+    # Not at equal distances: those could meet always the same channel.
+    return index[np.sort(np.random.default_rng(index.size).choice(index.size, count, replace=False, shuffle=False))]
+
+
+def _operation(node: MPSNNFilterNode) -> Operation:
+    if isinstance(node, MPSCNNNeuronNode):
+        return Forward(node.descriptor)
+    if isinstance(node, MPSCNNNeuronGradientNode):
+        return Gradient(node.descriptor)
+    if isinstance(node, MPSNNAdditionNode):
+        largest = float(np.finfo(np.float32).max)
+        low, high = node.minimum_value, node.maximum_value
+        bounds = (low if low > -largest else -np.inf, high if high < largest else np.inf)
+        return Addition((node.primary_scale, node.secondary_scale), node.bias, bounds)
+    if isinstance(node, MPSNNAdditionGradientNode):
+        return Scaling(node.secondary_scale if node.is_secondary_source_filter else node.primary_scale)
+    return Constant()
