@@ -45,6 +45,7 @@ LAYERS = [
     ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
+    ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
     ["mpsref.proof.certificate"],
