@@ -297,7 +297,7 @@ def test_the_text_is_aligned_and_says_what_is_missing():
         "NaN         1",
         "",
         "the worst:",
-        "  x            got             want",
+        "  x            got            want",
         "  0x3c00  1.0  0x3c01  1.001  0x3c00  1.0  1 ULP",
         "",
         "NaN and infinities that disagree, the first:",
