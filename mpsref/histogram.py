@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mpsref.verify.compare import UNREACHABLE
 
-__all__ = ["distances_by_power", "histogram_rows"]
+__all__ = ["distances_by_power", "histogram_rows", "percent"]
 
 
 def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
@@ -49,10 +49,17 @@ def histogram_rows(counts: Mapping[int, int], elements: int, others: Mapping[str
     rows, sum_ = [["ULP", "elements", "share"]], 0
     for limit in sorted(counts):
         sum_ += counts[limit]
-        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", _share(sum_, elements)])
+        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", percent(sum_, elements)])
     return rows + [[name, f"{count:,}", ""] for name, count in others.items() if count]
 
 
-def _share(part: int, whole: int) -> str:
-    """Of which 100 % is said only of all."""
+def percent(part: int, whole: int) -> str:
+    """
+    A share, of which 100 % is said only of all.
+
+    Examples
+    --------
+    >>> percent(9_999_999, 10_000_000), percent(4, 4)
+    ('99.9999 %', '100.0000 %')
+    """
     return f"{min(100 * part / whole, 100.0 if part == whole else 99.9999):.4f} %"

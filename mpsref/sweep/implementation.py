@@ -25,7 +25,8 @@ def name_of(implementation: Implementation) -> str:
         return implementation
     named = implementation if hasattr(implementation, "__name__") else type(implementation)
     name = getattr(named, "__qualname__", named.__name__)
-    return f"{getattr(named, '__module__', None) or 'builtins'}:{name}"
+    module = getattr(named, "__module__", None)
+    return f"{module}:{name}" if module else str(name)
 
 
 @cache
