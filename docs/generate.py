@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import mpsref as mps
+from mpsref.histogram import percent
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
@@ -154,7 +155,8 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, END = "<!-- certificates -->\n", "<!-- end -->\n"
+BEGIN, SWEEPS, END = "<!-- certificates -->\n", "<!-- sweeps -->\n", "<!-- end -->\n"
+OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
 def proof_page() -> str:
@@ -316,6 +318,32 @@ def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool)
     return ""
 
 
+def sweep_page() -> str:
+    """The page on sweeps as it stands, with the table of the committed reports made anew."""
+    folder = Path(__file__).parent
+    before, _, rest = (folder / "sweep.md").read_text("utf-8").partition(SWEEPS)
+    head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
+    rows = [*head, "|---|---|---|---|---:|---:|---:|---:|---:|", *sweep_rows(folder / "sweeps")]
+    return before + SWEEPS + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+
+
+def sweep_rows(folder: Path) -> list[str]:
+    """One row of Markdown for each report of a sweep in a folder; float32 first, in the order of the neurons."""
+    reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    formats, types = ["float32", "float16", "unorm16", "unorm8"], [t.name for t in mps.NEURONS]
+    reports.sort(key=lambda r: (formats.index(r["storage"]), types.index(r["neuron"]), r["direction"]))
+    lines = []
+    for report in reports:
+        (maker,) = report["made_by"]
+        packages = [f"{name} {text}" for name, text in maker["software"].items() if name not in OURS]
+        near = report["exact"] + report["histogram"].get("1", 0)
+        subject = " | ".join(report[name] for name in ("neuron", "direction", "storage"))
+        shares = " | ".join(percent(n, report["elements"]) for n in (report["exact"], near))
+        counts = " | ".join(f"{report[name]:,}" for name in ("largest", "nan_disagreements", "infinity_disagreements"))
+        lines.append(f"| {', '.join(packages)} | {subject} | {shares} | {counts} |")
+    return lines
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -329,6 +357,7 @@ PAGES = {
     "faults.md": faults_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
+    "sweep.md": sweep_page,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``mpsref run``, ``verify``, ``prove``, ``inputs``, ``convert`` and ``inspect``."""
+"""The command line: one function for each of mpsref's commands."""
 
 from __future__ import annotations
 
@@ -142,11 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prove.add_argument("--neuron", metavar="TYPE", choices=[t.name for t in NEURONS],
                        help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
-    for name in "abc":
-        prove.add_argument(f"--{name}", metavar="X", type=float, help=f"parameter {name} (default: as documented)")
-    prove.add_argument("--data", metavar="X", type=float, help="the slope of pReLU (default 0.25)")
-    prove.add_argument("--format", choices=[f.name for f in MPSImageFeatureChannelFormat if f], default="float32",
-                       help="what sources and results are stored in (default float32)")  # fmt: skip
+    _add_subject(prove)
     prove.add_argument("--part", metavar="I/N", type=_part, default=(1, 1), help="only the I-th of N ranges of inputs")
     prove.add_argument("--sample", metavar="N", type=int, default=65_536,
                        help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
@@ -158,8 +154,61 @@ def _parser() -> argparse.ArgumentParser:
     prove.add_argument("--checkpoint", metavar="FILE", type=Path,
                        help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
     prove.set_defaults(command=_prove)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="compare your implementation of a neuron with the reference, at every input",
+        description="Call your implementation with every bit pattern of a format, and compare with the reference.",
+        epilog="exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be "
+        "called, 130 interrupted",
+    )
+    sweep.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
+                       help="takes an array, for a gradient the upstream gradients too, and returns one like it; the "
+                       "module is looked for in this folder first")  # fmt: skip
+    sweep.add_argument("--neuron", metavar="TYPE", choices=[t.name for t in NEURONS], required=True,
+                       help="Apple's name of the type")  # fmt: skip
+    _add_subject(sweep)
+    sweep.add_argument("--direction", choices=["forward", "gradient"], default="forward",
+                       help="gradient: for an upstream gradient of 1 (default forward)")  # fmt: skip
+    sweep.add_argument("--ulp", metavar="N", type=int, default=0,
+                       help="pass within N units in the last place of the format (default 0: exact)")  # fmt: skip
+    sweep.add_argument("--shard", metavar="I/N", type=_part, default=(1, 1), help="only the I-th of N ranges of inputs")
+    sweep.add_argument("--workers", metavar="N", type=int, default=1, help="how many processes (default 1)")
+    sweep.add_argument("--package", metavar="NAME", action="append", default=[],
+                       help="a package whose version belongs into the report")  # fmt: skip
+    sweep.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    sweep.add_argument("--checkpoint", metavar="FILE", type=Path,
+                       help="keep what is done, to go on after an interruption (default: beside --json)")  # fmt: skip
+    sweep.set_defaults(command=_sweep)
+
+    merge = commands.add_parser(
+        "merge",
+        help="make one report of those of several shards of a sweep",
+        description="Make one report of those that mpsref sweep wrote for different inputs; their order is free.",
+        epilog=_EXIT_STATUS,
+    )
+    merge.add_argument("reports", metavar="FILE", type=Path, nargs="+", help="report of a shard, or a checkpoint")
+    merge.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    merge.set_defaults(command=_merge)
     _add_recording_commands(commands)
     return parser
+
+
+def _add_subject(parser: argparse.ArgumentParser) -> None:
+    """What a proof and a sweep are about."""
+    for name in "abc":
+        parser.add_argument(f"--{name}", metavar="X", type=float, help=f"parameter {name} (default: as documented)")
+    parser.add_argument("--data", metavar="X", type=float, help="the slope of pReLU (default 0.25)")
+    parser.add_argument("--format", choices=[f.name for f in MPSImageFeatureChannelFormat if f], default="float32",
+                        help="what sources and results are stored in (default float32)")  # fmt: skip
+
+
+def _descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
+    given = {name: value for name in "abc" if (value := getattr(options, name)) is not None}
+    slope = options.data
+    if slope is None and NEURONS[neuron_type].per_channel:
+        slope = 0.25
+    return MPSNNNeuronDescriptor(neuron_type, **given, data=None if slope is None else [slope])
 
 
 def _add_recording_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -317,10 +366,7 @@ def _prove(options: argparse.Namespace) -> int:
                 _write_json(out, proof)
             certificates.append(proof)
     except KeyboardInterrupt:
-        kept = places[0][1] is not None
-        mend = "run the same command again to go on" if kept else "nothing is kept without --out or --checkpoint"
-        print(f"mpsref: interrupted: {mend}", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted(places[0][1], "--out")
     for _, checkpoint in places:
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
@@ -398,20 +444,72 @@ def _inspect(options: argparse.Namespace) -> int:
     return PASSED
 
 
+def _interrupted(checkpoint: Path | None, option: str) -> int:
+    kept = checkpoint is not None
+    mend = "run the same command again to go on" if kept else f"nothing is kept without {option} or --checkpoint"
+    print(f"mpsref: interrupted: {mend}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    # Here, because no other command needs processes.
+    from mpsref.sweep import sweep  # noqa: PLC0415
+
+    descriptor = _descriptor(MPSCNNNeuronType[options.neuron], options)
+    json_file: Path | None = options.json
+    if json_file is not None and json_file.is_dir():
+        raise FileFormatError(f"--json {json_file}: is a folder: name a file")
+    beside = json_file.with_name(f"{json_file.name}.checkpoint") if json_file is not None else None
+    checkpoint = options.checkpoint or beside
+    # As python -m has it; a console script has its own folder there.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        with _Bar(f"{options.neuron} {options.format}") as progress:
+            report = sweep(
+                options.implementation,
+                descriptor,
+                direction=options.direction,
+                format=MPSImageFeatureChannelFormat[options.format],
+                ulp=options.ulp,
+                shard=options.shard,
+                workers=options.workers,
+                checkpoint=checkpoint,
+                packages=options.package,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        return _interrupted(checkpoint, "--json")
+    if json_file is not None:
+        report.write(json_file)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    print(report.text())
+    return PASSED if report.passed else MISMATCH
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from mpsref.sweep import SweepReport, merge  # noqa: PLC0415
+
+    reports = [SweepReport.read(path) for path in options.reports]
+    report = merge(reports)
+    if options.json is not None:
+        report.write(options.json)
+    print(report.text())
+    return PASSED if report.passed else MISMATCH
+
+
 def _subjects(options: argparse.Namespace) -> list[Subject]:
     from mpsref.proof import Subject  # noqa: PLC0415
 
     if options.workers < 1:
         raise FileFormatError(f"--workers is {options.workers}: give at least 1")
-    given = {name: value for name in "abc" if (value := getattr(options, name)) is not None}
-    if options.neuron is None and (given or options.data is not None or options.checkpoint is not None):
+    given = any(getattr(options, name) is not None for name in ("a", "b", "c", "data", "checkpoint"))
+    if options.neuron is None and given:
         raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron, which they are for")
     subjects = []
     for neuron_type in NEURONS if options.neuron is None else [MPSCNNNeuronType[options.neuron]]:
-        slope = options.data
-        if slope is None and NEURONS[neuron_type].per_channel:
-            slope = 0.25
-        descriptor = MPSNNNeuronDescriptor(neuron_type, **given, data=None if slope is None else [slope])
+        descriptor = _descriptor(neuron_type, options)
         channel_format = MPSImageFeatureChannelFormat[options.format]
         subjects.append(
             Subject(descriptor, channel_format, part=options.part, sample=options.sample, seed=options.seed)

@@ -8,6 +8,7 @@ __all__ = [
     "DependencyError",
     "FileFormatError",
     "ImageError",
+    "ImplementationError",
     "MPSRefError",
     "ParameterError",
     "SourceError",
@@ -44,14 +45,18 @@ class DependencyError(MPSRefError, ImportError):
     """Something that only an extra installs is missing."""
 
 
+class ImplementationError(MPSRefError, RuntimeError):
+    """Somebody's implementation cannot be imported, raises an error, or returns what it must not."""
+
+
 class VerificationError(MPSRefError, AssertionError):
     """
-    A recording is not what the reference computes.
+    Something is not what the reference computes, or what was expected.
 
     Attributes
     ----------
-    report : mpsref.verify.Report
-        Everything that was compared.
+    report : mpsref.verify.Report, mpsref.sweep.SweepReport, mpsref.testing.Comparison or None
+        Everything that was compared; None where shapes or formats already differ.
     """
 
     def __init__(self, message: str, report: Any) -> None:

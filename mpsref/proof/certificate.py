@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import mpsref
+from mpsref.blocks import BLOCK, aligned, share, stated
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.proof.sweep import BLOCK, Block, Tally
+from mpsref.origin import machine
+from mpsref.origin import software as software_with
+from mpsref.proof.sweep import Block, Tally
 from mpsref.storage import storage_format
 
-__all__ = ["DIRECTIONS", "Subject", "certificate", "machine", "report", "software"]
+__all__ = ["DIRECTIONS", "Subject", "certificate", "report", "software"]
 
 DIRECTIONS = "forward", "derivative"
 
@@ -68,10 +63,7 @@ class Subject:
     block: int = BLOCK
 
     def __post_init__(self) -> None:
-        i, n = self.part
-        patterns = self._patterns()
-        if not 1 <= i <= n <= patterns:
-            raise ParameterError(f"part is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
+        _ = self.inputs
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
             raise ParameterError(f"data has {self.descriptor.data.size} slopes: a proof is for one")
         if not 0 <= self.sample <= 1 << 32:
@@ -81,9 +73,6 @@ class Subject:
         if self.block < 1:
             raise ParameterError(f"block is {self.block}: give at least 1")
 
-    def _patterns(self) -> int:
-        return 1 << (8 * storage_format(self.channel_format).dtype.itemsize)
-
     @property
     def name(self) -> str:
         """Apple's name of the neuron type."""
@@ -92,8 +81,7 @@ class Subject:
     @property
     def inputs(self) -> range:
         """The bit patterns of the sources."""
-        patterns, (i, n) = self._patterns(), self.part
-        return range(patterns * (i - 1) // n, patterns * i // n)
+        return share(self.part, storage_format(self.channel_format))
 
     def blocks(self) -> list[Block]:
         """The sweep in blocks, both directions of a range next to each other."""
@@ -115,11 +103,8 @@ class Subject:
 
     def to_json(self) -> dict[str, Any]:
         """All of it; numbers that are float32 in C's hexadecimal notation."""
-        d = self.descriptor
-        values = d.parameters if d.data is None else {"data": float(d.data[0])}
         return {
-            "neuron": self.name,
-            "parameters": {name: value.hex() for name, value in values.items()},
+            **stated(self.descriptor),
             "storage": self.channel_format.name,
             "part": "{}/{}".format(*self.part),
             "sample": self.sample,
@@ -128,46 +113,9 @@ class Subject:
         }
 
 
-@cache
 def software() -> dict[str, str]:
-    """Versions, and the SHA-256 of the sources that decide results."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted([*package.glob("neuron/*.py"), package / "storage.py"]):
-        digest.update(hashlib.sha256(path.read_text("utf-8").encode()).digest())
-    return {
-        "mpsref": mpsref.__version__,
-        "sources": digest.hexdigest(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": _version("scipy"),
-        "python-flint": _version("python-flint"),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-@cache
-def machine() -> dict[str, Any]:
-    """The processor, and which of its SIMD features numpy uses."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        model = ""
-    # numpy says it in no other way but print it.
-    core = sys.modules.get("numpy._core._multiarray_umath")
-    features = getattr(core, "__cpu_features__", {})
-    used = [*getattr(core, "__cpu_baseline__", ()), *getattr(core, "__cpu_dispatch__", ())]
-    return {
-        "cpu": model or platform.processor() or platform.machine() or "unknown",
-        "simd": [name for name in used if features.get(name)],
-    }
+    """What decides results, and what judges them."""
+    return software_with("python-flint")
 
 
 def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall_seconds: float) -> dict[str, Any]:
@@ -232,11 +180,4 @@ def _table(certificates: Iterable[Mapping[str, Any]]) -> str:
             first = direction == DIRECTIONS[0]
             cells = [proof["neuron"] if first else "", direction, *(f"{n:,}" for n in numbers)]
             rows.append((*cells, f"{proof['wall_seconds']:,}" if first else ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned(rows, left=2))

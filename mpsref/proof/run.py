@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mpsref.blocks import in_blocks
 from mpsref.documents import read_document, write_atomically
-from mpsref.errors import FileFormatError, MPSRefError
-from mpsref.proof.certificate import DIRECTIONS, Subject, certificate, machine, software
+from mpsref.errors import FileFormatError
+from mpsref.origin import machine
+from mpsref.proof.certificate import DIRECTIONS, Subject, certificate, software
 from mpsref.proof.sweep import Block, Tally, require_judge, sweep
 
 __all__ = ["prove"]
 
 SECONDS = 1.0
 """At least so long a checkpoint is as it is."""
-
-
-FEW = 1 << 20
-"""Fewer results are there before another process is."""
 
 
 def prove(
@@ -81,7 +73,7 @@ def prove(
         progress(done, of_all)
     kept.write()
     try:
-        for block, tally in _swept(to_do, workers):
+        for block, tally in in_blocks(sweep, to_do, workers):
             kept.keep(block, tally)
             done += block.size
             if progress is not None:
@@ -148,43 +140,3 @@ class _Checkpoint:
         text = json.dumps(document) + "\n"
         write_atomically(self._path, lambda file: file.write(text.encode()))
         self._written = time.monotonic()
-
-
-def _swept(blocks: Sequence[Block], workers: int) -> Iterator[tuple[Block, Tally]]:
-    """The blocks, each when it is done."""
-    workers = min(workers, len(blocks))
-    if workers <= 1 or sum(block.size for block in blocks) < FEW:
-        for block in blocks:
-            yield block, sweep(block)
-        return
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
-    try:
-        futures = {pool.submit(sweep, block): block for block in blocks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise MPSRefError(
-            "a worker process was ended from outside: run it again to go on, with fewer --workers"
-        ) from None
-    except BaseException:
-        # Whoever interrupts does not want to wait for the blocks that are on the way.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_work() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and without it there is nothing left to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

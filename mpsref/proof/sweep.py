@@ -10,20 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.blocks import chunks, evaluated, ones
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import FORMATS, StorageFormat
 
-__all__ = ["BLOCK", "EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
-
-BLOCK = 1 << 24
-"""Patterns in a block: a second's work, and what is lost at most by a kill."""
-
-CHUNK = 1 << 18
-"""Patterns that are evaluated in one call: few enough for the caches."""
+__all__ = ["EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
 
 EXAMPLES = 8
 """How many wrong results are shown."""
@@ -135,15 +129,10 @@ def sweep(block: Block) -> Tally:
     tally, digest = Tally(inputs=block.size), hashlib.sha256()
     random = np.random.default_rng([block.seed, block.derivative, block.start])
     drawn = random.choice(block.size, min(block.sample, block.size), replace=False)
-    ramp = np.arange(min(CHUNK, block.size), dtype=storage.bits_dtype)
-    bits = np.empty_like(ramp)
-    ones = np.full(ramp.size, storage.unorm_max or 1, storage.dtype)
-    for offset in range(0, block.size, CHUNK):
-        end = min(offset + CHUNK, block.size)
-        size = end - offset
-        np.add(ramp[:size], storage.bits_dtype.type(block.start + offset), out=bits[:size])
-        x, decisions = bits[:size].view(storage.dtype), evaluate.Decisions()
-        y = _evaluated(block, x, ones[:size], storage, decisions)
+    for offset, x in chunks(block.start, block.size, storage):
+        size, end, decisions = x.size, offset + x.size, evaluate.Decisions()
+        upstream = ones(size, storage) if block.derivative else None
+        y = evaluated(block.descriptor, x, upstream, storage, decisions)
         digest.update(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
         finite = np.isfinite(x)
         tally.not_finite += size - int(np.count_nonzero(finite))
@@ -165,14 +154,6 @@ def sweep(block: Block) -> Tally:
     tally.digests.append(digest.hexdigest())
     tally.cpu_seconds = time.process_time() - began
     return tally
-
-
-def _evaluated(block: Block, x: Stored, ones: Stored, storage: StorageFormat, decisions: evaluate.Decisions) -> Stored:
-    d = block.descriptor
-    slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
-    if block.derivative:
-        return evaluate.gradient(d, x, ones, storage, storage, storage, slopes, decisions=decisions)
-    return evaluate.forward(d, x, storage, storage, slopes, decisions=decisions)
 
 
 def _joined(indices: list[Index]) -> Index:

@@ -1,0 +1,32 @@
+"""Neurons of PyTorch, for ``mpsref sweep``: the forward by its name, the gradient, by autograd, as NAME_gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+torch.set_num_threads(1)
+
+
+def _pair(function: Callable[[Any], Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def forward(x: Any) -> Any:
+        return function(torch.from_numpy(x)).numpy()
+
+    def gradient(x: Any, upstream: Any) -> Any:
+        source = torch.from_numpy(x).requires_grad_()
+        function(source).backward(torch.from_numpy(upstream))
+        return source.grad.numpy()
+
+    return forward, gradient
+
+
+sigmoid, sigmoid_gradient = _pair(torch.sigmoid)
+tanH, tanH_gradient = _pair(torch.tanh)
+softPlus, softPlus_gradient = _pair(functional.softplus)
+softSign, softSign_gradient = _pair(functional.softsign)
+ELU, ELU_gradient = _pair(functional.elu)
+geLU, geLU_gradient = _pair(functional.gelu)
+reLU, reLU_gradient = _pair(torch.relu)

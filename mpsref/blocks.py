@@ -1,0 +1,182 @@
+"""Work on every bit pattern of a format: which patterns, what the reference makes of them, and who works on a block."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.errors import MPSRefError, ParameterError
+from mpsref.neuron import evaluate
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.storage import StorageFormat
+
+__all__ = ["BLOCK", "aligned", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
+
+BLOCK = 1 << 24
+"""Patterns in a block: a second's work, and what is lost at most by a kill."""
+
+CHUNK = 1 << 18
+"""Patterns that are evaluated in one call: few enough for the caches."""
+
+FEW = 1 << 20
+"""Fewer results are there before another process is."""
+
+Stored = npt.NDArray[Any]
+
+
+class Sized(Protocol):
+    """A block of so many patterns."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+
+
+B = TypeVar("B", bound=Sized)
+R = TypeVar("R")
+
+
+def share(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
+    """
+    The i-th of n equal ranges of the bit patterns, counted from 1.
+
+    Raises
+    ------
+    ParameterError
+        There is no such range; the message calls it `name`.
+    """
+    i, n = part
+    patterns = 1 << (8 * storage.dtype.itemsize)
+    if not 1 <= i <= n <= patterns:
+        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
+    return range(patterns * (i - 1) // n, patterns * i // n)
+
+
+def stated(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
+    """A neuron with one slope at most, as JSON; parameters, which are float32, in C's hexadecimal notation."""
+    values = descriptor.parameters if descriptor.data is None else {"data": float(descriptor.data[0])}
+    parameters = {name: value.hex() for name, value in values.items()}
+    return {"neuron": descriptor.neuron_type.name, "parameters": parameters}
+
+
+def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int, Stored]]:
+    """A range of patterns in chunks: where each begins in the range, and its elements, in memory that is used again."""
+    ramp = np.arange(min(CHUNK, size), dtype=storage.bits_dtype)
+    bits = np.empty_like(ramp)
+    for offset in range(0, size, CHUNK):
+        count = min(CHUNK, size - offset)
+        np.add(ramp[:count], storage.bits_dtype.type(start + offset), out=bits[:count])
+        yield offset, bits[:count].view(storage.dtype)
+
+
+def ones(size: int, storage: StorageFormat) -> Stored:
+    """So many elements that mean 1."""
+    return np.full(size, storage.unorm_max or 1, storage.dtype)
+
+
+def evaluated(
+    descriptor: MPSNNNeuronDescriptor,
+    x: Stored,
+    upstream: Stored | None,
+    storage: StorageFormat,
+    decisions: evaluate.Decisions | None = None,
+) -> Stored:
+    """What the reference gives for stored elements: the forward; with `upstream`, the gradient."""
+    slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
+    if upstream is not None:
+        return evaluate.gradient(descriptor, x, upstream, storage, storage, storage, slopes, decisions=decisions)
+    return evaluate.forward(descriptor, x, storage, storage, slopes, decisions=decisions)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """The lines of a table, whose first `left` columns begin where the others end."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def in_blocks(
+    work: Callable[[B], R], blocks: Sequence[B], workers: int = 1, executor: Executor | None = None
+) -> Iterator[tuple[B, R]]:
+    """
+    Every block and what `work` makes of it, each when it is done.
+
+    Parameters
+    ----------
+    work : callable
+        Is pickled, unless this process does all.
+    blocks : sequence
+        What to do.
+    workers : int
+        How many processes; with 1, or where there is little to do, it is this one.
+    executor : concurrent.futures.Executor, optional
+        Works instead. It is not shut down.
+
+    Raises
+    ------
+    MPSRefError
+        A process of the workers' was ended from outside.
+    """
+    if executor is not None:
+        yield from _submitted(work, blocks, executor)
+        return
+    workers = min(workers, len(blocks))
+    if workers <= 1 or sum(block.size for block in blocks) < FEW:
+        for block in blocks:
+            yield block, work(block)
+        return
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+    try:
+        yield from _submitted(work, blocks, pool)
+    except BrokenProcessPool:
+        raise MPSRefError(
+            "a worker process was ended from outside: run it again to go on, with fewer --workers"
+        ) from None
+    except BaseException:
+        # Whoever interrupts does not want to wait for the blocks that are on the way.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submitted(work: Callable[[B], R], blocks: Sequence[B], executor: Executor) -> Iterator[tuple[B, R]]:
+    futures = {executor.submit(work, block): block for block in blocks}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _begin_work() -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and without it there is nothing left to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

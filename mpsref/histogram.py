@@ -1,0 +1,65 @@
+"""How far many elements are from what was wanted: counts of distances by powers of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.verify.compare import UNREACHABLE
+
+__all__ = ["distances_by_power", "histogram_rows", "percent"]
+
+
+def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
+    """
+    Count distances by the least power of two that they do not exceed; 0 has a place of its own.
+
+    What is not comparable is not counted, nor listed what does not occur.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> distances_by_power(np.array([0, 0, 1, 2, 3, 4, 5]))
+    {0: 2, 1: 1, 2: 1, 4: 2, 8: 1}
+    """
+    reachable = distance[distance != UNREACHABLE]
+    far = reachable[reachable > 0]
+    # The exponent of a float64 is exact: what is rounded up to a power of two is one bit further all the same.
+    bits = np.frexp((far - 1).astype(np.float64))[1]
+    counts = {0: reachable.size - far.size}
+    counts |= {1 << bit: count for bit, count in enumerate(np.bincount(bits).tolist())}
+    return {limit: count for limit, count in counts.items() if count}
+
+
+def histogram_rows(counts: Mapping[int, int], elements: int, others: Mapping[str, int]) -> list[list[str]]:
+    """
+    A histogram as the cells of a table, whose last column is how many of all elements are at most so far away.
+
+    Parameters
+    ----------
+    counts : mapping of int to int
+        From `distances_by_power`.
+    elements : int
+        Of how many; at least 1.
+    others : mapping of str to int
+        What is not comparable, by name; shown where it occurs.
+    """
+    rows, sum_ = [["ULP", "elements", "share"]], 0
+    for limit in sorted(counts):
+        sum_ += counts[limit]
+        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", percent(sum_, elements)])
+    return rows + [[name, f"{count:,}", ""] for name, count in others.items() if count]
+
+
+def percent(part: int, whole: int) -> str:
+    """
+    A share, of which 100 % is said only of all.
+
+    Examples
+    --------
+    >>> percent(9_999_999, 10_000_000), percent(4, 4)
+    ('99.9999 %', '100.0000 %')
+    """
+    return f"{min(100 * part / whole, 100.0 if part == whole else 99.9999):.4f} %"

@@ -1,0 +1,93 @@
+"""Somebody's implementation: found by its name, called, and held to what it was asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.errors import ImplementationError
+
+__all__ = ["Implementation", "call", "load", "name_of"]
+
+Stored = npt.NDArray[Any]
+Implementation: TypeAlias = Callable[..., Any] | str
+"""A function, or where it is: ``module:function``."""
+
+
+def name_of(implementation: Implementation) -> str:
+    """How an implementation is called in a report."""
+    if isinstance(implementation, str):
+        return implementation
+    named = implementation if hasattr(implementation, "__name__") else type(implementation)
+    name = getattr(named, "__qualname__", named.__name__)
+    module = getattr(named, "__module__", None)
+    return f"{module}:{name}" if module else str(name)
+
+
+@cache
+def _imported(name: str) -> Callable[..., Any]:
+    module, colon, attributes = name.partition(":")
+    if not (module and colon and attributes):
+        raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as torch_neurons:softPlus")
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001  somebody's module may raise anything
+        raise ImplementationError(f"{name}: {module} cannot be imported: {_said(error)}") from None
+    for attribute in attributes.split("."):
+        if not hasattr(found, attribute):
+            raise ImplementationError(f"{name}: {attribute} is not in {getattr(found, '__name__', found)!s}")
+        found = getattr(found, attribute)
+    if not callable(found):
+        raise ImplementationError(f"{name}: is no function, but of type {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def load(implementation: Implementation) -> Callable[..., Any]:
+    """
+    The function itself.
+
+    Raises
+    ------
+    ImplementationError
+        It cannot be imported, or is none.
+    """
+    if isinstance(implementation, str):
+        return _imported(implementation)
+    if not callable(implementation):
+        raise ImplementationError(f"the implementation is a {type(implementation).__name__}: give a function")
+    return implementation
+
+
+def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> Stored:
+    """
+    What an implementation makes of `x`; it may write to its arguments.
+
+    Raises
+    ------
+    ImplementationError
+        It raises an error, or returns something else than an array like `x`.
+    """
+    function, name = load(implementation), name_of(implementation)
+    arguments = (x,) if upstream is None else (x, upstream)
+    dtype, shape = x.dtype, x.shape
+    try:
+        with np.errstate(all="ignore"):
+            result = np.asarray(function(*arguments))
+    except Exception as error:  # noqa: BLE001  somebody's function may raise anything
+        raise ImplementationError(f"{name}: raised {_said(error)}") from None
+    if result.dtype != dtype or result.shape != shape:
+        raise ImplementationError(
+            f"{name}: returned {result.dtype}{list(result.shape)} for {dtype}{list(shape)}: it must be like x"
+        )
+    return np.ascontiguousarray(result)
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500].rstrip(": ")

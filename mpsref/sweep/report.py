@@ -1,0 +1,247 @@
+"""What a sweep says: its subject, what was found, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpsref.blocks import aligned, share, stated
+from mpsref.documents import read_document, write_atomically
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.histogram import histogram_rows
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import storage_format
+from mpsref.sweep.summary import Mismatch, Summary
+from mpsref.verify.compare import MOST_ULP
+from mpsref.verify.report import printable
+
+__all__ = ["DIRECTIONS", "Subject", "SweepReport", "merge"]
+
+DIRECTIONS = "forward", "gradient"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    What is compared with the reference.
+
+    Parameters
+    ----------
+    implementation : str
+        Its name.
+    descriptor : MPSNNNeuronDescriptor
+        The neuron and its parameters. pReLU needs exactly one slope.
+    direction : str
+        ``forward``, or ``gradient`` for an upstream gradient of 1.
+    channel_format : MPSImageFeatureChannelFormat
+        How sources, upstream gradients and results are stored.
+    ulp : int
+        How many units in the last place of that format are within bounds.
+
+    Raises
+    ------
+    ParameterError
+        One of them makes no sense.
+    ImageError
+        There is no such format.
+    """
+
+    implementation: str
+    descriptor: MPSNNNeuronDescriptor
+    direction: str = "forward"
+    channel_format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32
+    ulp: int = 0
+
+    def __post_init__(self) -> None:
+        storage_format(self.channel_format)
+        if self.direction not in DIRECTIONS:
+            raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
+        if self.descriptor.data is not None and self.descriptor.data.size != 1:
+            raise ParameterError(f"data has {self.descriptor.data.size} slopes: a sweep is for one")
+        if not 0 <= self.ulp <= MOST_ULP:
+            raise ParameterError(f"ulp is {self.ulp}: give 0 to {MOST_ULP}")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; parameters in C's hexadecimal notation."""
+        return {
+            "implementation": self.implementation,
+            **stated(self.descriptor),
+            "direction": self.direction,
+            "storage": self.channel_format.name,
+            "ulp": self.ulp,
+        }
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """
+    What a sweep found, of all inputs or of some.
+
+    Attributes
+    ----------
+    subject : Subject
+        What was compared.
+    summary : Summary
+        What was found.
+    """
+
+    subject: Subject
+    summary: Summary
+
+    @property
+    def passed(self) -> bool:
+        """Whether every result is within the bounds."""
+        return self.summary.beyond == 0
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        found, ulp = self.summary, self.subject.ulp
+        bounds = f"within {ulp} ULP" if ulp else "exact"
+        whole = found.elements == self._inputs
+        tail = "" if whole else f"; there are {self._inputs:,} inputs"
+        if self.passed:
+            return f"PASS: {'all ' if whole else ''}{found.elements:,} results are {bounds}{tail}"
+        return f"FAIL: {found.beyond:,} of {found.elements:,} results are not {bounds}{tail}"
+
+    @property
+    def _inputs(self) -> int:
+        return share((1, 1), storage_format(self.subject.channel_format)).stop
+
+    def check(self) -> None:
+        """Raise `VerificationError`, which carries this report, unless it passed."""
+        if not self.passed:
+            raise VerificationError(f"{self.subject.implementation}: {self.verdict}", self)
+
+    def text(self) -> str:
+        """For people: a histogram, the worst inputs, the verdict last."""
+        return "\n".join(printable(line) for line in self._lines())
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: everything, as `json` can write it."""
+        return {
+            "format": "mpsref-sweep",
+            "version": 1,
+            **self.subject.to_json(),
+            "passed": self.passed,
+            "verdict": self.verdict,
+            **self.summary.to_json(),
+        }
+
+    def write(self, path: str | Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        data = (json.dumps(self.to_json(), indent=1) + "\n").encode()
+        write_atomically(Path(path), lambda file: file.write(data))
+
+    @staticmethod
+    def read(path: str | Path) -> SweepReport:
+        """
+        Read a report.
+
+        Raises
+        ------
+        FileFormatError
+            It is none, or does not agree with itself.
+        """
+        document = read_document(Path(path), "sweep")
+        try:
+            subject = _subject(document)
+            report = SweepReport(subject, Summary.from_json(document))
+            if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
+                raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
+        except (MPSRefError, ValueError) as error:
+            raise FileFormatError(f"{path}: {error}") from None
+        return report
+
+    def _lines(self) -> Iterator[str]:
+        subject, found = self.subject, self.summary
+        parameters = "".join(
+            f", {name} = {np.float32(float.fromhex(value))!s}"
+            for name, value in stated(subject.descriptor)["parameters"].items()
+        )
+        name = subject.channel_format.name
+        yield f"implementation  {subject.implementation}"
+        yield f"neuron          {subject.descriptor.neuron_type.name}{parameters}, {subject.direction}, {name}"
+        yield f"inputs          {found.elements:,} of {self._inputs:,}"
+        yield f"bounds          {subject.ulp} ULP"
+        yield ""
+        if found.elements:
+            others = {"NaN": found.nan_disagreements, "infinity": found.infinity_disagreements}
+            yield from aligned(histogram_rows(found.histogram, found.elements, others), left=1)
+            yield ""
+        if found.zero_signs:
+            yield f"{found.zero_signs:,} zeros have the wrong sign, which is within bounds"
+            yield ""
+        beyond = [m for m in found.worst if (m.ulp or 0) > subject.ulp]
+        first = [m for m in found.first if m not in beyond and m not in found.not_comparable]
+        yield from self._listed("the worst:", beyond)
+        yield from self._listed("NaN and infinities that disagree, the first:", found.not_comparable)
+        yield from self._listed("the first beyond the bounds:", first)
+        yield self.verdict
+
+    def _listed(self, title: str, mismatches: Iterable[Mismatch]) -> Iterator[str]:
+        rows = [
+            [*(cell for value in m[:3] for cell in self._shown(value)), "" if m.ulp is None else f"{m.ulp:,} ULP"]
+            for m in mismatches
+        ]
+        if rows:
+            yield title
+            yield from (f"  {line}" for line in aligned([["x", "", "got", "", "want", "", ""], *rows], left=6))
+            yield ""
+
+    def _shown(self, bits: int) -> tuple[str, str]:
+        storage = storage_format(self.subject.channel_format)
+        value = np.array([bits], storage.bits_dtype).view(storage.dtype)[0]
+        return f"{bits:#0{2 + 2 * storage.dtype.itemsize}x}", str(value)
+
+
+def _subject(document: dict[str, Any]) -> Subject:
+    values = {name: float.fromhex(value) for name, value in document["parameters"].items()}
+    data = values.pop("data", None)
+    descriptor = MPSNNNeuronDescriptor(
+        MPSCNNNeuronType[document["neuron"]], **values, data=None if data is None else [data]
+    )
+    channel_format = MPSImageFeatureChannelFormat[document["storage"]]
+    return Subject(
+        document["implementation"], descriptor, document["direction"], channel_format, int(document["ulp"])
+    )  # fmt: skip
+
+
+def merge(reports: Iterable[SweepReport]) -> SweepReport:
+    """
+    One report of several that have no input in common; in whatever order, it is the same.
+
+    Raises
+    ------
+    ParameterError
+        There is none, they are of different subjects, or an input is in two of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> from mpsref.sweep import merge, sweep
+    >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.absolute)
+    >>> half = mps.MPSImageFeatureChannelFormat.float16
+    >>> shards = [sweep(np.abs, d, format=half, shard=(i, 3)) for i in (3, 1, 2)]
+    >>> merge(shards) == sweep(np.abs, d, format=half)
+    True
+    """
+    reports = list(reports)
+    if not reports:
+        raise ParameterError("there is no report to merge")
+    subject = reports[0].subject
+    summary = Summary()
+    for report in reports:
+        if report.subject != subject:
+            ours, theirs = subject.to_json(), report.subject.to_json()
+            name = next(name for name in ours if ours[name] != theirs[name])
+            raise ParameterError(f"reports of different sweeps: {name} is {ours[name]} and {theirs[name]}")
+        summary += report.summary
+    return SweepReport(subject, summary)

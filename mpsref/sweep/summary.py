@@ -1,0 +1,242 @@
+"""What was found for some inputs: summaries that add up to the same in any order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.errors import ParameterError
+from mpsref.histogram import distances_by_power
+from mpsref.storage import StorageFormat
+from mpsref.verify.compare import UNREACHABLE, _largest, ulp_distance
+
+__all__ = ["SHOWN", "Mismatch", "Summary", "canonical", "gaps", "summary_of"]
+
+SHOWN = 8
+"""How many inputs of a kind are listed."""
+
+Stored = npt.NDArray[Any]
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Mismatch(NamedTuple):
+    """
+    One input where the two differ, as bit patterns.
+
+    Attributes
+    ----------
+    x, got, want : int
+        The input, the implementation's result, and the reference's.
+    ulp : int or None
+        The distance; None if one is NaN, or one infinite.
+    """
+
+    x: int
+    got: int
+    want: int
+    ulp: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    What was found for the inputs in some ranges.
+
+    ``a + b`` is what was found for both; inputs that both have are refused, since they would count twice. It depends
+    neither on the order nor on the grouping, and ``Summary()`` adds nothing.
+
+    Attributes
+    ----------
+    ranges : tuple of (int, int)
+        Bit patterns of the inputs, each range without its end; in order, and never touching.
+    histogram : dict of int to int
+        Distances in ULP by powers of two, of all that are comparable.
+    largest : int
+        The largest of them.
+    nan_disagreements, infinity_disagreements : int
+        Where one is NaN and the other is not, and where one is infinite and the other is another number.
+    zero_signs : int
+        Zeros of the wrong sign; they count as exact.
+    beyond : int
+        Results outside the bounds.
+    worst : tuple of Mismatch
+        The farthest that are comparable, then those with the lowest patterns.
+    not_comparable : tuple of Mismatch
+        NaN and infinities that disagree, the lowest patterns.
+    first : tuple of Mismatch
+        What is beyond the bounds, the lowest patterns.
+    made_by : frozenset of str
+        Software and machines, as JSON.
+    """
+
+    ranges: Ranges = ()
+    histogram: dict[int, int] = field(default_factory=dict)
+    largest: int = 0
+    nan_disagreements: int = 0
+    infinity_disagreements: int = 0
+    zero_signs: int = 0
+    beyond: int = 0
+    worst: tuple[Mismatch, ...] = ()
+    not_comparable: tuple[Mismatch, ...] = ()
+    first: tuple[Mismatch, ...] = ()
+    made_by: frozenset[str] = frozenset()
+
+    @property
+    def elements(self) -> int:
+        """How many inputs."""
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def exact(self) -> int:
+        """How many results are those of the reference."""
+        return self.histogram.get(0, 0)
+
+    def __add__(self, other: Summary) -> Summary:
+        if not isinstance(other, Summary):
+            return NotImplemented
+        return Summary(
+            ranges=_joined([*self.ranges, *other.ranges]),
+            histogram=dict(sorted((Counter(self.histogram) + Counter(other.histogram)).items())),
+            largest=max(self.largest, other.largest),
+            nan_disagreements=self.nan_disagreements + other.nan_disagreements,
+            infinity_disagreements=self.infinity_disagreements + other.infinity_disagreements,
+            zero_signs=self.zero_signs + other.zero_signs,
+            beyond=self.beyond + other.beyond,
+            worst=tuple(sorted([*self.worst, *other.worst], key=lambda m: (-(m.ulp or 0), m.x))[:SHOWN]),
+            not_comparable=tuple(sorted([*self.not_comparable, *other.not_comparable])[:SHOWN]),
+            first=tuple(sorted([*self.first, *other.first])[:SHOWN]),
+            made_by=self.made_by | other.made_by,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as `json` can write it."""
+        return {
+            "ranges": [list(one) for one in self.ranges],
+            "elements": self.elements,
+            "exact": self.exact,
+            "histogram": {str(limit): count for limit, count in sorted(self.histogram.items())},
+            "largest": self.largest,
+            "nan_disagreements": self.nan_disagreements,
+            "infinity_disagreements": self.infinity_disagreements,
+            "zero_signs": self.zero_signs,
+            "beyond": self.beyond,
+            **{name: [_listed(m) for m in getattr(self, name)] for name in _LISTS},
+            "made_by": [json.loads(one) for one in sorted(self.made_by)],
+        }
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> Summary:
+        """
+        Read what `to_json` gave.
+
+        Raises
+        ------
+        ParameterError
+            Ranges overlap, or numbers do not add up.
+        """
+        values: dict[str, Any] = {name: int(document[name]) for name in _COUNTS}
+        values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
+        found = Summary(
+            ranges=_joined([(start, stop) for start, stop in document["ranges"]]),
+            histogram={int(limit): count for limit, count in document["histogram"].items()},
+            made_by=frozenset(canonical(one) for one in document["made_by"]),
+            **values,
+        )
+        apart = found.nan_disagreements + found.infinity_disagreements
+        if found.elements != sum(found.histogram.values()) + apart:
+            raise ParameterError("histogram: does not add up to the inputs in ranges: make the report again")
+        return found
+
+
+_COUNTS = "largest", "nan_disagreements", "infinity_disagreements", "zero_signs", "beyond"
+_LISTS = "worst", "not_comparable", "first"
+
+
+def _listed(mismatch: Mismatch) -> dict[str, Any]:
+    bits = {"x": hex(mismatch.x), "got": hex(mismatch.got), "want": hex(mismatch.want)}
+    return bits if mismatch.ulp is None else bits | {"ulp": mismatch.ulp}
+
+
+def _mismatch(entry: dict[str, Any]) -> Mismatch:
+    return Mismatch(int(entry["x"], 16), int(entry["got"], 16), int(entry["want"], 16), entry.get("ulp"))
+
+
+def canonical(facts: Any) -> str:
+    """JSON that is equal where the facts are."""
+    return json.dumps(facts, sort_keys=True)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Ranges in order, those that touch made one."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if start >= stop:
+            raise ParameterError(f"the range {start} to {stop} has no inputs")
+        if found and start < found[-1][1]:
+            raise ParameterError(f"the inputs {start:#x} to {min(stop, found[-1][1]) - 1:#x} are there twice")
+        first = found.pop()[0] if found and start == found[-1][1] else start
+        found.append((first, stop))
+    return tuple(found)
+
+
+def gaps(whole: range, ranges: Ranges) -> list[tuple[int, int]]:
+    """What of `whole` no range has."""
+    edges = [whole.start, *(edge for one in ranges for edge in one), whole.stop]
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [(start, stop) for start, stop in pairs if start < stop]
+
+
+def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int) -> Summary:
+    """
+    Compare the results for inputs whose patterns follow each other.
+
+    Parameters
+    ----------
+    x, got, want : ndarray
+        Inputs, the implementation's results and the reference's.
+    start : int
+        The pattern of the first input.
+    storage : StorageFormat
+        Of all three.
+    ulp : int
+        What is within bounds.
+    """
+    # Most are equal, bit by bit; only what is not costs more.
+    bits = storage.bits_dtype
+    differ = np.flatnonzero(got.view(bits) != want.view(bits))
+    got, want = got[differ], want[differ]
+    distance = ulp_distance(got, want, storage)
+    apart, beyond = distance == UNREACHABLE, distance > ulp
+    histogram = distances_by_power(distance)
+    histogram[0] = histogram.get(0, 0) + x.size - differ.size
+    if not histogram[0]:
+        del histogram[0]
+    nan = zeros = 0
+    if not storage.unorm_max:
+        nan = int(np.count_nonzero(np.isnan(got) != np.isnan(want)))
+        zeros = int(np.count_nonzero((distance == 0) & (got == 0)))
+    comparable = np.where(apart, 0, distance)
+
+    def mismatches(chosen: npt.NDArray[np.intp]) -> tuple[Mismatch, ...]:
+        columns = (array.view(bits)[chosen].tolist() for array in (got, want))
+        ulps = (None if d == UNREACHABLE else d for d in distance[chosen].tolist())
+        return tuple(map(Mismatch, (differ[chosen] + start).tolist(), *columns, ulps))
+
+    return Summary(
+        ranges=((start, start + x.size),),
+        histogram=histogram,
+        largest=int(comparable.max(initial=0)),
+        nan_disagreements=nan,
+        infinity_disagreements=int(np.count_nonzero(apart)) - nan,
+        zero_signs=zeros,
+        beyond=int(np.count_nonzero(beyond)),
+        worst=mismatches(_largest(comparable, min(SHOWN, int(np.count_nonzero(comparable))))),
+        not_comparable=mismatches(np.flatnonzero(apart)[:SHOWN]),
+        first=mismatches(np.flatnonzero(beyond)[:SHOWN]),
+    )

@@ -1,0 +1,344 @@
+"""Two arrays, element by element: what is within bounds, how far the rest is, and where the worst is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.blocks import aligned
+from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
+from mpsref.histogram import distances_by_power, histogram_rows
+from mpsref.image import MPSImage
+from mpsref.storage import StorageFormat, image_storage_of, storage_of
+from mpsref.verify.bounds import BEYOND
+from mpsref.verify.compare import UNREACHABLE, Counts, Tolerance, ulp_distance
+from mpsref.verify.compare import compare as counts_of
+from mpsref.verify.report import printable
+
+__all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
+
+Stored = npt.NDArray[Any]
+Bounds: TypeAlias = Tolerance | str
+"""What passes: a `Tolerance`, ``exact``, or ``ulp=N``."""
+
+SHOWN = 5
+"""How many elements are listed."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """
+    One element that is not what was expected.
+
+    Attributes
+    ----------
+    place : tuple of int
+        Its index.
+    actual, expected : str
+        Shortest decimal of the value; the code, for unorm.
+    ulp : int or None
+        The distance; None if one is NaN, or one infinite.
+    beyond : bool
+        Whether it is outside the bounds.
+    """
+
+    place: tuple[int, ...]
+    actual: str
+    expected: str
+    ulp: int | None
+    beyond: bool
+
+    def __str__(self) -> str:
+        distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
+        return f"{list(self.place)}: got {self.actual}, want {self.expected}, {distance}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    What was found when two arrays were compared.
+
+    Attributes
+    ----------
+    name : str
+        What was compared.
+    storage : str
+        How both are stored.
+    shape : tuple of int
+        Of both.
+    tolerance : Tolerance
+        What is within bounds.
+    max_mismatches : int
+        How many elements may be outside.
+    counts : Counts
+        How many elements are how near.
+    histogram : dict of int to int
+        Distances by powers of two, of all that are comparable.
+    worst : tuple of Worst
+        The elements that are farthest away, farthest first.
+    """
+
+    name: str
+    storage: str
+    shape: tuple[int, ...]
+    tolerance: Tolerance
+    max_mismatches: int
+    counts: Counts
+    histogram: dict[int, int]
+    worst: tuple[Worst, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no more elements are outside the bounds than may be."""
+        return self.counts.beyond <= self.max_mismatches
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        beyond, elements = self.counts.beyond, self.counts.elements
+        allowed = f"; {self.max_mismatches:,} may be" if self.max_mismatches else ""
+        if not beyond:
+            return f"PASS: all {elements:,} elements are within bounds"
+        share = f"{beyond:,} of {elements:,} elements ({100 * beyond / elements:.3g} %) are beyond the bounds"
+        return f"{'PASS' if self.passed else 'FAIL'}: {share}{allowed}"
+
+    def check(self) -> None:
+        """Raise `VerificationError`, which carries this report and says all of it, unless it passed."""
+        __tracebackhide__ = True
+        if not self.passed:
+            raise VerificationError(self.text(), self)
+
+    def text(self) -> str:
+        """For people: the verdict first, then the worst elements and a histogram."""
+        return "\n".join(printable(line) for line in self._lines())
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: everything, as `json` can write it."""
+        return {
+            "format": "mpsref-comparison",
+            "version": 1,
+            "name": self.name,
+            "storage": self.storage,
+            "shape": list(self.shape),
+            "tolerance": asdict(self.tolerance),
+            "max_mismatches": self.max_mismatches,
+            "passed": self.passed,
+            "verdict": self.verdict,
+            **asdict(self.counts),
+            "histogram": {str(limit): count for limit, count in self.histogram.items()},
+            "worst": [asdict(element) | {"place": list(element.place)} for element in self.worst],
+        }
+
+    def _lines(self) -> Iterator[str]:
+        counts = self.counts
+        yield f"{self.name}: {self.verdict}"
+        yield f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        shown = [element for element in self.worst if element.beyond]
+        if shown:
+            yield "the worst:"
+            yield from (f"  {element}" for element in shown)
+        if counts.elements:
+            others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
+            yield from aligned(histogram_rows(self.histogram, counts.elements, others), left=1)
+
+
+def _said(tolerance: Tolerance) -> str:
+    return str(tolerance).replace(" of each image's format", "")
+
+
+def resolved(
+    bounds: Bounds | None = None, ulp: int | None = None, rtol: float | None = None, atol: float | None = None
+) -> Tolerance:
+    """
+    The one tolerance that somebody means; 4 ULP if nothing is given.
+
+    Raises
+    ------
+    ParameterError
+        `bounds` is unknown, or given together with numbers.
+
+    Examples
+    --------
+    >>> from mpsref.testing import resolved
+    >>> resolved("ulp=2")
+    Tolerance(ulp=2, rtol=0.0, atol=0.0)
+    """
+    numbers = (ulp, rtol, atol)
+    if bounds is None:
+        return Tolerance(ulp, 0.0 if rtol is None else rtol, 0.0 if atol is None else atol)
+    if any(number is not None for number in numbers):
+        raise ParameterError("bounds and ulp, rtol or atol: give one or the other")
+    if isinstance(bounds, Tolerance):
+        return bounds
+    if bounds == "exact":
+        return Tolerance(0)
+    if match := re.fullmatch(r"ulp=(\d{1,10})", str(bounds)):
+        return Tolerance(int(match[1]))
+    raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, 'exact' or 'ulp=N'")
+
+
+def compare(
+    actual: Any,
+    expected: Any,
+    *,
+    bounds: Bounds | None = None,
+    ulp: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_mismatches: int = 0,
+    name: str = "actual",
+) -> Comparison:
+    """
+    Compare two arrays element by element.
+
+    Parameters
+    ----------
+    actual, expected : array_like
+        numpy arrays, `MPSImage`s, tensors, or anything else with ``__array__`` or DLPack, of the same shape and dtype:
+        float16, float32, float64, or uint8 and uint16 for unorm codes. What `expected` has no dtype, such as a list,
+        is taken to have that of `actual`.
+    bounds : Tolerance or str, optional
+        What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``. Default: 4 ULP.
+    ulp : int, optional
+        Units in the last place of the dtype.
+    rtol, atol : float, optional
+        Within ``atol + rtol |expected|``.
+    max_mismatches : int
+        How many elements may be outside the bounds.
+    name : str
+        How the report calls it.
+
+    Returns
+    -------
+    Comparison
+        Call its `check` to raise an error if it has not passed.
+
+    Raises
+    ------
+    ImageError
+        The two differ in shape or dtype, or one is no array that can be compared.
+    ParameterError
+        The bounds make no sense.
+
+    Notes
+    -----
+    Zeros are equal, NaN equals NaN, and an infinity equals only itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.testing import compare
+    >>> print(compare(np.float16([1, 2.004, 4]), [1, 2, 3], ulp=2).text())
+    actual: FAIL: 1 of 3 elements (33.3 %) are beyond the bounds
+    bounds: 2 ULP; float16[3]
+    the worst:
+      [2]: got 4.0, want 3.0, 512 ULP
+    ULP     elements       share
+    0              1   33.3333 %
+    <= 2           1   66.6667 %
+    <= 512         1  100.0000 %
+    """
+    tolerance = resolved(bounds, ulp, rtol, atol)
+    if max_mismatches < 0:
+        raise ParameterError(f"max_mismatches is {max_mismatches}: give at least 0")
+    got = as_array(actual, "actual")
+    want = as_array(expected, "expected", got.dtype)
+    if got.dtype != want.dtype or got.shape != want.shape:
+        raise ImageError(
+            f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
+        )
+    storage = _storage(got, name)
+    found = counts_of(got, want, storage, tolerance, SHOWN)
+    passes = (found.classes != BEYOND).tolist()
+    worst = []
+    for flat, distance, passed in zip(found.worst.tolist(), found.distances.tolist(), passes, strict=True):
+        place = tuple(int(i) for i in np.unravel_index(flat, got.shape))
+        steps = None if distance == UNREACHABLE else distance
+        worst.append(Worst(place, str(got[place]), str(want[place]), steps, not passed))
+    histogram = distances_by_power(ulp_distance(got.reshape(-1), want.reshape(-1), storage))
+    return Comparison(name, storage.name, got.shape, tolerance, max_mismatches, found.counts, histogram, tuple(worst))
+
+
+def assert_close(
+    actual: Any,
+    expected: Any,
+    *,
+    bounds: Bounds | None = None,
+    ulp: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_mismatches: int = 0,
+    name: str = "actual",
+) -> None:
+    """
+    Fail a test unless two arrays are close: `compare`, and its `check`.
+
+    Parameters
+    ----------
+    actual, expected, bounds, ulp, rtol, atol, max_mismatches, name
+        As for `compare`.
+
+    Raises
+    ------
+    VerificationError
+        They are not, or differ in shape or dtype. An `AssertionError`, with the `Comparison` as its ``report``, or
+        None where shape or dtype differ.
+    ParameterError
+        The bounds make no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> from mpsref.testing import assert_close
+    >>> x = np.linspace(-3, 3, 1000, dtype=np.float32)
+    >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
+    >>> assert_close(np.tanh(x), mps.neuron.forward(d, x), ulp=2)
+    """
+    __tracebackhide__ = True
+    try:
+        comparison = compare(
+            actual,
+            expected,
+            bounds=bounds,
+            ulp=ulp,
+            rtol=rtol,
+            atol=atol,
+            max_mismatches=max_mismatches,
+            name=name,
+        )
+    except ImageError as error:
+        raise VerificationError(str(error), None) from None
+    comparison.check()
+
+
+def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Stored:
+    """
+    An array of what is one, or can make one; what has no dtype, such as a list, gets `dtype`.
+
+    Raises
+    ------
+    ImageError
+        numpy can make no array of it; the message calls it `name`.
+    """
+    if isinstance(value, MPSImage):
+        return value.to_array()
+    try:
+        if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
+            value = value.detach().cpu()
+        if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
+            return np.asarray(value, None if hasattr(value, "dtype") else dtype)
+        return np.from_dlpack(value)
+    except MPSRefError:
+        raise
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ImageError(f"{name} is a {type(value).__name__}, of which numpy makes no array: {error}") from None
+
+
+def _storage(array: Stored, name: str) -> StorageFormat:
+    return image_storage_of(array.dtype, name) if array.dtype.kind == "u" else storage_of(array, name)

@@ -1,0 +1,64 @@
+"""A tolerance file: what passes, for tests by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mpsref.documents import read_document
+from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.testing.comparison import resolved
+from mpsref.verify.compare import Tolerance
+
+__all__ = ["Tolerances"]
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """
+    What passes, for comparisons whose test says nothing itself.
+
+    Attributes
+    ----------
+    default : Tolerance or None
+        For all that no pattern fits.
+    patterns : tuple of (str, Tolerance)
+        The first that fits the name of a comparison, or the id of its test, decides; as in the shell.
+    """
+
+    default: Tolerance | None = None
+    patterns: tuple[tuple[str, Tolerance], ...] = ()
+
+    @staticmethod
+    def read(path: str | Path) -> Tolerances:
+        """
+        Read a tolerance file.
+
+        Raises
+        ------
+        FileFormatError
+            It is none.
+        """
+        document = read_document(Path(path), "tolerances")
+        try:
+            default = _tolerance("default", document["default"]) if "default" in document else None
+            patterns = document.get("tests", {}).items()
+            return Tolerances(default, tuple((pattern, _tolerance(pattern, entry)) for pattern, entry in patterns))
+        except MPSRefError as error:
+            raise FileFormatError(f"{path}: {error}") from None
+
+    def of(self, *names: str) -> Tolerance | None:
+        """What the file says of a comparison that has these names."""
+        for pattern, tolerance in self.patterns:
+            if any(fnmatchcase(name, pattern) for name in names):
+                return tolerance
+        return self.default
+
+
+def _tolerance(where: str, entry: dict[str, Any]) -> Tolerance:
+    try:
+        return resolved(**entry)
+    except MPSRefError as error:
+        raise FileFormatError(f"{where}: {error}") from None

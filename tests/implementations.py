@@ -1,0 +1,48 @@
+"""Implementations of neurons, right and wrong in known places, that sweeps in the tests are about."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+NO_FUNCTION = 3
+
+
+def absolute(x):
+    return np.abs(x)
+
+
+def in_place(x):
+    """Right, and writes over its argument."""
+    return np.abs(x, out=x)
+
+
+def relu_gradient(x, upstream):
+    return np.where(np.isnan(x), x, upstream * (x >= 0)).astype(x.dtype)
+
+
+def slow(x):
+    """Right, and says which process works."""
+    time.sleep(0.05)
+    with Path(os.environ["MPSREF_TEST_LOG"]).open("a") as file:
+        file.write(f"{os.getpid()} {x.view(f'u{x.itemsize}')[0]}\n")
+    return np.abs(x)
+
+
+def raises(x):
+    raise RuntimeError("no\nway")
+
+
+def widens(x):
+    return x.astype(np.float64)
+
+
+def flattens(x):
+    return x[:, np.newaxis]
+
+
+def says_nothing(x):
+    return None
