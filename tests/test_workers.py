@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -154,3 +155,16 @@ def test_tables_are_made_only_when_enough_elements_have_asked(monkeypatch):
     for other in (others[0], d, others[1], d, others[0]):
         mps.neuron.forward(other, large)
     assert made == [d, others[0], others[1], others[0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("neuron_type", [T.none, T.reLU, T.sigmoid, T.pReLU], ids=lambda t: t.name)
+def test_no_array_of_the_caller_is_kept(neuron_type, dtype):
+    d, x = descriptor(neuron_type, SIZE), elements(dtype)
+    y = mps.neuron.forward(d, x, workers=2)
+    dx = mps.neuron.gradient(d, x, y)
+    kept = [weakref.ref(array) for array in (x, y, dx)]
+
+    del x, y, dx
+
+    assert [array() for array in kept] == [None, None, None]

@@ -42,9 +42,9 @@ WORTH_A_TABLE = 131_072
 """Elements of a 16-bit source that must have asked for a table before it is made."""
 
 FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
-"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once; 9 MiB in all."""
+"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once; 14 MiB in all."""
 
-DISTINCT_SLOPES = 24
+DISTINCT_SLOPES = 64
 """How many different slopes of channels one table may serve, at 128 KiB each."""
 
 Stored = npt.NDArray[Any]
@@ -511,6 +511,7 @@ def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
         _thread.is_quiet = True
         return _thread.quiet.run(function, *arguments)
     finally:
+        _thread.workspace.release()
         _thread.is_quiet = False
 
 

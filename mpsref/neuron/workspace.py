@@ -53,13 +53,13 @@ class Workspace:
     def __init__(self, size: int) -> None:
         memory = np.empty((9, size))
         self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in (np.float64, np.float32)}
-        self._buffers: list[Array] = []
-        self._shape: tuple[int, object] = (0, None)
+        self._buffers: list[Array] = self._rows[np.float64]
+        self._shape: tuple[int, object] = (size, np.float64)
         self._filled: tuple[str, int, object] = ("", 0, None)
         self.slopes: Array | None = None
         self.slopes_shrink = False
-        self._sources: npt.NDArray[Any] = memory[0]
         self._reach: float | None = None
+        self.release()
         self.wide = False
 
     def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
@@ -69,6 +69,12 @@ class Workspace:
             self._buffers = [row[:size] for row in self._rows[dtype]]
         x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
         return x
+
+    def release(self) -> None:
+        """Forget the arrays of others, which a caller may want to free."""
+        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
+        self._sources: npt.NDArray[Any] = x
+        self.slopes = None
 
     def begin(self, x: npt.NDArray[Any]) -> None:
         """Take a block of sources, of which `reach` tells if it is asked."""
