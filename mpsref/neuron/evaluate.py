@@ -191,7 +191,9 @@ def gradient(
     incoming = _flat(upstream)
     # The product with the upstream gradient is one rounding more.
     is_native = not descriptor.row.slope_is_rounded(descriptor) and source.native_roundings >= 1
-    if is_native and source is result is upstream_source:
+    if descriptor.row.slope_is_one(descriptor) and upstream_source is result:
+        block = partial(task.copied, incoming)
+    elif is_native and source is result is upstream_source:
         block = partial(task.native_gradient, incoming)
     else:
         table = task.slope_table()
@@ -223,6 +225,11 @@ class _Task:
         y = self.descriptor.row.forward(x, self.descriptor, w)
         if y is not out:
             np.copyto(out, y)
+        _canonical_nan(out)
+
+    def copied(self, incoming: Stored, start: int, stop: int) -> None:
+        out = self.out[start:stop]
+        np.copyto(out, incoming[start:stop])
         _canonical_nan(out)
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:

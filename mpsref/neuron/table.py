@@ -261,6 +261,11 @@ class Neuron(ABC):
         return None
 
     @classmethod
+    def slope_is_one(cls, p: Parameters) -> bool:
+        """Whether the derivative is 1 everywhere."""
+        return False
+
+    @classmethod
     def slope_is_rounded(cls, p: Parameters) -> bool:
         """Whether anything is rounded in `derivative`, in whatever floating format it runs."""
         return True
@@ -290,6 +295,10 @@ class None_(Neuron):
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
         return 0
+
+    @classmethod
+    def slope_is_one(cls, p: Parameters) -> bool:
+        return True
 
     @classmethod
     def slope_is_rounded(cls, p: Parameters) -> bool:
@@ -389,6 +398,10 @@ class Linear(Neuron):
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
         return 1 if p.b == 0 and p.a != 0 else None
+
+    @classmethod
+    def slope_is_one(cls, p: Parameters) -> bool:
+        return p.a == 1
 
     @classmethod
     def slope_is_rounded(cls, p: Parameters) -> bool:
