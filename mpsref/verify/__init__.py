@@ -34,6 +34,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, texel_of
 from mpsref.storage import StorageFormat
+from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
 from mpsref.verify.judge import Segment, descriptor_of, direction_of
@@ -44,6 +45,7 @@ from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, toleran
 
 __all__ = [
     "UNREACHABLE",
+    "Aggregate",
     "Bounds",
     "Comparison",
     "Counts",
@@ -72,6 +74,7 @@ def verify(
     *,
     worst: int = 5,
     progress: Progress | None = None,
+    collect: Aggregate | None = None,
 ) -> Report:
     """
     Evaluate a recording's graph on its sources and compare every image that it holds.
@@ -90,6 +93,8 @@ def verify(
         How many of the farthest elements to report for each image.
     progress : callable, optional
         Called after each node with the number of nodes done and of all.
+    collect : Aggregate, optional
+        Gets what plots and heat maps show of each image.
 
     Returns
     -------
@@ -105,14 +110,14 @@ def verify(
         There is no such preset.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst).run(progress)
+    return _Verification(recording, tolerances_of(tolerance), worst, collect).run(progress)
 
 
 class _Verification:
     """One walk through the graph, with the reference from the sources on, and beside it each node on what it read."""
 
-    def __init__(self, recording: Recording, tolerances: Tolerances, worst: int) -> None:
-        self.recording, self.tolerances, self.worst = recording, tolerances, worst
+    def __init__(self, recording: Recording, tolerances: Tolerances, worst: int, collect: Aggregate | None) -> None:
+        self.recording, self.tolerances, self.worst, self.collect = recording, tolerances, worst, collect
         self.names = {image: name for name, image in recording.graph.images.items()}
         self.recorded = {recording.graph.images[name]: entry for name, entry in recording.images.items()}
         for override in tolerances.overrides:
@@ -186,6 +191,9 @@ class _Verification:
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         found = compare(actual, expected, storage, judge, self.worst)
+        if self.collect is not None:
+            given = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
+            self.collect.add(name, got, want, found.all_classes, given)
         end_to_end = None
         if ideal is not want:
             end_to_end = EndToEnd.of(compare(actual, ideal.to_array(), storage, Tolerance()).counts)

@@ -148,12 +148,15 @@ class Comparison:
         Their distances.
     classes : ndarray of uint16
         What each of them is: `WITHIN`, a `Reason`, or `BEYOND`.
+    all_classes : ndarray of uint16
+        What every element is, in a row.
     """
 
     counts: Counts
     worst: npt.NDArray[np.intp]
     distances: npt.NDArray[np.int64]
     classes: npt.NDArray[np.uint16]
+    all_classes: npt.NDArray[np.uint16]
 
 
 def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
@@ -213,7 +216,7 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         beyond=int(np.count_nonzero(classes == BEYOND)),
     )
     farthest = _farthest(distance, classes, min(worst, counts.elements - counts.exact))
-    return Comparison(counts, farthest, distance[farthest], classes[farthest])
+    return Comparison(counts, farthest, distance[farthest], classes[farthest], classes)
 
 
 def _close(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance) -> npt.NDArray[np.bool_]:
