@@ -86,7 +86,7 @@ class HeatMap:
     title : str
         Of which images and channels.
     counts : ndarray of int, shape (rows, columns)
-        Elements in blocks of pixels of about the same size.
+        Elements in blocks of pixels of one size; those in the last row and column may be smaller.
     """
 
     title: str
@@ -164,32 +164,38 @@ class Aggregate:
         sources : mapping of str to MPSImage
             What the node read.
         """
-        actual, expected = got.to_array(), want.to_array()
-        shape = expected.shape
-        read = [(source, image.to_array().reshape(-1), image.storage) for source, image in sources.items()][:MOST_PLOTS]
-        read = [each for each in read if each[1].size == expected.size]
-        scales = [_scale(array, storage) for _, array, storage in read]
-        tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in read]
-        kinds = np.empty(expected.size, np.uint8)
-        actual, expected, classes = actual.reshape(-1), expected.reshape(-1), classes.reshape(-1)
-        with np.errstate(all="ignore"):
-            for part in _parts(kinds.size):
-                row = _rows(actual[part], expected[part], want.storage)
-                verdict = np.where(classes[part] == WITHIN, 0, np.where(classes[part] == BEYOND, 2, 1))
-                kinds[part] = np.where(verdict > 0, verdict + 1, row != ZERO)
-                for (_, array, storage), scale, table in zip(read, scales, tables, strict=True):
-                    column = _columns(array[part], storage, *scale)
-                    np.add(
-                        table,
-                        np.bincount((row * (COLUMNS + 3) + column) * 3 + verdict, minlength=table.size),
-                        out=table,
-                    )
-        plots = tuple(
-            Plot(source, *scale, _thinned(table.reshape(ROWS, COLUMNS + 3, 3)))
-            for (source, _, _), scale, table in zip(read, scales, tables, strict=True)
-        )
-        worst = int(kinds.max(initial=0))
-        self.pictures[name] = Picture(shape, KINDS[worst], plots, *_places(kinds, worst, shape))
+        with np.errstate(all="ignore"):  # of whatever NaN a device wrote
+            self.pictures[name] = _picture(got, want, classes, sources)
+
+
+def _picture(
+    got: MPSImage, want: MPSImage, classes: npt.NDArray[np.uint16], sources: Mapping[str, MPSImage]
+) -> Picture:
+    actual, expected = got.to_array(), want.to_array()
+    shape = expected.shape
+    read = [(source, image.to_array().reshape(-1), image.storage) for source, image in sources.items()][:MOST_PLOTS]
+    read = [each for each in read if each[1].size == expected.size]
+    scales = [_scale(array, storage) for _, array, storage in read]
+    tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in read]
+    kinds = np.empty(expected.size, np.uint8)
+    actual, expected, classes = actual.reshape(-1), expected.reshape(-1), classes.reshape(-1)
+    for part in _parts(kinds.size):
+        row = _rows(actual[part], expected[part], want.storage)
+        verdict = np.where(classes[part] == WITHIN, 0, np.where(classes[part] == BEYOND, 2, 1))
+        kinds[part] = np.where(verdict > 0, verdict + 1, row != ZERO)
+        for (_, array, storage), scale, table in zip(read, scales, tables, strict=True):
+            column = _columns(array[part], storage, *scale)
+            np.add(
+                table,
+                np.bincount((row * (COLUMNS + 3) + column) * 3 + verdict, minlength=table.size),
+                out=table,
+            )
+    plots = tuple(
+        Plot(source, *scale, _thinned(table.reshape(ROWS, COLUMNS + 3, 3)))
+        for (source, _, _), scale, table in zip(read, scales, tables, strict=True)
+    )
+    worst = int(kinds.max(initial=0))
+    return Picture(shape, KINDS[worst], plots, *_places(kinds, worst, shape))
 
 
 def _parts(size: int) -> Iterator[slice]:
@@ -258,12 +264,13 @@ def _places(
         index = part.start + np.flatnonzero(kinds[part] == kind)
         by_image += np.bincount(index // (height * width * channels), minlength=images)
         by_channel += np.bincount(index % channels, minlength=channels)
-    rows, columns = min(height, LARGEST_MAP), min(width, LARGEST_MAP)
+    high, wide = -(-height // LARGEST_MAP), -(-width // LARGEST_MAP)
+    rows, columns = -(-height // high), -(-width // wide)
     some_images, some_channels = _most(by_image, SINGLE_IMAGES), _most(by_channel, SINGLE_CHANNELS)
     tables = np.zeros((1 + len(some_images) + len(some_channels), rows * columns), np.int64)
     for part in _parts(kinds.size):
         n, y, x, c = np.unravel_index(part.start + np.flatnonzero(kinds[part] == kind), shape)
-        cell = (y * rows // height) * columns + x * columns // width
+        cell = (y // high) * columns + x // wide
         chosen = [
             np.full(cell.shape, fill_value=True),
             *(n == i for i in some_images),

@@ -214,8 +214,10 @@ def _blame(report: Report) -> str:
 
 
 def _head(columns: Iterable[str], texts: int) -> str:
+    """Columns: the first ones are texts, as a verdict is, the others numbers."""
     cells = "".join(
-        f'<th scope="col"{" class=number" if i >= texts else ""}>{_text(name)}</th>' for i, name in enumerate(columns)
+        f'<th scope="col"{" class=number" if i >= texts and name != "verdict" else ""}>{_text(name)}</th>'
+        for i, name in enumerate(columns)
     )
     return f"<thead><tr>{cells}</tr></thead>"
 

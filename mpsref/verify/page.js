@@ -33,7 +33,7 @@
   const ulp = (steps) => {
     if (!steps) return "0";
     const n = Math.abs(steps) - 1;
-    return (steps < 0 ? "\u2212" : "+") + (n < 14 ? count(2 ** n) : `2^${n}`);
+    return (steps < 0 ? "\u2212" : "+") + (n < 17 ? count(2 ** n) : `2^${n}`);
   };
   const between = (steps) => {
     if (steps === data.apart) return "not comparable";
@@ -164,7 +164,7 @@
     const most = Math.max(1, ...cells.filter((_, i) => i % 2));
     const [, height, width] = picture.shape;
     const range = (i, parts, whole) => {
-      const first = Math.ceil((i * whole) / parts), last = Math.ceil(((i + 1) * whole) / parts) - 1;
+      const each = Math.ceil(whole / parts), first = i * each, last = Math.min(first + each, whole) - 1;
       return first === last ? `${first}` : `${first} to ${last}`;
     };
     const where = (cell) => `y ${range(Math.floor(cell / columns), rows, height)}, x ${range(cell % columns, columns, width)}`;
@@ -218,7 +218,8 @@
     });
     const target = panels[index].querySelector("[data-draw]:empty");
     const id = article.id.slice("image-".length);
-    if (target && data.pictures[id]) DRAW[target.dataset.draw](target, data.pictures[id], id);
+    if (target && !data.pictures[id]) add(target, "p", { class: "note" }, "Not on this page: nothing was collected, or there was no room.");
+    else if (target) DRAW[target.dataset.draw](target, data.pictures[id], id);
     if (focus) tabs[index].focus();
   }
 
