@@ -41,7 +41,7 @@ UNIT = 1 / 16
 """About where a logarithmic scale becomes linear, to pass through 0."""
 
 MOST_PLOTS, MOST_BARS, LARGEST_MAP = 3, 128, 64
-SINGLE_IMAGES, SINGLE_CHANNELS = 4, 6
+SINGLE_IMAGES, SINGLE_CHANNELS = 4, 4
 """How many images and channels have a heat map of their own: those with most to show."""
 
 

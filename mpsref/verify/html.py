@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from html import escape
 from importlib import resources
@@ -35,7 +35,7 @@ __all__ = ["LARGEST_PAGE", "page", "write_page"]
 LARGEST_PAGE = 2_000_000
 """Bytes."""
 
-GRAPH_BYTES, TABLE_BYTES, DETAIL_BYTES, DATA_BYTES = 400_000, 250_000, 550_000, 600_000
+GRAPH_BYTES, TABLE_BYTES, DETAIL_BYTES, DATA_BYTES = 350_000, 250_000, 550_000, 750_000
 """How much of them each part may have."""
 
 LONGEST = 160
@@ -439,9 +439,17 @@ def _edge(source: Place, target: Place) -> str:
 
 
 def _data(pictures: Mapping[int, Picture]) -> str:
-    """As JSON that can stand in a page; images have room in the order of `pictures`."""
-    entries = (f"{json.dumps(str(i))}:{_json(_picture(picture))}" for i, picture in pictures.items())
-    inside = ",".join(_fitting(entries, DATA_BYTES))
+    """As JSON that can stand in a page; images have room in the order of `pictures`, the first ones for all maps."""
+
+    def entries() -> Iterator[str]:
+        used = 0
+        for i, picture in pictures.items():
+            maps = picture.maps if used < DATA_BYTES // 2 else picture.maps[:1]
+            entry = f"{json.dumps(str(i))}:{_json(_picture(picture, maps))},"
+            used += len(entry)
+            yield entry
+
+    inside = "".join(_fitting(entries(), DATA_BYTES)).removesuffix(",")
     return f'{{"apart":{ROWS - 1 - ZERO},"worst":{_json(KINDS[-1])},"pictures":{{{inside}}}}}'
 
 
@@ -454,14 +462,14 @@ def _json(value: object) -> str:
     return text
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def _picture(picture: Picture, maps: Iterable[HeatMap]) -> dict[str, Any]:
     return {
         "kind": picture.kind,
         "shape": list(picture.shape),
         "plots": [_plot(plot) for plot in picture.plots],
         "channels": picture.channels.tolist(),
         "each": picture.channels_each,
-        "maps": [_map(heat_map) for heat_map in picture.maps],
+        "maps": [_map(heat_map) for heat_map in maps],
     }
 
 
@@ -480,8 +488,10 @@ def _plot(plot: Plot) -> dict[str, Any]:
 
 
 def _map(heat_map: HeatMap) -> dict[str, Any]:
+    """All counts in a row, or, where few are not 0, those after their index."""
     rows, columns = heat_map.counts.shape
     flat = heat_map.counts.reshape(-1)
     index = np.flatnonzero(flat)
-    pairs = np.column_stack([index, flat[index]])
-    return {"title": heat_map.title, "rows": rows, "columns": columns, "cells": pairs.reshape(-1).tolist()}
+    is_dense = 2 * index.size > flat.size
+    cells = flat if is_dense else np.column_stack([index, flat[index]]).reshape(-1)
+    return {"title": heat_map.title, "rows": rows, "columns": columns, "dense": is_dense, "cells": cells.tolist()}

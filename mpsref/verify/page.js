@@ -159,9 +159,11 @@
 
   function drawMap(parent, picture, map) {
     parent.textContent = "";
-    const [rows, columns, cells] = [map.rows, map.columns, map.cells];
+    const { rows, columns } = map, pairs = [];
+    if (map.dense) map.cells.forEach((value, i) => value && pairs.push([i, value]));
+    else for (let i = 0; i < map.cells.length; i += 2) pairs.push([map.cells[i], map.cells[i + 1]]);
     const size = Math.max(5, Math.min(24, Math.floor(448 / Math.max(rows, columns))));
-    const most = Math.max(1, ...cells.filter((_, i) => i % 2));
+    const most = Math.max(1, ...pairs.map((pair) => pair[1]));
     const [, height, width] = picture.shape;
     const range = (i, parts, whole) => {
       const each = Math.ceil(whole / parts), first = i * each, last = Math.min(first + each, whole) - 1;
@@ -176,8 +178,6 @@
     if (rows > 1) add(axis, "text", { x: 42, y: 6 + rows * size, "text-anchor": "end" }, height - 1);
     add(axis, "text", { x: 48, y: rows * size + 22 }, "x 0");
     if (columns > 3) add(axis, "text", { x: 48 + columns * size, y: rows * size + 22, "text-anchor": "end" }, width - 1);
-    const pairs = [];
-    for (let i = 0; i < cells.length; i += 2) pairs.push([cells[i], cells[i + 1]]);
     for (const [cell, value] of pairs) {
       const mark = add(svg, "rect", { class: "cell", x: 48 + (cell % columns) * size, y: 6 + Math.floor(cell / columns) * size,
         width: size, height: size, "fill-opacity": (0.2 + (0.8 * value) / most).toFixed(2) });
