@@ -130,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
     check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    check.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+                       "beyond the bounds")  # fmt: skip
     check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
     check.set_defaults(command=_verify)
 
@@ -334,10 +336,11 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json is not None and options.json.resolve() in {file.resolve() for file in recording.files}:
         raise FileFormatError(f"--json {options.json}: belongs to the recording: choose another file")
     with _Progress() as progress:
-        report = verify(recording, tolerance, worst=options.worst, progress=progress)
+        report = verify(recording, tolerance, worst=options.worst, faults=not options.no_faults, progress=progress)
     if options.json is not None:
         _write_json(options.json, report.to_json())
-    print(report.text(every_image=options.all))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(report.text(every_image=options.all, colour=colour))
     return PASSED if report.passed else MISMATCH
 
 

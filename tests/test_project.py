@@ -25,7 +25,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.enums", "mpsref.errors"],
+    ["mpsref.enums", "mpsref.errors", "mpsref.histogram"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
@@ -45,16 +45,17 @@ LAYERS = [
     ["mpsref.verify.bounds"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
-    ["mpsref.verify.report", "mpsref.verify.case"],
+    ["mpsref.verify.case"],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.faults"],
+    ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
     ["mpsref.record.samples", "mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.request"],
     ["mpsref.record.contents"],
     ["mpsref.record"],
-    ["mpsref.blocks", "mpsref.histogram", "mpsref.origin"],
+    ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],

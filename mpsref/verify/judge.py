@@ -9,7 +9,12 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.arithmetic import (
+    MPSNNAdditionGradientNode,
+    MPSNNAdditionNode,
+    MPSNNInitialGradientNode,
+    clamp_of,
+)
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
@@ -61,14 +66,11 @@ def _(node: MPSCNNNeuronGradientNode) -> list[NodeForm]:
 
 @_forms.register
 def _(node: MPSNNAdditionNode) -> list[NodeForm]:
-    largest = float(np.finfo(np.float32).max)
-    low = node.minimum_value if node.minimum_value > -largest else -np.inf
-    high = node.maximum_value if node.maximum_value < largest else np.inf
-    scales = (node.primary_scale, node.secondary_scale)
+    scales, clamp = (node.primary_scale, node.secondary_scale), clamp_of(node)
 
     def total(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
         x, y, arithmetic = (cast("Any", each) for each in (sources[0], sources[1], f))
-        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, (low, high)))
+        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, clamp))
 
     return [total]
 
