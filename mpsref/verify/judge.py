@@ -24,7 +24,7 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
 
-__all__ = ["Segment", "descriptor_of", "direction_of"]
+__all__ = ["Segment", "descriptor_of", "direction_of", "neuron_judge"]
 
 Stored: TypeAlias = npt.NDArray[Any]
 Index: TypeAlias = npt.NDArray[np.intp]
@@ -102,6 +102,51 @@ def direction_of(node: MPSNNFilterNode) -> str:
     """``forward`` or ``gradient``."""
     gradients = (MPSCNNNeuronGradientNode, MPSNNAdditionGradientNode, MPSNNInitialGradientNode)
     return "gradient" if isinstance(node, gradients) else "forward"
+
+
+def neuron_judge(
+    descriptor: MPSNNNeuronDescriptor,
+    model: Model,
+    got: tuple[Stored, StorageFormat],
+    x: tuple[Stored, StorageFormat],
+    upstream: tuple[Stored, StorageFormat] | None = None,
+) -> Callable[[Index], npt.NDArray[np.uint16]]:
+    """
+    What may be said of a neuron's results, or of its gradient, at some flat indices, see `classify`.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron; channels are along the last axis.
+    model : Model
+        What the device promises.
+    got, x, upstream : pair of ndarray and StorageFormat
+        The results, the sources and the incoming gradients, of one shape.
+    """
+    channels = got[0].shape[-1] if got[0].ndim else 1
+    given = [(stored.reshape(-1), storage) for stored, storage in ((x,) if upstream is None else (x, upstream))]
+
+    def judge(index: Index) -> npt.NDArray[np.uint16]:
+        def of(formula: NeuronForm) -> Callable[[Running, Index], Range]:
+            def value(f: Running, chosen: Index) -> Range:
+                where = index[chosen]
+                values = [read(f, elements[where], storage) for elements, storage in given]
+                found = formula(values[0], data_of(descriptor, where, channels), f)
+                return found if upstream is None else found * values[1]
+
+            return value
+
+        def nan_read(chosen: Index) -> npt.NDArray[np.bool_]:
+            where = index[chosen]
+            found = np.zeros(chosen.size, np.bool_)
+            for elements, _ in given:
+                found |= np.isnan(elements[where])
+            return found
+
+        forms = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
+        return classify(got[0].reshape(-1)[index], model, got[1], [of(form) for form in forms], nan_read)
+
+    return judge
 
 
 class Segment:

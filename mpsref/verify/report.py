@@ -11,7 +11,7 @@ from mpsref.histogram import histogram_rows
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
 from mpsref.verify.running import Reason
-from mpsref.verify.tolerance import Bounds, Limit, Tolerances
+from mpsref.verify.tolerance import Tolerances, limit_json
 
 __all__ = ["Element", "EndToEnd", "ImageReport", "Report", "printable"]
 
@@ -246,11 +246,11 @@ class Report:
             "version": 1,
             "recording": self.recording,
             "device": self.device,
-            "tolerance": _limit_json(self.tolerance.default)
+            "tolerance": limit_json(self.tolerance.default)
             | {
                 "overrides": [
                     {"image": o.image, "neuron": o.neuron, "format": o.format, "direction": o.direction}
-                    | _limit_json(o.limit)
+                    | limit_json(o.limit)
                     for o in self.tolerance.overrides
                 ]
             },
@@ -321,10 +321,6 @@ class Report:
                 f"it may also be a node that makes {names}, not recorded: set export_from_graph of the image nodes, "
                 "and add what the device writes to the recording"
             )
-
-
-def _limit_json(limit: Limit) -> dict[str, Any]:
-    return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
