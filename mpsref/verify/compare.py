@@ -21,7 +21,7 @@ __all__ = ["NEAR", "UNREACHABLE", "Comparison", "Counts", "Tolerance", "compare"
 NEAR = 1
 """ULP that are within every model's bounds: one rounding, in whatever order it falls on a boundary."""
 
-BLOCK = 262_144
+BLOCK = 65_536
 """Elements that are compared at once."""
 
 MOST_ULP = 2**32
@@ -193,8 +193,9 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         How many of the farthest elements to find.
     """
     got, want = got.reshape(-1), want.reshape(-1)
-    # Most elements are equal, bit for bit, and need nothing else. What follows is of the others only.
-    index = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
+    # Most elements are equal, bit for bit, or neighbours, which pass. What follows is of the others.
+    neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR
+    index, neighbours, identical = _others(got, want, storage, worst, neighbours_pass=neighbours_pass)
     distance = np.empty(index.size, np.int64)
     classes = np.full(index.size, BEYOND, np.uint16)
     nan = 0
@@ -211,20 +212,25 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         if rest.size:
             classes[rest] = limit(index[rest])
     histogram = distances_by_power(distance)
-    exact = got.size - int(np.count_nonzero(distance))
+    exact = got.size - neighbours.count - int(np.count_nonzero(distance))
+    once = histogram.pop(1, 0) + neighbours.count
     beyond = index[classes == BEYOND]
     explained = {str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))}
     counts = Counts(
         elements=got.size,
         exact=exact,
         **{f"within_{most}": got.size - int(np.count_nonzero(distance > most)) for most in (1, 4, 64)},
-        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=0)),
+        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=1 if neighbours.count else 0)),
         nan_disagreements=nan,
         infinity_disagreements=int(np.count_nonzero(distance == UNREACHABLE)) - nan,
         within=got.size - beyond.size - sum(explained.values()),
         explained=explained,
         beyond=beyond.size,
     )
+    if neighbours.first.size:
+        at = np.searchsorted(index, neighbours.first)
+        index, distance = np.insert(index, at, neighbours.first), np.insert(distance, at, 1)
+        classes = np.insert(classes, at, WITHIN)
     farthest = _farthest(distance, classes, min(worst, got.size - exact))
     return Comparison(
         counts,
@@ -232,9 +238,47 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         distance[farthest],
         classes[farthest],
         beyond,
-        ({0: exact} if exact else {}) | {most: count for most, count in histogram.items() if most},
-        not index.size,
+        {most: n for most, n in ({0: exact, 1: once} | {m: n for m, n in histogram.items() if m}).items() if n},
+        identical,
     )
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """Elements that are 1 ULP from what was wanted: how many, and the flat indices of the first ones."""
+
+    count: int
+    first: Index
+
+
+def _others(
+    got: Stored, want: Stored, storage: StorageFormat, few: int, *, neighbours_pass: bool
+) -> tuple[Index, _Neighbours, bool]:
+    """Where bits differ, but for neighbours, if these pass; those; and whether no bits differ."""
+    found, first, count, identical = [np.empty(0, np.intp)], [np.empty(0, np.intp)], 0, True
+    bits = storage.bits_dtype
+    # Within one sign the difference of the bits is the distance. What is next to a zero, an infinity or the largest
+    # code is no neighbour here, so that nothing leaves the numbers, or wraps around.
+    largest = storage.unorm_max or int(np.array(np.finfo(storage.dtype).max).view(bits))
+    magnitude = bits.type(storage.unorm_max or np.iinfo(bits).max >> 1)
+    for start in range(0, got.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        ours, theirs = got[part].view(bits), want[part].view(bits)
+        differ = ours != theirs
+        if not differ.any():
+            continue
+        identical = False
+        if neighbours_pass:
+            near = (ours - theirs + bits.type(1)) <= 2
+            near &= ((theirs & magnitude) - bits.type(1)) < largest - 1
+            near &= differ
+            differ ^= near
+            if few > 0 and near.any():
+                first.append(start + np.flatnonzero(near)[:few])
+                few -= first[-1].size
+            count += int(np.count_nonzero(near))
+        found.append(start + np.flatnonzero(differ))
+    return np.concatenate(found), _Neighbours(count, np.concatenate(first)), identical
 
 
 def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:
