@@ -151,6 +151,7 @@ class _Verification:
         own = dict(ideal)
         del given
         reports = []
+        is_read = {source for step in graph._steps for source in step.sources}
         for i, (node, step) in enumerate(zip(self.makers.values(), graph._steps, strict=True)):
             read = [own[source] for source in step.sources]
             want = graph._run_step(step, read)
@@ -159,7 +160,9 @@ class _Verification:
             own[step.result] = want
             self.formats[node.result_image] = want.storage
             if node.result_image in self.recorded:
-                report, own[step.result] = self._report(node, want, ideal[step.result], read)
+                report, own[step.result] = self._report(
+                    node, want, ideal[step.result], read, kept=step.result in is_read
+                )
                 reports.append(report)
             del read, want
             for index in step.last_reads:
@@ -185,9 +188,9 @@ class _Verification:
         return entry.elements()
 
     def _report(
-        self, node: MPSNNFilterNode, want: MPSImage, ideal: MPSImage, read: list[MPSImage]
+        self, node: MPSNNFilterNode, want: MPSImage, ideal: MPSImage, read: list[MPSImage], *, kept: bool
     ) -> tuple[ImageReport, MPSImage]:
-        """The report of an image, and the image itself, that is the reference's own where both are the same."""
+        """The report of an image; and the image itself, which is the reference's own where both are the same."""
         name, storage = self.names[node.result_image], want.storage
         descriptor = descriptor_of(node)
         neuron = None if descriptor is None else descriptor.neuron_type.name
@@ -196,7 +199,9 @@ class _Verification:
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         found = compare(actual, expected, storage, judge, self.worst)
-        own = want if found.identical else MPSImage.from_array(actual)
+        explained = self.faults and found.beyond.size and len(nodes) == 1
+        # Packed only if somebody looks at it.
+        own = MPSImage.from_array(actual) if (kept or explained) and not found.identical else want
         end_to_end = None
         if ideal is not want:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
@@ -210,7 +215,7 @@ class _Verification:
         )
         findings: list[Finding] = []
         # Of several nodes whose images are not recorded nobody knows what the last one has read.
-        if self.faults and found.beyond.size and len(nodes) == 1:
+        if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[found.beyond] = True
             close = within(storage, limit if isinstance(limit, Tolerance) else None)
