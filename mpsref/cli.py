@@ -195,6 +195,8 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
     check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
     check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    check.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+                       "beyond the bounds")  # fmt: skip
     check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
     check.add_argument("--junit", metavar="FILE", type=Path, help="write the report as JUnit XML")
     check.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page for a browser, with the "
@@ -342,7 +344,14 @@ def _verify(options: argparse.Namespace) -> int:
     _check_outputs(options, recording)
     collected = None if options.html is None else Aggregate()
     with _Progress() as progress:
-        report = verify(recording, tolerance, worst=options.worst, progress=progress, collect=collected)
+        report = verify(
+            recording,
+            tolerance,
+            worst=options.worst,
+            faults=not options.no_faults,
+            progress=progress,
+            collect=collected,
+        )
     if options.json is not None:
         _write_json(options.json, report.to_json())
     # Here, because XML and a page are asked for more rarely than a verification.
@@ -354,7 +363,8 @@ def _verify(options: argparse.Namespace) -> int:
         from mpsref.verify.html import write_page  # noqa: PLC0415
 
         write_page(report, recording.graph, collected, options.html)
-    print(report.text(every_image=options.all))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(report.text(every_image=options.all, colour=colour))
     return PASSED if report.passed else MISMATCH
 
 

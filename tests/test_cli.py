@@ -51,7 +51,7 @@ def test_verify_ends_with_1_at_a_mismatch_and_lists_the_worst(capsys):
     assert (
         "softSign.y: 2 beyond the bounds; the worst:\n  (image 0, y 31, x 0, channel 0; slice 0 lane 0) x = inf" in out
     )
-    assert out.count("(image 0") == sum(min(2, n) for n in (126, 126, 126, 126, 576, 593, 2, 126, 126, 126, 1, 1, 1, 2))
+    assert out.count("\n  (image 0") == sum(min(2, n) for n in (126, 126, 126, 126, 576, 593, 2, 126, 126, 126, 1, 1, 1, 2))
 
 
 def test_verify_explains_what_a_literal_formula_cannot_do(capsys):

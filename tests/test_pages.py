@@ -14,17 +14,20 @@ import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import mpsref as mps
 from mpsref.cli import main
+from mpsref.storage import image_storage_of
 from mpsref.verify import Aggregate, Element, ImageReport, Recording, Report, Tolerances, verify, write_recording
 from mpsref.verify.aggregate import COLUMNS, MOST_CELLS, ROWS, ZERO
-from mpsref.verify.bounds import BEYOND
+from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.compare import Counts
 from mpsref.verify.html import LARGEST_PAGE, page
 from mpsref.verify.junit import junit
@@ -102,10 +105,13 @@ class Page(HTMLParser):
 
 
 def collected(got, want, classes, **sources):
-    aggregate = Aggregate()
-    aggregate.add(
-        "y", image(got), image(want), np.asarray(classes, np.uint16), {n: image(a) for n, a in sources.items()}
+    aggregate, classes = Aggregate(), np.ravel(np.asarray(classes, np.uint16))
+    got, want = (np.asarray(array).reshape((-1, *np.shape(array)[-3:])) for array in (got, want))
+    found = SimpleNamespace(
+        beyond=np.flatnonzero(classes == BEYOND), explained=np.flatnonzero((classes != BEYOND) & (classes != WITHIN))
     )
+    read = {name: image(array) for name, array in sources.items()}
+    aggregate.add("y", image_storage_of(got.dtype, "got"), got, want, found, read)
     return aggregate.pictures["y"]
 
 
@@ -283,9 +289,8 @@ def test_texts_of_a_file_are_texts_of_the_page(tmp_path, hostile):
     report = Report(hostile, hostile, Tolerances(), (
         ImageReport(f"y{hostile}", hostile, "float16", counts, (element,), limit=hostile, unrecorded=(hostile,)),
     ))  # fmt: skip
-    aggregate = Aggregate()
-    got = image(np.float16([[[1, 2]]]))
-    aggregate.add(f"y{hostile}", got, got, np.array([0, BEYOND], np.uint16), {hostile: got})
+    aggregate, got = Aggregate(), np.float16([[[1, 2]]])
+    aggregate.pictures[f"y{hostile}"] = collected(got, got, [0, BEYOND], **{hostile: got})
     text = page(report, graph, aggregate)
     parsed = Page(text)
 
@@ -299,6 +304,19 @@ def test_texts_of_a_file_are_texts_of_the_page(tmp_path, hostile):
     assert not [c for c in junit(report).decode() if not c.isprintable() and c != "\n"]
     if hostile == "<!--":
         assert suite.get("name") == suite.find("testcase").get("classname") == "<!--"
+
+
+def test_findings_and_the_histogram_have_a_place(tmp_path):
+    text, report = made_page(made(tmp_path))
+    first, second = report.images
+
+    assert first.findings
+    assert not second.findings
+    assert text.count("<h4>Findings</h4>") == 1
+    assert escape(first.findings[0].sentence) in text
+    assert len(re.findall("<caption>Elements by distance, in ULP</caption>", text)) == 2
+    failure = ET.fromstring(junit(report)).find(".//failure")  # noqa: S314
+    assert f"what may be the fault:\n{first.findings[0]}" in failure.text
 
 
 # ---- JUnit ----
@@ -511,11 +529,12 @@ def test_every_node_and_every_tab_can_be_clicked(browser, opened, tolerance):
         browser.wait(f"{VISIBLE} === '{link[1:]}'")
         assert browser.js("getComputedStyle(document.querySelector('article:not(.chosen)')).display") == "none"
         assert browser.js("document.activeElement.id") == link[1:]
-        for i, title in enumerate(["Counts", "Worst elements", "Error over input", "Heat maps"]):
+        number = int(link.removeprefix("#image-"))
+        findings = ["Findings"] if report.images[number].findings else []
+        for i, title in enumerate(["Counts", "Worst elements", *findings, "Error over input", "Heat maps"]):
             browser.click(f"{link} [role=tab]:nth-of-type({i + 1})")
             assert browser.js(PANEL) == title
             assert browser.js(f"document.querySelectorAll('{link} [aria-selected=true]').length") == 1
-        number = int(link.removeprefix("#image-"))
         shown = aggregate.pictures[report.images[number].name]
         assert browser.js(f"document.querySelectorAll('{link} .point').length") == sum(
             int(np.count_nonzero(plot.counts.any(axis=2))) for plot in shown.plots
@@ -528,7 +547,7 @@ def test_heat_maps_can_be_chosen(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", shape=(2, 8, 6, 4)))
     path = opened(text)
 
-    browser.click("#image-0 [role=tab]:nth-of-type(4)")
+    browser.click("#image-0 [role=tab]:last-child")
     count = "document.querySelectorAll('#image-0 select ~ *, #image-0 label + div .cell').length"
     titles = "Array.from(document.querySelectorAll('#image-0 label + div .cell title'), (t) => t.textContent)"
     assert browser.js(count) == 48
@@ -576,7 +595,7 @@ def test_hostile_texts_run_nothing(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", names=names, device="</script><script>window.bad = 1</script>"))
     path = opened(text)
 
-    for i in range(4):
+    for i in range(5):
         browser.click(f"#image-0 [role=tab]:nth-of-type({i + 1})")
     assert browser.js("window.bad === undefined")
     assert browser.js("document.querySelectorAll('b, img').length") == 0

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.enums", "mpsref.errors"],
+    ["mpsref.enums", "mpsref.errors", "mpsref.histogram"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
@@ -45,9 +45,10 @@ LAYERS = [
     ["mpsref.verify.bounds"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
-    ["mpsref.verify.report", "mpsref.verify.case", "mpsref.verify.aggregate"],
+    ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.faults"],
+    ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
     ["mpsref.verify.html", "mpsref.verify.junit"],
@@ -55,7 +56,7 @@ LAYERS = [
     ["mpsref.record.convert", "mpsref.record.request"],
     ["mpsref.record.contents"],
     ["mpsref.record"],
-    ["mpsref.blocks", "mpsref.histogram", "mpsref.origin"],
+    ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],

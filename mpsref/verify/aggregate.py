@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import BEYOND, WITHIN
-from mpsref.verify.compare import UNREACHABLE, ulp_distance
+from mpsref.verify.compare import UNREACHABLE, Comparison, ulp_distance
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 
@@ -135,10 +134,12 @@ class Aggregate:
     --------
     >>> import numpy as np
     >>> from mpsref import MPSImage
-    >>> from mpsref.verify.bounds import BEYOND
-    >>> x, got, want = (MPSImage.from_array(np.float16([[[a, b]]])) for a, b in ((-1, 2), (1, 3), (1, 2)))
-    >>> collected = Aggregate()
-    >>> collected.add("y", got, want, np.array([0, BEYOND], np.uint16), {"x": x})
+    >>> from mpsref.storage import storage_of
+    >>> from mpsref.verify.compare import Tolerance, compare
+    >>> x, got, want = (np.float16([[[[a, b]]]]) for a, b in ((-1, 2), (1, 3), (1, 2)))
+    >>> storage, collected = storage_of(got, "got"), Aggregate()
+    >>> found = compare(got, want, storage, Tolerance())
+    >>> collected.add("y", storage, got, want, found, {"x": MPSImage.from_array(x)})
     >>> picture = collected.pictures["y"]
     >>> picture.kind, picture.channels.tolist(), picture.maps[0].counts.tolist()
     ('beyond the bounds', [0, 1], [[1]])
@@ -148,7 +149,13 @@ class Aggregate:
         self.pictures: dict[str, Picture] = {}
 
     def add(
-        self, name: str, got: MPSImage, want: MPSImage, classes: npt.NDArray[np.uint16], sources: Mapping[str, MPSImage]
+        self,
+        name: str,
+        storage: StorageFormat,
+        got: Stored,
+        want: Stored,
+        found: Comparison,
+        sources: Mapping[str, MPSImage],
     ) -> None:
         """
         Add an image.
@@ -157,34 +164,36 @@ class Aggregate:
         ----------
         name : str
             Its name.
-        got, want : MPSImage
-            What the device wrote, and what the reference gives.
-        classes : ndarray of uint16
-            What each element is: `WITHIN`, a `Reason` or `BEYOND`.
+        storage : StorageFormat
+            How it is stored.
+        got, want : ndarray, shape (images, height, width, channels)
+            What the device wrote, and what the reference gives, as stored.
+        found : Comparison
+            Of these two.
         sources : mapping of str to MPSImage
             What the node read.
         """
         with np.errstate(all="ignore"):  # of whatever NaN a device wrote
-            self.pictures[name] = _picture(got, want, classes, sources)
+            self.pictures[name] = _picture(storage, got, want, found, sources)
 
 
 def _picture(
-    got: MPSImage, want: MPSImage, classes: npt.NDArray[np.uint16], sources: Mapping[str, MPSImage]
+    storage: StorageFormat, got: Stored, want: Stored, found: Comparison, sources: Mapping[str, MPSImage]
 ) -> Picture:
-    actual, expected = got.to_array(), want.to_array()
-    shape = expected.shape
-    read = [(source, image.to_array().reshape(-1), image.storage) for source, image in sources.items()][:MOST_PLOTS]
-    read = [each for each in read if each[1].size == expected.size]
-    scales = [_scale(array, storage) for _, array, storage in read]
+    shape = want.shape
+    few = list(sources.items())[:MOST_PLOTS]
+    read = [(source, image.to_array().reshape(-1), image.storage) for source, image in few]
+    scales = [_scale(array, its_storage) for _, array, its_storage in read]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in read]
-    kinds = np.empty(expected.size, np.uint8)
-    actual, expected, classes = actual.reshape(-1), expected.reshape(-1), classes.reshape(-1)
+    kinds = np.zeros(want.size, np.uint8)
+    kinds[found.explained], kinds[found.beyond] = 2, 3
+    got, want = got.reshape(-1), want.reshape(-1)
     for part in _parts(kinds.size):
-        row = _rows(actual[part], expected[part], want.storage)
-        verdict = np.where(classes[part] == WITHIN, 0, np.where(classes[part] == BEYOND, 2, 1))
-        kinds[part] = np.where(verdict > 0, verdict + 1, row != ZERO)
-        for (_, array, storage), scale, table in zip(read, scales, tables, strict=True):
-            column = _columns(array[part], storage, *scale)
+        row = _rows(got[part], want[part], storage)
+        kinds[part] = np.maximum(kinds[part], row != ZERO)
+        verdict = np.maximum(kinds[part], 1) - np.int64(1)
+        for (_, array, its_storage), scale, table in zip(read, scales, tables, strict=True):
+            column = _columns(array[part], its_storage, *scale)
             np.add(
                 table,
                 np.bincount((row * (COLUMNS + 3) + column) * 3 + verdict, minlength=table.size),

@@ -261,7 +261,7 @@ def _article(number: int, image: ImageReport) -> str:
         names = ", ".join(_text(name) for name in image.unrecorded[:MOST_ELEMENTS])
         notes.append(f"Judged together with the nodes that make {names}, which are not recorded.")
     panels = {"Counts": _counts(image), "Worst elements": _worst(image)}
-    findings = list(getattr(image, "findings", ()))[:MOST_FINDINGS]
+    findings = image.findings[:MOST_FINDINGS]
     if findings:
         items = "".join(f"<li>{_text(finding, 6 * LONGEST)}</li>" for finding in findings)
         panels["Findings"] = f"<p>What may be the fault, the likeliest first:</p><ol>{items}</ol>"
@@ -292,9 +292,11 @@ def _counts(image: ImageReport) -> str:
     rows += [("beyond the bounds", counts.beyond, _share(counts.beyond, counts.elements))]
     rows += [("largest distance, in ULP", counts.largest, "")]
     texts = _numbers("How near the image is to what its node should have made of what it read", rows)
-    histogram: Mapping[str, int] = getattr(image, "histogram", None) or {}
-    if histogram:
-        rows = [(str(name), n, _share(n, counts.elements)) for name, n in list(histogram.items())[:100]]
+    if image.histogram:
+        rows = [
+            (name if int(name) < 2 else f"<= {int(name):,}", n, _share(n, counts.elements))
+            for name, n in image.histogram.items()
+        ]
         texts += _numbers("Elements by distance, in ULP", rows)
     if image.end_to_end is not None:
         rows = [

@@ -87,12 +87,20 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         "beyond": counts.beyond,
     }
     _properties(case, facts)
-    findings = [str(finding) for finding in getattr(image, "findings", ())]
+    findings = [str(finding) for finding in image.findings]
     if not image.passed:
         message = f"{counts.beyond:,} of {counts.elements:,} elements are beyond the bounds: {image.limit}"
         failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})
         worst = [str(element) for element in image.worst if element.beyond]
-        failure.text = _lines([message, *(["the worst:"] if worst else []), *worst, *findings])
+        failure.text = _lines(
+            [
+                message,
+                *(["the worst:"] if worst else []),
+                *worst,
+                *(["what may be the fault:"] if findings else []),
+                *findings,
+            ]
+        )
     if counts.explained:
         out = ET.SubElement(case, "system-out")
         out.text = _lines([f"{n:,} explained: {Reason[name].text}" for name, n in counts.explained.items()])
