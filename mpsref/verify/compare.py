@@ -217,8 +217,9 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
     histogram = distances_by_power(distance)
     exact = got.size - neighbours.count - int(np.count_nonzero(distance))
     once = histogram.pop(1, 0) + neighbours.count
-    beyond, reasoned = index[classes == BEYOND], index[(classes != BEYOND) & (classes != WITHIN)]
+    beyond = index[classes == BEYOND]
     explained = {str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))}
+    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if explained else np.empty(0, np.intp)
     counts = Counts(
         elements=got.size,
         exact=exact,
