@@ -113,27 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--raw", action="store_true", help="write raw elements instead of .npy")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
-        "verify",
-        help="compare what a device wrote with the reference",
-        description="Evaluate a recording's graph on its sources and compare every image that it holds.",
-        epilog=_EXIT_STATUS,
-    )
-    check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
-    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
-                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
-    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
-                       "neurons, formats or directions")  # fmt: skip
-    check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
-                       "format (0 if --rtol or --atol is given)")  # fmt: skip
-    check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
-    check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
-    check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
-    check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
-    check.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
-                       "beyond the bounds")  # fmt: skip
-    check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
-    check.set_defaults(command=_verify)
+    _add_verify(commands)
 
     prove = commands.add_parser(
         "prove",
@@ -194,6 +174,30 @@ def _parser() -> argparse.ArgumentParser:
     merge.set_defaults(command=_merge)
     _add_recording_commands(commands)
     return parser
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    check = commands.add_parser(
+        "verify",
+        help="compare what a device wrote with the reference",
+        description="Evaluate a recording's graph on its sources and compare every image that it holds.",
+        epilog=_EXIT_STATUS,
+    )
+    check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
+    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
+                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
+                       "neurons, formats or directions")  # fmt: skip
+    check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
+                       "format (0 if --rtol or --atol is given)")  # fmt: skip
+    check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
+    check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
+    check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
+    check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    check.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+                       "beyond the bounds")  # fmt: skip
+    check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    check.set_defaults(command=_verify)
 
 
 def _add_subject(parser: argparse.ArgumentParser) -> None:
