@@ -180,6 +180,8 @@ def test_the_readme_shows_what_its_first_command_prints(monkeypatch, capsys):
 
     main(["verify", "examples/gpu-run/precise/neurons.json", "--worst", "1"])
     assert readme[2][1] in capsys.readouterr().out
+    main(["verify", "examples/gpu-run/precise/neurons.json", "--worst", "1", "--ulp", "4"])
+    assert readme[3][1] in capsys.readouterr().out
 
 
 def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):

@@ -209,9 +209,9 @@ def compare(
         float16, float32, float64, or uint8 and uint16 for unorm codes. What `expected` has no dtype, such as a list,
         is taken to have that of `actual`.
     bounds : Tolerance or str, optional
-        What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``; or what a device's arithmetic allows each formula:
-        one of `mpsref.verify.bounds.MODELS`, such as ``metal-fast``, or `mpsref.verify.Bounds`, for which `neuron` and
-        `x` are needed. Default: 4 ULP.
+        What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``; or what a device's arithmetic allows each
+        formula: one of `mpsref.verify.bounds.MODELS`, such as ``metal-fast``, or `mpsref.verify.Bounds`, for which
+        `neuron` and `x` are needed. Default: 4 ULP.
     ulp : int, optional
         Units in the last place of the dtype.
     rtol, atol : float, optional

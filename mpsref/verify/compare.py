@@ -137,8 +137,8 @@ def passes(
     """Which elements are within a tolerance of what was wanted, if they are that far away in ULP."""
     close: npt.NDArray[np.bool_] = distance <= int(tolerance.ulp or 0)
     if tolerance.rtol or tolerance.atol:
-        a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, want))
         with np.errstate(invalid="ignore", over="ignore"):
+            a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, want))
             close |= (distance != UNREACHABLE) & (np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b))
     return close
 

@@ -77,21 +77,18 @@ class RecordedImage:
         FileFormatError
             The file has changed its size meanwhile, or cannot be read.
         """
-        d = self.descriptor
-        shape = (d.number_of_images, d.height, d.width, d.feature_channels)
-        swapped = (shape[0], shape[3], *shape[1:3])
+        d, dtype = self.descriptor, storage_format(self.descriptor.channel_format).dtype
+        shape: tuple[int, ...] = (d.number_of_images, d.height, d.width, d.feature_channels)
         try:
             if self.path.suffix == ".npy":
-                array = _open_npy(self.path)
-                if _descriptor_of(self.path, array, self.data_layout) != d:
-                    raise ImageError("has changed meanwhile")
+                array = _open_npy(self.path).view(dtype)
             else:
-                array = np.fromfile(self.path, storage_format(d.channel_format).dtype.newbyteorder("<"))
-            array = array.reshape(shape if self.data_layout is HWC else swapped)
-        except (ImageError, ValueError, OSError) as error:
-            raise FileFormatError(f"{self.path}: {error}: verify it when nothing writes it") from None
-        array = array if self.data_layout is HWC else np.moveaxis(array, 1, -1)
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+                array = np.fromfile(self.path, dtype.newbyteorder("<")).astype(dtype, copy=False)
+            if self.data_layout is HWC:
+                return array.reshape(shape)
+            return np.moveaxis(array.reshape(shape[0], shape[3], *shape[1:3]), 1, -1)
+        except (ValueError, OSError) as error:
+            raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,8 @@ class ImageReport:
     findings : tuple of Finding
         What may be the fault, the likeliest first; empty if it passed, or nothing was looked for.
     histogram : dict of str to int
-        How many elements are at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1`` are
-        those with just that distance. What is not comparable is in none.
+        How many elements are at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1``
+        are those with just that distance. What is not comparable is in none.
     """
 
     name: str
