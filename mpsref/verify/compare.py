@@ -211,8 +211,8 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         if not storage.unorm_max:
             nan += int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
     if not isinstance(limit, Tolerance):
-        rest = np.flatnonzero(classes != WITHIN)
-        if rest.size:
+        rest = classes != WITHIN
+        if rest.any():
             classes[rest] = limit(index[rest])
     histogram = distances_by_power(distance)
     exact = got.size - neighbours.count - int(np.count_nonzero(distance))
