@@ -297,6 +297,7 @@ def test_texts_of_a_file_are_texts_of_the_page(tmp_path, hostile):
     assert text.isprintable() or not [c for c in text if not c.isprintable() and c != "\n"]
     assert len(parsed.all("script")) == 2
     assert parsed.data["pictures"]["0"]["plots"][0]["source"]
+    assert not set("<>&") & set(parsed.texts["script"][0])
     assert len(text) < 100_000
 
     suite = ET.fromstring(junit(report)).find("testsuite")  # noqa: S314
