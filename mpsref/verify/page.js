@@ -20,7 +20,7 @@
     const made = add(box, "table");
     add(made, "caption", {}, caption);
     const top = add(add(made, "thead"), "tr");
-    for (const text of head) add(top, "th", { scope: "col" }, text);
+    head.forEach((text, i) => add(top, "th", i ? { scope: "col", class: "number" } : { scope: "col" }, text));
     const body = add(made, "tbody");
     for (const row of rows) {
       const line = add(body, "tr");
@@ -183,7 +183,7 @@
         width: size, height: size, "fill-opacity": (0.2 + (0.8 * value) / most).toFixed(2) });
       add(mark, "title", {}, `${where(cell)}: ${count(value)}`);
     }
-    add(parent, "p", { class: "legend" }, `The stronger, the more; the strongest is ${count(most)} elements in a block.`);
+    add(parent, "p", { class: "legend" }, `The stronger, the more; most elements in a block: ${count(most)}.`);
     const order = pairs.slice().sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 8);
     table(parent, `Blocks of pixels with the most elements ${picture.kind}`, ["pixels", "elements"], order.map(([c, v]) => [where(c), count(v)]));
   }
