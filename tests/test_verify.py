@@ -197,6 +197,22 @@ def test_the_short_ways_count_what_the_distances_say(channel_format, worst):
     assert compare(got, got.copy(), storage, Tolerance(0), worst).identical
 
 
+@pytest.mark.parametrize("worst", [0, 1, 4, 9])
+def test_of_neighbours_the_first_are_reported_among_the_rest(worst):
+    want = np.full(200_000, 3, np.float32)
+    got = want.copy()
+    want[2], got[2] = 0, 2.0**-149  # a neighbour as well, but on a longer way
+    got[[7, 8, 130_000, 130_001, 199_999]] = np.nextafter(got[0], np.float32(9))
+    got[50] = np.nextafter(np.nextafter(got[0], np.float32(9)), np.float32(9))
+
+    found = compare(got, want, SINGLE, Tolerance(1), worst)
+
+    assert found.worst.tolist() == [50, 2, 7, 8, 130_000, 130_001, 199_999][:worst]
+    assert found.distances.tolist() == [2, 1, 1, 1, 1, 1, 1][:worst]
+    assert found.classes.tolist() == [BEYOND, *[WITHIN] * 6][:worst]
+    assert found.histogram == {0: 199_993, 1: 6, 2: 1}
+
+
 def test_the_same_bits_are_not_the_same_as_equal():
     assert not compare(np.float16([0.0]), np.float16([-0.0]), HALF, Tolerance(0)).identical
 
@@ -348,6 +364,15 @@ def faulty_from_the_first_node_on(arrays):
     arrays["s"] = (arrays["x"].astype(np.float32) + arrays["h"]).astype(np.float16)
     d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softSign)
     arrays["y"] = mps.neuron.forward(d, arrays["s"])
+
+
+def test_the_counts_do_not_depend_on_the_search_for_faults(tmp_path):
+    path = recorded(tmp_path / "r", lambda arrays: arrays["h"].fill(7))
+
+    with_faults, without_faults = verify(path), verify(path, faults=False)
+
+    assert [image.counts for image in without_faults.images] == [image.counts for image in with_faults.images]
+    assert [len(image.findings) > 0 for image in with_faults.images] == [True, True, False]
 
 
 def test_what_follows_a_wrong_node_is_right_for_what_it_read(tmp_path):
