@@ -23,6 +23,7 @@ from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
 from mpsref.verify import (
+    Aggregate,
     Bounds,
     Limit,
     RecordedImage,
@@ -113,25 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--raw", action="store_true", help="write raw elements instead of .npy")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
-        "verify",
-        help="compare what a device wrote with the reference",
-        description="Evaluate a recording's graph on its sources and compare every image that it holds.",
-        epilog=_EXIT_STATUS,
-    )
-    check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
-    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
-                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
-    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
-                       "neurons, formats or directions")  # fmt: skip
-    check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
-                       "format (0 if --rtol or --atol is given)")  # fmt: skip
-    check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
-    check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
-    check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
-    check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
-    check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
-    check.set_defaults(command=_verify)
+    _add_verify(commands)
 
     prove = commands.add_parser(
         "prove",
@@ -192,6 +175,33 @@ def _parser() -> argparse.ArgumentParser:
     merge.set_defaults(command=_merge)
     _add_recording_commands(commands)
     return parser
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    check = commands.add_parser(
+        "verify",
+        help="compare what a device wrote with the reference",
+        description="Evaluate a recording's graph on its sources and compare every image that it holds.",
+        epilog=_EXIT_STATUS,
+    )
+    check.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
+    check.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
+                       f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    check.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
+                       "neurons, formats or directions")  # fmt: skip
+    check.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
+                       "format (0 if --rtol or --atol is given)")  # fmt: skip
+    check.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
+    check.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
+    check.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
+    check.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    check.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+                       "beyond the bounds")  # fmt: skip
+    check.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    check.add_argument("--junit", metavar="FILE", type=Path, help="write the report as JUnit XML")
+    check.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page for a browser, with the "
+                       "graph, plots and heat maps")  # fmt: skip
+    check.set_defaults(command=_verify)
 
 
 def _add_subject(parser: argparse.ArgumentParser) -> None:
@@ -331,14 +341,42 @@ def _verify(options: argparse.Namespace) -> int:
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
-    if options.json is not None and options.json.resolve() in {file.resolve() for file in recording.files}:
-        raise FileFormatError(f"--json {options.json}: belongs to the recording: choose another file")
+    _check_outputs(options, recording)
+    collected = None if options.html is None else Aggregate()
     with _Progress() as progress:
-        report = verify(recording, tolerance, worst=options.worst, progress=progress)
+        report = verify(
+            recording,
+            tolerance,
+            worst=options.worst,
+            faults=not options.no_faults,
+            progress=progress,
+            collect=collected,
+        )
     if options.json is not None:
         _write_json(options.json, report.to_json())
-    print(report.text(every_image=options.all))
+    # Here, because XML and a page are asked for more rarely than a verification.
+    if options.junit is not None:
+        from mpsref.verify.junit import write_junit  # noqa: PLC0415
+
+        write_junit(report, options.junit)
+    if options.html is not None:
+        from mpsref.verify.html import write_page  # noqa: PLC0415
+
+        write_page(report, recording.graph, collected, options.html)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(report.text(every_image=options.all, colour=colour))
     return PASSED if report.passed else MISMATCH
+
+
+def _check_outputs(options: argparse.Namespace, recording: Recording) -> None:
+    """Before any work: no report may be written over the recording, or over another report."""
+    taken = {file.resolve(): "belongs to the recording" for file in recording.files}
+    for name in ("json", "junit", "html"):
+        file: Path | None = getattr(options, name)
+        if file is not None:
+            used = taken.setdefault(file.resolve(), f"is the file of --{name} already")
+            if used != f"is the file of --{name} already":
+                raise FileFormatError(f"--{name} {file}: {used}: choose another file")
 
 
 def _limit(options: argparse.Namespace) -> Limit | None:

@@ -13,7 +13,12 @@ import numpy.typing as npt
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, UnavailableError
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.arithmetic import (
+    MPSNNAdditionGradientNode,
+    MPSNNAdditionNode,
+    MPSNNInitialGradientNode,
+    clamp_of,
+)
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
@@ -142,13 +147,10 @@ def _(node: MPSCNNNeuronGradientNode) -> Operation:
 
 @_operation.register
 def _(node: MPSNNAdditionNode) -> Operation:
-    # The default bounds, +-FLT_MAX, stand for none: an infinite sum is infinite.
     low, high = node.minimum_value, node.maximum_value
     if low > high:
         raise ParameterError(f"minimum_value of {node} is {low}, above maximum_value, {high}: exchange them")
-    largest = float(np.finfo(np.float32).max)
-    bounds = (low if low > -largest else -np.inf, high if high < largest else np.inf)
-    return _Addition((node.primary_scale, node.secondary_scale), node.bias, bounds)
+    return _Addition((node.primary_scale, node.secondary_scale), node.bias, clamp_of(node))
 
 
 @_operation.register

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.verify.compare import UNREACHABLE
+__all__ = ["UNREACHABLE", "distances_by_power", "histogram_rows", "percent"]
 
-__all__ = ["distances_by_power", "histogram_rows", "percent"]
+UNREACHABLE = np.iinfo(np.int64).max
+"""The distance of NaN from a number, and of an infinity from all else."""
 
 
 def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:

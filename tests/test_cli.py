@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -51,7 +52,9 @@ def test_verify_ends_with_1_at_a_mismatch_and_lists_the_worst(capsys):
     assert (
         "softSign.y: 2 beyond the bounds; the worst:\n  (image 0, y 31, x 0, channel 0; slice 0 lane 0) x = inf" in out
     )
-    assert out.count("(image 0") == sum(min(2, n) for n in (126, 126, 126, 126, 576, 593, 2, 126, 126, 126, 1, 1, 1, 2))
+    assert out.count("\n  (image 0") == sum(
+        min(2, n) for n in (126, 126, 126, 126, 576, 593, 2, 126, 126, 126, 1, 1, 1, 2)
+    )
 
 
 def test_verify_explains_what_a_literal_formula_cannot_do(capsys):
@@ -223,6 +226,33 @@ def test_progress_shows_on_a_terminal_only_and_leaves_nothing_behind():
 
     assert b"node 8 of 8" in shown
     assert shown.endswith(b"\r\x1b[K")
+
+
+@pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
+def test_the_verdict_is_coloured_on_a_terminal_unless_declined(no_colour, coloured):
+    command = [sys.executable, "-m", "mpsref", "verify", str(PRECISE / "chain-float32.json")]
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": no_colour}
+    with subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(controller, 10_000):
+                shown += part
+        assert process.wait() == 0
+    os.close(controller)
+
+    assert (b"\x1b[1;32mPASS\x1b[0m: all 8,192" in shown) is coloured
+    assert (b"\x1b" in shown) is coloured
+
+
+def test_faults_are_named_unless_declined(capsys):
+    arguments = ["verify", str(PRECISE / "neurons.json"), "--ulp", "4"]
+
+    assert main(arguments) == 1
+    assert "  fault: the literal formula overflows: explains 576 of 576\n" in capsys.readouterr().out
+    assert main([*arguments, "--no-faults"]) == 1
+    assert "fault:" not in capsys.readouterr().out
 
 
 def test_the_report_does_not_overwrite_the_recording(tmp_path, graph, capsys):

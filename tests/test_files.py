@@ -667,3 +667,16 @@ def test_what_a_file_says_cannot_pass_for_another_line_of_the_report(tmp_path):
     assert report.text().splitlines()[1] == r"device     a\n\nPASS: all is well\x1b[8m\ud800"
     assert report.text().encode()
     assert json.dumps(report.to_json())
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("size", [2, 30])
+def test_a_file_that_changes_after_the_check_is_refused(tmp_path, raw, size):
+    path, _ = small(tmp_path / "r", raw=raw)
+    entry = Recording.read(path).images["x"]
+    other = np.zeros((1, 1, size), np.float16)
+    other.tofile(entry.path) if raw else np.save(entry.path, other)
+
+    for read in (entry.read, entry.elements):
+        with pytest.raises(mps.FileFormatError, match="has changed meanwhile"):
+            read()

@@ -27,6 +27,7 @@ from mpsref import (
     MTLTextureType,
     UnavailableError,
 )
+from mpsref.image import _read_lanes, _write_lanes
 
 U8, U16, F16, F32 = (MPSImageFeatureChannelFormat(value) for value in (1, 2, 3, 4))
 HWC, CHW = MPSDataLayout.HeightxWidthxFeatureChannels, MPSDataLayout.featureChannelsxHeightxWidth
@@ -957,3 +958,22 @@ def test_clearing_unused_lanes_clears_those_of_the_last_slice_only(channels, cle
 def test_arguments_of_the_wrong_kind_are_refused_as_image_errors(call):
     with pytest.raises(ImageError):
         call(zeros(1, 2, 2, 3))
+
+
+@pytest.mark.parametrize("channels", [4, 8, 6])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_lanes_are_packed_by_value_whatever_the_byte_order_and_the_strides(order, channels):
+    wide = np.arange(2 * 3 * 5 * 2 * channels).reshape(2, 3, 5, -1).astype(f"{order}f2")
+    for array in (
+        np.ascontiguousarray(wide[..., :channels]),
+        wide[..., :channels],
+        wide[..., ::2],
+        wide[:, ::-1, :, ::-2],
+    ):
+        slices = np.zeros((2, -(-channels // 4), 3, 5, 4), np.float16)
+        _write_lanes(slices, array)
+        for c in range(channels):
+            assert np.array_equal(slices[:, c // 4, :, :, c % 4], array[..., c])
+        again = np.zeros_like(array)
+        _read_lanes(slices, again)
+        assert np.array_equal(again, array)

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.enums", "mpsref.errors"],
+    ["mpsref.enums", "mpsref.errors", "mpsref.histogram"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
@@ -45,16 +45,18 @@ LAYERS = [
     ["mpsref.verify.bounds"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
-    ["mpsref.verify.report", "mpsref.verify.case"],
+    ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.faults"],
+    ["mpsref.verify.report"],
     ["mpsref.verify"],
     ["mpsref"],
+    ["mpsref.verify.html", "mpsref.verify.junit"],
     ["mpsref.record.samples", "mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.request"],
     ["mpsref.record.contents"],
     ["mpsref.record"],
-    ["mpsref.blocks", "mpsref.histogram", "mpsref.origin"],
+    ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
@@ -178,6 +180,8 @@ def test_the_readme_shows_what_its_first_command_prints(monkeypatch, capsys):
 
     main(["verify", "examples/gpu-run/precise/neurons.json", "--worst", "1"])
     assert readme[2][1] in capsys.readouterr().out
+    main(["verify", "examples/gpu-run/precise/neurons.json", "--worst", "1", "--ulp", "4"])
+    assert readme[3][1] in capsys.readouterr().out
 
 
 def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):

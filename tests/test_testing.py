@@ -18,7 +18,7 @@ import pytest
 import mpsref as mps
 from mpsref.documents import schema
 from mpsref.testing import Comparison, Tolerances, assert_close, compare, resolved
-from mpsref.verify import Tolerance
+from mpsref.verify import Bounds, Tolerance
 
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["pytester"]
@@ -67,7 +67,7 @@ def test_the_bounds_decide(bounds, steps, passes):
 
 @pytest.mark.parametrize("bounds", ["", "ulp", "ulp=", "ulp=-1", "ulp=1.5", "metal", 4, ["exact"]])
 def test_unknown_bounds_are_refused(bounds):
-    with pytest.raises(mps.ParameterError, match="give a Tolerance, 'exact' or 'ulp=N'"):
+    with pytest.raises(mps.ParameterError, match=r"choose one of metal-.*, exact, ulp=N|give a Tolerance, or the name"):
         resolved(bounds)
 
 
@@ -77,6 +77,63 @@ def test_bounds_are_given_once():
             compare([1.0], [1.0], bounds="exact", **numbers)
     with pytest.raises(mps.ParameterError, match="max_mismatches is -1"):
         compare([1.0], [1.0], max_mismatches=-1)
+
+
+# ---- what a model of a device's arithmetic allows ----
+
+
+def literal_softplus(x):
+    with np.errstate(over="ignore"):
+        return np.log(np.float32(1) + np.exp(x))
+
+
+def test_a_model_judges_a_neuron_by_what_it_read():
+    d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
+    x = np.linspace(-20, 95, 461, dtype=np.float32)
+    y, ideal = literal_softplus(x), mps.neuron.forward(d, x)
+    assert not compare(y, ideal, ulp=1000).passed
+
+    found = compare(y, ideal, bounds="metal-fast", neuron=d, x=x)
+
+    assert found.passed
+    assert found.counts.explained == {"OVERFLOW": int(np.count_nonzero(np.isinf(y)))}
+    assert "26 explained: an intermediate of the formula overflows" in found.text()
+    assert "bounds: what metal-fast arithmetic allows each formula; float32[461]" in found.text()
+    jsonschema.Draft202012Validator(schema("comparison")).validate(json.loads(json.dumps(found.to_json())))
+    y[230] *= np.float32(1.00001)
+    with pytest.raises(mps.VerificationError, match="1 of 461 elements"):
+        assert_close(y, ideal, bounds=Bounds("metal-precise"), neuron=d, x=x)
+
+
+def test_a_model_judges_a_gradient_by_both_that_it_read():
+    d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.pReLU, data=[0.1, 0.7, -0.3])
+    rng = np.random.default_rng(1)
+    x, dy = rng.normal(size=(2, 4, 5, 3)).astype(np.float16)
+    ideal = mps.neuron.gradient(d, x, dy)
+    # One ULP passes anywhere; what is farther is judged by the slope of its channel and the gradient that came in.
+    sure = {"bounds": "metal-precise", "neuron": d}
+
+    assert compare(ideal, ideal + np.float16(1), **sure, x=x, upstream=dy).passed
+    assert not compare(ideal, ideal + np.float16(1), **sure, x=x, upstream=dy[::-1].copy()).passed
+    assert not compare(ideal, ideal + np.float16(1), **sure, x=x[..., ::-1].copy(), upstream=dy).passed
+    assert not compare(ideal, ideal + np.float16(1), **sure, x=x).passed
+
+
+def test_a_model_without_a_neuron_is_refused():
+    x, d = np.ones(3, np.float32), mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.pReLU, data=[1.0, 2.0])
+    tanh = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
+
+    for given in ({}, {"neuron": tanh}, {"x": x}):
+        with pytest.raises(mps.ParameterError, match="'metal-half', which are of a neuron: give neuron=descriptor"):
+            assert_close(x, x, bounds="metal-half", **given)
+    with pytest.raises(mps.ParameterError, match="actual is float64"):
+        compare(np.ones(3), np.ones(3), bounds="metal-half", neuron=tanh, x=np.ones(3))
+    with pytest.raises(mps.ImageError, match=r"upstream is of shape \[2\]: it must be that of actual, \[3\]"):
+        compare(x, x, bounds="metal-half", neuron=tanh, x=x, upstream=x[:2])
+    with pytest.raises(mps.ParameterError, match="2 slopes"):
+        compare(x, x, bounds="metal-half", neuron=d, x=x)
+    with pytest.raises(mps.ParameterError, match="descriptor is a str"):
+        compare(x, x, bounds="metal-half", neuron="tanH", x=x)
 
 
 def test_some_mismatches_may_be_allowed():
@@ -250,7 +307,7 @@ def test_the_first_pattern_that_fits_decides(tmp_path):
     ("change", "words"),
     [
         ({"tests": {"x": {"ulp": 1, "bounds": "exact"}}}, "x: bounds and ulp"),
-        ({"default": {"bounds": "close"}}, "default: bounds is 'close'"),
+        ({"default": {"bounds": "close"}}, "default: bounds are 'close'"),
         ({"default": {"ulps": 1}}, "ulps"),
         ({"tests": {"x": {"ulp": -1}}}, "tests.x.ulp"),
         ({"version": 2}, "version"),

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import mpsref as mps
 from mpsref.documents import schema
+from mpsref.histogram import distances_by_power
 from mpsref.storage import FORMATS
 from mpsref.verify import (
     UNREACHABLE,
@@ -29,6 +30,7 @@ from mpsref.verify import (
     write_recording,
 )
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
+from mpsref.verify.compare import passes
 
 Format = mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[1] / "examples" / "gpu-run"
@@ -155,6 +157,64 @@ def test_the_worst_are_a_sorted_head_of_all_distances(got, want, count):
 
     expected = sorted(((-d, i) for i, d in enumerate(everything.tolist()) if d), key=lambda pair: pair)[:count]
     assert list(zip((-found.distances).tolist(), found.worst.tolist(), strict=True)) == expected
+
+
+EDGES = [0, 1, 2, 0x3C00, 0x7BFE, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7FFF]
+
+
+@pytest.mark.parametrize("worst", [0, 3, 100])
+@pytest.mark.parametrize("channel_format", [Format.float16, Format.float32, Format.unorm8, Format.unorm16])
+def test_the_short_ways_count_what_the_distances_say(channel_format, worst):
+    storage = FORMATS[channel_format]
+    rng = np.random.default_rng(worst)
+    bits = storage.bits_dtype
+    shift = {np.dtype(np.uint32): 16}.get(bits, 0) - (8 if bits == np.uint8 else 0)
+    edges = np.array([(e | sign) << shift if shift >= 0 else e >> 8 for e in EDGES for sign in (0, 0x8000)], bits)
+    # Across the borders of blocks; every edge beside every other one, and most elements equal or neighbours.
+    want = np.concatenate([np.repeat(edges, edges.size), rng.integers(0, np.iinfo(bits).max, 140_000, bits)])
+    got = np.concatenate([np.tile(edges, edges.size), want[edges.size**2 :]])
+    got[edges.size :: 7] += bits.type(1)
+    got[edges.size :: 11] -= bits.type(1)
+    got[edges.size :: 1009] += bits.type(5)
+    got, want = got.view(storage.dtype), want.view(storage.dtype)
+    everything = ulp_distance(got, want, storage)
+
+    for limit in (Tolerance(0), Tolerance(1), Tolerance(4), Tolerance(0, 0.01, 0.001)):
+        found = compare(got, want, storage, limit, worst)
+
+        beyond = ~passes(got, want, everything, storage, limit)
+        counts = found.counts
+        assert found.beyond.tolist() == np.flatnonzero(beyond).tolist()
+        assert (counts.within, counts.beyond) == (got.size - beyond.sum(), beyond.sum())
+        assert counts.exact == np.count_nonzero(everything == 0)
+        assert [counts.within_1, counts.within_4] == [np.count_nonzero(everything <= most) for most in (1, 4)]
+        assert counts.largest == everything[everything != UNREACHABLE].max()
+        assert found.histogram == distances_by_power(everything)
+        rank = sorted(np.flatnonzero(everything).tolist(), key=lambda i: (not beyond[i], -everything[i], i))
+        assert found.worst.tolist() == rank[:worst]
+        assert found.distances.tolist() == everything[rank[:worst]].tolist()
+        assert not found.identical
+    assert compare(got, got.copy(), storage, Tolerance(0), worst).identical
+
+
+@pytest.mark.parametrize("worst", [0, 1, 4, 9])
+def test_of_neighbours_the_first_are_reported_among_the_rest(worst):
+    want = np.full(200_000, 3, np.float32)
+    got = want.copy()
+    want[2], got[2] = 0, 2.0**-149  # a neighbour as well, but on a longer way
+    got[[7, 8, 130_000, 130_001, 199_999]] = np.nextafter(got[0], np.float32(9))
+    got[50] = np.nextafter(np.nextafter(got[0], np.float32(9)), np.float32(9))
+
+    found = compare(got, want, SINGLE, Tolerance(1), worst)
+
+    assert found.worst.tolist() == [50, 2, 7, 8, 130_000, 130_001, 199_999][:worst]
+    assert found.distances.tolist() == [2, 1, 1, 1, 1, 1, 1][:worst]
+    assert found.classes.tolist() == [BEYOND, *[WITHIN] * 6][:worst]
+    assert found.histogram == {0: 199_993, 1: 6, 2: 1}
+
+
+def test_the_same_bits_are_not_the_same_as_equal():
+    assert not compare(np.float16([0.0]), np.float16([-0.0]), HALF, Tolerance(0)).identical
 
 
 # ---- tolerance ----
@@ -304,6 +364,15 @@ def faulty_from_the_first_node_on(arrays):
     arrays["s"] = (arrays["x"].astype(np.float32) + arrays["h"]).astype(np.float16)
     d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softSign)
     arrays["y"] = mps.neuron.forward(d, arrays["s"])
+
+
+def test_the_counts_do_not_depend_on_the_search_for_faults(tmp_path):
+    path = recorded(tmp_path / "r", lambda arrays: arrays["h"].fill(7))
+
+    with_faults, without_faults = verify(path), verify(path, faults=False)
+
+    assert [image.counts for image in without_faults.images] == [image.counts for image in with_faults.images]
+    assert [len(image.findings) > 0 for image in with_faults.images] == [True, True, False]
 
 
 def test_what_follows_a_wrong_node_is_right_for_what_it_read(tmp_path):

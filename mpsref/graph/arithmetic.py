@@ -25,6 +25,7 @@ __all__ = [
     "MPSNNArithmeticGradientStateNode",
     "MPSNNBinaryArithmeticNode",
     "MPSNNInitialGradientNode",
+    "clamp_of",
 ]
 
 FLT_MAX = float(np.finfo(np.float32).max)
@@ -246,3 +247,9 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
 
     def __init__(self, *, source: MPSNNImageNode) -> None:
         self._connect(source=source)
+
+
+def clamp_of(node: MPSNNAdditionNode) -> tuple[float, float]:
+    """Between what a sum is kept; the default bounds, +-FLT_MAX, stand for none: an infinite sum is infinite."""
+    low, high = node.minimum_value, node.maximum_value
+    return low if low > -FLT_MAX else -np.inf, high if high < FLT_MAX else np.inf

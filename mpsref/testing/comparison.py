@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -12,19 +11,23 @@ import numpy.typing as npt
 
 from mpsref.blocks import aligned
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
-from mpsref.histogram import distances_by_power, histogram_rows
+from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
-from mpsref.storage import StorageFormat, image_storage_of, storage_of
-from mpsref.verify.bounds import BEYOND
-from mpsref.verify.compare import UNREACHABLE, Counts, Tolerance, ulp_distance
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
+from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.verify import tolerance as presets
+from mpsref.verify.bounds import BEYOND, MODELS
+from mpsref.verify.compare import UNREACHABLE, Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
+from mpsref.verify.judge import neuron_judge
 from mpsref.verify.report import printable
+from mpsref.verify.running import Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
 Stored = npt.NDArray[Any]
-Bounds: TypeAlias = Tolerance | str
-"""What passes: a `Tolerance`, ``exact``, or ``ulp=N``."""
+Bounds: TypeAlias = presets.Limit | str
+"""What passes: a `Tolerance`, ``exact``, ``ulp=N``; or, of a neuron's results, one of `mpsref.verify.bounds.MODELS`."""
 
 SHOWN = 5
 """How many elements are listed."""
@@ -71,7 +74,7 @@ class Comparison:
         How both are stored.
     shape : tuple of int
         Of both.
-    tolerance : Tolerance
+    tolerance : Tolerance or mpsref.verify.Bounds
         What is within bounds.
     max_mismatches : int
         How many elements may be outside.
@@ -86,7 +89,7 @@ class Comparison:
     name: str
     storage: str
     shape: tuple[int, ...]
-    tolerance: Tolerance
+    tolerance: presets.Limit
     max_mismatches: int
     counts: Counts
     histogram: dict[int, int]
@@ -125,7 +128,7 @@ class Comparison:
             "name": self.name,
             "storage": self.storage,
             "shape": list(self.shape),
-            "tolerance": asdict(self.tolerance),
+            "tolerance": presets.limit_json(self.tolerance),
             "max_mismatches": self.max_mismatches,
             "passed": self.passed,
             "verdict": self.verdict,
@@ -142,20 +145,22 @@ class Comparison:
         if shown:
             yield "the worst:"
             yield from (f"  {element}" for element in shown)
+        for reason, count in counts.explained.items():
+            yield f"{count:,} explained: {Reason[reason].text}"
         if counts.elements:
             others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
             yield from aligned(histogram_rows(self.histogram, counts.elements, others), left=1)
 
 
-def _said(tolerance: Tolerance) -> str:
+def _said(tolerance: presets.Limit) -> str:
     return str(tolerance).replace(" of each image's format", "")
 
 
 def resolved(
     bounds: Bounds | None = None, ulp: int | None = None, rtol: float | None = None, atol: float | None = None
-) -> Tolerance:
+) -> presets.Limit:
     """
-    The one tolerance that somebody means; 4 ULP if nothing is given.
+    The one limit that somebody means; 4 ULP if nothing is given.
 
     Raises
     ------
@@ -173,13 +178,11 @@ def resolved(
         return Tolerance(ulp, 0.0 if rtol is None else rtol, 0.0 if atol is None else atol)
     if any(number is not None for number in numbers):
         raise ParameterError("bounds and ulp, rtol or atol: give one or the other")
-    if isinstance(bounds, Tolerance):
+    if isinstance(bounds, Tolerance | presets.Bounds):
         return bounds
-    if bounds == "exact":
-        return Tolerance(0)
-    if match := re.fullmatch(r"ulp=(\d{1,10})", str(bounds)):
-        return Tolerance(int(match[1]))
-    raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, 'exact' or 'ulp=N'")
+    if not isinstance(bounds, str):
+        raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, or the name of a preset")
+    return presets.limit_of(bounds)
 
 
 def compare(
@@ -192,6 +195,9 @@ def compare(
     atol: float | None = None,
     max_mismatches: int = 0,
     name: str = "actual",
+    neuron: MPSNNNeuronDescriptor | None = None,
+    x: Any = None,
+    upstream: Any = None,
 ) -> Comparison:
     """
     Compare two arrays element by element.
@@ -203,7 +209,9 @@ def compare(
         float16, float32, float64, or uint8 and uint16 for unorm codes. What `expected` has no dtype, such as a list,
         is taken to have that of `actual`.
     bounds : Tolerance or str, optional
-        What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``. Default: 4 ULP.
+        What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``; or what a device's arithmetic allows each
+        formula: one of `mpsref.verify.bounds.MODELS`, such as ``metal-fast``, or `mpsref.verify.Bounds`, for which
+        `neuron` and `x` are needed. Default: 4 ULP.
     ulp : int, optional
         Units in the last place of the dtype.
     rtol, atol : float, optional
@@ -212,6 +220,10 @@ def compare(
         How many elements may be outside the bounds.
     name : str
         How the report calls it.
+    neuron : MPSNNNeuronDescriptor, optional
+        Whose results, or gradients, are compared, if the bounds are those of a model; channels are along the last axis.
+    x, upstream : array_like, optional
+        What it read: its sources, and, for a gradient, the incoming gradients, of the shape of `actual`.
 
     Returns
     -------
@@ -243,7 +255,7 @@ def compare(
     <= 2           1   66.6667 %
     <= 512         1  100.0000 %
     """
-    tolerance = resolved(bounds, ulp, rtol, atol)
+    limit = resolved(bounds, ulp, rtol, atol)
     if max_mismatches < 0:
         raise ParameterError(f"max_mismatches is {max_mismatches}: give at least 0")
     got = as_array(actual, "actual")
@@ -253,15 +265,44 @@ def compare(
             f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
         )
     storage = _storage(got, name)
-    found = counts_of(got, want, storage, tolerance, SHOWN)
-    passes = (found.classes != BEYOND).tolist()
+    judge = limit if isinstance(limit, Tolerance) else _judge(limit, (got, storage), neuron, x, upstream)
+    found = counts_of(got, want, storage, judge, SHOWN)
+    is_beyond = (found.classes == BEYOND).tolist()
     worst = []
-    for flat, distance, passed in zip(found.worst.tolist(), found.distances.tolist(), passes, strict=True):
+    for flat, distance, beyond in zip(found.worst.tolist(), found.distances.tolist(), is_beyond, strict=True):
         place = tuple(int(i) for i in np.unravel_index(flat, got.shape))
         steps = None if distance == UNREACHABLE else distance
-        worst.append(Worst(place, str(got[place]), str(want[place]), steps, not passed))
-    histogram = distances_by_power(ulp_distance(got.reshape(-1), want.reshape(-1), storage))
-    return Comparison(name, storage.name, got.shape, tolerance, max_mismatches, found.counts, histogram, tuple(worst))
+        worst.append(Worst(place, str(got[place]), str(want[place]), steps, beyond))
+    return Comparison(name, storage.name, got.shape, limit, max_mismatches, found.counts, found.histogram, tuple(worst))
+
+
+def _judge(
+    bounds: presets.Bounds,
+    got: tuple[Stored, StorageFormat],
+    neuron: MPSNNNeuronDescriptor | None,
+    x: Any,
+    upstream: Any,
+) -> Judge:
+    """What a model says of a neuron's results."""
+    if neuron is None or x is None:
+        raise ParameterError(
+            f"bounds are {bounds.model!r}, which are of a neuron: give neuron=descriptor and x=, what it read, and for "
+            "a gradient upstream="
+        )
+    descriptor_or_error(neuron)
+    if got[1] is FLOAT64:
+        raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
+    read = []
+    for what, value in (("x", x), ("upstream", upstream)):
+        array = None if value is None else as_array(value, what, got[0].dtype)
+        if array is not None and array.shape != got[0].shape:
+            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got[0].shape)}")
+        read.append(None if array is None else (array, _storage(array, what)))
+    if neuron.data is not None:
+        channels_or_error(neuron, got[0].shape[-1] if got[0].ndim else 1, "the last axis of x")
+    source, incoming = read
+    assert source is not None
+    return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)
 
 
 def assert_close(
@@ -274,13 +315,16 @@ def assert_close(
     atol: float | None = None,
     max_mismatches: int = 0,
     name: str = "actual",
+    neuron: MPSNNNeuronDescriptor | None = None,
+    x: Any = None,
+    upstream: Any = None,
 ) -> None:
     """
     Fail a test unless two arrays are close: `compare`, and its `check`.
 
     Parameters
     ----------
-    actual, expected, bounds, ulp, rtol, atol, max_mismatches, name
+    actual, expected, bounds, ulp, rtol, atol, max_mismatches, name, neuron, x, upstream
         As for `compare`.
 
     Raises
@@ -299,6 +343,7 @@ def assert_close(
     >>> x = np.linspace(-3, 3, 1000, dtype=np.float32)
     >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
     >>> assert_close(np.tanh(x), mps.neuron.forward(d, x), ulp=2)
+    >>> assert_close(np.tanh(x), mps.neuron.forward(d, x), bounds="metal-precise", neuron=d, x=x)
     """
     __tracebackhide__ = True
     try:
@@ -311,6 +356,9 @@ def assert_close(
             atol=atol,
             max_mismatches=max_mismatches,
             name=name,
+            neuron=neuron,
+            x=x,
+            upstream=upstream,
         )
     except ImageError as error:
         raise VerificationError(str(error), None) from None

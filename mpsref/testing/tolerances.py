@@ -10,7 +10,7 @@ from typing import Any
 from mpsref.documents import read_document
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.testing.comparison import resolved
-from mpsref.verify.compare import Tolerance
+from mpsref.verify.tolerance import Limit
 
 __all__ = ["Tolerances"]
 
@@ -22,14 +22,14 @@ class Tolerances:
 
     Attributes
     ----------
-    default : Tolerance or None
+    default : Tolerance, Bounds or None
         For all that no pattern fits.
-    patterns : tuple of (str, Tolerance)
+    patterns : tuple of (str, Tolerance or Bounds)
         The first that fits the name of a comparison, or the id of its test, decides; as in the shell.
     """
 
-    default: Tolerance | None = None
-    patterns: tuple[tuple[str, Tolerance], ...] = ()
+    default: Limit | None = None
+    patterns: tuple[tuple[str, Limit], ...] = ()
 
     @staticmethod
     def read(path: str | Path) -> Tolerances:
@@ -49,7 +49,7 @@ class Tolerances:
         except MPSRefError as error:
             raise FileFormatError(f"{path}: {error}") from None
 
-    def of(self, *names: str) -> Tolerance | None:
+    def of(self, *names: str) -> Limit | None:
         """What the file says of a comparison that has these names."""
         for pattern, tolerance in self.patterns:
             if any(fnmatchcase(name, pattern) for name in names):
@@ -57,7 +57,7 @@ class Tolerances:
         return self.default
 
 
-def _tolerance(where: str, entry: dict[str, Any]) -> Tolerance:
+def _tolerance(where: str, entry: dict[str, Any]) -> Limit:
     try:
         return resolved(**entry)
     except MPSRefError as error:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,11 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, texel_of
 from mpsref.storage import StorageFormat
+from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
+from mpsref.verify.case import Case, within
 from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
+from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment, descriptor_of, direction_of
 from mpsref.verify.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
@@ -44,11 +47,13 @@ from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, toleran
 
 __all__ = [
     "UNREACHABLE",
+    "Aggregate",
     "Bounds",
     "Comparison",
     "Counts",
     "Element",
     "EndToEnd",
+    "Finding",
     "ImageReport",
     "Limit",
     "Override",
@@ -71,7 +76,9 @@ def verify(
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
     worst: int = 5,
+    faults: bool = True,
     progress: Progress | None = None,
+    collect: Aggregate | None = None,
 ) -> Report:
     """
     Evaluate a recording's graph on its sources and compare every image that it holds.
@@ -88,8 +95,12 @@ def verify(
         ``metal-fast``, what the default mode of Metal's compiler allows.
     worst : int
         How many of the farthest elements to report for each image.
+    faults : bool
+        Whether to look for what may be the fault of an image beyond the bounds, see `mpsref.verify.faults`.
     progress : callable, optional
         Called after each node with the number of nodes done and of all.
+    collect : Aggregate, optional
+        Gets what plots and heat maps show of each image.
 
     Returns
     -------
@@ -105,14 +116,20 @@ def verify(
         There is no such preset.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst).run(progress)
+    return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
+
+
+Stored: TypeAlias = npt.NDArray[Any]
 
 
 class _Verification:
     """One walk through the graph, with the reference from the sources on, and beside it each node on what it read."""
 
-    def __init__(self, recording: Recording, tolerances: Tolerances, worst: int) -> None:
-        self.recording, self.tolerances, self.worst = recording, tolerances, worst
+    def __init__(
+        self, recording: Recording, tolerances: Tolerances, worst: int, faults: bool, collect: Aggregate | None
+    ) -> None:
+        self.recording, self.tolerances, self.worst, self.faults = recording, tolerances, worst, faults
+        self.collect = collect
         self.names = {image: name for name, image in recording.graph.images.items()}
         self.recorded = {recording.graph.images[name]: entry for name, entry in recording.images.items()}
         for override in tolerances.overrides:
@@ -142,6 +159,7 @@ class _Verification:
         own = dict(ideal)
         del given
         reports = []
+        is_read = {source for step in graph._steps for source in step.sources}
         for i, (node, step) in enumerate(zip(self.makers.values(), graph._steps, strict=True)):
             read = [own[source] for source in step.sources]
             want = graph._run_step(step, read)
@@ -150,21 +168,23 @@ class _Verification:
             own[step.result] = want
             self.formats[node.result_image] = want.storage
             if node.result_image in self.recorded:
-                got = self._read(node.result_image, want)
-                reports.append(self._report(node, got, want, ideal[step.result], read))
-                # An image that is the reference's own is kept once.
-                equal = _identical(got, ideal[step.result])
-                own[step.result] = ideal[step.result] if equal else got
+                report, own[step.result] = self._report(
+                    node, want, ideal[step.result], read, kept=step.result in is_read
+                )
+                reports.append(report)
+            del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
             if progress is not None:
                 progress(i + 1, len(graph._steps))
-        return Report(str(self.recording.path), self.recording.device, self.tolerances, tuple(reports))
+        return Report(
+            str(self.recording.path), self.recording.device, self.tolerances, tuple(reports), faults=self.faults
+        )
 
     def _error(self, text: str) -> FileFormatError:
         return FileFormatError(f"{self.recording.path}: {text}")
 
-    def _read(self, image: MPSNNImageNode, want: MPSImage) -> MPSImage:
+    def _read(self, image: MPSNNImageNode, want: MPSImage) -> Stored:
         entry, name = self.recorded[image], self.names[image]
         for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
@@ -173,34 +193,46 @@ class _Verification:
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
                     f"makes {getattr(expected, 'name', expected)}: mend the recording, or the graph's storage"
                 )
-        return entry.read()
+        return entry.elements()
 
     def _report(
-        self, node: MPSNNFilterNode, got: MPSImage, want: MPSImage, ideal: MPSImage, read: list[MPSImage]
-    ) -> ImageReport:
+        self, node: MPSNNFilterNode, want: MPSImage, ideal: MPSImage, read: list[MPSImage], *, kept: bool
+    ) -> tuple[ImageReport, MPSImage]:
+        """The report of an image; and the image itself, which is the reference's own where both are the same."""
         name, storage = self.names[node.result_image], want.storage
         descriptor = descriptor_of(node)
         neuron = None if descriptor is None else descriptor.neuron_type.name
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=direction_of(node))
-        actual, expected = got.to_array(), want.to_array()
+        actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         found = compare(actual, expected, storage, judge, self.worst)
+        if self.collect is not None:
+            self.collect.add(name, storage, actual, expected, found, self._sources(node, read))
+        explained = self.faults and found.beyond.size and len(nodes) == 1
+        # Packed only if somebody looks at it.
+        own = MPSImage.from_array(actual) if (kept or explained) and not found.identical else want
         end_to_end = None
         if ideal is not want:
-            end_to_end = EndToEnd.of(compare(actual, ideal.to_array(), storage, Tolerance()).counts)
-        arrays = {}
-        if found.worst.size:
-            arrays = {self.names[image]: value.to_array() for image, value in zip(node.sources, read, strict=True)}
+            from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
+            end_to_end = EndToEnd.of(from_sources.counts)
+            own = ideal if from_sources.identical else own
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, arrays)
+            _element(flat, distance, kind, actual, expected, self._sources(node, read))
             for flat, distance, kind in zip(
                 found.worst.tolist(), found.distances.tolist(), found.classes.tolist(), strict=True
             )
         )
+        findings: list[Finding] = []
+        # Of several nodes whose images are not recorded nobody knows what the last one has read.
+        if explained:
+            bad = np.zeros(actual.shape, np.bool_)
+            bad.reshape(-1)[found.beyond] = True
+            close = within(storage, limit if isinstance(limit, Tolerance) else None)
+            findings = explain(Case.of_node(node, read, own, want, bad, close))
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
-        return ImageReport(
+        report = ImageReport(
             name,
             type(node).__name__,
             storage.name,
@@ -211,7 +243,13 @@ class _Verification:
             limit=str(limit),
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
+            findings=tuple(findings),
+            histogram={str(most): count for most, count in found.histogram.items()},
         )
+        return report, own
+
+    def _sources(self, node: MPSNNFilterNode, read: list[MPSImage]) -> dict[str, MPSImage]:
+        return {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes that have made an image from recorded ones, in the order of evaluation."""
@@ -236,18 +274,13 @@ class _Verification:
         return judge
 
 
-def _identical(a: MPSImage, b: MPSImage) -> bool:
-    bits = a.storage.bits_dtype
-    return np.array_equal(a.slices.view(bits), b.slices.view(bits))
-
-
 def _element(
     flat: int,
     distance: int,
     kind: int,
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
-    sources: dict[str, npt.NDArray[Any]],
+    sources: dict[str, MPSImage],
 ) -> Element:
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
@@ -259,10 +292,16 @@ def _element(
         channel,
         texel,
         lane,
-        {source: str(array[place]) for source, array in sources.items()},
+        {source: str(_value(read, *place)) for source, read in sources.items()},
         str(actual[place]),
         str(expected[place]),
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
         None if kind in (WITHIN, BEYOND) else Reason(kind).name,
     )
+
+
+def _value(image: MPSImage, number: int, y: int, x: int, channel: int) -> Any:
+    """A stored element, without unpacking the image."""
+    texel, lane = texel_of(channel, 0, image.feature_channels)
+    return image.slices[number, texel, y, x, lane]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.errors import ImageError, ParameterError
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode
+from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, clamp_of
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.image import MPSImage
@@ -19,7 +19,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import Tolerance, ulp_distance
+from mpsref.verify.compare import Tolerance, passes, ulp_distance
 
 __all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "Source", "within"]
 
@@ -103,13 +103,7 @@ def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClos
     tolerance = Tolerance() if tolerance is None else tolerance
 
     def is_close(candidate: Stored, got: Stored) -> Mask:
-        close: Mask = ulp_distance(got, candidate, storage) <= int(tolerance.ulp or 0)
-        if tolerance.rtol or tolerance.atol:
-            a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, candidate))
-            with np.errstate(invalid="ignore", over="ignore"):
-                near = np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b)
-                close |= np.isfinite(a) & np.isfinite(b) & near
-        return close
+        return passes(got, candidate, ulp_distance(got, candidate, storage), storage, tolerance)
 
     return is_close
 
@@ -287,10 +281,7 @@ def _operation(node: MPSNNFilterNode) -> Operation:
     if isinstance(node, MPSCNNNeuronGradientNode):
         return Gradient(node.descriptor)
     if isinstance(node, MPSNNAdditionNode):
-        largest = float(np.finfo(np.float32).max)
-        low, high = node.minimum_value, node.maximum_value
-        bounds = (low if low > -largest else -np.inf, high if high < largest else np.inf)
-        return Addition((node.primary_scale, node.secondary_scale), node.bias, bounds)
+        return Addition((node.primary_scale, node.secondary_scale), node.bias, clamp_of(node))
     if isinstance(node, MPSNNAdditionGradientNode):
         return Scaling(node.secondary_scale if node.is_secondary_source_filter else node.primary_scale)
     return Constant()

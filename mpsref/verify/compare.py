@@ -11,26 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.errors import ParameterError
+from mpsref.histogram import UNREACHABLE, distances_by_power
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.running import Reason
 
-__all__ = ["NEAR", "UNREACHABLE", "Comparison", "Counts", "Tolerance", "compare", "ulp_distance"]
+__all__ = ["NEAR", "UNREACHABLE", "Comparison", "Counts", "Tolerance", "compare", "passes", "ulp_distance"]
 
 NEAR = 1
 """ULP that are within every model's bounds: one rounding, in whatever order it falls on a boundary."""
 
-BLOCK = 262_144
+BLOCK = 65_536
 """Elements that are compared at once."""
-
-UNREACHABLE = np.iinfo(np.int64).max
-"""The distance of NaN from a number, and of an infinity from all else."""
 
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
 Stored = npt.NDArray[Any]
-Judge: TypeAlias = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
+Index: TypeAlias = npt.NDArray[np.intp]
+Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,18 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     return distance
 
 
+def passes(
+    got: Stored, want: Stored, distance: npt.NDArray[np.int64], storage: StorageFormat, tolerance: Tolerance
+) -> npt.NDArray[np.bool_]:
+    """Which elements are within a tolerance of what was wanted, if they are that far away in ULP."""
+    close: npt.NDArray[np.bool_] = distance <= int(tolerance.ulp or 0)
+    if tolerance.rtol or tolerance.atol:
+        with np.errstate(invalid="ignore", over="ignore"):
+            a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, want))
+            close |= (distance != UNREACHABLE) & (np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b))
+    return close
+
+
 @dataclass(frozen=True)
 class Comparison:
     """
@@ -148,12 +159,24 @@ class Comparison:
         Their distances.
     classes : ndarray of uint16
         What each of them is: `WITHIN`, a `Reason`, or `BEYOND`.
+    beyond : ndarray of int
+        Flat indices of all elements that are beyond, in ascending order.
+    explained : ndarray of int
+        Those of all elements that are explained.
+    histogram : dict of int to int
+        Distances by powers of two, see `mpsref.histogram.distances_by_power`.
+    identical : bool
+        Whether both are the same, bit for bit.
     """
 
     counts: Counts
-    worst: npt.NDArray[np.intp]
+    worst: Index
     distances: npt.NDArray[np.int64]
     classes: npt.NDArray[np.uint16]
+    beyond: Index
+    explained: Index
+    histogram: dict[int, int]
+    identical: bool
 
 
 def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
@@ -173,57 +196,97 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         How many of the farthest elements to find.
     """
     got, want = got.reshape(-1), want.reshape(-1)
-    # Most elements are equal, bit for bit, and need nothing else.
-    distance = np.zeros(got.size, np.int64)
-    classes = np.full(got.size, WITHIN, np.uint16)
-    nan = infinite = 0
-    for start in range(0, got.size, BLOCK):
+    # Most elements are equal, bit for bit, or neighbours, which pass. What follows is of the others.
+    neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR
+    index, neighbours, identical = _others(got, want, storage, worst, neighbours_pass=neighbours_pass)
+    distance = np.empty(index.size, np.int64)
+    classes = np.full(index.size, BEYOND, np.uint16)
+    nan = 0
+    for start in range(0, index.size, BLOCK):
         part = slice(start, start + BLOCK)
-        other = start + np.flatnonzero(got[part].view(storage.bits_dtype) != want[part].view(storage.bits_dtype))
-        if not other.size:
-            continue
-        some, ideal = got[other], want[other]
-        far = distance[other] = ulp_distance(some, ideal, storage)
-        apart = far == UNREACHABLE
-        if isinstance(limit, Tolerance):
-            passes = far <= int(limit.ulp or 0)
-            if limit.rtol or limit.atol:
-                passes |= ~apart & _close(some, ideal, storage, limit)
-        else:
-            passes = far <= NEAR
-        classes[other[~passes]] = BEYOND
-        if apart.any() and not storage.unorm_max:
-            disagree = int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
-            nan, infinite = nan + disagree, infinite + int(np.count_nonzero(apart)) - disagree
+        some, ideal = got[index[part]], want[index[part]]
+        far = distance[part] = ulp_distance(some, ideal, storage)
+        close = passes(some, ideal, far, storage, limit) if isinstance(limit, Tolerance) else far <= NEAR
+        classes[part][close] = WITHIN
+        if not storage.unorm_max:
+            nan += int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
     if not isinstance(limit, Tolerance):
-        rest = np.flatnonzero(classes != WITHIN)
-        if rest.size:
-            classes[rest] = limit(rest)
+        rest = classes != WITHIN
+        if rest.any():
+            classes[rest] = limit(index[rest])
+    histogram = distances_by_power(distance)
+    exact = got.size - neighbours.count - int(np.count_nonzero(distance))
+    once = histogram.pop(1, 0) + neighbours.count
+    beyond = index[classes == BEYOND]
+    explained = {str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))}
+    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if explained else np.empty(0, np.intp)
     counts = Counts(
         elements=got.size,
-        **{
-            name: int(np.count_nonzero(distance <= most))
-            for name, most in (("exact", 0), ("within_1", 1), ("within_4", 4), ("within_64", 64))
-        },
-        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=0)),
+        exact=exact,
+        **{f"within_{most}": got.size - int(np.count_nonzero(distance > most)) for most in (1, 4, 64)},
+        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=1 if neighbours.count else 0)),
         nan_disagreements=nan,
-        infinity_disagreements=infinite,
-        within=int(np.count_nonzero(classes == WITHIN)),
-        explained={str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))},
-        beyond=int(np.count_nonzero(classes == BEYOND)),
+        infinity_disagreements=int(np.count_nonzero(distance == UNREACHABLE)) - nan,
+        within=got.size - beyond.size - sum(explained.values()),
+        explained=explained,
+        beyond=beyond.size,
     )
-    farthest = _farthest(distance, classes, min(worst, counts.elements - counts.exact))
-    return Comparison(counts, farthest, distance[farthest], classes[farthest])
+    if neighbours.first.size:
+        at = np.searchsorted(index, neighbours.first)
+        index, distance = np.insert(index, at, neighbours.first), np.insert(distance, at, 1)
+        classes = np.insert(classes, at, WITHIN)
+    farthest = _farthest(distance, classes, min(worst, got.size - exact))
+    return Comparison(
+        counts,
+        index[farthest],
+        distance[farthest],
+        classes[farthest],
+        beyond,
+        reasoned,
+        {most: n for most, n in ({0: exact, 1: once} | {m: n for m, n in histogram.items() if m}).items() if n},
+        identical,
+    )
 
 
-def _close(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance) -> npt.NDArray[np.bool_]:
-    a, b = storage.decode(got, np.empty(got.size)), storage.decode(want, np.empty(want.size))
-    with np.errstate(invalid="ignore", over="ignore"):
-        close: npt.NDArray[np.bool_] = np.abs(a - b) <= limit.atol + limit.rtol * np.abs(b)
-    return close
+@dataclass(frozen=True)
+class _Neighbours:
+    """Elements that are 1 ULP from what was wanted: how many, and the flat indices of the first ones."""
+
+    count: int
+    first: Index
 
 
-def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.intp]:
+def _others(
+    got: Stored, want: Stored, storage: StorageFormat, few: int, *, neighbours_pass: bool
+) -> tuple[Index, _Neighbours, bool]:
+    """Where bits differ, but for neighbours, if these pass; those; and whether no bits differ."""
+    found, first, count, identical = [np.empty(0, np.intp)], [np.empty(0, np.intp)], 0, True
+    bits = storage.bits_dtype
+    # Within one sign the difference of the bits is the distance. What is next to a zero, an infinity or the largest
+    # code is no neighbour here, so that nothing leaves the numbers, or wraps around.
+    largest = storage.unorm_max or int(np.array(np.finfo(storage.dtype).max).view(bits))
+    magnitude = bits.type(storage.unorm_max or np.iinfo(bits).max >> 1)
+    for start in range(0, got.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        ours, theirs = got[part].view(bits), want[part].view(bits)
+        differ = ours != theirs
+        if not differ.any():
+            continue
+        identical = False
+        if neighbours_pass:
+            near = (ours - theirs + bits.type(1)) <= 2
+            near &= ((theirs & magnitude) - bits.type(1)) < largest - 1
+            near &= differ
+            differ ^= near
+            if few > 0 and near.any():
+                first.append(start + np.flatnonzero(near)[:few])
+                few -= first[-1].size
+            count += int(np.count_nonzero(near))
+        found.append(start + np.flatnonzero(differ))
+    return np.concatenate(found), _Neighbours(count, np.concatenate(first)), identical
+
+
+def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:
     """The elements beyond first, then the explained ones, then those within; each kind farthest first."""
     found = [np.empty(0, np.intp)]
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
@@ -234,7 +297,7 @@ def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], 
     return np.concatenate(found)
 
 
-def _largest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
+def _largest(rank: npt.NDArray[np.int64], count: int) -> Index:
     """Indices of the largest values, the largest first and equal ones in their order."""
     if count <= 0:
         return np.empty(0, np.intp)

@@ -362,16 +362,17 @@ def _pattern(case: Case) -> Finding:
         if held.size > 1:
             parts.append(f"in all {held.size} {name}" if held.all() else f"in {_listed(name, held)} of {held.size}")
     x = case.x(case.bad_index) if case.sources else np.empty(0)
-    numbers = x[~np.isnan(x)]
+    missing = np.isnan(x)
+    numbers = x[~missing] if missing.any() else x
     if numbers.size:
         parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
     got = case.got.reshape(-1)[case.bad_index]
     for text, mask in (
-        ("NaN", np.isnan(got.astype(np.float64))),
+        ("NaN", np.isnan(got)),
         ("0", got == 0),
-        ("infinite", np.isinf(got.astype(np.float64))),
+        ("infinite", np.isinf(got)),
     ):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")

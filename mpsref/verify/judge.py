@@ -9,7 +9,12 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.arithmetic import (
+    MPSNNAdditionGradientNode,
+    MPSNNAdditionNode,
+    MPSNNInitialGradientNode,
+    clamp_of,
+)
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
@@ -19,7 +24,7 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
 
-__all__ = ["Segment", "descriptor_of", "direction_of"]
+__all__ = ["Segment", "descriptor_of", "direction_of", "neuron_judge"]
 
 Stored: TypeAlias = npt.NDArray[Any]
 Index: TypeAlias = npt.NDArray[np.intp]
@@ -61,14 +66,11 @@ def _(node: MPSCNNNeuronGradientNode) -> list[NodeForm]:
 
 @_forms.register
 def _(node: MPSNNAdditionNode) -> list[NodeForm]:
-    largest = float(np.finfo(np.float32).max)
-    low = node.minimum_value if node.minimum_value > -largest else -np.inf
-    high = node.maximum_value if node.maximum_value < largest else np.inf
-    scales = (node.primary_scale, node.secondary_scale)
+    scales, clamp = (node.primary_scale, node.secondary_scale), clamp_of(node)
 
     def total(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
         x, y, arithmetic = (cast("Any", each) for each in (sources[0], sources[1], f))
-        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, (low, high)))
+        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, clamp))
 
     return [total]
 
@@ -100,6 +102,51 @@ def direction_of(node: MPSNNFilterNode) -> str:
     """``forward`` or ``gradient``."""
     gradients = (MPSCNNNeuronGradientNode, MPSNNAdditionGradientNode, MPSNNInitialGradientNode)
     return "gradient" if isinstance(node, gradients) else "forward"
+
+
+def neuron_judge(
+    descriptor: MPSNNNeuronDescriptor,
+    model: Model,
+    got: tuple[Stored, StorageFormat],
+    x: tuple[Stored, StorageFormat],
+    upstream: tuple[Stored, StorageFormat] | None = None,
+) -> Callable[[Index], npt.NDArray[np.uint16]]:
+    """
+    What may be said of a neuron's results, or of its gradient, at some flat indices, see `classify`.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron; channels are along the last axis.
+    model : Model
+        What the device promises.
+    got, x, upstream : pair of ndarray and StorageFormat
+        The results, the sources and the incoming gradients, of one shape.
+    """
+    channels = got[0].shape[-1] if got[0].ndim else 1
+    given = [(stored.reshape(-1), storage) for stored, storage in ((x,) if upstream is None else (x, upstream))]
+
+    def judge(index: Index) -> npt.NDArray[np.uint16]:
+        def of(formula: NeuronForm) -> Callable[[Running, Index], Range]:
+            def value(f: Running, chosen: Index) -> Range:
+                where = index[chosen]
+                values = [read(f, elements[where], storage) for elements, storage in given]
+                found = formula(values[0], data_of(descriptor, where, channels), f)
+                return found if upstream is None else found * values[1]
+
+            return value
+
+        def nan_read(chosen: Index) -> npt.NDArray[np.bool_]:
+            where = index[chosen]
+            found = np.zeros(chosen.size, np.bool_)
+            for elements, _ in given:
+                found |= np.isnan(elements[where])
+            return found
+
+        forms = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
+        return classify(got[0].reshape(-1)[index], model, got[1], [of(form) for form in forms], nan_read)
+
+    return judge
 
 
 class Segment:

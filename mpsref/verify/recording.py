@@ -17,7 +17,7 @@ from mpsref.documents import read_document, regular_file, write_atomically
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
 from mpsref.graph.file import GraphFile
-from mpsref.image import MPSImage, MPSImageDescriptor, MTLOrigin, MTLRegion, MTLSize
+from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.storage import image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "empty_folder", "file_names", "read_npy", "write_recording"]
@@ -66,15 +66,29 @@ class RecordedImage:
         FileFormatError
             The file has changed its size meanwhile, or cannot be read.
         """
-        if self.path.suffix == ".npy":
-            return read_npy(self.path, self.data_layout)
-        image, d = MPSImage(image_descriptor=self.descriptor), self.descriptor
-        everything = MTLRegion(MTLOrigin(), MTLSize(d.width, d.height, d.number_of_images))
+        return MPSImage.from_array(self.elements())
+
+    def elements(self) -> np.ndarray[Any, Any]:
+        """
+        Read the file as an array of shape (N, H, W, C), in the storage dtype.
+
+        Raises
+        ------
+        FileFormatError
+            The file has changed its size meanwhile, or cannot be read.
+        """
+        d, dtype = self.descriptor, storage_format(self.descriptor.channel_format).dtype
+        shape: tuple[int, ...] = (d.number_of_images, d.height, d.width, d.feature_channels)
         try:
-            image.write_bytes(self.path.read_bytes(), self.data_layout, region=everything)
-        except (ImageError, OSError) as error:
-            raise FileFormatError(f"{self.path}: {error}") from None
-        return image
+            if self.path.suffix == ".npy":
+                array = _open_npy(self.path).view(dtype)
+            else:
+                array = np.fromfile(self.path, dtype.newbyteorder("<")).astype(dtype, copy=False)
+            if self.data_layout is HWC:
+                return array.reshape(shape)
+            return np.moveaxis(array.reshape(shape[0], shape[3], *shape[1:3]), 1, -1)
+        except (ValueError, OSError) as error:
+            raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
 
 
 @dataclass(frozen=True)

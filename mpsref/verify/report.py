@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mpsref.errors import VerificationError
+from mpsref.histogram import histogram_rows
 from mpsref.verify.compare import Counts
+from mpsref.verify.faults import Finding
 from mpsref.verify.running import Reason
-from mpsref.verify.tolerance import Bounds, Limit, Tolerances
+from mpsref.verify.tolerance import Tolerances, limit_json
 
 __all__ = ["Element", "EndToEnd", "ImageReport", "Report", "printable"]
+
+PASSED, FAILED = "1;32", "1;31"
+"""Colours of terminals."""
+
+MOST_ROWS = 12
+"""Rows of a histogram; one with more is by powers of 16."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,11 @@ class ImageReport:
         How near it is to the reference from the graph's sources on; None if it was judged by just that.
     unrecorded : tuple of str
         The images between the recorded ones and this: their nodes are judged together with its own.
+    findings : tuple of Finding
+        What may be the fault, the likeliest first; empty if it passed, or nothing was looked for.
+    histogram : dict of str to int
+        How many elements are at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1``
+        are those with just that distance. What is not comparable is in none.
     """
 
     name: str
@@ -117,6 +130,8 @@ class ImageReport:
     limit: str = ""
     end_to_end: EndToEnd | None = None
     unrecorded: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    histogram: dict[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -164,12 +179,15 @@ class Report:
         What passes.
     images : tuple of ImageReport
         Every image that the recording holds and the graph computes, in the order of evaluation.
+    faults : bool
+        Whether faults were looked for.
     """
 
     recording: str
     device: str
     tolerance: Tolerances
     images: tuple[ImageReport, ...]
+    faults: bool = True
 
     @property
     def passed(self) -> bool:
@@ -204,16 +222,22 @@ class Report:
         if not self.passed:
             raise VerificationError(f"{self.recording}: {self.verdict}", self)
 
-    def text(self, *, every_image: bool = False) -> str:
+    def text(self, *, every_image: bool = False, colour: bool = False) -> str:
         """
-        For people: a table, the worst elements of the images out of bounds, the verdict last.
+        For people: a table; of images out of bounds the worst elements, a histogram and the fault; the verdict last.
 
         Parameters
         ----------
         every_image : bool
             Whether to list the worst elements of images within bounds too.
+        colour : bool
+            Whether to colour the verdict, as a terminal shows it.
         """
-        return "\n".join(printable(line) for line in self._lines(every_image=every_image))
+        lines = [printable(line) for line in self._lines(every_image=every_image)]
+        if colour:
+            word, colon, rest = lines[-1].partition(":")
+            lines[-1] = f"\x1b[{PASSED if self.passed else FAILED}m{word}\x1b[0m{colon}{rest}"
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """For programs: everything, as `json` can write it."""
@@ -222,11 +246,11 @@ class Report:
             "version": 1,
             "recording": self.recording,
             "device": self.device,
-            "tolerance": _limit_json(self.tolerance.default)
+            "tolerance": limit_json(self.tolerance.default)
             | {
                 "overrides": [
                     {"image": o.image, "neuron": o.neuron, "format": o.format, "direction": o.direction}
-                    | _limit_json(o.limit)
+                    | limit_json(o.limit)
                     for o in self.tolerance.overrides
                 ]
             },
@@ -244,6 +268,8 @@ class Report:
                     **asdict(image.counts),
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
+                    "histogram": image.histogram,
+                    "faults": [_finding_json(finding) for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
                 }
                 for image in self.images
@@ -265,6 +291,8 @@ class Report:
         yield from self._end_to_end_lines()
         for image in self.images:
             yield from _image_lines(image, every_image=every_image)
+            if not image.passed:
+                yield from _wrong_lines(image, faults=self.faults)
         yield from self._blame_lines()
         yield ""
         yield self.verdict
@@ -295,8 +323,8 @@ class Report:
             )
 
 
-def _limit_json(limit: Limit) -> dict[str, Any]:
-    return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return asdict(finding) | {"fits": finding.fits}
 
 
 def _table(rows: list[list[str]], texts: int) -> Iterator[str]:
@@ -320,3 +348,32 @@ def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
         yield ""
         yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
         yield from (f"  {element}" for element in shown)
+
+
+def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
+    """A shorter histogram: by powers of 16."""
+    coarse: dict[int, int] = {}
+    for most, count in distances.items():
+        limit = most if most < 2 else 1 << (-(-(most.bit_length() - 1) // 4) * 4)
+        coarse[limit] = coarse.get(limit, 0) + count
+    return coarse
+
+
+def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
+    """Of an image beyond the bounds: how far its elements are, and why."""
+    counts = image.counts
+    others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
+    distances = {int(most): count for most, count in image.histogram.items()}
+    if len(distances) > MOST_ROWS:
+        distances = _by_sixteens(distances)
+    if distances or any(others.values()):
+        yield from (f"  {line}" for line in _table(histogram_rows(distances, counts.elements, others), 1))
+    if image.findings:
+        first, *more = image.findings
+        yield f"  fault: {first.headline}"
+        yield f"    {first.sentence}"
+        if first.example is not None:
+            yield f"    for example {first.example}"
+        yield from (f"  or: {finding.headline}" for finding in more if finding.fits)
+    elif faults and image.unrecorded:
+        yield f"  fault: not looked for; record {', '.join(image.unrecorded)} to have it looked for"

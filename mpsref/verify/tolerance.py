@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from mpsref.errors import FileFormatError, ParameterError
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.compare import Tolerance
 
-__all__ = ["Bounds", "Limit", "Override", "Tolerances", "limit_of", "tolerances_of"]
+__all__ = ["Bounds", "Limit", "Override", "Tolerances", "limit_json", "limit_of", "tolerances_of"]
 
 LARGEST_FILE = 2**20
 
@@ -63,6 +63,11 @@ def limit_of(text: str) -> Limit:
     if match := re.fullmatch(r"ulp=(\d{1,20})", text):
         return Tolerance(ulp=int(match[1]))
     return Bounds(text)
+
+
+def limit_json(limit: Limit) -> dict[str, Any]:
+    """As `json` can write it."""
+    return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
 
 
 @dataclass(frozen=True)

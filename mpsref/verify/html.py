@@ -1,0 +1,499 @@
+"""
+A report as one page for a browser: the graph, what was found of each image, plots and heat maps.
+
+The page needs nothing but itself: its style and script are inside, and its Content-Security-Policy forbids all else.
+Without scripts it has everything but plots and heat maps. It stays below `LARGEST_PAGE`, whatever was verified: what is
+out of bounds comes first, and what there was no room for is said.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import mpsref
+from mpsref.documents import write_atomically
+from mpsref.graph.file import GraphFile
+from mpsref.graph.neurons import MPSCNNNeuronGradientNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
+from mpsref.graph.schedule import schedule
+from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
+from mpsref.verify.report import Element, EndToEnd, ImageReport, Report, printable
+from mpsref.verify.running import Reason
+
+__all__ = ["LARGEST_PAGE", "page", "write_page"]
+
+LARGEST_PAGE = 2_000_000
+"""Bytes."""
+
+GRAPH_BYTES, TABLE_BYTES, DETAIL_BYTES, DATA_BYTES = 350_000, 250_000, 550_000, 750_000
+"""How much of them each part may have."""
+
+LONGEST = 160
+"""Characters of a text from a file."""
+
+MOST_ELEMENTS, MOST_FINDINGS = 20, 5
+"""How many an image has at most."""
+
+NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN = 168, 42, 212, 56, 12
+TALLEST = 8
+"""Nodes one above the other, until another column is begun."""
+
+SHORT_NAME, SHORT_KIND = 18, 24
+
+_MARKS = {"within": "✓", "explained": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
+_SAID = {
+    "within": "within the bounds",
+    "explained": "within the bounds or explained",
+    "beyond": "beyond the bounds",
+    "unrecorded": "not recorded, so not judged by itself",
+    "source": "a source",
+}
+_COUNTS = {
+    "exact": "exact",
+    "within_1": "at most 1 ULP away",
+    "within_4": "at most 4 ULP away",
+    "within_64": "at most 64 ULP away",
+    "nan_disagreements": "NaN on one side only",
+    "infinity_disagreements": "infinite on one side only",
+    "within": "within the bounds",
+}
+
+Place: TypeAlias = tuple[int, int]
+
+
+def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -> str:
+    """
+    Make the page.
+
+    Parameters
+    ----------
+    report : Report
+        What a verification found.
+    graph : GraphFile
+        The recording's graph.
+    collected : Aggregate, optional
+        What was collected for plots and heat maps.
+
+    Returns
+    -------
+    str
+        An HTML document.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref.verify.tolerance import Tolerances
+    >>> x = mps.MPSNNImageNode(handle="x")
+    >>> graph = mps.GraphFile.from_results([mps.MPSCNNNeuronAbsoluteNode(source=x).result_image])
+    >>> page(Report("recording.json", "none", Tolerances(), ()), graph)[:15]
+    '<!DOCTYPE html>'
+    """
+    pictures = {} if collected is None else collected.pictures
+    order = sorted(range(len(report.images)), key=lambda i: _RANK[_verdict(report.images[i])])
+    details = _fitting((_article(i, report.images[i]) for i in order), DETAIL_BYTES)
+    shown = dict.fromkeys(order[: len(details)])
+    links = {report.images[i].name: f"#image-{i}" for i in shown}
+    data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
+    style, script = (
+        resources.files("mpsref").joinpath("verify", f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
+    )
+    policy = (
+        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
+    title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
+    rest = len(order) - len(details)
+    left_out = (
+        f'<p class="note">{rest:,} more images have no room on this page: see the JSON report.</p>' if rest else ""
+    )
+    facts = {
+        "Recording": report.recording,
+        "Device": report.device,
+        "Bounds": str(report.tolerance),
+        "Made by": f"mpsref {mpsref.__version__}",
+    }
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<a class="skip" href="#details">Skip to the details of images</a>
+<h1>Verification of {_text(Path(report.recording).name)}</h1>
+<p class="verdict {state}">{_MARKS[state]} {_text(report.verdict, 2 * LONGEST)}</p>
+<dl>{"".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())}</dl>
+{_blame(report)}</header>
+<main>
+{_graph(report, graph, links)}
+{_table(report, links)}
+<section id="details" aria-labelledby="details-title">
+<h2 id="details-title">Details</h2>
+<noscript><p class="note">Plots and heat maps need JavaScript; all else is here.</p></noscript>
+{"".join(details)}{left_out}</section>
+</main>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def write_page(report: Report, graph: GraphFile, collected: Aggregate | None, path: Path) -> None:
+    """
+    Write the page, whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be written.
+    """
+    data = page(report, graph, collected).encode()
+    write_atomically(path, lambda file: file.write(data))
+
+
+# ---- texts ----
+
+
+def _text(text: object, longest: int = LONGEST) -> str:
+    """Text from a file: what could deceive is written as in Python, what is HTML is escaped, what is long is cut."""
+    safe = printable(str(text))
+    return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _fitting(parts: Iterable[str], most: int) -> list[str]:
+    """The first parts, as many as have room."""
+    found: list[str] = []
+    for part in parts:
+        most -= len(part.encode())
+        if most < 0:
+            break
+        found.append(part)
+    return found
+
+
+def _verdict(image: ImageReport) -> str:
+    return "beyond" if not image.passed else "explained" if image.explained else "within"
+
+
+_RANK = {"beyond": 0, "explained": 1, "within": 2}
+
+
+def _status(verdict: str) -> str:
+    return f'<span class="status {verdict}">{_MARKS[verdict]} {verdict}</span>'
+
+
+def _blame(report: Report) -> str:
+    first = report.first_wrong
+    if first is None:
+        return ""
+    return (
+        f"<p>First wrong by itself: <strong>{_text(first.name)}</strong> ({_text(first.node)}). "
+        "Every node is judged by what it read.</p>\n"
+    )
+
+
+def _head(columns: Iterable[str], texts: int) -> str:
+    """Columns: the first ones are texts, as a verdict is, the others numbers."""
+    cells = "".join(
+        f'<th scope="col"{" class=number" if i >= texts and name != "verdict" else ""}>{_text(name)}</th>'
+        for i, name in enumerate(columns)
+    )
+    return f"<thead><tr>{cells}</tr></thead>"
+
+
+# ---- all images ----
+
+
+def _table(report: Report, links: Mapping[str, str]) -> str:
+    rows = []
+    for image in report.images:
+        counts, link = image.counts, links.get(image.name)
+        name = f'<a href="{link}">{_text(image.name)}</a>' if link else _text(image.name)
+        numbers = (counts.elements, counts.exact, counts.within, image.explained, counts.beyond, counts.largest)
+        cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
+        rows.append(
+            f'<tr><th scope="row">{name}</th><td>{_text(image.node)}</td><td>{image.channel_format}</td>'
+            f"<td>{_status(_verdict(image))}</td>{cells}</tr>\n"
+        )
+    shown = _fitting(rows, TABLE_BYTES)
+    head = _head(
+        ("image", "node", "format", "verdict", "elements", "exact", "within", "explained", "beyond", "largest ULP"), 4
+    )
+    rest = (
+        f'<p class="note">{len(rows) - len(shown):,} more: see the JSON report.</p>' if len(shown) < len(rows) else ""
+    )
+    return (
+        '<section aria-labelledby="images-title"><h2 id="images-title">Images</h2><div class="scroll"><table>'
+        "<caption>Every recorded image that the graph makes, in the order of evaluation</caption>"
+        f"{head}<tbody>\n{''.join(shown)}</tbody></table></div>{rest}</section>"
+    )
+
+
+# ---- one image ----
+
+
+def _article(number: int, image: ImageReport) -> str:
+    notes = [
+        f"{_status(_verdict(image))} {_text(image.node)}, {image.channel_format}, judged by: {_text(image.limit)}."
+    ]
+    if image.unrecorded:
+        names = ", ".join(_text(name) for name in image.unrecorded[:MOST_ELEMENTS])
+        notes.append(f"Judged together with the nodes that make {names}, which are not recorded.")
+    panels = {"Counts": _counts(image), "Worst elements": _worst(image)}
+    findings = image.findings[:MOST_FINDINGS]
+    if findings:
+        items = "".join(f"<li>{_text(finding, 6 * LONGEST)}</li>" for finding in findings)
+        panels["Findings"] = f"<p>What may be the fault, the likeliest first:</p><ol>{items}</ol>"
+    panels["Error over input"] = '<div data-draw="errors"></div>'
+    panels["Heat maps"] = '<div data-draw="maps"></div>'
+    return (
+        f'<article id="image-{number}" tabindex="-1" aria-labelledby="image-{number}-title">'
+        f'<h3 id="image-{number}-title">{_text(image.name)}</h3>'
+        + "".join(f"<p>{note}</p>" for note in notes)
+        + "".join(f'<section class="panel"><h4>{name}</h4>{panel}</section>' for name, panel in panels.items())
+        + "</article>\n"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    # 100 % is said only of all, and 0 % only of none.
+    share = 100 * part / whole if whole else 0.0
+    return f"{min(max(share, 0.01), 99.99) if 0 < part < whole else share:.4g} %"
+
+
+def _counts(image: ImageReport) -> str:
+    counts = image.counts
+    rows = [("elements", counts.elements, "")]
+    rows += [
+        (said, getattr(counts, name), _share(getattr(counts, name), counts.elements)) for name, said in _COUNTS.items()
+    ]
+    rows += [(f"explained: {Reason[name].text}", n, _share(n, counts.elements)) for name, n in counts.explained.items()]
+    rows += [("beyond the bounds", counts.beyond, _share(counts.beyond, counts.elements))]
+    rows += [("largest distance, in ULP", counts.largest, "")]
+    texts = _numbers("How near the image is to what its node should have made of what it read", rows)
+    if image.histogram:
+        rows = [
+            (name if int(name) < 2 else f"<= {int(name):,}", n, _share(n, counts.elements))
+            for name, n in image.histogram.items()
+        ]
+        texts += _numbers("Elements by distance, in ULP", rows)
+    if image.end_to_end is not None:
+        rows = [
+            (_COUNTS.get(each.name, "largest distance, in ULP"), getattr(image.end_to_end, each.name), "")
+            for each in fields(EndToEnd)
+        ]
+        texts += _numbers("The same from the graph's sources on, errors of all nodes together", rows)
+    return texts
+
+
+def _numbers(caption: str, rows: Iterable[tuple[str, int, str]]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td class="number">{n:,}</td><td class="number">{share}</td></tr>'
+        for name, n, share in rows
+    )
+    head = _head(("what", "number", "share"), 1)
+    return f'<div class="scroll"><table><caption>{caption}</caption>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _worst(image: ImageReport) -> str:
+    if not image.worst:
+        same = image.counts.exact == image.counts.elements
+        return f"<p>{'Every element is exact.' if same else 'None were asked for.'}</p>"
+    sources = list(image.worst[0].sources)
+    head = _head(
+        ("image", "y", "x", "channel", "slice", "lane", *(f"{s} =" for s in sources), "got", "want", "ULP", "verdict"),
+        0,
+    )
+
+    def row(element: Element) -> str:
+        cells = [element.image, element.y, element.x, element.channel, element.slice, element.lane]
+        values = [*(element.sources.get(s, "") for s in sources), element.got, element.want]
+        distance = "not comparable" if element.ulp is None else f"{element.ulp:,}"
+        verdict = "beyond" if element.beyond else "explained" if element.reason else "within"
+        numbers = "".join(f'<td class="number">{_text(cell)}</td>' for cell in [*cells, *values, distance])
+        why = f": {_text(Reason[element.reason].text)}" if element.reason else ""
+        return f"<tr>{numbers}<td>{_status(verdict)}{why}</td></tr>"
+
+    body = "".join(row(element) for element in image.worst[:MOST_ELEMENTS])
+    caption = "The elements farthest away, those beyond the bounds first: place in the image and in the texture"
+    return f'<div class="scroll"><table><caption>{caption}</caption>{head}<tbody>{body}</tbody></table></div>'
+
+
+# ---- the graph ----
+
+
+def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
+    verdicts = {image.name: _verdict(image) for image in report.images}
+    names = {image: name for name, image in graph.images.items()}
+    producers = {names[node.result_image]: node for node in _in_order(graph)}
+    sources = [name for name in graph.images if name not in producers]
+    reads = {name: [names[source] for source in node.sources] for name, node in producers.items()}
+    # What is wrong, and what it reads, is drawn before all else.
+    wrong = [name for name in producers if verdicts.get(name) == "beyond"]
+    wanted = dict.fromkeys([*wrong, *(s for name in wrong for s in reads[name]), *sources, *producers])
+
+    def box(name: str, place: Place) -> str:
+        verdict = verdicts.get(name, "unrecorded" if name in producers else "source")
+        return _box(name, producers.get(name), verdict, place, links.get(name))
+
+    empty = _fitting((box(name, (10_000, 10_000)) for name in wanted), GRAPH_BYTES * 2 // 3)
+    drawn = set(list(wanted)[: len(empty)])
+    places = _places([*sources, *producers], reads, producers, drawn)
+    edges = (_edge(places[s], places[name]) for name in producers for s in reads[name] if {s, name} <= drawn)
+    paths = _fitting(edges, GRAPH_BYTES // 3)
+    boxes = [box(name, places[name]) for name in places]
+    width = max((x for x, _ in places.values()), default=0) + NODE_WIDTH + MARGIN
+    height = max((y for _, y in places.values()), default=0) + NODE_HEIGHT + MARGIN
+    legend = "; ".join(f"{_MARKS[verdict]} {said}" for verdict, said in _SAID.items())
+    rest = len(wanted) - len(drawn)
+    note = f'<p class="note">{rest:,} more nodes have no room on this page.</p>' if rest else ""
+    return (
+        '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
+        f'<p class="legend">{legend}; a dashed frame: a gradient. Choose a node to see its image below.</p>'
+        '<div class="graph" tabindex="0" role="region" aria-label="Graph">'
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
+        f'aria-label="{len(drawn)} images of the graph, from sources on the left to results on the right">\n'
+        f"{''.join(paths)}{''.join(boxes)}</svg></div>{note}</section>"
+    )
+
+
+def _in_order(graph: GraphFile) -> list[MPSNNFilterNode]:
+    """The nodes, each after those that make what it reads."""
+    return list(schedule(node.result_image for node in graph.nodes))
+
+
+def _places(
+    names: Iterable[str],
+    reads: Mapping[str, list[str]],
+    producers: Mapping[str, MPSNNFilterNode],
+    drawn: set[str],
+) -> dict[str, Place]:
+    """Where each image is drawn: columns by depth, gradients below the others, high columns broken into several."""
+    depths: dict[str, int] = {}
+    columns: dict[int, tuple[list[str], list[str]]] = {}
+    for name in names:
+        depths[name] = max((depths[source] + 1 for source in reads.get(name, ())), default=0)
+        if name in drawn:
+            is_gradient = isinstance(producers.get(name), MPSNNGradientFilterNode)
+            columns.setdefault(depths[name], ([], []))[is_gradient].append(name)
+    band = min(TALLEST, max((len(forward) for forward, _ in columns.values()), default=0))
+    places: dict[str, Place] = {}
+    x = MARGIN
+    for _, lists in sorted(columns.items()):
+        for top, members in zip((0, band * ROW + MARGIN), lists, strict=True):
+            for i, name in enumerate(members):
+                places[name] = (x + i // TALLEST * COLUMN, MARGIN + top + i % TALLEST * ROW)
+        x += COLUMN * max(-(-len(members) // TALLEST) for members in lists)
+    return places
+
+
+def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, link: str | None) -> str:
+    x, y = place
+    made_by = "source" if node is None else type(node).__name__
+    kind = made_by.removeprefix("MPSCNN").removeprefix("MPSNN").removesuffix("Node")
+    if isinstance(node, MPSCNNNeuronGradientNode):
+        kind = f"gradient of {node.descriptor.neuron_type.name}"
+    if node is not None and node.label:
+        kind = node.label
+    gradient = " gradient" if isinstance(node, MPSNNGradientFilterNode) else ""
+    said = f"{_text(name)}, {_text(made_by)}: {_SAID[verdict]}"
+    inside = (
+        f"<title>{said}</title>"
+        f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
+        f'<text class="mark" x="{x + 9}" y="{y + 26}">{_MARKS[verdict]}</text>'
+        f'<text class="name" x="{x + 30}" y="{y + 18}">{_text(name, SHORT_NAME)}</text>'
+        f'<text class="small" x="{x + 30}" y="{y + 33}">{_text(kind, SHORT_KIND)}</text>'
+    )
+    if link is None:
+        return f'<g class="node {verdict}{gradient}">{inside}</g>\n'
+    return f'<a class="node {verdict}{gradient}" href="{link}" aria-label="{said}">{inside}</a>\n'
+
+
+def _edge(source: Place, target: Place) -> str:
+    x1, y1 = source[0] + NODE_WIDTH, source[1] + NODE_HEIGHT // 2
+    x2, y2 = target[0], target[1] + NODE_HEIGHT // 2
+    bend = max(24, (x2 - x1) // 2)
+    return f'<path class="edge" d="M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"/>\n'
+
+
+# ---- what the script draws ----
+
+
+def _data(pictures: Mapping[int, Picture]) -> str:
+    """As JSON that can stand in a page; images have room in the order of `pictures`, the first ones for all maps."""
+
+    def entries() -> Iterator[str]:
+        used = 0
+        for i, picture in pictures.items():
+            maps = picture.maps if used < DATA_BYTES // 2 else picture.maps[:1]
+            entry = f"{json.dumps(str(i))}:{_json(_picture(picture, maps))},"
+            used += len(entry)
+            yield entry
+
+    inside = "".join(_fitting(entries(), DATA_BYTES)).removesuffix(",")
+    return f'{{"apart":{ROWS - 1 - ZERO},"worst":{_json(KINDS[-1])},"pictures":{{{inside}}}}}'
+
+
+def _json(value: object) -> str:
+    """No character of it can end a script element, or begin a comment."""
+    text = json.dumps(value, separators=(",", ":"))
+    changes: list[tuple[str, str]] = [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")]
+    for character, code in changes:
+        text = text.replace(character, code)
+    return text
+
+
+def _picture(picture: Picture, maps: Iterable[HeatMap]) -> dict[str, Any]:
+    return {
+        "kind": picture.kind,
+        "shape": list(picture.shape),
+        "plots": [_plot(plot) for plot in picture.plots],
+        "channels": picture.channels.tolist(),
+        "each": picture.channels_each,
+        "maps": [_map(heat_map) for heat_map in maps],
+    }
+
+
+def _plot(plot: Plot) -> dict[str, Any]:
+    rows, columns = np.nonzero(plot.counts.any(axis=2))
+    cells = np.column_stack([columns, rows - ZERO, plot.counts[rows, columns]])
+    safe = printable(plot.source)
+    return {
+        "source": safe if len(safe) <= LONGEST // 2 else f"{safe[: LONGEST // 2]}…",
+        "linear": plot.is_linear,
+        "low": plot.low,
+        "high": plot.high,
+        "columns": plot.columns,
+        "cells": cells.reshape(-1).tolist(),
+    }
+
+
+def _map(heat_map: HeatMap) -> dict[str, Any]:
+    """All counts in a row, or, where few are not 0, those after their index."""
+    rows, columns = heat_map.counts.shape
+    flat = heat_map.counts.reshape(-1)
+    index = np.flatnonzero(flat)
+    is_dense = 2 * index.size > flat.size
+    cells = flat if is_dense else np.column_stack([index, flat[index]]).reshape(-1)
+    return {"title": heat_map.title, "rows": rows, "columns": columns, "dense": is_dense, "cells": cells.tolist()}

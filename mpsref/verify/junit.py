@@ -1,0 +1,116 @@
+"""
+A report as JUnit XML, which continuous integration services show: a test suite, with a test case for each image.
+
+Examples
+--------
+>>> from mpsref.verify.report import Report
+>>> from mpsref.verify.tolerance import Tolerances
+>>> print(junit(Report("recording.json", "none", Tolerances(), ())).decode()[:85])
+<?xml version='1.0' encoding='utf-8'?>
+<testsuites name="mpsref verify" tests="0" fai
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree as ET  # only written, never parsed
+
+import mpsref
+from mpsref.documents import write_atomically
+from mpsref.verify.report import ImageReport, Report, printable
+from mpsref.verify.running import Reason
+
+__all__ = ["junit", "write_junit"]
+
+
+def junit(report: Report) -> bytes:
+    """
+    Make the document.
+
+    Parameters
+    ----------
+    report : Report
+        What a verification found.
+
+    Returns
+    -------
+    bytes
+        XML in UTF-8. Characters that XML cannot hold, and those that could deceive a reader, are written as in Python.
+    """
+    failures = sum(not image.passed for image in report.images)
+    totals = {"tests": str(len(report.images)), "failures": str(failures), "errors": "0", "skipped": "0"}
+    suites = ET.Element("testsuites", {"name": "mpsref verify"} | totals)
+    suite = ET.SubElement(suites, "testsuite", {"name": printable(report.recording)} | totals)
+    _properties(
+        suite,
+        {
+            "device": report.device,
+            "bounds": str(report.tolerance),
+            "mpsref": mpsref.__version__,
+            "verdict": report.verdict,
+        },
+    )
+    for image in report.images:
+        _case(suite, image)
+    ET.indent(suites, " ")
+    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def write_junit(report: Report, path: Path) -> None:
+    """
+    Write the document, whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be written.
+    """
+    data = junit(report)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def _case(suite: ET.Element, image: ImageReport) -> None:
+    case = ET.SubElement(suite, "testcase", {"classname": printable(image.node), "name": printable(image.name)})
+    counts = image.counts
+    facts: dict[str, object] = {
+        "channel_format": image.channel_format,
+        "neuron": image.neuron or "",
+        "direction": image.direction,
+        "limit": image.limit,
+        "elements": counts.elements,
+        "exact": counts.exact,
+        "largest_ulp": counts.largest,
+        "within": counts.within,
+        "explained": image.explained,
+        "beyond": counts.beyond,
+    }
+    _properties(case, facts)
+    findings = [str(finding) for finding in image.findings]
+    if not image.passed:
+        message = f"{counts.beyond:,} of {counts.elements:,} elements are beyond the bounds: {image.limit}"
+        failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})
+        worst = [str(element) for element in image.worst if element.beyond]
+        failure.text = _lines(
+            [
+                message,
+                *(["the worst:"] if worst else []),
+                *worst,
+                *(["what may be the fault:"] if findings else []),
+                *findings,
+            ]
+        )
+    if counts.explained:
+        out = ET.SubElement(case, "system-out")
+        out.text = _lines([f"{n:,} explained: {Reason[name].text}" for name, n in counts.explained.items()])
+
+
+def _properties(parent: ET.Element, facts: Mapping[str, object]) -> None:
+    properties = ET.SubElement(parent, "properties")
+    for name, value in facts.items():
+        ET.SubElement(properties, "property", {"name": name, "value": printable(str(value))})
+
+
+def _lines(lines: list[str]) -> str:
+    return "\n".join(printable(line) for line in lines)
