@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -211,6 +212,25 @@ def test_of_neighbours_the_first_are_reported_among_the_rest(worst):
     assert found.distances.tolist() == [2, 1, 1, 1, 1, 1, 1][:worst]
     assert found.classes.tolist() == [BEYOND, *[WITHIN] * 6][:worst]
     assert found.histogram == {0: 199_993, 1: 6, 2: 1}
+
+
+def test_distances_are_taken_only_of_what_is_neither_equal_nor_next_to_it(monkeypatch):
+    sizes = []
+
+    def counted(got, *rest):
+        sizes.append(got.size)
+        return ulp_distance(got, *rest)
+
+    monkeypatch.setattr(sys.modules["mpsref.verify.compare"], "ulp_distance", counted)
+    want = np.linspace(1, 9, 300_000, dtype=np.float32)
+    got = want.copy()
+    got[::10] = np.nextafter(want[::10], np.float32(0))
+    got[5] = 7
+
+    assert compare(want, want.copy(), SINGLE, Tolerance(), 5).counts.exact == want.size
+    assert sizes == []
+    assert compare(got, want, SINGLE, Tolerance(), 5).counts.within_1 == want.size - 1
+    assert sizes == [1]
 
 
 def test_the_same_bits_are_not_the_same_as_equal():
