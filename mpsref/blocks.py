@@ -20,7 +20,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat
 
-__all__ = ["BLOCK", "aligned", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
+__all__ = ["BLOCK", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
 
 BLOCK = 1 << 24
 """Patterns in a block: a second's work, and what is lost at most by a kill."""
@@ -96,18 +96,6 @@ def evaluated(
     if upstream is not None:
         return evaluate.gradient(descriptor, x, upstream, storage, storage, storage, slopes, decisions=decisions)
     return evaluate.forward(descriptor, x, storage, storage, slopes, decisions=decisions)
-
-
-def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The lines of a table, whose first `left` columns begin where the others end."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def in_blocks(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import mpsref
+from mpsref.columns import printable
 from mpsref.documents import write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
@@ -35,7 +36,6 @@ from mpsref.verify import (
     write_recording,
 )
 from mpsref.verify.bounds import MODELS
-from mpsref.verify.report import printable
 from mpsref.verify.tolerance import limit_of
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.enums", "mpsref.errors", "mpsref.histogram"],
+    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpsref.columns import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
 from mpsref.verify import Recording, read_npy
-from mpsref.verify.report import printable
 
 __all__ = ["contents", "contents_text"]
 
@@ -125,7 +125,7 @@ def _images_text(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
         size = " x ".join(str(facts[f]) for f in ("number_of_images", "height", "width", "feature_channels"))
         numbers = ["none" if facts[f] is None else f"{facts[f]:.6g}" for f in ("min", "max", "mean")]
         rows.append([name, facts["format"], size, *numbers, *(f"{facts[c]:,}" for c in _COUNTS)])
-    return _aligned(rows, left=2)
+    return aligned(rows, left=2)
 
 
 def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -141,7 +141,7 @@ def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         state = f" (state of {node['gradient_state']})" if "gradient_state" in node else ""
         rows.append([str(i), node["class"], ", ".join(reads) + state, node["result"], _pairs(parameters)])
-    return _aligned(rows, left=5)
+    return aligned(rows, left=5)
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:
@@ -151,16 +151,3 @@ def _pairs(fields: Mapping[str, Any]) -> str:
         return value if isinstance(value, str) else json.dumps(value)
 
     return ", ".join(f"{name} = {text(value)}" for name, value in fields.items())
-
-
-def _aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
-    """Columns of equal width, the first `left` of them flush left."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

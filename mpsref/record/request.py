@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import mpsref
+from mpsref.columns import aligned
 from mpsref.documents import read_document, write_atomically
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
@@ -157,10 +158,7 @@ def _readme(path: Path, graph: GraphFile, count: int) -> str:
         size = " x ".join(str(entry[field]) for field in ("height", "width", "feature_channels"))
         role = role if image.producer is None else f"{role}, to be written"
         lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    table = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    table = "\n".join(aligned(lines, left=5))
     return README.format(
         version=mpsref.__version__, folder=path.parent.name, count=count, storage=graph.storage.name, table=table
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.blocks import aligned, share, stated
+from mpsref.blocks import share, stated
+from mpsref.columns import aligned, printable
 from mpsref.documents import read_document, write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
@@ -19,7 +20,6 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import storage_format
 from mpsref.sweep.summary import Mismatch, Summary
 from mpsref.verify.compare import MOST_ULP
-from mpsref.verify.report import printable
 
 __all__ = ["DIRECTIONS", "Subject", "SweepReport", "merge"]
 

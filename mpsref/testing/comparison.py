@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.blocks import aligned
+from mpsref.columns import aligned, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
@@ -20,7 +20,6 @@ from mpsref.verify.bounds import BEYOND, MODELS
 from mpsref.verify.compare import UNREACHABLE, Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.report import printable
 from mpsref.verify.running import Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]

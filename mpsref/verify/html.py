@@ -21,13 +21,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import mpsref
+from mpsref.columns import printable
 from mpsref.documents import write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
 from mpsref.graph.schedule import schedule
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
-from mpsref.verify.report import Element, EndToEnd, ImageReport, Report, printable
+from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Reason
 
 __all__ = ["LARGEST_PAGE", "page", "write_page"]

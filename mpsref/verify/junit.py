@@ -17,8 +17,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # only written, never parsed
 
 import mpsref
+from mpsref.columns import printable
 from mpsref.documents import write_atomically
-from mpsref.verify.report import ImageReport, Report, printable
+from mpsref.verify.report import ImageReport, Report
 from mpsref.verify.running import Reason
 
 __all__ = ["junit", "write_junit"]

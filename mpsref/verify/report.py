@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mpsref.columns import aligned, printable
 from mpsref.errors import VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.verify.compare import Counts
@@ -13,7 +14,7 @@ from mpsref.verify.faults import Finding
 from mpsref.verify.running import Reason
 from mpsref.verify.tolerance import Tolerances, limit_json
 
-__all__ = ["Element", "EndToEnd", "ImageReport", "Report", "printable"]
+__all__ = ["Element", "EndToEnd", "ImageReport", "Report"]
 
 PASSED, FAILED = "1;32", "1;31"
 """Colours of terminals."""
@@ -142,11 +143,6 @@ class ImageReport:
     def explained(self) -> int:
         """How many elements are explained."""
         return sum(self.counts.explained.values())
-
-
-def printable(text: str) -> str:
-    """Text from a file, with everything escaped that could move the cursor or pass for another line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 _COLUMNS = {
@@ -287,7 +283,7 @@ class Report:
             + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
         ]  # fmt: skip
-        yield from _table([head, *rows], 3)
+        yield from aligned([head, *rows], 3)
         yield from self._end_to_end_lines()
         for image in self.images:
             yield from _image_lines(image, every_image=every_image)
@@ -307,7 +303,7 @@ class Report:
         if rows and not self.passed:
             yield ""
             yield "from the graph's sources on, errors of all nodes together:"
-            yield from _table([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
+            yield from aligned([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
 
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
@@ -325,14 +321,6 @@ class Report:
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
     return asdict(finding) | {"fits": finding.fits}
-
-
-def _table(rows: list[list[str]], texts: int) -> Iterator[str]:
-    """Columns: the first ones are texts, the others numbers."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        yield "  ".join(cells).rstrip()
 
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
@@ -367,7 +355,7 @@ def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
     if len(distances) > MOST_ROWS:
         distances = _by_sixteens(distances)
     if distances or any(others.values()):
-        yield from (f"  {line}" for line in _table(histogram_rows(distances, counts.elements, others), 1))
+        yield from (f"  {line}" for line in aligned(histogram_rows(distances, counts.elements, others), 1))
     if image.findings:
         first, *more = image.findings
         yield f"  fault: {first.headline}"
