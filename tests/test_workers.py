@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -45,7 +49,7 @@ def test_any_number_of_workers_gives_the_same_bits(neuron_type, dtype, mode):
         assert (y.tobytes(), dx.tobytes()) == (one[0].tobytes(), one[1].tobytes())
 
 
-@pytest.mark.parametrize("workers", [0, -2, 1.5, "two", None])
+@pytest.mark.parametrize("workers", [0, -2, 1.5, "two", None, True])
 def test_a_number_of_workers_that_is_none_is_refused(workers):
     d, x = mps.MPSNNNeuronDescriptor(T.tanH), np.zeros((1, 1, 1), np.float32)
     source = mps.MPSNNImageNode(handle="x")
@@ -121,7 +125,7 @@ def test_several_threads_of_the_caller_may_evaluate_at_once():
     assert got == {i: {bits} for i, bits in enumerate(want)}
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_does_not_wait_for_its_parents_threads():
     code = (
         "import os, sys, numpy as np, mpsref as mps\n"
@@ -168,3 +172,127 @@ def test_no_array_of_the_caller_is_kept(neuron_type, dtype):
     del x, y, dx
 
     assert [array() for array in kept] == [None, None, None]
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+START = (
+    "import decimal, os, signal, sys, threading; import numpy as np; import mpsref as mps\n"
+    "T, f = mps.MPSCNNNeuronType, mps.neuron.forward\n"
+)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_interrupts_leave_nothing_behind_that_shows_later():
+    done = run(
+        START + "class Stop(Exception): pass\n"
+        "def stop(*_): raise Stop\n"
+        "signal.signal(signal.SIGALRM, stop)\n"
+        "g = np.ones(65536, np.float32)\n"
+        "d = [mps.MPSNNNeuronDescriptor(T.linear, a=a) for a in (3, 5)]\n"
+        "for i in range(3000):\n"
+        "    try:\n"
+        "        signal.setitimer(signal.ITIMER_REAL, 2e-5 + i * 2e-8)\n"
+        "        for _ in range(100): mps.neuron.gradient(d[i % 2], g, g)\n"
+        "    except Stop: pass\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "    for k in (0, 1):\n"
+        "        assert (mps.neuron.gradient(d[k], g, g) == (3, 5)[k]).all()\n"
+        "with np.errstate(all='raise'):\n"
+        "    f(mps.MPSNNNeuronDescriptor(T.logarithm), np.float32([-1, 0]))\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_a_signal_handler_may_evaluate_in_the_middle_of_an_evaluation():
+    done = run(
+        START + "d, e = mps.MPSNNNeuronDescriptor(T.geLU), mps.MPSNNNeuronDescriptor(T.tanH)\n"
+        "x = np.linspace(-9, 9, 1 << 19, dtype=np.float32)\n"
+        "want, other, calls = f(d, x), f(e, x[:99999]), []\n"
+        "def handler(*_): calls.append((f(e, x[:99999]) == other).all())\n"
+        "signal.signal(signal.SIGALRM, handler)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 1e-3, 2e-3)\n"
+        "assert all((f(d, x) == want).all() for _ in range(40))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "assert len(calls) > 3 and all(calls)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_does_not_wait_for_a_lock_that_another_thread_held():
+    done = run(
+        "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+        + START
+        + "from mpsref.neuron import evaluate\n"
+        "evaluate._forward_tables._lock.acquire()\n"
+        "t = threading.Thread(target=lambda: None); t.start(); t.join()\n"
+        "def fork():\n"
+        "    global child\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        signal.alarm(20)\n"
+        "        f(mps.MPSNNNeuronDescriptor(T.geLU), np.ones(9, np.float16))\n"
+        "        os._exit(7)\n"
+        "t = threading.Thread(target=fork); t.start(); t.join()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert done.returncode == 7, done.stderr
+
+
+def test_the_callers_decimal_context_does_not_matter():
+    done = run(
+        START + "c = decimal.getcontext()\n"
+        "c.prec, c.Emin, c.Emax, c.traps[decimal.FloatOperation], c.traps[decimal.Inexact] = 3, -5, 5, True, True\n"
+        "y = f(mps.MPSNNNeuronDescriptor(T.geLU), np.float32([1, -1]))\n"
+        "assert y.tolist() == np.float32([0.84134474606, -0.15865525393]).tolist(), y\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_variables_of_the_callers_context_are_not_kept():
+    class Thing:
+        pass
+
+    kept = []
+
+    def work():
+        variable: contextvars.ContextVar = contextvars.ContextVar("variable")
+        thing = Thing()
+        token = variable.set(thing)
+        mps.neuron.forward(mps.MPSNNNeuronDescriptor(T.tanH), np.ones(3, np.float32))
+        variable.reset(token)
+        kept.append(weakref.ref(thing))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
+
+    assert kept[0]() is None
+
+
+def test_workers_at_the_end_of_the_interpreter_are_done_without():
+    done = run(
+        "import atexit\n" + START + "x = np.ones(1 << 18, np.float32)\n"
+        "def last():\n"
+        "    print(f(mps.MPSNNNeuronDescriptor(T.reLU), x, workers=2).sum())\n"
+        "atexit.register(last)\n"
+    )
+    assert (done.stdout, done.returncode) == ("262144.0\n", 0), done.stderr
+
+
+def test_slopes_that_differ_in_the_sign_of_zero_have_tables_of_their_own():
+    plus, minus = (mps.MPSNNNeuronDescriptor(T.pReLU, data=[slope]) for slope in (0.0, -0.0))
+    both = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.0, -0.0, 0.5])
+    large = np.full((4 * evaluate.WORTH_A_TABLE, 1), -1, np.float16)
+
+    for d, sign in ((plus, True), (minus, False), (plus, True)):
+        assert np.signbit(mps.neuron.forward(d, large)).all() == sign
+        assert np.signbit(mps.neuron.forward(d, large[:2])).all() == sign
+    assert np.signbit(mps.neuron.forward(both, np.repeat(large, 3, axis=1))).all(axis=0).tolist() == [True, False, True]

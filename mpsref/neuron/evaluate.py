@@ -7,6 +7,7 @@ open is decided in multi-precision.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 import operator
@@ -31,7 +32,7 @@ from mpsref.neuron.workspace import Array, Workspace, product_beside, two_sum
 from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["Decisions", "add", "forward", "gradient", "over_blocks", "scale", "worker_count"]
 
@@ -68,8 +69,8 @@ class Decisions:
     by_digits: list[npt.NDArray[np.intp]] = field(default_factory=list)
 
 
-class _Thread(threading.local):
-    """What every thread allocates once."""
+class _Scratch:
+    """The memory of one evaluation, and a context without numpy's warnings."""
 
     def __init__(self) -> None:
         self.workspace = Workspace(BLOCK)
@@ -78,10 +79,24 @@ class _Thread(threading.local):
         self.mask = np.empty(BLOCK, np.bool_)
         self.other = np.empty(BLOCK)
         self.index = np.empty(BLOCK, np.intp)
-        # Cheaper to enter than np.errstate, and it leaves the caller's as it is.
-        self.quiet = contextvars.copy_context()
+        # Cheaper to enter than np.errstate, and it leaves the caller's as it is. Empty: the caller's variables are not
+        # to be kept.
+        self.quiet = contextvars.Context()
         self.quiet.run(np.seterr, all="ignore")
-        self.is_quiet = False
+
+
+class _Thread(threading.local):
+    """
+    What every thread keeps from one evaluation to the next.
+
+    An evaluation within another one, as of a signal handler, must not write where that computes: each takes scratch
+    memory that is free, and gives it back.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[_Scratch] = []
+        self.now = _Scratch()
+        self.free.append(self.now)
 
 
 _thread = _Thread()
@@ -94,7 +109,11 @@ class _Tables:
         self._kept = kept
         self._tables: OrderedDict[Hashable, Stored] = OrderedDict()
         self._asked: dict[Hashable, int] = {}
-        self._lock = threading.Lock()
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Take a new lock, as the child of a process must that forked while another thread held this one."""
+        self._lock = threading.RLock()
 
     def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Stored]) -> Stored | None:
         """The table for `key`, if it is there or worth to be made; `elements` ask for it."""
@@ -217,7 +236,7 @@ class _Task:
     # ---- in the storage format itself ----
 
     def native_values(self, start: int, stop: int) -> None:
-        x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
+        x, out, w = self.x[start:stop], self.out[start:stop], _thread.now.workspace
         # A float16 only changes its sign: no buffer is needed.
         if self.source.dtype == np.float32:
             self._prepare_native(x, start)
@@ -233,7 +252,7 @@ class _Task:
         _canonical_nan(out)
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
-        x, out, w = self.x[start:stop], self.out[start:stop], _thread.workspace
+        x, out, w = self.x[start:stop], self.out[start:stop], _thread.now.workspace
         self._prepare_native(x, start)
         slope = self.descriptor.row.derivative(x, self.descriptor, w)
         np.multiply(slope, incoming[start:stop], out=out)
@@ -242,7 +261,7 @@ class _Task:
         _canonical_nan(out)
 
     def _prepare_native(self, x: Stored, start: int) -> None:
-        w = _thread.workspace
+        w = _thread.now.workspace
         w.block(x.size, np.float32)
         w.begin(x)
         w.wide = False
@@ -250,9 +269,9 @@ class _Task:
 
     def _lay_slopes(self, start: int, size: int, dtype: npt.DTypeLike) -> None:
         if self.slopes is not None:
-            w = _thread.workspace
+            w = _thread.now.workspace
             w.slopes = self.slopes.window(start, size, dtype)
-            w.slopes_shrink = self.slopes.distinct[0] > 0 and self.slopes.distinct[-1] <= 1
+            w.slopes_shrink = self.slopes.shrink
 
     # ---- in float64 ----
 
@@ -267,14 +286,14 @@ class _Task:
         if table is None:
             slope = self.kernel(row.derivative, start, stop)
         else:
-            slope = _look_up(table, self.x[start:stop], _thread.scratch[:size])
-        upstream = upstream_source.decode(incoming[start:stop], _thread.upstream[:size])
-        product = np.multiply(slope, upstream, out=_thread.scratch[:size])
+            slope = _look_up(table, self.x[start:stop], _thread.now.scratch[:size])
+        upstream = upstream_source.decode(incoming[start:stop], _thread.now.upstream[:size])
+        product = np.multiply(slope, upstream, out=_thread.now.scratch[:size])
         self._round(product, row.slope_error_bound(self.descriptor), upstream, start)
 
     def kernel(self, kernel: Kernel, start: int, stop: int) -> Array:
         """What a row's forward or derivative makes of some elements, in a buffer of the workspace."""
-        stored, w, row = self.x[start:stop], _thread.workspace, self.descriptor.row
+        stored, w, row = self.x[start:stop], _thread.now.workspace, self.descriptor.row
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
@@ -296,8 +315,8 @@ class _Task:
             result.encode(values, out)
             _canonical_nan(out)
             return
-        is_open = _thread.mask[: values.size]
-        if result.encode_within(values, bound, out, is_open, _thread.other.view(result.dtype)[: values.size]):
+        is_open = _thread.now.mask[: values.size]
+        if result.encode_within(values, bound, out, is_open, _thread.now.other.view(result.dtype)[: values.size]):
             nan = np.isnan(values)
             is_open &= ~nan
             if not result.unorm_max:
@@ -342,7 +361,7 @@ class _Task:
         if self.source.dtype.itemsize == 1 or len(distinct) > DISTINCT_SLOPES:
             return None
         make = partial(_quietly, _channel_table, distinct, source, result)
-        return _channel_tables.get((distinct, source, result), self.x.size, WORTH_A_TABLE * len(distinct), make)
+        return _channel_tables.get((self.slopes.key, source, result), self.x.size, WORTH_A_TABLE * len(distinct), make)
 
     def slope_table(self) -> Array | None:
         """The slopes for all bit patterns likewise."""
@@ -361,7 +380,7 @@ class _Task:
 
 def _look_up(table: Stored, stored: Stored, out: Stored, rank: npt.NDArray[np.intp] | None = None) -> Stored:
     """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
-    index = _thread.index[: stored.size]
+    index = _thread.now.index[: stored.size]
     bits = stored.view(f"u{stored.itemsize}")
     if rank is None:
         np.copyto(index, bits)
@@ -420,8 +439,8 @@ def add(
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        p = x_source.decode(flat_x[start:stop], _thread.scratch[: stop - start])
-        q = y_source.decode(flat_y[start:stop], _thread.upstream[: stop - start])
+        p = x_source.decode(flat_x[start:stop], _thread.now.scratch[: stop - start])
+        q = y_source.decode(flat_y[start:stop], _thread.now.upstream[: stop - start])
         np.multiply(p, scales[0], out=p)
         np.multiply(q, scales[1], out=q)
         total = _exact_sum(p, q, bias)
@@ -440,7 +459,7 @@ def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        values = source.decode(flat[start:stop], _thread.scratch[: stop - start])
+        values = source.decode(flat[start:stop], _thread.now.scratch[: stop - start])
         np.multiply(values, factor, out=values)
         _canonical_nan(result.encode(values, flat_out[start:stop]))
 
@@ -483,7 +502,7 @@ def worker_count(workers: int) -> int:
         count = 0
     if count == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count < 1:
+    if count < 1 or isinstance(workers, bool):
         raise ParameterError(f"workers is {workers!r}: give a number of threads, or -1 for one for each core")
     return count
 
@@ -496,8 +515,11 @@ def over_blocks(block: Block, size: int, workers: int = 1) -> None:
         return
     starts = deque(range(0, size, BLOCK))
     helpers = min(workers, len(starts)) - 1
-    waiting = [_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers)] if helpers > 0 else []
+    waiting: list[Future[None]] = []
     try:
+        # If no thread can be had any more, as when the interpreter ends: go on with those that there are.
+        with contextlib.suppress(RuntimeError):
+            waiting.extend(_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers))
         _drain(block, starts, size)
     finally:
         # After an error or an interrupt the others must not go on.
@@ -511,15 +533,16 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call without any warning of numpy's; a block may call for blocks itself."""
-    if _thread.is_quiet:
-        return function(*arguments)
+    """Call with scratch memory, and without any warning of numpy's."""
+    scratch = _thread.free.pop() if _thread.free else _Scratch()
+    outer = _thread.now
     try:
-        _thread.is_quiet = True
-        return _thread.quiet.run(function, *arguments)
+        _thread.now = scratch
+        return scratch.quiet.run(function, *arguments)
     finally:
-        _thread.workspace.release()
-        _thread.is_quiet = False
+        _thread.now = outer
+        scratch.workspace.release()
+        _thread.free.append(scratch)
 
 
 def _take_all(block: Block, starts: deque[int], size: int) -> None:
@@ -540,9 +563,15 @@ def _pool(size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, thread_name_prefix="mpsref")
 
 
-if hasattr(os, "register_at_fork"):
+def _after_fork() -> None:
     # A child process has none of its parent's threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    _pool.cache_clear()
+    for tables in (_forward_tables, _slope_tables, _channel_tables):
+        tables.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _exact_sum(p: Array, q: Array, bias: float) -> Array:

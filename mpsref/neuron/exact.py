@@ -195,8 +195,8 @@ def _decide(
 ) -> Any:
     ends: list[Any] = []
     for digits in DIGITS:
-        m = Digits(digits)
         with localcontext(Context(digits, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, DivisionByZero])):
+            m = Digits(digits)
             exact = value(x, m=m)
             if isinstance(exact, Fraction):
                 return _round(exact * factor, result)

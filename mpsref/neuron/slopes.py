@@ -36,14 +36,29 @@ class ChannelSlopes:
         self._written: dict[npt.DTypeLike, npt.NDArray[Any]] = {}
 
     @cached_property
+    def _patterns(self) -> npt.NDArray[np.int64]:
+        # By bits, since -0.0 and 0.0 give zeros of different signs.
+        return np.unique(self._values.view(np.int64))
+
+    @property
+    def key(self) -> bytes:
+        """What tells the different slopes from those of another neuron."""
+        return self._patterns.tobytes()
+
+    @cached_property
     def distinct(self) -> tuple[float, ...]:
-        """The different slopes, in ascending order."""
-        return tuple(np.unique(self._values).tolist())
+        """The different slopes, in the order of their bits."""
+        return tuple(self._patterns.view(np.float64).tolist())
+
+    @cached_property
+    def shrink(self) -> bool:
+        """Whether all slopes are above 0 and at most 1."""
+        return bool(((self._values > 0) & (self._values <= 1)).all())
 
     @cached_property
     def ranks(self) -> ChannelSlopes:
         """For each channel where its slope's table begins, if those of the different ones stand one after the other."""
-        ranks = np.searchsorted(self.distinct, self._values).astype(np.float64)
+        ranks = np.searchsorted(self._patterns, self._values.view(np.int64)).astype(np.float64)
         return ChannelSlopes(ranks * 65_536, self._pixels)
 
     def window(self, start: int, size: int, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ Numpy has no error function, and scipy's is a scalar loop, good to a few ULP onl
 
 from __future__ import annotations
 
-from decimal import Decimal, localcontext
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation, localcontext
 from functools import lru_cache
 
 import numpy as np
@@ -75,8 +75,8 @@ def _nodes() -> Array:
 
 def _seeds() -> list[float]:
     """Laplace's continued fraction at the end, and from there downwards, where errors die away, by Mills' ratio."""
-    with localcontext() as context:
-        context.prec = 40
+    # The caller's context may have traps.
+    with localcontext(Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, DivisionByZero])):
         z, ratio, step = Decimal(END), Decimal(0), Decimal(-1) / SEEDS
         for k in range(200, 0, -1):
             ratio = k / (z + ratio)

@@ -107,6 +107,8 @@ class Workspace:
         size, dtype = self._shape
         wanted = (value.hex(), size, dtype)
         if self._filled != wanted:
+            # An interrupt in between must not leave the old name on new contents.
+            self._filled = ("", 0, None)
             self._constant.fill(value)
             self._filled = wanted
         return self._constant
