@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
@@ -121,7 +121,13 @@ def in_blocks(
         A process of the workers' was ended from outside.
     """
     if executor is not None:
-        yield from _submitted(work, blocks, executor)
+        futures = {executor.submit(work, block): block for block in blocks}
+        try:
+            yield from _completed(futures)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
         return
     workers = min(workers, len(blocks))
     if workers <= 1 or sum(block.size for block in blocks) < FEW:
@@ -131,13 +137,14 @@ def in_blocks(
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
     try:
-        yield from _submitted(work, blocks, pool)
+        yield from _completed({pool.submit(work, block): block for block in blocks})
     except BrokenProcessPool:
         raise MPSRefError(
             "a worker process was ended from outside: run it again to go on, with fewer --workers"
         ) from None
     except BaseException:
-        # Whoever interrupts does not want to wait for the blocks that are on the way.
+        # Whoever interrupts does not want to wait for the blocks that are on the way. The pool cancels the others
+        # itself: what is cancelled behind its back it may try to end once more.
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
@@ -146,15 +153,9 @@ def in_blocks(
         pool.shutdown(cancel_futures=True)
 
 
-def _submitted(work: Callable[[B], R], blocks: Sequence[B], executor: Executor) -> Iterator[tuple[B, R]]:
-    futures = {executor.submit(work, block): block for block in blocks}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
+def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
+    for future in as_completed(futures):
+        yield futures[future], future.result()
 
 
 def _begin_work() -> None:
