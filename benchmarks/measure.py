@@ -77,6 +77,7 @@ class Session:
     def _neurons(self, dtype: type, shape: tuple[int, ...], *, gradient: bool = True) -> dict[str, Any]:
         """Everyone's forward, and gradient, of all neurons; and what the first call costs before that."""
         found: dict[str, dict[str, Any]] = {"forward": {}, "gradient": {}, "first call": {}}
+        _fill_the_heap(8 * int(np.prod(shape)))
         for i, neuron_type in enumerate(mps.NEURONS):
             name = neuron_type.name
             progress(f"{np.dtype(dtype).name}, {np.prod(shape)} elements: {name}, {i + 1} of {len(mps.NEURONS)}")
@@ -97,6 +98,7 @@ class Session:
         if len(_cores()) < 2:
             return {"missing": "there is one core only"}
         found = {}
+        _fill_the_heap(8 * int(np.prod(self.shape)))
         for neuron_type in mps.NEURONS:
             name = neuron_type.name
             progress(f"workers: {name}")
@@ -160,6 +162,12 @@ class Session:
         graph, _ = _chain(8, stored)
         image = mps.MPSImage.from_array(peers.data("none", self.shape, np.float32)[0], stored)
         return lambda: graph.encode(source_images=[image]), 2 * image.texture.nbytes
+
+
+def _fill_the_heap(size: int) -> None:
+    """Free some touched arrays of so many bytes, so that the first candidates find memory like all others."""
+    arrays = [np.ones(size, np.uint8) for _ in range(8)]
+    del arrays
 
 
 def _chain(length: int, format: mps.MPSImageFeatureChannelFormat) -> tuple[mps.MPSNNGraph, list[Any]]:

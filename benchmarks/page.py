@@ -140,8 +140,8 @@ def _head(results: Mapping[str, Any]) -> list[str]:
         Made by `python docs/generate.py` from `docs/speed.json`, which `benchmarks/run.py` measured. All candidates of
         a row take turns in one process on the same arrays; a time is the median of the rounds, here {about["rounds"]},
         after a warm-up. One thread, pinned to one core, unless a row says otherwise; torch, onnxruntime and OpenMP are
-        set to one thread, without spinning. Memory is allocated as users have it: what needs large temporaries pays for
-        fresh pages. Compare within a row: only ratios carry over to other machines, and not all of them.
+        set to one thread, without spinning. With glibc, freed memory stays with the process, so that no candidate pays
+        for another's fresh pages. Compare within a row: only ratios carry over to other machines, and not all of them.
     """
     simd = f"AVX-512: {'yes' if about['avx512'] else 'no'} (numpy found {', '.join(about['simd']) or 'nothing'})"
     shape = " x ".join(map(str, about["shape"]))

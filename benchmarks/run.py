@@ -38,6 +38,9 @@ MEMORY = ["memory", "resident"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {
     "OMP_WAIT_POLICY": "PASSIVE"
 }
+# glibc gives large arrays back to the system or not, by what was freed before, and the next call pays for fresh pages
+# or does not: several times the work of a fast operation. While times are taken everyone's memory stays.
+MEMORY_STAYS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 def main() -> int:
@@ -89,6 +92,8 @@ def _child(options: dict[str, Any]) -> dict[str, Any]:
     # What is measured is the mpsref beside this file, whichever is installed.
     path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(path)}
+    if not set(options["sections"]) & set(MEMORY):
+        environment |= MEMORY_STAYS
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as child:  # noqa: S603
         try:
             written, _ = child.communicate()
