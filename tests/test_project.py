@@ -69,6 +69,7 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
+    ["mpsref.teach"],
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]
@@ -110,14 +111,14 @@ def test_importing_is_cheap_and_brings_nothing_that_is_not_needed_yet():
         "import sys, time; import numpy; start = time.process_time(); import mpsref; "
         "print(time.process_time() - start, *(m in sys.modules for m in "
         "('scipy.special', 'scipy', 'hypothesis', 'matplotlib', 'mpsref.verify', 'argparse', "
-        "'mpsref.sweep', 'mpsref.testing')))"
+        "'mpsref.sweep', 'mpsref.testing', 'mpsref.teach')))"
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(5)
     ]
 
-    assert all(run[1:] == ["False"] * 8 for run in runs)
+    assert all(run[1:] == ["False"] * 9 for run in runs)
     assert statistics.median(float(run[0]) for run in runs) < 0.15
 
 
@@ -237,4 +238,5 @@ def test_the_extra_and_the_group_for_tests_agree():
 
     extras = project["project"]["optional-dependencies"]
     assert extras["test"] == project["dependency-groups"]["test"]
-    assert set(extras["proof"]) <= set(extras["test"])
+    for name in ("proof", "teach", "testing"):
+        assert set(extras[name]) <= set(extras["test"])
