@@ -70,7 +70,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
     lines = [
         f"# {name}",
         "",
-        "| | |",
+        f"| | {name} |",
         "|---|---|",
         *(f"| {what} | {_escape(fact)} |" for what, fact in facts.items()),
         "",
@@ -124,7 +124,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             "",
             "[The proof](../proof.md) has tried every float32:",
             "",
-            "| | |",
+            f"| {titles[0]} | {cells[0]} |",
             "|---|---|",
             *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
             "",
