@@ -135,9 +135,10 @@ def _imports() -> dict[str, set[str]]:
             continue
         others = found.setdefault(part, set())
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpsref."):
-                others.add((node.module or "").split(".")[1])
-    return {part: others - {part} for part, others in found.items()}
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mpsref":
+                inner = (node.module or "").split(".")[1:2]
+                others.update(inner or (alias.name for alias in node.names))
+    return {part: (others & found.keys()) - {part} for part, others in found.items()}
 
 
 DRAWINGS: dict[str, Callable[[], str]] = {
