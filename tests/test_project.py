@@ -27,7 +27,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
-    ["mpsref.documents", "mpsref.storage"],
+    ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail"],
@@ -38,7 +38,8 @@ LAYERS = [
     ["mpsref.neuron"],
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic", "mpsref.graph.schedule"],
-    ["mpsref.graph.training", "mpsref.graph.schema"],
+    ["mpsref.graph.training", "mpsref.graph.schema", "mpsref.graph.names"],
+    ["mpsref.graph.drawing"],
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.executor"],
@@ -70,12 +71,14 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
+    ["mpsref.teach.trace", "mpsref.teach.plots"],
     ["mpsref.teach"],
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]
 UPWARD = {
     ("mpsref.graph.nodes", "mpsref.graph.training"): "a method of the base class makes nodes, at call time",
+    ("mpsref.graph.nodes", "mpsref.graph.drawing"): "a node draws itself where a notebook shows it, at call time",
 }
 
 
