@@ -25,7 +25,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
+    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
     ["mpsref.documents", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
@@ -70,7 +70,8 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.trace"],
+    ["mpsref.teach.formulas", "mpsref.teach.trace"],
+    ["mpsref.teach.explain"],
     ["mpsref.teach"],
     ["mpsref.cli"],
     ["mpsref.__main__"],

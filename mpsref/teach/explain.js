@@ -43,7 +43,9 @@
   const square = (x) => x * x;
   const exp = (u) => (Number.isFinite(u) ? beside(bounded(Math.exp(u)), 1, u, u > 0) : Math.exp(u));
   const expm1 = (u) => beside(beside(Math.expm1(u), u, u, true), -1, u, true);
-  const tanh = (u) => beside(beside(Math.tanh(u), u, u, u < 0), Math.sign(u), u, u < 0);
+  // Near 0 the series, since browsers add a square to what is hardly more than u there.
+  const tanhNear = (u) => (Math.abs(u) < 2 ** -20 ? u * (1 - (u * u) / 3) : Math.tanh(u));
+  const tanh = (u) => beside(beside(tanhNear(u), u, u, u < 0), Math.sign(u), u, u < 0);
   const softplus = (u) => beside(Math.max(u, 0) + Math.log1p(exp(-Math.abs(u))), u, u, true);
   function logistic(u) {
     const e = exp(-Math.abs(u)), y = (u >= 0 ? 1 : e) / (1 + e);

@@ -27,10 +27,9 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import handle_label
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FORMATS
+from mpsref.pages import content_policy, embedded
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
-from mpsref.verify.html import content_policy, embedded
 
 __all__ = ["explain", "write_explanation"]
 
