@@ -185,15 +185,23 @@
 
   // ---- texts ----
 
-  const minus = (text) => text.replace("-", "\u2212").replace("Infinity", "infinity");
+  const minus = (text) => text.replaceAll("-", "\u2212").replace("Infinity", "infinity");
   const digits = (x, n) => minus(Object.is(x, -0) ? "-0" : String(Number(x.toPrecision(n))));
   const about = (x) => (Math.abs(x) < 1e-200 && x ? `${x < 0 ? "\u2212" : ""}0` : digits(x, 10));
+  // The shortest number that is stored as this one. Of a unorm code that would be a number of few digits, far from it.
   function stored(x, format) {
+    if (format.startsWith("unorm")) return digits(x, 7);
     for (let n = 1; n < 17; n++) if (FORMATS[format].round(Number(x.toPrecision(n))) === x) return digits(x, n);
     return digits(x, 17);
   }
-  const plain = (x, format) => stored(x, format).replace("\u2212", "-").replace("infinity", "inf");
+  const plain = (x, format) => stored(x, format).replaceAll("\u2212", "-").replace("infinity", "inf");
   const valueOf = (i, values) => stored(values[i], data.images[i].format);
+  const fitting = (i, values) => (valueOf(i, values).length > 11 ? digits(values[i], 5) : valueOf(i, values));
+  // What a step reads: with the name that the formula has for it, and as it is stored, which a short text may not tell.
+  function readingOf(i, values, symbol) {
+    const name = data.images[i].name, short = valueOf(i, values), long = about(values[i]);
+    return `${symbol && symbol !== name ? `${symbol} = ` : ""}${name} = ${short}${long === short ? "" : `, exactly ${digits(values[i], 17)}`}`;
+  }
   const signed = (x) => (x < 0 || Object.is(x, -0) ? `(${about(x)})` : about(x));
   const neuronOf = (step) => (step.kind === "gradient" ? `gradient of ${step.neuron}` : step.neuron);
   function roundingOf(step, found) {
@@ -203,8 +211,9 @@
     if (!Number.isFinite(kept)) return "overflow: above the largest number of the format";
     if (difference === 0) return "none: the format has this number";
     if (step.format.startsWith("unorm") && (value < 0 || value > 1)) return "clamped to the range from 0 to 1";
-    const ulp = difference / FORMATS[step.format].unit(kept);
-    return `${digits(difference, 3)}, which is ${digits(ulp, 3)} ULP`;
+    const ulp = difference / FORMATS[step.format].unit(Math.abs(kept) < Math.abs(value) ? kept : value);
+    const tie = Math.abs(ulp) === 0.5 ? ": a tie, which goes to the even one" : "";
+    return `${difference > 0 ? "+" : ""}${digits(difference, 3)}, which is ${ulp > 0 ? "+" : ""}${digits(ulp, 3)} ULP${tie}`;
   }
   const parametersText = (step, p) => Object.keys(step.parameters)
     .map((name) => `${name === "data" ? "data[channel]" : name} = ${stored(p[name], "float32")}`).join(", ");
@@ -247,7 +256,7 @@
   function ticks(low, high) {
     const rough = (high - low) / 6, base = 10 ** Math.floor(Math.log10(rough));
     const size = [1, 2, 5, 10].map((k) => k * base).find((s) => s >= rough), found = [];
-    for (let k = Math.ceil(low / size); k * size <= high; k++) found.push([k * size, digits(k * size, 6)]);
+    for (let k = Math.ceil(low / size); k * size <= high; k++) found.push([k * size + 0, digits(k * size + 0, 6)]);
     return found;
   }
 
@@ -265,9 +274,10 @@
     points.push(...kinks);
     points.sort((a, b) => a - b);
     const curve = points.map((x) => [x, f(x)]), finite = curve.map((c) => c[1]).filter(Number.isFinite).sort((a, b) => a - b);
-    let low = finite.length ? finite[Math.floor(finite.length * 0.04)] : -1;
-    let high = finite.length ? finite[Math.floor(finite.length * 0.96)] : 1;
-    if (high - low <= 1e3 * (finite.length ? Math.abs(finite[finite.length >> 1]) + 1 : 1)) [low, high] = finite.length ? [finite[0], finite[finite.length - 1]] : [low, high];
+    const part = (share) => finite[Math.round((finite.length - 1) * share)];
+    let [low, high] = finite.length ? [part(0), part(1)] : [-1, 1];
+    // Beside a pole nothing else could be seen.
+    if (high - low > 8 * (part(0.96) - part(0.04))) [low, high] = [part(0.04), part(0.96)];
     if (Math.abs(y0) < 1e30) [low, high] = [Math.min(low, y0), Math.max(high, y0)];
     const pad = (high - low) * 0.08 || 1;
     [low, high] = [low - pad, high + pad];
@@ -279,8 +289,7 @@
       + `the value is ${about(y0)} and the slope of the tangent ${about(found.slope)}`
       + (kinks.length ? `; kinks at ${kinks.map((k) => digits(k, 4)).join(", ")}` : "");
     const svg = add(parent, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" });
-    const clip = add(add(svg, "clipPath", { id: "plot-area" }), "rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM });
-    void clip;
+    add(add(svg, "clipPath", { id: "plot-area" }), "rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM });
     const axis = add(svg, "g", { class: "axis" });
     add(axis, "rect", { class: "frame", x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM });
     for (const [x, text] of ticks(-reach, reach)) {
@@ -315,13 +324,16 @@
 
   // ---- one step ----
 
-  // What is added up to the gradient of an image with several readers, in the order of the additions.
+  // What is added up to the gradient of an image with several readers: each gradient, with the image of the sum so far.
   function addends(step) {
-    if (!step.backward || step.kind !== "sum") return null;
-    return step.reads.flatMap((i) => {
-      const maker = data.images[i].step;
-      return (maker !== null && addends(data.steps[maker])) || [i];
+    if (!step.of) return [];
+    const [left, right] = step.reads.map((i) => {
+      const maker = data.steps[data.images[i].step];
+      return maker && maker.of === step.of ? addends(maker) : [];
     });
+    if (left.length) return [...left, [step.reads[1], step.result]];
+    if (right.length) return [...right, [step.reads[0], step.result]];
+    return [[step.reads[0], step.reads[0]], [step.reads[1], step.result]];
   }
 
   function describe(parent, step, found, values) {
@@ -329,17 +341,19 @@
     const source = step.reads[step.reads.length - 1], x = step.neuron === undefined ? "" : valueOf(source, values);
     const p = found.parameters, given = p && Object.keys(step.parameters).length ? parametersText(step, p) : "";
     if (step.kind === "forward") {
-      line(work, "Reads", `x = ${data.images[source].name} = ${x}`);
+      line(work, "Reads", readingOf(source, values, "x"));
       line(work, "Function", `f(x) = ${step.formula}`);
       if (given) line(work, "With", given);
       line(work, "Value", `f(${x}) = ${about(found.value)}`).className = "result";
-      line(work, "Slope here", `f\u2032(x) = ${step.slope} = ${about(found.slope)}`);
+      line(work, "Derivative", `f\u2032(x) = ${step.slope}`);
+      line(work, "Slope here", `f\u2032(${x}) = ${about(found.slope)}`);
     } else if (step.kind === "gradient") {
-      line(work, "Upstream", `${data.images[step.reads[0]].name} = ${valueOf(step.reads[0], values)}`);
-      line(work, "Forward read", `x = ${data.images[source].name} = ${x}`);
-      line(work, "Slope", `f\u2032(x) = ${step.slope} = ${about(found.slope)}`);
+      line(work, "Upstream", readingOf(step.reads[0], values));
+      line(work, "Forward read", readingOf(source, values, "x"));
+      line(work, "Derivative", `f\u2032(x) = ${step.slope}`);
       if (given) line(work, "With", given);
-      line(work, "Product", `upstream \u00d7 slope = ${valueOf(step.reads[0], values)} \u00d7 ${signed(found.slope)} = ${about(found.value)}`).className = "result";
+      line(work, "Slope", `f\u2032(${x}) = ${about(found.slope)}`);
+      line(work, "Product", `upstream \u00d7 slope = ${signed(values[step.reads[0]])} \u00d7 ${signed(found.slope)} = ${about(found.value)}`).className = "result";
     } else if (step.kind === "sum") {
       const terms = step.reads.map((i, k) => (step.scales[k] === 1 ? "" : `${signed(step.scales[k])} \u00d7 `) + `${data.images[i].name}`);
       const numbers = step.reads.map((i, k) => (step.scales[k] === 1 ? "" : `${signed(step.scales[k])} \u00d7 `) + signed(values[i]));
@@ -347,21 +361,20 @@
       line(work, "Sum", `${terms.join(" + ")} = ${numbers.join(" + ")} = ${about(found.sum)}`).className = "result";
       if (!Object.is(found.sum, found.value)) line(work, "Clamped", `to ${about(found.value)}`);
       const parts = addends(step);
-      if (parts) {
-        add(parent, "p", {}, "The forward image has several readers. Each sends a gradient back, and these are added up:");
-        const list = add(parent, "ol", { class: "addends" }), most = Math.max(...parts.map((i) => Math.abs(values[i])), Math.abs(found.value)) || 1;
-        let total = 0;
-        parts.forEach((i, k) => {
-          total += values[i];
-          const item = add(list, "li", {}, `${k ? "plus " : ""}${data.images[i].name} = ${valueOf(i, values)}${k ? `: so far ${about(total)}` : ""}`);
+      if (parts.length) {
+        add(parent, "p", {}, `${step.of} has several readers. Each of them sends a gradient back, and these are added up:`);
+        const list = add(parent, "ol", { class: "addends" });
+        const most = Math.max(...parts.flat().map((i) => Math.abs(values[i])).filter(Number.isFinite)) || 1;
+        parts.forEach(([i, so], k) => {
+          const item = add(list, "li", {}, `${k ? "plus " : ""}${data.images[i].name} = ${about(values[i])}${k ? `: the sum so far, as stored, ${about(values[so])}` : ""}`);
           const bar = add(add(item, "svg", { viewBox: "-100 0 200 8", preserveAspectRatio: "none", class: "bar", "aria-hidden": "true" }), "rect", { y: 1, height: 6 });
-          const wide = (100 * total) / most || 0;
-          bar.setAttribute("x", Math.min(0, Math.max(wide, -100)));
-          bar.setAttribute("width", Math.min(Math.abs(wide), 100));
+          const wide = Math.min(Math.max((100 * values[so]) / most || 0, -100), 100);
+          bar.setAttribute("x", Math.min(0, wide));
+          bar.setAttribute("width", Math.abs(wide));
         });
       }
     } else if (step.kind === "scale") {
-      line(work, "Product", `${data.images[step.reads[0]].name} \u00d7 scale of this source = ${valueOf(step.reads[0], values)} \u00d7 ${signed(step.factor)} = ${about(found.value)}`).className = "result";
+      line(work, "Product", `${data.images[step.reads[0]].name} \u00d7 scale of this source = ${signed(values[step.reads[0]])} \u00d7 ${signed(step.factor)} = ${about(found.value)}`).className = "result";
     } else line(work, "Value", "1: the gradient of a result with respect to itself").className = "result";
 
     const box = add(add(parent, "div", { class: "scroll" }), "table");
@@ -413,7 +426,7 @@
       node.classList.toggle("current", now);
       node.classList.toggle("read", step.reads.includes(i));
       node.classList.toggle("waiting", !done);
-      node.querySelector(".value").textContent = done ? `= ${valueOf(i, values)}` : "not yet";
+      node.querySelector(".value").textContent = done ? fitting(i, values) : "not yet";
       node.querySelector(".mark").textContent = now ? "\u25b6" : step.reads.includes(i) ? "\u2022" : "";
       if (node.tagName === "a") {
         if (now) node.setAttribute("aria-current", "step");
@@ -455,7 +468,7 @@
     play(playing === null);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.closest("input, select, .graph, .scroll")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.matches("input, select, .graph, .scroll")) return;
     const keys = { ArrowRight: "next", ArrowLeft: "previous" };
     if (event.target.closest(".bar-of-buttons")) Object.assign(keys, { Home: "first", End: "last" });
     if (!keys[event.key]) return;
@@ -476,7 +489,7 @@
   const resets = [];
 
   function control(parent, id, label, format, value, set) {
-    const row = add(parent, "div", { class: "control" });
+    const row = add(parent, "div", { class: label.length > 14 ? "control long" : "control" });
     add(row, "label", { for: id }, label);
     const reach = Math.max(4, Math.min(1e4, Number.isFinite(value) ? 2 * Math.abs(value) : 4));
     const unorm = format.startsWith("unorm");
@@ -498,7 +511,7 @@
       show();
     });
     field.addEventListener("input", () => {
-      const text = field.value.trim().replace("\u2212", "-").toLowerCase();
+      const text = field.value.trim().replaceAll("\u2212", "-").toLowerCase();
       const special = { nan: NaN, inf: Infinity, "+inf": Infinity, "-inf": -Infinity, infinity: Infinity, "-infinity": -Infinity }[text];
       const given = special === undefined ? Number(text) : special;
       const right = text && (special !== undefined || !Number.isNaN(given));
@@ -539,7 +552,7 @@
     }
   });
   if (data.channels > 1) {
-    const row = add(sources, "div", { class: "control" });
+    const row = add(sources, "div", { class: "control long" });
     add(row, "label", { for: "channel" }, "Feature channel, for the slopes of pReLU");
     const choice = add(row, "select", { id: "channel" });
     for (let i = 0; i < data.channels; i++) add(choice, "option", { value: i }, i);

@@ -24,10 +24,11 @@ from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import handle_label
+from mpsref.graph.nodes import handle_label, sequence_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.pages import content_policy, embedded
+from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
 
@@ -39,6 +40,11 @@ MOST_STEPS, MOST_CHANNELS = 200, 256
 LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
 """Characters of any text from a graph, of a title, and of an image's name."""
 
+SHORT_VALUE = 11
+"""Characters of a number in a box of the drawing."""
+
+PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
+
 VALUE, UPSTREAM = 0.5, 1.0
 """What a source holds that nobody gives, and an incoming gradient."""
 
@@ -49,7 +55,7 @@ def explain(
     *,
     at: Sequence[int] = (0, 0, 0),
     title: str = "graph",
-    sources: Mapping[str, npt.ArrayLike | MPSImage] | None = None,
+    **sources: npt.ArrayLike | MPSImage,
 ) -> str:
     """
     Make a page that steps through a graph, for one element of its images.
@@ -62,8 +68,9 @@ def explain(
         The element: y, x and channel; or image, y, x and channel. The channel chooses among the slopes of pReLU.
     title : str
         What the page calls the graph.
-    sources : mapping of str to array_like or MPSImage, optional
-        As for `MPSNNGraph.run`. A source that is missing holds 0.5, an incoming gradient 1.
+    **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
+        As for `MPSNNGraph.run`. A source that is missing holds 0.5, an incoming gradient 1; they are as large as one
+        that is given, else of one pixel.
 
     Returns
     -------
@@ -87,13 +94,20 @@ def explain(
     >>> page[:15], "tanh(b x)" in page
     ('<!DOCTYPE html>', True)
     """
+    return explanation(graph, sources, at, title)
+
+
+def explanation(
+    graph: MPSNNGraph | GraphFile, sources: Mapping[str, npt.ArrayLike | MPSImage], at: Sequence[int], title: str
+) -> str:
+    """The same, for sources of any name."""
     if isinstance(graph, GraphFile):
         graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
     if not isinstance(graph, MPSNNGraph):
         raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
     _check(graph)
     place = _place(at)
-    traced = trace(graph, **_given(graph, dict(sources or {}), place)).at(*place[1:], image=place[0])
+    traced = trace(graph, **_given(graph, dict(sources))).at(*place[1:], image=place[0])
     return _page(_Explained(graph, traced, place[3]), title)
 
 
@@ -125,19 +139,17 @@ def _check(graph: MPSNNGraph) -> None:
 
 
 def _place(at: Sequence[int]) -> tuple[int, int, int, int]:
-    place = tuple(at)
+    place = tuple(sequence_or_error("at", at))
     if len(place) not in (3, 4):
         raise ParameterError(f"at has {len(place)} numbers: give y, x and channel, or image, y, x and channel")
     image, y, x, channel = (0,) * (4 - len(place)) + place
     return image, y, x, channel
 
 
-def _given(
-    graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage], place: tuple[int, ...]
-) -> dict[str, npt.ArrayLike | MPSImage]:
+def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
     """The sources, with images full of one number for those that are missing."""
     upstream = _upstream(graph)
-    shape = _shape(graph, sources, place)
+    shape = _shape(graph, sources)
     for i, source in enumerate(graph._inputs):
         name = handle_label(source.handle)
         if name is not None and name not in sources:
@@ -162,25 +174,23 @@ def _upstream(graph: MPSNNGraph) -> set[int]:
     return as_gradient - otherwise
 
 
-def _shape(
-    graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage], place: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Of the images that are made: that of one that is given, else the smallest that has the place."""
+def _shape(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
+    """Of the images that are made: that of one that is given, else one pixel."""
     for given in sources.values():
         shape = np.shape(given.to_array() if isinstance(given, MPSImage) else given)
         if len(shape) in (3, 4):
             return shape
-    data = (d.data for step in graph._steps if (d := getattr(step.operation, "descriptor", None)) is not None)
-    image, y, x, channel = (max(index, 0) + 1 for index in place)
-    channels = max((len(slopes) for slopes in data if slopes is not None), default=channel)
-    return image, y, x, channels
+    descriptors = (getattr(step.operation, "descriptor", None) for step in graph._steps)
+    slopes = (d.data for d in descriptors if d is not None)
+    return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)
 
 
 class _Explained:
     """Steps in the order in which they are shown, and images by number."""
 
     def __init__(self, graph: MPSNNGraph, traced: Trace, channel: int) -> None:
-        self.graph, self.traced, self.channel = graph, traced, channel
+        self.traced, self.channel = traced, channel
+        self.structure = structure(graph)
         backward: set[str] = set()
         for step in traced.steps:
             if step.is_backward or not backward.isdisjoint(step.reads):
@@ -205,7 +215,9 @@ class _Explained:
     @property
     def rows(self) -> list[Any]:
         """The rows of the neurons in the graph, each once."""
-        return list({step.descriptor.neuron_type: step.descriptor.row for step in self.steps if step.descriptor}.values())
+        return list(
+            {step.descriptor.neuron_type: step.descriptor.row for step in self.steps if step.descriptor}.values()
+        )
 
     @property
     def channels(self) -> int:
@@ -230,9 +242,9 @@ class _Explained:
 
     def _step(self, i: int, step: Step, result: int) -> dict[str, Any]:
         found: dict[str, Any] = {
-            "kind": step.kind, "node": step.node, "format": step.storage.name, "result": result, "owner": self.owners[i],
+            "kind": step.kind, "node": step.node, "format": step.storage.name, "result": result,
             "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
-            "parameters": {},
+            "owner": self.owners[i], "parameters": {},
         }  # fmt: skip
         if step.descriptor is not None:
             row = step.descriptor.row
@@ -243,6 +255,9 @@ class _Explained:
                 found["slopes"] = step.descriptor.data.tolist()
         elif step.kind == "sum":
             found |= {"scales": list(step.factors), "bias": step.bias, "bounds": [_number(end) for end in step.bounds]}
+            of = self.structure.gradients.get(step.name)
+            if of is not None and step.factors == (1.0, 1.0) and not step.bias and step.bounds == (-np.inf, np.inf):
+                found["of"] = _short(of, LONGEST_NAME)
         elif step.kind == "scale":
             found["factor"] = step.factors[0]
         return found
@@ -289,13 +304,13 @@ def _page(explained: _Explained, title: str) -> str:
 <header>
 <a class="skip" href="#trace-title">Skip to the table of all steps</a>
 <h1>{name}, step by step</h1>
-<p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: image {image}, y {y}, \
-x {x}, channel {channel}. Each step reads stored numbers, computes, and stores the result, rounded once.</p>
+<p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: image {image}, \
+y {y}, x {x}, channel {channel}. Each step reads stored numbers, computes, and stores the result, rounded once.</p>
 <noscript><p class="note">Stepping and changing numbers need JavaScript; below is the trace of the numbers with which \
 this page was made.</p></noscript>
 </header>
 <main>
-<div class="bar-of-buttons scripted" role="toolbar" aria-label="Steps">
+<div class="bar-of-buttons scripted" role="group" aria-label="Steps">
 <button type="button" id="first">First</button>
 <button type="button" id="previous">Previous</button>
 <button type="button" id="next">Next</button>
@@ -304,7 +319,7 @@ this page was made.</p></noscript>
 <span id="position"></span>
 <span class="hint">Keys: left and right arrow</span>
 </div>
-<p id="summary" class="scripted"></p>
+<p id="summary" class="scripted" aria-hidden="true"></p>
 <p id="said" class="hidden" role="status" aria-live="polite"></p>
 {_graph(explained)}
 <div class="two scripted">
@@ -314,8 +329,8 @@ this page was made.</p></noscript>
 </div>
 {_table(explained)}
 </main>
-<footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds once \
-to the format of the image; mpsref itself rounds correctly.</p></footer>
+<footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
+once to the format of the image; mpsref itself rounds correctly.</p></footer>
 <script type="application/json" id="data">{embedded(explained.data())}</script>
 <script>{script}</script>
 </body>
@@ -324,11 +339,11 @@ to the format of the image; mpsref itself rounds correctly.</p></footer>
 
 
 def _graph(explained: _Explained) -> str:
-    shape = structure(explained.graph)
+    shape = explained.structure
     places = layout(shape, set(explained.names))
     width, height = extent(places)
     edges = (
-        f'<path class="edge {kind}" d="{edge_path(places[source], places[target])}"/>\n'
+        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target])}"/>\n'
         for source, target, kind in shape.edges(places)
         if kind != "state"
     )
@@ -338,7 +353,9 @@ def _graph(explained: _Explained) -> str:
         '<p class="legend">▶ the current step, • what it reads; a dashed frame: a gradient. Choose a node to go to its '
         'step.</p><div class="graph" tabindex="0" role="region" aria-label="Graph">'
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
-        f'aria-label="{len(places)} images of the graph">\n{"".join(edges)}{"".join(boxes)}</svg></div></section>'
+        f'aria-label="{len(places)} images of the graph">\n'
+        '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div></section>'
     )
 
 
@@ -347,58 +364,62 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
     i = number - len(explained.traced.sources)
     if i < 0:
         kind, said = "source", f"{html_text(name, LONGEST)}, a source"
-        value = _text(explained.traced.sources[name].item())
+        value = _stored(explained.traced.sources[name].item(), explained.traced._images[name].storage, SHORT_VALUE)
     else:
         step = explained.steps[i]
-        kind = f"{step.function}′" if step.kind == "gradient" else step.function
+        kind = (
+            f"{step.function.removesuffix('Gradient')}{PRIME}" if step.kind in ("gradient", "scale") else step.function
+        )
         said = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
-        value = _text(step.stored.item())
+        value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
     inside = (
         f"<title>{said}</title>"
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
         f'<text class="mark" x="{x + 7}" y="{y + 26}"></text>'
         f'<text class="name" x="{x + 24}" y="{y + 18}">{html_text(name, SHORT_NAME)}</text>'
         f'<text class="small" x="{x + 24}" y="{y + 34}">{html_text(kind, 12)}</text>'
-        f'<text class="value" x="{x + NODE_WIDTH - 8}" y="{y + 34}" text-anchor="end">= {value}</text>'
+        f'<text class="value" x="{x + NODE_WIDTH - 8}" y="{y + 34}" text-anchor="end">{value}</text>'
     )
     gradient = " gradient" if name in explained.backward else ""
     if i < 0:
         return f'<g class="node" data-image="{number}">{inside}</g>\n'
-    return (
-        f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{said}">{inside}</a>\n'
-    )
+    return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{said}">{inside}</a>\n'
 
 
 def _table(explained: _Explained) -> str:
     columns = {"step": "number", "image": "", "node": "", "reads": "", "upstream": "number", "slope": "number",
                "before storage": "number", "stored": "number", "format": ""}  # fmt: skip
-    head = "".join(
-        f'<th scope="col"{f" class={kind}" if kind else ""}>{name}</th>' for name, kind in columns.items()
-    )
+    head = "".join(f'<th scope="col"{f" class={kind}" if kind else ""}>{name}</th>' for name, kind in columns.items())
     return (
         '<section aria-labelledby="trace-title"><h2 id="trace-title" tabindex="-1">All steps</h2><div class="scroll" '
-        'tabindex="0" role="region" aria-label="All steps"><table id="trace"><caption>What each step reads, computes and '
-        f"stores; forward steps first</caption><thead><tr>{head}</tr></thead><tbody>\n"
+        'tabindex="0" role="region" aria-label="All steps"><table id="trace"><caption>What each step reads, computes '
+        f"and stores; forward steps first</caption><thead><tr>{head}</tr></thead><tbody>\n"
         f"{''.join(_rows(explained))}</tbody></table></div></section>"
     )
 
 
 def _rows(explained: _Explained) -> Iterable[str]:
+    stored = {name: _stored(of.item(), explained.traced._images[name].storage)
+              for name, of in explained.traced.sources.items()}  # fmt: skip
     for i, step in enumerate(explained.steps):
-        read = (
-            f"{html_text(name, LONGEST_NAME)} = {_text(of.item())}"
-            for name, of in zip(step.reads, step.sources, strict=True)
-        )
-        upstream = "" if step.kind != "gradient" else _text(step.sources[0].item())
-        slope = "" if step.slope is None or step.kind == "scale" else _text(step.slope.item(), 10)
+        stored[step.name] = _stored(step.stored.item(), step.storage)
+        read = ", ".join(f"{html_text(name, LONGEST_NAME)} = {stored[name]}" for name in step.reads)
+        upstream = stored[step.reads[0]] if step.kind == "gradient" else ""
+        slope = "" if step.slope is None or step.kind == "scale" else _text(step.slope.item())
         yield (
             f'<tr id="step-{i + 1}"><td class="number">{i + 1}</td><th scope="row">{html_text(step.name, LONGEST_NAME)}'
-            f'</th><td>{step.node}</td><td class="reads">{", ".join(read)}</td>'
-            f'<td class="number upstream">{upstream}</td><td class="number slope">{slope}</td>'
-            f'<td class="number before">{_text(step.value.item(), 10)}</td>'
-            f'<td class="number stored">{_text(step.stored.item())}</td><td>{step.storage.name}</td></tr>\n'
+            f'</th><td>{step.node}</td><td class="reads">{read}</td><td class="number upstream">{upstream}</td>'
+            f'<td class="number slope">{slope}</td><td class="number before">{_text(step.value.item())}</td>'
+            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td></tr>\n'
         )
 
 
-def _text(value: float, digits: int = 6) -> str:
-    return f"{value:.{digits}g}".replace("-", "−", 1)
+def _text(value: float, digits: int = 10) -> str:
+    return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def _stored(value: float, storage: StorageFormat, longest: int | None = None) -> str:
+    """The shortest text that tells a number of the format from all others."""
+    text = _text(value, 7) if storage.unorm_max else str(storage.dtype.type(value)).removesuffix(".0")
+    text = text.replace("-", MINUS)
+    return text if longest is None or len(text) <= longest else _text(value, 5)

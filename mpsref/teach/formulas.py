@@ -192,20 +192,19 @@ def _tree(value: object) -> Tree:
 
 
 def _formula(formula: Callable[[Any, Any, Any], Any]) -> Tree:
-    return _careful(
-        _recorded(lambda p, decided: _tree(formula(_Symbol(X, decided), p, _Recorder(decided))), decided={})
-    )
+    return _careful(_recorded(lambda p, f: _tree(formula(_Symbol(X, f.decided), p, f)), {}))
 
 
 def _kinks(row: Neuron) -> Tree:
     kinks: Callable[[Any], tuple[object, ...]] = row.kinks
-    return _recorded(lambda p, decided: ("list", *map(_tree, kinks(p))), decided={})
+    return _recorded(lambda p, _: ("list", *map(_tree, kinks(p))), {})
 
 
-def _recorded(record: Callable[[_Parameters, dict[Tree, bool]], Tree], decided: dict[Tree, bool]) -> Tree:
+def _recorded(record: Callable[[_Parameters, _Recorder], Tree], decided: dict[Tree, bool]) -> Tree:
     """What `record` makes of symbols; where it asks for a truth, both answers are followed."""
+    p = _Parameters(*(_Symbol(("p", name), decided) for name in ("a", "b", "c", "data")))
     try:
-        return record(_Parameters(*(_Symbol(("p", name), decided) for name in ("a", "b", "c", "data"))), decided)
+        return record(p, _Recorder(decided))
     except _OpenError as question:
         yes, no = (_recorded(record, decided | {question.condition: answer}) for answer in (True, False))
         return ("where", question.condition, yes, no)
@@ -227,45 +226,47 @@ def _careful(tree: Tree) -> Tree:
 
 
 def _function(tree: Tree) -> Tree:
+    made = tree
     match tree:
         case ("log", ("+", 1.0, ("exp", u))):
-            return ("softplus", u)
+            made = ("softplus", u)
         case ("-", ("exp", u), 1.0):
-            return ("expm1", u)
+            made = ("expm1", u)
         case ("/", 1.0, ("+", 1.0, ("exp", u))):
-            return ("logistic", _negative(u))
+            made = ("logistic", _negative(u))
         case ("/", ("*", k, ("exp", u)), ("+", 1.0, ("exp", v))) if u == v:
-            return ("*", k, ("logistic", u))
+            made = ("*", k, ("logistic", u))
         case ("/", ("exp", u), ("square", ("+", 1.0, ("exp", v)))) if u == v:
-            return ("logisticSlope", u)
+            made = ("logisticSlope", u)
         case ("fma", ("neg", ("tanh", u)), ("tanh", v), 1.0) if u == v:
-            return ("sech2", u)
+            made = ("sech2", u)
         case ("+", 1.0, ("erf", u)):
-            return ("erfc", _negative(u))
+            made = ("erfc", _negative(u))
         case ("fma", ("p", _), ("x",), _):
             # A product of two float32 is exact: there is nothing to lose but in the sum.
-            return ("affine", *tree[1:])
+            made = ("affine", *tree[1:])
         case ("fma", a, b, c):
-            return ("+", ("*", a, b), c)
-    return tree
+            made = ("+", ("*", a, b), c)
+    return made
 
 
 def _power(tree: Tree) -> Tree:
     """Powers and logarithms have no value where no real number is, and a slope where IEEE's functions have none."""
+    made = tree
     match tree:
         case ("pow", ("p", name), u):
-            return ("exponential", ("p", name), u)
+            made = ("exponential", ("p", name), u)
         case ("pow", u, c):
-            return ("power", u, c)
+            made = ("power", u, c)
         case ("*", ("*", a, ("p", _) as c), ("power", u, ("-", d, 1.0))) if c == d:
-            return ("powerSlope", a, c, u)
+            made = ("powerSlope", a, c, u)
         case ("*", ("*", a, ("log", ("p", _) as c)), ("exponential", d, u)) if c == d:
-            return ("exponentialSlope", a, c, u)
+            made = ("exponentialSlope", a, c, u)
         case ("/", t, ("log", ("p", _) as c)):
-            return ("/", t, ("logBase", c))
+            made = ("/", t, ("logBase", c))
         case ("/", t, ("*", ("log", ("p", _) as c), u)):
-            return ("/", t, ("*", ("logBase", c), u))
-    return tree
+            made = ("/", t, ("*", ("logBase", c), u))
+    return made
 
 
 def _negative(tree: Tree) -> Tree:
