@@ -26,7 +26,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / 
 
 LAYERS = [
     ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.storage"],
+    ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail"],
@@ -70,7 +70,7 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.formulas", "mpsref.teach.trace"],
+    ["mpsref.teach.formulas", "mpsref.teach.plots", "mpsref.teach.trace"],
     ["mpsref.teach.explain"],
     ["mpsref.teach"],
     ["mpsref.cli"],

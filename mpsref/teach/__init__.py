@@ -2,7 +2,9 @@
 
 from mpsref.graph.drawing import dot, mermaid, svg
 from mpsref.teach.explain import explain
+from mpsref.teach.plots import *
+from mpsref.teach.plots import __all__ as _plots
 from mpsref.teach.trace import *
 from mpsref.teach.trace import __all__ as _trace
 
-__all__ = ["dot", "explain", "mermaid", "svg", *_trace]
+__all__ = ["dot", "explain", "mermaid", "svg", *_plots, *_trace]
