@@ -204,7 +204,7 @@ def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, 
     commands = [
         line.split("   ")[0].split()[1:]
         for line in lines
-        if re.match(r"mpsref (run|verify|inputs|convert|inspect) [^|]*\.json", line)
+        if re.match(r"mpsref (run|verify|explain|inputs|convert|inspect) [^|]*\.json", line)
     ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
