@@ -73,8 +73,8 @@ def _limits_or_error(limits: Limits | None) -> Limits | None:
         low, high = (float(limit) for limit in limits)
     except (TypeError, ValueError):
         raise ParameterError(f"limits are {limits!r}: give two numbers") from None
-    if not low < high:
-        raise ParameterError(f"limits are {limits!r}: give the smaller number first, and the larger second")
+    if not (low < high and math.isfinite(high - low)):
+        raise ParameterError(f"limits are {limits!r}: give two finite numbers, the smaller first")
     return low, high
 
 
