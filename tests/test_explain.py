@@ -504,10 +504,11 @@ def test_everything_has_a_name_and_an_id_of_its_own(browser, opened, shown):
 
 
 def test_hostile_names_are_texts(browser, opened):
-    x = mps.MPSNNImageNode(handle=HOSTILE)
+    x = mps.MPSNNImageNode(handle=HOSTILE + "x" * 900)
     n = mps.MPSCNNNeuronTanHNode(source=x)
     n.label, n.result_image.handle = HOSTILE, "y" * 1000 + HOSTILE
-    (last,) = n.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="<img src=x onerror='window.bad = 1'>"))
+    other = mps.MPSNNImageNode(handle="</script <img src=x onerror='window.bad = 1'>")
+    (last,) = n.training_graph(with_source_gradient=other)
     page = teach.explain(mps.MPSNNGraph(result_images=[n.result_image, last.result_image]), title=HOSTILE)
     path = opened(page)
 

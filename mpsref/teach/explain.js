@@ -130,8 +130,9 @@
     const y = Math.min(Math.max(x, 0), 1);
     if (!(y > 0)) return 0;
     const high = Math.fround(y), product = y * most, lost = high * most - product + (y - high) * most;
-    const exact = odd(product, lost), low = Math.floor(exact), rest = exact - low;
-    return rest > 0.5 || (rest === 0.5 && low % 2) ? low + 1 : low;
+    const exact = odd(product, lost), low = Math.floor(exact);
+    // The only tie is that of 1/2, and the code above it is even.
+    return exact - low >= 0.5 ? low + 1 : low;
   }
   const FORMATS = {
     float16: { round: half, unit: (x) => 2 ** (Math.max(exponent(x), -14) - 10) },
