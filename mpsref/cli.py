@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     _add_verify(commands)
+    _add_explain(commands)
 
     prove = commands.add_parser(
         "prove",
@@ -204,6 +205,26 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     check.set_defaults(command=_verify)
 
 
+def _add_explain(commands: argparse._SubParsersAction[_Parser]) -> None:
+    shown = commands.add_parser(
+        "explain",
+        help="make a page that steps through a graph",
+        description="Make a page for a browser that steps through a graph file forward and backward, for one element "
+        "of its images: values, slopes, products, rounding, and numbers to change.",
+    )
+    shown.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
+    shown.add_argument("--html", metavar="FILE", type=Path, required=True, help="the page to write")
+    shown.add_argument("--source", metavar="NAME=FILE", action="append", default=[], type=_named_file,
+                       help="a source image: a .npy file, or raw elements with --shape and --channel-format (default: "
+                       "0.5 everywhere, or 1 for an incoming gradient)")  # fmt: skip
+    shown.add_argument("--at", metavar="[N,]Y,X,C", type=_element, default=(0, 0, 0, 0),
+                       help="the element: image, y, x and channel (default 0,0,0)")  # fmt: skip
+    shown.add_argument("--shape", metavar="[Nx]HxWxC", type=_shape, help="shape of raw source files")
+    shown.add_argument("--channel-format", choices=[f.name for f in MPSImageFeatureChannelFormat if f],
+                       help="format of raw source files")  # fmt: skip
+    shown.set_defaults(command=_explain)
+
+
 def _add_subject(parser: argparse.ArgumentParser) -> None:
     """What a proof and a sweep are about."""
     for name in "abc":
@@ -279,6 +300,13 @@ def _shape(text: str) -> tuple[int, ...]:
     return (1,) * (4 - len(sizes)) + sizes
 
 
+def _element(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9}){2,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give Y,X,C or N,Y,X,C, such as 0,3,2")
+    place = tuple(map(int, text.split(",")))
+    return (0,) * (4 - len(place)) + place
+
+
 def _part(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"\d{1,10}/\d{1,10}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: give I/N, such as 1/16")
@@ -314,6 +342,32 @@ def _run(options: argparse.Namespace) -> int:
     images = dict(zip(needed, sources, strict=True)) | results
     path = write_recording(options.out, file, images, f"mpsref {mpsref.__version__}", raw=options.raw)
     print(f"wrote {len(images)} images and {path}")
+    return PASSED
+
+
+def _explain(options: argparse.Namespace) -> int:
+    # Here, because no other command needs it.
+    from mpsref.teach.explain import explanation, write_explanation  # noqa: PLC0415
+
+    file = GraphFile.read(options.graph)
+    names = {image: name for name, image in file.images.items()}
+    needed = [names[node] for node in inputs(file.result_images)]
+    given = dict(options.source)
+    if len(given) != len(options.source):
+        raise FileFormatError("--source: a name is given twice")
+    for name in given:
+        if name not in needed:
+            raise FileFormatError(f"--source {name}=...: {options.graph} reads only {', '.join(needed)}")
+    for read in (options.graph, *given.values()):
+        if options.html.resolve() == read.resolve():
+            raise FileFormatError(f"--html {options.html}: is read: choose another file")
+    sources = {name: _read_source(path, options) for name, path in given.items()}
+    try:
+        page = explanation(file, sources, options.at, options.graph.name)
+    except MPSRefError as error:
+        raise FileFormatError(f"{options.graph}: {error}") from None
+    write_explanation(page, options.html)
+    print(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser")
     return PASSED
 
 

@@ -26,7 +26,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
+    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
     ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
@@ -71,7 +71,8 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.trace", "mpsref.teach.plots"],
+    ["mpsref.teach.formulas", "mpsref.teach.plots", "mpsref.teach.trace"],
+    ["mpsref.teach.explain"],
     ["mpsref.teach"],
     ["mpsref.cli"],
     ["mpsref.__main__"],
@@ -215,7 +216,7 @@ def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, 
     commands = [
         line.split("   ")[0].split()[1:]
         for line in lines
-        if re.match(r"mpsref (run|verify|inputs|convert|inspect) [^|]*\.json", line)
+        if re.match(r"mpsref (run|verify|explain|inputs|convert|inspect) [^|]*\.json", line)
     ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")

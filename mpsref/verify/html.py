@@ -8,8 +8,6 @@ out of bounds comes first, and what there was no room for is said.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -36,6 +34,7 @@ from mpsref.graph.drawing import (
 )
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
+from mpsref.pages import content_policy, embedded
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Reason
@@ -109,10 +108,6 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     style, script = (
         resources.files("mpsref").joinpath("verify", f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
     )
-    policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; "
-        "form-action 'none'"
-    )
     state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
@@ -129,7 +124,7 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{content_policy(style, script)}">
 <meta name="referrer" content="no-referrer">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -175,10 +170,6 @@ def write_page(report: Report, graph: GraphFile, collected: Aggregate | None, pa
 
 def _text(text: object, longest: int = LONGEST) -> str:
     return html_text(text, longest)
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _fitting(parts: Iterable[str], most: int) -> list[str]:
@@ -407,21 +398,12 @@ def _data(pictures: Mapping[int, Picture]) -> str:
         used = 0
         for i, picture in pictures.items():
             maps = picture.maps if used < DATA_BYTES // 2 else picture.maps[:1]
-            entry = f"{json.dumps(str(i))}:{_json(_picture(picture, maps))},"
+            entry = f"{json.dumps(str(i))}:{embedded(_picture(picture, maps))},"
             used += len(entry)
             yield entry
 
     inside = "".join(_fitting(entries(), DATA_BYTES)).removesuffix(",")
-    return f'{{"apart":{ROWS - 1 - ZERO},"worst":{_json(KINDS[-1])},"pictures":{{{inside}}}}}'
-
-
-def _json(value: object) -> str:
-    """No character of it can end a script element, or begin a comment."""
-    text = json.dumps(value, separators=(",", ":"))
-    changes: list[tuple[str, str]] = [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")]
-    for character, code in changes:
-        text = text.replace(character, code)
-    return text
+    return f'{{"apart":{ROWS - 1 - ZERO},"worst":{embedded(KINDS[-1])},"pictures":{{{inside}}}}}'
 
 
 def _picture(picture: Picture, maps: Iterable[HeatMap]) -> dict[str, Any]:

@@ -1,0 +1,425 @@
+"""
+A graph as a page for a browser, to step through: each value, slope, product and rounding, and numbers to change.
+
+The page needs nothing but itself: its style and script are inside, and its Content-Security-Policy forbids all else.
+Without scripts it shows the trace of the numbers that it was made with. The script evaluates the graph again when a
+number is changed; it has the formulas of the neurons in the graph from their rows, by `mpsref.teach.formulas`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import mpsref
+from mpsref.columns import html_text, printable
+from mpsref.documents import write_atomically
+from mpsref.errors import ParameterError
+from mpsref.executor import MPSNNGraph
+from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
+from mpsref.graph.file import GraphFile
+from mpsref.graph.nodes import handle_label, sequence_or_error
+from mpsref.image import MPSImage
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.pages import content_policy, embedded
+from mpsref.storage import StorageFormat
+from mpsref.teach.formulas import javascript
+from mpsref.teach.trace import Step, Trace, trace
+
+__all__ = ["explain", "write_explanation"]
+
+MOST_STEPS, MOST_CHANNELS = 200, 256
+"""How many steps a page has at most, and for how many channels the slopes of pReLU can be chosen on it."""
+
+LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
+"""Characters of any text from a graph, of a title, and of an image's name."""
+
+SHORT_VALUE = 11
+"""Characters of a number in a box of the drawing."""
+
+PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
+
+VALUE, UPSTREAM = 0.5, 1.0
+"""What a source holds that nobody gives, and an incoming gradient."""
+
+
+def explain(
+    graph: MPSNNGraph | GraphFile,
+    /,
+    *,
+    at: Sequence[int] = (0, 0, 0),
+    title: str = "graph",
+    **sources: npt.ArrayLike | MPSImage,
+) -> str:
+    """
+    Make a page that steps through a graph, for one element of its images.
+
+    Parameters
+    ----------
+    graph : MPSNNGraph or GraphFile
+        What to explain: everything that its results depend on.
+    at : sequence of three or four int
+        The element: y, x and channel; or image, y, x and channel. The channel chooses among the slopes of pReLU.
+    title : str
+        What the page calls the graph.
+    **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
+        As for `MPSNNGraph.run`. A source that is missing holds 0.5, an incoming gradient 1; they are as large as one
+        that is given, else of one pixel.
+
+    Returns
+    -------
+    str
+        An HTML document. Its script computes in float64, and stores as the images do.
+
+    Raises
+    ------
+    ParameterError
+        The graph has more than 200 steps, none, or another mode than ``ideal``; or `at` is no place.
+    SourceError, ImageError
+        As for `MPSNNGraph.run`.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> x = mps.MPSNNImageNode(handle="x")
+    >>> n = mps.MPSCNNNeuronTanHNode(source=x)
+    >>> page = teach.explain(mps.MPSNNGraph(result_image=n.result_image))
+    >>> page[:15], "tanh(b x)" in page
+    ('<!DOCTYPE html>', True)
+    """
+    return explanation(graph, sources, at, title)
+
+
+def explanation(
+    graph: MPSNNGraph | GraphFile, sources: Mapping[str, npt.ArrayLike | MPSImage], at: Sequence[int], title: str
+) -> str:
+    """The same, for sources of any name."""
+    if isinstance(graph, GraphFile):
+        graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
+    if not isinstance(graph, MPSNNGraph):
+        raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
+    _check(graph)
+    place = _place(at)
+    traced = trace(graph, **_given(graph, dict(sources))).at(*place[1:], image=place[0])
+    return _page(_Explained(graph, traced, place[3]), title)
+
+
+def write_explanation(page: str, path: Path) -> None:
+    """
+    Write a page, whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be written.
+    """
+    write_atomically(path, lambda file: file.write(page.encode()))
+
+
+# ---- what is explained ----
+
+
+def _check(graph: MPSNNGraph) -> None:
+    if graph.mode != "ideal":
+        raise ParameterError(f"mode of the graph is {graph.mode!r}: explain one in mode 'ideal'")
+    if not graph._steps:
+        raise ParameterError("the graph has no steps: ask for a result that a node makes")
+    if len(graph._steps) > MOST_STEPS:
+        raise ParameterError(
+            f"the graph has {len(graph._steps):,} steps: a page has at most {MOST_STEPS}, ask for a result nearer to "
+            "the sources"
+        )
+
+
+def _place(at: Sequence[int]) -> tuple[int, int, int, int]:
+    place = tuple(sequence_or_error("at", at))
+    if len(place) not in (3, 4):
+        raise ParameterError(f"at has {len(place)} numbers: give y, x and channel, or image, y, x and channel")
+    image, y, x, channel = (0,) * (4 - len(place)) + place
+    return image, y, x, channel
+
+
+def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
+    """The sources, with images full of one number for those that are missing."""
+    upstream = _upstream(graph)
+    shape = _shape(graph, sources)
+    for i, source in enumerate(graph._inputs):
+        name = handle_label(source.handle)
+        if name is not None and name not in sources:
+            value = UPSTREAM if i in upstream else VALUE
+            sources[name] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
+        elif name is not None and not isinstance(sources[name], MPSImage) and not source.format:
+            # As the graph stores what its nodes make, so that a number that is typed is stored like one that is given.
+            array = np.asarray(sources[name])
+            if array.dtype == np.float64:
+                sources[name] = MPSImage.from_array(array, graph.format)
+    return sources
+
+
+def _upstream(graph: MPSNNGraph) -> set[int]:
+    """Indices of the sources that nothing reads but as an incoming gradient."""
+    as_gradient: set[int] = set()
+    otherwise: set[int] = set()
+    for step in graph._steps:
+        is_gradient = len(step.sources) == 2 and hasattr(step.node, "gradient_state")
+        as_gradient |= set(step.sources[:1]) if is_gradient else set()
+        otherwise |= set(step.sources[1:] if is_gradient else step.sources)
+    return as_gradient - otherwise
+
+
+def _shape(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
+    """Of the images that are made: that of one that is given, else one pixel."""
+    for given in sources.values():
+        shape = np.shape(given.to_array() if isinstance(given, MPSImage) else given)
+        if len(shape) in (3, 4):
+            return shape
+    descriptors = (getattr(step.operation, "descriptor", None) for step in graph._steps)
+    slopes = (d.data for d in descriptors if d is not None)
+    return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)
+
+
+class _Explained:
+    """Steps in the order in which they are shown, and images by number."""
+
+    def __init__(self, graph: MPSNNGraph, traced: Trace, channel: int) -> None:
+        self.traced, self.channel = traced, channel
+        self.structure = structure(graph)
+        backward: set[str] = set()
+        for step in traced.steps:
+            if step.is_backward or not backward.isdisjoint(step.reads):
+                backward.add(step.name)
+        # What depends on a backward step is one, so that the order stays one of evaluation.
+        self.steps: list[Step] = sorted(traced.steps, key=lambda step: step.name in backward)
+        self.backward = backward
+        self.names = [*traced.sources, *(step.name for step in self.steps)]
+        self.number = {name: i for i, name in enumerate(self.names)}
+        self.owners = self._owners()
+
+    def _owners(self) -> list[int]:
+        """For each step the one whose parameters it has: a gradient follows its forward node."""
+        makers = {step._step.node: i for i, step in enumerate(self.steps)}
+        owners = []
+        for i, step in enumerate(self.steps):
+            state = getattr(step._step.node, "gradient_state", None)
+            forward = makers.get(state.producer, i) if state is not None else i
+            owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
+        return owners
+
+    @property
+    def rows(self) -> list[Any]:
+        """The rows of the neurons in the graph, each once."""
+        return list(
+            {step.descriptor.neuron_type: step.descriptor.row for step in self.steps if step.descriptor}.values()
+        )
+
+    @property
+    def channels(self) -> int:
+        """How many channels can be chosen: of one nothing is to be chosen."""
+        slopes = {len(d.data) for step in self.steps if (d := step.descriptor) is not None and d.data is not None}
+        return next((n for n in slopes if n <= MOST_CHANNELS), 1)
+
+    def data(self) -> dict[str, Any]:
+        """What the script reads."""
+        first = len(self.traced.sources)
+        images: list[dict[str, Any]] = [
+            {"name": _short(name, LONGEST_NAME), "format": self.traced._images[name].storage.name, "step": None,
+             "value": _number(value.item())}
+            for name, value in self.traced.sources.items()
+        ]  # fmt: skip
+        images += [
+            {"name": _short(step.name, LONGEST_NAME), "format": step.storage.name, "step": i}
+            for i, step in enumerate(self.steps)
+        ]
+        steps = [self._step(i, step, first + i) for i, step in enumerate(self.steps)]
+        return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels}
+
+    def _step(self, i: int, step: Step, result: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "kind": step.kind, "node": step.node, "format": step.storage.name, "result": result,
+            "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
+            "owner": self.owners[i], "parameters": {},
+        }  # fmt: skip
+        if step.descriptor is not None:
+            row = step.descriptor.row
+            found |= {"neuron": row.neuron_type.name, "formula": row.formula, "slope": row.slope, "domain": row.domain,
+                      "constant": row.slope_is_constant}  # fmt: skip
+            found["parameters"] = _parameters(step.descriptor, self.channel)
+            if step.descriptor.data is not None and self.channels > 1:
+                found["slopes"] = step.descriptor.data.tolist()
+        elif step.kind == "sum":
+            found |= {"scales": list(step.factors), "bias": step.bias, "bounds": [_number(end) for end in step.bounds]}
+            of = self.structure.gradients.get(step.name)
+            if of is not None and step.factors == (1.0, 1.0) and not step.bias and step.bounds == (-np.inf, np.inf):
+                found["of"] = _short(of, LONGEST_NAME)
+        elif step.kind == "scale":
+            found["factor"] = step.factors[0]
+        return found
+
+
+def _parameters(descriptor: MPSNNNeuronDescriptor, channel: int) -> dict[str, float]:
+    if descriptor.data is not None:
+        return {"data": float(descriptor.data[channel])}
+    return descriptor.parameters
+
+
+def _number(value: float) -> float | str:
+    """JSON has neither infinities nor NaN."""
+    return value if math.isfinite(value) else str(value).replace("nan", "NaN")
+
+
+def _short(text: str, longest: int = LONGEST) -> str:
+    safe = printable(text)
+    return safe if len(safe) <= longest else f"{safe[: longest - 1]}…"
+
+
+# ---- the page ----
+
+
+def _page(explained: _Explained, title: str) -> str:
+    style, script = (
+        resources.files("mpsref").joinpath("teach", f"explain.{kind}").read_text("utf-8") for kind in ("css", "js")
+    )
+    script = script.replace("/* neurons */", javascript(explained.rows))
+    name = html_text(title, LONGEST_TITLE)
+    forward = len(explained.steps) - len(explained.backward)
+    image, y, x, channel = explained.traced.place or (0, 0, 0, 0)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{content_policy(style, script)}">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}, step by step</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<a class="skip" href="#trace-title">Skip to the table of all steps</a>
+<h1>{name}, step by step</h1>
+<p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: image {image}, \
+y {y}, x {x}, channel {channel}. Each step reads stored numbers, computes, and stores the result, rounded once.</p>
+<noscript><p class="note">Stepping and changing numbers need JavaScript; below is the trace of the numbers with which \
+this page was made.</p></noscript>
+</header>
+<main>
+<div class="bar-of-buttons scripted" role="group" aria-label="Steps">
+<button type="button" id="first">First</button>
+<button type="button" id="previous">Previous</button>
+<button type="button" id="next">Next</button>
+<button type="button" id="last">Last</button>
+<button type="button" id="play">Play</button>
+<span id="position"></span>
+<span class="hint">Keys: left and right arrow</span>
+</div>
+<p id="summary" class="scripted" aria-hidden="true"></p>
+<p id="said" class="hidden" role="status" aria-live="polite"></p>
+{_graph(explained)}
+<div class="two scripted">
+<section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
+<section aria-labelledby="numbers-title"><h2 id="numbers-title">Numbers to change</h2>
+<p><button type="button" id="reset">Reset all numbers</button></p><div id="controls"></div></section>
+</div>
+{_table(explained)}
+</main>
+<footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
+once to the format of the image; mpsref itself rounds correctly.</p></footer>
+<script type="application/json" id="data">{embedded(explained.data())}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _graph(explained: _Explained) -> str:
+    shape = explained.structure
+    places = layout(shape, set(explained.names))
+    width, height = extent(places)
+    edges = (
+        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target])}"/>\n'
+        for source, target, kind in shape.edges(places)
+        if kind != "state"
+    )
+    boxes = (_box(explained, name, place) for name, place in places.items())
+    return (
+        '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
+        '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
+        'gradient. Choose a node to go to its step.</p><div class="graph" tabindex="0" role="region" aria-label="Graph">'
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
+        f'aria-label="{len(places)} images of the graph">\n'
+        '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div></section>'
+    )
+
+
+def _box(explained: _Explained, name: str, place: Place) -> str:
+    number, (x, y) = explained.number[name], place
+    i = number - len(explained.traced.sources)
+    if i < 0:
+        kind, said = "source", f"{html_text(name, LONGEST)}, a source"
+        value = _stored(explained.traced.sources[name].item(), explained.traced._images[name].storage, SHORT_VALUE)
+    else:
+        step = explained.steps[i]
+        kind = (
+            f"{step.function.removesuffix('Gradient')}{PRIME}" if step.kind in ("gradient", "scale") else step.function
+        )
+        said = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
+        value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
+    inside = (
+        f"<title>{said}</title>"
+        f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
+        f'<text class="mark" x="{x + 7}" y="{y + 26}"></text>'
+        f'<text class="name" x="{x + 24}" y="{y + 18}">{html_text(name, SHORT_NAME)}</text>'
+        f'<text class="small" x="{x + 24}" y="{y + 34}">{html_text(kind, 12)}</text>'
+        f'<text class="value" x="{x + NODE_WIDTH - 8}" y="{y + 34}" text-anchor="end">{value}</text>'
+    )
+    gradient = " gradient" if name in explained.backward else ""
+    if i < 0:
+        return f'<g class="node" data-image="{number}">{inside}</g>\n'
+    return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{said}">{inside}</a>\n'
+
+
+def _table(explained: _Explained) -> str:
+    columns = {"step": "number", "image": "", "node": "", "reads": "", "upstream": "number", "slope": "number",
+               "before storage": "number", "stored": "number", "format": ""}  # fmt: skip
+    head = "".join(f'<th scope="col"{f" class={kind}" if kind else ""}>{name}</th>' for name, kind in columns.items())
+    return (
+        '<section aria-labelledby="trace-title"><h2 id="trace-title" tabindex="-1">All steps</h2><div class="scroll" '
+        'tabindex="0" role="region" aria-label="All steps"><table id="trace"><caption>What each step reads, computes '
+        f"and stores; forward steps first</caption><thead><tr>{head}</tr></thead><tbody>\n"
+        f"{''.join(_rows(explained))}</tbody></table></div></section>"
+    )
+
+
+def _rows(explained: _Explained) -> Iterable[str]:
+    stored = {name: _stored(of.item(), explained.traced._images[name].storage)
+              for name, of in explained.traced.sources.items()}  # fmt: skip
+    for i, step in enumerate(explained.steps):
+        stored[step.name] = _stored(step.stored.item(), step.storage)
+        read = ", ".join(f"{html_text(name, LONGEST_NAME)} = {stored[name]}" for name in step.reads)
+        upstream = stored[step.reads[0]] if step.kind == "gradient" else ""
+        slope = "" if step.slope is None or step.kind == "scale" else _text(step.slope.item())
+        yield (
+            f'<tr id="step-{i + 1}"><td class="number">{i + 1}</td><th scope="row">{html_text(step.name, LONGEST_NAME)}'
+            f'</th><td>{step.node}</td><td class="reads">{read}</td><td class="number upstream">{upstream}</td>'
+            f'<td class="number slope">{slope}</td><td class="number before">{_text(step.value.item())}</td>'
+            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td></tr>\n'
+        )
+
+
+def _text(value: float, digits: int = 10) -> str:
+    return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def _stored(value: float, storage: StorageFormat, longest: int | None = None) -> str:
+    """The shortest text that tells a number of the format from all others."""
+    text = _text(value, 7) if storage.unorm_max else str(storage.dtype.type(value)).removesuffix(".0")
+    text = text.replace("-", MINUS)
+    return text if longest is None or len(text) <= longest else _text(value, 5)
