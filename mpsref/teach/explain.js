@@ -252,7 +252,7 @@
 
   // ---- the curve ----
 
-  const WIDTH = 520, HEIGHT = 300, LEFT = 58, BOTTOM = 34, TOP = 10, RIGHT = 12;
+  const LEFT = 58, BOTTOM = 34, TOP = 10, RIGHT = 12;
 
   function ticks(low, high) {
     const rough = (high - low) / 6, base = 10 ** Math.floor(Math.log10(rough));
@@ -263,6 +263,8 @@
 
   function drawCurve(parent, step, found, values) {
     const at = step.reads[step.reads.length - 1], x0 = values[at], p = found.parameters;
+    // As wide as there is room, so that its texts keep their size.
+    const WIDTH = Math.min(Math.max(parent.clientWidth, 280), 640), HEIGHT = Math.round(WIDTH * 0.58);
     const f = (x) => forward(step, x, p), y0 = f(x0);
     if (!Number.isFinite(x0)) {
       add(parent, "p", { class: "note" }, `No curve: ${data.images[at].name} is ${valueOf(at, values)}.`);

@@ -351,7 +351,8 @@ def _graph(explained: _Explained) -> str:
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
         '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
-        'gradient. Choose a node to go to its step.</p><div class="graph" tabindex="0" role="region" aria-label="Graph">'
+        "gradient. Choose a node to go to its step.</p>"
+        '<div class="graph" tabindex="0" role="region" aria-label="Graph">'
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="{len(places)} images of the graph">\n'
         '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
