@@ -368,7 +368,7 @@ class MPSImage:
         # Only a notebook needs it.
         from mpsref.pictures import image_html  # noqa: PLC0415
 
-        return image_html(repr(self)[1:-1], self.to_array(), self._storage.decode)
+        return image_html(repr(self)[1:-1], self.to_array(), self._storage.values)
 
     # ---- views ----
 

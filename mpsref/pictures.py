@@ -18,8 +18,8 @@ __all__ = ["image_html"]
 MOST_NUMBERS, MOST_CHANNELS, LARGEST, SHOWN = 64, 12, 64, 96
 """Elements that are written as numbers; pictures; pixels of a picture's side, and how large that is shown."""
 
-Decode: TypeAlias = Callable[[npt.NDArray[Any], npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-"""Writes what stored elements mean into an array."""
+Decode: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[np.float64]]
+"""What stored elements mean."""
 
 NAN, INFINITE = (204, 121, 167), (230, 159, 0)
 """Colours of what is no finite number."""
@@ -33,7 +33,7 @@ def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
     """
     n, height, width, channels = stored.shape
     if stored.size <= MOST_NUMBERS:
-        values = decode(stored, np.empty(stored.shape))
+        values = decode(stored)
         rows: list[list[object]] = [["image, y, x", *(f"channel {c}" for c in range(channels))]]
         rows += [
             [f"{i}, {y}, {x}", *(f"{value:.6g}" for value in values[i, y, x])]
@@ -43,7 +43,7 @@ def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
     step = -(-max(height, width) // LARGEST)
     shown = [(i, c) for i in range(n) for c in range(channels)][:MOST_CHANNELS]
     few = np.stack([stored[i, ::step, ::step, c] for i, c in shown])
-    small = decode(few, np.empty(few.shape))
+    small = decode(few)
     finite = small[np.isfinite(small)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     scale = max(small.shape[1:])

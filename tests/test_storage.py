@@ -410,3 +410,10 @@ def test_a_floating_array_has_the_format_of_its_dtype(storage):
 def test_an_array_of_another_dtype_is_refused_by_name(dtype):
     with pytest.raises(ImageError, match=r"^upstream has dtype"):
         storage_of(np.zeros(1, dtype), "upstream")
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7FBFFFFF, 0x7FC00000])
+def test_a_signalling_nan_means_nan_and_raises_no_warning(bits):
+    stored = np.array([bits, 0x3F800000], np.uint32).view(np.float32)
+
+    assert np.isnan(FLOAT32.values(stored)).tolist() == [True, False]

@@ -60,7 +60,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
     stored, storage, d = image.to_array(), image.storage, image.descriptor
     elements, number = np.unique(stored.view(storage.bits_dtype), return_counts=True)
     kinds = elements.view(storage.dtype)
-    values = storage.decode(kinds, np.empty(kinds.shape))
+    values = storage.values(kinds)
     finite = np.isfinite(values)
     size = np.abs(values)
 

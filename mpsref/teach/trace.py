@@ -63,8 +63,7 @@ class _Window:
 
     def array(self, image: MPSImage) -> Numbers:
         """What the elements of a cropped image mean."""
-        stored = image.to_array()
-        values = image.storage.decode(stored, np.empty(stored.shape))
+        values = image.storage.values(image.to_array())
         return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
 
 

@@ -212,7 +212,7 @@ def _parts(size: int) -> Iterator[slice]:
 
 
 def _values(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
-    return storage.decode(stored, np.empty(stored.shape))
+    return storage.values(stored)
 
 
 def _scale(array: Stored, storage: StorageFormat) -> tuple[bool, float, float]:

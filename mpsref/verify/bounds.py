@@ -226,7 +226,7 @@ def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]
         tiny = np.finfo(np.float32).smallest_normal
         ends[0] = np.where((ends[0] > 0) & (ends[0] < tiny), np.float32(0), ends[0])
         ends[1] = np.where((ends[1] < 0) & (ends[1] > -tiny), np.float32(0), ends[1])
-    low, high = (storage.decode(end, np.empty(end.shape)) for end in ends)
+    low, high = (storage.values(end) for end in ends)
     nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
     return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
 
@@ -407,7 +407,7 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Stored, source: StorageFormat) -> Range:
     """Stored elements as ranges."""
-    return f.range(source.decode(elements, np.empty(elements.shape)))
+    return f.range(source.values(elements))
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

@@ -138,7 +138,7 @@ def passes(
     close: npt.NDArray[np.bool_] = distance <= int(tolerance.ulp or 0)
     if tolerance.rtol or tolerance.atol:
         with np.errstate(invalid="ignore", over="ignore"):
-            a, b = (storage.decode(stored, np.empty(stored.shape)) for stored in (got, want))
+            a, b = (storage.values(stored) for stored in (got, want))
             close |= (distance != UNREACHABLE) & (np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b))
     return close
 
