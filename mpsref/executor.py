@@ -19,6 +19,7 @@ from mpsref.graph.arithmetic import (
     MPSNNInitialGradientNode,
     clamp_of,
 )
+from mpsref.graph.names import image_tag
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
@@ -27,9 +28,9 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
 from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation
-from mpsref.storage import FORMATS, StorageFormat, array_or_error, storage_format
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat, array_or_error, storage_format
 
-__all__ = ["MPSNNGraph"]
+__all__ = ["MPSNNGraph", "slope_at"]
 
 Size: TypeAlias = tuple[int, int, int, int]
 """Images, height, width, feature channels."""
@@ -66,6 +67,14 @@ def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> ChannelSlopes
     if descriptor.data is None:
         return None
     return ChannelSlopes(by_lane(descriptor.data.astype(np.float64)), image.height * image.width)
+
+
+def slope_at(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> npt.NDArray[np.float64]:
+    """The neuron's slope at every element, as float64 slices, good to a few ULP of float64."""
+    ones = np.ones(image.slices.shape)
+    slopes = _slopes(descriptor, image)
+    how = evaluation("ideal")
+    return how.gradient(descriptor, image.slices, ones, image.storage, FLOAT64, FLOAT64, slopes)
 
 
 @dataclass(frozen=True)
@@ -167,12 +176,17 @@ def _(node: MPSNNInitialGradientNode) -> Operation:
 class _Step:
     """One filter, frozen: where it reads and writes, in which format, and what may be forgotten afterwards."""
 
+    node: MPSNNFilterNode
     operation: Operation
     name: str
     sources: tuple[int, ...]
     result: int
     format: MPSImageFeatureChannelFormat
     last_reads: tuple[int, ...]
+
+
+Watch: TypeAlias = Callable[[_Step, Sequence[MPSImage], MPSImage], None]
+"""Called after each step with what it has read and made, before anything of that is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -284,9 +298,12 @@ class MPSNNGraph:
             if index not in held:
                 forget[reader].append(index)
 
+        self._slots = tuple(slot)
+        self._tags = tuple(image_tag(image) for image in slot)
         self._inputs = tuple(_Input(image.handle, image.format, reads[slot[image]]) for image in sources)
         self._steps = tuple(
             _Step(
+                node,
                 _operation(node),
                 node.label or handle_label(node.result_image.handle) or type(node).__name__,
                 tuple(slot[source] for source in node.sources),
@@ -473,6 +490,15 @@ class MPSNNGraph:
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
+        images = self._evaluate(self._given(sources), workers)
+        return {
+            name: images[index]
+            for name, index in zip(self._result_names, self._results, strict=True)
+            if index is not None
+        }
+
+    def _given(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
+        """The source images, in their order, of what `run` is given by handle."""
         labels = [handle_label(source.handle) for source in self._inputs]
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own to use run, or use encode")
@@ -481,22 +507,22 @@ class MPSNNGraph:
             what = [f"{word} {', '.join(sorted(map(repr, names)))}" for word, names in
                     (("missing", missing), ("unknown", unknown)) if names]  # fmt: skip
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
-        given = [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
-        images = self._evaluate(given, workers)
-        return {
-            name: images[index]
-            for name, index in zip(self._result_names, self._results, strict=True)
-            if index is not None
-        }
+        return [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
 
     def _evaluate(
-        self, sources: Sequence[MPSImage], workers: int, progress: Progress | None = None
+        self,
+        sources: Sequence[MPSImage],
+        workers: int,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> Mapping[int, MPSImage]:
         threads = worker_count(workers)
         self._check(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self._steps):
             images[step.result] = self._run_step(step, [images[source] for source in step.sources], threads)
+            if watch is not None:
+                watch(step, [images[source] for source in step.sources], images[step.result])
             for index in step.last_reads:
                 del images[index]
             if progress is not None:

@@ -1,1 +1,6 @@
 """Backpropagation that can be seen: every value, slope and product of a graph, in tables, pictures and pages."""
+
+from mpsref.teach.trace import *
+from mpsref.teach.trace import __all__ as _trace
+
+__all__ = [*_trace]

@@ -1,0 +1,110 @@
+"""Short names for images: what people see in tables and drawings of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, handle_label
+
+__all__ = ["differentiated", "image_names", "image_tag", "short_kind"]
+
+
+def image_tag(image: MPSNNImageNode) -> str | None:
+    """What the caller calls an image: its handle, else the label of the node that makes it."""
+    return handle_label(image.handle) or (image.producer.label if image.producer else None) or None
+
+
+def differentiated(nodes: Iterable[MPSNNFilterNode]) -> dict[MPSNNImageNode, MPSNNImageNode]:
+    """For each gradient that the nodes make, in the order of evaluation, the image that it is the gradient of."""
+    found: dict[MPSNNImageNode, MPSNNImageNode] = {}
+    for node in nodes:
+        if isinstance(node, MPSNNGradientFilterNode):
+            found[node.result_image] = node.sources[1]
+        elif isinstance(node, MPSNNAdditionNode):
+            of = {found.get(source) for source in node.sources}
+            (one,) = of if len(of) == 1 else (None,)
+            if one is not None:
+                found[node.result_image] = one
+    return found
+
+
+def short_kind(node: MPSNNFilterNode) -> str:
+    """What a node does, in a word: the neuron for a neuron and its gradient, else the class without what all have."""
+    if isinstance(node, MPSCNNNeuronNode | MPSCNNNeuronGradientNode):
+        name = node.descriptor.neuron_type.name
+        return name[0].upper() + name[1:]
+    return type(node).__name__.removeprefix("MPSCNN").removeprefix("MPSNN").removesuffix("Node")
+
+
+def image_names(
+    images: Iterable[MPSNNImageNode], tags: Mapping[MPSNNImageNode, str | None] | None = None
+) -> dict[MPSNNImageNode, str]:
+    """
+    A name for each image, no two alike.
+
+    Parameters
+    ----------
+    images : iterable of MPSNNImageNode
+        Each after those that its producer reads.
+    tags : mapping, optional
+        What the caller calls each image, if that is not to be read from the nodes.
+
+    Returns
+    -------
+    dict
+        The tag, for the first image that has it. For another the gradient of ``x`` is ``dx``; where several gradients
+        of ``x`` are summed, they are ``dx.1``, ``dx.2`` and the sum is ``dx``. What is left is named by its kind.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> x = mps.MPSNNImageNode(handle="x")
+    >>> n = mps.MPSCNNNeuronTanHNode(source=x)
+    >>> (last,) = n.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="g"))
+    >>> list(image_names([x, n.result_image, last.result_image]).values())
+    ['x', 'tanH', 'dx']
+    """
+    everything = list(images)
+    names: dict[MPSNNImageNode, str] = {}
+    taken: set[str] = set()
+
+    def take(image: MPSNNImageNode, name: str) -> None:
+        names[image] = name
+        taken.add(name)
+
+    for image in everything:
+        tag = image_tag(image) if tags is None else tags[image]
+        if tag is not None and tag not in taken:
+            take(image, tag)
+    nodes = [image.producer for image in everything if image.producer is not None]
+    of = differentiated(nodes)
+    summed = {source for node in nodes if node.result_image in of and isinstance(node, MPSNNAdditionNode)
+              for source in node.sources}  # fmt: skip
+    numbers: dict[str, int] = {}
+    for image in everything:
+        if image in names:
+            continue
+        stem = f"d{names[of[image]]}" if image in of else _stem(image)
+        if stem not in taken and image not in summed:
+            take(image, stem)
+            continue
+        for number in count(numbers.get(stem, 1 if image in summed else 2)):
+            if f"{stem}.{number}" not in taken:
+                take(image, f"{stem}.{number}")
+                numbers[stem] = number + 1
+                break
+    return names
+
+
+def _stem(image: MPSNNImageNode) -> str:
+    if image.producer is None:
+        return "source"
+    if isinstance(image.producer, MPSCNNNeuronNode):
+        return image.producer.descriptor.neuron_type.name
+    if isinstance(image.producer, MPSNNInitialGradientNode):
+        return "ones"
+    kind = short_kind(image.producer)
+    return kind[0].lower() + kind[1:]
