@@ -22,7 +22,7 @@ from mpsref.verify import Recording
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpsref"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
     ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
@@ -152,7 +152,7 @@ def test_every_neuron_is_in_the_example_recordings():
 
 
 def blocks(path):
-    return re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```([\w{}-]*)(?: .*)?\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -1,0 +1,124 @@
+"""The pages of the API, made at each build from each module's ``__all__``: new names come in by themselves."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+import shutil
+from pathlib import Path
+from typing import Any
+
+MODULES = [
+    "mpsref",
+    "mpsref.neuron",
+    "mpsref.verify",
+    "mpsref.testing",
+    "mpsref.testing.strategies",
+    "mpsref.teach",
+    "mpsref.sweep",
+    "mpsref.record",
+    "mpsref.proof",
+]
+
+GROUPS = {
+    "mpsref.executor": "Graph",
+    "mpsref.graph.nodes": "Image nodes, states and filter nodes",
+    "mpsref.graph.neurons": "Neuron nodes",
+    "mpsref.graph.arithmetic": "Additions and initial gradients",
+    "mpsref.graph.file": "Graph files",
+    "mpsref.image": "Images",
+    "mpsref.neuron.descriptor": "Neurons",
+    "mpsref.enums": "Enums",
+    "mpsref.errors": "Errors",
+}
+"""What the names of the top module are about, by where they are defined."""
+
+
+def write(folder: Path) -> None:
+    """
+    Write a page for each public module, and one that lists them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; what is there is removed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    seen: dict[int, str] = {}
+    modules = [name for name in MODULES if _is_there(name)]
+    for name in modules:
+        (folder / f"{name}.rst").write_text(page(name, seen), encoding="utf-8")
+    lines = ["API", "===", "", "Every public name, from the docstrings.", "", ".. list-table::", ""]
+    for name in modules:
+        summary = (inspect.getdoc(importlib.import_module(name)) or "").split("\n\n")[0].replace("\n", " ")
+        lines += [f"   * - :doc:`{name} <{name}>`", f"     - {summary}"]
+    lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {name}" for name in modules), ""]
+    (folder / "index.rst").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return False
+    return bool(getattr(module, "__all__", ()))
+
+
+def page(name: str, seen: dict[int, str]) -> str:
+    """
+    The page of one module.
+
+    Parameters
+    ----------
+    name : str
+        Of the module.
+    seen : dict
+        By identity, the full name of what other pages have explained; this page's names are added.
+
+    Returns
+    -------
+    str
+        reStructuredText.
+    """
+    module = importlib.import_module(name)
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "", f".. currentmodule:: {name}", ""]
+    groups: dict[str, list[str]] = {}
+    elsewhere: list[str] = []
+    for each in module.__all__:
+        thing = getattr(module, each)
+        if inspect.ismodule(thing):
+            elsewhere.append(f":doc:`{thing.__name__}`")
+        elif (first := seen.setdefault(id(thing), f"{name}.{each}")) != f"{name}.{each}":
+            elsewhere.append(f"`{each} <{first}>`")
+        else:
+            groups.setdefault(_group(name, each, thing), []).append(each)
+    order = [*GROUPS.values(), "Classes", "Functions", "Data"]
+    for group in sorted(groups, key=order.index):
+        lines += [group, "-" * len(group), ""]
+        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in groups[group]), ""]
+        for each in groups[group]:
+            lines += [*_entry(f"{name}.{each}", getattr(module, each)), ""]
+    if elsewhere:
+        lines += ["Explained elsewhere", "-------------------", "", ", ".join(elsewhere), ""]
+    return "\n".join(lines)
+
+
+def _group(name: str, each: str, thing: Any) -> str:
+    if name == "mpsref":
+        return GROUPS.get(getattr(thing, "__module__", ""), "Neurons")
+    return "Classes" if inspect.isclass(thing) else "Functions" if callable(thing) else "Data"
+
+
+def _entry(full: str, thing: Any) -> list[str]:
+    if not inspect.isclass(thing):
+        return [f".. autofunction:: {full}" if callable(thing) else f".. autodata:: {full}\n   :no-value:"]
+    lines = [f".. autoclass:: {full}", "   :members:"]
+    if issubclass(thing, enum.Enum):
+        lines += ["   :undoc-members:", "   :member-order: bysource"]
+    if thing.__bases__ != (object,) and not issubclass(thing, tuple):
+        lines.append("   :show-inheritance:")
+    return lines

@@ -1,0 +1,96 @@
+"""Pages that serve two readers: whoever looks into the repository, and the site."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples/metal/README.md": "metal.md",
+    "examples/metal": "metal.md",
+    "examples/gpu-run/README.md": "gpu-run.md",
+    "examples/gpu-run": "gpu-run.md",
+}
+"""What lies outside of this folder, and the page of the site that shows it."""
+
+INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+TOCTREE = re.compile(r"^```\{toctree\}\n.*?^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
+
+
+def read(app: Any, docname: str, source: list[str]) -> None:
+    """Sphinx has read a page: put in what it includes, and turn its links."""
+    page = DOCS / f"{docname}.md"
+    if page.is_file():
+        source[0] = text(page, source[0])
+
+
+def text(page: Path, source: str) -> str:
+    """
+    What a page says, for the site.
+
+    Parameters
+    ----------
+    page : Path
+        The file.
+    source : str
+        What stands in it.
+
+    Returns
+    -------
+    str
+        The same with the files that it includes, with links to pages of the site, and without the patterns in its
+        toctrees that fit no page.
+    """
+
+    def include(match: re.Match[str]) -> str:
+        file = (page.parent / match[1]).resolve()
+        return turned(file.read_text("utf-8"), file.parent, page.parent)
+
+    def entries(match: re.Match[str]) -> str:
+        return "\n".join(line for line in match[0].splitlines() if "*" not in line or _pages(page.parent, line))
+
+    return INCLUDE.sub(include, turned(TOCTREE.sub(entries, source), page.parent, page.parent))
+
+
+def _pages(folder: Path, pattern: str) -> bool:
+    return any(path.suffix in {".md", ".rst"} for path in folder.glob(f"{pattern}.*"))
+
+
+def turned(source: str, here: Path, there: Path) -> str:
+    """
+    Markdown whose links are those of another folder, to pages of the site.
+
+    Parameters
+    ----------
+    source : str
+        The text.
+    here, there : Path
+        The folder that its links start from, and the one that they shall start from.
+
+    Returns
+    -------
+    str
+        The text. A link to a folder that no page shows is left as what it says.
+    """
+
+    def turn(match: re.Match[str]) -> str:
+        says, target, anchor = match[1], (here / match[2]).resolve(), match[3] or ""
+        if not target.exists() or not target.is_relative_to(ROOT):
+            return match[0]
+        name = target.relative_to(ROOT).as_posix()
+        if name in PAGES:
+            target = DOCS / PAGES[name]
+        elif target.is_dir():
+            return says
+        return f"[{says}]({Path(os.path.relpath(target, there)).as_posix()}{anchor})"
+
+    return LINK.sub(turn, source)
