@@ -73,15 +73,7 @@ assert abs((whole(x + 0.01) - whole(x)) / (0.01 * dx) - 1) < 0.01
 # -------------------
 #
 # Each neuron is a node that reads the image of the one before. ``training_graph`` walks from the last node to the first
-# and makes one gradient node for each neuron. The gradient of an image named ``h`` we call ``dh``.
-
-F = mps.MPSImageFeatureChannelFormat
-
-
-def name_gradients(gradient_node, inference_node, inference_source, gradient_source):
-    """Name each gradient after the image that it is the gradient of."""
-    gradient_node.result_image.handle = f"d{inference_source.handle}"
-
+# and makes one gradient node for each neuron.
 
 source = mps.MPSNNImageNode(handle="x")
 first = mps.MPSCNNNeuronTanHNode(source=source)
@@ -90,11 +82,11 @@ second = mps.MPSCNNNeuronSoftPlusNode(source=first.result_image)
 second.result_image.handle = "p"
 third = mps.MPSCNNNeuronSigmoidNode(source=second.result_image)
 third.result_image.handle = "y"
-(last,) = third.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"), node_handler=name_gradients)
-graph = mps.MPSNNGraph(result_images=[third.result_image, last.result_image], format=F.float32)
+(last,) = third.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+graph = mps.MPSNNGraph(result_images=[third.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32)
 
 # %%
-# Trace it for one pixel, with 1 as the gradient to begin with. Compare each number with what we have computed by hand.
+# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is called ``dh``. Compare each number with what we have computed by hand.
 
 
 def pixel(value):

@@ -607,7 +607,7 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
     given = graph._given(sources)
     images = graph._slots
     named = image_names(images, dict(zip(images, graph._tags, strict=True)))
-    names = list(named.values())
+    names = [named[image] for image in images]
     gradients = differentiated(image.producer for image in images if image.producer is not None)
     window = _Window(None)
     steps: list[Step] = []
