@@ -92,7 +92,7 @@ assert round(trace["dx"].stored.item(), 2) == 0.98
 
 # %%
 # Read it from the top. The forward addition hands its gradient on to both of its sources, as it is. Then each neuron
-# multiplies by its slope at ``x``. The last row adds. As a sum on paper:
+# multiplies by its slope at ``x``. The last row adds. Here is the chain rule, with one term for each way back to ``x``:
 
 print(trace.chain_rule("dx"))
 
