@@ -64,6 +64,8 @@ LAYERS = [
     ["mpsref.testing.comparison"],
     ["mpsref.testing.tolerances"],
     ["mpsref.testing"],
+    ["mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
+    ["mpsref.testing.strategies"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
     ["mpsref.proof.certificate"],

@@ -1,0 +1,29 @@
+"""
+Hypothesis strategies for neurons, numbers, images, graphs and recordings.
+
+What breaks implementations is drawn on purpose: kinks, edges, rounding boundaries, signed zeros, NaN.
+
+Importing `mpsref.testing` does not bring them; they need the extra ``testing``.
+
+Examples
+--------
+>>> from hypothesis import find
+>>> import mpsref as mps
+>>> from mpsref.testing import strategies as mpst
+>>> find(mpst.descriptors(), lambda d: d.parameters)
+MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=0.0)
+"""
+
+from mpsref.errors import DependencyError
+
+try:
+    import hypothesis  # noqa: F401
+except ImportError:
+    raise DependencyError("mpsref.testing.strategies needs hypothesis: pip install 'mpsref[testing]'") from None
+
+from mpsref.testing.strategies.neurons import *
+from mpsref.testing.strategies.neurons import __all__ as _neurons
+from mpsref.testing.strategies.numbers import *
+from mpsref.testing.strategies.numbers import __all__ as _numbers
+
+__all__ = [*_neurons, *_numbers]
