@@ -21,9 +21,15 @@ try:
 except ImportError:
     raise DependencyError("mpsref.testing.strategies needs hypothesis: pip install 'mpsref[testing]'") from None
 
+from mpsref.testing.strategies.graphs import *
+from mpsref.testing.strategies.graphs import __all__ as _graphs
+from mpsref.testing.strategies.images import *
+from mpsref.testing.strategies.images import __all__ as _images
 from mpsref.testing.strategies.neurons import *
 from mpsref.testing.strategies.neurons import __all__ as _neurons
 from mpsref.testing.strategies.numbers import *
 from mpsref.testing.strategies.numbers import __all__ as _numbers
+from mpsref.testing.strategies.recordings import *
+from mpsref.testing.strategies.recordings import __all__ as _recordings
 
-__all__ = [*_neurons, *_numbers]
+__all__ = [*_graphs, *_images, *_neurons, *_numbers, *_recordings]

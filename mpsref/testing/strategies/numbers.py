@@ -192,7 +192,7 @@ def _numbers(
             max_value,
             allow_nan=allow_nan,
             allow_infinity=allow_infinity,
-            allow_subnormal=allow_subnormal,
+            allow_subnormal=None if allow_subnormal else False,  # None: where the bounds leave room
             width=8 * storage.dtype.itemsize,  # type: ignore[arg-type]
         ).map(kind)
         everything.validate()
