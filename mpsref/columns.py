@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
-__all__ = ["aligned", "printable"]
+__all__ = ["aligned", "html_text", "printable"]
 
 
 def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
@@ -23,3 +24,9 @@ def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
 def printable(text: str) -> str:
     """Text from a file, with everything escaped that could move the cursor or pass for another line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def html_text(text: object, longest: int) -> str:
+    """Text for HTML and XML: what could deceive is written as in Python, what is markup escaped, what is long cut."""
+    safe = printable(str(text))
+    return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")

@@ -19,7 +19,8 @@ from mpsref.graph.arithmetic import (
     MPSNNInitialGradientNode,
     clamp_of,
 )
-from mpsref.graph.names import image_tag
+from mpsref.graph.drawing import Structure, structure, svg
+from mpsref.graph.names import image_names, image_tag
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
@@ -509,6 +510,9 @@ class MPSNNGraph:
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
         return [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
 
+    def _repr_svg_(self) -> str:
+        return svg(self)
+
     def _evaluate(
         self,
         sources: Sequence[MPSImage],
@@ -572,6 +576,13 @@ class MPSNNGraph:
     def _wrong_number(self, given: int) -> SourceError:
         names = ", ".join(str(source) for source in self._inputs)
         return SourceError(f"source_images has {given} images: {len(self._inputs)} are needed, {names}")
+
+
+@structure.register
+def _(graph: MPSNNGraph) -> Structure:
+    slots = graph._slots
+    names = image_names(slots, dict(zip(slots, graph._tags, strict=True)))
+    return Structure.of(names, [slots[index] for index in (*graph._results, *graph._exports) if index is not None])
 
 
 def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:

@@ -38,6 +38,7 @@ LAYERS = [
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic", "mpsref.graph.schedule"],
     ["mpsref.graph.training", "mpsref.graph.schema", "mpsref.graph.names"],
+    ["mpsref.graph.drawing"],
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.executor"],
@@ -81,6 +82,7 @@ LAYERS = [
 ]
 UPWARD = {
     ("mpsref.graph.nodes", "mpsref.graph.training"): "a method of the base class makes nodes, at call time",
+    ("mpsref.graph.nodes", "mpsref.graph.drawing"): "a node draws itself where a notebook shows it, at call time",
 }
 
 

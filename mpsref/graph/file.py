@@ -14,6 +14,7 @@ from mpsref.documents import read_document, schema, validate, write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
+from mpsref.graph.drawing import Structure, structure, svg
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import (
     MPSNNFilterNode,
@@ -67,6 +68,9 @@ class GraphFile:
     def result_images(self) -> list[MPSNNImageNode]:
         """The image nodes of the results."""
         return [self.images[name] for name in self.results]
+
+    def _repr_svg_(self) -> str:
+        return svg(self)
 
     @classmethod
     def read(cls, path: str | Path) -> GraphFile:
@@ -166,6 +170,14 @@ class GraphFile:
             images,
             tuple(document["results"]),
         )
+
+
+@structure.register
+def _(graph: GraphFile) -> Structure:
+    names = {image: name for name, image in graph.images.items()}
+    made = {node.result_image: names[node.result_image] for node in schedule(node.result_image for node in graph.nodes)}
+    sources = {image: name for image, name in names.items() if image not in made}
+    return Structure.of(sources | made, graph.result_images)
 
 
 def shortest(value: float) -> float:

@@ -96,7 +96,7 @@ def image_names(
                 take(image, f"{stem}.{number}")
                 numbers[stem] = number + 1
                 break
-    return names
+    return {image: names[image] for image in everything}
 
 
 def _stem(image: MPSNNImageNode) -> str:

@@ -142,6 +142,11 @@ class MPSNNImageNode(_Tagged):
         """The filter whose result this is; None for an input of the graph."""
         return self._producer
 
+    def _repr_svg_(self) -> str:
+        from mpsref.graph.drawing import svg  # noqa: PLC0415
+
+        return svg(self)
+
     def __repr__(self) -> str:
         label = handle_label(self.handle)
         name = "" if label is None else f" {label!r}"
@@ -351,6 +356,11 @@ class MPSNNFilterNode:
     def _facts(self) -> dict[str, object]:
         """What to show of the node, by name."""
         return {}
+
+    def _repr_svg_(self) -> str:
+        from mpsref.graph.drawing import svg  # noqa: PLC0415
+
+        return svg(self)
 
     def __repr__(self) -> str:
         facts = "".join(f" {name}={value}" for name, value in self._facts().items())

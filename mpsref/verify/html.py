@@ -13,20 +13,29 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import mpsref
-from mpsref.columns import printable
+from mpsref.columns import html_text, printable
 from mpsref.documents import write_atomically
+from mpsref.graph.drawing import (
+    NODE_HEIGHT,
+    NODE_WIDTH,
+    SHORT_KIND,
+    SHORT_NAME,
+    Place,
+    edge_path,
+    extent,
+    kind_text,
+    layout,
+    structure,
+)
 from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
-from mpsref.graph.schedule import schedule
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Reason
@@ -45,12 +54,6 @@ LONGEST = 160
 MOST_ELEMENTS, MOST_FINDINGS = 20, 5
 """How many an image has at most."""
 
-NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN = 168, 42, 212, 56, 12
-TALLEST = 8
-"""Nodes one above the other, until another column is begun."""
-
-SHORT_NAME, SHORT_KIND = 18, 24
-
 _MARKS = {"within": "✓", "explained": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
 _SAID = {
     "within": "within the bounds",
@@ -68,8 +71,6 @@ _COUNTS = {
     "infinity_disagreements": "infinite on one side only",
     "within": "within the bounds",
 }
-
-Place: TypeAlias = tuple[int, int]
 
 
 def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -> str:
@@ -173,9 +174,7 @@ def write_page(report: Report, graph: GraphFile, collected: Aggregate | None, pa
 
 
 def _text(text: object, longest: int = LONGEST) -> str:
-    """Text from a file: what could deceive is written as in Python, what is HTML is escaped, what is long is cut."""
-    safe = printable(str(text))
-    return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
+    return html_text(text, longest)
 
 
 def _digest(text: str) -> str:
@@ -346,26 +345,23 @@ def _worst(image: ImageReport) -> str:
 
 def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
     verdicts = {image.name: _verdict(image) for image in report.images}
-    names = {image: name for name, image in graph.images.items()}
-    producers = {names[node.result_image]: node for node in _in_order(graph)}
-    sources = [name for name in graph.images if name not in producers]
-    reads = {name: [names[source] for source in node.sources] for name, node in producers.items()}
+    shape = structure(graph)
+    made = [name for name, node in shape.producers.items() if node is not None]
     # What is wrong, and what it reads, is drawn before all else.
-    wrong = [name for name in producers if verdicts.get(name) == "beyond"]
-    wanted = dict.fromkeys([*wrong, *(s for name in wrong for s in reads[name]), *sources, *producers])
+    wrong = [name for name in made if verdicts.get(name) == "beyond"]
+    wanted = dict.fromkeys([*wrong, *(s for name in wrong for s in shape.reads[name]), *shape.producers])
 
     def box(name: str, place: Place) -> str:
-        verdict = verdicts.get(name, "unrecorded" if name in producers else "source")
-        return _box(name, producers.get(name), verdict, place, links.get(name))
+        verdict = verdicts.get(name, "source" if shape.producers[name] is None else "unrecorded")
+        return _box(name, shape.producers[name], verdict, place, links.get(name))
 
     empty = _fitting((box(name, (10_000, 10_000)) for name in wanted), GRAPH_BYTES * 2 // 3)
     drawn = set(list(wanted)[: len(empty)])
-    places = _places([*sources, *producers], reads, producers, drawn)
-    edges = (_edge(places[s], places[name]) for name in producers for s in reads[name] if {s, name} <= drawn)
+    places = layout(shape, drawn)
+    edges = (_edge(places[s], places[name]) for s, name, kind in shape.edges(drawn) if kind != "state")
     paths = _fitting(edges, GRAPH_BYTES // 3)
-    boxes = [box(name, places[name]) for name in places]
-    width = max((x for x, _ in places.values()), default=0) + NODE_WIDTH + MARGIN
-    height = max((y for _, y in places.values()), default=0) + NODE_HEIGHT + MARGIN
+    boxes = [box(name, place) for name, place in places.items()]
+    width, height = extent(places)
     legend = "; ".join(f"{_MARKS[verdict]} {said}" for verdict, said in _SAID.items())
     rest = len(wanted) - len(drawn)
     note = f'<p class="note">{rest:,} more nodes have no room on this page.</p>' if rest else ""
@@ -374,49 +370,15 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
         f'<p class="legend">{legend}; a dashed frame: a gradient. Choose a node to see its image below.</p>'
         '<div class="graph" tabindex="0" role="region" aria-label="Graph">'
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
-        f'aria-label="{len(drawn)} images of the graph, from sources on the left to results on the right">\n'
+        f'aria-label="{len(drawn)} images of the graph, sources on the left; gradients below what they are the '
+        'gradient of">\n'
         f"{''.join(paths)}{''.join(boxes)}</svg></div>{note}</section>"
     )
-
-
-def _in_order(graph: GraphFile) -> list[MPSNNFilterNode]:
-    """The nodes, each after those that make what it reads."""
-    return list(schedule(node.result_image for node in graph.nodes))
-
-
-def _places(
-    names: Iterable[str],
-    reads: Mapping[str, list[str]],
-    producers: Mapping[str, MPSNNFilterNode],
-    drawn: set[str],
-) -> dict[str, Place]:
-    """Where each image is drawn: columns by depth, gradients below the others, high columns broken into several."""
-    depths: dict[str, int] = {}
-    columns: dict[int, tuple[list[str], list[str]]] = {}
-    for name in names:
-        depths[name] = max((depths[source] + 1 for source in reads.get(name, ())), default=0)
-        if name in drawn:
-            is_gradient = isinstance(producers.get(name), MPSNNGradientFilterNode)
-            columns.setdefault(depths[name], ([], []))[is_gradient].append(name)
-    band = min(TALLEST, max((len(forward) for forward, _ in columns.values()), default=0))
-    places: dict[str, Place] = {}
-    x = MARGIN
-    for _, lists in sorted(columns.items()):
-        for top, members in zip((0, band * ROW + MARGIN), lists, strict=True):
-            for i, name in enumerate(members):
-                places[name] = (x + i // TALLEST * COLUMN, MARGIN + top + i % TALLEST * ROW)
-        x += COLUMN * max(-(-len(members) // TALLEST) for members in lists)
-    return places
 
 
 def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, link: str | None) -> str:
     x, y = place
     made_by = "source" if node is None else type(node).__name__
-    kind = made_by.removeprefix("MPSCNN").removeprefix("MPSNN").removesuffix("Node")
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        kind = f"gradient of {node.descriptor.neuron_type.name}"
-    if node is not None and node.label:
-        kind = node.label
     gradient = " gradient" if isinstance(node, MPSNNGradientFilterNode) else ""
     said = f"{_text(name)}, {_text(made_by)}: {_SAID[verdict]}"
     inside = (
@@ -424,7 +386,7 @@ def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, li
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
         f'<text class="mark" x="{x + 9}" y="{y + 26}">{_MARKS[verdict]}</text>'
         f'<text class="name" x="{x + 30}" y="{y + 18}">{_text(name, SHORT_NAME)}</text>'
-        f'<text class="small" x="{x + 30}" y="{y + 33}">{_text(kind, SHORT_KIND)}</text>'
+        f'<text class="small" x="{x + 30}" y="{y + 33}">{_text(kind_text(node), SHORT_KIND)}</text>'
     )
     if link is None:
         return f'<g class="node {verdict}{gradient}">{inside}</g>\n'
@@ -432,10 +394,7 @@ def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, li
 
 
 def _edge(source: Place, target: Place) -> str:
-    x1, y1 = source[0] + NODE_WIDTH, source[1] + NODE_HEIGHT // 2
-    x2, y2 = target[0], target[1] + NODE_HEIGHT // 2
-    bend = max(24, (x2 - x1) // 2)
-    return f'<path class="edge" d="M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"/>\n'
+    return f'<path class="edge" d="{edge_path(source, target)}"/>\n'
 
 
 # ---- what the script draws ----

@@ -1,0 +1,453 @@
+"""
+Drawings of a graph's structure, as text: SVG, DOT for Graphviz, and Mermaid.
+
+Forward images stand in columns from left to right; the gradient of an image stands below it, so that gradients flow
+back from right to left. Names are from files or from callers: they are made printable, cut, and escaped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
+from typing import TypeAlias
+
+from mpsref.columns import html_text, printable
+from mpsref.errors import ParameterError
+from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNArithmeticGradientNode, MPSNNInitialGradientNode
+from mpsref.graph.names import differentiated, image_names, short_kind
+from mpsref.graph.neurons import MPSCNNNeuronGradientNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, MPSNNStateNode
+from mpsref.graph.schedule import inputs, schedule
+
+__all__ = [
+    "NODE_HEIGHT",
+    "NODE_WIDTH",
+    "SHORT_KIND",
+    "SHORT_NAME",
+    "Place",
+    "Structure",
+    "dot",
+    "edge_path",
+    "extent",
+    "kind_text",
+    "layout",
+    "mermaid",
+    "structure",
+    "svg",
+]
+
+NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN, LEGEND = 168, 42, 212, 56, 12, 24
+"""Pixels."""
+
+TALLEST = 8
+"""Nodes one above the other, until another column is begun."""
+
+MOST_IMAGES = 400
+"""How many images a drawing has at most."""
+
+SHORT_NAME, SHORT_KIND, LONGEST = 18, 24, 160
+"""Characters of a name and a kind in a box, and of any text."""
+
+MOST_NAMED = 20
+"""Results that a description names."""
+
+Place: TypeAlias = tuple[int, int]
+"""The upper left corner of a box, in pixels."""
+
+# Pale boxes with dark texts, and lines of a middle lightness: what can be read on white can be read on black.
+_INK, _LINE, _FORWARD, _BACKWARD = "#1a1a1a", "#767676", "#3374b5", "#b35f14"
+_FILLS = {"source": "#eeeeee", "forward": "#e3eefa", "gradient": "#fcebd9"}
+_STROKES = {"source": _LINE, "forward": _FORWARD, "gradient": _BACKWARD}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """
+    The images of a graph by name, and what ties them together.
+
+    Attributes
+    ----------
+    producers : mapping of str to MPSNNFilterNode or None
+        What makes each image, in the order of evaluation; None for sources, which come first.
+    reads : mapping of str to tuple of str
+        What the producer of an image reads.
+    states : mapping of str to str
+        For a gradient the image of whose forward node the state is.
+    gradients : mapping of str to str
+        For a gradient the image that it is the gradient of.
+    results : frozenset of str
+        What the caller asks for.
+    """
+
+    producers: Mapping[str, MPSNNFilterNode | None]
+    reads: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, str]
+    gradients: Mapping[str, str]
+    results: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Mapping[MPSNNImageNode, str], results: Iterable[MPSNNImageNode]) -> Structure:
+        """The structure of images that have names, each after those that its producer reads."""
+        made = [image for image in names if image.producer is not None]
+        nodes = [image.producer for image in made if image.producer is not None]
+        states = {names[node.result_image]: _state(node) for node in nodes}
+        return cls(
+            {name: image.producer for image, name in names.items()},
+            {names[node.result_image]: tuple(names[source] for source in node.sources) for node in nodes},
+            {
+                name: names[state.producer.result_image]
+                for name, state in states.items()
+                if state is not None and state.producer.result_image in names
+            },
+            {names[gradient]: names[image] for gradient, image in differentiated(nodes).items()},
+            frozenset(names[image] for image in results),
+        )
+
+    @cached_property
+    def backward(self) -> frozenset[str]:
+        """Names of gradients, also of those that come in."""
+        readers: dict[str, set[bool]] = {}
+        for name, read in self.reads.items():
+            for i, source in enumerate(read):
+                is_incoming = name in self.gradients and (i == 0 or isinstance(self.producers[name], MPSNNAdditionNode))
+                readers.setdefault(source, set()).add(is_incoming)
+        incoming = {name for name, node in self.producers.items() if node is None and readers.get(name) == {True}}
+        ones = {name for name, node in self.producers.items() if isinstance(node, MPSNNInitialGradientNode)}
+        return frozenset({*self.gradients, *incoming, *ones})
+
+    def kind(self, name: str) -> str:
+        """``source``, ``forward`` or ``gradient``."""
+        return "gradient" if name in self.backward else "source" if self.producers[name] is None else "forward"
+
+    def edges(self, drawn: Collection[str]) -> list[tuple[str, str, str]]:
+        """Source, target and kind (``forward``, ``gradient``) of what is read, then of the states."""
+        found = [
+            (source, name, "gradient" if source in self.backward else "forward")
+            for name, read in self.reads.items()
+            if name in drawn
+            for source in read
+            if source in drawn
+        ]
+        return found + [(s, name, "state") for name, s in self.states.items() if s in drawn and name in drawn]
+
+
+def _state(node: MPSNNFilterNode) -> MPSNNStateNode | None:
+    return node.gradient_state if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode) else None
+
+
+@singledispatch
+def structure(graph: object) -> Structure:
+    """
+    The structure of a graph, of what a node or image depends on, or of what several of them do.
+
+    Raises
+    ------
+    ParameterError
+        It is none of those.
+    """
+    raise ParameterError(
+        f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of nodes"
+    )
+
+
+@structure.register
+def _(graph: MPSNNImageNode) -> Structure:
+    return structure([graph])
+
+
+@structure.register
+def _(graph: MPSNNFilterNode) -> Structure:
+    return structure([graph])
+
+
+@structure.register(list)
+@structure.register(tuple)
+def _(graph: list[MPSNNFilterNode | MPSNNImageNode]) -> Structure:
+    results: list[MPSNNImageNode] = []
+    for item in graph:
+        if not isinstance(item, MPSNNFilterNode | MPSNNImageNode):
+            raise ParameterError(f"the list holds a {type(item).__name__}: give nodes or image nodes")
+        results.append(item.result_image if isinstance(item, MPSNNFilterNode) else item)
+    images = [*inputs(results), *(node.result_image for node in schedule(results))]
+    return Structure.of(image_names(images), results)
+
+
+# ---- where things are ----
+
+
+def layout(graph: Structure, drawn: Collection[str] | None = None) -> dict[str, Place]:
+    """Where the images are drawn: columns by depth, gradients below, high columns broken into several."""
+    columns: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
+    for name, column in _columns(graph).items():
+        if drawn is None or name in drawn:
+            columns.setdefault(column, ([], []))[name in graph.backward].append(name)
+    band = min(TALLEST, max((len(forward) for forward, _ in columns.values()), default=0))
+    places: dict[str, Place] = {}
+    x = MARGIN
+    for _, lists in sorted(columns.items()):
+        for top, members in zip((0, band * ROW + MARGIN), lists, strict=True):
+            for i, name in enumerate(members):
+                places[name] = (x + i // TALLEST * COLUMN, MARGIN + top + i % TALLEST * ROW)
+        x += COLUMN * max(-(-len(members) // TALLEST) for members in lists)
+    return places
+
+
+def _columns(graph: Structure) -> dict[str, tuple[int, int]]:
+    """The column of each image: that of the image that it is the gradient of; and, before sums, of their terms."""
+    columns: dict[str, int] = {}
+    for name, node in graph.producers.items():
+        read = graph.reads.get(name, ())
+        if name in graph.gradients:
+            columns[name] = columns[graph.gradients[name]]
+        elif isinstance(node, MPSNNInitialGradientNode):
+            columns[name] = columns[read[0]]
+        else:
+            columns[name] = max((columns[source] + 1 for source in read), default=0)
+    for name in graph.producers:
+        # What comes in stands below the result whose gradient it is.
+        if graph.producers[name] is None and name in graph.backward:
+            columns[name] = 0
+    levels: dict[str, int] = {}
+    for name, read in reversed(list(graph.reads.items())):
+        for source in read:
+            if graph.producers[source] is None and source in graph.backward:
+                below = columns[graph.states[name]] if name in graph.states else columns[name] + 1
+                columns[source] = max(columns[source], below)
+            elif source in graph.gradients and graph.gradients[source] == graph.gradients.get(name):
+                levels[source] = max(levels.get(source, 0), levels.get(name, 0) + 1)
+    return {name: (column, levels.get(name, 0)) for name, column in columns.items()}
+
+
+def extent(places: Mapping[str, Place]) -> tuple[int, int]:
+    """Width and height of a drawing."""
+    width = max((x for x, _ in places.values()), default=0) + NODE_WIDTH + MARGIN
+    return width, max((y for _, y in places.values()), default=0) + NODE_HEIGHT + MARGIN
+
+
+def edge_path(source: Place, target: Place) -> str:
+    """The ``d`` of a path from one box to another: out of the side that is nearer, into the side that is nearer."""
+    (sx, sy), (tx, ty) = source, target
+    if sx == tx:
+        middle, half = sx + NODE_WIDTH // 2, NODE_HEIGHT if ty > sy else 0
+        return f"M{middle} {sy + half}L{middle} {ty + NODE_HEIGHT - half}"
+    y1, y2 = sy + NODE_HEIGHT // 2, ty + NODE_HEIGHT // 2
+    if tx > sx:
+        x1, x2 = sx + NODE_WIDTH, tx
+        bend = max(24, (x2 - x1) // 2)
+    else:
+        x1, x2 = sx, tx + NODE_WIDTH
+        bend = -max(24, (x1 - x2) // 2)
+    return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+
+
+def kind_text(node: MPSNNFilterNode | None) -> str:
+    """What stands below the name of an image: the label of the node that makes it, or what it does."""
+    if node is None:
+        return "source"
+    if node.label:
+        return node.label
+    if isinstance(node, MPSCNNNeuronGradientNode):
+        return f"gradient of {short_kind(node)}"
+    if isinstance(node, MPSNNGradientFilterNode):
+        return f"gradient of {short_kind(node).removesuffix('Gradient')}"
+    return short_kind(node)
+
+
+# ---- the drawings ----
+
+
+def svg(graph: object) -> str:
+    """
+    Draw a graph as SVG, complete in itself, to be read on light and dark ground.
+
+    Parameters
+    ----------
+    graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, or list of nodes
+        What to draw; of a node or image, all that it depends on.
+
+    Returns
+    -------
+    str
+        An ``svg`` element. States are dashed lines. Of more than 400 images the first are drawn, and the rest counted.
+
+    Raises
+    ------
+    ParameterError
+        `graph` is none of those.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> n = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
+    >>> teach.svg(n).count("<rect")
+    2
+    """
+    shape, drawn, rest = _drawn(graph)
+    places = layout(shape, drawn)
+    width, height = extent(places)
+    width = max(width, 3 * COLUMN)
+    mark = f"mpsref-{hashlib.sha256(repr((shape.reads, places)).encode('utf-8', 'replace')).hexdigest()[:12]}"
+    edges = [
+        f'<path d="{edge_path(places[source], places[target])}" fill="none" {_EDGES[kind]} '
+        f'marker-end="url(#{mark}-{kind})"><title>{html_text(source, LONGEST)} to {html_text(target, LONGEST)}: '
+        f"{_SAID[kind]}</title></path>\n"
+        for source, target, kind in shape.edges(drawn)
+    ]
+    boxes = [_box(shape, name, place) for name, place in places.items()]
+    results = [name for name in shape.producers if name in shape.results]
+    more = f" and {len(results) - MOST_NAMED} more" if len(results) > MOST_NAMED else ""
+    description = (
+        "Forward images from left to right, sources first; gradients below, from right to left. "
+        f"Results: {', '.join(results[:MOST_NAMED])}{more}."
+    )
+    left_out = f"{rest:,} more images are not drawn" if rest else ""
+    if rest:
+        description = f"{left_out}. {description}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + LEGEND}" '
+        f'viewBox="0 0 {width} {height + LEGEND}" role="img" aria-labelledby="{mark}-title {mark}-desc" '
+        'font-family="system-ui, sans-serif" font-size="12">\n'
+        f'<title id="{mark}-title">{len(drawn):,} images of a graph</title>\n'
+        f'<desc id="{mark}-desc">{html_text(description, 20 * LONGEST)}</desc>\n'
+        f"<defs>{''.join(_arrow(mark, kind) for kind in _EDGES)}</defs>\n"
+        f"{''.join(edges)}{''.join(boxes)}{_legend(height, left_out)}</svg>\n"
+    )
+
+
+def dot(graph: object) -> str:
+    r"""
+    Write a graph in the language of Graphviz; arguments and errors as for `svg`.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> print(teach.dot(mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))))
+    digraph mpsref {
+      rankdir=LR;
+      node [shape=box, style="rounded,filled", fontname="sans-serif"];
+      n0 [label="x\nsource", fillcolor="#eeeeee", color="#767676"];
+      n1 [label="tanH\nTanH", fillcolor="#e3eefa", color="#3374b5", penwidth=2];
+      n0 -> n1 [color="#3374b5"];
+    }
+    <BLANKLINE>
+    """
+    shape, drawn, rest = _drawn(graph)
+    numbers = {name: i for i, name in enumerate(name for name in shape.producers if name in drawn)}
+    lines = ["digraph mpsref {", "  rankdir=LR;", '  node [shape=box, style="rounded,filled", fontname="sans-serif"];']
+    for name, i in numbers.items():
+        kind = shape.kind(name)
+        label = f"{_quoted(name)}\\n{_quoted(kind_text(shape.producers[name]))}"
+        wide = ", penwidth=2" if name in shape.results else ""
+        lines.append(f'  n{i} [label="{label}", fillcolor="{_FILLS[kind]}", color="{_STROKES[kind]}"{wide}];')
+    if rest:
+        lines.append(f'  more [label="and {rest:,} more", shape=plaintext, style=""];')
+    lines += [
+        f"  n{numbers[source]} -> n{numbers[target]} [{_DOT_EDGES[kind]}];"
+        for source, target, kind in shape.edges(drawn)
+    ]
+    return "\n".join([*lines, "}", ""])
+
+
+def mermaid(graph: object) -> str:
+    """
+    Write a graph as a Mermaid flowchart; arguments and errors as for `svg`.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> print(teach.mermaid(mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))))
+    flowchart LR
+      n0(["x<br/>source"])
+      n1["tanH<br/>TanH"]
+      n0 --> n1
+    <BLANKLINE>
+    """
+    shape, drawn, rest = _drawn(graph)
+    numbers = {name: i for i, name in enumerate(name for name in shape.producers if name in drawn)}
+    lines = ["flowchart LR"]
+    for name, i in numbers.items():
+        left, right = _MERMAID_BOXES[shape.kind(name)]
+        label = f"{_coded(name)}<br/>{_coded(kind_text(shape.producers[name]))}"
+        lines.append(f'  n{i}{left}"{label}"{right}')
+    if rest:
+        lines.append(f'  more["and {rest:,} more"]')
+    lines += [
+        f"  n{numbers[source]} {_MERMAID_EDGES[kind]} n{numbers[target]}" for source, target, kind in shape.edges(drawn)
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _drawn(graph: object) -> tuple[Structure, set[str], int]:
+    """The structure, the names that are drawn, and how many are not."""
+    shape = structure(graph)
+    drawn = set(list(shape.producers)[:MOST_IMAGES])
+    return shape, drawn, len(shape.producers) - len(drawn)
+
+
+_SAID = {"forward": "read", "gradient": "incoming gradient", "state": "state"}
+_EDGES = {
+    "forward": f'stroke="{_FORWARD}" stroke-width="1.5"',
+    "gradient": f'stroke="{_BACKWARD}" stroke-width="2"',
+    "state": f'stroke="{_LINE}" stroke-dasharray="5 4"',
+}
+_COLOURS = {"forward": _FORWARD, "gradient": _BACKWARD, "state": _LINE}
+_DOT_EDGES = {
+    "forward": f'color="{_FORWARD}"',
+    "gradient": f'color="{_BACKWARD}", penwidth=2',
+    "state": f'color="{_LINE}", style=dashed, constraint=false',
+}
+_MERMAID_EDGES = {"forward": "-->", "gradient": "==>", "state": "-.->"}
+_MERMAID_BOXES = {"source": ("([", "])"), "forward": ("[", "]"), "gradient": ("[/", "/]")}
+
+
+def _arrow(mark: str, kind: str) -> str:
+    return (
+        f'<marker id="{mark}-{kind}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{_COLOURS[kind]}"/></marker>'
+    )
+
+
+def _box(shape: Structure, name: str, place: Place) -> str:
+    x, y = place
+    node, kind = shape.producers[name], shape.kind(name)
+    made_by = "a source" if node is None else f"made by {type(node).__name__}"
+    wide = 2.5 if name in shape.results else 1
+    return (
+        f'<g class="node {kind}"><title>{html_text(name, LONGEST)}, {made_by}</title>'
+        f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6" fill="{_FILLS[kind]}" '
+        f'stroke="{_STROKES[kind]}" stroke-width="{wide}"/>'
+        f'<text x="{x + 12}" y="{y + 18}" fill="{_INK}" font-weight="600">{html_text(name, SHORT_NAME)}</text>'
+        f'<text x="{x + 12}" y="{y + 33}" fill="{_INK}" font-size="11">{html_text(kind_text(node), SHORT_KIND)}</text>'
+        "</g>\n"
+    )
+
+
+def _legend(top: int, left_out: str) -> str:
+    y, x, parts = top + 8, MARGIN, []
+    for kind, said in _SAID.items():
+        parts.append(
+            f'<path d="M{x} {y - 4}L{x + 28} {y - 4}" {_EDGES[kind]}/>'
+            f'<text x="{x + 34}" y="{y}" fill="{_LINE}">{said}</text>'
+        )
+        x += 60 + 7 * len(said)
+    return f'<g>{"".join(parts)}<text x="{x}" y="{y}" fill="{_LINE}">{left_out}</text></g>\n'
+
+
+def _short(text: str) -> str:
+    safe = printable(text)
+    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 1]}…"
+
+
+def _quoted(text: str) -> str:
+    """What may stand between quotes in DOT."""
+    return _short(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _coded(text: str) -> str:
+    """What may stand in a Mermaid label: all that could be syntax is written as a number."""
+    return "".join(c if c.isalnum() or c in " ._-" else f"#{ord(c)};" for c in _short(text))
