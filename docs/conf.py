@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import api  # noqa: E402
+import drawings  # noqa: E402
 import pages  # noqa: E402
 
 import mpsref  # noqa: E402
@@ -29,7 +30,7 @@ extensions = [
 exclude_patterns = ["**/README.md", "lessons/*"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "py:obj"
-nitpicky = False
+smartquotes = False
 
 myst_enable_extensions = ["attrs_block"]
 myst_heading_anchors = 4
@@ -92,4 +93,5 @@ html_sidebars = {"index": [], "start": [], "**": ["sidebar-nav-bs"]}
 def setup(app: Any) -> None:
     """Make what is made at each build, and let pages say where in the site their links lead."""
     api.write(HERE / "api")
+    drawings.plots(HERE / "plots")
     app.connect("source-read", pages.read)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
 import inspect
+import io
 import json
+import math
 import re
 import runpy
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import mpsref as mps
+from mpsref import cli
 from mpsref.histogram import percent
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
@@ -31,13 +37,177 @@ def neurons_page() -> str:
         "|---:|---|---|---|---|---|",
     ]
     for neuron_type, row in mps.NEURONS.items():
-        defaults = ", ".join(f"{name} = {np.float32(value):g}" for name, value in row.parameters.items())
-        defaults = defaults or ("data, one slope for each feature channel" if row.per_channel else "none")
+        link = f"[{neuron_type.name}](neurons/{neuron_type.name}.md)"
         cells = (f"`{row.formula}`", f"`{row.slope}`", row.domain)
-        lines.append(
-            f"| {neuron_type.value} | {neuron_type.name} | {defaults} | {' | '.join(_escape(c) for c in cells)} |"
-        )
+        lines.append(f"| {neuron_type.value} | {link} | {_defaults(row)} | {' | '.join(_escape(c) for c in cells)} |")
+    return "\n".join(
+        [*lines, "", "```{toctree}", ":hidden:", "", *(f"neurons/{t.name}" for t in mps.NEURONS), "```", ""]
+    )
+
+
+def _defaults(row: type[mps.neuron.Neuron]) -> str:
+    defaults = ", ".join(f"{name} = {np.float32(value):g}" for name, value in row.parameters.items())
+    return defaults or ("data, one slope for each feature channel" if row.per_channel else "none")
+
+
+def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
+    """All that is known of one neuron."""
+    name, row = neuron_type.name, mps.NEURONS[neuron_type]
+    d = _default(neuron_type)
+    at_defaults = "with slope 0.25" if row.per_channel else "at its defaults" if row.parameters else ""
+    classes = {own.neuron_type: own.__name__ for own in mps.MPSCNNNeuronNode.__subclasses__()}
+    kinks = ", ".join(f"{float(np.float32(x)):g}" for x in row.kinks(d))
+    facts = {
+        "Forward": f"`{row.formula}`",
+        "Derivative": f"`{row.slope}`",
+        "Parameters and defaults": _defaults(row),
+        "The forward is real for": row.domain,
+        "Kinks": f"x = {kinks}" + (" at the defaults" if row.parameters else "") if kinks else "none",
+        "Type": f"`MPSCNNNeuronType.{name}`, {neuron_type.value}",
+        "Node": f"`{classes[neuron_type]}`" if neuron_type in classes else "`MPSCNNNeuronNode`, with a descriptor",
+        "Header": f"{row.source}",
+    }
+    lines = [
+        f"# {name}",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {what} | {_escape(fact)} |" for what, fact in facts.items()),
+        "",
+        "## In numbers",
+        "",
+        "```python",
+        *(code := _example(neuron_type)),
+        "```",
+        "",
+        "```text",
+        *_printed(code),
+        "```",
+        "",
+        "## Special values",
+        "",
+        " ".join(f"In float32, {at_defaults}".split()).rstrip(",") + ":",
+        "",
+        "| x | forward | derivative |",
+        "|---|---:|---:|",
+        *(f"| {' | '.join(map(str, each))} |" for each in zip(SPECIAL, *_special_values(neuron_type), strict=True)),
+        "",
+    ]
+    for erratum in row.errata:
+        lines += [
+            "## Erratum of the header",
+            "",
+            f"- Printed: `{erratum.printed}`",
+            f"- Where: {erratum.where}",
+            f"- Here: {erratum.why}",
+            "",
+        ]
+    certificates = Path(__file__).parent / "certificates"
+    cells = [cell.strip() for cell in certificate_rows(certificates, name)[-1].strip("|").split("|")]
+    titles = [cell.strip() for cell in certificate_rows(certificates, name)[0].strip("|").split("|")]
+    return "\n".join(
+        [
+            *lines,
+            "## As a plain shader computes it",
+            "",
+            "Operation by operation, in float32; [stepwise.md](../stepwise.md) says how.",
+            "",
+            f"- forward: `{_statements(row.stepwise_forward)}`",
+            f"- derivative: `{_statements(row.stepwise_derivative)}`",
+            "",
+            "## Why the result is right",
+            "",
+            "Relative errors before the one rounding, at the defaults; [accuracy.md](../accuracy.md) has the reasons.",
+            "",
+            f"- forward: {_bound(row.error_bound(d))}",
+            f"- derivative: {_bound(row.slope_error_bound(d))}",
+            "",
+            "[The proof](../proof.md) has tried every float32:",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
+            "",
+        ]
+    )
+
+
+def _default(neuron_type: mps.MPSCNNNeuronType, channels: int = 1) -> mps.MPSNNNeuronDescriptor:
+    slopes = np.full(channels, 0.25) if mps.NEURONS[neuron_type].per_channel else None
+    return mps.MPSNNNeuronDescriptor(neuron_type, data=slopes)
+
+
+def _example(neuron_type: mps.MPSCNNNeuronType) -> list[str]:
+    data = ", data=[0.25]" if mps.NEURONS[neuron_type].per_channel else ""
+    return [
+        "import numpy as np",
+        "import mpsref as mps",
+        "",
+        f"d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{neuron_type.name}{data})",
+        "x = np.float32([[-3], [-0.5], [0], [0.5], [3]])",
+        "print(mps.neuron.forward(d, x).ravel())",
+        "print(mps.neuron.gradient(d, x, upstream=np.ones_like(x)).ravel())",
+    ]
+
+
+def _printed(code: list[str]) -> list[str]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec("\n".join(code), {})  # noqa: S102
+    return printed.getvalue().splitlines()
+
+
+def _bound(bound: float) -> str:
+    return f"2^{math.log2(bound):g}" if bound else "0, nothing about its rounding is open"
+
+
+def command_line_page() -> str:
+    """Every command with its options, from the parser itself."""
+    parser = cli._parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    lines = [
+        "# Command line",
+        "",
+        "Made from the parser of `mpsref/cli.py` by `python docs/generate.py`. `mpsref COMMAND --help` says the same.",
+        "",
+        "| command | what it does |",
+        "|---|---|",
+        *(f"| [`mpsref {one.dest}`](#mpsref-{one.dest}) | {one.help} |" for one in commands._choices_actions),
+    ]
+    for name, command in commands.choices.items():
+        lines += [
+            "",
+            f"## mpsref {name}",
+            "",
+            _escape(command.description or ""),
+            "",
+            "| argument | meaning |",
+            "|---|---|",
+        ]
+        for action in command._actions:
+            if not isinstance(action, argparse._HelpAction):
+                lines.append(f"| {_argument(action)} | {_meaning(action)} |")
+        if command.epilog:
+            lines += ["", f"{command.epilog[0].upper()}{command.epilog[1:]}."]
     return "\n".join([*lines, ""])
+
+
+def _argument(action: argparse.Action) -> str:
+    metavar = action.metavar if isinstance(action.metavar, str) else None
+    takes = "" if action.nargs == 0 else metavar or f"{{{','.join(map(str, action.choices or ()))}}}"
+    if not action.option_strings:
+        return f"`{takes}{' ...' if action.nargs == '+' else ''}`"
+    return _escape(f"`{' '.join([', '.join(action.option_strings), takes]).strip()}`")
+
+
+def _meaning(action: argparse.Action) -> str:
+    notes = ["needed"] if action.required and action.option_strings else []
+    notes += ["may be repeated"] if isinstance(action, argparse._AppendAction) else []
+    return _options(_escape("; ".join([action.help or "", *notes]).strip("; ")))
+
+
+def _options(text: str) -> str:
+    return re.sub(r"--[a-z][a-z-]*", r"`\g<0>`", text)
 
 
 def errata_page() -> str:
@@ -61,33 +231,39 @@ def errata_page() -> str:
     return "\n".join([*lines, ""])
 
 
+SPECIAL = {
+    "+0": 0.0,
+    "-0": -0.0,
+    "+infinity": np.inf,
+    "-infinity": -np.inf,
+    "NaN": np.nan,
+    "2^-149": 2.0**-149,
+    "-2^-149": -(2.0**-149),
+    "largest": np.finfo(np.float32).max,
+    "-largest": np.finfo(np.float32).min,
+}
+
+
 def special_values_page() -> str:
     """What every neuron gives where formulas are silent or fail."""
-    special = {
-        "+0": 0.0,
-        "-0": -0.0,
-        "+infinity": np.inf,
-        "-infinity": -np.inf,
-        "NaN": np.nan,
-        "2^-149": 2.0**-149,
-        "-2^-149": -(2.0**-149),
-        "largest": np.finfo(np.float32).max,
-        "-largest": np.finfo(np.float32).min,
-    }
-    x = np.array(list(special.values()), np.float32)
     lines = [
         "# Special values",
         "",
         "Made by `python docs/generate.py`: every neuron at its defaults (pReLU with slope 0.25), in float32.",
         "Zeros have signs; at an infinity the result is the limit; NaN gives NaN, unless a slope does not depend on x.",
     ]
-    for title, gradient in (("Forward", False), ("Derivative", True)):
-        lines += ["", f"## {title}", "", f"| x | {' | '.join(special)} |", f"|---|{'---:|' * len(special)}"]
-        for neuron_type, row in mps.NEURONS.items():
-            d = mps.MPSNNNeuronDescriptor(neuron_type, data=np.full(x.size, 0.25) if row.per_channel else None)
-            y = mps.neuron.gradient(d, x, np.ones_like(x)) if gradient else mps.neuron.forward(d, x)
-            lines.append(f"| {neuron_type.name} | {' | '.join(str(value) for value in y)} |")
+    for direction, title in enumerate(("Forward", "Derivative")):
+        lines += ["", f"## {title}", "", f"| x | {' | '.join(SPECIAL)} |", f"|---|{'---:|' * len(SPECIAL)}"]
+        for neuron_type in mps.NEURONS:
+            values = _special_values(neuron_type)[direction]
+            lines.append(f"| {neuron_type.name} | {' | '.join(map(str, values))} |")
     return "\n".join([*lines, ""])
+
+
+def _special_values(neuron_type: mps.MPSCNNNeuronType) -> tuple[Any, Any]:
+    x = np.array(list(SPECIAL.values()), np.float32)
+    d = _default(neuron_type, x.size)
+    return mps.neuron.forward(d, x), mps.neuron.gradient(d, x, np.ones_like(x))
 
 
 def stepwise_page() -> str:
@@ -167,9 +343,9 @@ def proof_page() -> str:
     return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
-def certificate_rows(folder: Path) -> list[str]:
-    """One row of Markdown for each certificate in a folder, in the order of the neurons."""
-    proofs = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
+def certificate_rows(folder: Path, neuron: str = "*") -> list[str]:
+    """One row of Markdown for each certificate in a folder, of one neuron or of all, in their order."""
+    proofs = [json.loads(path.read_text("utf-8")) for path in folder.glob(f"{neuron}.*.json")]
     formats, types = ["float32", "float16", "unorm16", "unorm8"], [t.name for t in mps.NEURONS]
     proofs.sort(key=lambda proof: (formats.index(proof["storage"]), types.index(proof["neuron"])))
     lines = [
@@ -348,6 +524,10 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def _beside(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(Path(__file__).parent / name))
+
+
 PAGES = {
     "neurons.md": neurons_page,
     "errata.md": errata_page,
@@ -358,6 +538,9 @@ PAGES = {
     "speed.md": speed_page,
     "proof.md": proof_page,
     "sweep.md": sweep_page,
+    "command-line.md": command_line_page,
+    **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},
+    **{f"neurons/{neuron_type.name}.md": partial(neuron_page, neuron_type) for neuron_type in mps.NEURONS},
 }
 
 if __name__ == "__main__":

@@ -21,6 +21,15 @@ PAGES = {
 }
 """What lies outside of this folder, and the page of the site that shows it."""
 
+PLOT = """
+{{.only-light}}
+![The curve of {0} and of its derivative](../plots/{0}-light.svg)
+
+{{.only-dark}}
+![The curve of {0} and of its derivative](../plots/{0}-dark.svg)
+"""
+"""What the page of a neuron shows in the site only, since it is drawn at each build."""
+
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
 TOCTREE = re.compile(r"^```\{toctree\}\n.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
@@ -31,6 +40,8 @@ def read(app: Any, docname: str, source: list[str]) -> None:
     page = DOCS / f"{docname}.md"
     if page.is_file():
         source[0] = text(page, source[0])
+    if page.parent.name == "neurons":
+        source[0] = source[0].replace("\n", PLOT.format(page.stem), 1)
 
 
 def text(page: Path, source: str) -> str:

@@ -1,0 +1,136 @@
+"""Drawings of how images lie in textures and buffers, from what `MPSImage` does; and plots of the neurons."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mpsref as mps
+
+INK, FAINT, PAPER = "#1b2733", "#5c6b7a", "#f7f9fb"
+CHANNELS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#fde08a", "#f4b6c2", "#a6dcd6", "#c9c9c9", "#c5b0d5")
+SIDE, GAP = 44, 18
+
+
+class Drawing:
+    """Cells and words, on paper of its own, so that it can be read on a dark page too."""
+
+    def __init__(self, width: int, height: int, title: str) -> None:
+        self._head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+            f'height="{height}" role="img" font-family="sans-serif" font-size="14">\n<title>{title}</title>\n'
+            f'<rect width="{width}" height="{height}" rx="8" fill="{PAPER}"/>\n'
+        )
+        self._parts: list[str] = []
+
+    def cell(self, x: float, y: float, channel: int | None, text: str) -> None:
+        """One component or element; of no channel where it is padding."""
+        fill = "#ffffff" if channel is None else CHANNELS[channel]
+        dash = ' stroke-dasharray="4 3"' if channel is None else ""
+        self._parts.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" fill="{fill}" stroke="{FAINT}"{dash}/>'
+        )
+        self.words(x + SIDE / 2, y + SIDE / 2 + 5, text, FAINT if channel is None else INK, "middle")
+
+    def words(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> None:
+        """Text whose base line begins, ends or has its middle there."""
+        self._parts.append(f'<text x="{x:g}" y="{y:g}" fill="{colour}" text-anchor="{anchor}">{text}</text>')
+
+    def svg(self) -> str:
+        """The file."""
+        return self._head + "\n".join(self._parts) + "\n</svg>\n"
+
+
+def _numbered(images: int, channels: int, width: int = 1) -> mps.MPSImage:
+    """An image whose elements say from which channel they are, counted from 1, so that 0 is padding."""
+    array = np.tile(np.arange(1, channels + 1, dtype=np.uint8), (images, 1, width, 1))
+    return mps.MPSImage.from_array(array)
+
+
+def slices() -> str:
+    """A pixel of nine channels in three slices."""
+    texture = _numbered(1, 9).texture[:, 0, 0]
+    drawing = Drawing(96 + 4 * SIDE + 24, 48 + len(texture) * (SIDE + GAP), "Nine feature channels in three slices")
+    for lane in range(4):
+        drawing.words(96 + (lane + 0.5) * SIDE, 30, f"lane {lane}", FAINT, "middle")
+    for s, texel in enumerate(texture):
+        y = 42 + s * (SIDE + GAP)
+        drawing.words(20, y + SIDE / 2 + 5, f"slice {s}")
+        for lane, value in enumerate(texel):
+            channel = int(value) - 1 if value else None
+            drawing.cell(96 + lane * SIDE, y, channel, f"c{channel}" if value else "0")
+    return drawing.svg()
+
+
+def batch() -> str:
+    """Two images of six channels in four slices."""
+    texture = _numbered(2, 6).texture[:, 0, 0]
+    drawing = Drawing(180 + 4 * SIDE + 24, 48 + len(texture) * (SIDE + GAP), "Two images of six channels, four slices")
+    for lane in range(4):
+        drawing.words(180 + (lane + 0.5) * SIDE, 30, f"lane {lane}", FAINT, "middle")
+    for s, texel in enumerate(texture):
+        y = 42 + s * (SIDE + GAP)
+        drawing.words(20, y + SIDE / 2 + 5, f"image {s // 2}, slice {s}")
+        for lane, value in enumerate(texel):
+            channel = int(value) - 1 if value else None
+            drawing.cell(180 + lane * SIDE, y, channel, f"c{channel}" if value else "0")
+    return drawing.svg()
+
+
+def layouts() -> str:
+    """The same two pixels of three channels in the two orders of a buffer."""
+    pixels, channels = 2, 3
+    image = mps.MPSImage.from_array((1 + np.arange(pixels * channels, dtype=np.uint8)).reshape(1, 1, pixels, channels))
+    drawing = Drawing(40 + pixels * channels * SIDE, 2 * (SIDE + 62) + 8, "The two orders of bytes in a buffer")
+    for row, layout in enumerate(mps.MPSDataLayout):
+        y = 20 + row * (SIDE + 62)
+        drawing.words(20, y + 14, layout.name)
+        for place, element in enumerate(image.read_bytes(layout)):
+            x, channel = divmod(element - 1, channels)
+            drawing.cell(20 + place * SIDE, y + 26, channel, f"x{x} c{channel}")
+            drawing.words(20 + (place + 0.5) * SIDE, y + 26 + SIDE + 17, str(place), FAINT, "middle")
+    return drawing.svg()
+
+
+DRAWINGS: dict[str, Callable[[], str]] = {"slices.svg": slices, "batch.svg": batch, "layouts.svg": layouts}
+
+THEMES = {"light": "default", "dark": "dark_background"}
+
+
+def plots(folder: Path) -> None:
+    """
+    Draw every neuron with its derivative, once for a light page and once for a dark one.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write the files.
+    """
+    # Here, because the drawings do without.
+    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib.style  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    folder.mkdir(exist_ok=True)
+    plot = getattr(importlib.import_module("mpsref.teach"), "plot_neuron", _plot)
+    for theme, style in THEMES.items():
+        with mpl.style.context(style), mpl.rc_context({"svg.hashsalt": "mpsref"}):
+            for neuron_type, row in mps.NEURONS.items():
+                figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+                plot(
+                    mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None),
+                    ax=figure.subplots(),
+                )
+                figure.savefig(folder / f"{neuron_type.name}-{theme}.svg", metadata={"Date": None}, transparent=True)
+
+
+def _plot(d: mps.MPSNNNeuronDescriptor, *, ax: Any) -> None:
+    x = np.linspace(-6, 6, 1201).reshape(-1, 1)
+    ax.plot(x, mps.neuron.forward(d, x), label="forward")
+    ax.plot(x, mps.neuron.gradient(d, x, np.ones_like(x)), label="derivative", linestyle="--")
+    ax.grid(visible=True, alpha=0.3)
+    ax.legend()
