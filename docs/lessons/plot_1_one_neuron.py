@@ -74,8 +74,8 @@ assert slope.argmax() == 2
 # A picture of both
 # -----------------
 #
-# ``plot_neuron`` draws the neuron and its slope. We add the tangent at three points. A tangent is the straight line that
-# goes through the point with the slope found there. Near the point you cannot tell it from the curve.
+# ``plot_neuron`` draws the neuron and its slope. We add the tangent at three points. A tangent is the straight line
+# that goes through the point with the slope found there. Near the point you cannot tell it from the curve.
 
 fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 teach.plot_neuron(tanh, ax=ax, limits=(-4, 4))
@@ -90,8 +90,8 @@ ax.set_title("tanH with a = 1.5, b = 0.75, and three tangents")
 plt.show()
 
 # %%
-# The curve is steepest at 0, where the slope is 1.125. Far away it is flat, and the slope is nearly 0: whatever you do to
-# the number there, the result hardly moves. Lesson 5 is about the trouble that makes.
+# The curve is steepest at 0, where the slope is 1.125. Far away it is flat, and the slope is nearly 0: whatever you do
+# to the number there, the result hardly moves. Lesson 5 is about the trouble that makes.
 #
 # What upstream means
 # -------------------
@@ -114,8 +114,8 @@ assert np.array_equal(mps.neuron.gradient(tanh, x, upstream=four), 4 * slope)
 # A neuron as a graph
 # -------------------
 #
-# In MPS a neuron is a *node*: it reads an image and makes an image, pixel by pixel. The smallest image has one pixel with
-# one number. ``training_graph`` adds the node that computes the gradient.
+# In MPS a neuron is a *node*: it reads an image and makes an image, pixel by pixel. The smallest image has one pixel
+# with one number. ``training_graph`` adds the node that computes the gradient.
 
 source = mps.MPSNNImageNode(handle="x")
 upstream = mps.MPSNNImageNode(handle="dy")
@@ -128,9 +128,9 @@ graph = mps.MPSNNGraph(
 )
 
 # %%
-# ``teach.trace`` runs the graph and writes down all that happens on the way. Each row is a step. ``value`` is the result
-# before it is stored in the image, ``stored`` is what the image holds, and ``rounding`` says how far the two are apart, in
-# units of the last place (ULP) of the image's format. Until lesson 6 you need not look at that.
+# ``teach.trace`` runs the graph and writes down all that happens on the way. Each row is a step. ``value`` is the
+# result before it is stored in the image, ``stored`` is what the image holds, and ``rounding`` says how far the two are
+# apart, in units of the last place (ULP) of the image's format. Until lesson 6 you need not look at that.
 
 trace = teach.trace(graph, x=np.full((1, 1, 1), 1, np.float32), dy=np.full((1, 1, 1), 4, np.float32))
 print(trace)
@@ -149,8 +149,8 @@ assert trace["dx"].stored.item() == 4 * slope[3]
 # Exercises
 # ---------
 #
-# **1.** A leaky reLU is ``x if x >= 0 else a x``. Take ``a = 0.1``. What is its value at -2, and its gradient there if the
-# upstream gradient is 3? Find both in your head, then look.
+# **1.** A leaky reLU is ``x if x >= 0 else a x``. Take ``a = 0.1``. What is its value at -2, and its gradient there if
+# the upstream gradient is 3? Find both in your head, then look.
 #
 # .. raw:: html
 #

@@ -83,10 +83,13 @@ second.result_image.handle = "p"
 third = mps.MPSCNNNeuronSigmoidNode(source=second.result_image)
 third.result_image.handle = "y"
 (last,) = third.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
-graph = mps.MPSNNGraph(result_images=[third.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32)
+graph = mps.MPSNNGraph(
+    result_images=[third.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32
+)
 
 # %%
-# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is called ``dh``. Compare each number with what we have computed by hand.
+# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is called ``dh``.
+# Compare each number with what we have computed by hand.
 
 
 def pixel(value):
@@ -136,8 +139,8 @@ assert np.allclose(product, along["dx"].stored, rtol=1e-6)
 # sphinx_gallery_end_ignore
 
 # %%
-# The product is never larger than the smallest of the three. Each neuron here has a slope of at most 1, so each makes the
-# gradient smaller. That is the subject of lesson 5.
+# The product is never larger than the smallest of the three. Each neuron here has a slope of at most 1, so each makes
+# the gradient smaller. That is the subject of lesson 5.
 
 # sphinx_gallery_start_ignore
 assert (along["dx"].stored <= np.minimum(np.minimum(along["dh"].slope, along["dp"].slope), along["dx"].slope)).all()
@@ -153,7 +156,8 @@ assert (along["dx"].stored <= np.minimum(np.minimum(along["dh"].slope, along["dp
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The tanh of 0 is 0, and its slope there is 1. The sigmoid reads that 0 and has slope 1/4 there. So the gradient is 1/4.
+# The tanh of 0 is 0, and its slope there is 1. The sigmoid reads that 0 and has slope 1/4 there. So the gradient is
+# 1/4.
 
 tanh = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
 sigmoid = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.sigmoid)

@@ -2,8 +2,8 @@
 Lesson 3: fan-out, and why gradients add
 ========================================
 
-**What you will see.** One number that two neurons read, and what becomes of its gradient: each reader sends one back, and
-they are added. Leave one out and the gradient is wrong, although every neuron is right.
+**What you will see.** One number that two neurons read, and what becomes of its gradient: each reader sends one back,
+and they are added. Leave one out and the gradient is wrong, although every neuron is right.
 """
 
 # %%
@@ -97,8 +97,8 @@ assert round(trace["dx"].stored.item(), 2) == 0.98
 print(trace.chain_rule("dx"))
 
 # %%
-# Here is the whole graph, drawn by ``teach.svg``. Two lines leave ``x`` on the way forward, so two lines meet at ``dx`` on
-# the way back. An addition turns into a fan-out, and a fan-out into an addition.
+# Here is the whole graph, drawn by ``teach.svg``. Two lines leave ``x`` on the way forward, so two lines meet at ``dx``
+# on the way back. An addition turns into a fan-out, and a fan-out into an addition.
 
 
 class Drawing:
@@ -114,8 +114,8 @@ Drawing(graph)
 # What if one is forgotten?
 # -------------------------
 #
-# Let us look at every ``x`` from -4 to 4. The dots are measured: ``x`` moved by a little, divided by that little. Only the
-# sum goes through them. With one reader left out, the curve is plausible and wrong.
+# Let us look at every ``x`` from -4 to 4. The dots are measured: ``x`` moved by a little, divided by that little. Only
+# the sum goes through them. With one reader left out, the curve is plausible and wrong.
 
 many = np.linspace(-4, 4, 201, dtype=np.float32).reshape(1, -1, 1)
 along = teach.trace(graph, x=many, dy=np.ones_like(many))
@@ -177,8 +177,8 @@ assert sum(isinstance(node, mps.MPSNNAdditionNode) for node in made) == 1
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The tanh sends back 0.0099, and the direct way sends back 1. Together they are 1.0099. The direct way keeps the gradient
-# alive whatever the neuron does. That is why deep networks have such connections.
+# The tanh sends back 0.0099, and the direct way sends back 1. Together they are 1.0099. The direct way keeps the
+# gradient alive whatever the neuron does. That is why deep networks have such connections.
 
 source = mps.MPSNNImageNode(handle="x")
 neuron = mps.MPSCNNNeuronTanHNode(source=source)

@@ -2,8 +2,8 @@
 Lesson 4: kinks
 ===============
 
-**What you will see.** At a corner a curve has two slopes, one on each side, and a program has to answer with one number.
-Apple's header, PyTorch and JAX do not give the same answer, and none of them is wrong.
+**What you will see.** At a corner a curve has two slopes, one on each side, and a program has to answer with one
+number. Apple's header, PyTorch and JAX do not give the same answer, and none of them is wrong.
 """
 
 # %%
@@ -141,8 +141,8 @@ plt.show()
 # Where Apple's header is mistaken
 # --------------------------------
 #
-# A choice at a kink is one thing, an error another. In some places the header prints a slope that is not the derivative.
-# The table of neurons keeps these *errata*. Two of them are about kinks:
+# A choice at a kink is one thing, an error another. In some places the header prints a slope that is not the
+# derivative. The table of neurons keeps these *errata*. Two of them are about kinks:
 
 for name in ("hardSigmoid", "reLUN"):
     for erratum in mps.NEURONS[mps.MPSCNNNeuronType[name]].errata:
@@ -158,8 +158,8 @@ for name in ("hardSigmoid", "reLUN"):
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Left of 0 the slope is ``a e^x``, which comes to ``a`` at 0. On the right it is 1. With ``a = 1`` both are the same, and
-# the curve has a tangent.
+# Left of 0 the slope is ``a e^x``, which comes to ``a`` at 0. On the right it is 1. With ``a = 1`` both are the same,
+# and the curve has a tangent.
 
 for a in (1, 2):
     elu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=a)
@@ -186,9 +186,9 @@ assert [np.round(mps.neuron.gradient(d, sides, upstream=np.ones_like(sides)), 5)
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# With a slope ``k`` at the kink, the first term sends back ``k``. The second is turned round twice, and sends back ``k``
-# too. That makes ``2 k``: 2 with Apple's choice, 0 with that of ``torch.relu``, and only with 1/2 the true slope. So the
-# chain rule may fail at kinks, even if each slope is a good answer by itself.
+# With a slope ``k`` at the kink, the first term sends back ``k``. The second is turned round twice, and sends back
+# ``k`` too. That makes ``2 k``: 2 with Apple's choice, 0 with that of ``torch.relu``, and only with 1/2 the true slope.
+# So the chain rule may fail at kinks, even if each slope is a good answer by itself.
 
 F = mps.MPSImageFeatureChannelFormat
 source = mps.MPSNNImageNode(handle="x")
@@ -221,8 +221,8 @@ assert images["dx"].to_array().ravel().tolist() == [1, 2, 1]
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Six may have one, and the ELU has none after all, as in exercise 1. reLUN has one at 6 only, since its default ``a`` is
-# 1.
+# Six may have one, and the ELU has none after all, as in exercise 1. reLUN has one at 6 only, since its default ``a``
+# is 1.
 
 for neuron_type, facts in mps.NEURONS.items():
     descriptor = mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if facts.per_channel else None)
@@ -256,8 +256,8 @@ assert all(any(jumps for _, jumps in places) for name, places in found.items() i
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Half of the way goes along the left side, with slope 0, and half along the right one, with slope 1. The average is 1/2.
-# A measured slope at a kink tells nothing of whether the answer of a program is right.
+# Half of the way goes along the left side, with slope 0, and half along the right one, with slope 1. The average is
+# 1/2. A measured slope at a kink tells nothing of whether the answer of a program is right.
 
 sides = np.array([-0.001, 0.001])
 low, high = mps.neuron.forward(relu, sides)

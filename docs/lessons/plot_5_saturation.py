@@ -2,16 +2,16 @@
 Lesson 5: saturation and vanishing gradients
 ============================================
 
-**What you will see.** Where a neuron is flat, its slope is almost 0, and a gradient that goes through it almost vanishes.
-A chain of such neurons loses it altogether.
+**What you will see.** Where a neuron is flat, its slope is almost 0, and a gradient that goes through it almost
+vanishes. A chain of such neurons loses it altogether.
 """
 
 # %%
 # Flat means no gradient
 # ----------------------
 #
-# The sigmoid squeezes every number into the range from 0 to 1. Far from 0 it is nearly flat: it is *saturated*. Its slope
-# is 1/4 at best, at 0.
+# The sigmoid squeezes every number into the range from 0 to 1. Far from 0 it is nearly flat: it is *saturated*. Its
+# slope is 1/4 at best, at 0.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +33,8 @@ assert 4e-5 < slope[3] < 5e-5
 # sphinx_gallery_end_ignore
 
 # %%
-# At 10 the slope is about 0.00005. To move the result by a little, you would have to move ``x`` by 20,000 times as much.
-# Some neurons saturate on one side, some on both, some never. A logarithmic scale shows how fast the slope falls:
+# At 10 the slope is about 0.00005. To move the result by a little, you would have to move ``x`` by 20,000 times as
+# much. Some neurons saturate on one side, some on both, some never. A logarithmic scale shows how fast the slope falls:
 
 line = np.linspace(-10, 10, 401, dtype=np.float32)
 fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -60,8 +60,8 @@ assert at_ends["ELU"][1] == 1
 # sphinx_gallery_end_ignore
 
 # %%
-# tanH falls fastest. softSign falls too, but slowly: it still has a slope of more than 0.001 at 10. softPlus and ELU are
-# flat on the left side only.
+# tanH falls fastest. softSign falls too, but slowly: it still has a slope of more than 0.001 at 10. softPlus and ELU
+# are flat on the left side only.
 #
 # A chain of sigmoids
 # -------------------
@@ -133,8 +133,9 @@ assert left["sigmoid"][-1] < left["geLU"][-1] < left["softSign"][-1] < left["tan
 # sphinx_gallery_end_ignore
 
 # %%
-# The reLU keeps all of it, since a positive number has slope 1 every time. The sigmoids are the worst: of 1 there is less
-# than 1e-14 left. softSign and tanH lose it slowly here, because their results move towards 0, where they are steep.
+# The reLU keeps all of it, since a positive number has slope 1 every time. The sigmoids are the worst: of 1 there is
+# less than 1e-14 left. softSign and tanH lose it slowly here, because their results move towards 0, where they are
+# steep.
 #
 # In half precision it is worse still. A number below the dotted line is stored as zero, or as that smallest number:
 
@@ -154,8 +155,8 @@ assert trace["dx"].stored.item() == 0
 # Exercises
 # ---------
 #
-# **1.** A reLU with ``a = 0`` has slope 0 for negative numbers. What becomes of the gradient in a chain with ``x = -1``?
-# And with ``a = 0.01``, in a chain of three?
+# **1.** A reLU with ``a = 0`` has slope 0 for negative numbers. What becomes of the gradient in a chain with ``x =
+# -1``? And with ``a = 0.01``, in a chain of three?
 #
 # .. raw:: html
 #
@@ -182,8 +183,8 @@ for a in (0, 0.01):
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# At 0 it doubles each time: after 20 neurons it is 1,048,576, more than half precision can hold. Gradients can *explode*
-# too. At 1 the numbers go to the flat part instead, and the gradient vanishes.
+# At 0 it doubles each time: after 20 neurons it is 1,048,576, more than half precision can hold. Gradients can
+# *explode* too. At 1 the numbers go to the flat part instead, and the gradient vanishes.
 
 doubling = chain(20, lambda image: mps.MPSCNNNeuronTanHNode(source=image, a=2, b=1))
 for start in (0, 1):

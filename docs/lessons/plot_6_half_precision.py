@@ -35,8 +35,8 @@ with np.errstate(over="ignore"):
 # sphinx_gallery_end_ignore
 
 # %%
-# How large is the error, compared to the number? Between 2^-14 and 65504 it is at most 2^-11, about 0.05 percent. Below, it
-# grows, until nothing is left of the number:
+# How large is the error, compared to the number? Between 2^-14 and 65504 it is at most 2^-11, about 0.05 percent.
+# Below, it grows, until nothing is left of the number:
 
 numbers = np.geomspace(1e-9, 6e4, 4001)
 error = np.abs(numbers.astype(np.float16).astype(np.float64) - numbers) / numbers
@@ -88,8 +88,8 @@ half = three(F.float16)
 print(teach.trace(half, x=pixel(1.5), dy=pixel(1)))
 
 # %%
-# The last column has the rounding, in *units of the last place* (ULP): the distance from one half to the next. It is never
-# more than half a unit, since the nearer half is taken. All six steps round.
+# The last column has the rounding, in *units of the last place* (ULP): the distance from one half to the next. It is
+# never more than half a unit, since the nearer half is taken. All six steps round.
 
 # sphinx_gallery_start_ignore
 steps = teach.trace(half, x=pixel(1.5), dy=pixel(1)).steps
@@ -115,15 +115,15 @@ assert small["dx"].value.item() > 0
 # sphinx_gallery_end_ignore
 
 # %%
-# The end is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy`` was hurt before anything
-# was computed: 1e-6 is not a half.
+# The end is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy`` was hurt before
+# anything was computed: 1e-6 is not a half.
 #
 # Loss scaling
 # ------------
 #
-# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that is larger by a factor
-# ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in float32. People multiply the loss by ``S``, which
-# does the same, and call it *loss scaling*. With a power of two the scaling itself rounds nothing.
+# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that is larger by a
+# factor ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in float32. People multiply the loss by
+# ``S``, which does the same, and call it *loss scaling*. With a power of two the scaling itself rounds nothing.
 
 S = 2.0**20
 scaled = teach.trace(half, x=pixel(4), dy=pixel(1e-6 * S))
@@ -146,9 +146,8 @@ assert 0 < abs(scaled["dx"].stored.item() / S / exact - 1) < 0.01
 
 exponents = np.arange(0, 41)
 magnitudes = np.geomspace(1e-9, 1, 91)
-truth = three(F.float32).run(
-    x=np.full((1, magnitudes.size, 1), 1.5, np.float32), dy=np.float32(magnitudes).reshape(1, -1, 1)
-)["dx"].to_array().ravel()
+dy = np.float32(magnitudes).reshape(1, -1, 1)
+truth = three(F.float32).run(x=np.full_like(dy, 1.5), dy=dy)["dx"].to_array().ravel()
 with np.errstate(over="ignore"):
     starts = np.float16(magnitudes * 2.0 ** exponents[:, np.newaxis])[..., np.newaxis]
 got = half.run(x=np.full_like(starts, 1.5), dy=starts)["dx"].to_array()[0, ..., 0].astype(np.float64)
@@ -230,9 +229,9 @@ assert fine == list(range(36))
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about 2e12, so it looks possible,
-# if only just. But near the lower end nothing is left of the digits. Whoever wants all digits has a range from 2^-14 to
-# 65504, which is about 1e9.
+# No. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about 2e12, so it looks
+# possible, if only just. But near the lower end nothing is left of the digits. Whoever wants all digits has a range
+# from 2^-14 to 65504, which is about 1e9.
 
 print(f"{65504 / 2.0**-25:.1e} {65504 / 2.0**-14:.1e}")
 
@@ -244,9 +243,9 @@ assert 1e9 < 65504 / 2.0**-14 < 1.1e9
 #
 #    </details>
 #
-# **4.** Keep the images in half and store the gradients as float32: set ``result_image.format`` of each gradient node, as
-# ``three(..., wide=True)`` does. Does the gradient with ``x = 4`` and ``dy = 1e-6`` survive without scaling? Why is it not
-# quite that of the float32 graph?
+# **4.** Keep the images in half and store the gradients as float32: set ``result_image.format`` of each gradient node,
+# as ``three(..., wide=True)`` does. Does the gradient with ``x = 4`` and ``dy = 1e-6`` survive without scaling? Why is
+# it not quite that of the float32 graph?
 #
 # .. raw:: html
 #

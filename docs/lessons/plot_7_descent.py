@@ -10,8 +10,8 @@ an input that meant nothing becomes one that gives the picture you want.
 # The task
 # --------
 #
-# A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and look for the ``x`` that
-# does it. Here is the target, a soft disc of 24 x 24 pixels:
+# A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and look for the ``x``
+# that does it. Here is the target, a soft disc of 24 x 24 pixels:
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -82,8 +82,8 @@ assert np.isclose(trace["dx"].stored.item(), -0.2)
 # One pixel goes downhill
 # -----------------------
 #
-# The rule is *x becomes x - rate times dx*. The rate is ours to choose; take 4. In the picture the grey curve is the loss
-# for every ``x``, and the dots are the steps. They are long where it is steep and short where it is flat.
+# The rule is *x becomes x - rate times dx*. The rate is ours to choose; take 4. In the picture the grey curve is the
+# loss for every ``x``, and the dots are the steps. They are long where it is steep and short where it is flat.
 
 
 def descend(graph, x, t, rate, steps):
@@ -113,14 +113,14 @@ print("x =", places[-1], "loss =", losses[-1])
 # sphinx_gallery_start_ignore
 goal = np.log(0.9 / 0.1)
 assert abs(places[-1] - goal) < 0.001
-assert all(a > b for a, b in zip(losses[:20], losses[1:21], strict=True))
+assert losses[:20] == sorted(losses[:20], reverse=True)
 lengths = np.abs(np.diff(places))
 assert lengths[:5].max() < lengths.max() / 3
 # sphinx_gallery_end_ignore
 
 # %%
-# The first steps are short too, for another reason: at -4 the sigmoid is saturated, as in lesson 5. Where ``x`` ends can
-# be computed: the sigmoid is 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
+# The first steps are short too, for another reason: at -4 the sigmoid is saturated, as in lesson 5. Where ``x`` ends
+# can be computed: the sigmoid is 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
 
 # sphinx_gallery_start_ignore
 assert round(goal, 3) == 2.197
@@ -161,8 +161,8 @@ assert error[extreme].min() > error[middle].max()
 # sphinx_gallery_end_ignore
 
 # %%
-# After 20 steps the grey pixels are right, and black and white are not quite there: to make a sigmoid give 0.02 or 0.98,
-# ``x`` has to go where it is flat, and there the steps become shorter and shorter.
+# After 20 steps the grey pixels are right, and black and white are not quite there: to make a sigmoid give 0.02 or
+# 0.98, ``x`` has to go where it is flat, and there the steps become shorter and shorter.
 #
 # Exercises
 # ---------
@@ -174,8 +174,8 @@ assert error[extreme].min() > error[middle].max()
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# A step multiplies the distance to the target by ``1 - 2 rate``. With a rate of 1/2 that is 0: one step is enough. With a
-# rate of 1 it is -1: ``x`` jumps from one side to the other and comes no nearer. Beyond 1 the distance grows.
+# A step multiplies the distance to the target by ``1 - 2 rate``. With a rate of 1/2 that is 0: one step is enough. With
+# a rate of 1 it is -1: ``x`` jumps from one side to the other and comes no nearer. Beyond 1 the distance grows.
 
 plain = descent_graph(lambda x: mps.MPSCNNNeuronLinearNode(source=x, a=1, b=0))
 for rate in (0.1, 0.5, 1, 1.1):
@@ -236,15 +236,15 @@ for a in (0, 0.1):
 #
 #    </details>
 #
-# **4.** Keep ``x`` in half precision: round it to half after each step, with a rate of 0.25. Where does a pixel get stuck,
-# if it starts at 1 and should give 0.9? How do training programs avoid it?
+# **4.** Keep ``x`` in half precision: round it to half after each step, with a rate of 0.25. Where does a pixel get
+# stuck, if it starts at 1 and should give 0.9? How do training programs avoid it?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# It never moves on once a step is less than half the distance to the next half: the sum is rounded back to where it was.
-# It stops before the target. Training programs keep a copy of the weights in float32, add the small steps to that,
+# It never moves on once a step is less than half the distance to the next half: the sum is rounded back to where it
+# was. It stops before the target. Training programs keep a copy of the weights in float32, add the small steps to that,
 # and round only what the network reads.
 
 halves, floats = np.float16([[[1]]]), pixel(1)

@@ -2,16 +2,16 @@
 Lesson 8: how to check a gradient
 =================================
 
-**What you will see.** A gradient can be wrong and look right. Moving the input a little finds out, if the step is neither
-too long nor too short, and if no kink is in the way.
+**What you will see.** A gradient can be wrong and look right. Moving the input a little finds out, if the step is
+neither too long nor too short, and if no kink is in the way.
 """
 
 # %%
 # Finite differences
 # ------------------
 #
-# The slope is how much the result moves, divided by how much the input moves, for a very short movement ``h``. There are
-# two ways to measure it:
+# The slope is how much the result moves, divided by how much the input moves, for a very short movement ``h``. There
+# are two ways to measure it:
 #
 # - the *forward difference* ``(f(x + h) - f(x)) / h``,
 # - the *central difference* ``(f(x + h) - f(x - h)) / (2 h)``.
@@ -107,14 +107,14 @@ assert np.isnan(two32[-1])
 # %%
 # There are two errors, and they pull in opposite ways.
 #
-# - On the left the step is too long, since a curve is not a straight line. A step ten times shorter makes the error of the
-#   forward difference ten times smaller, and that of the central one a hundred times.
+# - On the left the step is too long, since a curve is not a straight line. A step ten times shorter makes the error of
+#   the forward difference ten times smaller, and that of the central one a hundred times.
 # - On the right it is too short. The two results are almost the same number, and each was rounded. Their difference is
 #   mostly rounding, and it is divided by something tiny.
 #
-# In between there is a best step. For the forward difference in float64 it is about 1e-8, the square root of the precision.
-# For the central one it is about 1e-5, the cube root. In float32 no step is really good. So check gradients in float64,
-# with the central difference and ``h = 1e-5``.
+# In between there is a best step. For the forward difference in float64 it is about 1e-8, the square root of the
+# precision. For the central one it is about 1e-5, the cube root. In float32 no step is really good. So check gradients
+# in float64, with the central difference and ``h = 1e-5``.
 
 # sphinx_gallery_start_ignore
 epsilon = np.finfo(np.float64).eps
@@ -139,8 +139,8 @@ assert abs(by_complex_step / slope(x) - 1)[0] < 5e-16
 # sphinx_gallery_end_ignore
 
 # %%
-# That is as good as float64 can be. It fails for whatever is not made of smooth formulas: ``abs`` of a complex number is
-# its length, and has no imaginary part.
+# That is as good as float64 can be. It fails for whatever is not made of smooth formulas: ``abs`` of a complex number
+# is its length, and has no imaginary part.
 
 print(np.abs(-2 + 1j * tiny), np.abs(-2 + 1j * tiny).imag / tiny)
 
@@ -174,8 +174,8 @@ assert (np.minimum(np.abs(line[off]), np.abs(line[off] - 6)) <= long + 1e-9).all
 # sphinx_gallery_end_ignore
 
 # %%
-# With a short step few points are that near to a kink, but in an image with a million pixels there are some. A good check
-# keeps to its own side of the kink.
+# With a short step few points are that near to a kink, but in an image with a million pixels there are some. A good
+# check keeps to its own side of the kink.
 #
 # A check that knows all this
 # ---------------------------
@@ -236,15 +236,15 @@ assert 1e-6 < typical < 1e-5
 #
 #    </details>
 #
-# **2.** Apple's header prints this derivative of the GeLU: ``1/2 (1 + erf(x sqrt(1/2))) + sqrt(1/2) (2 / sqrt pi) e^(-x^2
-# / 2) x``. Is it right? Where is it farthest off?
+# **2.** Apple's header prints this derivative of the GeLU: ``1/2 (1 + erf(x sqrt(1/2))) + sqrt(1/2) (2 / sqrt pi)
+# e^(-x^2 / 2) x``. Is it right? Where is it farthest off?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No: the second term is twice too large. It is farthest off at -1 and 1, by 0.24, and right at 0. What hardware does is the
-# true derivative.
+# No: the second term is twice too large. It is farthest off at -1 and 1, by 0.24, and right at 0. What hardware does is
+# the true derivative.
 
 from scipy.special import erf
 
@@ -281,8 +281,8 @@ assert wrong_by[6] == 0
 #
 #    </details>
 #
-# **3.** Get the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare it with the sigmoid of 1.
-# Why are they the same?
+# **3.** Get the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare it with the sigmoid of
+# 1. Why are they the same?
 #
 # .. raw:: html
 #

@@ -37,12 +37,14 @@ Drawing(y)
 # Forward and backward
 # --------------------
 #
-# Gradients go back along each line, and states, dashed, tie each gradient node to its forward node. ``h`` has two readers,
-# so two gradients of ``h`` are added.
+# Gradients go back along each line, and states, dashed, tie each gradient node to its forward node. ``h`` has two
+# readers, so two gradients of ``h`` are added.
 
 (last,) = y.training_graph(with_source_gradient=dy)
 last.result_image.handle = "dx"
-graph = mps.MPSNNGraph(result_images=[y.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32)
+graph = mps.MPSNNGraph(
+    result_images=[y.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32
+)
 Drawing(graph)
 
 # %%

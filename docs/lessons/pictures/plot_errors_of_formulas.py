@@ -20,9 +20,9 @@ NAMES = ("sigmoid", "softPlus", "ELU", "geLU", "softSign", "tanH")
 # Forward
 # -------
 #
-# The formulas are those of :doc:`/stepwise`. ``softPlus`` is ``log(1 + exp(x))`` there: for a large ``x`` the exponential
-# overflows, and for a very negative one it is lost beside the 1. ``ELU`` is ``exp(x) - 1`` on the left, which cancels near
-# 0.
+# The formulas are those of :doc:`/stepwise`. ``softPlus`` is ``log(1 + exp(x))`` there: for a large ``x`` the
+# exponential overflows, and for a very negative one it is lost beside the 1. ``ELU`` is ``exp(x) - 1`` on the left,
+# which cancels near 0.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -41,8 +41,8 @@ assert mps.neuron.forward(elu, tiny, mode="stepwise") == 0 != mps.neuron.forward
 # Derivatives
 # -----------
 #
-# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``, and the square overflows long before the result
-# is small. That of the tanH, ``1 - tanh(x)^2``, cancels where the tanh is near 1.
+# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``, and the square overflows long before the
+# result is small. That of the tanH, ``1 - tanh(x)^2``, cancels where the tanh is near 1.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -61,8 +61,8 @@ for neuron, at in ((sigmoid, 50), (tanh, 12)):
 # A better way to write it
 # ------------------------
 #
-# ``plot_error`` also takes a function. With ``expm1`` and ``log1p`` in place of what cancels, and nothing that overflows,
-# the softPlus is good everywhere.
+# ``plot_error`` also takes a function. With ``expm1`` and ``log1p`` in place of what cancels, and nothing that
+# overflows, the softPlus is good everywhere.
 
 
 def careful_softplus(x):

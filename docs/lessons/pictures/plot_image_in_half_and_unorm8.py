@@ -2,8 +2,8 @@
 An image in half and in unorm8
 ==============================
 
-``unorm8`` stores a number from 0 to 1 in eight bits: 256 numbers at equal distances. ``float16``, half precision, stores
-it in sixteen, and its numbers lie closer together near 0. In the dark parts of an image one can see that.
+``unorm8`` stores a number from 0 to 1 in eight bits: 256 numbers at equal distances. ``float16``, half precision,
+stores it in sixteen, and its numbers lie closer together near 0. In the dark parts of an image one can see that.
 """
 
 import matplotlib.pyplot as plt
@@ -40,9 +40,9 @@ assert (half <= 0.05).sum() == 10_855
 # A dark image, brightened
 # ------------------------
 #
-# A light behind a wall: most of the image is darker than 0.05. It is stored in each of the formats, read by a power neuron
-# with ``c = 1 / 2.2``, which brightens it as a screen does, and the result is stored as float32. So all that is lost, is
-# lost in the source.
+# A light behind a wall: most of the image is darker than 0.05. It is stored in each of the formats, read by a power
+# neuron with ``c = 1 / 2.2``, which brightens it as a screen does, and the result is stored as float32. So all that is
+# lost, is lost in the source.
 
 rows, columns = np.mgrid[0:1:160j, 0:1:240j]
 light = 0.0006 + 0.05 * np.exp(-((columns - 0.75) ** 2 + (rows - 0.35) ** 2) / 0.06)
