@@ -2,16 +2,17 @@
 Lesson 1: one neuron
 ====================
 
-**What you will see.** A neuron takes a number and gives a number. Its slope says how much the result moves when the
-number moves, and all of backpropagation is built from such slopes.
+**What you will see.** A neuron takes a number and gives a number. Its slope says how much the
+result moves when the number moves, and all of backpropagation is built from such slopes.
 """
 
 # %%
 # A neuron is a function of one number
 # ------------------------------------
 #
-# A neuron has a type and, mostly, some parameters. A *descriptor* holds both. This one is the hyperbolic tangent with
-# ``a = 1.5`` and ``b = 0.75``. The table ``mpsref.NEURONS`` knows its formula.
+# A neuron has a type and, mostly, some parameters. A *descriptor* holds both. This one is the
+# hyperbolic tangent with ``a = 1.5`` and ``b = 0.75``. The table ``mpsref.NEURONS`` knows its
+# formula.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,9 +33,6 @@ y = mps.neuron.forward(tanh, x)
 for source, result in zip(x, y, strict=True):
     print(f"f({source:4.1f}) = {result:8.5f}")
 
-# %%
-# The results stay between -1.5 and 1.5, however large the number is. At 0 the result is 0.
-
 # sphinx_gallery_start_ignore
 far = mps.neuron.forward(tanh, np.float32([-100, 100]))
 assert far.tolist() == [-1.5, 1.5]
@@ -43,11 +41,14 @@ assert y[2] == 0
 # sphinx_gallery_end_ignore
 
 # %%
+# The results stay between -1.5 and 1.5, however large the number is. At 0 the result is 0.
+
+# %%
 # The slope
 # ---------
 #
-# Move the number a little, by ``h``. The result moves too. How much the result moves, divided by ``h``, is about the
-# slope. Try it at 1:
+# Move the number a little, by ``h``. The result moves too. How much the result moves, divided by
+# ``h``, is about the slope. Try it at 1:
 
 h = np.float32(0.001)
 before, after = mps.neuron.forward(tanh, np.float32([1, 1 + h]))
@@ -55,8 +56,8 @@ print(f"the result moved by {after - before:.7f}")
 print(f"divided by h:       {(after - before) / h:.4f}")
 
 # %%
-# ``mpsref.neuron.gradient`` computes the slope from the formula, with no ``h``. It wants to be told one more thing, the
-# *upstream* gradient; take 1 for now.
+# ``mpsref.neuron.gradient`` computes the slope from the formula, with no ``h``. It wants to be told
+# one more thing, the *upstream* gradient; take 1 for now.
 
 slope = mps.neuron.gradient(tanh, x, upstream=np.ones_like(x))
 for source, value in zip(x, slope, strict=True):
@@ -74,8 +75,9 @@ assert slope.argmax() == 2
 # A picture of both
 # -----------------
 #
-# ``plot_neuron`` draws the neuron and its slope. We add the tangent at three points. A tangent is the straight line
-# that goes through the point with the slope found there. Near the point you cannot tell it from the curve.
+# ``plot_neuron`` draws the neuron and its slope. We add the tangent at three points. A tangent is
+# the straight line that goes through the point with the slope found there. Near the point you
+# cannot tell it from the curve.
 
 fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 teach.plot_neuron(tanh, ax=ax, limits=(-4, 4))
@@ -90,15 +92,17 @@ ax.set_title("tanH with a = 1.5, b = 0.75, and three tangents")
 plt.show()
 
 # %%
-# The curve is steepest at 0, where the slope is 1.125. Far away it is flat, and the slope is nearly 0: whatever you do
-# to the number there, the result hardly moves. Lesson 5 is about the trouble that makes.
+# The curve is steepest at 0, where the slope is 1.125. Far away it is flat, and the slope is nearly
+# 0: whatever you do to the number there, the result hardly moves. Lesson 5 is about the trouble
+# that makes.
 #
 # What upstream means
 # -------------------
 #
-# A neuron is seldom alone. Say that something is computed from its result ``y``, for example a score ``L``, and that
-# ``L`` moves 4 times as much as ``y`` does. That 4 is the upstream gradient. How much does ``L`` move when ``x`` moves?
-# First ``x`` moves ``y`` by the slope, then ``y`` moves ``L`` by 4. So it is the product:
+# A neuron is seldom alone. Say that something is computed from its result ``y``, for example a
+# score ``L``, and that ``L`` moves 4 times as much as ``y`` does. That 4 is the upstream gradient.
+# How much does ``L`` move when ``x`` moves? First ``x`` moves ``y`` by the slope, then ``y`` moves
+# ``L`` by 4. So it is the product:
 #
 # *gradient = upstream times slope*.
 
@@ -114,8 +118,8 @@ assert np.array_equal(mps.neuron.gradient(tanh, x, upstream=four), 4 * slope)
 # A neuron as a graph
 # -------------------
 #
-# In MPS a neuron is a *node*: it reads an image and makes an image, pixel by pixel. The smallest image has one pixel
-# with one number. ``training_graph`` adds the node that computes the gradient.
+# In MPS a neuron is a *node*: it reads an image and makes an image, pixel by pixel. The smallest
+# image has one pixel with one number. ``training_graph`` adds the node that computes the gradient.
 
 source = mps.MPSNNImageNode(handle="x")
 upstream = mps.MPSNNImageNode(handle="dy")
@@ -124,15 +128,19 @@ node.result_image.handle = "y"
 (backward,) = node.training_graph(with_source_gradient=upstream)
 backward.result_image.handle = "dx"
 graph = mps.MPSNNGraph(
-    result_images=[node.result_image, backward.result_image], format=mps.MPSImageFeatureChannelFormat.float32
+    result_images=[node.result_image, backward.result_image],
+    format=mps.MPSImageFeatureChannelFormat.float32,
 )
 
 # %%
-# ``teach.trace`` runs the graph and writes down all that happens on the way. Each row is a step. ``value`` is the
-# result before it is stored in the image, ``stored`` is what the image holds, and ``rounding`` says how far the two are
-# apart, in units of the last place (ULP) of the image's format. Until lesson 6 you need not look at that.
+# ``teach.trace`` runs the graph and writes down all that happens on the way. Each row is a step.
+# ``value`` is the result before it is stored in the image, ``stored`` is what the image holds, and
+# ``rounding`` says how far the two are apart, in units of the last place (ULP) of the image's
+# format. Until lesson 6 you need not look at that.
 
-trace = teach.trace(graph, x=np.full((1, 1, 1), 1, np.float32), dy=np.full((1, 1, 1), 4, np.float32))
+trace = teach.trace(
+    graph, x=np.full((1, 1, 1), 1, np.float32), dy=np.full((1, 1, 1), 4, np.float32)
+)
 print(trace)
 
 # %%
@@ -149,14 +157,15 @@ assert trace["dx"].stored.item() == 4 * slope[3]
 # Exercises
 # ---------
 #
-# **1.** A leaky reLU is ``x if x >= 0 else a x``. Take ``a = 0.1``. What is its value at -2, and its gradient there if
-# the upstream gradient is 3? Find both in your head, then look.
+# **1.** A leaky reLU is ``x if x >= 0 else a x``. Take ``a = 0.1``. What is its value at -2, and
+# its gradient there if the upstream gradient is 3? Find both in your head, then look.
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Below zero the value is ``0.1 x``, that is -0.2. The slope is 0.1, so the gradient is 3 times 0.1, that is 0.3.
+# Below zero the value is ``0.1 x``, that is -0.2. The slope is 0.1, so the gradient is 3 times 0.1,
+# that is 0.3.
 
 leaky = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU, a=0.1)
 at = np.float32([-2])
@@ -170,13 +179,15 @@ assert mps.neuron.gradient(leaky, at, upstream=np.float32([3])) == np.float32(0.
 #
 #    </details>
 #
-# **2.** Make ``b`` of our tanH twice as large. Does the slope at 0 grow or shrink? And the slope at 3?
+# **2.** Make ``b`` of our tanH twice as large. Does the slope at 0 grow or shrink? And the slope at
+# 3?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The slope at 0 is ``a b``, so it is twice as large: 2.25. At 3 the curve is already flat, and the slope shrinks.
+# The slope at 0 is ``a b``, so it is twice as large: 2.25. At 3 the curve is already flat, and the
+# slope shrinks.
 
 steeper = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH, a=1.5, b=1.5)
 places = np.float32([0, 3])
@@ -192,15 +203,16 @@ assert new[1] < old[1]
 #
 #    </details>
 #
-# **3.** Which of the sixteen neurons have slope exactly 1 at 0, with their default parameters? (Only pReLU has no
-# default: give it ``data=[0.25]``.)
+# **3.** Which of the sixteen neurons have slope exactly 1 at 0, with their default parameters?
+# (Only pReLU has no default: give it ``data=[0.25]``.)
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# ``mpsref.NEURONS`` can be iterated over. These neurons pass a small number, and a gradient, on as they are. sigmoid,
-# softPlus, geLU and hardSigmoid make a gradient smaller there, and absolute makes it 0.
+# ``mpsref.NEURONS`` can be iterated over. These neurons pass a small number, and a gradient, on as
+# they are. sigmoid, softPlus, geLU and hardSigmoid make a gradient smaller there, and absolute
+# makes it 0.
 
 unchanged = []
 zero, one = np.float32([0]), np.float32([1])

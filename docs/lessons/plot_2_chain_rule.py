@@ -2,8 +2,9 @@
 Lesson 2: the chain rule by hand
 ================================
 
-**What you will see.** A gradient that goes back through three neurons, first with pencil and paper, then by a graph. It
-is one multiplication for each neuron, and each slope is taken where the forward was.
+**What you will see.** A gradient that goes back through three neurons, first with pencil and paper,
+then by a graph. It is one multiplication for each neuron, and each slope is taken where the forward
+was.
 """
 
 # %%
@@ -34,8 +35,9 @@ print(f"x = {x:.4f}   h = {h:.4f}   p = {p:.4f}   y = {y:.4f}")
 # Going back
 # ----------
 #
-# How much does ``y`` move when ``x`` moves? Ask it one neuron at a time, from the end. Each neuron has a slope at the
-# number that *it* has read: the sigmoid has read ``p``, the softPlus ``h``, the tanH ``x``.
+# How much does ``y`` move when ``x`` moves? Ask it one neuron at a time, from the end. Each neuron
+# has a slope at the number that *it* has read: the sigmoid has read ``p``, the softPlus ``h``, the
+# tanH ``x``.
 
 slope_y = math.exp(p) / (math.exp(p) + 1) ** 2  # of the sigmoid, at p
 slope_p = math.exp(h) / (math.exp(h) + 1)  # of the softPlus, at h
@@ -43,8 +45,8 @@ slope_h = 1 - math.tanh(x) ** 2  # of the tanH, at x
 print(f"slopes: {slope_h:.4f} of tanH, {slope_p:.4f} of softPlus, {slope_y:.4f} of sigmoid")
 
 # %%
-# Now multiply. We begin with 1, since ``y`` moves exactly as much as ``y`` does. ``dp`` is short for "how much the end
-# moves when ``p`` moves", and likewise for the others.
+# Now multiply. We begin with 1, since ``y`` moves exactly as much as ``y`` does. ``dp`` is short
+# for "how much the end moves when ``p`` moves", and likewise for the others.
 
 dy = 1.0
 dp = dy * slope_y
@@ -53,7 +55,8 @@ dx = dh * slope_h
 print(f"dy = {dy:.4f}   dp = {dp:.4f}   dh = {dh:.4f}   dx = {dx:.4f}")
 
 # %%
-# This is backpropagation. If ``x`` moves by 0.01, then ``y`` moves by about 0.01 times ``dx``. Let us try:
+# This is backpropagation. If ``x`` moves by 0.01, then ``y`` moves by about 0.01 times ``dx``. Let
+# us try:
 
 
 def whole(x):
@@ -72,8 +75,8 @@ assert abs((whole(x + 0.01) - whole(x)) / (0.01 * dx) - 1) < 0.01
 # The same as a graph
 # -------------------
 #
-# Each neuron is a node that reads the image of the one before. ``training_graph`` walks from the last node to the first
-# and makes one gradient node for each neuron.
+# Each neuron is a node that reads the image of the one before. ``training_graph`` walks from the
+# last node to the first and makes one gradient node for each neuron.
 
 source = mps.MPSNNImageNode(handle="x")
 first = mps.MPSCNNNeuronTanHNode(source=source)
@@ -84,12 +87,13 @@ third = mps.MPSCNNNeuronSigmoidNode(source=second.result_image)
 third.result_image.handle = "y"
 (last,) = third.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
 graph = mps.MPSNNGraph(
-    result_images=[third.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32
+    result_images=[third.result_image, last.result_image],
+    format=mps.MPSImageFeatureChannelFormat.float32,
 )
 
 # %%
-# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is called ``dh``.
-# Compare each number with what we have computed by hand.
+# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is
+# called ``dh``. Compare each number with what we have computed by hand.
 
 
 def pixel(value):
@@ -113,8 +117,9 @@ print(trace.chain_rule("dx"))
 # A picture
 # ---------
 #
-# The three neurons together make one curve. The gradient ``dx`` is the slope of its tangent. Below it are the slopes of
-# the three neurons along the way, and their product: at each ``x`` the black line is the other three multiplied.
+# The three neurons together make one curve. The gradient ``dx`` is the slope of its tangent. Below
+# it are the slopes of the three neurons along the way, and their product: at each ``x`` the black
+# line is the other three multiplied.
 
 many = np.linspace(-4, 4, 401, dtype=np.float32).reshape(1, -1, 1)
 along = teach.trace(graph, x=many, dy=np.ones_like(many))
@@ -122,7 +127,9 @@ line = many.ravel()
 fig, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, layout="constrained")
 above.plot(line, along["y"].stored.ravel(), label="y")
 run = np.array([-1.5, 1.5])
-above.plot(0.5 + run, y + dx * run, color="black", linewidth=1, label=f"tangent at 0.5, slope {dx:.4f}")
+above.plot(
+    0.5 + run, y + dx * run, color="black", linewidth=1, label=f"tangent at 0.5, slope {dx:.4f}"
+)
 above.plot(0.5, y, "o", color="black")
 above.legend()
 for name, label in (("dh", "softPlus at h"), ("dp", "sigmoid at p"), ("dx", "tanH at x")):
@@ -136,15 +143,15 @@ plt.show()
 # sphinx_gallery_start_ignore
 product = along["dh"].slope * along["dp"].slope * along["dx"].slope
 assert np.allclose(product, along["dx"].stored, rtol=1e-6)
+assert (
+    along["dx"].stored
+    <= np.minimum(np.minimum(along["dh"].slope, along["dp"].slope), along["dx"].slope)
+).all()
 # sphinx_gallery_end_ignore
 
 # %%
-# The product is never larger than the smallest of the three. Each neuron here has a slope of at most 1, so each makes
-# the gradient smaller. That is the subject of lesson 5.
-
-# sphinx_gallery_start_ignore
-assert (along["dx"].stored <= np.minimum(np.minimum(along["dh"].slope, along["dp"].slope), along["dx"].slope)).all()
-# sphinx_gallery_end_ignore
+# The product is never larger than the smallest of the three. Each neuron here has a slope of at
+# most 1, so each makes the gradient smaller. That is the subject of lesson 5.
 
 # %%
 # Exercises
@@ -156,8 +163,8 @@ assert (along["dx"].stored <= np.minimum(np.minimum(along["dh"].slope, along["dp
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The tanh of 0 is 0, and its slope there is 1. The sigmoid reads that 0 and has slope 1/4 there. So the gradient is
-# 1/4.
+# The tanh of 0 is 0, and its slope there is 1. The sigmoid reads that 0 and has slope 1/4 there. So
+# the gradient is 1/4.
 
 tanh = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
 sigmoid = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.sigmoid)
@@ -173,14 +180,15 @@ assert mps.neuron.gradient(tanh, zero, upstream=back) == 0.25
 #
 #    </details>
 #
-# **2.** Now the other way round: ``sigmoid`` first and then ``tanh``, at ``x = 0``. Is it 1/4 again?
+# **2.** Now the other way round: ``sigmoid`` first and then ``tanh``, at ``x = 0``. Is it 1/4
+# again?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No. The sigmoid of 0 is 1/2, with slope 1/4. But the tanh has read 1/2 and not 0, and is less steep there: 0.7864. The
-# gradient is 0.1966.
+# No. The sigmoid of 0 is 1/2, with slope 1/4. But the tanh has read 1/2 and not 0, and is less
+# steep there: 0.7864. The gradient is 0.1966.
 
 middle = mps.neuron.forward(sigmoid, zero)
 back = mps.neuron.gradient(tanh, middle, upstream=one)
@@ -194,15 +202,15 @@ assert round(float(mps.neuron.gradient(sigmoid, zero, upstream=back)[0]), 4) == 
 #
 #    </details>
 #
-# **3.** A common mistake is to take a slope at what a neuron has *made* instead of what it has *read*. Make it for the
-# tanH in our chain of three: how wrong is ``dx`` then?
+# **3.** A common mistake is to take a slope at what a neuron has *made* instead of what it has
+# *read*. Make it for the tanH in our chain of three: how wrong is ``dx`` then?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The slope of tanh at ``h`` is too large, since ``h`` is nearer to 0 than ``x`` is. The gradient is 3 percent too large
-# at this ``x``: small enough to go unnoticed, unless one checks.
+# The slope of tanh at ``h`` is too large, since ``h`` is nearer to 0 than ``x`` is. The gradient is
+# 3 percent too large at this ``x``: small enough to go unnoticed, unless one checks.
 
 wrong = dh * (1 - math.tanh(h) ** 2)
 print(f"right {dx:.5f}, wrong {wrong:.5f}, {100 * (wrong / dx - 1):.1f} % too large")
@@ -222,8 +230,8 @@ assert round(100 * (wrong / dx - 1)) == 3
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Each is three times as large, since each is a product with ``dy`` in it. The forward values stay as they are. Lesson 6
-# makes use of this.
+# Each is three times as large, since each is a product with ``dy`` in it. The forward values stay
+# as they are. Lesson 6 makes use of this.
 
 tripled = teach.trace(graph, x=pixel(0.5), dy=pixel(3))
 for name in ("dp", "dh", "dx"):

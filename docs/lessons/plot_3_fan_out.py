@@ -2,16 +2,17 @@
 Lesson 3: fan-out, and why gradients add
 ========================================
 
-**What you will see.** One number that two neurons read, and what becomes of its gradient: each reader sends one back,
-and they are added. Leave one out and the gradient is wrong, although every neuron is right.
+**What you will see.** One number that two neurons read, and what becomes of its gradient: each
+reader sends one back, and they are added. Leave one out and the gradient is wrong, although every
+neuron is right.
 """
 
 # %%
 # One number, two readers
 # -----------------------
 #
-# In the lesson before, each result had one reader. Now ``x`` is read twice: by a softSign, which makes ``s``, and by a
-# softPlus, which makes ``p``. An addition makes ``y = s + p``.
+# In the lesson before, each result had one reader. Now ``x`` is read twice: by a softSign, which
+# makes ``s``, and by a softPlus, which makes ``p``. An addition makes ``y = s + p``.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +34,8 @@ def both(x):
 # Move x, and watch
 # -----------------
 #
-# Start at ``x = 1`` and move it by 0.001. Both results move, and the sum moves by as much as both together. There is no
-# more to it: *gradients add because movements add*.
+# Start at ``x = 1`` and move it by 0.001. Both results move, and the sum moves by as much as both
+# together. There is no more to it: *gradients add because movements add*.
 
 start, moved = np.array([1.0]), np.array([1.001])
 by_s = (mps.neuron.forward(softsign, moved) - mps.neuron.forward(softsign, start))[0]
@@ -49,7 +50,8 @@ assert abs(by_s + by_p - by_y) < 1e-12
 # sphinx_gallery_end_ignore
 
 # %%
-# Divide by 0.001, and it says the same of slopes: 0.25 of the softSign, 0.73 of the softPlus, 0.98 together.
+# Divide by 0.001, and it says the same of slopes: 0.25 of the softSign, 0.73 of the softPlus, 0.98
+# together.
 
 print(f"{by_s / 0.001:.2f} + {by_p / 0.001:.2f} = {by_y / 0.001:.2f}")
 
@@ -61,8 +63,9 @@ assert [round(float(v) / 0.001, 2) for v in (by_s, by_p, by_y)] == [0.25, 0.73, 
 # The graph that does it
 # ----------------------
 #
-# ``training_graph`` makes a gradient node for each reader. Each of these makes a gradient of ``x``, and so it makes an
-# addition too, which nobody has asked for. A trace calls the two gradients ``dx.1`` and ``dx.2``, and their sum ``dx``.
+# ``training_graph`` makes a gradient node for each reader. Each of these makes a gradient of ``x``,
+# and so it makes an addition too, which nobody has asked for. A trace calls the two gradients
+# ``dx.1`` and ``dx.2``, and their sum ``dx``.
 
 source, upstream = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
 left = mps.MPSCNNNeuronSoftSignNode(source=source)
@@ -91,14 +94,16 @@ assert round(trace["dx"].stored.item(), 2) == 0.98
 # sphinx_gallery_end_ignore
 
 # %%
-# Read it from the top. The forward addition hands its gradient on to both of its sources, as it is. Then each neuron
-# multiplies by its slope at ``x``. The last row adds. Here is the chain rule, with one term for each way back to ``x``:
+# Read it from the top. The forward addition hands its gradient on to both of its sources, as it is.
+# Then each neuron multiplies by its slope at ``x``. The last row adds. Here is the chain rule, with
+# one term for each way back to ``x``:
 
 print(trace.chain_rule("dx"))
 
 # %%
-# Here is the whole graph, drawn by ``teach.svg``. Two lines leave ``x`` on the way forward, so two lines meet at ``dx``
-# on the way back. An addition turns into a fan-out, and a fan-out into an addition.
+# Here is the whole graph, drawn by ``teach.svg``. Two lines leave ``x`` on the way forward, so two
+# lines meet at ``dx`` on the way back. An addition turns into a fan-out, and a fan-out into an
+# addition.
 
 
 class Drawing:
@@ -114,8 +119,9 @@ Drawing(graph)
 # What if one is forgotten?
 # -------------------------
 #
-# Let us look at every ``x`` from -4 to 4. The dots are measured: ``x`` moved by a little, divided by that little. Only
-# the sum goes through them. With one reader left out, the curve is plausible and wrong.
+# Let us look at every ``x`` from -4 to 4. The dots are measured: ``x`` moved by a little, divided
+# by that little. Only the sum goes through them. With one reader left out, the curve is plausible
+# and wrong.
 
 many = np.linspace(-4, 4, 201, dtype=np.float32).reshape(1, -1, 1)
 along = teach.trace(graph, x=many, dy=np.ones_like(many))
@@ -133,7 +139,9 @@ ax.legend()
 plt.show()
 
 # sphinx_gallery_start_ignore
-analytic = teach.trace(graph, x=np.float32(dots).reshape(1, -1, 1), dy=np.ones((1, 21, 1), np.float32))
+analytic = teach.trace(
+    graph, x=np.float32(dots).reshape(1, -1, 1), dy=np.ones((1, 21, 1), np.float32)
+)
 assert np.allclose(measured, analytic["dx"].stored.ravel(), atol=1e-5)
 assert not np.allclose(measured, analytic["dx.2"].stored.ravel(), atol=0.03)
 # sphinx_gallery_end_ignore
@@ -142,24 +150,28 @@ assert not np.allclose(measured, analytic["dx.2"].stored.ravel(), atol=0.03)
 # Exercises
 # ---------
 #
-# **1.** Let an addition read one image twice: ``y = s + s`` with ``s = softSign(x)``. What is ``dx`` at ``x = 1``? How
-# many additions does ``training_graph`` make?
+# **1.** Let an addition read one image twice: ``y = s + s`` with ``s = softSign(x)``. What is
+# ``dx`` at ``x = 1``? How many additions does ``training_graph`` make?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The addition is two readers of ``s``, so ``ds`` is 1 + 1 = 2, and ``dx`` is 2 times 0.25. One addition is made.
+# The addition is two readers of ``s``, so ``ds`` is 1 + 1 = 2, and ``dx`` is 2 times 0.25. One
+# addition is made.
 
 source = mps.MPSNNImageNode(handle="x")
 once = mps.MPSCNNNeuronSoftSignNode(source=source)
 twice = mps.MPSNNAdditionNode(left_source=once.result_image, right_source=once.result_image)
 made = []
 (last,) = twice.training_graph(
-    with_source_gradient=mps.MPSNNImageNode(handle="dy"), node_handler=lambda new, *others: made.append(new)
+    with_source_gradient=mps.MPSNNImageNode(handle="dy"),
+    node_handler=lambda new, *others: made.append(new),
 )
 last.result_image.handle = "dx"
-answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(1), dy=pixel(1))
+answer = teach.trace(
+    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(1), dy=pixel(1)
+)
 print(answer["dx"].stored.item(), sum(isinstance(node, mps.MPSNNAdditionNode) for node in made))
 
 assert answer["dx"].stored.item() == 0.5
@@ -170,22 +182,25 @@ assert sum(isinstance(node, mps.MPSNNAdditionNode) for node in made) == 1
 #
 #    </details>
 #
-# **2.** A *residual connection* adds what a neuron has read to what it has made: ``y = x + tanh(x)``. What is ``dx`` at
-# ``x = 3``, where the tanh alone is almost flat?
+# **2.** A *residual connection* adds what a neuron has read to what it has made: ``y = x +
+# tanh(x)``. What is ``dx`` at ``x = 3``, where the tanh alone is almost flat?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The tanh sends back 0.0099, and the direct way sends back 1. Together they are 1.0099. The direct way keeps the
-# gradient alive whatever the neuron does. That is why deep networks have such connections.
+# The tanh sends back 0.0099, and the direct way sends back 1. Together they are 1.0099. The direct
+# way keeps the gradient alive whatever the neuron does. That is why deep networks have such
+# connections.
 
 source = mps.MPSNNImageNode(handle="x")
 neuron = mps.MPSCNNNeuronTanHNode(source=source)
 residual = mps.MPSNNAdditionNode(left_source=source, right_source=neuron.result_image)
 (last,) = residual.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
 last.result_image.handle = "dx"
-answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(3), dy=pixel(1))
+answer = teach.trace(
+    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(3), dy=pixel(1)
+)
 print(answer)
 
 assert round(answer["dx"].stored.item(), 4) == 1.0099
@@ -195,7 +210,8 @@ assert round(answer["dx"].stored.item(), 4) == 1.0099
 #
 #    </details>
 #
-# **3.** One image with five readers: how many additions does its gradient need? Say it for *n* readers, then count.
+# **3.** One image with five readers: how many additions does its gradient need? Say it for *n*
+# readers, then count.
 #
 # .. raw:: html
 #
@@ -210,7 +226,9 @@ def additions(readers):
     total = mps.MPSCNNNeuronSoftSignNode(source=x).result_image
     for _ in range(readers - 1):
         reader = mps.MPSCNNNeuronSoftSignNode(source=x)
-        total = mps.MPSNNAdditionNode(left_source=total, right_source=reader.result_image).result_image
+        total = mps.MPSNNAdditionNode(
+            left_source=total, right_source=reader.result_image
+        ).result_image
     total.producer.training_graph(node_handler=lambda new, *others: made.append(new))
     return sum(isinstance(node, mps.MPSNNAdditionNode) for node in made)
 
@@ -223,15 +241,15 @@ assert [additions(readers) for readers in range(1, 6)] == [0, 1, 2, 3, 4]
 #
 #    </details>
 #
-# **4.** Can two readers cancel each other? Build ``y = tanh(x) - x`` and look at ``dx`` at ``x = 0``. What does it tell
-# you of the curve there?
+# **4.** Can two readers cancel each other? Build ``y = tanh(x) - x`` and look at ``dx`` at ``x =
+# 0``. What does it tell you of the curve there?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Yes: one sends back 1, the other -1, and the sum is 0. The curve is flat at 0, although neither of its parts is.
-# ``secondary_scale = -1`` makes a difference of the addition.
+# Yes: one sends back 1, the other -1, and the sum is 0. The curve is flat at 0, although neither of
+# its parts is. ``secondary_scale = -1`` makes a difference of the addition.
 
 source = mps.MPSNNImageNode(handle="x")
 neuron = mps.MPSCNNNeuronTanHNode(source=source)
@@ -239,7 +257,9 @@ difference = mps.MPSNNAdditionNode(left_source=neuron.result_image, right_source
 difference.secondary_scale = -1
 (last,) = difference.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
 last.result_image.handle = "dx"
-answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(0), dy=pixel(1))
+answer = teach.trace(
+    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(0), dy=pixel(1)
+)
 print(answer)
 
 assert answer["dx"].stored.item() == 0

@@ -2,16 +2,17 @@
 Lesson 4: kinks
 ===============
 
-**What you will see.** At a corner a curve has two slopes, one on each side, and a program has to answer with one
-number. Apple's header, PyTorch and JAX do not give the same answer, and none of them is wrong.
+**What you will see.** At a corner a curve has two slopes, one on each side, and a program has to
+answer with one number. Apple's header, PyTorch and JAX do not give the same answer, and none of
+them is wrong.
 """
 
 # %%
 # Two slopes at one point
 # -----------------------
 #
-# The absolute value goes down to 0 with slope -1, and up again with slope 1. At 0 there is a *kink*: no single line is
-# the tangent.
+# The absolute value goes down to 0 with slope -1, and up again with slope 1. At 0 there is a
+# *kink*: no single line is the tangent.
 
 import json
 from pathlib import Path
@@ -27,8 +28,9 @@ x = np.float32([-0.001, 0, 0.001])
 print(mps.neuron.gradient(absolute, x, upstream=np.ones_like(x)))
 
 # %%
-# mpsref answers 0 at the kink, between the two. For the other neurons it goes by the comparison that Apple's header
-# prints. For reLU that is ``1 if x >= 0 else a``, so that 0 belongs to the right side, and the slope there is 1.
+# mpsref answers 0 at the kink, between the two. For the other neurons it goes by the comparison
+# that Apple's header prints. For reLU that is ``1 if x >= 0 else a``, so that 0 belongs to the
+# right side, and the slope there is 1.
 
 relu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU)
 print(mps.NEURONS[relu.neuron_type].slope)
@@ -49,18 +51,20 @@ assert mps.neuron.gradient(relu, x, upstream=ones).tolist() == [0, 1, 1]
 # What is a right answer?
 # -----------------------
 #
-# Any number between the slopes of the two sides is as good as any other, for these neurons: a line with such a slope
-# through the corner of the absolute value stays below the curve. Such a number is called a *subgradient*. For gradient
-# descent it does not matter which one is taken, since one seldom hits the corner exactly.
+# Any number between the slopes of the two sides is as good as any other, for these neurons: a line
+# with such a slope through the corner of the absolute value stays below the curve. Such a number is
+# called a *subgradient*. For gradient descent it does not matter which one is taken, since one
+# seldom hits the corner exactly.
 #
 # It matters when you compare two programs. Exact zeros are common: a reLU makes many of them.
 #
 # What the libraries answer
 # -------------------------
 #
-# We asked PyTorch and JAX for the gradients of their functions at the kinks, and ONNX Runtime for the values: the
-# operators of ONNX that are run here have no gradient. The answers stand in ``measured/kinks.json``, which
-# ``measured/kinks.py`` wrote. Only the column of mpsref is computed now.
+# We asked PyTorch and JAX for the gradients of their functions at the kinks, and ONNX Runtime for
+# the values: the operators of ONNX that are run here have no gradient. The answers stand in
+# ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only the column of mpsref is computed
+# now.
 
 folder = Path(__file__).parent if "__file__" in globals() else Path()
 answers = json.loads((folder / "measured" / "kinks.json").read_text())
@@ -69,18 +73,28 @@ print(", ".join(f"{name} {version}" for name, version in answers["versions"].ite
 
 def slopes(kink):
     """The slope of mpsref just left of a kink, at it, and just right of it."""
-    descriptor = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"])
+    descriptor = mps.MPSNNNeuronDescriptor(
+        mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"]
+    )
     at = np.float32(kink["x"])
     points = np.array([np.nextafter(at, np.float32(-9)), at, np.nextafter(at, np.float32(9))])
-    return [float(slope) for slope in mps.neuron.gradient(descriptor, points, upstream=np.ones_like(points))]
+    return [
+        float(slope)
+        for slope in mps.neuron.gradient(descriptor, points, upstream=np.ones_like(points))
+    ]
 
 
 print(f"{'neuron':26} {'x':>4} {'left':>6} {'right':>6} {'mpsref':>6}   others")
 for kink in answers["kinks"]:
     left, here, right = slopes(kink)
     numbers = ", ".join(f"{name} = {value:.3g}" for name, value in kink["parameters"].items())
-    others = [f"{name} {value:.3g}" for library in ("torch", "jax") for name, value in kink[library].items()]
-    print(f"{kink['neuron']:11} {numbers:14} {kink['x']:>4} {left:6.3g} {right:6.3g} {here:6.3g}   {others[0]}")
+    others = [
+        f"{name} {value:.3g}"
+        for library in ("torch", "jax")
+        for name, value in kink[library].items()
+    ]
+    sides = f"{left:6.3g} {right:6.3g} {here:6.3g}"
+    print(f"{kink['neuron']:11} {numbers:14} {kink['x']:>4} {sides}   {others[0]}")
     for other in others[1:]:
         print(f"{'':58}{other}")
 
@@ -91,14 +105,20 @@ assert (plain["torch"]["torch.relu"], plain["jax"]["jax.nn.relu"], slopes(plain)
 assert plain["torch"]["torch.maximum(x, 0)"] == plain["jax"]["jnp.maximum(x, 0)"] == 0.5
 assert plain["torch"]["x.clamp(min=0)"] == plain["jax"]["jnp.where(x >= 0, x, 0)"] == 1
 leaky = by_name["reLU", "0.25", 0.0]
-assert (leaky["torch"]["leaky_relu"], leaky["jax"]["jax.nn.leaky_relu"], slopes(leaky)[1]) == (0.25, 1, 1)
+assert (leaky["torch"]["leaky_relu"], leaky["jax"]["jax.nn.leaky_relu"], slopes(leaky)[1]) == (
+    0.25,
+    1,
+    1,
+)
 corner = by_name["absolute", "None", 0.0]
 assert (corner["torch"]["torch.abs"], corner["jax"]["jnp.abs"], slopes(corner)[1]) == (0, 1, 0)
 for kink in answers["kinks"]:
     low, high = sorted(slopes(kink)[::2])
     given = [*kink["torch"].values(), *kink["jax"].values(), slopes(kink)[1]]
     assert all(low - 1e-6 <= value <= high + 1e-6 for value in given)
-    descriptor = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"])
+    descriptor = mps.MPSNNNeuronDescriptor(
+        mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"]
+    )
     (value,) = mps.neuron.forward(descriptor, np.float32([kink["x"]]))
     assert list(kink["onnxruntime_forward"].values()) == [value]
 assert answers["onnxruntime_on_gradient"]
@@ -108,8 +128,9 @@ assert answers["onnxruntime_on_gradient"]
 # Some things to see in it:
 #
 # - At 0 the reLU of mpsref has slope 1, and those of PyTorch and JAX have slope 0.
-# - One function has three answers within one library. ``maximum`` gives half of the gradient to each of two equal
-#   numbers, so it answers 1/2. ``clamp`` of PyTorch lets it all through, and so does a ``where`` with ``>=``.
+# - One function has three answers within one library. ``maximum`` gives half of the gradient to
+#   each of two equal numbers, so it answers 1/2. ``clamp`` of PyTorch lets it all through, and so
+#   does a ``where`` with ``>=``.
 # - The leaky reLU of PyTorch takes the left side, that of JAX the right one.
 # - The absolute value of JAX has slope 1 at 0, and those of PyTorch and mpsref have 0.
 # - Every answer lies between the two sides.
@@ -122,12 +143,23 @@ fig, ax = plt.subplots(figsize=(9, 5), layout="constrained")
 for height, kink in enumerate(shown):
     left, here, right = slopes(kink)
     ax.plot([left, right], [height, height], color="lightgrey", linewidth=12, zorder=1)
-    for name, marker, color, shift in (("torch", "^", "tab:orange", -0.22), ("jax", "s", "tab:green", 0.22)):
+    for name, marker, color, shift in (
+        ("torch", "^", "tab:orange", -0.22),
+        ("jax", "s", "tab:green", 0.22),
+    ):
         values = list(kink[name].values())
-        ax.plot(values, [height + shift] * len(values), marker, color=color, label=name if height == 0 else None)
+        ax.plot(
+            values,
+            [height + shift] * len(values),
+            marker,
+            color=color,
+            label=name if height == 0 else None,
+        )
     ax.plot(here, height, "o", color="tab:blue", label="mpsref" if height == 0 else None)
 labels = [
-    " ".join([kink["neuron"], *(f"{name}={value:.3g}" for name, value in kink["parameters"].items())])
+    " ".join(
+        [kink["neuron"], *(f"{name}={value:.3g}" for name, value in kink["parameters"].items())]
+    )
     + f" at {float(kink['x']):g}"
     for kink in shown
 ]
@@ -141,8 +173,8 @@ plt.show()
 # Where Apple's header is mistaken
 # --------------------------------
 #
-# A choice at a kink is one thing, an error another. In some places the header prints a slope that is not the
-# derivative. The table of neurons keeps these *errata*. Two of them are about kinks:
+# A choice at a kink is one thing, an error another. In some places the header prints a slope that
+# is not the derivative. The table of neurons keeps these *errata*. Two of them are about kinks:
 
 for name in ("hardSigmoid", "reLUN"):
     for erratum in mps.NEURONS[mps.MPSCNNNeuronType[name]].errata:
@@ -158,8 +190,8 @@ for name in ("hardSigmoid", "reLUN"):
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Left of 0 the slope is ``a e^x``, which comes to ``a`` at 0. On the right it is 1. With ``a = 1`` both are the same,
-# and the curve has a tangent.
+# Left of 0 the slope is ``a e^x``, which comes to ``a`` at 0. On the right it is 1. With ``a = 1``
+# both are the same, and the curve has a tangent.
 
 for a in (1, 2):
     elu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=a)
@@ -168,7 +200,10 @@ for a in (1, 2):
 
 # sphinx_gallery_start_ignore
 tested = [mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=a) for a in (1, 2)]
-assert [np.round(mps.neuron.gradient(d, sides, upstream=np.ones_like(sides)), 5).tolist() for d in tested] == [
+assert [
+    np.round(mps.neuron.gradient(d, sides, upstream=np.ones_like(sides)), 5).tolist()
+    for d in tested
+] == [
     [1, 1],
     [2, 1],
 ]
@@ -179,23 +214,26 @@ assert [np.round(mps.neuron.gradient(d, sides, upstream=np.ones_like(sides)), 5)
 #
 #    </details>
 #
-# **2.** ``x = reLU(x) - reLU(-x)`` holds for every ``x``, and the slope of ``x`` is 1. What does the chain rule make of
-# the right side at 0, with slope 1 at the kink? With slope 0? With 1/2?
+# **2.** ``x = reLU(x) - reLU(-x)`` holds for every ``x``, and the slope of ``x`` is 1. What does
+# the chain rule make of the right side at 0, with slope 1 at the kink? With slope 0? With 1/2?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# With a slope ``k`` at the kink, the first term sends back ``k``. The second is turned round twice, and sends back
-# ``k`` too. That makes ``2 k``: 2 with Apple's choice, 0 with that of ``torch.relu``, and only with 1/2 the true slope.
-# So the chain rule may fail at kinks, even if each slope is a good answer by itself.
+# With a slope ``k`` at the kink, the first term sends back ``k``. The second is turned round twice,
+# and sends back ``k`` too. That makes ``2 k``: 2 with Apple's choice, 0 with that of
+# ``torch.relu``, and only with 1/2 the true slope. So the chain rule may fail at kinks, even if
+# each slope is a good answer by itself.
 
 F = mps.MPSImageFeatureChannelFormat
 source = mps.MPSNNImageNode(handle="x")
 mirrored = mps.MPSCNNNeuronLinearNode(source=source, a=-1, b=0)
 right_part = mps.MPSCNNNeuronReLUNode(source=source, a=0)
 left_part = mps.MPSCNNNeuronReLUNode(source=mirrored.result_image, a=0)
-same = mps.MPSNNAdditionNode(left_source=right_part.result_image, right_source=left_part.result_image)
+same = mps.MPSNNAdditionNode(
+    left_source=right_part.result_image, right_source=left_part.result_image
+)
 same.secondary_scale = -1
 same.result_image.handle = "y"
 (last,) = same.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
@@ -214,15 +252,16 @@ assert images["dx"].to_array().ravel().tolist() == [1, 2, 1]
 #
 #    </details>
 #
-# **3.** Which of the sixteen neurons have a kink, with their default parameters? Each row of ``mpsref.NEURONS`` has a
-# function ``kinks`` that takes a descriptor. It tells where the slope *may* jump: check whether it does.
+# **3.** Which of the sixteen neurons have a kink, with their default parameters? Each row of
+# ``mpsref.NEURONS`` has a function ``kinks`` that takes a descriptor. It tells where the slope
+# *may* jump: check whether it does.
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Six may have one, and the ELU has none after all, as in exercise 1. reLUN has one at 6 only, since its default ``a``
-# is 1.
+# Six may have one, and the ELU has none after all, as in exercise 1. reLUN has one at 6 only, since
+# its default ``a`` is 1.
 
 for neuron_type, facts in mps.NEURONS.items():
     descriptor = mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if facts.per_channel else None)
@@ -250,14 +289,16 @@ assert all(any(jumps for _, jumps in places) for name, places in found.items() i
 #
 #    </details>
 #
-# **4.** Measure the slope of the reLU at 0 by moving ``x`` by 0.001 to both sides. Which of the answers do you get?
+# **4.** Measure the slope of the reLU at 0 by moving ``x`` by 0.001 to both sides. Which of the
+# answers do you get?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Half of the way goes along the left side, with slope 0, and half along the right one, with slope 1. The average is
-# 1/2. A measured slope at a kink tells nothing of whether the answer of a program is right.
+# Half of the way goes along the left side, with slope 0, and half along the right one, with slope
+# 1. The average is 1/2. A measured slope at a kink tells nothing of whether the answer of a program
+# is right.
 
 sides = np.array([-0.001, 0.001])
 low, high = mps.neuron.forward(relu, sides)

@@ -2,16 +2,18 @@
 Lesson 6: half precision
 ========================
 
-**What you will see.** MPS stores images in half precision unless it is told otherwise, and that changes gradients: each
-is rounded where it is stored, and small ones become zero. Multiply them all by one large number, and they survive.
+**What you will see.** MPS stores images in half precision unless it is told otherwise, and that
+changes gradients: each is rounded where it is stored, and small ones become zero. Multiply them all
+by one large number, and they survive.
 """
 
 # %%
 # What a half can hold
 # --------------------
 #
-# A half has 16 bits. It has about three decimal digits, its largest number is 65504, and its smallest is 2^-24. Below
-# 2^-14 it has fewer and fewer digits. What lies between two halves is *rounded* to the nearer one.
+# A half has 16 bits. It has about three decimal digits, its largest number is 65504, and its
+# smallest is 2^-24. Below 2^-14 it has fewer and fewer digits. What lies between two halves is
+# *rounded* to the nearer one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,8 +37,8 @@ with np.errstate(over="ignore"):
 # sphinx_gallery_end_ignore
 
 # %%
-# How large is the error, compared to the number? Between 2^-14 and 65504 it is at most 2^-11, about 0.05 percent.
-# Below, it grows, until nothing is left of the number:
+# How large is the error, compared to the number? Between 2^-14 and 65504 it is at most 2^-11, about
+# 0.05 percent. Below, it grows, until nothing is left of the number:
 
 numbers = np.geomspace(1e-9, 6e4, 4001)
 error = np.abs(numbers.astype(np.float16).astype(np.float64) - numbers) / numbers
@@ -59,19 +61,22 @@ assert 0.0004 < 2.0**-11 < 0.0005
 # Where a graph rounds
 # --------------------
 #
-# A node of mpsref computes exactly, and rounds *once*, when its result is stored in an image. The next node reads the
-# rounded number. So a graph rounds as often as it has nodes. Here are three neurons and their gradients, in half.
+# A node of mpsref computes exactly, and rounds *once*, when its result is stored in an image. The
+# next node reads the rounded number. So a graph rounds as often as it has nodes. Here are three
+# neurons and their gradients, in half.
 
 
 def three(format, wide=False):
-    """A tanH, a softSign and a sigmoid with their gradients; ``wide`` stores the gradients as float32."""
+    """Three neurons with their gradients; ``wide`` stores the gradients as float32."""
     source, upstream = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
     h = mps.MPSCNNNeuronTanHNode(source=source)
     s = mps.MPSCNNNeuronSoftSignNode(source=h.result_image)
     y = mps.MPSCNNNeuronSigmoidNode(source=s.result_image)
     h.result_image.handle, s.result_image.handle, y.result_image.handle = "h", "s", "y"
     made = []
-    (last,) = y.training_graph(with_source_gradient=upstream, node_handler=lambda new, *others: made.append(new))
+    (last,) = y.training_graph(
+        with_source_gradient=upstream, node_handler=lambda new, *others: made.append(new)
+    )
     last.result_image.handle = "dx"
     if wide:
         for node in made:
@@ -87,10 +92,6 @@ def pixel(value, dtype=np.float16):
 half = three(F.float16)
 print(teach.trace(half, x=pixel(1.5), dy=pixel(1)))
 
-# %%
-# The last column has the rounding, in *units of the last place* (ULP): the distance from one half to the next. It is
-# never more than half a unit, since the nearer half is taken. All six steps round.
-
 # sphinx_gallery_start_ignore
 steps = teach.trace(half, x=pixel(1.5), dy=pixel(1)).steps
 assert len(steps) == 6
@@ -100,11 +101,16 @@ for step in steps:
 # sphinx_gallery_end_ignore
 
 # %%
+# The last column has the rounding, in *units of the last place* (ULP): the distance from one half
+# to the next. It is never more than half a unit, since the nearer half is taken. All six steps
+# round.
+
+# %%
 # Underflow
 # ---------
 #
-# Now start with a small gradient. In the training of a network that is common: the gradient of a mean over a million
-# numbers starts with one millionth.
+# Now start with a small gradient. In the training of a network that is common: the gradient of a
+# mean over a million numbers starts with one millionth.
 
 small = teach.trace(half, x=pixel(4), dy=pixel(1e-6))
 print(small)
@@ -115,15 +121,16 @@ assert small["dx"].value.item() > 0
 # sphinx_gallery_end_ignore
 
 # %%
-# The end is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy`` was hurt before
-# anything was computed: 1e-6 is not a half.
+# The end is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy`` was
+# hurt before anything was computed: 1e-6 is not a half.
 #
 # Loss scaling
 # ------------
 #
-# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that is larger by a
-# factor ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in float32. People multiply the loss by
-# ``S``, which does the same, and call it *loss scaling*. With a power of two the scaling itself rounds nothing.
+# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that
+# is larger by a factor ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in
+# float32. People multiply the loss by ``S``, which does the same, and call it *loss scaling*. With
+# a power of two the scaling itself rounds nothing.
 
 S = 2.0**20
 scaled = teach.trace(half, x=pixel(4), dy=pixel(1e-6 * S))
@@ -133,7 +140,9 @@ print("dx =", scaled["dx"].stored.item() / S)
 # %%
 # What should it be? The same graph in float32 is near enough to the truth to tell:
 
-exact = teach.trace(three(F.float32), x=pixel(4, np.float32), dy=pixel(1e-6, np.float32))["dx"].stored.item()
+exact = teach.trace(three(F.float32), x=pixel(4, np.float32), dy=pixel(1e-6, np.float32))[
+    "dx"
+].stored.item()
 print("dx =", exact)
 
 # sphinx_gallery_start_ignore
@@ -141,8 +150,9 @@ assert 0 < abs(scaled["dx"].stored.item() / S / exact - 1) < 0.01
 # sphinx_gallery_end_ignore
 
 # %%
-# Less than one percent off, where it was zero. How large should ``S`` be? Let us try all powers of two, for many
-# ``dy``. White is good. At the lower left gradients vanish, at the upper right they overflow to infinity.
+# Less than one percent off, where it was zero. How large should ``S`` be? Let us try all powers of
+# two, for many ``dy``. White is good. At the lower left gradients vanish, at the upper right they
+# overflow to infinity.
 
 exponents = np.arange(0, 41)
 magnitudes = np.geomspace(1e-9, 1, 91)
@@ -150,10 +160,14 @@ dy = np.float32(magnitudes).reshape(1, -1, 1)
 truth = three(F.float32).run(x=np.full_like(dy, 1.5), dy=dy)["dx"].to_array().ravel()
 with np.errstate(over="ignore"):
     starts = np.float16(magnitudes * 2.0 ** exponents[:, np.newaxis])[..., np.newaxis]
-got = half.run(x=np.full_like(starts, 1.5), dy=starts)["dx"].to_array()[0, ..., 0].astype(np.float64)
+got = (
+    half.run(x=np.full_like(starts, 1.5), dy=starts)["dx"].to_array()[0, ..., 0].astype(np.float64)
+)
 off = np.abs(got / 2.0 ** exponents[:, np.newaxis] / truth - 1)
 fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-mesh = ax.pcolormesh(magnitudes, exponents, np.log10(np.clip(off, 1e-4, 1)), cmap="Reds", shading="nearest")
+mesh = ax.pcolormesh(
+    magnitudes, exponents, np.log10(np.clip(off, 1e-4, 1)), cmap="Reds", shading="nearest"
+)
 ax.set_xscale("log")
 ax.set_xlabel("dy")
 ax.set_ylabel("S as a power of two")
@@ -171,21 +185,21 @@ assert widths[10:-20].min() >= 20
 # sphinx_gallery_end_ignore
 
 # %%
-# The white band is more than twenty powers of two wide. So there is room, and it need not be chosen with care: training
-# programs take a large ``S``, and halve it whenever they meet an infinity.
+# The white band is more than twenty powers of two wide. So there is room, and it need not be chosen
+# with care: training programs take a large ``S``, and halve it whenever they meet an infinity.
 #
 # Exercises
 # ---------
 #
-# **1.** A gradient is 1e-9. What is the smallest power of two for ``S`` so that the scaled gradient is not zero? And so
-# that it is at least 2^-14, where halves have all their digits?
+# **1.** A gradient is 1e-9. What is the smallest power of two for ``S`` so that the scaled gradient
+# is not zero? And so that it is at least 2^-14, where halves have all their digits?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# 2^-24 is about 6e-8, so a factor of 60 would reach it. But rounding is to the nearest, so half of that is enough: 32
-# works. To reach 2^-14 takes 65,536.
+# 2^-24 is about 6e-8, so a factor of 60 would reach it. But rounding is to the nearest, so half of
+# that is enough: 32 works. To reach 2^-14 takes 65,536.
 
 powers = 2.0 ** np.arange(40)
 print(powers[np.float16(1e-9 * powers) > 0][0], powers[1e-9 * powers >= 2.0**-14][0])
@@ -198,15 +212,15 @@ assert powers[1e-9 * powers >= 2.0**-14][0] == 65_536
 #
 #    </details>
 #
-# **2.** With ``x = 1.5`` and ``dy = 1e-6``, what is the largest power of two for ``S`` with which no gradient of our
-# graph is infinite?
+# **2.** With ``x = 1.5`` and ``dy = 1e-6``, what is the largest power of two for ``S`` with which
+# no gradient of our graph is infinite?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# All slopes are below 1, so the gradients only shrink, and the start decides: ``1e-6 S`` must not round to more than
-# 65504. That gives 2^35.
+# All slopes are below 1, so the gradients only shrink, and the start decides: ``1e-6 S`` must not
+# round to more than 65504. That gives 2^35.
 
 fine = []
 for exponent in range(45):
@@ -229,9 +243,9 @@ assert fine == list(range(36))
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about 2e12, so it looks
-# possible, if only just. But near the lower end nothing is left of the digits. Whoever wants all digits has a range
-# from 2^-14 to 65504, which is about 1e9.
+# No. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about 2e12,
+# so it looks possible, if only just. But near the lower end nothing is left of the digits. Whoever
+# wants all digits has a range from 2^-14 to 65504, which is about 1e9.
 
 print(f"{65504 / 2.0**-25:.1e} {65504 / 2.0**-14:.1e}")
 
@@ -243,15 +257,16 @@ assert 1e9 < 65504 / 2.0**-14 < 1.1e9
 #
 #    </details>
 #
-# **4.** Keep the images in half and store the gradients as float32: set ``result_image.format`` of each gradient node,
-# as ``three(..., wide=True)`` does. Does the gradient with ``x = 4`` and ``dy = 1e-6`` survive without scaling? Why is
-# it not quite that of the float32 graph?
+# **4.** Keep the images in half and store the gradients as float32: set ``result_image.format`` of
+# each gradient node, as ``three(..., wide=True)`` does. Does the gradient with ``x = 4`` and ``dy =
+# 1e-6`` survive without scaling? Why is it not quite that of the float32 graph?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# It survives. The images ``h`` and ``s`` are still halves, and slopes are taken at these rounded numbers.
+# It survives. The images ``h`` and ``s`` are still halves, and slopes are taken at these rounded
+# numbers.
 
 wide = three(F.float16, wide=True)
 answer = teach.trace(wide, x=pixel(4), dy=pixel(1e-6, np.float32))

@@ -2,16 +2,16 @@
 Lesson 7: gradient descent on an input
 ======================================
 
-**What you will see.** A gradient says which way is up, so a small step the other way goes down. Do it often enough, and
-an input that meant nothing becomes one that gives the picture you want.
+**What you will see.** A gradient says which way is up, so a small step the other way goes down. Do
+it often enough, and an input that meant nothing becomes one that gives the picture you want.
 """
 
 # %%
 # The task
 # --------
 #
-# A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and look for the ``x``
-# that does it. Here is the target, a soft disc of 24 x 24 pixels:
+# A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and
+# look for the ``x`` that does it. Here is the target, a soft disc of 24 x 24 pixels:
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,14 +34,15 @@ assert np.isclose(target.max(), 0.98)
 # How wrong is it?
 # ----------------
 #
-# We need one number that says how far ``y`` is from the target, the *loss*. Take the square of the difference in each
-# pixel, and add them all up. The square comes from a power neuron with ``c = 2``; the difference is an addition with
-# ``secondary_scale = -1``. The target is given and shall not be changed, so the gradient need not go there:
-# ``stop_gradient`` says so. An initial gradient node at the end starts the way back with ones.
+# We need one number that says how far ``y`` is from the target, the *loss*. Take the square of the
+# difference in each pixel, and add them all up. The square comes from a power neuron with ``c =
+# 2``; the difference is an addition with ``secondary_scale = -1``. The target is given and shall
+# not be changed, so the gradient need not go there: ``stop_gradient`` says so. An initial gradient
+# node at the end starts the way back with ones.
 
 
 def descent_graph(make):
-    """A graph of the squared difference of a neuron and a target, and its gradient; ``make`` makes the neuron."""
+    """The squared difference of a neuron and a target, with its gradient."""
     x, t = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="t")
     t.stop_gradient = True
     neuron = make(x)
@@ -54,7 +55,8 @@ def descent_graph(make):
     for node, name in ((neuron, "y"), (difference, "d"), (square, "loss"), (made[-1], "dx")):
         node.result_image.handle = name
     return mps.MPSNNGraph(
-        result_images=[neuron.result_image, square.result_image, made[-1].result_image], format=F.float32
+        result_images=[neuron.result_image, square.result_image, made[-1].result_image],
+        format=F.float32,
     )
 
 
@@ -77,13 +79,15 @@ assert np.isclose(trace["dx"].stored.item(), -0.2)
 # sphinx_gallery_end_ignore
 
 # %%
-# The gradient is -0.2. It is negative: the loss goes *down* when ``x`` goes up. So we should make ``x`` larger.
+# The gradient is -0.2. It is negative: the loss goes *down* when ``x`` goes up. So we should make
+# ``x`` larger.
 #
 # One pixel goes downhill
 # -----------------------
 #
-# The rule is *x becomes x - rate times dx*. The rate is ours to choose; take 4. In the picture the grey curve is the
-# loss for every ``x``, and the dots are the steps. They are long where it is steep and short where it is flat.
+# The rule is *x becomes x - rate times dx*. The rate is ours to choose; take 4. In the picture the
+# grey curve is the loss for every ``x``, and the dots are the steps. They are long where it is
+# steep and short where it is flat.
 
 
 def descend(graph, x, t, rate, steps):
@@ -116,15 +120,12 @@ assert abs(places[-1] - goal) < 0.001
 assert losses[:20] == sorted(losses[:20], reverse=True)
 lengths = np.abs(np.diff(places))
 assert lengths[:5].max() < lengths.max() / 3
+assert round(goal, 3) == 2.197
 # sphinx_gallery_end_ignore
 
 # %%
-# The first steps are short too, for another reason: at -4 the sigmoid is saturated, as in lesson 5. Where ``x`` ends
-# can be computed: the sigmoid is 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
-
-# sphinx_gallery_start_ignore
-assert round(goal, 3) == 2.197
-# sphinx_gallery_end_ignore
+# The first steps are short too, for another reason: at -4 the sigmoid is saturated, as in lesson 5.
+# Where ``x`` ends can be computed: the sigmoid is 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
 
 # %%
 # All pixels at once
@@ -161,21 +162,24 @@ assert error[extreme].min() > error[middle].max()
 # sphinx_gallery_end_ignore
 
 # %%
-# After 20 steps the grey pixels are right, and black and white are not quite there: to make a sigmoid give 0.02 or
-# 0.98, ``x`` has to go where it is flat, and there the steps become shorter and shorter.
+# After 20 steps the grey pixels are right, and black and white are not quite there: to make a
+# sigmoid give 0.02 or 0.98, ``x`` has to go where it is flat, and there the steps become shorter
+# and shorter.
 #
 # Exercises
 # ---------
 #
-# **1.** Take the neuron ``none``, which makes ``y = x``. The loss is then ``(x - t)^2``, and its gradient
-# ``2 (x - t)``. Which rate reaches the target in one step? From which rate on does it get worse with every step?
+# **1.** Take the neuron ``none``, which makes ``y = x``. The loss is then ``(x - t)^2``, and its
+# gradient ``2 (x - t)``. Which rate reaches the target in one step? From which rate on does it get
+# worse with every step?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# A step multiplies the distance to the target by ``1 - 2 rate``. With a rate of 1/2 that is 0: one step is enough. With
-# a rate of 1 it is -1: ``x`` jumps from one side to the other and comes no nearer. Beyond 1 the distance grows.
+# A step multiplies the distance to the target by ``1 - 2 rate``. With a rate of 1/2 that is 0: one
+# step is enough. With a rate of 1 it is -1: ``x`` jumps from one side to the other and comes no
+# nearer. Beyond 1 the distance grows.
 
 plain = descent_graph(lambda x: mps.MPSCNNNeuronLinearNode(source=x, a=1, b=0))
 for rate in (0.1, 0.5, 1, 1.1):
@@ -190,7 +194,8 @@ assert abs(ends[1.1][-1].item() - 2) > 2
 # sphinx_gallery_end_ignore
 
 # %%
-# (There is no node for the neuron ``none`` in MPS. A linear one with ``a = 1`` and ``b = 0`` does the same.)
+# (There is no node for the neuron ``none`` in MPS. A linear one with ``a = 1`` and ``b = 0`` does
+# the same.)
 #
 # .. raw:: html
 #
@@ -202,8 +207,8 @@ assert abs(ends[1.1][-1].item() - 2) > 2
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# ``x`` grows without end, slower and slower, and ``y`` goes to 1. The loss comes as near to 0.2 squared, 0.04, as you
-# like, and never below.
+# ``x`` grows without end, slower and slower, and ``y`` goes to 1. The loss comes as near to 0.2
+# squared, 0.04, as you like, and never below.
 
 path, losses = descend(graph, pixel(0), pixel(1.2), rate=4, steps=1000)
 for i in (1, 10, 100, 999):
@@ -217,13 +222,15 @@ assert 0.04 < losses[999] < 0.041
 #
 #    </details>
 #
-# **3.** Use a reLU with ``a = 0`` as the neuron, start at ``x = -1``, and ask for 0.5. What happens? Mend it.
+# **3.** Use a reLU with ``a = 0`` as the neuron, start at ``x = -1``, and ask for 0.5. What
+# happens? Mend it.
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Nothing happens: the slope is 0, so the gradient is 0, and ``x`` stays where it is. With a leaky reLU it gets out.
+# Nothing happens: the slope is 0, so the gradient is 0, and ``x`` stays where it is. With a leaky
+# reLU it gets out.
 
 for a in (0, 0.1):
     graph_of_relu = descent_graph(lambda x, a=a: mps.MPSCNNNeuronReLUNode(source=x, a=a))
@@ -236,20 +243,22 @@ for a in (0, 0.1):
 #
 #    </details>
 #
-# **4.** Keep ``x`` in half precision: round it to half after each step, with a rate of 0.25. Where does a pixel get
-# stuck, if it starts at 1 and should give 0.9? How do training programs avoid it?
+# **4.** Keep ``x`` in half precision: round it to half after each step, with a rate of 0.25. Where
+# does a pixel get stuck, if it starts at 1 and should give 0.9? How do training programs avoid it?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# It never moves on once a step is less than half the distance to the next half: the sum is rounded back to where it
-# was. It stops before the target. Training programs keep a copy of the weights in float32, add the small steps to that,
-# and round only what the network reads.
+# It never moves on once a step is less than half the distance to the next half: the sum is rounded
+# back to where it was. It stops before the target. Training programs keep a copy of the weights in
+# float32, add the small steps to that, and round only what the network reads.
 
 halves, floats = np.float16([[[1]]]), pixel(1)
 for _ in range(2000):
-    halves = np.float16(halves - 0.25 * graph.run(x=np.float32(halves), t=pixel(0.9))["dx"].to_array()[0])
+    halves = np.float16(
+        halves - 0.25 * graph.run(x=np.float32(halves), t=pixel(0.9))["dx"].to_array()[0]
+    )
     floats = floats - np.float32(0.25) * graph.run(x=floats, t=pixel(0.9))["dx"].to_array()[0]
 print(f"half: {halves.item():.4f}   float32: {floats.item():.4f}   target: {goal:.4f}")
 

@@ -2,16 +2,16 @@
 Lesson 8: how to check a gradient
 =================================
 
-**What you will see.** A gradient can be wrong and look right. Moving the input a little finds out, if the step is
-neither too long nor too short, and if no kink is in the way.
+**What you will see.** A gradient can be wrong and look right. Moving the input a little finds out,
+if the step is neither too long nor too short, and if no kink is in the way.
 """
 
 # %%
 # Finite differences
 # ------------------
 #
-# The slope is how much the result moves, divided by how much the input moves, for a very short movement ``h``. There
-# are two ways to measure it:
+# The slope is how much the result moves, divided by how much the input moves, for a very short
+# movement ``h``. There are two ways to measure it:
 #
 # - the *forward difference* ``(f(x + h) - f(x)) / h``,
 # - the *central difference* ``(f(x + h) - f(x - h)) / (2 h)``.
@@ -51,7 +51,8 @@ assert abs(central_difference - slope(x)) < abs(forward_difference - slope(x)) /
 # sphinx_gallery_end_ignore
 
 # %%
-# The central difference is more than a hundred times better for the same ``h``. It costs one more evaluation.
+# The central difference is more than a hundred times better for the same ``h``. It costs one more
+# evaluation.
 #
 # How long should the step be?
 # ----------------------------
@@ -102,33 +103,32 @@ assert best[0] < 1e-7
 assert best[1] < 1e-9
 assert np.nanmedian(two32[(steps < 1e-2) & (steps > 3e-3)]) < 1e-4
 assert np.isnan(two32[-1])
-# sphinx_gallery_end_ignore
-
-# %%
-# There are two errors, and they pull in opposite ways.
-#
-# - On the left the step is too long, since a curve is not a straight line. A step ten times shorter makes the error of
-#   the forward difference ten times smaller, and that of the central one a hundred times.
-# - On the right it is too short. The two results are almost the same number, and each was rounded. Their difference is
-#   mostly rounding, and it is divided by something tiny.
-#
-# In between there is a best step. For the forward difference in float64 it is about 1e-8, the square root of the
-# precision. For the central one it is about 1e-5, the cube root. In float32 no step is really good. So check gradients
-# in float64, with the central difference and ``h = 1e-5``.
-
-# sphinx_gallery_start_ignore
 epsilon = np.finfo(np.float64).eps
 assert 1e-8 < epsilon**0.5 < 2e-8
 assert 5e-6 < epsilon ** (1 / 3) < 1e-5
 # sphinx_gallery_end_ignore
 
 # %%
+# There are two errors, and they pull in opposite ways.
+#
+# - On the left the step is too long, since a curve is not a straight line. A step ten times shorter
+#   makes the error of the forward difference ten times smaller, and that of the central one a
+#   hundred times.
+# - On the right it is too short. The two results are almost the same number, and each was rounded.
+#   Their difference is mostly rounding, and it is divided by something tiny.
+#
+# In between there is a best step. For the forward difference in float64 it is about 1e-8, the
+# square root of the precision. For the central one it is about 1e-5, the cube root. In float32 no
+# step is really good. So check gradients in float64, with the central difference and ``h = 1e-5``.
+
+# %%
 # The complex step
 # ----------------
 #
-# There is a trick without any difference. Go a short way in the *imaginary* direction and look at the imaginary part of
-# the result: ``f(x + i h)`` has the imaginary part ``h f'(x)``, nearly. Nothing is subtracted, so ``h`` may be as short
-# as you like. It needs a formula that works with complex numbers, such as numpy's ``tanh``:
+# There is a trick without any difference. Go a short way in the *imaginary* direction and look at
+# the imaginary part of the result: ``f(x + i h)`` has the imaginary part ``h f'(x)``, nearly.
+# Nothing is subtracted, so ``h`` may be as short as you like. It needs a formula that works with
+# complex numbers, such as numpy's ``tanh``:
 
 tiny = 1e-20
 by_complex_step = np.tanh(x + 1j * tiny).imag / tiny
@@ -139,8 +139,8 @@ assert abs(by_complex_step / slope(x) - 1)[0] < 5e-16
 # sphinx_gallery_end_ignore
 
 # %%
-# That is as good as float64 can be. It fails for whatever is not made of smooth formulas: ``abs`` of a complex number
-# is its length, and has no imaginary part.
+# That is as good as float64 can be. It fails for whatever is not made of smooth formulas: ``abs``
+# of a complex number is its length, and has no imaginary part.
 
 print(np.abs(-2 + 1j * tiny), np.abs(-2 + 1j * tiny).imag / tiny)
 
@@ -152,13 +152,15 @@ assert np.abs(-2 + 1j * tiny).imag / tiny == 0
 # Kinks
 # -----
 #
-# A difference that reaches over a kink is an average of two slopes, and says "wrong" where nothing is. Here is a reLUN
-# with ``a = 0`` and ``b = 6``, checked with the rather long step 0.25:
+# A difference that reaches over a kink is an average of two slopes, and says "wrong" where nothing
+# is. Here is a reLUN with ``a = 0`` and ``b = 6``, checked with the rather long step 0.25:
 
 relu6 = mps.MPSNNNeuronDescriptor(T.reLUN, a=0, b=6)
 line = np.linspace(-2, 8, 401)
 long = 0.25
-difference = (mps.neuron.forward(relu6, line + long) - mps.neuron.forward(relu6, line - long)) / (2 * long)
+difference = (mps.neuron.forward(relu6, line + long) - mps.neuron.forward(relu6, line - long)) / (
+    2 * long
+)
 given = mps.neuron.gradient(relu6, line, upstream=np.ones_like(line))
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.plot(line, given, label="gradient")
@@ -174,20 +176,21 @@ assert (np.minimum(np.abs(line[off]), np.abs(line[off] - 6)) <= long + 1e-9).all
 # sphinx_gallery_end_ignore
 
 # %%
-# With a short step few points are that near to a kink, but in an image with a million pixels there are some. A good
-# check keeps to its own side of the kink.
+# With a short step few points are that near to a kink, but in an image with a million pixels there
+# are some. A good check keeps to its own side of the kink.
 #
 # A check that knows all this
 # ---------------------------
 #
-# ``mpsref.testing.check_gradient`` takes differences on the side of a kink where the input is, chooses its steps,
-# estimates its own error, and compares. It takes a neuron, a graph, or two functions of your own: a forward, and a
-# gradient that also gets the upstream gradient.
+# ``mpsref.testing.check_gradient`` takes differences on the side of a kink where the input is,
+# chooses its steps, estimates its own error, and compares. It takes a neuron, a graph, or two
+# functions of your own: a forward, and a gradient that also gets the upstream gradient.
 
 print(check_gradient(relu6, line).text())
 
 # %%
-# Now a gradient with a mistake. This one takes the slope at the result instead of at the source, as in lesson 2:
+# Now a gradient with a mistake. This one takes the slope at the result instead of at the source, as
+# in lesson 2:
 
 
 def mistaken(x, upstream):
@@ -213,14 +216,15 @@ assert report.agree == 1
 # Exercises
 # ---------
 #
-# **1.** What is the best step of the central difference in float32, and how good is it? Read it off the figure, then
-# compare it with the cube root of the precision of float32.
+# **1.** What is the best step of the central difference in float32, and how good is it? Read it off
+# the figure, then compare it with the cube root of the precision of float32.
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The cube root is about 0.005. With a step near it five or six digits are right, of the seven that float32 has.
+# The cube root is about 0.005. With a step near it five or six digits are right, of the seven that
+# float32 has.
 
 print(f"cube root {np.finfo(np.float32).eps ** (1 / 3):.4f}")
 typical = np.median(two32[(steps > 0.003) & (steps < 0.01)])
@@ -236,15 +240,15 @@ assert 1e-6 < typical < 1e-5
 #
 #    </details>
 #
-# **2.** Apple's header prints this derivative of the GeLU: ``1/2 (1 + erf(x sqrt(1/2))) + sqrt(1/2) (2 / sqrt pi)
-# e^(-x^2 / 2) x``. Is it right? Where is it farthest off?
+# **2.** Apple's header prints this derivative of the GeLU: ``1/2 (1 + erf(x sqrt(1/2))) + sqrt(1/2)
+# (2 / sqrt pi) e^(-x^2 / 2) x``. Is it right? Where is it farthest off?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No: the second term is twice too large. It is farthest off at -1 and 1, by 0.24, and right at 0. What hardware does is
-# the true derivative.
+# No: the second term is twice too large. It is farthest off at -1 and 1, by 0.24, and right at 0.
+# What hardware does is the true derivative.
 
 from scipy.special import erf
 
@@ -281,8 +285,8 @@ assert wrong_by[6] == 0
 #
 #    </details>
 #
-# **3.** Get the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare it with the sigmoid of
-# 1. Why are they the same?
+# **3.** Get the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare it
+# with the sigmoid of 1. Why are they the same?
 #
 # .. raw:: html
 #
@@ -301,8 +305,8 @@ assert abs(by_step - sigmoid_of_one) < 1e-15
 #
 #    </details>
 #
-# **4.** Check the gradient of a graph: the sum of a tanH and an absolute value of the same image, as in lesson 3. Give
-# ``check_gradient`` the last node, and ``{"x": ...}``.
+# **4.** Check the gradient of a graph: the sum of a tanH and an absolute value of the same image,
+# as in lesson 3. Give ``check_gradient`` the last node, and ``{"x": ...}``.
 #
 # .. raw:: html
 #
@@ -314,7 +318,9 @@ image = mps.MPSNNImageNode(handle="x")
 left = mps.MPSCNNNeuronTanHNode(source=image)
 right = mps.MPSCNNNeuronAbsoluteNode(source=image)
 total = mps.MPSNNAdditionNode(left_source=left.result_image, right_source=right.result_image)
-checked = check_gradient(total, {"x": np.linspace(-2, 2, 9).reshape(1, 9, 1)}, name="tanH + absolute")
+checked = check_gradient(
+    total, {"x": np.linspace(-2, 2, 9).reshape(1, 9, 1)}, name="tanH + absolute"
+)
 print(checked.text())
 
 # sphinx_gallery_start_ignore
@@ -326,5 +332,6 @@ assert checked.agree == 9
 #
 #    </details>
 #
-# **The end.** You can now read a graph forward and backward, and you know when to distrust a gradient. The
-# :doc:`pictures <pictures/index>` show all sixteen neurons, and the errors that plain formulas make.
+# **The end.** You can now read a graph forward and backward, and you know when to distrust a
+# gradient. The :doc:`pictures <pictures/index>` show all sixteen neurons, and the errors that plain
+# formulas make.

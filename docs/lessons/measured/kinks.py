@@ -1,5 +1,7 @@
 """
-What other libraries answer at the kinks: ``python docs/lessons/measured/kinks.py`` writes ``kinks.json`` beside itself.
+What other libraries answer at the kinks.
+
+``python docs/lessons/measured/kinks.py`` writes ``kinks.json`` beside itself.
 
 It needs torch, jax, onnx and onnxruntime; the lesson that shows the answers needs none of them.
 """
@@ -30,7 +32,8 @@ SIXTH = float(np.float32(1) / np.float32(6))
 CASES: list[dict[str, Any]] = [
     {
         "neuron": "reLU", "parameters": {}, "at": [0.0, -0.0],
-        "torch": {"torch.relu": torch.relu, "torch.maximum(x, 0)": lambda x: torch.maximum(x, torch.zeros_like(x)),
+        "torch": {"torch.relu": torch.relu,
+                  "torch.maximum(x, 0)": lambda x: torch.maximum(x, torch.zeros_like(x)),
                   "x.clamp(min=0)": lambda x: x.clamp(min=0)},
         "jax": {"jax.nn.relu": nn.relu, "jnp.maximum(x, 0)": lambda x: numpy.maximum(x, 0.0),
                 "jnp.where(x >= 0, x, 0)": lambda x: numpy.where(x >= 0, x, 0.0)},
@@ -85,23 +88,35 @@ def jax_slope(function: Callable[[Any], Any], x: float) -> float:
 def onnx_value(operator: tuple[str, dict[str, float]], x: float) -> float:
     """The forward, by ONNX Runtime."""
     name, numbers = operator
-    source, result = (helper.make_tensor_value_info(label, TensorProto.FLOAT, [1]) for label in "xy")
+    source, result = (
+        helper.make_tensor_value_info(label, TensorProto.FLOAT, [1]) for label in "xy"
+    )
     constants = numbers if name == "Clip" else {}
     node = helper.make_node(name, ["x", *constants], ["y"], **({} if constants else numbers))
-    initializers = [helper.make_tensor(label, TensorProto.FLOAT, [], [value]) for label, value in constants.items()]
+    initializers = [
+        helper.make_tensor(label, TensorProto.FLOAT, [], [value])
+        for label, value in constants.items()
+    ]
     graph = helper.make_graph([node], name, [source], [result], initializers)
     return float(_session(graph).run(None, {"x": np.float32([x])})[0][0])
 
 
 def onnx_refusal() -> str:
     """What ONNX Runtime says of a model with ONNX's Gradient operator, which is a preview."""
-    source, result, slope = (helper.make_tensor_value_info(label, TensorProto.FLOAT, [1]) for label in ("x", "y", "dx"))
+    source, result, slope = (
+        helper.make_tensor_value_info(label, TensorProto.FLOAT, [1]) for label in ("x", "y", "dx")
+    )
     nodes = [
         helper.make_node("Relu", ["x"], ["y"]),
-        helper.make_node("Gradient", ["x"], ["dx"], xs=["x"], y="y", domain="ai.onnx.preview.training"),
+        helper.make_node(
+            "Gradient", ["x"], ["dx"], xs=["x"], y="y", domain="ai.onnx.preview.training"
+        ),
     ]
     try:
-        _session(helper.make_graph(nodes, "gradient", [source], [result, slope]), ("ai.onnx.preview.training", 1))
+        _session(
+            helper.make_graph(nodes, "gradient", [source], [result, slope]),
+            ("ai.onnx.preview.training", 1),
+        )
     except Exception as error:  # noqa: BLE001, its classes are the library's own
         return type(error).__name__
     return ""
@@ -112,7 +127,9 @@ def _session(graph: Any, *more: tuple[str, int]) -> Any:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def measured() -> dict[str, Any]:
@@ -125,7 +142,9 @@ def measured() -> dict[str, Any]:
                 "neuron": case["neuron"],
                 "parameters": case["parameters"],
                 "x": str(x),
-                "torch": {name: torch_slope(function, x) for name, function in case["torch"].items()},
+                "torch": {
+                    name: torch_slope(function, x) for name, function in case["torch"].items()
+                },
                 "jax": {name: jax_slope(function, x) for name, function in case["jax"].items()},
                 "onnxruntime_forward": {case["onnx"][0]: onnx_value(case["onnx"], x)},
             }

@@ -2,8 +2,9 @@
 A graph, forward and backward
 =============================
 
-``training_graph`` makes a node for the way back of each node of the way forward, and an addition where an image has two
-readers. ``teach.svg`` draws all of it, ``teach.mermaid`` and ``teach.dot`` write it for other programs.
+``training_graph`` makes a node for the way back of each node of the way forward, and an addition
+where an image has two readers. ``teach.svg`` draws all of it, ``teach.mermaid`` and ``teach.dot``
+write it for other programs.
 """
 
 import numpy as np
@@ -37,13 +38,14 @@ Drawing(y)
 # Forward and backward
 # --------------------
 #
-# Gradients go back along each line, and states, dashed, tie each gradient node to its forward node. ``h`` has two
-# readers, so two gradients of ``h`` are added.
+# Gradients go back along each line, and states, dashed, tie each gradient node to its forward node.
+# ``h`` has two readers, so two gradients of ``h`` are added.
 
 (last,) = y.training_graph(with_source_gradient=dy)
 last.result_image.handle = "dx"
 graph = mps.MPSNNGraph(
-    result_images=[y.result_image, last.result_image], format=mps.MPSImageFeatureChannelFormat.float32
+    result_images=[y.result_image, last.result_image],
+    format=mps.MPSImageFeatureChannelFormat.float32,
 )
 Drawing(graph)
 

@@ -2,9 +2,10 @@
 Errors of plain formulas
 ========================
 
-A shader evaluates the formula of a neuron one operation after the other, in float32, and each operation rounds. Here is
-how far that is from the correctly rounded result, over the whole number line, in units of the last place (ULP). Where a
-formula cancels or overflows, it is off by more than any number can show.
+A shader evaluates the formula of a neuron one operation after the other, in float32, and each
+operation rounds. Here is how far that is from the correctly rounded result, over the whole number
+line, in units of the last place (ULP). Where a formula cancels or overflows, it is off by more than
+any number can show.
 """
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,9 @@ NAMES = ("sigmoid", "softPlus", "ELU", "geLU", "softSign", "tanH")
 # Forward
 # -------
 #
-# The formulas are those of :doc:`/stepwise`. ``softPlus`` is ``log(1 + exp(x))`` there: for a large ``x`` the
-# exponential overflows, and for a very negative one it is lost beside the 1. ``ELU`` is ``exp(x) - 1`` on the left,
-# which cancels near 0.
+# The formulas are those of :doc:`/stepwise`. ``softPlus`` is ``log(1 + exp(x))`` there: for a large
+# ``x`` the exponential overflows, and for a very negative one it is lost beside the 1. ``ELU`` is
+# ``exp(x) - 1`` on the left, which cancels near 0.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -41,8 +42,9 @@ assert mps.neuron.forward(elu, tiny, mode="stepwise") == 0 != mps.neuron.forward
 # Derivatives
 # -----------
 #
-# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``, and the square overflows long before the
-# result is small. That of the tanH, ``1 - tanh(x)^2``, cancels where the tanh is near 1.
+# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``, and the square overflows
+# long before the result is small. That of the tanH, ``1 - tanh(x)^2``, cancels where the tanh is
+# near 1.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -54,15 +56,19 @@ one = np.float32([1])
 sigmoid, tanh = (mps.MPSNNNeuronDescriptor(T[name]) for name in ("sigmoid", "tanH"))
 for neuron, at in ((sigmoid, 50), (tanh, 12)):
     x = np.float32([at])
-    assert mps.neuron.gradient(neuron, x, one, mode="stepwise") == 0 < mps.neuron.gradient(neuron, x, one)
+    assert (
+        mps.neuron.gradient(neuron, x, one, mode="stepwise")
+        == 0
+        < mps.neuron.gradient(neuron, x, one)
+    )
 # sphinx_gallery_end_ignore
 
 # %%
 # A better way to write it
 # ------------------------
 #
-# ``plot_error`` also takes a function. With ``expm1`` and ``log1p`` in place of what cancels, and nothing that
-# overflows, the softPlus is good everywhere.
+# ``plot_error`` also takes a function. With ``expm1`` and ``log1p`` in place of what cancels, and
+# nothing that overflows, the softPlus is good everywhere.
 
 
 def careful_softplus(x):
@@ -78,7 +84,11 @@ axes[1].set_title("max(x, 0) + log1p(exp(-|x|))")
 plt.show()
 
 # sphinx_gallery_start_ignore
-many = np.concatenate([np.linspace(-80, 80, 4001), np.geomspace(1e-30, 1e30, 501)]).astype(np.float32)
-ulp = np.abs(careful_softplus(many).view(np.int32) - mps.neuron.forward(softplus, many).view(np.int32))
+many = np.concatenate([np.linspace(-80, 80, 4001), np.geomspace(1e-30, 1e30, 501)]).astype(
+    np.float32
+)
+ulp = np.abs(
+    careful_softplus(many).view(np.int32) - mps.neuron.forward(softplus, many).view(np.int32)
+)
 assert ulp.max() <= 4
 # sphinx_gallery_end_ignore

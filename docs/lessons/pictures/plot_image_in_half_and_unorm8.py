@@ -2,8 +2,9 @@
 An image in half and in unorm8
 ==============================
 
-``unorm8`` stores a number from 0 to 1 in eight bits: 256 numbers at equal distances. ``float16``, half precision,
-stores it in sixteen, and its numbers lie closer together near 0. In the dark parts of an image one can see that.
+``unorm8`` stores a number from 0 to 1 in eight bits: 256 numbers at equal distances. ``float16``,
+half precision, stores it in sixteen, and its numbers lie closer together near 0. In the dark parts
+of an image one can see that.
 """
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,8 @@ F = mps.MPSImageFeatureChannelFormat
 # How dense the numbers are
 # -------------------------
 #
-# Here are all the numbers of both formats between 0 and 0.05. unorm8 has 13 of them, half has 10,855.
+# Here are all the numbers of both formats between 0 and 0.05. unorm8 has 13 of them, half has
+# 10,855.
 
 codes = mps.MPSImage.from_array(np.arange(256, dtype=np.uint8).reshape(1, 256, 1), F.unorm8)
 unorm8 = codes.to_array().ravel() / 255
@@ -40,9 +42,9 @@ assert (half <= 0.05).sum() == 10_855
 # A dark image, brightened
 # ------------------------
 #
-# A light behind a wall: most of the image is darker than 0.05. It is stored in each of the formats, read by a power
-# neuron with ``c = 1 / 2.2``, which brightens it as a screen does, and the result is stored as float32. So all that is
-# lost, is lost in the source.
+# A light behind a wall: most of the image is darker than 0.05. It is stored in each of the formats,
+# read by a power neuron with ``c = 1 / 2.2``, which brightens it as a screen does, and the result
+# is stored as float32. So all that is lost, is lost in the source.
 
 rows, columns = np.mgrid[0:1:160j, 0:1:240j]
 light = 0.0006 + 0.05 * np.exp(-((columns - 0.75) ** 2 + (rows - 0.35) ** 2) / 0.06)
@@ -84,7 +86,8 @@ assert np.abs(stored(F.unorm8) - truth).max() > 0.03
 # sphinx_gallery_end_ignore
 
 # %%
-# In unorm8 a few grey levels are left, and the steps between them show as rings. In half nothing is to be seen.
+# In unorm8 a few grey levels are left, and the steps between them show as rings. In half nothing is
+# to be seen.
 #
 # unorm8 is no place for gradients: it has no negative numbers, and nothing above 1.
 
@@ -96,7 +99,12 @@ for channel_format in (F.unorm8, F.float16):
     print(f"{channel_format.name:8}", run["y"].to_array().ravel())
 
 # sphinx_gallery_start_ignore
-cut = mps.MPSNNGraph(result_image=node.result_image, format=F.unorm8).run(x=gradient)["y"].to_array().ravel()
+cut = (
+    mps.MPSNNGraph(result_image=node.result_image, format=F.unorm8)
+    .run(x=gradient)["y"]
+    .to_array()
+    .ravel()
+)
 assert cut.tolist() == [0, 64, 255]
 # sphinx_gallery_end_ignore
 

@@ -2,9 +2,9 @@
 The sixteen neurons
 ===================
 
-Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25. Kinks are marked,
-and so is where a neuron is not a real number. reLUN, power and linear are straight lines at their defaults, as Apple
-documents them: parameters make them what they are for.
+Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25.
+Kinks are marked, and so is where a neuron is not a real number. reLUN, power and linear are
+straight lines at their defaults, as Apple documents them: parameters make them what they are for.
 """
 
 import matplotlib.pyplot as plt
