@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["aligned", "html_text", "printable"]
+__all__ = ["aligned", "html_table", "html_text", "printable"]
+
+LONGEST_CELL, MOST_ROWS = 160, 200
+"""Characters and rows that a table in a notebook has at most."""
 
 
 def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
@@ -30,3 +33,19 @@ def html_text(text: object, longest: int) -> str:
     """Text for HTML and XML: what could deceive is written as in Python, what is markup escaped, what is long cut."""
     safe = printable(str(text))
     return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
+
+
+def html_table(caption: str, rows: Iterable[Sequence[object]]) -> str:
+    """A table for a notebook: names of columns in the first row, of rows in the first column."""
+    head, *body = [[html_text(cell, LONGEST_CELL) for cell in row] for row in rows]
+    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
+    lines = [
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, *cells in body[:MOST_ROWS]
+    ]
+    rest = len(body) - len(lines)
+    note = f"<p>and {rest:,} more</p>" if rest else ""
+    return (
+        f"<table><caption>{html_text(caption, 2 * LONGEST_CELL)}</caption><thead><tr>{columns}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>{note}"
+    )

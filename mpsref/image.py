@@ -364,6 +364,12 @@ class MPSImage:
         several = f" x{self.number_of_images}" if self.number_of_images > 1 else ""
         return f"<MPSImage {size}{several} {self._storage.name}{f' {self.label!r}' if self.label else ''}>"
 
+    def _repr_html_(self) -> str:
+        # Only a notebook needs it.
+        from mpsref.pictures import image_html  # noqa: PLC0415
+
+        return image_html(repr(self)[1:-1], self.to_array(), self._storage.decode)
+
     # ---- views ----
 
     def batch_representation(self, *, with_sub_range: range | None = None) -> list[MPSImage]:

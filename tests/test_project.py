@@ -26,7 +26,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram"],
-    ["mpsref.documents", "mpsref.storage"],
+    ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail"],
@@ -75,7 +75,7 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.trace"],
+    ["mpsref.teach.trace", "mpsref.teach.plots"],
     ["mpsref.teach"],
     ["mpsref.cli"],
     ["mpsref.__main__"],

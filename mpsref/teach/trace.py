@@ -10,13 +10,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import aligned, printable
+from mpsref.columns import aligned, html_table, printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.executor import MPSNNGraph, slope_at
@@ -345,7 +344,7 @@ class Trace:
         return f"<Trace of {len(self.steps)} steps{where}>"
 
     def _repr_html_(self) -> str:
-        return "".join(_html_table(caption, rows) for caption, rows in self._tables())
+        return "".join(html_table(caption, rows) for caption, rows in self._tables())
 
     # ---- the chain rule ----
 
@@ -560,16 +559,6 @@ def _title(step: Step) -> str:
 def _place_text(place: tuple[int, int, int, int]) -> str:
     image, y, x, channel = place
     return f"image {image}, y {y}, x {x}, channel {channel}"
-
-
-def _html_table(caption: str, rows: Sequence[Sequence[str]]) -> str:
-    head, *body = [[escape(printable(cell)) for cell in row] for row in rows]
-    lines = [f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in body]
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
 
 
 def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage) -> Trace:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import aligned, printable
+from mpsref.columns import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
@@ -118,6 +118,26 @@ class Comparison:
     def text(self) -> str:
         """For people: the verdict first, then the worst elements and a histogram."""
         return "\n".join(printable(line) for line in self._lines())
+
+    def _repr_html_(self) -> str:
+        facts = f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        verdict = f"<p><strong>{html_text(f'{self.name}: {self.verdict}', 1000)}</strong></p>"
+        rows: list[list[object]] = [["element", "actual", "expected", "ULP", "verdict"]]
+        rows += [
+            [
+                list(element.place),
+                element.actual,
+                element.expected,
+                "not comparable" if element.ulp is None else f"{element.ulp:,}",
+                "beyond" if element.beyond else "within",
+            ]
+            for element in self.worst
+        ]
+        others = {"NaN": self.counts.nan_disagreements, "infinity": self.counts.infinity_disagreements}
+        found = verdict + html_table(facts, rows)
+        if self.counts.elements:
+            found += html_table("distances", histogram_rows(self.histogram, self.counts.elements, others))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """For programs: everything, as `json` can write it."""

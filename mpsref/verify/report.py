@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from mpsref.columns import aligned, printable
+from mpsref.columns import aligned, html_table, html_text, printable
 from mpsref.errors import VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.verify.compare import Counts
@@ -235,6 +235,19 @@ class Report:
             lines[-1] = f"\x1b[{PASSED if self.passed else FAILED}m{word}\x1b[0m{colon}{rest}"
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        head = ["image", "node", "format", "verdict", *_COLUMNS.values()]
+        rows = [
+            [
+                *row[:3],
+                "within" if image.passed and not image.explained else "explained" if image.passed else "beyond",
+                *row[3:],
+            ]
+            for image, row in zip(self.images, self._rows(), strict=True)
+        ]
+        facts = f"{self.recording}; {self.device}; bounds: {self.tolerance}"
+        return f"<p><strong>{html_text(self.verdict, 1000)}</strong></p>{html_table(facts, [head, *rows])}"
+
     def to_json(self) -> dict[str, Any]:
         """For programs: everything, as `json` can write it."""
         return {
@@ -278,12 +291,7 @@ class Report:
         yield f"bounds     {self.tolerance}"
         yield ""
         head = ["image", "node", "format", *_COLUMNS.values()]
-        rows = [
-            [image.name, image.node, image.channel_format]
-            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
-            for image in self.images
-        ]  # fmt: skip
-        yield from aligned([head, *rows], 3)
+        yield from aligned([head, *self._rows()], 3)
         yield from self._end_to_end_lines()
         for image in self.images:
             yield from _image_lines(image, every_image=every_image)
@@ -292,6 +300,13 @@ class Report:
         yield from self._blame_lines()
         yield ""
         yield self.verdict
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [image.name, image.node, image.channel_format]
+            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
+            for image in self.images
+        ]  # fmt: skip
 
     def _end_to_end_lines(self) -> Iterator[str]:
         """Only where a node was judged by something else, and the two differ."""

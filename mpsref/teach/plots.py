@@ -1,0 +1,495 @@
+"""Pictures of neurons and of errors, by matplotlib, which the extra ``teach`` installs and a call imports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref import neuron
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import DependencyError, ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.stepwise import MODES
+from mpsref.neuron.table import NEURONS
+from mpsref.storage import StorageFormat, storage_format
+from mpsref.sweep.implementation import call, name_of
+
+__all__ = ["plot_error", "plot_gallery", "plot_neuron"]
+
+Axes: TypeAlias = Any
+"""matplotlib's ``Axes``."""
+
+Figure: TypeAlias = Any
+"""matplotlib's ``Figure``."""
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
+Limits: TypeAlias = tuple[float, float]
+
+# Of Okabe and Ito's palette, which the colour-blind can tell apart; line styles and markers differ as well.
+_VALUE, _SLOPE, _NAN, _INFINITE, _POINT = "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#0072B2"
+_GREY, _SHADE = "#808080", "#d9d9d9"
+
+POINTS = 2000
+"""How many points a curve has."""
+
+SAMPLES = 1 << 16
+"""How many numbers of a format are tried at most."""
+
+MOST_SLOPES = 4
+"""How many of pReLU's slopes are drawn."""
+
+BESIDE = 1e-7
+"""How far beside a kink, or a pole, the one-sided slopes are taken, relative."""
+
+LARGEST_LINEAR = 16
+"""Errors up to this many ULP are drawn on a linear scale."""
+
+FARTHEST = 1e6
+"""Kinks farther out are not shown unless limits are given that hold them."""
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt  # noqa: PLC0415
+    except ImportError:
+        raise DependencyError("matplotlib is missing, which draws plots: pip install 'mpsref[teach]'") from None
+    return plt
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    plt = _pyplot()
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def _limits_or_error(limits: Limits | None) -> Limits | None:
+    if limits is None:
+        return None
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError):
+        raise ParameterError(f"limits are {limits!r}: give two numbers") from None
+    if not low < high:
+        raise ParameterError(f"limits are {limits!r}: give the smaller number first, and the larger second")
+    return low, high
+
+
+def _one_slope_each(descriptor: MPSNNNeuronDescriptor) -> list[MPSNNNeuronDescriptor]:
+    """The descriptor, or one for each of the first different slopes of pReLU."""
+    if descriptor.data is None:
+        return [descriptor]
+    slopes = list(dict.fromkeys(descriptor.data.tolist()))[:MOST_SLOPES]
+    return [MPSNNNeuronDescriptor(descriptor.neuron_type, data=[slope]) for slope in slopes]
+
+
+def _title(descriptor: MPSNNNeuronDescriptor) -> str:
+    facts = [f"{name} = {np.float32(value):g}" for name, value in descriptor.parameters.items()]
+    if descriptor.data is not None:
+        facts.append(f"data = {', '.join(f'{slope:g}' for slope in descriptor.data[:MOST_SLOPES])}")
+        facts[-1] += ", ..." if len(descriptor.data) > MOST_SLOPES else ""
+    return ", ".join([descriptor.neuron_type.name, *facts])
+
+
+# ---- a neuron ----
+
+
+def plot_neuron(descriptor: MPSNNNeuronDescriptor, *, ax: Axes | None = None, limits: Limits | None = None) -> Axes:
+    """
+    Draw a neuron and its derivative.
+
+    Parameters
+    ----------
+    descriptor : MPSNNNeuronDescriptor
+        The neuron. Of pReLU's slopes the first four different ones are drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. Default: a new figure.
+    limits : tuple of two floats, optional
+        The range of sources. Default: what holds the kinks and the edge of the domain.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With the curve and its derivative. At a kink a filled dot is the slope that the documented comparison chooses,
+        an open one what the slope tends to from a side. Where the function is not a real number the ground is grey.
+
+    Raises
+    ------
+    DependencyError
+        matplotlib is not installed.
+    ParameterError
+        The limits are not two numbers, the smaller first.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> ax = teach.plot_neuron(mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=0.5))
+    >>> ax.get_title()
+    'ELU, a = 0.5'
+    """
+    descriptor_or_error(descriptor)
+    limits = _limits_or_error(limits)
+    ax = _axes(ax, (6.4, 4.2))
+    _draw(ax, descriptor, limits)
+    ax.set_xlabel("source x")
+    ax.set_ylabel("value and slope")
+    ax.legend(loc="best", fontsize="small")
+    return ax
+
+
+def _draw(ax: Axes, descriptor: MPSNNNeuronDescriptor, limits: Limits | None) -> None:
+    row = descriptor.row
+    singles = _one_slope_each(descriptor)
+    edges = _edges(descriptor)
+    low, high = _around(edges) if limits is None else limits
+    inside = [edge for edge in edges if low < edge < high]
+    shown: list[Numbers] = []
+    ax.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
+    ax.axvline(0, color=_GREY, linewidth=0.6, zorder=0)
+    for i, single in enumerate(singles):
+        x = _between(low, high, inside)
+        value, slope = _values(single, x), _slopes(single, x)
+        ax.plot(x, _broken(value), color=_VALUE, label=None if i else f"f = {row.formula}")
+        ax.plot(x, _broken(slope), color=_SLOPE, linestyle="--", label=None if i else f"f' = {row.slope}")
+        shown += [value, slope]
+        if not i:
+            _shade(ax, x, value)
+        if np.isnan(value).all():
+            shown.append(_draw_points(ax, single, low, high))
+        for kink in row.kinks(single):
+            if low < kink < high:
+                _mark_kink(ax, single, kink)
+    for edge in inside:
+        if edge not in row.kinks(singles[0]):
+            ax.axvline(edge, color=_GREY, linestyle=":", linewidth=1.2).set_gid("edge")
+    ax.set_xlim(low, high)
+    ax.set_ylim(*_heights(np.concatenate(shown)))
+    ax.set_title(_title(descriptor))
+
+
+def _values(descriptor: MPSNNNeuronDescriptor, x: Numbers) -> Numbers:
+    return np.asarray(neuron.forward(descriptor, x[:, np.newaxis])[:, 0], np.float64)
+
+
+def _slopes(descriptor: MPSNNNeuronDescriptor, x: Numbers) -> Numbers:
+    x = x[:, np.newaxis]
+    return np.asarray(neuron.gradient(descriptor, x, np.ones_like(x))[:, 0], np.float64)
+
+
+def _edges(descriptor: MPSNNNeuronDescriptor) -> list[float]:
+    """Where something happens: kinks, and where ``a x + b`` is 0 if the domain ends there."""
+    edges = {edge for single in _one_slope_each(descriptor) for edge in descriptor.row.kinks(single)}
+    if "a x + b" in descriptor.row.domain and descriptor.a:
+        edge = -descriptor.b / descriptor.a
+        beside = BESIDE * max(abs(edge), 1.0)
+        x = np.array([edge - beside, edge, edge + beside])
+        if not np.isfinite([_values(descriptor, x), _slopes(descriptor, x)]).all():
+            edges.add(edge)
+    return sorted(edge for edge in edges if math.isfinite(edge))
+
+
+def _around(edges: Sequence[float]) -> Limits:
+    near = [edge for edge in edges if abs(edge) <= FARTHEST]
+    margin = max(2.0, (max(near, default=0.0) - min(near, default=0.0)) / 4)
+    low, high = (min(near, default=0.0) - margin, max(near, default=0.0) + margin)
+    return min(low, -4.0), max(high, 4.0)
+
+
+def _between(low: float, high: float, edges: Sequence[float]) -> Numbers:
+    """Sources in order, near both sides of each edge, but not on it."""
+    ends = [low, *edges, high]
+    parts = []
+    for start, stop in pairwise(ends):
+        room = BESIDE * max(abs(start), abs(stop), 1.0)
+        count = max(50, round(POINTS * (stop - start) / (high - low)))
+        # A break between the parts: no line leads over an edge.
+        parts += [np.linspace(start + room, stop - room, count), np.array([np.nan])]
+    return np.concatenate(parts)
+
+
+def _broken(values: Numbers) -> Numbers:
+    """Without infinities, so that no line leads to one."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _heights(values: Numbers) -> Limits:
+    """What is worth seeing: everything, unless a pole takes all the room."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return -1.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    inner = [float(each) for each in np.quantile(finite, (0.04, 0.96))]
+    spread = max(inner[1] - inner[0], 1.0)
+    if high - low > 6 * spread:
+        low, high = max(low, inner[0] - spread / 2), min(high, inner[1] + spread / 2)
+    margin = 0.06 * max(high - low, 0.5)
+    return low - margin, high + margin
+
+
+def _shade(ax: Axes, x: Numbers, value: Numbers) -> None:
+    """Grey where the function is not a real number."""
+    known = ~np.isnan(x)
+    x, is_nan = x[known], np.isnan(value[known])
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], is_nan, [False]]).astype(int)))
+    for i, (start, stop) in enumerate(changes.reshape(-1, 2)):
+        span = ax.axvspan(x[start], x[stop - 1], facecolor=_SHADE, edgecolor="none", zorder=-1)
+        span.set_label(None if i else "f is not a real number")
+        span.set_gid("outside")
+
+
+def _draw_points(ax: Axes, descriptor: MPSNNNeuronDescriptor, low: float, high: float) -> Numbers:
+    """The values of a function that is real only where ``a x + b`` is an integer."""
+    a, b = descriptor.a or 1.0, descriptor.b
+    first, last = sorted((a * low + b, a * high + b))
+    integers = np.arange(math.ceil(first), math.floor(min(last, first + POINTS)) + 1)
+    x = np.asarray((integers - b) / a, np.float64)
+    value = _values(descriptor, x)
+    ax.plot(x, value, marker=".", linestyle="none", color=_VALUE, gid="points")
+    return value
+
+
+def _mark_kink(ax: Axes, descriptor: MPSNNNeuronDescriptor, kink: float) -> None:
+    beside = BESIDE * max(abs(kink), 1.0)
+    left, here, right = _slopes(descriptor, np.array([kink - beside, kink, kink + beside])).tolist()
+    line = ax.axvline(kink, color=_GREY, linestyle=":", linewidth=1.2, zorder=0.5)
+    line.set_gid("kink")
+    style = {"marker": "o", "markersize": 6, "linestyle": "none", "color": _SLOPE, "zorder": 3, "clip_on": True}
+    for side in (left, right):
+        if not math.isclose(side, here, rel_tol=1e-5, abs_tol=1e-6):
+            ax.plot([kink], [side], markerfacecolor="white", gid="slope beside", **style)
+    ax.plot([kink], [here], gid="slope", **style)
+    value = _values(descriptor, np.array([kink]))[0]
+    ax.plot([kink], [value], marker="o", markersize=4, linestyle="none", color=_VALUE, gid="value", zorder=2.5)
+
+
+def plot_gallery(*, columns: int = 4) -> Figure:
+    """
+    Draw all sixteen neurons with their default parameters, each with its derivative.
+
+    Parameters
+    ----------
+    columns : int
+        How many stand beside each other.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A new figure.
+
+    Raises
+    ------
+    DependencyError
+        matplotlib is not installed.
+    """
+    plt = _pyplot()
+    if columns not in range(1, len(NEURONS) + 1):
+        raise ParameterError(f"columns is {columns!r}: give an integer from 1 to {len(NEURONS)}")
+    rows = -(-len(NEURONS) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(3.0 * columns, 2.5 * rows), layout="constrained", squeeze=False)
+    for ax, (neuron_type, row) in zip(grid.flat, NEURONS.items(), strict=False):
+        _draw(ax, _default(neuron_type, per_channel=row.per_channel), None)
+        ax.title.set_fontsize("small")
+        ax.tick_params(labelsize="x-small")
+    for ax in grid.flat[len(NEURONS) :]:
+        ax.set_visible(False)
+    value, slope = grid.flat[0].get_lines()[2:4]
+    figure.legend([value, slope], ["f", "f'"], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _default(neuron_type: MPSCNNNeuronType, *, per_channel: bool) -> MPSNNNeuronDescriptor:
+    return MPSNNNeuronDescriptor(neuron_type, data=[0.25] if per_channel else None)
+
+
+# ---- errors ----
+
+
+def plot_error(
+    implementation: str | Callable[..., Any],
+    descriptor: MPSNNNeuronDescriptor,
+    *,
+    direction: str = "forward",
+    format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32,
+    ax: Axes | None = None,
+    limits: Limits | None = None,
+) -> Axes:
+    """
+    Draw how far an implementation is from the correctly rounded result, over the number line.
+
+    Parameters
+    ----------
+    implementation : str or callable
+        ``stepwise`` or ``stepwise-fma``; or a function, or ``module:function``, that is called with an array of
+        sources, and for the gradient with one of ones as well, as by `mpsref.sweep.sweep`.
+    descriptor : MPSNNNeuronDescriptor
+        The neuron; of pReLU's slopes the first is taken.
+    direction : str
+        ``forward`` or ``gradient``.
+    format : MPSImageFeatureChannelFormat
+        float16, of which every number is tried, or float32, of which 65,536 are, as many of each magnitude.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. Default: a new figure.
+    limits : tuple of two floats, optional
+        The range of sources. Default: all finite ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Sources stand in the order of the format's numbers, equally far apart, so that each magnitude has its room;
+        errors are in units in the last place, linear near 0 and logarithmic beyond. What is NaN, or infinite, on one
+        side only is marked at the top.
+
+    Raises
+    ------
+    DependencyError
+        matplotlib is not installed.
+    ParameterError
+        An argument is none of these.
+    ImplementationError
+        The function raises an error, or returns something else than an array like its argument.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
+    >>> ax = teach.plot_error("stepwise", d, format=mps.MPSImageFeatureChannelFormat.float16)
+    >>> ax.get_ylabel()
+    'error in ULP of float16'
+    """
+    descriptor_or_error(descriptor)
+    if direction not in ("forward", "gradient"):
+        raise ParameterError(f"direction is {direction!r}: choose forward or gradient")
+    storage = storage_format(format)
+    if storage.unorm_max:
+        raise ParameterError(f"format is {storage.name}: choose float16 or float32")
+    limits = _limits_or_error(limits)
+    single = _one_slope_each(descriptor)[0]
+    x = _number_line(storage, limits)
+    got, want = _results(implementation, single, x, direction)
+    ax = _axes(ax, (7.2, 4.2))
+    found = _draw_errors(ax, storage, x, got, want)
+    for kink in single.row.kinks(single):
+        at = int(storage.ordinals(np.array([kink]).astype(storage.dtype))[0])
+        if storage.ordinals(x)[0] <= at <= storage.ordinals(x)[-1]:
+            ax.axvline(at, color=_GREY, linestyle=":", linewidth=1, zorder=0).set_gid("kink")
+    _name_numbers(ax, storage, x)
+    name = implementation if isinstance(implementation, str) else name_of(implementation).rpartition(":")[2]
+    ax.set_title(
+        f"{name}: {_title(single)}{', gradient' if direction == 'gradient' else ''}\n{found}", fontsize="medium"
+    )
+    ax.set_xlabel("source x, in the order of the numbers of its format")
+    ax.set_ylabel(f"error in ULP of {storage.name}")
+    return ax
+
+
+def _number_line(storage: StorageFormat, limits: Limits | None) -> npt.NDArray[Any]:
+    """Finite numbers of a format, in order, with as many between neighbours everywhere."""
+    largest = float(np.finfo(storage.dtype).max)
+    low, high = (-largest, largest) if limits is None else limits
+    ends = np.clip(np.array([low, high]), -largest, largest).astype(storage.dtype)
+    first, last = storage.ordinals(ends).tolist()
+    count = min(SAMPLES, last - first + 1)
+    ordinals = np.unique(np.rint(np.linspace(first, last, count)).astype(np.int64))
+    bits = np.where(ordinals < 0, -ordinals | (1 << (8 * storage.dtype.itemsize - 1)), ordinals)
+    return bits.astype(storage.bits_dtype).view(storage.dtype)
+
+
+def _results(
+    implementation: str | Callable[..., Any], descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], direction: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """What the implementation gives, and what is right."""
+    upstream = np.ones_like(x) if direction == "gradient" else None
+
+    def reference(mode: str) -> npt.NDArray[Any]:
+        pixels = x[:, np.newaxis]
+        if upstream is None:
+            return neuron.forward(descriptor, pixels, mode=mode)[:, 0]
+        return neuron.gradient(descriptor, pixels, upstream[:, np.newaxis], mode=mode)[:, 0]
+
+    if isinstance(implementation, str) and implementation in MODES:
+        return reference(implementation), reference("ideal")
+    if isinstance(implementation, str) and ":" not in implementation:
+        raise ParameterError(
+            f"implementation is {implementation!r}: choose {' or '.join(m for m in MODES if m != 'ideal')}, or give a "
+            "function or MODULE:FUNCTION"
+        )
+    got = call(implementation, x.copy(), None if upstream is None else upstream.copy())
+    return got, reference("ideal")
+
+
+def _draw_errors(
+    ax: Axes, storage: StorageFormat, x: npt.NDArray[Any], got: npt.NDArray[Any], want: npt.NDArray[Any]
+) -> str:
+    """Draw the errors; returned is what there is to say of them."""
+    place = storage.ordinals(x)
+    is_nan = np.isnan(got) != np.isnan(want)
+    both = np.isnan(got) & np.isnan(want)
+    is_infinite = ~is_nan & ~both & (got != want) & (np.isinf(got) | np.isinf(want))
+    plain = ~(is_nan | is_infinite | both)
+    error = (storage.ordinals(got) - storage.ordinals(want)).astype(np.float64)
+    largest = float(np.abs(error[plain]).max(initial=0.0))
+    exact = int(np.count_nonzero(plain & (error == 0))) + int(np.count_nonzero(both))
+    ax.axhline(0, color=_GREY, linewidth=0.8, zorder=0)
+    ax.plot(
+        place[plain], error[plain], linestyle="none", marker=".", markersize=2, color=_POINT, rasterized=True,
+        gid="errors",
+    )  # fmt: skip
+    for chosen, height, marker, colour, label in (
+        (is_nan, 0.93, "x", _NAN, "NaN on one side only"),
+        (is_infinite, 0.97, "^", _INFINITE, "infinite on one side only"),
+    ):
+        if chosen.any():
+            ax.plot(
+                place[chosen], np.full(int(chosen.sum()), height), linestyle="none", marker=marker, markersize=4,
+                color=colour, rasterized=True, label=f"{label}: {int(chosen.sum()):,}", gid=label,
+                transform=ax.get_xaxis_transform(),
+            )  # fmt: skip
+    if is_nan.any() or is_infinite.any():
+        ax.legend(loc="upper left", bbox_to_anchor=(0.01, 0.91), fontsize="small")
+    _scale_errors(ax, largest)
+    share = "all" if exact == len(x) else f"{min(100 * exact / len(x), 99.99):.4g} %"
+    return f"{share} exact, largest error {largest:,.0f} ULP"
+
+
+def _scale_errors(ax: Axes, largest: float) -> None:
+    """Linear where errors are small; else linear to 1, and logarithmic beyond."""
+    if largest <= LARGEST_LINEAR:
+        top = max(2.0, largest)
+        ax.set_ylim(-1.3 * top, 1.5 * top)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        return
+    ax.set_yscale("symlog", linthresh=1, base=10)
+    most = math.ceil(math.log10(largest))
+    powers = range(0, most + 1, max(1, math.ceil(most / 4)))
+    ticks = [0.0, *(sign * 10.0**n for n in powers for sign in (1, -1))]
+    ax.set_yticks(ticks, [_short(tick) for tick in ticks], minor=False)
+    ax.set_yticks([], minor=True)
+    ax.set_ylim(-(10.0 ** (most + 0.5)), 10.0 ** (most + 1.5))
+
+
+def _short(number: float) -> str:
+    return f"{number:g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+
+
+def _name_numbers(ax: Axes, storage: StorageFormat, x: npt.NDArray[Any]) -> None:
+    """Ticks at powers of ten, as many as have room."""
+    places = storage.ordinals(x)
+    first, last = int(places[0]), int(places[-1])
+    facts = np.finfo(storage.dtype)
+    powers = [10.0**n for n in range(-45, 39) if float(facts.smallest_subnormal) <= 10.0**n <= float(facts.max)]
+    numbers = sorted([-p for p in powers] + [0.0] + powers)
+    ticks = [(int(storage.ordinals(np.array([n]).astype(storage.dtype))[0]), n) for n in numbers]
+    ticks = [(at, n) for at, n in ticks if first <= at <= last]
+    room = (last - first) / 9
+    chosen: list[tuple[int, float]] = []
+    # 0 and 1 first, then whatever is far enough from all that is there.
+    for at, n in sorted(ticks, key=lambda tick: (tick[1] != 0, abs(abs(tick[1]) - 1) > 0, -abs(tick[0]))):
+        if all(abs(at - other) >= room for other, _ in chosen):
+            chosen.append((at, n))
+    ax.set_xticks([at for at, _ in chosen], [_short(n) for _, n in chosen])
+    ax.set_xlim(first - room / 8, last + room / 8)
