@@ -119,6 +119,6 @@ def _entry(full: str, thing: Any) -> list[str]:
     lines = [f".. autoclass:: {full}", "   :members:"]
     if issubclass(thing, enum.Enum):
         lines += ["   :undoc-members:", "   :member-order: bysource"]
-    if thing.__bases__ != (object,) and not issubclass(thing, tuple):
+    if any(base.__module__.startswith("mpsref") for base in thing.__bases__):
         lines.append("   :show-inheritance:")
     return lines

@@ -32,7 +32,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "py:obj"
 smartquotes = False
 
-myst_enable_extensions = ["attrs_block"]
+myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 4
 
 autosummary_generate = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,13 @@ class Drawing:
             f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" fill="{fill}" stroke="{FAINT}"{dash}/>'
         )
         self.words(x + SIDE / 2, y + SIDE / 2 + 5, text, FAINT if channel is None else INK, "middle")
+
+    def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
+        """A named thing."""
+        self._parts.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="#ffffff" stroke="{FAINT}"/>'
+        )
+        self.words(x + width / 2, y + height / 2 + 5, text, anchor="middle")
 
     def words(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> None:
         """Text whose base line begins, ends or has its middle there."""
@@ -96,7 +104,49 @@ def layouts() -> str:
     return drawing.svg()
 
 
-DRAWINGS: dict[str, Callable[[], str]] = {"slices.svg": slices, "batch.svg": batch, "layouts.svg": layouts}
+def layers() -> str:
+    """The parts of the package, each above all that it imports."""
+    below = _imports()
+    height: dict[str, int] = {}
+
+    def level(part: str) -> int:
+        if part not in height:
+            height[part] = 1 + max(map(level, below[part]), default=-1)
+        return height[part]
+
+    rows = [[part for part in sorted(below) if level(part) == i] for i in range(max(map(level, below)) + 1)][::-1]
+    widest = max(sum(9 * len(part) + 46 for part in row) for row in rows)
+    drawing = Drawing(widest + 24, 20 + 48 * len(rows), "The layers of the package")
+    for i, row in enumerate(rows):
+        x = 24.0
+        for part in row:
+            drawing.box(x, 20 + 48 * i, 9 * len(part) + 28, 34, part)
+            x += 9 * len(part) + 46
+    return drawing.svg()
+
+
+def _imports() -> dict[str, set[str]]:
+    """For each part of the package, a module or a folder of them, those that it imports; below it, as a test holds."""
+    package = Path(mps.__file__).parent
+    found: dict[str, set[str]] = {}
+    for path in package.rglob("*.py"):
+        part = path.relative_to(package).parts[0].removesuffix(".py")
+        if part.startswith("__"):
+            continue
+        others = found.setdefault(part, set())
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mpsref":
+                inner = (node.module or "").split(".")[1:2]
+                others.update(inner or (alias.name for alias in node.names))
+    return {part: (others & found.keys()) - {part} for part, others in found.items()}
+
+
+DRAWINGS: dict[str, Callable[[], str]] = {
+    "slices.svg": slices,
+    "batch.svg": batch,
+    "layouts.svg": layouts,
+    "layers.svg": layers,
+}
 
 THEMES = {"light": "default", "dark": "dark_background"}
 

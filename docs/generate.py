@@ -70,7 +70,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
     lines = [
         f"# {name}",
         "",
-        "| | |",
+        f"| | {name} |",
         "|---|---|",
         *(f"| {what} | {_escape(fact)} |" for what, fact in facts.items()),
         "",
@@ -124,7 +124,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             "",
             "[The proof](../proof.md) has tried every float32:",
             "",
-            "| | |",
+            f"| {titles[0]} | {cells[0]} |",
             "|---|---|",
             *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
             "",
@@ -331,7 +331,7 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, END = "<!-- certificates -->\n", "<!-- sweeps -->\n", "<!-- end -->\n"
+BEGIN, SWEEPS, TIMES, END = "<!-- certificates -->\n", "<!-- sweeps -->\n", "<!-- times -->\n", "<!-- end -->\n"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -503,6 +503,28 @@ def sweep_page() -> str:
     return before + SWEEPS + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
+def comparison_page() -> str:
+    """The page that compares with others as it stands, with the table of times made anew."""
+    folder = Path(__file__).parent
+    before, _, rest = (folder / "comparison.md").read_text("utf-8").partition(TIMES)
+    return before + TIMES + "\n".join(["", *time_rows(folder / "speed.json"), "", ""]) + END + rest.partition(END)[2]
+
+
+def time_rows(measured: Path) -> list[str]:
+    """How long mpsref takes beside peers that people may choose instead, as rows of Markdown."""
+    results = json.loads(measured.read_text("utf-8"))
+    mean = runpy.run_path(str(measured.parents[1] / "benchmarks" / "page.py"))["geometric_mean"]
+    lines = ["| work | onnx.reference | torch |", "|---|---:|---:|"]
+    for storage, direction in (("float32", "forward"), ("float32", "gradient"), ("float16", "forward")):
+        rows = results[storage][direction].values()
+        cells = [storage + " " + direction]
+        for peer in ("onnx.reference", "torch"):
+            ratios = [seconds["mpsref"] / seconds[peer] for seconds in rows if peer in seconds]
+            cells.append(f"{mean(ratios):.2f}x" if ratios else "none")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def sweep_rows(folder: Path) -> list[str]:
     """One row of Markdown for each report of a sweep in a folder; float32 first, in the order of the neurons."""
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -538,6 +560,7 @@ PAGES = {
     "speed.md": speed_page,
     "proof.md": proof_page,
     "sweep.md": sweep_page,
+    "comparison.md": comparison_page,
     "command-line.md": command_line_page,
     **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},
     **{f"neurons/{neuron_type.name}.md": partial(neuron_page, neuron_type) for neuron_type in mps.NEURONS},

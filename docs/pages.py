@@ -22,11 +22,8 @@ PAGES = {
 """What lies outside of this folder, and the page of the site that shows it."""
 
 PLOT = """
-{{.only-light}}
-![The curve of {0} and of its derivative](../plots/{0}-light.svg)
-
-{{.only-dark}}
-![The curve of {0} and of its derivative](../plots/{0}-dark.svg)
+![The curve of {0} and of its derivative](../plots/{0}-light.svg){{.only-light}}
+![The curve of {0} and of its derivative](../plots/{0}-dark.svg){{.only-dark}}
 """
 """What the page of a neuron shows in the site only, since it is drawn at each build."""
 

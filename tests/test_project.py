@@ -8,6 +8,7 @@ import io
 import json
 import re
 import runpy
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import mpsref as mps
-from mpsref.cli import main
+from mpsref.cli import _parser, main
 from mpsref.verify import Recording
 
 ROOT = Path(__file__).parents[1]
@@ -162,18 +163,29 @@ def blocks(path):
     return re.findall(r"^```([\w{}-]*)(?: .*)?\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_python_blocks_run_and_print_what_is_shown(path):
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_blocks_run_and_print_what_is_shown(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     names: dict = {}
     shown = blocks(path)
-    for (language, code), following in zip(shown, [*shown, ("", "")][1:], strict=True):
-        if language != "python":
-            continue
+    for (language, code), (following, text) in zip(shown, [*shown, ("", "")][1:], strict=True):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(path), "exec"), names)  # noqa: S102
-        if following[0] == "text":
-            assert printed.getvalue() == following[1]
+            if language == "python":
+                exec(compile(code, str(path), "exec"), names)  # noqa: S102
+            elif language == "console" and following == "text":
+                for command in commands(code):
+                    if command[0] == "mpsref":
+                        main(command[1:])
+        if following == "text" and language in ("python", "console"):
+            assert printed.getvalue() == text
+
+
+def commands(console):
+    """The commands of a console block, without their comments, each as a list."""
+    lines = [line.removeprefix("$ ") for line in console.splitlines() if line.startswith("$ ")]
+    return [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
 
 
 def test_the_readme_shows_what_its_first_command_prints(monkeypatch, capsys):
@@ -220,6 +232,44 @@ def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, 
         assert not err or re.match(r"mpsref: (rec/)?(recording|graph)\.json: No such file", err)
 
 
+TOOLS = {
+    ("python", "-m", "pip"),
+    ("pip", "install"),
+    ("python", "-m", "pytest"),
+    ("python", "-m", "mpsref.graph.schema"),
+    ("python", "docs/generate.py"),
+    ("python", "benchmarks/run.py"),
+    ("python", "tests/test_digests.py"),
+    ("ruff", "check"),
+    ("ruff", "format"),
+    ("mypy",),
+    (".ci/run",),
+    ("sphinx-build", "-W", "docs", "site"),
+    ("MPSREF_SITE=site", "python", "-m", "pytest"),
+}
+
+
+def test_every_command_that_is_shown_is_one_that_there_is():
+    seen = 0
+    for path in DOCUMENTS:
+        indented = [
+            f"$ {line.strip().split('   ')[0]}" for line in path.read_text().splitlines() if line[:4] == " " * 4
+        ]
+        consoles = [code for language, code in blocks(path) if language == "console"]
+        consoles += [line for line in indented if re.match(r"\$ (python -m )?mpsref ", line)]
+        for command in (command for console in consoles for command in commands(console)):
+            own = command[2:] if command[:3] == ["python", "-m", "mpsref"] else command
+            if own[0] == "mpsref":
+                _parser().parse_args(own[1:])
+                seen += 1
+            else:
+                assert any(tuple(command[: len(tool)]) == tool for tool in TOOLS), (path.name, command)
+                for word in command[1:]:
+                    assert not word.endswith(".py") or (ROOT / word).exists()
+
+    assert seen >= 25
+
+
 def test_made_pages_are_up_to_date():
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
 
@@ -229,16 +279,18 @@ def test_made_pages_are_up_to_date():
 
 def test_links_between_documents_lead_somewhere():
     for path in DOCUMENTS:
-        text = path.read_text()
-        headings = {
-            re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-")
-            for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in headings
-            elif not target.startswith("https://"):
-                assert (path.parent / target).exists(), (path.name, target)
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if target.startswith("https://"):
+                continue
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.exists(), (path.name, target)
+            assert not anchor or anchor in headings(there), (path.name, target)
+
+
+def headings(path):
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
 def test_the_extra_and_the_group_for_tests_agree():
