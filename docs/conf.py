@@ -67,7 +67,7 @@ if lessons:
 html_theme = "pydata_sphinx_theme"
 html_title = "mpsref"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "lessons.css"]
 html_copy_source = False
 html_show_sourcelink = False
 # The summaries are fetched, and a page that is read from disk may fetch nothing.
