@@ -14,6 +14,7 @@ them is wrong.
 # The absolute value goes down to 0 with slope -1, and up again with slope 1. At 0 there is a
 # *kink*: no single line is the tangent.
 
+# sphinx_gallery_thumbnail_number = 2
 import json
 from pathlib import Path
 
@@ -23,7 +24,8 @@ import numpy as np
 import mpsref as mps
 from mpsref import teach
 
-absolute = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.absolute)
+T = mps.MPSCNNNeuronType
+absolute = mps.MPSNNNeuronDescriptor(T.absolute)
 x = np.float32([-0.001, 0, 0.001])
 print(mps.neuron.gradient(absolute, x, upstream=np.ones_like(x)))
 
@@ -32,7 +34,7 @@ print(mps.neuron.gradient(absolute, x, upstream=np.ones_like(x)))
 # that Apple's header prints. For reLU that is ``1 if x >= 0 else a``, so that 0 belongs to the
 # right side, and the slope there is 1.
 
-relu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU)
+relu = mps.MPSNNNeuronDescriptor(T.reLU)
 print(mps.NEURONS[relu.neuron_type].slope)
 print(mps.neuron.gradient(relu, x, upstream=np.ones_like(x)))
 
@@ -73,9 +75,7 @@ print(", ".join(f"{name} {version}" for name, version in answers["versions"].ite
 
 def slopes(kink):
     """The slope of mpsref just left of a kink, at it, and just right of it."""
-    descriptor = mps.MPSNNNeuronDescriptor(
-        mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"]
-    )
+    descriptor = mps.MPSNNNeuronDescriptor(T[kink["neuron"]], **kink["parameters"])
     at = np.float32(kink["x"])
     points = np.array([np.nextafter(at, np.float32(-9)), at, np.nextafter(at, np.float32(9))])
     return [
@@ -84,22 +84,22 @@ def slopes(kink):
     ]
 
 
-print(f"{'neuron':26} {'x':>4} {'left':>6} {'right':>6} {'mpsref':>6}   others")
-for kink in answers["kinks"]:
+def title(kink):
+    """A neuron with its parameters, and the place of the kink."""
+    numbers = [f"{name} = {value:.3g}" for name, value in kink["parameters"].items()]
+    return " ".join([kink["neuron"], ", ".join(numbers), f"at {kink['x']}"]).replace("  ", " ")
+
+
+# What is answered at -0 is the same as at 0 everywhere, so it is left out.
+shown = [kink for kink in answers["kinks"] if kink["x"] != "-0.0"]
+for kink in shown:
     left, here, right = slopes(kink)
-    numbers = ", ".join(f"{name} = {value:.3g}" for name, value in kink["parameters"].items())
-    others = [
-        f"{name} {value:.3g}"
-        for library in ("torch", "jax")
-        for name, value in kink[library].items()
-    ]
-    sides = f"{left:6.3g} {right:6.3g} {here:6.3g}"
-    print(f"{kink['neuron']:11} {numbers:14} {kink['x']:>4} {sides}   {others[0]}")
-    for other in others[1:]:
-        print(f"{'':58}{other}")
+    print(f"{title(kink)}: {left:.3g} on the left, {right:.3g} on the right")
+    for name, value in {"mpsref": here, **kink["torch"], **kink["jax"]}.items():
+        print(f"    {value:<6.3g} {name}")
 
 # sphinx_gallery_start_ignore
-by_name = {(k["neuron"], str(k["parameters"].get("a")), float(k["x"])): k for k in answers["kinks"]}
+by_name = {(k["neuron"], str(k["parameters"].get("a")), float(k["x"])): k for k in shown}
 plain = by_name["reLU", "None", 0.0]
 assert (plain["torch"]["torch.relu"], plain["jax"]["jax.nn.relu"], slopes(plain)[1]) == (0, 0, 1)
 assert plain["torch"]["torch.maximum(x, 0)"] == plain["jax"]["jnp.maximum(x, 0)"] == 0.5
@@ -116,12 +116,22 @@ for kink in answers["kinks"]:
     low, high = sorted(slopes(kink)[::2])
     given = [*kink["torch"].values(), *kink["jax"].values(), slopes(kink)[1]]
     assert all(low - 1e-6 <= value <= high + 1e-6 for value in given)
-    descriptor = mps.MPSNNNeuronDescriptor(
-        mps.MPSCNNNeuronType[kink["neuron"]], **kink["parameters"]
-    )
+    descriptor = mps.MPSNNNeuronDescriptor(T[kink["neuron"]], **kink["parameters"])
     (value,) = mps.neuron.forward(descriptor, np.float32([kink["x"]]))
     assert list(kink["onnxruntime_forward"].values()) == [value]
 assert answers["onnxruntime_on_gradient"]
+for kink in answers["kinks"]:
+    if kink["x"] == "-0.0":
+        same = by_name[kink["neuron"], str(kink["parameters"].get("a")), 0.0]
+        assert (kink["torch"], kink["jax"], slopes(kink)) == (
+            same["torch"],
+            same["jax"],
+            slopes(same),
+        )
+sixth, quarter = (mps.MPSNNNeuronDescriptor(T.hardSigmoid, a=a, b=0.5) for a in (1 / 6, 0.25))
+assert sixth.a * 3 + 0.5 > 1
+ends = np.float32([-2, 2])
+assert mps.neuron.gradient(quarter, ends, upstream=np.ones_like(ends)).tolist() == [0.25, 0.25]
 # sphinx_gallery_end_ignore
 
 # %%
@@ -133,12 +143,15 @@ assert answers["onnxruntime_on_gradient"]
 #   does a ``where`` with ``>=``.
 # - The leaky reLU of PyTorch takes the left side, that of JAX the right one.
 # - The absolute value of JAX has slope 1 at 0, and those of PyTorch and mpsref have 0.
+# - The hard sigmoid has its kinks where ``a x + b`` is 0 and 1. Apple's comparison counts them in:
+#   with ``a = 0.25`` and ``b = 0.5`` the slope at -2 and 2 is 0.25. Here it is 0, because 1/6 is no
+#   float: ``a`` is a little larger, and at 3 the sum is a little larger than 1. The kink lies
+#   between two floats.
 # - Every answer lies between the two sides.
 # - All agree on the *value* at a kink, and ONNX Runtime does too. A kink is not a jump.
 #
 # The picture shows it. The grey bar goes from the slope of the left side to that of the right side.
 
-shown = [kink for kink in answers["kinks"] if kink["x"] != "-0.0"]
 fig, ax = plt.subplots(figsize=(9, 5), layout="constrained")
 for height, kink in enumerate(shown):
     left, here, right = slopes(kink)
@@ -156,14 +169,7 @@ for height, kink in enumerate(shown):
             label=name if height == 0 else None,
         )
     ax.plot(here, height, "o", color="tab:blue", label="mpsref" if height == 0 else None)
-labels = [
-    " ".join(
-        [kink["neuron"], *(f"{name}={value:.3g}" for name, value in kink["parameters"].items())]
-    )
-    + f" at {float(kink['x']):g}"
-    for kink in shown
-]
-ax.set_yticks(range(len(shown)), labels)
+ax.set_yticks(range(len(shown)), [title(kink) for kink in shown])
 ax.invert_yaxis()
 ax.set_xlabel("slope answered at the kink")
 ax.legend()
@@ -177,7 +183,7 @@ plt.show()
 # is not the derivative. The table of neurons keeps these *errata*. Two of them are about kinks:
 
 for name in ("hardSigmoid", "reLUN"):
-    for erratum in mps.NEURONS[mps.MPSCNNNeuronType[name]].errata:
+    for erratum in mps.NEURONS[T[name]].errata:
         print(f"{name}: prints {erratum.printed!r}. {erratum.why}")
 
 # %%
@@ -194,12 +200,12 @@ for name in ("hardSigmoid", "reLUN"):
 # both are the same, and the curve has a tangent.
 
 for a in (1, 2):
-    elu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=a)
+    elu = mps.MPSNNNeuronDescriptor(T.ELU, a=a)
     sides = np.float32([-1e-6, 1e-6])
     print(f"a = {a}:", mps.neuron.gradient(elu, sides, upstream=np.ones_like(sides)))
 
 # sphinx_gallery_start_ignore
-tested = [mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.ELU, a=a) for a in (1, 2)]
+tested = [mps.MPSNNNeuronDescriptor(T.ELU, a=a) for a in (1, 2)]
 assert [
     np.round(mps.neuron.gradient(d, sides, upstream=np.ones_like(sides)), 5).tolist()
     for d in tested

@@ -13,6 +13,7 @@ it often enough, and an input that meant nothing becomes one that gives the pict
 # A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and
 # look for the ``x`` that does it. Here is the target, a soft disc of 24 x 24 pixels:
 
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
 

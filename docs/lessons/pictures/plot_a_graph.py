@@ -7,6 +7,7 @@ where an image has two readers. ``teach.svg`` draws all of it, ``teach.mermaid``
 write it for other programs.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import mpsref as mps
@@ -64,6 +65,25 @@ print(trace.chain_rule("dx"))
 # sphinx_gallery_start_ignore
 assert trace["dx"].stored.shape == (1, 1, 1, 1)
 # sphinx_gallery_end_ignore
+
+# %%
+# For many pixels
+# ---------------
+#
+# A trace keeps every image of the graph. Here are four of them and their gradients, for sources
+# from -4 to 4.
+
+line = np.linspace(-4, 4, 401, dtype=np.float32).reshape(1, -1, 1)
+along = teach.trace(graph, x=line, dy=np.ones_like(line))
+fig, (forward, backward) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for name in ("h", "p", "g", "y"):
+    forward.plot(line.ravel(), along[name].stored.ravel(), label=name)
+for name in ("dh.1", "dh.2", "dh", "dx"):
+    backward.plot(line.ravel(), along[name].stored.ravel(), label=name)
+for ax in (forward, backward):
+    ax.set_xlabel("x")
+    ax.legend()
+plt.show()
 
 # %%
 # As text

@@ -7,6 +7,7 @@ half precision, stores it in sixteen, and its numbers lie closer together near 0
 of an image one can see that.
 """
 
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -7,6 +7,7 @@ Kinks are marked, and so is where a neuron is not a real number. reLUN, power an
 straight lines at their defaults, as Apple documents them: parameters make them what they are for.
 """
 
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 
 import mpsref as mps
