@@ -38,6 +38,10 @@ relu = mps.MPSNNNeuronDescriptor(T.reLU)
 print(mps.NEURONS[relu.neuron_type].slope)
 print(mps.neuron.gradient(relu, x, upstream=np.ones_like(x)))
 
+# %%
+# In a plot the slopes of the two sides end in open circles, and the answer at the kink is a full
+# one.
+
 fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for ax, descriptor in zip(axes, (absolute, relu), strict=True):
     teach.plot_neuron(descriptor, ax=ax, limits=(-2, 2))
@@ -53,19 +57,18 @@ assert mps.neuron.gradient(relu, x, upstream=ones).tolist() == [0, 1, 1]
 # What is a right answer?
 # -----------------------
 #
-# Any number between the slopes of the two sides is as good as any other, for these neurons: a line
-# with such a slope through the corner of the absolute value stays below the curve. Such a number is
-# called a *subgradient*. For gradient descent it does not matter which one is taken, since one
-# seldom hits the corner exactly.
+# Any number between the slopes of the two sides is a fair answer. A line with such a slope through
+# the corner of the absolute value stays below the curve. There such a number is called a
+# *subgradient*. For gradient descent it seldom matters which one is taken.
 #
 # It matters when you compare two programs. Exact zeros are common: a reLU makes many of them.
 #
 # What the libraries answer
 # -------------------------
 #
-# We asked PyTorch and JAX for the gradients of their functions at the kinks, and ONNX Runtime for
-# the values: the operators of ONNX that are run here have no gradient. The answers stand in
-# ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only the column of mpsref is computed
+# We asked PyTorch and JAX for the gradients of their functions at the kinks. ONNX Runtime was asked
+# for the values only: it refuses a model with ONNX's ``Gradient`` operator. The answers stand in
+# ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only what mpsref answers is computed
 # now.
 
 folder = Path(__file__).parent if "__file__" in globals() else Path()
@@ -87,7 +90,9 @@ def slopes(kink):
 def title(kink):
     """A neuron with its parameters, and the place of the kink."""
     numbers = [f"{name} = {value:.3g}" for name, value in kink["parameters"].items()]
-    return " ".join([kink["neuron"], ", ".join(numbers), f"at {kink['x']}"]).replace("  ", " ")
+    return " ".join([kink["neuron"], ", ".join(numbers), f"at {float(kink['x']):g}"]).replace(
+        "  ", " "
+    )
 
 
 # What is answered at -0 is the same as at 0 everywhere, so it is left out.
@@ -155,7 +160,14 @@ assert mps.neuron.gradient(quarter, ends, upstream=np.ones_like(ends)).tolist() 
 fig, ax = plt.subplots(figsize=(9, 5), layout="constrained")
 for height, kink in enumerate(shown):
     left, here, right = slopes(kink)
-    ax.plot([left, right], [height, height], color="lightgrey", linewidth=12, zorder=1)
+    ax.plot(
+        [left, right],
+        [height, height],
+        color="lightgrey",
+        linewidth=12,
+        solid_capstyle="butt",
+        zorder=1,
+    )
     for name, marker, color, shift in (
         ("torch", "^", "tab:orange", -0.22),
         ("jax", "s", "tab:green", 0.22),
@@ -180,11 +192,30 @@ plt.show()
 # --------------------------------
 #
 # A choice at a kink is one thing, an error another. In some places the header prints a slope that
-# is not the derivative. The table of neurons keeps these *errata*. Two of them are about kinks:
+# is not the derivative. The table of neurons keeps these *errata*. Two of them are about neurons
+# with kinks:
 
 for name in ("hardSigmoid", "reLUN"):
     for erratum in mps.NEURONS[T[name]].errata:
-        print(f"{name}: prints {erratum.printed!r}. {erratum.why}")
+        print(f"{name}, {erratum.where}\n    prints: {erratum.printed}")
+
+# %%
+# Take reLUN with ``a = 0`` and ``b = 6`` at 7, where it is constant, and the hard sigmoid at 2,
+# where it is not. What is printed, what mpsref answers, and what differences say:
+
+cases = (
+    (mps.MPSNNNeuronDescriptor(T.reLUN, a=0, b=6), 7.0, lambda d, x: d.b if x >= d.b else 1.0),
+    (mps.MPSNNNeuronDescriptor(T.hardSigmoid), 2.0, lambda d, x: d.a if 0 <= x <= 1 else 0.0),
+)
+for descriptor, place, printed in cases:
+    at = np.array([place])
+    moved = mps.neuron.forward(descriptor, np.array([place - 0.01, place + 0.01]))
+    ours = mps.neuron.gradient(descriptor, at, upstream=np.ones_like(at))[0]
+    print(
+        f"{descriptor.neuron_type.name:11} at {place:g}: printed {printed(descriptor, place):g}, "
+        f"mpsref {ours:.3g}, differences {(moved[1] - moved[0]) / 0.02:.3g}"
+    )
+    assert abs(ours - (moved[1] - moved[0]) / 0.02) < 1e-9 < abs(ours - printed(descriptor, place))
 
 # %%
 # Exercises
