@@ -129,8 +129,8 @@ assert small["dx"].value.item() > 0
 #
 # Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that
 # is larger by a factor ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in
-# float32. People multiply the loss by ``S``, which does the same, and call it *loss scaling*. With
-# a power of two the scaling itself rounds nothing.
+# float32. People multiply the loss by ``S``, which does the same, and call it *loss scaling*. To
+# multiply and divide by a power of two rounds nothing.
 
 S = 2.0**20
 scaled = teach.trace(half, x=pixel(4), dy=pixel(1e-6 * S))
@@ -151,7 +151,7 @@ assert 0 < abs(scaled["dx"].stored.item() / S / exact - 1) < 0.01
 
 # %%
 # Less than one percent off, where it was zero. How large should ``S`` be? Let us try all powers of
-# two, for many ``dy``. White is good. At the lower left gradients vanish, at the upper right they
+# two, for many ``dy``. Pale is good. At the lower left gradients vanish, at the upper right they
 # overflow to infinity.
 
 exponents = np.arange(0, 41)
@@ -185,7 +185,7 @@ assert widths[10:-20].min() >= 20
 # sphinx_gallery_end_ignore
 
 # %%
-# The white band is more than twenty powers of two wide. So there is room, and it need not be chosen
+# The pale band is more than twenty powers of two wide. So there is room, and it need not be chosen
 # with care: training programs take a large ``S``, and halve it whenever they meet an infinity.
 #
 # Exercises

@@ -108,7 +108,7 @@ fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 ax.plot(line.ravel(), curve, color="grey")
 places = [x.item() for x in path[:-1]]
 ax.scatter(places, losses, c=range(len(losses)), cmap="viridis", zorder=2)
-for i in (0, 1, 10, 20, len(losses) - 1):
+for i in (0, 5, 10, 12, len(losses) - 1):
     ax.annotate(f"{i}", (places[i], losses[i]), textcoords="offset points", xytext=(5, 7))
 ax.set_xlabel("x")
 ax.set_ylabel("loss")
@@ -125,8 +125,9 @@ assert round(goal, 3) == 2.197
 # sphinx_gallery_end_ignore
 
 # %%
-# The first steps are short too, for another reason: at -4 the sigmoid is saturated, as in lesson 5.
-# Where ``x`` ends can be computed: the sigmoid is 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
+# The first steps are short because the sigmoid is saturated at -4, as in lesson 5, the last ones
+# because there is hardly anything left to mend. Where ``x`` ends can be computed: the sigmoid is
+# 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
 
 # %%
 # All pixels at once
@@ -147,7 +148,12 @@ axes[0, -1].imshow(target[..., 0], cmap="gray", vmin=0, vmax=1)
 axes[0, -1].set_title("target")
 for ax in axes.ravel():
     ax.axis("off")
-fig2, ax = plt.subplots(figsize=(8, 3.5), layout="constrained")
+plt.show()
+
+# %%
+# The loss of all pixels together goes down with every step:
+
+fig, ax = plt.subplots(figsize=(8, 3.5), layout="constrained")
 ax.loglog(range(1, len(losses) + 1), losses)
 ax.set_xlabel("steps")
 ax.set_ylabel("loss, all pixels")

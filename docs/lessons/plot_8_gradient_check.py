@@ -103,6 +103,7 @@ assert best[0] < 1e-7
 assert best[1] < 1e-9
 assert np.nanmedian(two32[(steps < 1e-2) & (steps > 3e-3)]) < 1e-4
 assert np.isnan(two32[-1])
+assert best[3] > 100 * best[1]
 epsilon = np.finfo(np.float64).eps
 assert 1e-8 < epsilon**0.5 < 2e-8
 assert 5e-6 < epsilon ** (1 / 3) < 1e-5
@@ -118,8 +119,9 @@ assert 5e-6 < epsilon ** (1 / 3) < 1e-5
 #   Their difference is mostly rounding, and it is divided by something tiny.
 #
 # In between there is a best step. For the forward difference in float64 it is about 1e-8, the
-# square root of the precision. For the central one it is about 1e-5, the cube root. In float32 no
-# step is really good. So check gradients in float64, with the central difference and ``h = 1e-5``.
+# square root of the precision. For the central one it is about 1e-5, the cube root. In float32
+# nothing comes near to that. So check gradients in float64, with the central difference and ``h =
+# 1e-5``.
 
 # %%
 # The complex step
