@@ -2,13 +2,12 @@
 The sixteen neurons
 ===================
 
-Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25.
-Kinks are marked, and so is where a neuron is not a real number. reLUN, power and linear are
-straight lines at their defaults, as Apple documents them: parameters make them what they are for.
+Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25. Kinks are marked, and so is where a neuron is not a real number. At their defaults linear and power change nothing, and reLUN only cuts at 6, as Apple documents them: parameters make them what they are for.
 """
 
 # sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
+import numpy as np
 
 import mpsref as mps
 from mpsref import teach
@@ -18,6 +17,13 @@ for ax, (neuron_type, row) in zip(axes.flat, mps.NEURONS.items(), strict=True):
     neuron = mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None)
     teach.plot_neuron(neuron, ax=ax)
 plt.show()
+
+# sphinx_gallery_start_ignore
+some = np.float32([-7, -1, 0, 2, 6, 9])
+for name, result in (("linear", some), ("power", some), ("reLUN", np.minimum(some, 6))):
+    neuron = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[name])
+    assert np.array_equal(mps.neuron.forward(neuron, some), result)
+# sphinx_gallery_end_ignore
 
 # %%
 # The formulas are in :doc:`/neurons`.
