@@ -73,8 +73,8 @@ def _limits_or_error(limits: Limits | None) -> Limits | None:
         low, high = (float(limit) for limit in limits)
     except (TypeError, ValueError):
         raise ParameterError(f"limits are {limits!r}: give two numbers") from None
-    if not low < high:
-        raise ParameterError(f"limits are {limits!r}: give the smaller number first, and the larger second")
+    if not (low < high and math.isfinite(high - low)):
+        raise ParameterError(f"limits are {limits!r}: give two finite numbers, the smaller first")
     return low, high
 
 
@@ -394,7 +394,10 @@ def _number_line(storage: StorageFormat, limits: Limits | None) -> npt.NDArray[A
     ends = np.clip(np.array([low, high]), -largest, largest).astype(storage.dtype)
     first, last = storage.ordinals(ends).tolist()
     count = min(SAMPLES, last - first + 1)
-    ordinals = np.unique(np.rint(np.linspace(first, last, count)).astype(np.int64))
+    # Always -1, 0 and 1, where formulas have their corners.
+    special = storage.ordinals(np.array([-1, 0, 1], storage.dtype))
+    spread = np.rint(np.linspace(first, last, count)).astype(np.int64)
+    ordinals = np.unique(np.concatenate([spread, special[(first <= special) & (special <= last)]]))
     bits = np.where(ordinals < 0, -ordinals | (1 << (8 * storage.dtype.itemsize - 1)), ordinals)
     return bits.astype(storage.bits_dtype).view(storage.dtype)
 

@@ -7,6 +7,7 @@ the same operation with a float64 result, on the same stored sources.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -38,6 +39,9 @@ FEW_PIXELS = 4
 
 MOST_PATHS, MOST_FACTORS = 8, 8
 """What a chain rule is written out with; where there is more, gradients in between are named instead."""
+
+WIDEST = 110
+"""Characters of a line that holds several terms."""
 
 MOST_NAMES = 20
 """How many names an error lists."""
@@ -195,11 +199,13 @@ class Step:
         if self.kind == "ones":
             return "1"
         terms = [_scaled(factor, name) for factor, name in zip(self.factors, read, strict=False)]
-        text = " + ".join(terms + ([_number(self.bias)] if self.bias else []))
-        low, high = self.bounds
-        if low > -np.inf or high < np.inf:
-            return f"clamp({text}, {_number(low)}, {_number(high)})"
-        return text
+        text = _sum(terms + ([_number(self.bias)] if self.bias else []))
+        return f"clamp({text}, {', '.join(map(_number, self.bounds))})" if self.is_clamped else text
+
+    @property
+    def is_clamped(self) -> bool:
+        """Whether a sum is kept between bounds."""
+        return self.bounds != (-np.inf, np.inf)
 
     def __repr__(self) -> str:
         return f"<Step {self.rule!r}>"
@@ -406,8 +412,8 @@ class Trace:
             names = ", ".join(map(repr, gradients[:MOST_NAMES])) or "none"
             raise SourceError(f"{name!r} is no gradient that a step makes: those are {printable(names)}")
         steps = self._towards(name)
-        terms, is_cut = self._paths(steps)
-        lines = _equation(self._by_name[name], terms[name])
+        terms, is_cut = self._terms(name)
+        lines = _equation(self._by_name[name], terms)
         if is_cut:
             lines += ["", "There are too many paths or factors to write them all out: gradients in between are named."]
         if len(steps) > 1:
@@ -425,27 +431,41 @@ class Trace:
                     waiting.append(read)
         return [step for step in self.steps if step.name in met]
 
-    def _paths(self, steps: Sequence[Step]) -> tuple[dict[str, list[Term]], bool]:
-        """For each gradient its terms, one a path, each with its factors; and whether some were cut short."""
-        found: dict[str, list[Term]] = {}
+    def _terms(self, name: str) -> tuple[list[Term], bool]:
+        """The terms of a gradient, one a path, each with its factors; and whether some were cut short."""
+        order = {step.name: i for i, step in enumerate(self.steps) if step.is_backward and step.kind != "ones"}
+        terms: list[tuple[str | None, Term]] = [(name, [])]
+        kept: set[str] = set()
         is_cut = False
-        for step in steps:
-            values = {read: _one(of) for read, of in zip(step.reads, step.sources, strict=True)}
-            terms: list[Term] = []
-            for i, read in enumerate(_gradients_read(step)):
-                behind = found.get(read, [[(read, values[read])]])
-                own = _own_factors(step, i)
-                if len(behind) * len(_gradients_read(step)) > MOST_PATHS or any(
-                    len(term) + len(own) > MOST_FACTORS for term in behind
-                ):
-                    behind, is_cut = [[(read, values[read])]], True
-                terms += [[*term, *own] for term in behind]
-            if step.bias:
-                terms.append([(_number(step.bias), step.bias)])
-            if step.bounds != (-np.inf, np.inf):
-                terms = [[(step._expression(step.reads), _one(step.value))]]
-            found[step.name] = terms
-        return found, is_cut
+        # Always the gradient that was made last: no other depends on it any more.
+        while open_ones := {leaf for leaf, _ in terms if leaf is not None and leaf in order} - kept:
+            leaf = max(open_ones, key=order.__getitem__)
+            expanded = [part for term in terms for part in (self._expanded(term) if term[0] == leaf else [term])]
+            if leaf == name:
+                terms = expanded
+            elif self._by_name[leaf].is_clamped:
+                kept.add(leaf)
+            elif len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded):
+                kept.add(leaf)
+                is_cut = True
+            else:
+                terms = expanded
+        return [[*([(leaf, self._value_of(leaf))] if leaf else []), *factors] for leaf, factors in terms], is_cut
+
+    def _expanded(self, term: tuple[str | None, Term]) -> list[tuple[str | None, Term]]:
+        """A term that begins with a gradient, by what that was made of."""
+        name, factors = term
+        assert name is not None
+        step = self._by_name[name]
+        if step.is_clamped:
+            return [(None, [(step._expression(step.reads), _one(step.value))])]
+        found: list[tuple[str | None, Term]] = [
+            (read, [*_own_factors(step, i), *factors]) for i, read in enumerate(_gradients_read(step))
+        ]
+        return [*found, (None, [(_number(step.bias), step.bias), *factors])] if step.bias else found
+
+    def _value_of(self, name: str) -> float:
+        return _one(self._by_name[name].stored if name in self._by_name else self.sources[name])
 
 
 Term: TypeAlias = list[tuple[str, float]]
@@ -467,22 +487,30 @@ def _own_factors(step: Step, i: int) -> Term:
 
 def _equation(step: Step, terms: Sequence[Term]) -> list[str]:
     """The sum of products by name, then in numbers, then what it is."""
-    products = [float(np.prod([number for _, number in term])) for term in terms]
-    total = float(np.sum(products))
+    # Python's floats, which multiply infinity by 0 without a warning.
+    products = [math.prod(number for _, number in term) for term in terms]
+    total = math.fsum(products) if all(map(math.isfinite, products)) else sum(products)
     head = f"{step.name} = "
     indent = " " * (len(head) - 2)
     texts = [
-        _sum(" * ".join(name for name, _ in term) for term in terms),
-        _sum(" * ".join(_number(number) for _, number in term) for term in terms),
+        _sum((" * ".join(name for name, _ in term) for term in terms), indent),
+        _sum((" * ".join(_number(number) for _, number in term) for term in terms), indent),
         *([_sum(map(_number, products))] if len(terms) > 1 and any(len(term) > 1 for term in terms) else []),
     ]
+    if texts[-1] == _number(total):
+        del texts[-1]
     result = f"{_number(total)}    stored as {step.format.name}: {_stored(step)} ({_off(step, total)})"
     first, *others = [*dict.fromkeys(texts), result]
-    return [printable(f"{head}{first}"), *(f"{indent}= {text}" for text in others)]
+    return [f"{printable(head)}{first}", *(f"{indent}= {text}" for text in others)]
 
 
-def _sum(terms: Iterable[str]) -> str:
-    return " + ".join(terms).replace(" + -", " - ")
+def _sum(terms: Iterable[str], indent: str = "") -> str:
+    """The terms added up, one a line if they are too long for one."""
+    terms = [printable(term) for term in terms]
+    text = " + ".join(terms)
+    if len(indent) + len(text) > WIDEST:
+        return f"\n{indent}+ ".join(terms).replace(f"\n{indent}+ -", f"\n{indent}- ")
+    return text.replace(" + -", " - ")
 
 
 def _stored_lines(steps: Iterable[Step]) -> list[str]:
