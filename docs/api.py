@@ -37,7 +37,7 @@ GROUPS = {
 
 def write(folder: Path) -> None:
     """
-    Write a page for each public module, and one that lists them.
+    Write a page for each public module.
 
     Parameters
     ----------
@@ -47,15 +47,17 @@ def write(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     seen: dict[int, str] = {}
-    modules = [name for name in MODULES if _is_there(name)]
-    for name in modules:
+    for name in filter(_is_there, MODULES):
         (folder / f"{name}.rst").write_text(page(name, seen), encoding="utf-8")
-    lines = ["API", "===", "", "Every public name, from the docstrings.", "", ".. list-table::", ""]
-    for name in modules:
-        summary = (inspect.getdoc(importlib.import_module(name)) or "").split("\n\n")[0].replace("\n", " ")
-        lines += [f"   * - :doc:`{name} <{name}>`", f"     - {summary}"]
-    lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {name}" for name in modules), ""]
-    (folder / "index.rst").write_text("\n".join(lines), encoding="utf-8")
+
+
+def summaries() -> list[str]:
+    """One row of Markdown for each public module."""
+    rows = []
+    for name in filter(_is_there, MODULES):
+        summary = (inspect.getdoc(importlib.import_module(name)) or "").split("\n\n")[0]
+        rows.append(f"| `{name}` | {' '.join(summary.replace('``', '`').split())} |")
+    return rows
 
 
 def _is_there(name: str) -> bool:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -165,22 +163,15 @@ def plots(folder: Path) -> None:
     import matplotlib.style  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
+    from mpsref.teach import plot_neuron  # noqa: PLC0415
+
     folder.mkdir(exist_ok=True)
-    plot = getattr(importlib.import_module("mpsref.teach"), "plot_neuron", _plot)
     for theme, style in THEMES.items():
         with mpl.style.context(style), mpl.rc_context({"svg.hashsalt": "mpsref"}):
             for neuron_type, row in mps.NEURONS.items():
                 figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-                plot(
+                plot_neuron(
                     mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None),
                     ax=figure.subplots(),
                 )
                 figure.savefig(folder / f"{neuron_type.name}-{theme}.svg", metadata={"Date": None}, transparent=True)
-
-
-def _plot(d: mps.MPSNNNeuronDescriptor, *, ax: Any) -> None:
-    x = np.linspace(-6, 6, 1201).reshape(-1, 1)
-    ax.plot(x, mps.neuron.forward(d, x), label="forward")
-    ax.plot(x, mps.neuron.gradient(d, x, np.ones_like(x)), label="derivative", linestyle="--")
-    ax.grid(visible=True, alpha=0.3)
-    ax.legend()

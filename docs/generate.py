@@ -546,6 +546,30 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def api_page() -> str:
+    """The public modules; what is in them, each build of the site writes."""
+    return "\n".join(
+        [
+            "# API",
+            "",
+            "Every public name has a docstring with an example that runs: `help(mpsref.MPSNNGraph)`. The",
+            "[site](../CONTRIBUTING.md#documents) has them as pages.",
+            "",
+            "| module | what is in it |",
+            "|---|---|",
+            *_beside("api.py")["summaries"](),
+            "",
+            "```{toctree}",
+            ":hidden:",
+            ":glob:",
+            "",
+            "api/*",
+            "```",
+            "",
+        ]
+    )
+
+
 def _beside(name: str) -> dict[str, Any]:
     return runpy.run_path(str(Path(__file__).parent / name))
 
@@ -560,6 +584,7 @@ PAGES = {
     "speed.md": speed_page,
     "proof.md": proof_page,
     "sweep.md": sweep_page,
+    "api.md": api_page,
     "comparison.md": comparison_page,
     "command-line.md": command_line_page,
     **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},

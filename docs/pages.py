@@ -37,6 +37,8 @@ def read(app: Any, docname: str, source: list[str]) -> None:
     page = DOCS / f"{docname}.md"
     if page.is_file():
         source[0] = text(page, source[0])
+    if docname == "api":
+        source[0] = re.sub(r"^\| `([\w.]+)`", r"| [`\1`](api/\1.rst)", source[0], flags=re.MULTILINE)
     if page.parent.name == "neurons":
         source[0] = source[0].replace("\n", PLOT.format(page.stem), 1)
 
