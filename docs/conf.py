@@ -58,6 +58,7 @@ if lessons:
         "show_signature": False,
         "write_computation_times": False,
         "min_reported_time": 1_000_000,
+        "notebook_extensions": set(),  # answers are hidden by HTML that a notebook would show as text
         "download_all_examples": False,
         "remove_config_comments": True,
         "plot_gallery": True,

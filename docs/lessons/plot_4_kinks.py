@@ -69,7 +69,8 @@ assert mps.neuron.gradient(relu, x, upstream=ones).tolist() == [0, 1, 1]
 # We asked PyTorch and JAX for the gradients of their functions at the kinks. ONNX Runtime was asked
 # for the values only: it refuses a model with ONNX's ``Gradient`` operator. The answers stand in
 # ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only what mpsref answers is computed
-# now.
+# now. (To run this page yourself, put :download:`kinks.json </lessons/measured/kinks.json>` in a
+# folder ``measured`` beside it.)
 
 folder = Path(__file__).parent if "__file__" in globals() else Path()
 answers = json.loads((folder / "measured" / "kinks.json").read_text())

@@ -4,8 +4,8 @@ Errors of plain formulas
 
 A shader evaluates the formula of a neuron one operation after the other, in float32, and each
 operation rounds. Here is how far that is from the correctly rounded result, over the whole number
-line, in units of the last place (ULP). Where a formula cancels or overflows, it is off by more than
-any number can show.
+line, in units of the last place (ULP). Where a formula cancels it is off by millions of them, and
+where it overflows it is infinite or NaN.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,8 @@ NAMES = ("sigmoid", "softPlus", "ELU", "geLU", "softSign", "tanH")
 #
 # The formulas are those of :doc:`/stepwise`. ``softPlus`` is ``log(1 + exp(x))`` there: for a large
 # ``x`` the exponential overflows, and for a very negative one it is lost beside the 1. ``ELU`` is
-# ``exp(x) - 1`` on the left, which cancels near 0.
+# ``exp(x) - 1`` on the left, which cancels near 0. The tanH is exact because ``tanh`` itself is
+# taken to be: a device's is not.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -42,9 +43,10 @@ assert mps.neuron.forward(elu, tiny, mode="stepwise") == 0 != mps.neuron.forward
 # Derivatives
 # -----------
 #
-# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``, and the square overflows
-# long before the result is small. That of the tanH, ``1 - tanh(x)^2``, cancels where the tanh is
-# near 1.
+# The derivative of the sigmoid is written ``exp(x) / square(exp(x) + 1)``. The square overflows
+# first, and the quotient is 0 when it should be small. Then the exponential overflows too, and
+# infinity divided by infinity is NaN. The derivative of the tanH, ``1 - tanh(x)^2``, cancels where
+# the tanh is near 1.
 
 fig, axes = plt.subplots(3, 2, figsize=(10, 10), layout="constrained")
 for ax, name in zip(axes.flat, NAMES, strict=True):
@@ -61,14 +63,15 @@ for neuron, at in ((sigmoid, 50), (tanh, 12)):
         == 0
         < mps.neuron.gradient(neuron, x, one)
     )
+assert np.isnan(mps.neuron.gradient(sigmoid, np.float32([100]), one, mode="stepwise"))
 # sphinx_gallery_end_ignore
 
 # %%
 # A better way to write it
 # ------------------------
 #
-# ``plot_error`` also takes a function. With ``expm1`` and ``log1p`` in place of what cancels, and
-# nothing that overflows, the softPlus is good everywhere.
+# ``plot_error`` also takes a function. With ``log1p`` in place of what cancels, and nothing that
+# overflows, the softPlus is good everywhere.
 
 
 def careful_softplus(x):

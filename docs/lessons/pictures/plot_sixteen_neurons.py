@@ -2,7 +2,10 @@
 The sixteen neurons
 ===================
 
-Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25. Kinks are marked, and so is where a neuron is not a real number. At their defaults linear and power change nothing, and reLUN only cuts at 6, as Apple documents them: parameters make them what they are for.
+Each with its derivative, at its default parameters; pReLU has no default, and gets a slope of 0.25.
+Kinks are marked, and so is where a neuron is not a real number. At their defaults linear and power
+change nothing, and reLUN only cuts at 6, as Apple documents them: parameters make them what they
+are for.
 """
 
 # sphinx_gallery_thumbnail_number = 2
