@@ -90,10 +90,8 @@ def slopes(kink):
 
 def title(kink):
     """A neuron with its parameters, and the place of the kink."""
-    numbers = [f"{name} = {value:.3g}" for name, value in kink["parameters"].items()]
-    return " ".join([kink["neuron"], ", ".join(numbers), f"at {float(kink['x']):g}"]).replace(
-        "  ", " "
-    )
+    numbers = "".join(f" {name} = {value:.3g}," for name, value in kink["parameters"].items())
+    return f"{kink['neuron']}{numbers} at {float(kink['x']):g}"
 
 
 # What is answered at -0 is the same as at 0 everywhere, so it is left out.
@@ -116,6 +114,9 @@ assert (leaky["torch"]["leaky_relu"], leaky["jax"]["jax.nn.leaky_relu"], slopes(
     1,
     1,
 )
+for at in (0.0, 6.0):
+    clipped = by_name["reLUN", "0.0", at]
+    assert (clipped["torch"]["relu6"], clipped["jax"]["jax.nn.relu6"]) == (0, 0)
 corner = by_name["absolute", "None", 0.0]
 assert (corner["torch"]["torch.abs"], corner["jax"]["jnp.abs"], slopes(corner)[1]) == (0, 1, 0)
 for kink in answers["kinks"]:
@@ -136,6 +137,7 @@ for kink in answers["kinks"]:
         )
 sixth, quarter = (mps.MPSNNNeuronDescriptor(T.hardSigmoid, a=a, b=0.5) for a in (1 / 6, 0.25))
 assert sixth.a * 3 + 0.5 > 1
+assert sixth.a * -3 + 0.5 < 0
 ends = np.float32([-2, 2])
 assert mps.neuron.gradient(quarter, ends, upstream=np.ones_like(ends)).tolist() == [0.25, 0.25]
 # sphinx_gallery_end_ignore
@@ -148,11 +150,12 @@ assert mps.neuron.gradient(quarter, ends, upstream=np.ones_like(ends)).tolist() 
 #   each of two equal numbers, so it answers 1/2. ``clamp`` of PyTorch lets it all through, and so
 #   does a ``where`` with ``>=``.
 # - The leaky reLU of PyTorch takes the left side, that of JAX the right one.
+# - ``relu6`` of both is flat at both of its kinks.
 # - The absolute value of JAX has slope 1 at 0, and those of PyTorch and mpsref have 0.
 # - The hard sigmoid has its kinks where ``a x + b`` is 0 and 1. Apple's comparison counts them in:
 #   with ``a = 0.25`` and ``b = 0.5`` the slope at -2 and 2 is 0.25. Here it is 0, because 1/6 is no
-#   float: ``a`` is a little larger, and at 3 the sum is a little larger than 1. The kink lies
-#   between two floats.
+#   float: ``a`` is a little larger, so the sum is a little more than 1 at 3, and less than 0 at -3.
+#   These kinks lie between two floats.
 # - Every answer lies between the two sides.
 # - All agree on the *value* at a kink, and ONNX Runtime does too. A kink is not a jump.
 #

@@ -243,9 +243,9 @@ assert fine == list(range(36))
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about 2e12,
-# so it looks possible, if only just. But near the lower end nothing is left of the digits. Whoever
-# wants all digits has a range from 2^-14 to 65504, which is about 1e9.
+# Hardly. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about
+# 2e12, so it looks possible, if only just. But near the lower end nothing is left of the digits.
+# Whoever wants all digits has a range from 2^-14 to 65504, which is about 1e9.
 
 print(f"{65504 / 2.0**-25:.1e} {65504 / 2.0**-14:.1e}")
 
