@@ -137,7 +137,7 @@ by_complex_step = np.tanh(x + 1j * tiny).imag / tiny
 print(f"error: {abs(by_complex_step / slope(x) - 1)[0]:.1e}")
 
 # sphinx_gallery_start_ignore
-assert abs(by_complex_step / slope(x) - 1)[0] < 5e-16
+assert abs(by_complex_step / slope(x) - 1)[0] < 1e-15
 # sphinx_gallery_end_ignore
 
 # %%
