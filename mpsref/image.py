@@ -682,7 +682,9 @@ def _texels(slices: Stored, array: Stored) -> tuple[Stored, Stored] | None:
     if not together or slices.dtype != array.dtype or slices.shape[-1] != LANES or array.shape[-1] % LANES:
         return None
     # A type that numpy copies and does not look into.
-    texel = {4: np.uint32, 8: np.uint64, 16: np.complex128}[LANES * slices.dtype.itemsize]
+    texel = {4: np.uint32, 8: np.uint64, 16: np.complex128}.get(LANES * slices.dtype.itemsize)
+    if texel is None:
+        return None
     return slices.view(texel)[:, : array.shape[-1] // LANES, ..., 0], array.view(texel)
 
 

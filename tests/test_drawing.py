@@ -54,6 +54,10 @@ def fan_out():
 def expected(shape):
     """Edges, from what the nodes themselves say."""
     names = {node.result_image: name for name, node in shape.producers.items() if node is not None}
+    made = [node for node in shape.producers.values() if node is not None]
+    assert all(
+        set(node.sources) & set(names) <= {other.result_image for other in made[:i]} for i, node in enumerate(made)
+    )
     edges = []
     for name, node in shape.producers.items():
         if node is None:
@@ -91,7 +95,14 @@ def drawn(text):
     return boxes, edges, root
 
 
-@pytest.mark.parametrize("make", [chain, fan_out])
+def half_named():
+    """As `chain`, but what comes later has a handle, and what comes first has none."""
+    results = chain()
+    results[0].producer.sources[0].handle = None
+    return results
+
+
+@pytest.mark.parametrize("make", [chain, fan_out, half_named])
 def test_the_svg_has_every_image_and_every_edge(make):
     results = make()
     shape = structure(results)
@@ -188,7 +199,7 @@ def parsed_mermaid(text):
     return labels, edges
 
 
-@pytest.mark.parametrize("make", [chain, fan_out])
+@pytest.mark.parametrize("make", [chain, fan_out, half_named])
 @pytest.mark.parametrize(("write", "parse"), [(teach.dot, parsed_dot), (teach.mermaid, parsed_mermaid)])
 def test_dot_and_mermaid_have_every_image_and_every_edge(make, write, parse):
     results = make()

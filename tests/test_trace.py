@@ -174,10 +174,11 @@ def test_what_is_beyond_the_format_overflows_and_nan_is_no_rounding():
 # ---- one element ----
 
 
-def test_one_element_is_that_of_all():
-    shape = (2, 3, 4, 9)
+@pytest.mark.parametrize("channels", [8, 9])
+def test_one_element_is_that_of_all(channels):
+    shape = (2, 3, 4, channels)
     x = np.random.default_rng(4).normal(size=shape).astype(np.float16)
-    trace = teach.trace(neuron_graph(descriptor(T.pReLU, 9), F.float16), x=-x, dy=x)
+    trace = teach.trace(neuron_graph(descriptor(T.pReLU, channels), F.float16), x=-x, dy=x)
     place = (1, 2, 3, 7)
     small = trace.at(2, 3, 7, image=1)
 
@@ -192,8 +193,8 @@ def test_one_element_is_that_of_all():
     node = named(mps.MPSCNNNeuronPReLUNode(source=y, a_data=np.linspace(-0.5, 1.25, 9)), "y")
     slopes = teach.trace(mps.MPSNNGraph(result_image=node.result_image), h=-np.ones((1, 1, 9), np.float16))["y"].slope
     assert slopes.ravel().tolist() == np.float32(np.linspace(-0.5, 1.25, 9)).tolist()
-    with pytest.raises(mps.ImageError, match=r"channel is 9: it must lie in range\(9\)"):
-        trace.at(0, 0, 9)
+    with pytest.raises(mps.ImageError, match=rf"channel is {channels}: it must lie in range\({channels}\)"):
+        trace.at(0, 0, channels)
     with pytest.raises(mps.ImageError, match="y is 1\\.5"):
         trace.at(1.5, 0, 0)
 
@@ -362,6 +363,60 @@ def test_infinities_and_nan_can_be_printed(value):
     assert str(trace).startswith("image 0, y 0, x 0, channel 0\n")
 
 
+# ---- any graph ----
+
+
+def any_graph(rng):
+    """Some neurons and additions in any order and format, with handles that are taken, and their gradients."""
+    channels = int(rng.choice([1, 3, 4, 8]))
+    images = [image(f"x{i}") for i in range(rng.integers(1, 4))]
+    for _ in range(rng.integers(1, 10)):
+        if rng.random() < 0.3:
+            node = mps.MPSNNAdditionNode(sources=[images[i] for i in rng.integers(0, len(images), 2)])
+            node.primary_scale, node.bias = float(rng.choice([1, 1, -2, 0.5])), float(rng.choice([0, 0, 1]))
+        else:
+            d = descriptor(T(rng.choice(list(mps.NEURONS))), channels)
+            node = mps.MPSCNNNeuronNode(source=images[rng.integers(max(0, len(images) - 3), len(images))], descriptor=d)
+        node.result_image.format = rng.choice(F, p=[0.6, *[0.1] * 4])
+        node.result_image.handle, node.label = (
+            None if n == "" else str(n) for n in rng.choice(["", "h", "dx0", "x1"], 2)
+        )
+        images.append(node.result_image)
+    last = images[-1].producer
+    if rng.random() < 0.5:
+        last = mps.MPSNNInitialGradientNode(source=last.result_image)
+    gradients = last.training_graph(with_source_gradient=None) or []
+    results = [node.result_image for node in gradients] + [images[-1]]
+    mode, storage = rng.choice(MODES), FORMATS[rng.integers(4)]
+    return mps.MPSNNGraph(result_images=results, format=storage, mode=str(mode)), results, channels
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_graph_can_be_traced_and_drawn(seed):
+    rng = np.random.default_rng(seed)
+    graph, results, channels = any_graph(rng)
+    shape = (2, 1, 2, channels)
+    sources = {name: rng.normal(0, 3, shape).astype(rng.choice(["f2", "f4"])) for name in graph.source_image_handles}
+    next(iter(sources.values())).flat[0] = rng.choice(SPECIAL)
+    trace, images = teach.trace(graph, **sources), list(graph.run(**sources).values())
+    by_image = dict(zip((step._step.node.result_image for step in trace.steps), trace.steps, strict=True))
+    pixel = trace.at(0, 1, channels - 1, image=1)
+
+    assert len({*trace.sources, *(step.name for step in trace.steps)}) == len(trace.sources) + len(trace.steps)
+    for result, stored in zip(results, images, strict=True):
+        assert same(by_image[result].stored, meaning(stored))
+    for step, one_of in zip(trace.steps, pixel.steps, strict=True):
+        assert one_of.stored == step.stored[1, 0, 1, -1] or np.isnan(one_of.stored)
+        np.testing.assert_allclose(one_of.value.item(), step.value[1, 0, 1, -1], rtol=1e-14)
+        if graph.mode == "ideal" and "unorm" not in step.format.name:
+            assert np.nanmax(np.where(np.isinf(step.rounding), 0, np.abs(step.rounding_ulp))) <= 0.5 + 1e-6
+    for name in pixel.gradients:
+        assert pixel.chain_rule(name).startswith(f"{name} = ")
+    assert len(str(pixel).splitlines()) == 2 + len(trace.sources) + len(trace.steps)
+    assert str(trace)
+    ET.fromstring(graph._repr_svg_())  # noqa: S314
+
+
 # ---- tables ----
 
 
@@ -412,14 +467,14 @@ def test_a_picture_is_a_png_of_the_numbers():
 
     from matplotlib.image import imread  # noqa: PLC0415
 
-    array = np.linspace(0, 1, 16 * 8, dtype=np.float32).reshape(16, 8, 1)
+    array = np.linspace(-1, 3, 16 * 8, dtype=np.float32).reshape(16, 8, 1)
     array[0, 1], array[2, 3] = np.nan, -np.inf
     html = mps.MPSImage.from_array(array)._repr_html_()
     picture = imread(BytesIO(base64.b64decode(re.search('base64,([^"]*)', html)[1])))
 
     assert picture.shape == (16, 8, 3)
     finite = np.isfinite(array[..., 0])
-    assert np.abs(picture - array)[finite].max() < 0.5 / 255 + 1e-6
+    assert np.abs(4 * picture - 1 - array)[finite].max() < 4 * 0.5 / 255 + 1e-5
     assert np.rint(255 * picture[0, 1]).tolist() == [204, 121, 167]
     assert np.rint(255 * picture[2, 3]).tolist() == [230, 159, 0]
 

@@ -273,9 +273,11 @@ class Trace:
         return len(self.steps)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int, int, int]:
         """Images, height, width and channels of the images that are traced."""
-        return (1, 1, 1, 1) if self.place else next(iter(self._images.values())).to_array().shape
+        first = next(iter(self._images.values()))
+        size = (first.number_of_images, first.height, first.width, first.feature_channels)
+        return size if self.place is None else (1, 1, 1, 1)
 
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
         """
