@@ -124,3 +124,16 @@ def _entry(full: str, thing: Any) -> list[str]:
     if any(base.__module__.startswith("mpsref") for base in thing.__bases__):
         lines.append("   :show-inheritance:")
     return lines
+
+
+def signature(app: Any, what: str, name: str, thing: Any, options: Any, given: str, returns: str) -> Any:
+    """Sphinx asks how a thing is called: a class as its ``__init__`` says, though its metaclass takes anything."""
+    from sphinx.util.inspect import stringify_signature  # noqa: PLC0415  # Sphinx is there when it asks
+
+    if what != "class" or not (given or "").startswith("(*args"):
+        return None
+    own = inspect.signature(thing.__init__)
+    if any(one.kind is one.VAR_POSITIONAL for one in own.parameters.values()):
+        return "", returns
+    bare = own.replace(parameters=list(own.parameters.values())[1:])
+    return stringify_signature(bare, show_annotation=False, show_return_annotation=False), returns

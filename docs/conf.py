@@ -96,3 +96,4 @@ def setup(app: Any) -> None:
     api.write(HERE / "api")
     drawings.plots(HERE / "plots")
     app.connect("source-read", pages.read)
+    app.connect("autodoc-process-signature", api.signature)

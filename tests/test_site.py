@@ -24,6 +24,7 @@ HOSTS = {"keepachangelog.com"}
 
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
 NAVIGATION = {"canonical", "index", "search", "next", "prev", "author", "copyright", "help", "top", "up"}
+VERBATIM = {"pre", "code", "script", "style"}
 
 
 class Page(HTMLParser):
@@ -31,11 +32,13 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.loads, self.links, self.anchors, self.words = [], [], {"", "top"}, []
+        self.loads, self.links, self.anchors, self.prose = [], [], {"", "top"}, []
+        self._verbatim = 0
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
+        self._verbatim += tag in VERBATIM
         self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
         if tag == "link" and NAVIGATION & set((values.get("rel") or "").split()):
             tag = "a"
@@ -44,8 +47,12 @@ class Page(HTMLParser):
         elif tag == "a" and values.get("href"):
             self.links.append(values["href"])
 
+    def handle_endtag(self, tag):
+        self._verbatim -= tag in VERBATIM
+
     def handle_data(self, data):
-        self.words.append(data)
+        if not self._verbatim:
+            self.prose.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,18 @@ def test_no_page_names_a_place_on_the_machine_that_built_it(pages):
     home = re.compile(rf"{re.escape(str(ROOT))}|/(?:home|root|tmp|work|Users)/|site-packages|file://|pypi|pythonhosted")
 
     assert not [match[0] for text in texts for match in home.finditer(text)]
+
+
+def test_signatures_say_what_there_is_to_give(pages):
+    (nodes,) = (page for path, page in pages.items() if path == SITE / "api" / "mpsref.html")
+
+    assert re.search(r"MPSCNNNeuronTanHNode\(\s*\*, source, a=None, b=None\s*\)", "".join(nodes.prose))
+    assert not re.search(r"\*args", "".join(nodes.prose))
+
+
+def test_no_markup_is_left_in_prose(pages):
+    for path, page in pages.items():
+        assert not re.findall(r".{0,40}(?:`|\]\().{0,40}", "".join(page.prose)), path
 
 
 def test_every_public_name_is_explained(pages):

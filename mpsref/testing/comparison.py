@@ -224,7 +224,7 @@ def compare(
     Parameters
     ----------
     actual, expected : array_like
-        numpy arrays, `MPSImage`s, tensors, or anything else with ``__array__`` or DLPack, of the same shape and dtype:
+        numpy arrays, images, tensors, or anything else with ``__array__`` or DLPack, of the same shape and dtype:
         float16, float32, float64, or uint8 and uint16 for unorm codes. What `expected` has no dtype, such as a list,
         is taken to have that of `actual`.
     bounds : Tolerance or str, optional
