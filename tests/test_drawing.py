@@ -314,6 +314,9 @@ def test_reports_are_tables_with_the_verdict(hostile):
         assert {each.tag for each in root.iter()} <= {
             "div", "p", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td",
         }  # fmt: skip
+    head, first = list(ET.fromstring(f"<div>{report._repr_html_()}</div>").iter("tr"))[:2]  # noqa: S314
+    cells = dict(zip((cell.text for cell in head), (cell.text for cell in first), strict=True))
+    assert (cells["verdict"], cells["elements"], cells["largest"], cells["beyond"]) == ("beyond", "2", "9", "1")
     assert "and 100 more" in report._repr_html_()
     assert "beyond" in report._repr_html_()
     assert "512" in comparison._repr_html_()

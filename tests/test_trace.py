@@ -354,6 +354,24 @@ def test_a_clamped_sum_of_gradients_stands_for_itself():
     ]
 
 
+def test_what_follows_a_clamped_sum_names_it():
+    x, g = image("x"), image("g")
+    first = mps.MPSCNNNeuronLinearNode(source=x, a=7)
+    second, third = (mps.MPSCNNNeuronLinearNode(source=first.result_image, a=a) for a in (3, 5))
+    total = mps.MPSNNAdditionNode(sources=[n.gradient_filter(with_source=g).result_image for n in (second, third)])
+    total.maximum_value = 6
+    total.result_image.handle = "clamped"
+    last = first.gradient_filter(with_source=total.result_image)
+    text = teach.trace(mps.MPSNNGraph(result_image=last.result_image), x=one(1), g=one(1)).chain_rule()
+
+    assert text.splitlines()[:3] == [
+        "dx = clamped * Linear'(x)",
+        "   = 6 * 7",
+        "   = 42    stored as float16: 42 (exact)",
+    ]
+    assert "too many" not in text
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -1.0])
 def test_infinities_and_nan_can_be_printed(value):
     graph = neuron_graph(descriptor(T.logarithm), F.float16)
