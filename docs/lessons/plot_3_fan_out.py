@@ -88,6 +88,8 @@ print(trace)
 
 # sphinx_gallery_start_ignore
 assert isinstance(last, mps.MPSNNAdditionNode)
+assert str(trace).count("gradient of Addition") == 2
+assert teach.svg(graph).count("gradient of Addition<") == 2
 assert abs(trace["dx.1"].stored.item() - 0.25) < 1e-7
 assert round(trace["dx.2"].stored.item(), 2) == 0.73
 assert round(trace["dx"].stored.item(), 2) == 0.98
