@@ -58,6 +58,7 @@ if lessons:
         "show_signature": False,
         "write_computation_times": False,
         "min_reported_time": 1_000_000,
+        "notebook_extensions": set(),  # answers are hidden by HTML that a notebook would show as text
         "download_all_examples": False,
         "remove_config_comments": True,
         "plot_gallery": True,
@@ -67,7 +68,7 @@ if lessons:
 html_theme = "pydata_sphinx_theme"
 html_title = "mpsref"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "lessons.css"]
 html_copy_source = False
 html_show_sourcelink = False
 # The summaries are fetched, and a page that is read from disk may fetch nothing.

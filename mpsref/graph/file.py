@@ -346,7 +346,9 @@ def _parameters_to_json(descriptor: MPSNNNeuronDescriptor, slopes: str) -> dict[
 
 
 def _settings_to_json(image: MPSNNImageNode) -> dict[str, Any]:
-    settings: dict[str, Any] = {"format": image.format.name} if image.format else {}
+    # A result without a format of its own is not one that has that of the first source, which is where it starts.
+    starts_as = image.producer.sources[0].format if image.producer else MPSImageFeatureChannelFormat.none
+    settings: dict[str, Any] = {"format": image.format.name} if image.format or starts_as else {}
     return settings | {name: True for name in _SETTINGS if getattr(image, name)}
 
 

@@ -55,7 +55,7 @@ def graph_schema() -> dict[str, Any]:
                     "type": "object",
                     "additionalProperties": False,
                     "properties": {
-                        "format": {"enum": formats},
+                        "format": {"enum": ["none", *formats]},
                         "export_from_graph": {"type": "boolean"},
                         "stop_gradient": {"type": "boolean"},
                     },

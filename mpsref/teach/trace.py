@@ -582,7 +582,8 @@ def _range(numbers: Numbers) -> str:
 
 def _title(step: Step) -> str:
     """What the node does, in a word or two."""
-    return f"gradient of {step.function}" if step.kind == "gradient" else step.function
+    is_gradient = step.kind in ("gradient", "scale")
+    return f"gradient of {step.function.removesuffix('Gradient')}" if is_gradient else step.function
 
 
 def _place_text(place: tuple[int, int, int, int]) -> str:

@@ -1,5 +1,5 @@
 """
-For people's own tests: arrays compared in units in the last place; a pytest plugin comes with it.
+For people's own tests: arrays compared in units in the last place; gradients and kernels checked; a pytest plugin.
 
 Examples
 --------
@@ -8,7 +8,39 @@ Examples
 >>> assert_close(np.float32([1.0000001, 2]), [1, 2], ulp=1)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mpsref.testing.comparison import Bounds, Comparison, Worst, assert_close, compare, resolved
 from mpsref.testing.tolerances import Tolerances
 
-__all__ = ["Bounds", "Comparison", "Tolerances", "Worst", "assert_close", "compare", "resolved"]
+if TYPE_CHECKING:
+    from mpsref.testing.gradient import GradientCheck, Slope, check_gradient
+
+__all__ = [
+    "Bounds",
+    "Comparison",
+    "GradientCheck",
+    "Slope",
+    "Tolerances",
+    "Worst",
+    "assert_close",
+    "check_gradient",
+    "compare",
+    "resolved",
+]
+
+LATER = {
+    "GradientCheck": "mpsref.testing.gradient",
+    "Slope": "mpsref.testing.gradient",
+    "check_gradient": "mpsref.testing.gradient",
+}
+"""What is imported when it is used, and from where."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Here, since it costs more than a comparison should.
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(LATER[name]), name)

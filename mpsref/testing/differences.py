@@ -1,0 +1,138 @@
+"""Derivatives of functions of one number, element by element, from their values alone, each with an error estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Function", "complex_slope", "continued", "one_sided", "pieces", "slope"]
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Function: TypeAlias = Callable[[Array], Array]
+"""Elementwise: what stands at a place depends on the argument at that place alone."""
+
+STEPS, RATIO = 15, 4.0
+"""How many steps are tried, and how much smaller the next one is: from an eighth of the argument to 2^-31 of it."""
+
+ORDERS = 5
+NOISE = 4 * float(np.finfo(np.float64).eps)
+"""What a value may be off, relative: 4 ULP, as the kernels promise in float64."""
+
+UNDERFLOW = float(np.finfo(np.float64).smallest_normal)
+"""Below it values have fewer digits, or none."""
+
+TINY = 1e-100
+"""A step along the imaginary axis."""
+
+
+def slope(function: Function, x: Array) -> tuple[Array, Array]:
+    """
+    The derivative at `x`, and an estimate of its error; infinity where nothing can be said.
+
+    Notes
+    -----
+    Central differences, extrapolated to step 0; of all steps and orders the one that agrees best with its neighbours,
+    but never better than the rounding errors of the values allow (C. J. F. Ridders, "Accurate computation of F'(x)
+    and F'(x) F''(x)", Advances in Engineering Software 4(2), 1982).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.testing.differences import slope
+    >>> found, error = slope(np.exp, np.array([1.0]))
+    >>> bool(abs(found[0] - np.e) < 10 * error[0] < 1e-10)
+    True
+    """
+    with np.errstate(all="ignore"):
+        found, error = _extrapolated(function, x, np.maximum(np.abs(x), 1.0))
+        # Beside the edge of a domain, or where much happens close to 0, only steps help that are small beside x.
+        if np.any((x != 0) & ~(error <= 1e-6 * np.abs(found))):
+            other, smaller = _extrapolated(function, x, np.abs(x))
+            better = smaller < error
+            found, error = np.where(better, other, found), np.where(better, smaller, error)
+    return found, error
+
+
+def _extrapolated(function: Function, x: Array, size: Array) -> tuple[Array, Array]:
+    found, error = np.full(x.shape, np.nan), np.full(x.shape, np.inf)
+    before: list[Array] = []
+    step = np.exp2(np.floor(np.log2(size)) - 3)
+    for _ in range(STEPS):
+        right, left = x + step, x - step
+        high, low = function(right), function(left)
+        width = right - left
+        noise = NOISE * (np.abs(high) + np.abs(low)) / width + UNDERFLOW
+        row = [(high - low) / width]
+        for order in range(1, min(len(before), ORDERS) + 1):
+            row.append(row[-1] + (row[-1] - before[order - 1]) / (RATIO ** (2 * order) - 1))
+            doubt = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - before[order - 1])) + noise
+            better = doubt < error
+            found, error = np.where(better, row[-1], found), np.where(better, doubt, error)
+        before = row
+        step = step / RATIO
+    return found, error
+
+
+def continued(function: Function, x: Array, low: Array, high: Array) -> Array:
+    """
+    A function that is smooth on a piece from `low` to `high`, continued beyond its ends by what it is within.
+
+    Notes
+    -----
+    By a parabola through values at the end and as far, and twice as far, within. NaN where the piece is too short.
+    """
+    inside = np.clip(x, low, high)
+    y = function(inside)
+    beyond = x - inside
+    outside = beyond != 0
+    if outside.any():
+        far = inside - 2 * beyond
+        y = np.where(outside, 3 * y - 3 * function(inside - beyond) + function(far), y)
+        y = np.where(outside & ((far < low) | (far > high)), np.nan, y)
+    return y
+
+
+def pieces(x: Array, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tuple[Array, Array]:
+    """
+    The ends of the smooth piece on which each element is.
+
+    Parameters
+    ----------
+    x : ndarray
+        The elements.
+    kinks : tuple of float
+        Where pieces meet.
+    side : ndarray of int8
+        What is chosen at a kink itself: the piece at its left, -1; at its right, 1; or both as one, 0.
+    """
+    ends = np.array([-np.inf, *sorted(set(kinks)), np.inf])
+    first = np.searchsorted(ends[1:-1], x)
+    at = ends[1:][first] == x
+    return ends[first + (at & (side > 0))], ends[np.minimum(first + 1 + (at & (side >= 0)), len(ends) - 1)]
+
+
+def one_sided(function: Function, x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """The derivatives from the left and from the right, each with its error estimate."""
+    none = np.full(x.shape, np.inf)
+    return (
+        slope(lambda z: continued(function, z, -none, x), x),
+        slope(lambda z: continued(function, z, x, none), x),
+    )
+
+
+def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: Array) -> tuple[Array, Array]:
+    """
+    The derivative of an analytic function that takes complex numbers, by a step that nothing cancels in, and its error.
+
+    Notes
+    -----
+    W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real functions", SIAM Review 40(1),
+    1998.
+    """
+    with np.errstate(all="ignore"):
+        found: Array = function(x + TINY * 1j).imag / TINY
+        error = NOISE * np.abs(found) + UNDERFLOW / TINY
+    return found, np.where(np.isnan(found), np.inf, error)

@@ -1,0 +1,102 @@
+"""Images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import storage_format
+from mpsref.testing.strategies.numbers import floats, formats
+
+__all__ = ["image_descriptors", "images"]
+
+
+@st.composite
+def image_descriptors(
+    draw: st.DrawFn,
+    format: MPSImageFeatureChannelFormat | None = None,
+    *,
+    max_side: int = 3,
+    channels: int | None = None,
+    max_channels: int = 9,
+    max_images: int = 2,
+) -> MPSImageDescriptor:
+    """
+    A strategy for `MPSImageDescriptor`.
+
+    Parameters
+    ----------
+    format : MPSImageFeatureChannelFormat, optional
+        Default: any of the four.
+    max_side : int
+        Largest width and height.
+    channels : int, optional
+        How many feature channels. Default: 1 to `max_channels`; 9 need three slices of a texture.
+    max_channels, max_images : int
+        Largest numbers of feature channels and of images.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> d = find(mpst.image_descriptors(), lambda d: d.feature_channels > 4)
+    >>> d.width, d.height, d.feature_channels, d.number_of_images
+    (1, 1, 5, 1)
+    """
+    return MPSImageDescriptor(
+        channel_format=draw(formats()) if format is None else format,
+        width=draw(st.integers(1, max_side)),
+        height=draw(st.integers(1, max_side)),
+        feature_channels=draw(st.integers(1, max_channels)) if channels is None else channels,
+        number_of_images=draw(st.integers(1, max_images)),
+    )
+
+
+@st.composite
+def images(
+    draw: st.DrawFn,
+    descriptor: MPSImageDescriptor | st.SearchStrategy[MPSImageDescriptor] | None = None,
+    /,
+    *,
+    neuron: MPSNNNeuronDescriptor | None = None,
+    max_values: int = 7,
+    **options: Any,
+) -> MPSImage:
+    """
+    A strategy for `MPSImage`.
+
+    Parameters
+    ----------
+    descriptor : MPSImageDescriptor or strategy, optional
+        Size and format. Default: `image_descriptors`.
+    neuron : MPSNNNeuronDescriptor, optional
+        What reads the image: its kinks and edges are drawn too.
+    max_values : int
+        How many distinct values there are at most.
+    **options
+        What else `floats` takes.
+
+    Notes
+    -----
+    A few values are drawn and laid out one after another, again and again: an image is no more than these when it is
+    shrunk. Elements that must all differ are better made by hand.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> find(mpst.images(), lambda image: image.feature_channels > 4).to_array()
+    array([[[[0., 0., 0., 0., 0.]]]], dtype=float32)
+    """
+    d = draw(image_descriptors()) if descriptor is None else descriptor
+    d = draw(d) if isinstance(d, st.SearchStrategy) else d
+    storage = storage_format(d.channel_format)
+    shape = (d.number_of_images, d.height, d.width, d.feature_channels)
+    numbers = floats(storage.name, neuron=neuron, **options)
+    values = draw(st.lists(numbers, min_size=1, max_size=min(max_values, int(np.prod(shape)))))
+    return MPSImage.from_array(np.resize(np.array(values, storage.dtype), shape))

@@ -1,0 +1,146 @@
+"""Neuron types and descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import TypeAlias
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
+
+from mpsref.enums import MPSCNNNeuronType
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.table import NEURONS
+
+__all__ = ["descriptors", "neuron_types", "parameters"]
+
+Types: TypeAlias = Iterable[MPSCNNNeuronType] | st.SearchStrategy[MPSCNNNeuronType]
+
+FLOAT32 = np.finfo(np.float32)
+SPECIAL_PARAMETERS = [0.0, 1.0, -1.0, -0.0, *(sign * float(value) for value in (
+    FLOAT32.max, FLOAT32.smallest_normal, FLOAT32.smallest_subnormal, FLOAT32.eps) for sign in (1, -1))]  # fmt: skip
+
+
+@st.composite
+def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType] | None = None) -> MPSCNNNeuronType:
+    """
+    A strategy for the neuron types that have a row in `mpsref.NEURONS`.
+
+    Parameters
+    ----------
+    types : iterable of MPSCNNNeuronType, optional
+        Only these. Default: all.
+
+    Notes
+    -----
+    Shrinks towards the first of Apple's enumeration.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> find(mpst.neuron_types(), lambda t: t > 4)
+    <MPSCNNNeuronType.tanH: 5>
+    """
+    return draw(st.sampled_from(list(NEURONS) if types is None else sorted(_checked(types))))
+
+
+def _checked(types: Iterable[MPSCNNNeuronType]) -> set[MPSCNNNeuronType]:
+    try:
+        found = {MPSCNNNeuronType(one) for one in types}
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{types=} must be MPSCNNNeuronType members") from None
+    if not found:
+        raise InvalidArgument("types is empty: give at least one")
+    return found
+
+
+@cache
+def parameters(default: float = 1.0) -> st.SearchStrategy[float]:
+    """
+    A strategy for parameters of neurons: finite Python floats that are float32 exactly.
+
+    Parameters
+    ----------
+    default : float
+        What it shrinks to.
+
+    Notes
+    -----
+    Draws the default, numbers of few digits, both zeros, the smallest subnormal and normal numbers, the largest, and
+    anything else.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> find(mpst.parameters(0.5), lambda a: True)
+    0.5
+    """
+    return st.one_of(
+        st.just(float(np.float32(default))),
+        st.integers(-32, 32).map(lambda quarters: quarters / 4),
+        st.integers(-99, 99).map(lambda tenths: float(np.float32(tenths / 10))),
+        st.sampled_from(SPECIAL_PARAMETERS),
+        st.floats(width=32, allow_nan=False, allow_infinity=False),
+    )
+
+
+@st.composite
+def descriptors(
+    draw: st.DrawFn,
+    neuron_types: Types | None = None,
+    *,
+    channels: int | st.SearchStrategy[int] = 1,
+    parameters: st.SearchStrategy[float] | None = None,
+) -> MPSNNNeuronDescriptor:
+    """
+    A strategy for `MPSNNNeuronDescriptor`.
+
+    Parameters
+    ----------
+    neuron_types : strategy or iterable of MPSCNNNeuronType, optional
+        Which neurons. Default: all.
+    channels : int or strategy of int
+        How many slopes pReLU has. No other neuron minds.
+    parameters : strategy of float, optional
+        What each parameter is drawn from. Default: `mpsref.testing.strategies.parameters`, of the documented default.
+
+    Notes
+    -----
+    Shrinks towards the first neuron of the enumeration with its documented defaults; pReLU's slopes, which have none,
+    towards 0.25.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> import mpsref as mps
+    >>> from mpsref.testing import strategies as mpst
+    >>> find(mpst.descriptors([mps.MPSCNNNeuronType.reLUN]), lambda d: True)
+    MPSNNNeuronDescriptor(MPSCNNNeuronType.reLUN, a=1.0, b=6.0)
+    >>> find(mpst.descriptors([mps.MPSCNNNeuronType.pReLU], channels=3), lambda d: True).data
+    array([0.25, 0.25, 0.25], dtype=float32)
+    """
+    row = NEURONS[draw(_types(neuron_types))]
+    if row.per_channel:
+        count = draw(channels) if isinstance(channels, st.SearchStrategy) else channels
+        if count < 1:
+            raise InvalidArgument(f"{channels=} must be at least 1")
+        slopes = PRELU_SLOPES if parameters is None else parameters
+        return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=count, max_size=count)))
+    given = {
+        name: draw(_parameters(default) if parameters is None else parameters)
+        for name, default in row.parameters.items()
+    }
+    return MPSNNNeuronDescriptor(row.neuron_type, **given)
+
+
+# Under names that the arguments of `descriptors` do not hide.
+_all_types, _parameters = neuron_types, parameters
+PRELU_SLOPES = parameters(0.25)
+
+
+def _types(types: Types | None) -> st.SearchStrategy[MPSCNNNeuronType]:
+    return types if isinstance(types, st.SearchStrategy) else _all_types(types)

@@ -1,0 +1,93 @@
+"""Recordings of a device that computes what the reference does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from mpsref.executor import MPSNNGraph
+from mpsref.graph.file import GraphFile
+from mpsref.graph.schedule import inputs
+from mpsref.image import MPSImage
+from mpsref.testing.strategies.graphs import graph_sources, graphs
+from mpsref.verify.recording import write_recording
+
+__all__ = ["DrawnRecording", "recordings"]
+
+
+@dataclass(frozen=True)
+class DrawnRecording:
+    """
+    A recording that is not written yet.
+
+    Attributes
+    ----------
+    graph : GraphFile
+        The graph.
+    images : Mapping of str to MPSImage
+        What is recorded of it, by name.
+    raw : bool
+        Whether the images are written as raw elements, not as ``.npy``.
+    """
+
+    graph: GraphFile
+    images: Mapping[str, MPSImage]
+    raw: bool
+
+    def write(self, folder: str | Path) -> Path:
+        """
+        Write it into a folder, which must be empty or not there yet.
+
+        Returns
+        -------
+        Path
+            Of ``recording.json``.
+        """
+        return write_recording(folder, self.graph, self.images, "mpsref", raw=self.raw)
+
+
+@st.composite
+def recordings(draw: st.DrawFn, graphs: st.SearchStrategy[GraphFile] | None = None) -> DrawnRecording:
+    """
+    A strategy for recordings in which every image is what the reference computes.
+
+    Parameters
+    ----------
+    graphs : strategy of GraphFile, optional
+        Default: `graphs`.
+
+    Notes
+    -----
+    All sources are recorded, and one or more of the other images. `mpsref.verify.verify` finds nothing wrong with it,
+    whatever the bounds; to see that it finds a fault, change an image first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> from mpsref.verify import verify
+    >>> recording = find(mpst.recordings(), lambda r: len(r.images) > 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(verify(recording.write(folder), tolerance="exact").passed)
+    True
+    """
+    graph = draw(_graphs() if graphs is None else graphs)
+    sources = draw(graph_sources(graph))
+    made = {name: node for name, node in graph.images.items() if node.producer is not None}
+    left_out = draw(st.lists(st.sampled_from(list(made)), unique=True, max_size=len(made) - 1))
+    kept = {name: node for name, node in made.items() if name not in left_out}
+    given = inputs(kept.values())
+    names = {node: name for name, node in graph.images.items()}
+    whole = MPSNNGraph(result_images=list(kept.values()), format=graph.storage)
+    rest: list[MPSImage] = []
+    first = whole.encode(source_images=[sources[names[node]] for node in given], intermediate_images=rest)
+    assert first is not None
+    computed = dict(zip(kept, [first, *rest], strict=False))
+    return DrawnRecording(graph, sources | computed, draw(st.booleans()))
+
+
+_graphs = graphs
