@@ -101,7 +101,7 @@ def test_numbers_midway_between_two_halves_are_drawn_and_their_neighbours(step):
     def is_near_midway(x):
         with np.errstate(all="ignore"):
             middle = x if not step else np.nextafter(x, np.float32(step) * np.float32(np.inf))
-            if not 1 < abs(middle) < 60_000:
+            if not 0 < abs(middle) < 60_000:
                 return False
             low = middle.astype(np.float16)
             other = np.nextafter(low, np.float16(np.inf) if low < middle else np.float16(-np.inf))
@@ -387,10 +387,8 @@ def test_sources_have_one_size_the_format_of_their_node_and_a_channel_for_each_s
 
 
 def test_recordings_are_correct_and_may_lack_images(tmp_path):
-    def lacks_the_middle(recording):
-        return set(recording.graph.images) == {"x", "h0", "h1"} and "h0" not in recording.images
-
-    recording = drawn(mpst.recordings(), lacks_the_middle)
+    chains = mpst.graphs(max_nodes=2, training=False, additions=False)
+    recording = drawn(mpst.recordings(chains), lambda r: "h1" in r.images and "h0" not in r.images)
     assert set(recording.images) >= {"x", "h1"}
     assert verify(recording.write(tmp_path / "r"), tolerance="exact").passed
 
@@ -427,11 +425,11 @@ def test_the_hook_registers_every_type_and_imports_the_strategies_only_when_aske
         "import sys\n"
         "import hypothesis_mpsref; hypothesis_mpsref._hypothesis_setup_hook()\n"
         "print('mpsref.testing' in sys.modules)\n"
-        "from hypothesis import find, strategies as st; import mpsref as mps\n"
+        "from hypothesis import Phase, find, settings, strategies as st; import mpsref as mps\n"
+        "once = settings(phases=[Phase.generate], database=None)\n"
         "for t in (mps.MPSCNNNeuronType, mps.MPSNNNeuronDescriptor, mps.MPSImageFeatureChannelFormat,"
-        " mps.MPSImageDescriptor, mps.MPSImage, mps.GraphFile): assert isinstance(find(st.from_type(t), bool), t)"
+        " mps.MPSImageDescriptor, mps.MPSImage, mps.GraphFile): assert isinstance(find(st.from_type(t), lambda value: True, settings=once), t)"
     )
-    code = code.replace("bool)", "lambda value: bool(value) or True)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (run.stdout, run.stderr) == ("False\n", "")
 

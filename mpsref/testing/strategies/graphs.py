@@ -128,7 +128,7 @@ class _Recipe:
 
 PLAIN = [""] * 6
 KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["scaled addition"])
-SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "export", "stop"])
+SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop"])
 
 
 @st.composite
@@ -140,19 +140,21 @@ def _recipes(
         recipe = _Recipe(draw(neurons), (draw(place),))
     else:
         recipe = _Recipe(None, (draw(place), draw(place)), draw(_numbers()) if kind == "scaled addition" else {})
+    change: dict[str, Any] = {}
     match draw(SETTINGS) if settings else "":
         case "label":
-            return replace(recipe, label=draw(st.text(max_size=5)))
+            change["label"] = draw(st.text(max_size=5))
         case "format":
-            return replace(recipe, image=_Image(draw(st.just(Formats.none) | formats())))
+            change["image"] = _Image(draw(formats()))
         case "source format":
-            return replace(recipe, source=_Image(draw(formats())))
+            change["source"] = _Image(draw(formats()))
+        case "no format":  # which the result would have of its source
+            change |= {"source": _Image(draw(formats())), "image": _Image(Formats.none)}
         case "export":
-            return replace(recipe, image=_Image(export_from_graph=True))
+            change["image"] = _Image(export_from_graph=True)
         case "stop":
-            return replace(recipe, image=_Image(stop_gradient=True))
-        case _:
-            return recipe
+            change["image"] = _Image(stop_gradient=True)
+    return replace(recipe, **change)
 
 
 @st.composite
