@@ -421,15 +421,21 @@ def test_the_parts_that_need_no_hypothesis_do_not_import_it():
 
 
 def test_the_hook_registers_every_type_and_imports_the_strategies_only_when_asked():
-    code = (
-        "import sys\n"
-        "import hypothesis_mpsref; hypothesis_mpsref._hypothesis_setup_hook()\n"
-        "print('mpsref.testing' in sys.modules)\n"
-        "from hypothesis import Phase, find, settings, strategies as st; import mpsref as mps\n"
-        "once = settings(phases=[Phase.generate], database=None)\n"
-        "for t in (mps.MPSCNNNeuronType, mps.MPSNNNeuronDescriptor, mps.MPSImageFeatureChannelFormat,"
-        " mps.MPSImageDescriptor, mps.MPSImage, mps.GraphFile): assert isinstance(find(st.from_type(t), lambda value: True, settings=once), t)"
-    )
+    code = """
+import sys
+import hypothesis_mpsref
+hypothesis_mpsref._hypothesis_setup_hook()
+print("mpsref.testing" in sys.modules)
+
+from hypothesis import Phase, find, settings
+from hypothesis import strategies as st
+import mpsref as mps
+
+once = settings(phases=[Phase.generate], database=None)
+neuron = ["MPSCNNNeuronType", "MPSNNNeuronDescriptor"]
+for name in [*neuron, "MPSImageFeatureChannelFormat", "MPSImageDescriptor", "MPSImage", "GraphFile"]:
+    assert isinstance(find(st.from_type(getattr(mps, name)), lambda value: True, settings=once), getattr(mps, name))
+"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (run.stdout, run.stderr) == ("False\n", "")
 
