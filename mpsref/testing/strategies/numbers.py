@@ -98,7 +98,7 @@ def floats(
     >>> find(mpst.floats("float16"), lambda x: x > 1)
     np.float16(2.0)
     >>> relun = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLUN)
-    >>> find(mpst.floats("float16", neuron=relun), lambda x: 5.99 < x < 6)
+    >>> find(mpst.floats("float16", neuron=relun), lambda x: 6 - x == 2**-8)  # 1 ULP below its kink
     np.float16(5.996)
     """
     storage = storage_or_invalid(format)
