@@ -1,11 +1,10 @@
-"""Graphs of nodes, the Python code that builds one, and images for its sources."""
+"""Graphs of nodes, and images for their sources."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
-from keyword import iskeyword
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import note
@@ -14,22 +13,21 @@ from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError
-from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionNode, MPSNNInitialGradientNode
 from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
+from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.testing.strategies.code import graph_code
 from mpsref.testing.strategies.images import image_descriptors, images
 from mpsref.testing.strategies.neurons import descriptors, parameters
 from mpsref.testing.strategies.numbers import formats
 
-__all__ = ["graph_code", "graph_sources", "graphs"]
+__all__ = ["graph_sources", "graphs"]
 
 Formats = MPSImageFeatureChannelFormat
-
-seldom = st.sampled_from([False, False, False, True])
 
 
 @st.composite
@@ -66,7 +64,8 @@ def graphs(
     Notes
     -----
     The results are all images that no node reads. Sources are called ``x``, ``x1``, ...; the results of nodes ``h0``,
-    ``h1``, ...; the gradient of ``h0`` is ``dh0``. The Python code of a graph that fails a test is printed.
+    ``h1``, ...; the gradients of ``h0`` are ``dh0``, ``dh0_1``, .... The Python code of a graph that fails a test is
+    printed.
 
     Shrinks towards a single node that does nothing.
 
@@ -87,89 +86,149 @@ def graphs(
     """
     if max_nodes < 1:
         raise InvalidArgument(f"{max_nodes=} must be at least 1")
-    drawn = _Drawing(draw, descriptors(channels=channels) if neurons is None else neurons, settings)
-    for _ in range(draw(st.integers(1, max_nodes))):
-        drawn.add(additions and draw(seldom))
-    if draw(st.booleans()) if training is None else training:
-        drawn.differentiate()
-    file = GraphFile.from_results(drawn.unread(), draw(st.just(Formats.float16) | formats()))
+    is_training = draw(st.booleans()) if training is None else training
+    initial = _initial_gradients(settings) if is_training else st.none()
+    storage, dy = draw(st.just(Formats.float16) | formats()), draw(initial)
+    recipes = _recipes(descriptors(channels=channels) if neurons is None else neurons, max_nodes, additions, settings)
+    built = _Building()
+    for recipe in draw(st.lists(recipes, min_size=1, max_size=max_nodes)):
+        built.add(recipe)
+    if dy is not None:
+        built.differentiate(dy)
+    file = GraphFile.from_results(built.unread(), storage)
     note(graph_code(file))
     return file
 
 
-class _Drawing:
+@dataclass(frozen=True)
+class _Image:
+    """What is set of an image."""
+
+    format: MPSImageFeatureChannelFormat | None = None
+    export_from_graph: bool = False
+    stop_gradient: bool = False
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """
+    A node that knows nothing of those before it, so that any of them can be left out when a graph is shrunk.
+
+    `places` are those of the images that it reads, the latest first; beyond the first there are new ones.
+    """
+
+    neuron: MPSNNNeuronDescriptor | None
+    places: tuple[int, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    image: _Image = _Image()
+    source: _Image = _Image()
+    label: str | None = None
+
+
+PLAIN = [""] * 6
+KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["scaled addition"])
+SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop"])
+
+
+@st.composite
+def _recipes(
+    draw: st.DrawFn, neurons: st.SearchStrategy[MPSNNNeuronDescriptor], max_nodes: int, additions: bool, settings: bool
+) -> _Recipe:
+    place, kind = st.integers(0, max_nodes), draw(KINDS) if additions else "neuron"
+    if kind == "neuron":
+        recipe = _Recipe(draw(neurons), (draw(place),))
+    else:
+        recipe = _Recipe(None, (draw(place), draw(place)), draw(_numbers()) if kind == "scaled addition" else {})
+    change: dict[str, Any] = {}
+    match draw(SETTINGS) if settings else "":
+        case "label":
+            change["label"] = draw(st.text(max_size=5))
+        case "format":
+            change["image"] = _Image(draw(formats()))
+        case "source format":
+            change["source"] = _Image(draw(formats()))
+        case "no format":  # which the result would have of its source
+            change |= {"source": _Image(draw(formats())), "image": _Image(Formats.none)}
+        case "export":
+            change["image"] = _Image(export_from_graph=True)
+        case "stop":
+            change["image"] = _Image(stop_gradient=True)
+    return replace(recipe, **change)
+
+
+@st.composite
+def _numbers(draw: st.DrawFn) -> dict[str, float]:
+    numbers = {name: draw(parameters(number.default)) for name, number in NUMBERS.items()}
+    low, high = sorted((numbers["minimum_value"], numbers["maximum_value"]))
+    return numbers | {"minimum_value": low, "maximum_value": high}
+
+
+@st.composite
+def _initial_gradients(draw: st.DrawFn, settings: bool) -> _Image | str:
+    """An image, or that there are ones."""
+    match draw(st.sampled_from([*PLAIN, "ones", "ones", "format"])):
+        case "ones":
+            return "ones"
+        case "format" if settings:
+            return _Image(draw(formats()))
+        case _:
+            return _Image()
+
+
+class _Building:
     """A graph in the making."""
 
-    def __init__(self, draw: st.DrawFn, neurons: st.SearchStrategy[MPSNNNeuronDescriptor], settings: bool) -> None:
-        self.draw, self.neurons, self.settings = draw, neurons, settings
+    def __init__(self) -> None:
         self.nodes: list[MPSNNFilterNode] = []
         self.names: Counter[str] = Counter()
         self.images: list[MPSNNImageNode] = []
-        self._source()
+        """What can be read: sources first, and then results."""
 
-    def add(self, is_addition: bool) -> None:
+    def add(self, recipe: _Recipe) -> None:
         """One node more."""
+        read = [self._read(place, recipe.source) for place in recipe.places]
         node: MPSNNFilterNode
-        if is_addition:
-            node = MPSNNAdditionNode(left_source=self._read(), right_source=self._read())
-            if self.draw(seldom):
-                self._numbers(node)
+        if recipe.neuron is None:
+            node = MPSNNAdditionNode(left_source=read[0], right_source=read[1])
+            for name, value in recipe.numbers.items():
+                setattr(node, name, value)
         else:
-            node = MPSCNNNeuronNode(source=self._read(), descriptor=self.draw(self.neurons))
+            node = MPSCNNNeuronNode(source=read[0], descriptor=recipe.neuron)
         node.result_image.handle = f"h{len(self.nodes)}"
-        self._set(node.result_image)
-        if self.settings and self.draw(seldom):
-            node.label = self.draw(st.text(max_size=5))
+        _set(node.result_image, recipe.image)
+        node.label = recipe.label
         self.nodes.append(node)
         self.images.append(node.result_image)
 
-    def differentiate(self) -> None:
+    def differentiate(self, gradient: _Image | str) -> None:
         """Make the gradients of everything that the last node depends on."""
         last = self.nodes[-1]
-        if self.draw(seldom):
+        if isinstance(gradient, _Image):
+            dy = MPSNNImageNode(handle="dy")
+            _set(dy, gradient)
+            last.training_graph(with_source_gradient=dy, node_handler=self._gradient)
+        else:
             ones = MPSNNInitialGradientNode(source=last.result_image)
-            ones.result_image.handle = "ones"
+            ones.result_image.handle = gradient
             self.nodes.append(ones)
             ones.training_graph(node_handler=self._gradient)
-        else:
-            dy = MPSNNImageNode(handle="dy")
-            if self.settings and self.draw(seldom):
-                dy.format = self.draw(formats())
-            last.training_graph(with_source_gradient=dy, node_handler=self._gradient)
 
     def unread(self) -> list[MPSNNImageNode]:
         """The images that no node reads."""
         read = {source for node in self.nodes for source in node.sources}
         return [node.result_image for node in self.nodes if node.result_image not in read]
 
-    def _read(self) -> MPSNNImageNode:
-        """An image for a node to read, the last one first: so graphs shrink towards chains."""
-        place = self.draw(st.integers(0, len(self.images)))
-        return self.images[-1 - place] if place < len(self.images) else self._source()
-
-    def _source(self) -> MPSNNImageNode:
+    def _read(self, place: int, settings: _Image) -> MPSNNImageNode:
+        if place < len(self.images):
+            return self.images[-1 - place]
         source = MPSNNImageNode(handle=self._name("x"))
-        if self.settings and self.draw(seldom):
-            source.format = self.draw(formats())
-        # Before all others: the last of the list is what is read first.
+        _set(source, settings)
         self.images.insert(0, source)
         return source
 
-    def _name(self, stem: str) -> str:
+    def _name(self, stem: str, separator: str = "") -> str:
         self.names[stem] += 1
-        return stem if self.names[stem] == 1 else f"{stem}{self.names[stem] - 1}"
-
-    def _set(self, image: MPSNNImageNode) -> None:
-        if self.settings:
-            if self.draw(seldom):
-                image.format = self.draw(st.just(Formats.none) | formats())
-            image.export_from_graph, image.stop_gradient = self.draw(seldom), self.draw(seldom)
-
-    def _numbers(self, node: MPSNNFilterNode) -> None:
-        numbers = {name: self.draw(parameters(number.default)) for name, number in NUMBERS.items()}
-        low, high = sorted((numbers["minimum_value"], numbers["maximum_value"]))
-        for name, value in {**numbers, "minimum_value": low, "maximum_value": high}.items():
-            setattr(node, name, value)
+        return stem if self.names[stem] == 1 else f"{stem}{separator}{self.names[stem] - 1}"
 
     def _gradient(
         self,
@@ -179,7 +238,13 @@ class _Drawing:
         gradient: MPSNNImageNode,
     ) -> None:
         self.nodes.append(node)
-        node.result_image.handle = self._name(f"d{source.handle}")
+        node.result_image.handle = self._name(f"d{source.handle}", "_")
+
+
+def _set(image: MPSNNImageNode, settings: _Image) -> None:
+    if settings.format is not None:
+        image.format = settings.format
+    image.export_from_graph, image.stop_gradient = settings.export_from_graph, settings.stop_gradient
 
 
 @st.composite
@@ -244,152 +309,3 @@ def _channels(graph: GraphFile) -> int | None:
 def _named_inputs(graph: GraphFile) -> Mapping[str, MPSNNImageNode]:
     names = {image: name for name, image in graph.images.items()}
     return {names[image]: image for image in inputs(graph.result_images)}
-
-
-# ---- as Python code ----
-
-
-def graph_code(graph: GraphFile) -> str:
-    """
-    Python code that builds a graph anew, as ``graph``.
-
-    Parameters
-    ----------
-    graph : GraphFile
-        Any, not only one that a strategy has made.
-
-    Returns
-    -------
-    str
-        Its `GraphFile.to_json` is that of `graph`.
-
-    Examples
-    --------
-    >>> import mpsref as mps
-    >>> from mpsref.testing import strategies as mpst
-    >>> x = mps.MPSNNImageNode(handle="x")
-    >>> y = mps.MPSCNNNeuronTanHNode(source=x, a=1.5).result_image
-    >>> y.handle = "y"
-    >>> print(mpst.graph_code(mps.GraphFile.from_results([y])))
-    import mpsref as mps
-    x = mps.MPSNNImageNode(handle='x')
-    y = mps.MPSCNNNeuronTanHNode(source=x, a=1.5, b=1.0)
-    y.result_image.handle = 'y'
-    graph = mps.GraphFile.from_results([y.result_image])
-    """
-    return "\n".join(_Code(graph).lines())
-
-
-class _Code:
-    def __init__(self, graph: GraphFile) -> None:
-        self.graph, self.document = graph, graph.to_json()
-        self.images: dict[str, str] = {}
-        """How the code calls the image of a name."""
-        self.taken = {"mps", "graph"}
-
-    def lines(self) -> Iterator[str]:
-        yield "import mpsref as mps"
-        for name, image in self.graph.images.items():
-            if image.producer is None:
-                self.images[name] = variable = self._variable(name)
-                yield f"{variable} = mps.MPSNNImageNode(handle={name!r})"
-                yield from self._settings(name, image)
-        written = dict(zip(self.graph.nodes, self.document["nodes"], strict=True))
-        for node in in_order(self.graph.nodes):
-            yield from self._node(node, written[node])
-        yield f"graph = {self._whole([self._variable_of(node['result']) for node in self.document['nodes']])}"
-
-    def _variable(self, name: str) -> str:
-        usable = name.isidentifier() and name.isascii() and not iskeyword(name) and name not in self.taken
-        found = name if usable else next(free for free in map("_{}".format, count()) if free not in self.taken)
-        self.taken.add(found)
-        return found
-
-    def _variable_of(self, name: str) -> str:
-        return self.images[name].removesuffix(RESULT)
-
-    def _settings(self, name: str, image: MPSNNImageNode) -> Iterator[str]:
-        inherited = Formats.none if image.producer is None else image.producer.sources[0].format
-        if image.format != inherited:
-            yield f"{self.images[name]}.format = {_format(image.format)}"
-        for setting in ("export_from_graph", "stop_gradient"):
-            if getattr(image, setting):
-                yield f"{self.images[name]}.{setting} = True"
-
-    def _node(self, node: MPSNNFilterNode, written: Mapping[str, Any]) -> Iterator[str]:
-        variable, name = self._variable(written["result"]), written["result"]
-        arguments = {key: value for key, value in written.items() if key not in ("class", "result", "label", *NUMBERS)}
-        texts = [f"{key}={self._argument(key, value)}" for key, value in arguments.items()]
-        if isinstance(node, MPSCNNNeuronGradientNode) and node.descriptor == _forward_descriptor(node):
-            texts[-1] = f"descriptor={self._variable_of(written['gradient_state'])}.descriptor"
-        yield from _wrapped(f"{variable} = mps.{written['class']}(", texts)
-        self.images[name] = f"{variable}{RESULT}"
-        yield f"{self.images[name]}.handle = {name!r}"
-        yield from self._settings(name, node.result_image)
-        for key in ("label", *NUMBERS):
-            if key in written:
-                yield f"{variable}.{key} = {written[key]!r}"
-
-    def _argument(self, key: str, value: Any) -> str:
-        if key in ("source", "source_gradient", "source_image"):
-            return self.images[value]
-        if key == "sources":
-            return f"[{', '.join(self.images[name] for name in value)}]"
-        if key == "gradient_state":
-            return f"{self._variable_of(value)}.result_state"
-        if key == "descriptor":
-            numbers = "".join(f", {name}={number!r}" for name, number in value.items() if name != "neuron_type")
-            return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{value['neuron_type']}{numbers})"
-        return repr(value)
-
-    def _whole(self, nodes: list[str]) -> str:
-        graph = self.graph
-        results = [self.images[name] for name in graph.results]
-        if GraphFile.from_results(graph.result_images, graph.storage).to_json() == self.document:
-            storage = "" if graph.storage is Formats.float16 else f", {_format(graph.storage)}"
-            return f"mps.GraphFile.from_results([{', '.join(results)}]{storage})"
-        # Nodes that the results do not need, or another order.
-        every = ", ".join(f"{name!r}: {image}" for name, image in self.images.items())
-        return f"mps.GraphFile({_format(graph.storage)}, ({', '.join(nodes)},), {{{every}}}, {graph.results!r})"
-
-
-RESULT, LINE = ".result_image", 120
-
-
-def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
-    """A call, in two lines if it is long."""
-    whole = f"{call}{', '.join(arguments)})"
-    if len(whole) <= LINE:
-        yield whole
-    else:
-        yield f"{call}{', '.join(arguments[:-1])}{',' if arguments[1:] else ''}"
-        yield f"    {arguments[-1]})"
-
-
-def _forward_descriptor(node: MPSCNNNeuronGradientNode) -> MPSNNNeuronDescriptor | None:
-    forward = node.gradient_state.producer
-    return forward.descriptor if isinstance(forward, MPSCNNNeuronNode) else None
-
-
-def _format(value: MPSImageFeatureChannelFormat) -> str:
-    return f"mps.MPSImageFeatureChannelFormat.{value.name}"
-
-
-def in_order(nodes: Iterable[MPSNNFilterNode]) -> list[MPSNNFilterNode]:
-    """Nodes, each after those that it needs, and after the one whose state it takes."""
-    done: dict[MPSNNFilterNode, None] = {}
-    waiting = list(nodes)
-    while waiting:
-        rest = set(waiting)
-        ready = [node for node in waiting if not needed(node) & rest]
-        done |= dict.fromkeys(ready)
-        waiting = [node for node in waiting if node not in done]
-    return list(done)
-
-
-def needed(node: MPSNNFilterNode) -> set[MPSNNFilterNode]:
-    """The nodes that make what a node reads, and the one whose state it takes."""
-    makers = {source.producer for source in node.sources if source.producer is not None}
-    if isinstance(node, MPSCNNNeuronGradientNode | MPSNNAdditionGradientNode):
-        makers.add(node.gradient_state.producer)
-    return makers
