@@ -320,3 +320,10 @@ def test_reports_are_tables_with_the_verdict(hostile):
     assert "and 100 more" in report._repr_html_()
     assert "beyond" in report._repr_html_()
     assert "512" in comparison._repr_html_()
+
+
+def test_a_notebook_shows_a_drawing_as_a_picture():
+    drawing = teach.svg(mps.MPSNNImageNode(handle="x"))
+
+    assert drawing.startswith("<svg")
+    assert drawing._repr_svg_() == drawing._repr_html_() == str(drawing)

@@ -503,3 +503,13 @@ def test_importing_teach_brings_no_matplotlib():
 
     code = "import sys, mpsref.teach; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "held"), [(-3, [-3.0]), (np.float16(0.1), [float(np.float16(0.1))]), ([1, -2.5], [1.0, -2.5])]
+)
+def test_a_number_or_one_for_each_channel_is_an_image_of_one_pixel(given, held):
+    n = mps.MPSCNNNeuronAbsoluteNode(source=mps.MPSNNImageNode(handle="x"))
+    traced = teach.trace(mps.MPSNNGraph(result_image=n.result_image), x=given)
+
+    assert traced.sources["x"].tolist() == [[[held]]]

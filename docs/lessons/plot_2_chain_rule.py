@@ -96,12 +96,7 @@ graph = mps.MPSNNGraph(
 # called ``dh``. Compare each number with what we have computed by hand.
 
 
-def pixel(value):
-    """An image of one pixel with one channel."""
-    return np.full((1, 1, 1), value, np.float32)
-
-
-trace = teach.trace(graph, x=pixel(0.5), dy=pixel(1))
+trace = teach.trace(graph, x=0.5, dy=1)
 print(trace)
 
 by_hand = {"h": h, "p": p, "y": y, "dp": dp, "dh": dh, "dx": dx}
@@ -233,7 +228,7 @@ assert round(100 * (wrong / dx - 1)) == 3
 # Each is three times as large, since each is a product with ``dy`` in it. The forward values stay
 # as they are. Lesson 6 makes use of this.
 
-tripled = teach.trace(graph, x=pixel(0.5), dy=pixel(3))
+tripled = teach.trace(graph, x=0.5, dy=3)
 for name in ("dp", "dh", "dx"):
     print(name, tripled[name].stored.item() / trace[name].stored.item())
     assert math.isclose(tripled[name].stored.item(), 3 * trace[name].stored.item(), rel_tol=1e-6)

@@ -78,12 +78,7 @@ print("the last node is", last)
 graph = mps.MPSNNGraph(result_images=[total.result_image, last.result_image], format=F.float32)
 
 
-def pixel(value):
-    """An image of one pixel with one channel."""
-    return np.full((1, 1, 1), value, np.float32)
-
-
-trace = teach.trace(graph, x=pixel(1), dy=pixel(1))
+trace = teach.trace(graph, x=1, dy=1)
 print(trace)
 
 # sphinx_gallery_start_ignore
@@ -107,15 +102,7 @@ print(trace.chain_rule("dx"))
 # lines meet at ``dx`` on the way back. An addition turns into a fan-out, and a fan-out into an
 # addition.
 
-
-class Drawing:
-    """Shows an SVG on a page or in a notebook."""
-
-    def __init__(self, graph):
-        self._repr_html_ = lambda: teach.svg(graph)
-
-
-Drawing(graph)
+teach.svg(graph)
 
 # %%
 # What if one is forgotten?
@@ -171,9 +158,7 @@ made = []
     node_handler=lambda new, *others: made.append(new),
 )
 last.result_image.handle = "dx"
-answer = teach.trace(
-    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(1), dy=pixel(1)
-)
+answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=1, dy=1)
 print(answer["dx"].stored.item(), sum(isinstance(node, mps.MPSNNAdditionNode) for node in made))
 
 assert answer["dx"].stored.item() == 0.5
@@ -200,9 +185,7 @@ neuron = mps.MPSCNNNeuronTanHNode(source=source)
 residual = mps.MPSNNAdditionNode(left_source=source, right_source=neuron.result_image)
 (last,) = residual.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
 last.result_image.handle = "dx"
-answer = teach.trace(
-    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(3), dy=pixel(1)
-)
+answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=3, dy=1)
 print(answer)
 
 assert round(answer["dx"].stored.item(), 4) == 1.0099
@@ -259,9 +242,7 @@ difference = mps.MPSNNAdditionNode(left_source=neuron.result_image, right_source
 difference.secondary_scale = -1
 (last,) = difference.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
 last.result_image.handle = "dx"
-answer = teach.trace(
-    mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=pixel(0), dy=pixel(1)
-)
+answer = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=0, dy=1)
 print(answer)
 
 assert answer["dx"].stored.item() == 0

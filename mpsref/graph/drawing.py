@@ -258,7 +258,19 @@ def kind_text(node: MPSNNFilterNode | None) -> str:
 # ---- the drawings ----
 
 
-def svg(graph: object) -> str:
+class Drawing(str):
+    """SVG as text, which a notebook shows as a picture."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def svg(graph: object) -> Drawing:
     """
     Draw a graph as SVG, complete in itself, to be read on light and dark ground.
 
@@ -270,7 +282,8 @@ def svg(graph: object) -> str:
     Returns
     -------
     str
-        An ``svg`` element. States are dashed lines. Of more than 400 images the first are drawn, and the rest counted.
+        An ``svg`` element, which a notebook shows as a picture. States are dashed lines. Of more than 400 images the
+        first are drawn, and the rest counted.
 
     Raises
     ------
@@ -306,7 +319,7 @@ def svg(graph: object) -> str:
     left_out = f"{rest:,} more images are not drawn" if rest else ""
     if rest:
         description = f"{left_out}. {description}"
-    return (
+    return Drawing(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + LEGEND}" '
         f'viewBox="0 0 {width} {height + LEGEND}" role="img" aria-labelledby="{mark}-title {mark}-desc" '
         'font-family="system-ui, sans-serif" font-size="12">\n'

@@ -30,7 +30,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.pages import content_policy, embedded
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
-from mpsref.teach.trace import Step, Trace, trace
+from mpsref.teach.trace import Step, Trace, pixels, trace
 
 __all__ = ["explain", "write_explanation"]
 
@@ -68,8 +68,8 @@ def explain(
         The element: y, x and channel; or image, y, x and channel. The channel chooses among the slopes of pReLU.
     title : str
         What the page calls the graph.
-    **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
-        As for `MPSNNGraph.run`. A source that is missing holds 0.5, an incoming gradient 1; they are as large as one
+    **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
+        As for `trace`. A source that is missing holds 0.5, an incoming gradient 1; they are as large as one
         that is given, else of one pixel.
 
     Returns
@@ -107,7 +107,7 @@ def explanation(
         raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
     _check(graph)
     place = _place(at)
-    traced = trace(graph, **_given(graph, dict(sources))).at(*place[1:], image=place[0])
+    traced = trace(graph, **_given(graph, pixels(sources))).at(*place[1:], image=place[0])
     return _page(_Explained(graph, traced, place[3]), title)
 
 

@@ -28,7 +28,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
-from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.storage import FLOAT64, StorageFormat, array_or_error
 
 __all__ = ["Step", "Trace", "trace"]
 
@@ -591,6 +591,18 @@ def _place_text(place: tuple[int, int, int, int]) -> str:
     return f"image {image}, y {y}, x {x}, channel {channel}"
 
 
+def pixels(sources: Mapping[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
+    """The sources, numbers and lists of numbers made images of one pixel."""
+    made: dict[str, npt.ArrayLike | MPSImage] = {}
+    for name, value in sources.items():
+        made[name] = value
+        if not isinstance(value, MPSImage):
+            array = array_or_error(value, f"source {name!r}")
+            if array.ndim < 2:
+                made[name] = array.reshape(1, 1, -1).astype(float if array.dtype.kind in "iu" else array.dtype)
+    return made
+
+
 def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage) -> Trace:
     """
     Evaluate a graph, and keep everything on the way.
@@ -599,8 +611,8 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
     ----------
     graph : MPSNNGraph or GraphFile
         What to evaluate; a graph in its mode.
-    **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
-        As for `MPSNNGraph.run`.
+    **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
+        As for `MPSNNGraph.run`; and a number, or one for each feature channel, is an image of one pixel.
 
     Returns
     -------
@@ -618,12 +630,22 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
     -----
     A step is named by the handle of the image that it makes, else by the node's label. Where that is taken or there is
     none, the gradient of ``x`` is ``dx``, and the gradients that are summed to it are ``dx.1`` and ``dx.2``.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref import teach
+    >>> n = mps.MPSCNNNeuronAbsoluteNode(source=mps.MPSNNImageNode(handle="x"))
+    >>> n.result_image.handle = "y"
+    >>> t = teach.trace(mps.MPSNNGraph(result_image=n.result_image), x=-3)
+    >>> t["y"].rule, t["y"].stored.item(), t["y"].slope.item()
+    ('y = Absolute(x)', 3.0, -1.0)
     """
     if isinstance(graph, GraphFile):
         graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
     if not isinstance(graph, MPSNNGraph):
         raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
-    given = graph._given(sources)
+    given = graph._given(pixels(sources))
     images = graph._slots
     named = image_names(images, dict(zip(images, graph._tags, strict=True)))
     names = [named[image] for image in images]

@@ -25,15 +25,7 @@ for node, name in ((h, "h"), (p, "p"), (g, "g"), (y, "y")):
 # Forward
 # -------
 
-
-class Drawing:
-    """Shows an SVG on a page or in a notebook."""
-
-    def __init__(self, graph):
-        self._repr_html_ = lambda: teach.svg(graph)
-
-
-Drawing(y)
+teach.svg(y)
 
 # %%
 # Forward and backward
@@ -48,7 +40,7 @@ graph = mps.MPSNNGraph(
     result_images=[y.result_image, last.result_image],
     format=mps.MPSImageFeatureChannelFormat.float32,
 )
-Drawing(graph)
+teach.svg(graph)
 
 # %%
 # With numbers
