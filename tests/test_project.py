@@ -69,6 +69,7 @@ LAYERS = [
     ["mpsref.testing.strategies.graphs"],
     ["mpsref.testing.strategies.recordings"],
     ["mpsref.testing.strategies"],
+    ["mpsref.testing.implementation"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
     ["mpsref.proof.certificate"],
