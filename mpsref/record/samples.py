@@ -236,7 +236,8 @@ def _grid() -> Bits:
 
 
 def _kinks(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
-    return np.array(NEURONS[neuron.neuron_type].kinks(neuron), np.float32)
+    with np.errstate(over="ignore"):  # a kink may lie beyond all float32
+        return np.array(NEURONS[neuron.neuron_type].kinks(neuron), np.float32)
 
 
 def _kinds(neuron: MPSNNNeuronDescriptor, ordinals: Bits) -> Bits:

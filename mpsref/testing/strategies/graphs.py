@@ -66,7 +66,8 @@ def graphs(
     Notes
     -----
     The results are all images that no node reads. Sources are called ``x``, ``x1``, ...; the results of nodes ``h0``,
-    ``h1``, ...; the gradient of ``h0`` is ``dh0``. The Python code of a graph that fails a test is printed.
+    ``h1``, ...; the gradient of ``h0`` is ``dh0``,
+    or, where several are added, ``dh0``, ``dh0_1``, .... The Python code of a graph that fails a test is printed.
 
     Shrinks towards a single node that does nothing.
 
@@ -155,9 +156,9 @@ class _Drawing:
         self.images.insert(0, source)
         return source
 
-    def _name(self, stem: str) -> str:
+    def _name(self, stem: str, separator: str = "") -> str:
         self.names[stem] += 1
-        return stem if self.names[stem] == 1 else f"{stem}{self.names[stem] - 1}"
+        return stem if self.names[stem] == 1 else f"{stem}{separator}{self.names[stem] - 1}"
 
     def _set(self, image: MPSNNImageNode) -> None:
         if self.settings:
@@ -179,7 +180,7 @@ class _Drawing:
         gradient: MPSNNImageNode,
     ) -> None:
         self.nodes.append(node)
-        node.result_image.handle = self._name(f"d{source.handle}")
+        node.result_image.handle = self._name(f"d{source.handle}", "_")
 
 
 @st.composite
