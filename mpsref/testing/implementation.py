@@ -239,8 +239,9 @@ def check_implementation(
     Notes
     -----
     Each array has some values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both its ends, and
-    some hundred others of any size. What fails is sorted into kinds; of each, inputs are made simpler until only the
-    simplest is left, alone if it fails alone, else in the shortest array. No database is written.
+    some hundred others: simple and special ones, and any. What fails is sorted into kinds; of each, inputs are made
+    simpler until only the simplest is left, alone if it fails alone, else in the shortest array. No database is
+    written.
 
     Examples
     --------
@@ -406,13 +407,14 @@ class _Attack:
             noise = data.draw(st.integers(0, 2**32 - 1))
             storage = subject.storage
             numbers = st.lists(floats(storage.name, neuron=descriptor), min_size=1, max_size=DRAWN)
-            x = _laid_out(data.draw(numbers), shape, noise, storage)
+            pools = _pools(descriptor, storage)
+            x = _laid_out(data.draw(numbers), shape, noise, pools)
             upstream = None
             if subject.direction == "gradient":
                 upstream = np.ones_like(x)
                 if data.draw(st.booleans()):
                     some = st.lists(floats(storage.name), min_size=1, max_size=DRAWN)
-                    upstream = _laid_out(data.draw(some), shape, noise + 1, storage)
+                    upstream = _laid_out(data.draw(some), shape, noise + 1, pools)
             tried = subject.tried(descriptor, x, upstream)
             self._keep(tried)
             distance = ulp_distance(tried.got, tried.want, storage)
@@ -566,28 +568,40 @@ class _Attack:
     def _plainer(self, kind: str, best: _Tried) -> _Tried:
         """The same with 1, -1 or 0 wherever it still fails, and with upstream gradients of 1."""
         plain = [(row, value) for row in range(len(best.x)) for value in (0, -1, 1)]
-        for row, value in [(slice(None), None), *plain]:
-            x, upstream = best.x.copy(), best.upstream
-            if value is None:
-                upstream = None if upstream is None else np.ones_like(upstream)
-            else:
-                x[row] = value
-            tried = self.subject.tried(best.descriptor, x, upstream)
+        if best.upstream is not None:
+            tried = self.subject.tried(best.descriptor, best.x, np.ones_like(best.x))
+            best = tried if kind in tried.kinds else best
+        for row, value in plain:
+            x = best.x.copy()
+            x[row] = value
+            tried = self.subject.tried(best.descriptor, x, best.upstream)
             best = tried if kind in tried.kinds else best
         return best
 
 
-def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, storage: StorageFormat) -> Stored:
-    """Values at both ends of an array, and what is between of any size, half of it moderate."""
-    values = np.array(list(drawn), storage.dtype)
+def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, pools: Sequence[Stored]) -> Stored:
+    """Values at both ends of an array; between them some of each pool, of any bits, and of moderate size."""
+    values = np.array(list(drawn), pools[0].dtype)
     count = shape[0] * shape[1]
     rng = np.random.default_rng(noise)
-    anything = rng.integers(0, 1 << (8 * storage.dtype.itemsize), count, storage.bits_dtype).view(storage.dtype)
-    x = np.where(rng.random(count) < 0.5, anything, rng.normal(0, 4, count).astype(storage.dtype))
+    bits = rng.integers(0, 1 << (8 * values.itemsize), count, f"u{values.itemsize}")
+    choices = [bits.view(values.dtype), rng.normal(0, 4, count).astype(values.dtype)]
+    choices += [rng.choice(pool, count) for pool in pools]
+    x = np.choose(rng.integers(0, len(choices), count), choices)
     most = min(len(values), count)
     x[-most:] = values[:most]
     x[:most] = values[:most]
     return x.reshape(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _pools(descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> tuple[Stored, Stored]:
+    """Simple numbers; and special ones, with the neuron's kinks."""
+    limits = np.finfo(storage.dtype)
+    special = [0, 1, np.inf, np.nan, limits.max, limits.smallest_normal, limits.smallest_subnormal]
+    with np.errstate(over="ignore"):
+        pool = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
+    return _ladder([], descriptor, storage), np.concatenate([pool, -pool])
 
 
 def _column(values: Stored, descriptor: MPSNNNeuronDescriptor) -> Stored:
