@@ -16,6 +16,7 @@ import numpy as np
 
 import mpsref as mps
 from mpsref.histogram import percent
+from mpsref.testing.implementation import KINDS
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
@@ -155,7 +156,7 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, END = "<!-- certificates -->\n", "<!-- sweeps -->\n", "<!-- end -->\n"
+BEGIN, SWEEPS, FINDINGS, END = (f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "findings", "end"))
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -344,6 +345,44 @@ def sweep_rows(folder: Path) -> list[str]:
     return lines
 
 
+def implementations_page() -> str:
+    """The page on attacks as it stands, with the tables of what they found made anew."""
+    folder = Path(__file__).parent
+    before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
+    lines = [line for path in sorted((folder / "findings").glob("*.json")) for line in findings_of(path)]
+    return before + FINDINGS + "\n".join(["", *lines, ""]) + END + rest.partition(END)[2]
+
+
+def findings_of(path: Path) -> list[str]:
+    """What attacks on one library have found."""
+    found = json.loads(path.read_text("utf-8"))
+    used = {k: v for k, v in found["software"].items() if k not in OURS or k in ("numpy", "scipy")}
+    lines = [f"## {found['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    passed: dict[str, list[str]] = {}
+    rows = []
+    for attack in found["attacks"]:
+        name = attack["function"].replace("_gradient", "' ").replace("_", " ").strip()
+        if attack.get("error"):
+            rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | | |")
+        elif not attack["failures"]:
+            passed.setdefault(name, []).append(attack["format"])
+        for failure in attack.get("failures", ()):
+            numbers = [failure["x"], failure["upstream"], failure["got"], failure["want"]]
+            cells = [f"`{number[0]}`" if number else "" for number in numbers]
+            if failure["array"]:
+                cells[0] += f" in `{failure['array']}`"
+            ulp = "" if failure["ulp"] is None else f"{failure['ulp']:,}"
+            row = [name, attack["format"], KINDS[failure["kind"]], *cells, ulp, _escape(failure["why"].split(":")[0])]
+            rows.append(f"| {' | '.join(row)} |")
+    if rows:
+        head = ["neuron", "format", "given is", "x", "upstream", "got", "right", "ULP", "why"]
+        lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|---|---:|---|", *rows, ""]
+    if passed:
+        some = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
+        lines += [f"Nothing was found of {', '.join(some)}.", ""]
+    return lines
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -358,6 +397,7 @@ PAGES = {
     "speed.md": speed_page,
     "proof.md": proof_page,
     "sweep.md": sweep_page,
+    "implementations.md": implementations_page,
 }
 
 if __name__ == "__main__":
