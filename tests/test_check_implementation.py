@@ -18,7 +18,7 @@ from mpsref.testing import strategies as mpst
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[1]
-SINGLE = {"formats": [F.float32], "max_examples": 60}
+SINGLE = {"formats": [F.float32], "max_examples": 40}
 
 
 def neuron(name, **given):
@@ -67,8 +67,8 @@ def test_parameters_vary_where_the_function_is_told_the_neuron():
     assert check_implementation(told, T.tanH, bounds="exact", **SINGLE).passed
     assert len(seen) > 20
     # tanH that forgets b: the other parameter is as documented.
-    (failure, *_) = failures_of(lambda x, d: (d.a * np.tanh(x)).astype(x.dtype), T.tanH, rtol=1e-3, **SINGLE).values()
-    assert failure.neuron.startswith("MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH, a=1.0, b=")
+    found = failures_of(lambda x, d: (d.a * np.tanh(x)).astype(x.dtype), T.tanH, rtol=1e-3, **SINGLE)
+    assert found["float32", "far"].neuron.startswith("MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH, a=1.0, b=")
     relus = mpst.descriptors([T.reLU], parameters=hypothesis.strategies.just(0.5))
     assert check_implementation(told, relus, bounds="exact", **SINGLE).passed
 
@@ -108,7 +108,7 @@ def test_a_fault_at_one_value_is_found_there_alone(name):
     def faulty(x):
         return np.where(where(x), np.float32(wrong), right(d, x))
 
-    found = failures_of(faulty, d, formats=[F.float32])
+    found = failures_of(faulty, d, **SINGLE)
 
     assert len(found) == 1
     (failure,) = found.values()
@@ -152,7 +152,7 @@ def test_a_fault_that_needs_an_upstream_gradient_says_which():
 
     for failure in failures_of(forgets, d, direction="gradient", **SINGLE).values():
         assert abs(float(failure.upstream[0])) > 100
-        assert len(failure.upstream[0]) <= 5 or failure.kind == "NaN lost"
+        assert len(failure.upstream[0]) <= 7 or failure.kind == "NaN lost"
 
 
 def test_several_ways_of_failing_are_told_apart():

@@ -48,6 +48,9 @@ KEPT, TRIED = 64, 12
 SHOWN = 16
 """Elements of an array that are written out."""
 
+MENTIONED = 12
+"""So many of the faults that explain most are looked at."""
+
 EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
 """The models that are asked why, the strictest first."""
 
@@ -218,7 +221,7 @@ def check_implementation(
     max_examples : int, optional
         Arrays for each format. Default: what the Hypothesis profile says, 100 unless somebody has changed it.
     seed : int, optional
-        Makes another attack; without it the same arrays are tried each time.
+        Makes another attack; without it the attack is the same each time, as long as the program is.
     name : str, optional
         How the report calls the implementation.
 
@@ -614,10 +617,11 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({value.tobytes(): value for value in values}.values())
 
 
-def _simplicity(value: Any) -> tuple[int, float, bool]:
-    """What is shorter in decimal is simpler; then what is smaller; then what is positive."""
+def _simplicity(value: Any) -> tuple[bool, int, float, bool]:
+    """Special values and small integers are simpler; then what is shorter in decimal, smaller, and positive."""
     size = abs(float(value))
-    return len(str(abs(value))), math.inf if math.isnan(size) else size, bool(np.signbit(value))
+    simple = not math.isfinite(size) or (size.is_integer() and size <= 2048)
+    return not simple, len(str(abs(value))), math.inf if math.isnan(size) else size, bool(np.signbit(value))
 
 
 def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> Stored:
@@ -661,23 +665,27 @@ def _why(tried: _Tried, index: int, evidence: _Tried, kind: str, storage: Storag
             return f"within what {model} arithmetic allows the formula"
         if found != BEYOND and Reason(found) is not Reason.NAN_UNDEFINED:
             return f"{Reason(found).text}, as {model} arithmetic may"
-    bad = np.zeros(evidence.x.size, np.bool_)
-    bad[evidence.of(kind)] = True
-    sources = [one for one in (evidence.upstream, evidence.x) if one is not None]
-    rows, channels = evidence.x.shape
-    shape = (1, 1, rows, channels)
-    operation = Forward(tried.descriptor) if tried.upstream is None else Gradient(tried.descriptor)
-    case = Case(
-        operation,
-        tuple(Source(one.reshape(shape), storage) for one in sources),
+    of_all = explain(_case(evidence, kind, storage), MENTIONED)
+    # Of a fault that a single element shows, no arrangement of elements is to blame.
+    alone = explain(_case(tried, kind, storage), MENTIONED) if tried.x.size == 1 else of_all
+    names = {finding.name for finding in alone if finding.fits}
+    for finding in of_all:
+        if finding.fits and finding.name in names and not finding.where and finding.explained == finding.of:
+            return f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}"
+    return ""
+
+
+def _case(tried: _Tried, kind: str, storage: StorageFormat) -> Case:
+    """A call as an image of one row, in which what fails in this way is bad."""
+    bad = np.zeros(tried.x.size, np.bool_)
+    bad[tried.of(kind)] = True
+    shape = (1, 1, *tried.x.shape)
+    return Case(
+        Forward(tried.descriptor) if tried.upstream is None else Gradient(tried.descriptor),
+        tuple(Source(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
         storage,
-        evidence.got.reshape(shape),
-        evidence.want.reshape(shape),
+        tried.got.reshape(shape),
+        tried.want.reshape(shape),
         bad.reshape(shape),
         within(storage, Tolerance()),
     )
-    for finding in explain(case):
-        # A fault of the arrangement that was made here is none.
-        if finding.fits and not finding.where:
-            return f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}"
-    return ""
