@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
 from keyword import iskeyword
 from typing import Any
@@ -28,8 +29,6 @@ from mpsref.testing.strategies.numbers import formats
 __all__ = ["graph_code", "graph_sources", "graphs"]
 
 Formats = MPSImageFeatureChannelFormat
-
-seldom = st.sampled_from([False, False, False, True])
 
 
 @st.composite
@@ -88,89 +87,149 @@ def graphs(
     """
     if max_nodes < 1:
         raise InvalidArgument(f"{max_nodes=} must be at least 1")
-    drawn = _Drawing(draw, descriptors(channels=channels) if neurons is None else neurons, settings)
-    for _ in range(draw(st.integers(1, max_nodes))):
-        drawn.add(additions and draw(seldom))
-    if draw(st.booleans()) if training is None else training:
-        drawn.differentiate()
-    file = GraphFile.from_results(drawn.unread(), draw(st.just(Formats.float16) | formats()))
+    is_training = draw(st.booleans()) if training is None else training
+    initial = _initial_gradients(settings) if is_training else st.none()
+    storage, dy = draw(st.just(Formats.float16) | formats()), draw(initial)
+    recipes = _recipes(descriptors(channels=channels) if neurons is None else neurons, max_nodes, additions, settings)
+    built = _Building()
+    for recipe in draw(st.lists(recipes, min_size=1, max_size=max_nodes)):
+        built.add(recipe)
+    if dy is not None:
+        built.differentiate(dy)
+    file = GraphFile.from_results(built.unread(), storage)
     note(graph_code(file))
     return file
 
 
-class _Drawing:
+@dataclass(frozen=True)
+class _Image:
+    """What is set of an image."""
+
+    format: MPSImageFeatureChannelFormat | None = None
+    export_from_graph: bool = False
+    stop_gradient: bool = False
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """
+    A node that knows nothing of those before it, so that any of them can be left out when a graph is shrunk.
+
+    `places` are those of the images that it reads, the latest first; beyond the first there are new ones.
+    """
+
+    neuron: MPSNNNeuronDescriptor | None
+    places: tuple[int, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    image: _Image = _Image()
+    source: _Image = _Image()
+    label: str | None = None
+
+
+PLAIN = [""] * 6
+KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["scaled addition"])
+SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop"])
+
+
+@st.composite
+def _recipes(
+    draw: st.DrawFn, neurons: st.SearchStrategy[MPSNNNeuronDescriptor], max_nodes: int, additions: bool, settings: bool
+) -> _Recipe:
+    place, kind = st.integers(0, max_nodes), draw(KINDS) if additions else "neuron"
+    if kind == "neuron":
+        recipe = _Recipe(draw(neurons), (draw(place),))
+    else:
+        recipe = _Recipe(None, (draw(place), draw(place)), draw(_numbers()) if kind == "scaled addition" else {})
+    change: dict[str, Any] = {}
+    match draw(SETTINGS) if settings else "":
+        case "label":
+            change["label"] = draw(st.text(max_size=5))
+        case "format":
+            change["image"] = _Image(draw(formats()))
+        case "source format":
+            change["source"] = _Image(draw(formats()))
+        case "no format":  # which the result would have of its source
+            change |= {"source": _Image(draw(formats())), "image": _Image(Formats.none)}
+        case "export":
+            change["image"] = _Image(export_from_graph=True)
+        case "stop":
+            change["image"] = _Image(stop_gradient=True)
+    return replace(recipe, **change)
+
+
+@st.composite
+def _numbers(draw: st.DrawFn) -> dict[str, float]:
+    numbers = {name: draw(parameters(number.default)) for name, number in NUMBERS.items()}
+    low, high = sorted((numbers["minimum_value"], numbers["maximum_value"]))
+    return numbers | {"minimum_value": low, "maximum_value": high}
+
+
+@st.composite
+def _initial_gradients(draw: st.DrawFn, settings: bool) -> _Image | str:
+    """An image, or that there are ones."""
+    match draw(st.sampled_from([*PLAIN, "ones", "ones", "format"])):
+        case "ones":
+            return "ones"
+        case "format" if settings:
+            return _Image(draw(formats()))
+        case _:
+            return _Image()
+
+
+class _Building:
     """A graph in the making."""
 
-    def __init__(self, draw: st.DrawFn, neurons: st.SearchStrategy[MPSNNNeuronDescriptor], settings: bool) -> None:
-        self.draw, self.neurons, self.settings = draw, neurons, settings
+    def __init__(self) -> None:
         self.nodes: list[MPSNNFilterNode] = []
         self.names: Counter[str] = Counter()
         self.images: list[MPSNNImageNode] = []
-        self._source()
+        """What can be read: sources first, and then results."""
 
-    def add(self, is_addition: bool) -> None:
+    def add(self, recipe: _Recipe) -> None:
         """One node more."""
+        read = [self._read(place, recipe.source) for place in recipe.places]
         node: MPSNNFilterNode
-        if is_addition:
-            node = MPSNNAdditionNode(left_source=self._read(), right_source=self._read())
-            if self.draw(seldom):
-                self._numbers(node)
+        if recipe.neuron is None:
+            node = MPSNNAdditionNode(left_source=read[0], right_source=read[1])
+            for name, value in recipe.numbers.items():
+                setattr(node, name, value)
         else:
-            node = MPSCNNNeuronNode(source=self._read(), descriptor=self.draw(self.neurons))
+            node = MPSCNNNeuronNode(source=read[0], descriptor=recipe.neuron)
         node.result_image.handle = f"h{len(self.nodes)}"
-        self._set(node.result_image)
-        if self.settings and self.draw(seldom):
-            node.label = self.draw(st.text(max_size=5))
+        _set(node.result_image, recipe.image)
+        node.label = recipe.label
         self.nodes.append(node)
         self.images.append(node.result_image)
 
-    def differentiate(self) -> None:
+    def differentiate(self, gradient: _Image | str) -> None:
         """Make the gradients of everything that the last node depends on."""
         last = self.nodes[-1]
-        if self.draw(seldom):
+        if isinstance(gradient, _Image):
+            dy = MPSNNImageNode(handle="dy")
+            _set(dy, gradient)
+            last.training_graph(with_source_gradient=dy, node_handler=self._gradient)
+        else:
             ones = MPSNNInitialGradientNode(source=last.result_image)
-            ones.result_image.handle = "ones"
+            ones.result_image.handle = gradient
             self.nodes.append(ones)
             ones.training_graph(node_handler=self._gradient)
-        else:
-            dy = MPSNNImageNode(handle="dy")
-            if self.settings and self.draw(seldom):
-                dy.format = self.draw(formats())
-            last.training_graph(with_source_gradient=dy, node_handler=self._gradient)
 
     def unread(self) -> list[MPSNNImageNode]:
         """The images that no node reads."""
         read = {source for node in self.nodes for source in node.sources}
         return [node.result_image for node in self.nodes if node.result_image not in read]
 
-    def _read(self) -> MPSNNImageNode:
-        """An image for a node to read, the last one first: so graphs shrink towards chains."""
-        place = self.draw(st.integers(0, len(self.images)))
-        return self.images[-1 - place] if place < len(self.images) else self._source()
-
-    def _source(self) -> MPSNNImageNode:
+    def _read(self, place: int, settings: _Image) -> MPSNNImageNode:
+        if place < len(self.images):
+            return self.images[-1 - place]
         source = MPSNNImageNode(handle=self._name("x"))
-        if self.settings and self.draw(seldom):
-            source.format = self.draw(formats())
-        # Before all others: the last of the list is what is read first.
+        _set(source, settings)
         self.images.insert(0, source)
         return source
 
     def _name(self, stem: str, separator: str = "") -> str:
         self.names[stem] += 1
         return stem if self.names[stem] == 1 else f"{stem}{separator}{self.names[stem] - 1}"
-
-    def _set(self, image: MPSNNImageNode) -> None:
-        if self.settings:
-            if self.draw(seldom):
-                image.format = self.draw(st.just(Formats.none) | formats())
-            image.export_from_graph, image.stop_gradient = self.draw(seldom), self.draw(seldom)
-
-    def _numbers(self, node: MPSNNFilterNode) -> None:
-        numbers = {name: self.draw(parameters(number.default)) for name, number in NUMBERS.items()}
-        low, high = sorted((numbers["minimum_value"], numbers["maximum_value"]))
-        for name, value in {**numbers, "minimum_value": low, "maximum_value": high}.items():
-            setattr(node, name, value)
 
     def _gradient(
         self,
@@ -181,6 +240,12 @@ class _Drawing:
     ) -> None:
         self.nodes.append(node)
         node.result_image.handle = self._name(f"d{source.handle}", "_")
+
+
+def _set(image: MPSNNImageNode, settings: _Image) -> None:
+    if settings.format is not None:
+        image.format = settings.format
+    image.export_from_graph, image.stop_gradient = settings.export_from_graph, settings.stop_gradient
 
 
 @st.composite
