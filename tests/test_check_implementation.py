@@ -185,6 +185,16 @@ def test_the_tail_of_a_vector_is_shrunk_to_the_shortest_array(length):
     assert (failure.shape, failure.place, failure.x[0]) == ((length,), (length - 1,), "1.0")
 
 
+def test_a_fault_that_needs_any_company_says_so():
+    def pairs(x):
+        return np.where((x > 100) & (len(x) > 1), np.float32(-1), np.abs(x))
+
+    failure = failures_of(pairs, neuron("absolute"), **SINGLE)["float32", "far"]
+
+    assert (failure.x[0], failure.shape, failure.array) == ("101.0", (2,), "[101., 101.]")
+    assert any("and in no single element: [101., 101.]" in line for line in failure.lines())
+
+
 def test_a_fault_that_needs_its_neighbours_keeps_them():
     def mixes(x):
         y = np.abs(x)
