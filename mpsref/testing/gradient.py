@@ -478,6 +478,9 @@ def _claims(subject: Any) -> tuple[MPSNNGraph, list[_Claim], set[int], str]:
     if not found:
         raise ParameterError("there is no gradient to be checked: no result is one")
     images = dict.fromkeys(image for s, g, pairs in found for image in (s, g, *(one for pair in pairs for one in pair)))
+    if isinstance(subject, GraphFile):
+        # So that all its sources may be given, also those that no gradient depends on.
+        images |= dict.fromkeys(subject.result_images)
     nodes = list(schedule(images))
     stopped = [node.result_image for node in nodes if node.result_image.stop_gradient]
     images |= dict.fromkeys(stopped)
@@ -605,7 +608,8 @@ class _Composition:
             elif isinstance(operation, _Addition):
                 bases[i] = total = _value(_unclamped(operation), read)
                 sides[i] = np.where(total == operation.bounds[0], 1, -1).astype(np.int8)
-                clamped |= (total < operation.bounds[0]) | (total > operation.bounds[1])
+                low, high = operation.bounds
+                clamped |= (total < low) | (total > high) | (low == high)
 
         def at(chosen: dict[int, npt.NDArray[np.int8]]) -> Function:
             return lambda z: self._at(claim, z, path, {i: (bases[i], side) for i, side in chosen.items()})
