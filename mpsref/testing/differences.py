@@ -21,8 +21,11 @@ ORDERS = 5
 NOISE = 4 * float(np.finfo(np.float64).eps)
 """What a value may be off, relative: 4 ULP, as the kernels promise in float64."""
 
-UNDERFLOW = float(np.finfo(np.float64).smallest_normal)
-"""Below it values have fewer digits, or none."""
+UNDERFLOW = 1e-250
+"""Derivatives are not told apart that differ by less: what has vanished on the way may be a factor of them."""
+
+PRECISE = 1e-4
+"""A relative error with which nothing else need be tried."""
 
 TINY = 1e-100
 """A step along the imaginary axis."""
@@ -48,10 +51,12 @@ def slope(function: Function, x: Array) -> tuple[Array, Array]:
     """
     with np.errstate(all="ignore"):
         found, error = _extrapolated(function, x, np.maximum(np.abs(x), 1.0))
-        # Beside the edge of a domain, or where much happens close to 0, only steps help that are small beside x.
-        if np.any((x != 0) & ~(error <= 1e-6 * np.abs(found))):
-            other, smaller = _extrapolated(function, x, np.abs(x))
-            better = smaller < error
+        # Beside the edge of a domain, or where much happens close to 0, only smaller steps help.
+        for size in (np.abs(x), *(np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5))):
+            if np.all(error <= PRECISE * np.abs(found)):
+                break
+            other, smaller = _extrapolated(function, x, size)
+            better = (smaller <= PRECISE * np.abs(other)) & ~(error <= PRECISE * np.abs(found)) | ~np.isfinite(error)
             found, error = np.where(better, other, found), np.where(better, smaller, error)
     return found, error
 
@@ -134,5 +139,5 @@ def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: A
     """
     with np.errstate(all="ignore"):
         found: Array = function(x + TINY * 1j).imag / TINY
-        error = NOISE * np.abs(found) + UNDERFLOW / TINY
+        error = NOISE * np.abs(found) + float(np.finfo(np.float64).smallest_normal) / TINY
     return found, np.where(np.isnan(found), np.inf, error)

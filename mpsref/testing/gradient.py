@@ -408,10 +408,10 @@ def _like(function: Callable[..., Any], result: Any, shape: tuple[int, ...], dty
 
 @dataclass(frozen=True)
 class _Claim:
-    """One image said to be the gradient of another one, where some results have these incoming gradients."""
+    """Images whose sum is said to be the gradient of another one, where results have these incoming gradients."""
 
     name: str
-    gradient: int
+    gradients: tuple[int, ...]
     source: int
     results: tuple[tuple[int, int], ...]
 
@@ -477,7 +477,9 @@ def _claims(subject: Any) -> tuple[MPSNNGraph, list[_Claim], set[int], str]:
         )
     if not found:
         raise ParameterError("there is no gradient to be checked: no result is one")
-    images = dict.fromkeys(image for s, g, pairs in found for image in (s, g, *(one for pair in pairs for one in pair)))
+    images = dict.fromkeys(
+        image for s, gs, pairs in found for image in (s, *gs, *(one for pair in pairs for one in pair))
+    )
     if isinstance(subject, GraphFile):
         # So that all its sources may be given, also those that no gradient depends on.
         images |= dict.fromkeys(subject.result_images)
@@ -487,14 +489,20 @@ def _claims(subject: Any) -> tuple[MPSNNGraph, list[_Claim], set[int], str]:
     graph = MPSNNGraph(result_images=list(images))
     slot = {image: index for image, index in zip(images, graph._results, strict=True) if index is not None}
     claims = [
-        _Claim(handle_label(s.handle) or "input", slot[g], slot[s], tuple((slot[y], slot[dy]) for y, dy in pairs))
-        for s, g, pairs in found
+        _Claim(
+            handle_label(s.handle) or "input",
+            tuple(slot[g] for g in gs),
+            slot[s],
+            tuple((slot[y], slot[dy]) for y, dy in pairs),
+        )
+        for s, gs, pairs in found
     ]
     return graph, claims, {slot[image] for image in stopped}, said
 
 
-_Found: TypeAlias = list[tuple[MPSNNImageNode, MPSNNImageNode, list[tuple[MPSNNImageNode, MPSNNImageNode]]]]
-"""Images, their gradients, and pairs of results and incoming gradients."""
+_Pairs: TypeAlias = list[tuple[MPSNNImageNode, MPSNNImageNode]]
+_Found: TypeAlias = list[tuple[MPSNNImageNode, list[MPSNNImageNode], _Pairs]]
+"""Images, what adds up to their gradients, and pairs of results and incoming gradients."""
 
 
 def _trained(last: MPSNNFilterNode) -> _Found:
@@ -512,28 +520,44 @@ def _trained(last: MPSNNFilterNode) -> _Found:
         with_source_gradient=None if isinstance(last, MPSNNInitialGradientNode) else incoming, node_handler=keep
     )
     found = {image: made for image, made in gradients.items() if image.producer is None and not image.stop_gradient}
-    return [(image, made, [(result, incoming)]) for image, made in found.items()]
+    return [(image, [made], [(result, incoming)]) for image, made in found.items()]
 
 
 def _backward_results(results: Sequence[MPSNNImageNode]) -> _Found:
     """What the results of a graph are the gradients of, by the states of the nodes that make them."""
-    found: _Found = []
+    targets: dict[MPSNNImageNode, list[MPSNNImageNode]] = {}
     for image in results:
-        walk, pairs, target = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None](), _target(image)
-        while walk and target is not None:
-            node = walk.pop().producer
-            if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode):
-                incoming = node.sources[0]
-                # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
-                if _target(incoming) is None:
-                    pairs[node.gradient_state.producer.result_image, incoming] = None
-                else:
-                    walk.append(incoming)
-            elif node is not None:
-                walk += node.sources
+        target = _target(image)
         if target is not None:
-            found.append((target, image, list(pairs)))
+            targets.setdefault(target, []).append(image)
+    found: _Found = []
+    for target, images in targets.items():
+        # Where gradients of one image are not added up, as where they are told to stop, each is a part.
+        whole = [image for image in images if not _feeds(image, images)]
+        found.append((target, whole, list(dict.fromkeys(pair for image in whole for pair in _roots(image)))))
     return found
+
+
+def _feeds(image: MPSNNImageNode, others: Sequence[MPSNNImageNode]) -> bool:
+    """Whether some of these images depend on one."""
+    return any(image in node.sources for other in others if other is not image for node in schedule([other]))
+
+
+def _roots(image: MPSNNImageNode) -> _Pairs:
+    """The results that a gradient begins at, each with its own incoming gradient."""
+    walk, pairs = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None]()
+    while walk:
+        node = walk.pop().producer
+        if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode):
+            incoming = node.sources[0]
+            # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
+            if _target(incoming) is None:
+                pairs[node.gradient_state.producer.result_image, incoming] = None
+            else:
+                walk.append(incoming)
+        elif node is not None:
+            walk += node.sources
+    return list(pairs)
 
 
 def _target(image: MPSNNImageNode) -> MPSNNImageNode | None:
@@ -559,7 +583,7 @@ def _named_claims(graph: MPSNNGraph, gradients: Mapping[str, str], upstream: Map
     results = dict(zip(graph._result_names, graph._results, strict=True))
     pairs = tuple((slots[y], slots[dy]) for y, dy in upstream.items())
     return [
-        _Claim(source, index, slots[source], pairs)
+        _Claim(source, (index,), slots[source], pairs)
         for made, source in gradients.items()
         if (index := results.get(made)) is not None
     ]
@@ -621,8 +645,11 @@ class _Composition:
                 found.append(slope(at(chosen), x))
             return tuple(found)
 
+        claimed = np.zeros(x.shape)
+        for g in claim.gradients:
+            claimed = claimed + self._values[g]
         note = "a clamp of an addition holds here, which its gradient filter ignores, as MPS documents"
-        return _Question(claim.name, x, self._values[claim.gradient], at(sides), open_, both, {note: clamped})
+        return _Question(claim.name, x, claimed, at(sides), open_, both, {note: clamped})
 
     def _between(self, source: int, results: set[int]) -> list[int]:
         """The steps that lead from an image to some results, in order."""
@@ -696,12 +723,12 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
             base[np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))] = kink
     side = np.zeros(x.shape, np.int8)
     if at.any():
-        there = np.where(at, x, 0.0).astype(np.float32)
-        away = np.float32(2.0**-20) * np.maximum(np.abs(there), 1)
-        ones = np.ones_like(there)
-        here, left, right = (
-            gradient(descriptor, z, ones, mode="stepwise-fma") for z in (there, there - away, there + away)
-        )
+        there = np.where(at, x, 0.0)
+        away = 2.0**-20 * np.maximum(np.abs(there), 1)
+        y, before, after = (forward(descriptor, there + step) for step in (0.0, -away, away))
+        left, right = (y - before) / away, (after - y) / away
+        single = there.astype(np.float32)
+        here = gradient(descriptor, single, np.ones_like(single), mode="stepwise-fma").astype(np.float64)
         from_left, from_right = np.abs(here - left), np.abs(here - right)
         side = (np.sign(from_left - from_right) * at).astype(np.int8)
     return base, side, unsure
