@@ -65,7 +65,7 @@ def test_parameters_vary_where_the_function_is_told_the_neuron():
         return right(d, x)
 
     assert check_implementation(told, T.tanH, bounds="exact", **SINGLE).passed
-    assert len(seen) > 20
+    assert len(seen) > 10
     # tanH that forgets b: the other parameter is as documented.
     found = failures_of(lambda x, d: (d.a * np.tanh(x)).astype(x.dtype), T.tanH, rtol=1e-3, **SINGLE)
     assert found["float32", "far"].neuron.startswith("MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH, a=1.0, b=")

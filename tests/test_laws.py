@@ -11,6 +11,7 @@ import math
 import re
 import tempfile
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,19 @@ TAME = st.sampled_from([1.0, 0.5, 2.0, 1.5, -1.0, -0.25, 0.1])
 MANY_TIMES = {}
 
 
-def law(examples, **strategies):
-    """A test of so many examples, and one of many more."""
+def law(examples, *, of_neurons=False, **strategies):
+    """A test of so many examples, of each neuron type if it is one of neurons; and the same with many more."""
 
     def held(function, count):
         bounded = settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
         return bounded(given(**strategies)(function))
 
     def register(function):
-        MANY_TIMES[function.__name__] = lambda: held(function, MANY * examples)
-        return held(function, examples)
+        for arguments in [{"t": t} for t in T] if of_neurons else [{}]:
+            name = "-".join([function.__name__, *(t.name for t in arguments.values())])
+            MANY_TIMES[name] = partial(lambda given: held(function, MANY * examples)(**given), arguments)
+        test = held(function, examples)
+        return pytest.mark.parametrize("t", T, ids=lambda t: t.name)(test) if of_neurons else test
 
     return register
 
@@ -50,7 +54,7 @@ def law(examples, **strategies):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", MANY_TIMES_NAMES := [])
 def test_many_more_examples(name):
-    MANY_TIMES[name]()()
+    MANY_TIMES[name]()
 
 
 def same(left, right):
@@ -136,9 +140,9 @@ def channels_of(d):
 
 
 @st.composite
-def cases(draw, *, upstream=False, finite=True):
+def cases(draw, t=None, *, upstream=False, finite=True):
     """A neuron, sources, and incoming gradients."""
-    d = draw(mpst.descriptors(channels=2))
+    d = draw(mpst.descriptors(None if t is None else [t], channels=2))
     channel_format = draw(st.sampled_from(["float16", "float32"]))
     bounds = {"allow_nan": False, "allow_infinity": False} if finite else {}
     shape = (draw(st.integers(1, 4)), 2)
@@ -146,10 +150,9 @@ def cases(draw, *, upstream=False, finite=True):
     return (d, x, draw(mpst.sources(channel_format, shape=shape, **bounds))) if upstream else (d, x)
 
 
-@law(120, case=cases())
-def test_a_value_is_the_exact_one_rounded_once(case):
-    d, x = case
-    event(d.neuron_type.name)
+@law(25, of_neurons=True, data=st.data())
+def test_a_value_is_the_exact_one_rounded_once(t, data):
+    d, x = data.draw(cases(t))
     y = mps.neuron.forward(d, x)
     for i, one in enumerate(channels_of(d)):
         part = x if d.data is None else x[:, [i]]
@@ -159,10 +162,9 @@ def test_a_value_is_the_exact_one_rounded_once(case):
         assert not wrong.any(), (part.ravel()[wrong], got[wrong], want[wrong])
 
 
-@law(120, case=cases(upstream=True))
-def test_a_gradient_is_the_exact_product_rounded_once(case):
-    d, x, g = case
-    event(d.neuron_type.name)
+@law(25, of_neurons=True, data=st.data())
+def test_a_gradient_is_the_exact_product_rounded_once(t, data):
+    d, x, g = data.draw(cases(t, upstream=True))
     dx = mps.neuron.gradient(d, x, g)
     for i, one in enumerate(channels_of(d)):
         columns = slice(None) if d.data is None else [i]
@@ -178,7 +180,8 @@ def test_nan_gives_nan_and_a_gradient_is_odd_in_what_comes_in(case):
     assert np.isnan(mps.neuron.forward(d, x)[np.isnan(x)]).all()
     assert np.isnan(mps.neuron.gradient(d, x, g)[np.isnan(g)]).all()
     same(mps.neuron.gradient(d, x, -g), -mps.neuron.gradient(d, x, g))
-    twice = mps.neuron.gradient(d, x, g / 2) * 2
+    with np.errstate(over="ignore"):
+        twice = mps.neuron.gradient(d, x, g / 2) * 2
     once = mps.neuron.gradient(d, x, g)
     tiny = np.finfo(x.dtype).smallest_normal
     fair = (np.abs(once) > 4 * tiny) & np.isfinite(once) & (np.abs(g) > 4 * tiny)
@@ -319,6 +322,24 @@ def test_a_batch_is_a_loop_and_so_are_images_in_one(graph, data):
         for together, batch, single in zip(stacked, [first, *rest], alone, strict=True):
             same(together[[i]], single.to_array())
             same(batch[i].to_array(), single.to_array())
+
+
+@law(12, of_neurons=True, data=st.data())
+def test_a_graph_of_one_node_does_to_an_image_what_the_neuron_does_to_an_array(t, data):
+    size = data.draw(mpst.image_descriptors(data.draw(mpst.formats(floating=True))))
+    d = data.draw(mpst.descriptors([t], channels=size.feature_channels))
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    node = mps.MPSCNNNeuronNode(source=x, descriptor=d)
+    back = node.gradient_filter(with_source=dy)
+    plan = mps.MPSNNGraph(result_images=[node.result_image, back.result_image], format=size.channel_format)
+    images = {name: data.draw(mpst.images(size, neuron=d)) for name in ("x", "dy")}
+    y, dx = encoded(plan, images)
+    arrays = [images[name].to_array() for name in ("x", "dy")]
+    same(y.to_array(), mps.neuron.forward(d, arrays[0]))
+    same(dx.to_array(), mps.neuron.gradient(d, *arrays))
+    for image in (y, dx):
+        lanes = image.texture[image.texture.shape[0] // image.number_of_images - 1]
+        assert not lanes[..., (size.feature_channels - 1) % 4 + 1 :].any()
 
 
 def one_node(node, values, result):

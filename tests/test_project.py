@@ -63,7 +63,7 @@ LAYERS = [
     ["mpsref.sweep"],
     ["mpsref.testing.comparison", "mpsref.testing.differences"],
     ["mpsref.testing.gradient", "mpsref.testing.tolerances"],
-    ["mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
+    ["mpsref.testing.strategies.code", "mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
     ["mpsref.testing.strategies.images"],
     ["mpsref.testing.strategies.graphs"],
     ["mpsref.testing.strategies.recordings"],

@@ -21,6 +21,8 @@ try:
 except ImportError:
     raise DependencyError("mpsref.testing.strategies needs hypothesis: pip install 'mpsref[testing]'") from None
 
+from mpsref.testing.strategies.code import *
+from mpsref.testing.strategies.code import __all__ as _code
 from mpsref.testing.strategies.graphs import *
 from mpsref.testing.strategies.graphs import __all__ as _graphs
 from mpsref.testing.strategies.images import *
@@ -32,4 +34,4 @@ from mpsref.testing.strategies.numbers import __all__ as _numbers
 from mpsref.testing.strategies.recordings import *
 from mpsref.testing.strategies.recordings import __all__ as _recordings
 
-__all__ = [*_graphs, *_images, *_neurons, *_numbers, *_recordings]
+__all__ = [*_code, *_graphs, *_images, *_neurons, *_numbers, *_recordings]

@@ -24,6 +24,7 @@ Format: TypeAlias = MPSImageFeatureChannelFormat | str | type[np.generic] | np.d
 """A storage format: Apple's member, its name, or a dtype: ``"float16"``, ``np.uint8`` for unorm8; float64 as well."""
 
 STORAGES = {storage.name: storage for storage in (*FORMATS.values(), FLOAT64)}
+MODERATE = 16.0
 SIMPLEST_FIRST = "float32", "float16", "unorm8", "unorm16"
 
 NARROWER = {
@@ -83,9 +84,9 @@ def floats(
 
     Notes
     -----
-    Drawn on purpose, besides anything else: integers, signed zeros, ones and what lies beside them, the ends of the
-    finite, normal and subnormal numbers, infinities, NaN of either sign and with a payload; and numbers on a rounding
-    boundary of a narrower format or 1 ULP beside it, such as a float32 midway between two float16.
+    Drawn on purpose, besides anything else: numbers below 16, integers, signed zeros, ones and what lies beside them,
+    the ends of the finite, normal and subnormal numbers, infinities, NaN of either sign and with a payload; and numbers
+    on a rounding boundary of a narrower format or 1 ULP beside it, such as a float32 midway between two float16.
 
     Shrinks as `hypothesis.strategies.floats` does, towards 0.
 
@@ -97,7 +98,7 @@ def floats(
     >>> find(mpst.floats("float16"), lambda x: x > 1)
     np.float16(2.0)
     >>> relun = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLUN)
-    >>> find(mpst.floats("float16", neuron=relun), lambda x: 5.99 < x < 6)
+    >>> find(mpst.floats("float16", neuron=relun), lambda x: 6 - x == 2**-8)  # 1 ULP below its kink
     np.float16(5.996)
     """
     storage = storage_or_invalid(format)
@@ -206,7 +207,7 @@ def _numbers(
             allow_nan = min_value is None and max_value is None
     within = _Within(storage, bounds, allow_subnormal)
 
-    parts = [everything, within.integers(), within.sampled(_specials(storage))]
+    parts = [everything, within.moderate(), within.integers(), within.sampled(_specials(storage))]
     if allow_nan and not storage.unorm_max:
         parts.append(st.sampled_from(list(_nans(storage))))
     parts += [within.midway(STORAGES[name]) for name in NARROWER[storage.name]]
@@ -247,6 +248,16 @@ class _Within:
         """Some numbers, simplest first, or None if all are out of bounds."""
         chosen = [number for number in numbers if number in self]
         return st.sampled_from(chosen) if chosen else None
+
+    def moderate(self) -> st.SearchStrategy[Any] | None:
+        """Numbers of the size that most neurons make something of."""
+        low, high = (float(_number(self.storage, ordinal)) for ordinal in (self.low, self.high))
+        low, high = max(low, -MODERATE), min(high, MODERATE)
+        if self.storage.unorm_max or low > high:
+            return None
+        width: Any = 8 * self.storage.dtype.itemsize
+        allow_subnormal = False if self.least else None
+        return st.floats(low, high, width=width, allow_subnormal=allow_subnormal).map(self.storage.dtype.type)
 
     def integers(self) -> st.SearchStrategy[Any] | None:
         """Integers, as far as all of them can be held."""

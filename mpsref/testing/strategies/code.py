@@ -1,0 +1,165 @@
+"""A graph as the Python code that builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from keyword import iskeyword
+from typing import Any
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode
+from mpsref.graph.file import GraphFile
+from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+
+__all__ = ["graph_code"]
+
+Formats = MPSImageFeatureChannelFormat
+
+
+def graph_code(graph: GraphFile) -> str:
+    """
+    Python code that builds a graph anew, as ``graph``.
+
+    Parameters
+    ----------
+    graph : GraphFile
+        Any, not only one that a strategy has made.
+
+    Returns
+    -------
+    str
+        Its `GraphFile.to_json` is that of `graph`.
+
+    Examples
+    --------
+    >>> import mpsref as mps
+    >>> from mpsref.testing import strategies as mpst
+    >>> x = mps.MPSNNImageNode(handle="x")
+    >>> y = mps.MPSCNNNeuronTanHNode(source=x, a=1.5).result_image
+    >>> y.handle = "y"
+    >>> print(mpst.graph_code(mps.GraphFile.from_results([y])))
+    import mpsref as mps
+    x = mps.MPSNNImageNode(handle='x')
+    y = mps.MPSCNNNeuronTanHNode(source=x, a=1.5, b=1.0)
+    y.result_image.handle = 'y'
+    graph = mps.GraphFile.from_results([y.result_image])
+    """
+    return "\n".join(_Code(graph).lines())
+
+
+class _Code:
+    def __init__(self, graph: GraphFile) -> None:
+        self.graph, self.document = graph, graph.to_json()
+        self.images: dict[str, str] = {}
+        """How the code calls the image of a name."""
+        self.taken = {"mps", "graph"}
+
+    def lines(self) -> Iterator[str]:
+        yield "import mpsref as mps"
+        for name, image in self.graph.images.items():
+            if image.producer is None:
+                self.images[name] = variable = self._variable(name)
+                yield f"{variable} = mps.MPSNNImageNode(handle={name!r})"
+                yield from self._settings(name, image)
+        written = dict(zip(self.graph.nodes, self.document["nodes"], strict=True))
+        for node in in_order(self.graph.nodes):
+            yield from self._node(node, written[node])
+        yield f"graph = {self._whole([self._variable_of(node['result']) for node in self.document['nodes']])}"
+
+    def _variable(self, name: str) -> str:
+        usable = name.isidentifier() and name.isascii() and not iskeyword(name) and name not in self.taken
+        found = name if usable else next(free for free in map("_{}".format, count()) if free not in self.taken)
+        self.taken.add(found)
+        return found
+
+    def _variable_of(self, name: str) -> str:
+        return self.images[name].removesuffix(RESULT)
+
+    def _settings(self, name: str, image: MPSNNImageNode) -> Iterator[str]:
+        inherited = Formats.none if image.producer is None else image.producer.sources[0].format
+        if image.format != inherited:
+            yield f"{self.images[name]}.format = {_format(image.format)}"
+        for setting in ("export_from_graph", "stop_gradient"):
+            if getattr(image, setting):
+                yield f"{self.images[name]}.{setting} = True"
+
+    def _node(self, node: MPSNNFilterNode, written: Mapping[str, Any]) -> Iterator[str]:
+        variable, name = self._variable(written["result"]), written["result"]
+        arguments = {key: value for key, value in written.items() if key not in ("class", "result", "label", *NUMBERS)}
+        texts = [f"{key}={self._argument(key, value)}" for key, value in arguments.items()]
+        if isinstance(node, MPSCNNNeuronGradientNode) and node.descriptor == _forward_descriptor(node):
+            texts[-1] = f"descriptor={self._variable_of(written['gradient_state'])}.descriptor"
+        yield from _wrapped(f"{variable} = mps.{written['class']}(", texts)
+        self.images[name] = f"{variable}{RESULT}"
+        yield f"{self.images[name]}.handle = {name!r}"
+        yield from self._settings(name, node.result_image)
+        for key in ("label", *NUMBERS):
+            if key in written:
+                yield f"{variable}.{key} = {written[key]!r}"
+
+    def _argument(self, key: str, value: Any) -> str:
+        if key in ("source", "source_gradient", "source_image"):
+            return self.images[value]
+        if key == "sources":
+            return f"[{', '.join(self.images[name] for name in value)}]"
+        if key == "gradient_state":
+            return f"{self._variable_of(value)}.result_state"
+        if key == "descriptor":
+            numbers = "".join(f", {name}={number!r}" for name, number in value.items() if name != "neuron_type")
+            return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{value['neuron_type']}{numbers})"
+        return repr(value)
+
+    def _whole(self, nodes: list[str]) -> str:
+        graph = self.graph
+        results = [self.images[name] for name in graph.results]
+        if GraphFile.from_results(graph.result_images, graph.storage).to_json() == self.document:
+            storage = "" if graph.storage is Formats.float16 else f", {_format(graph.storage)}"
+            return f"mps.GraphFile.from_results([{', '.join(results)}]{storage})"
+        # Nodes that the results do not need, or another order.
+        every = ", ".join(f"{name!r}: {image}" for name, image in self.images.items())
+        return f"mps.GraphFile({_format(graph.storage)}, ({', '.join(nodes)},), {{{every}}}, {graph.results!r})"
+
+
+RESULT, LINE = ".result_image", 120
+
+
+def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
+    """A call, in two lines if it is long."""
+    whole = f"{call}{', '.join(arguments)})"
+    if len(whole) <= LINE:
+        yield whole
+    else:
+        yield f"{call}{', '.join(arguments[:-1])}{',' if arguments[1:] else ''}"
+        yield f"    {arguments[-1]})"
+
+
+def _forward_descriptor(node: MPSCNNNeuronGradientNode) -> MPSNNNeuronDescriptor | None:
+    forward = node.gradient_state.producer
+    return forward.descriptor if isinstance(forward, MPSCNNNeuronNode) else None
+
+
+def _format(value: MPSImageFeatureChannelFormat) -> str:
+    return f"mps.MPSImageFeatureChannelFormat.{value.name}"
+
+
+def in_order(nodes: Iterable[MPSNNFilterNode]) -> list[MPSNNFilterNode]:
+    """Nodes, each after those that it needs, and after the one whose state it takes."""
+    done: dict[MPSNNFilterNode, None] = {}
+    waiting = list(nodes)
+    while waiting:
+        rest = set(waiting)
+        ready = [node for node in waiting if not needed(node) & rest]
+        done |= dict.fromkeys(ready)
+        waiting = [node for node in waiting if node not in done]
+    return list(done)
+
+
+def needed(node: MPSNNFilterNode) -> set[MPSNNFilterNode]:
+    """The nodes that make what a node reads, and the one whose state it takes."""
+    makers = {source.producer for source in node.sources if source.producer is not None}
+    if isinstance(node, MPSCNNNeuronGradientNode | MPSNNAdditionGradientNode):
+        makers.add(node.gradient_state.producer)
+    return makers
