@@ -351,6 +351,28 @@ def test_gradients_stop_where_they_are_told_to():
     assert check_gradient(last, two_inputs()).agree == 24  # of x, by the shorter way
 
 
+@pytest.mark.parametrize(
+    ("name", "given_"),
+    [
+        ("hardSigmoid", {"a": 3.4028235e38, "b": 0.0}),  # its kinks are 3e-39 apart
+        ("tanH", {"a": -3.25, "b": 5e16}),  # saturated within the first steps
+        ("reLUN", {"a": 1e-45, "b": -0.0}),  # a slope that float32 loses beside the kink
+    ],
+)
+def test_extreme_parameters_are_no_mistake(name, given_):
+    assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [0.0]).agree == 1
+
+
+def test_what_inner_rounding_errors_hide_is_undecided():
+    x = mps.MPSNNImageNode(handle="x")
+    far = mps.MPSCNNNeuronLinearNode(source=x, a=-1.0, b=5e16)
+    back = mps.MPSCNNNeuronLinearNode(source=far.result_image, a=-1.0, b=5e16)
+
+    report = check_gradient(back, np.ones((1, 2, 3)))
+
+    assert (report.wrong, report.undecided) == (0, 6)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mpst.graphs(training=True), st.integers(0, 2**32 - 1))
 def test_the_gradients_of_any_graph_pass(file, seed):

@@ -22,7 +22,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FLOAT64
 from mpsref.sweep.implementation import name_of
 from mpsref.testing.comparison import as_array
-from mpsref.testing.differences import Function, complex_slope, continued, one_sided, pieces, slope
+from mpsref.testing.differences import NOISE, Function, complex_slope, continued, one_sided, pieces, slope
 
 __all__ = ["GradientCheck", "Slope", "check_gradient"]
 
@@ -42,6 +42,9 @@ DECIDES = 1e-3
 
 BESIDE = 4
 """So many ULP from a kink that float64 cannot hold, nothing says on which side it is."""
+
+NUDGE = 2.0**-30
+"""How far a value is moved, relative, to see what depends on it."""
 
 LEFT, RIGHT = np.int8(-1), np.int8(1)
 
@@ -642,14 +645,17 @@ class _Composition:
             found = []
             for one in (LEFT, RIGHT):
                 chosen = {i: np.where(unsure[i], one, side) if i in unsure else side for i, side in sides.items()}
-                found.append(slope(at(chosen), x))
+                found.append(slope(at(chosen), x, rounding))
             return tuple(found)
 
+        rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
         claimed = np.zeros(x.shape)
         for g in claim.gradients:
             claimed = claimed + self._values[g]
         note = "a clamp of an addition holds here, which its gradient filter ignores, as MPS documents"
-        return _Question(claim.name, x, claimed, at(sides), open_, both, {note: clamped})
+        return _Question(
+            claim.name, x, claimed, at(sides), open_, both, {note: clamped}, lambda f, z: slope(f, z, rounding)
+        )
 
     def _between(self, source: int, results: set[int]) -> list[int]:
         """The steps that lead from an image to some results, in order."""
@@ -665,12 +671,26 @@ class _Composition:
                 kept.append(i)
         return kept[::-1]
 
-    def _at(self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place]) -> Array:
+    def _rounding(self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place]) -> Array:
+        """What rounding errors of inner values may make of the result: each is moved a little to see."""
+        total = np.zeros(x.shape)
+        with np.errstate(all="ignore"):
+            base = self._at(claim, x, path, sides)
+            for i in path:
+                moved = self._at(claim, x, path, sides, i)
+                total = total + np.nan_to_num(np.abs(moved - base), nan=0.0) * (NOISE / NUDGE)
+        return total
+
+    def _at(
+        self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place], nudged: int | None = None
+    ) -> Array:
         values = {claim.source: x}
         for i in path:
             step = self._steps[i]
             read = [values.get(s, self._values[s]) for s in step.sources]
             values[step.result] = _on_piece(step.operation, read, sides.get(i))
+            if i == nudged:
+                values[step.result] = values[step.result] * (1 + NUDGE)
         total = np.zeros(x.shape)
         for y, dy in claim.results:
             total = total + self._values[dy] * values.get(y, self._values[y])
@@ -725,6 +745,8 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
     if at.any():
         there = np.where(at, x, 0.0)
         away = 2.0**-20 * np.maximum(np.abs(there), 1)
+        for kink in kinks:
+            away = np.where(there == kink, away, np.minimum(away, np.abs(there - kink) / 2))
         y, before, after = (forward(descriptor, there + step) for step in (0.0, -away, away))
         left, right = (y - before) / away, (after - y) / away
         single = there.astype(np.float32)

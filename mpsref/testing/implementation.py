@@ -243,8 +243,8 @@ def check_implementation(
     -----
     Each array has some values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both its ends, and
     some hundred others: simple and special ones, and any. What fails is sorted into kinds; of each, inputs are made
-    simpler until only the simplest is left, alone if it fails alone, else in the shortest array. No database is
-    written.
+    simpler until only the simplest is left, alone if it fails alone, else in the shortest array. No database of
+    examples is written.
 
     Examples
     --------
