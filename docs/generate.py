@@ -22,6 +22,7 @@ import numpy as np
 import mpsref as mps
 from mpsref import cli
 from mpsref.histogram import percent
+from mpsref.testing.implementation import KINDS
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
@@ -331,7 +332,9 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, TIMES, END = "<!-- certificates -->\n", "<!-- sweeps -->\n", "<!-- times -->\n", "<!-- end -->\n"
+BEGIN, SWEEPS, TIMES, FINDINGS, END = (
+    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "end")
+)
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -343,9 +346,10 @@ def proof_page() -> str:
     return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
-def certificate_rows(folder: Path, neuron: str = "*") -> list[str]:
+def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
     """One row of Markdown for each certificate in a folder, of one neuron or of all, in their order."""
-    proofs = [json.loads(path.read_text("utf-8")) for path in folder.glob(f"{neuron}.*.json")]
+    proofs = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
+    proofs = [proof for proof in proofs if neuron in (None, proof["neuron"])]
     formats, types = ["float32", "float16", "unorm16", "unorm8"], [t.name for t in mps.NEURONS]
     proofs.sort(key=lambda proof: (formats.index(proof["storage"]), types.index(proof["neuron"])))
     lines = [
@@ -542,6 +546,44 @@ def sweep_rows(folder: Path) -> list[str]:
     return lines
 
 
+def implementations_page() -> str:
+    """The page on attacks as it stands, with the tables of what they found made anew."""
+    folder = Path(__file__).parent
+    before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
+    lines = [line for path in sorted((folder / "findings").glob("*.json")) for line in findings_of(path)]
+    return before + FINDINGS + "\n".join(["", *lines, ""]) + END + rest.partition(END)[2]
+
+
+def findings_of(path: Path) -> list[str]:
+    """What attacks on one library have found."""
+    found = json.loads(path.read_text("utf-8"))
+    used = {k: v for k, v in found["software"].items() if k not in OURS or k in ("numpy", "scipy")}
+    lines = [f"## {found['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    passed: dict[str, list[str]] = {}
+    rows = []
+    for attack in found["attacks"]:
+        name = attack["function"].replace("_gradient", "' ").replace("_", " ").strip()
+        if attack.get("error"):
+            rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | | |")
+        elif not attack["failures"]:
+            passed.setdefault(name, []).append(attack["format"])
+        for failure in attack.get("failures", ()):
+            numbers = [failure["x"], failure["upstream"], failure["got"], failure["want"]]
+            cells = [f"`{number[0]}`" if number else "" for number in numbers]
+            if failure["array"]:
+                cells[0] += f" in `{failure['array']}`"
+            ulp = "" if failure["ulp"] is None else f"{failure['ulp']:,}"
+            row = [name, attack["format"], KINDS[failure["kind"]], *cells, ulp, _escape(failure["why"].split(":")[0])]
+            rows.append(f"| {' | '.join(row)} |")
+    if rows:
+        head = ["neuron", "format", "given is", "x", "upstream", "got", "right", "ULP", "why"]
+        lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|---|---:|---|", *rows, ""]
+    if passed:
+        some = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
+        lines += [f"Nothing was found of {', '.join(some)}.", ""]
+    return lines
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -589,6 +631,7 @@ PAGES = {
     "command-line.md": command_line_page,
     **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},
     **{f"neurons/{neuron_type.name}.md": partial(neuron_page, neuron_type) for neuron_type in mps.NEURONS},
+    "implementations.md": implementations_page,
 }
 
 if __name__ == "__main__":

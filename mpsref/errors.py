@@ -55,7 +55,7 @@ class VerificationError(MPSRefError, AssertionError):
 
     Attributes
     ----------
-    report : mpsref.verify.Report, mpsref.sweep.SweepReport, mpsref.testing.Comparison or None
+    report : mpsref.verify.Report, mpsref.sweep.SweepReport, a report of mpsref.testing, or None
         Everything that was compared; None where shapes or formats already differ.
     """
 

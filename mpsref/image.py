@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -368,7 +369,7 @@ class MPSImage:
         # Only a notebook needs it.
         from mpsref.pictures import image_html  # noqa: PLC0415
 
-        return image_html(repr(self)[1:-1], self.to_array(), self._storage.values)
+        return image_html(repr(self)[1:-1], self.to_array(), partial(meaning, storage=self._storage))
 
     # ---- views ----
 
@@ -693,6 +694,12 @@ def clear_unused_lanes(slices: Stored, channels: int) -> None:
     used = (channels - 1) % LANES + 1
     if used < slices.shape[-1]:
         slices[:, -1, :, :, used:] = 0
+
+
+def meaning(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
+    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
+    with np.errstate(invalid="ignore"):
+        return storage.decode(stored, np.empty(stored.shape))
 
 
 def by_lane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -85,11 +85,6 @@ class StorageFormat:
             np.copyto(out, stored)
         return out
 
-    def values(self, stored: npt.NDArray[Any]) -> Array:
-        """What `stored` elements mean, as a new array; signalling NaNs raise no warning."""
-        with np.errstate(invalid="ignore"):
-            return self.decode(stored, np.empty(stored.shape))
-
     def encode(self, values: Array, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """
         Round float64 `values` once, to nearest even, into `out` of this format's dtype.

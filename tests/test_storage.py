@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpsref import ImageError, MPSImageFeatureChannelFormat
+from mpsref.image import meaning
 from mpsref.storage import FLOAT64, FORMATS, round_to_odd, storage_format, storage_of
 
 UNORM8, UNORM16, FLOAT16, FLOAT32 = (FORMATS[MPSImageFeatureChannelFormat(value)] for value in (1, 2, 3, 4))
@@ -416,4 +417,4 @@ def test_an_array_of_another_dtype_is_refused_by_name(dtype):
 def test_a_signalling_nan_means_nan_and_raises_no_warning(bits):
     stored = np.array([bits, 0x3F800000], np.uint32).view(np.float32)
 
-    assert np.isnan(FLOAT32.values(stored)).tolist() == [True, False]
+    assert np.isnan(meaning(stored, FLOAT32)).tolist() == [True, False]

@@ -30,3 +30,13 @@ softSign, softSign_gradient = _pair(jax.nn.soft_sign)
 ELU, ELU_gradient = _pair(jax.nn.elu)
 geLU, geLU_gradient = _pair(partial(jax.nn.gelu, approximate=False))
 reLU, reLU_gradient = _pair(jax.nn.relu)
+pReLU, pReLU_gradient = _pair(partial(jax.nn.leaky_relu, negative_slope=0.25))
+reLUN, reLUN_gradient = _pair(jax.nn.relu6)
+hardSigmoid, hardSigmoid_gradient = _pair(jax.nn.hard_sigmoid)
+absolute, absolute_gradient = _pair(jax.numpy.abs)
+power, power_gradient = _pair(lambda x: jax.numpy.power(x, 2.5))
+exponential, exponential_gradient = _pair(jax.numpy.exp)
+logarithm, logarithm_gradient = _pair(jax.numpy.log)
+
+PARAMETERS = {"hardSigmoid": {"a": 1 / 6}, "reLUN": {"a": 0.0}, "power": {"c": 2.5}}
+"""Where they are not those that Apple documents."""

@@ -30,3 +30,13 @@ softSign, softSign_gradient = _pair(functional.softsign)
 ELU, ELU_gradient = _pair(functional.elu)
 geLU, geLU_gradient = _pair(functional.gelu)
 reLU, reLU_gradient = _pair(torch.relu)
+pReLU, pReLU_gradient = _pair(lambda x: functional.prelu(x, torch.tensor([0.25], dtype=x.dtype)))
+reLUN, reLUN_gradient = _pair(functional.relu6)
+hardSigmoid, hardSigmoid_gradient = _pair(functional.hardsigmoid)
+absolute, absolute_gradient = _pair(torch.abs)
+power, power_gradient = _pair(lambda x: torch.pow(x, 2.5))
+exponential, exponential_gradient = _pair(torch.exp)
+logarithm, logarithm_gradient = _pair(torch.log)
+
+PARAMETERS = {"hardSigmoid": {"a": 1 / 6}, "reLUN": {"a": 0.0}, "power": {"c": 2.5}}
+"""Where they are not those that Apple documents."""

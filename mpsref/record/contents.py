@@ -14,7 +14,7 @@ from mpsref.columns import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
-from mpsref.image import MPSImage
+from mpsref.image import MPSImage, meaning
 from mpsref.record.convert import ENDINGS, read_images
 from mpsref.verify import Recording, read_npy
 
@@ -60,7 +60,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
     stored, storage, d = image.to_array(), image.storage, image.descriptor
     elements, number = np.unique(stored.view(storage.bits_dtype), return_counts=True)
     kinds = elements.view(storage.dtype)
-    values = storage.values(kinds)
+    values = meaning(kinds, storage)
     finite = np.isfinite(values)
     size = np.abs(values)
 

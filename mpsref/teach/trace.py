@@ -25,7 +25,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated, image_names, short_kind
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
-from mpsref.image import MPSImage
+from mpsref.image import MPSImage, meaning
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.storage import FLOAT64, StorageFormat, array_or_error
@@ -63,7 +63,7 @@ class _Window:
 
     def array(self, image: MPSImage) -> Numbers:
         """What the elements of a cropped image mean."""
-        values = image.storage.values(image.to_array())
+        values = meaning(image.to_array(), image.storage)
         return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
 
 

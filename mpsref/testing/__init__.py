@@ -15,24 +15,31 @@ from mpsref.testing.tolerances import Tolerances
 
 if TYPE_CHECKING:
     from mpsref.testing.gradient import GradientCheck, Slope, check_gradient
+    from mpsref.testing.implementation import Failure, ImplementationCheck, check_implementation
 
 __all__ = [
     "Bounds",
     "Comparison",
+    "Failure",
     "GradientCheck",
+    "ImplementationCheck",
     "Slope",
     "Tolerances",
     "Worst",
     "assert_close",
     "check_gradient",
+    "check_implementation",
     "compare",
     "resolved",
 ]
 
 LATER = {
+    "Failure": "mpsref.testing.implementation",
     "GradientCheck": "mpsref.testing.gradient",
+    "ImplementationCheck": "mpsref.testing.implementation",
     "Slope": "mpsref.testing.gradient",
     "check_gradient": "mpsref.testing.gradient",
+    "check_implementation": "mpsref.testing.implementation",
 }
 """What is imported when it is used, and from where."""
 

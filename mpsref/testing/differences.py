@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Function", "complex_slope", "continued", "one_sided", "pieces", "slope"]
+__all__ = ["NOISE", "Function", "complex_slope", "continued", "one_sided", "pieces", "slope"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[Array], Array]
@@ -21,16 +21,21 @@ ORDERS = 5
 NOISE = 4 * float(np.finfo(np.float64).eps)
 """What a value may be off, relative: 4 ULP, as the kernels promise in float64."""
 
-UNDERFLOW = float(np.finfo(np.float64).smallest_normal)
-"""Below it values have fewer digits, or none."""
+UNDERFLOW = 1e-100
+"""Derivatives are not told apart that differ by less: what has vanished on the way may be a factor of them."""
+
+PRECISE = 1e-4
+"""A relative error with which nothing else need be tried."""
 
 TINY = 1e-100
 """A step along the imaginary axis."""
 
 
-def slope(function: Function, x: Array) -> tuple[Array, Array]:
+def slope(function: Function, x: Array, rounding: Array | float = 0.0) -> tuple[Array, Array]:
     """
     The derivative at `x`, and an estimate of its error; infinity where nothing can be said.
+
+    `rounding` is what values may be off besides 4 ULP of their own.
 
     Notes
     -----
@@ -47,16 +52,18 @@ def slope(function: Function, x: Array) -> tuple[Array, Array]:
     True
     """
     with np.errstate(all="ignore"):
-        found, error = _extrapolated(function, x, np.maximum(np.abs(x), 1.0))
-        # Beside the edge of a domain, or where much happens close to 0, only steps help that are small beside x.
-        if np.any((x != 0) & ~(error <= 1e-6 * np.abs(found))):
-            other, smaller = _extrapolated(function, x, np.abs(x))
-            better = smaller < error
+        found, error = _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding)
+        # Beside the edge of a domain, or where much happens close to 0, only smaller steps help.
+        for size in (np.abs(x), *(np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5))):
+            if np.all(error <= PRECISE * np.abs(found)):
+                break
+            other, smaller = _extrapolated(function, x, size, rounding)
+            better = (smaller <= PRECISE * np.abs(other)) & ~(error <= PRECISE * np.abs(found)) | ~np.isfinite(error)
             found, error = np.where(better, other, found), np.where(better, smaller, error)
     return found, error
 
 
-def _extrapolated(function: Function, x: Array, size: Array) -> tuple[Array, Array]:
+def _extrapolated(function: Function, x: Array, size: Array, rounding: Array | float) -> tuple[Array, Array]:
     found, error = np.full(x.shape, np.nan), np.full(x.shape, np.inf)
     before: list[Array] = []
     step = np.exp2(np.floor(np.log2(size)) - 3)
@@ -64,7 +71,7 @@ def _extrapolated(function: Function, x: Array, size: Array) -> tuple[Array, Arr
         right, left = x + step, x - step
         high, low = function(right), function(left)
         width = right - left
-        noise = NOISE * (np.abs(high) + np.abs(low)) / width + UNDERFLOW
+        noise = (NOISE * (np.abs(high) + np.abs(low)) + rounding) / width + UNDERFLOW
         row = [(high - low) / width]
         for order in range(1, min(len(before), ORDERS) + 1):
             row.append(row[-1] + (row[-1] - before[order - 1]) / (RATIO ** (2 * order) - 1))
@@ -134,5 +141,5 @@ def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: A
     """
     with np.errstate(all="ignore"):
         found: Array = function(x + TINY * 1j).imag / TINY
-        error = NOISE * np.abs(found) + UNDERFLOW / TINY
+        error = NOISE * np.abs(found) + float(np.finfo(np.float64).smallest_normal) / TINY
     return found, np.where(np.isnan(found), np.inf, error)

@@ -22,7 +22,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FLOAT64
 from mpsref.sweep.implementation import name_of
 from mpsref.testing.comparison import as_array
-from mpsref.testing.differences import Function, complex_slope, continued, one_sided, pieces, slope
+from mpsref.testing.differences import NOISE, Function, complex_slope, continued, one_sided, pieces, slope
 
 __all__ = ["GradientCheck", "Slope", "check_gradient"]
 
@@ -42,6 +42,9 @@ DECIDES = 1e-3
 
 BESIDE = 4
 """So many ULP from a kink that float64 cannot hold, nothing says on which side it is."""
+
+NUDGE = 2.0**-30
+"""How far a value is moved, relative, to see what depends on it."""
 
 LEFT, RIGHT = np.int8(-1), np.int8(1)
 
@@ -235,7 +238,9 @@ def check_gradient(
     -----
     The difference is taken on the side of a kink on which the element is, be it the kink of the neuron or of an inner
     node that the element has come to; values beyond the kink are not used. At the kink itself the documented comparison
-    decides. Functions of your own may have any slope there that is between those of both sides.
+    decides. Functions of your own may have any slope there, and within 1e-9 of it, that is between those of both sides.
+
+    An `MPSNNGraph` is evaluated in the ideal mode, whatever its own is.
 
     Examples
     --------
@@ -306,8 +311,8 @@ def _judged(question: _Question, rtol: float) -> tuple[Array, Array, npt.NDArray
             both = np.maximum(left_error, right_error)
             # Whatever is between the slopes of both sides will do; the two are one where there is no kink.
             between = np.clip(claimed, np.fmin(left, right), np.fmax(left, right))
-            known = both <= DECIDES * np.maximum(np.maximum(np.abs(left), np.abs(right)), np.abs(claimed))
-            use = far & question.open & (known | np.isinf(error))
+            is_kink = np.abs(left - right) > 2 * SAFETY * both
+            use = far & question.open & is_kink
             numerical, error = np.where(use, between, numerical), np.where(use, both, error)
             far = _is_far(claimed, numerical, error, rtol)
         size = np.fmax(np.abs(claimed), np.abs(numerical))
@@ -406,10 +411,10 @@ def _like(function: Callable[..., Any], result: Any, shape: tuple[int, ...], dty
 
 @dataclass(frozen=True)
 class _Claim:
-    """One image said to be the gradient of another one, where some results have these incoming gradients."""
+    """Images whose sum is said to be the gradient of another one, where results have these incoming gradients."""
 
     name: str
-    gradient: int
+    gradients: tuple[int, ...]
     source: int
     results: tuple[tuple[int, int], ...]
 
@@ -475,21 +480,32 @@ def _claims(subject: Any) -> tuple[MPSNNGraph, list[_Claim], set[int], str]:
         )
     if not found:
         raise ParameterError("there is no gradient to be checked: no result is one")
-    images = dict.fromkeys(image for s, g, pairs in found for image in (s, g, *(one for pair in pairs for one in pair)))
+    images = dict.fromkeys(
+        image for s, gs, pairs in found for image in (s, *gs, *(one for pair in pairs for one in pair))
+    )
+    if isinstance(subject, GraphFile):
+        # So that all its sources may be given, also those that no gradient depends on.
+        images |= dict.fromkeys(subject.result_images)
     nodes = list(schedule(images))
     stopped = [node.result_image for node in nodes if node.result_image.stop_gradient]
     images |= dict.fromkeys(stopped)
     graph = MPSNNGraph(result_images=list(images))
     slot = {image: index for image, index in zip(images, graph._results, strict=True) if index is not None}
     claims = [
-        _Claim(handle_label(s.handle) or "input", slot[g], slot[s], tuple((slot[y], slot[dy]) for y, dy in pairs))
-        for s, g, pairs in found
+        _Claim(
+            handle_label(s.handle) or "input",
+            tuple(slot[g] for g in gs),
+            slot[s],
+            tuple((slot[y], slot[dy]) for y, dy in pairs),
+        )
+        for s, gs, pairs in found
     ]
     return graph, claims, {slot[image] for image in stopped}, said
 
 
-_Found: TypeAlias = list[tuple[MPSNNImageNode, MPSNNImageNode, list[tuple[MPSNNImageNode, MPSNNImageNode]]]]
-"""Images, their gradients, and pairs of results and incoming gradients."""
+_Pairs: TypeAlias = list[tuple[MPSNNImageNode, MPSNNImageNode]]
+_Found: TypeAlias = list[tuple[MPSNNImageNode, list[MPSNNImageNode], _Pairs]]
+"""Images, what adds up to their gradients, and pairs of results and incoming gradients."""
 
 
 def _trained(last: MPSNNFilterNode) -> _Found:
@@ -507,28 +523,44 @@ def _trained(last: MPSNNFilterNode) -> _Found:
         with_source_gradient=None if isinstance(last, MPSNNInitialGradientNode) else incoming, node_handler=keep
     )
     found = {image: made for image, made in gradients.items() if image.producer is None and not image.stop_gradient}
-    return [(image, made, [(result, incoming)]) for image, made in found.items()]
+    return [(image, [made], [(result, incoming)]) for image, made in found.items()]
 
 
 def _backward_results(results: Sequence[MPSNNImageNode]) -> _Found:
     """What the results of a graph are the gradients of, by the states of the nodes that make them."""
-    found: _Found = []
+    targets: dict[MPSNNImageNode, list[MPSNNImageNode]] = {}
     for image in results:
-        walk, pairs, target = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None](), _target(image)
-        while walk and target is not None:
-            node = walk.pop().producer
-            if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode):
-                incoming = node.sources[0]
-                # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
-                if _target(incoming) is None:
-                    pairs[node.gradient_state.producer.result_image, incoming] = None
-                else:
-                    walk.append(incoming)
-            elif node is not None:
-                walk += node.sources
+        target = _target(image)
         if target is not None:
-            found.append((target, image, list(pairs)))
+            targets.setdefault(target, []).append(image)
+    found: _Found = []
+    for target, images in targets.items():
+        # Where gradients of one image are not added up, as where they are told to stop, each is a part.
+        whole = [image for image in images if not _feeds(image, images)]
+        found.append((target, whole, list(dict.fromkeys(pair for image in whole for pair in _roots(image)))))
     return found
+
+
+def _feeds(image: MPSNNImageNode, others: Sequence[MPSNNImageNode]) -> bool:
+    """Whether some of these images depend on one."""
+    return any(image in node.sources for other in others if other is not image for node in schedule([other]))
+
+
+def _roots(image: MPSNNImageNode) -> _Pairs:
+    """The results that a gradient begins at, each with its own incoming gradient."""
+    walk, pairs = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None]()
+    while walk:
+        node = walk.pop().producer
+        if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode):
+            incoming = node.sources[0]
+            # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
+            if _target(incoming) is None:
+                pairs[node.gradient_state.producer.result_image, incoming] = None
+            else:
+                walk.append(incoming)
+        elif node is not None:
+            walk += node.sources
+    return list(pairs)
 
 
 def _target(image: MPSNNImageNode) -> MPSNNImageNode | None:
@@ -554,7 +586,7 @@ def _named_claims(graph: MPSNNGraph, gradients: Mapping[str, str], upstream: Map
     results = dict(zip(graph._result_names, graph._results, strict=True))
     pairs = tuple((slots[y], slots[dy]) for y, dy in upstream.items())
     return [
-        _Claim(source, index, slots[source], pairs)
+        _Claim(source, (index,), slots[source], pairs)
         for made, source in gradients.items()
         if (index := results.get(made)) is not None
     ]
@@ -603,7 +635,8 @@ class _Composition:
             elif isinstance(operation, _Addition):
                 bases[i] = total = _value(_unclamped(operation), read)
                 sides[i] = np.where(total == operation.bounds[0], 1, -1).astype(np.int8)
-                clamped |= (total < operation.bounds[0]) | (total > operation.bounds[1])
+                low, high = operation.bounds
+                clamped |= (total < low) | (total > high) | (low == high)
 
         def at(chosen: dict[int, npt.NDArray[np.int8]]) -> Function:
             return lambda z: self._at(claim, z, path, {i: (bases[i], side) for i, side in chosen.items()})
@@ -612,11 +645,17 @@ class _Composition:
             found = []
             for one in (LEFT, RIGHT):
                 chosen = {i: np.where(unsure[i], one, side) if i in unsure else side for i, side in sides.items()}
-                found.append(slope(at(chosen), x))
+                found.append(slope(at(chosen), x, rounding))
             return tuple(found)
 
+        rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
+        claimed = np.zeros(x.shape)
+        for g in claim.gradients:
+            claimed = claimed + self._values[g]
         note = "a clamp of an addition holds here, which its gradient filter ignores, as MPS documents"
-        return _Question(claim.name, x, self._values[claim.gradient], at(sides), open_, both, {note: clamped})
+        return _Question(
+            claim.name, x, claimed, at(sides), open_, both, {note: clamped}, lambda f, z: slope(f, z, rounding)
+        )
 
     def _between(self, source: int, results: set[int]) -> list[int]:
         """The steps that lead from an image to some results, in order."""
@@ -632,12 +671,26 @@ class _Composition:
                 kept.append(i)
         return kept[::-1]
 
-    def _at(self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place]) -> Array:
+    def _rounding(self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place]) -> Array:
+        """What rounding errors of inner values may make of the result: each is moved a little to see."""
+        total = np.zeros(x.shape)
+        with np.errstate(all="ignore"):
+            base = self._at(claim, x, path, sides)
+            for i in path:
+                moved = self._at(claim, x, path, sides, i)
+                total = total + np.nan_to_num(np.abs(moved - base), nan=0.0) * (NOISE / NUDGE)
+        return total
+
+    def _at(
+        self, claim: _Claim, x: Array, path: list[int], sides: dict[int, _Place], nudged: int | None = None
+    ) -> Array:
         values = {claim.source: x}
         for i in path:
             step = self._steps[i]
             read = [values.get(s, self._values[s]) for s in step.sources]
             values[step.result] = _on_piece(step.operation, read, sides.get(i))
+            if i == nudged:
+                values[step.result] = values[step.result] * (1 + NUDGE)
         total = np.zeros(x.shape)
         for y, dy in claim.results:
             total = total + self._values[dy] * values.get(y, self._values[y])
@@ -690,12 +743,14 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
             base[np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))] = kink
     side = np.zeros(x.shape, np.int8)
     if at.any():
-        there = np.where(at, x, 0.0).astype(np.float32)
-        away = np.float32(2.0**-20) * np.maximum(np.abs(there), 1)
-        ones = np.ones_like(there)
-        here, left, right = (
-            gradient(descriptor, z, ones, mode="stepwise-fma") for z in (there, there - away, there + away)
-        )
+        there = np.where(at, x, 0.0)
+        away = 2.0**-20 * np.maximum(np.abs(there), 1)
+        for kink in kinks:
+            away = np.where(there == kink, away, np.minimum(away, np.abs(there - kink) / 2))
+        y, before, after = (forward(descriptor, there + step) for step in (0.0, -away, away))
+        left, right = (y - before) / away, (after - y) / away
+        single = there.astype(np.float32)
+        here = gradient(descriptor, single, np.ones_like(single), mode="stepwise-fma").astype(np.float64)
         from_left, from_right = np.abs(here - left), np.abs(here - right)
         side = (np.sign(from_left - from_right) * at).astype(np.int8)
     return base, side, unsure

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.image import MPSImage
+from mpsref.image import MPSImage, meaning
 from mpsref.storage import StorageFormat
 from mpsref.verify.compare import UNREACHABLE, Comparison, ulp_distance
 
@@ -212,7 +212,7 @@ def _parts(size: int) -> Iterator[slice]:
 
 
 def _values(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
-    return storage.values(stored)
+    return meaning(stored, storage)
 
 
 def _scale(array: Stored, storage: StorageFormat) -> tuple[bool, float, float]:

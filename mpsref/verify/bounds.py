@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
+from mpsref.image import meaning
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FORMATS, StorageFormat
 from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
@@ -226,7 +227,7 @@ def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]
         tiny = np.finfo(np.float32).smallest_normal
         ends[0] = np.where((ends[0] > 0) & (ends[0] < tiny), np.float32(0), ends[0])
         ends[1] = np.where((ends[1] < 0) & (ends[1] > -tiny), np.float32(0), ends[1])
-    low, high = (storage.values(end) for end in ends)
+    low, high = (meaning(end, storage) for end in ends)
     nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
     return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
 
@@ -407,7 +408,7 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Stored, source: StorageFormat) -> Range:
     """Stored elements as ranges."""
-    return f.range(source.values(elements))
+    return f.range(meaning(elements, source))
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

@@ -14,7 +14,7 @@ from mpsref.errors import ImageError, ParameterError
 from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, clamp_of
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
-from mpsref.image import MPSImage
+from mpsref.image import MPSImage, meaning
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
@@ -78,7 +78,7 @@ class Source:
 
     def values(self) -> Wide:
         """What the elements mean."""
-        return self.storage.values(self.stored)
+        return meaning(self.stored, self.storage)
 
     def at(self, index: Index) -> Source:
         """The elements with these flat indices; 0 where an index is negative."""

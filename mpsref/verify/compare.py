@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mpsref.errors import ParameterError
 from mpsref.histogram import UNREACHABLE, distances_by_power
+from mpsref.image import meaning
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.running import Reason
@@ -138,7 +139,7 @@ def passes(
     close: npt.NDArray[np.bool_] = distance <= int(tolerance.ulp or 0)
     if tolerance.rtol or tolerance.atol:
         with np.errstate(invalid="ignore", over="ignore"):
-            a, b = (storage.values(stored) for stored in (got, want))
+            a, b = (meaning(stored, storage) for stored in (got, want))
             close |= (distance != UNREACHABLE) & (np.abs(a - b) <= tolerance.atol + tolerance.rtol * np.abs(b))
     return close
 
