@@ -171,11 +171,14 @@ def test_blocks_run_and_print_what_is_shown(path, tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     names: dict = {}
     shown = blocks(path)
-    for (language, code), (following, text) in zip(shown, [*shown, ("", "")][1:], strict=True):
+    for number, ((language, code), (following, text)) in enumerate(zip(shown, [*shown, ("", "")][1:], strict=True)):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             if language == "python":
-                exec(compile(code, str(path), "exec"), names)  # noqa: S102
+                # A file of its own, as a reader would have it: Hypothesis looks at the source of a test.
+                file = tmp_path / f"block{number}.py"
+                file.write_text(code)
+                exec(compile(code, str(file), "exec"), names)  # noqa: S102
             elif language == "console" and following == "text":
                 for command in commands(code):
                     if command[0] == "mpsref":
