@@ -1,0 +1,20 @@
+"""What Hypothesis finds in an example of a docstring does not depend on chance."""
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("examples", derandomize=True, database=None)
+
+
+@pytest.fixture(autouse=True)
+def _same_examples(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not isinstance(request.node, pytest.DoctestItem):
+        yield
+        return
+    before = hypothesis.settings()
+    hypothesis.settings.load_profile("examples")
+    yield
+    hypothesis.settings.register_profile("before", before)
+    hypothesis.settings.load_profile("before")
