@@ -22,7 +22,6 @@ import numpy as np
 import mpsref as mps
 from mpsref import cli
 from mpsref.histogram import percent
-from mpsref.testing.implementation import KINDS
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
@@ -335,6 +334,9 @@ def speed_page() -> str:
 BEGIN, SWEEPS, TIMES, FINDINGS, END = (
     f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "end")
 )
+LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
+"""In the order of the page; each has a file of findings."""
+
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -550,7 +552,8 @@ def implementations_page() -> str:
     """The page on attacks as it stands, with the tables of what they found made anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
-    lines = [line for path in sorted((folder / "findings").glob("*.json")) for line in findings_of(path)]
+    paths = sorted((folder / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
+    lines = [line for path in paths for line in findings_of(path)]
     return before + FINDINGS + "\n".join(["", *lines, ""]) + END + rest.partition(END)[2]
 
 
@@ -564,24 +567,31 @@ def findings_of(path: Path) -> list[str]:
     for attack in found["attacks"]:
         name = attack["function"].replace("_gradient", "' ").replace("_", " ").strip()
         if attack.get("error"):
-            rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | | |")
+            rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | |")
         elif not attack["failures"]:
             passed.setdefault(name, []).append(attack["format"])
         for failure in attack.get("failures", ()):
-            numbers = [failure["x"], failure["upstream"], failure["got"], failure["want"]]
-            cells = [f"`{number[0]}`" if number else "" for number in numbers]
+            x, got, right = (f"`{failure[each][0]}`" for each in ("x", "got", "want"))
+            if failure["upstream"] and failure["upstream"][0] != "1.0":
+                x += f", upstream `{failure['upstream'][0]}`"
             if failure["array"]:
-                cells[0] += f" in `{failure['array']}`"
+                x += f" in `{failure['array']}`"
             ulp = "" if failure["ulp"] is None else f"{failure['ulp']:,}"
-            row = [name, attack["format"], KINDS[failure["kind"]], *cells, ulp, _escape(failure["why"].split(":")[0])]
+            row = [name, attack["format"], x, got, right, ulp, _escape(_reason(failure["why"]))]
             rows.append(f"| {' | '.join(row)} |")
     if rows:
-        head = ["neuron", "format", "given is", "x", "upstream", "got", "right", "ULP", "why"]
-        lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|---|---:|---|", *rows, ""]
+        head = ["neuron", "format", "x", "got", "right", "ULP", "why"]
+        lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---:|---|", *rows, ""]
     if passed:
         some = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
         lines += [f"Nothing was found of {', '.join(some)}.", ""]
     return lines
+
+
+def _reason(why: str) -> str:
+    """What explains a failure, in as few words as a table has room for."""
+    short = re.sub(r" arithmetic may$", " allows", why.partition(":")[0])
+    return re.sub(r"^within what (\S+) arithmetic allows the formula$", r"rounding, as \1 allows", short)
 
 
 def _escape(text: str) -> str:
