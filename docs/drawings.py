@@ -12,7 +12,7 @@ import mpsref as mps
 
 INK, FAINT, PAPER = "#1b2733", "#5c6b7a", "#f7f9fb"
 CHANNELS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#fde08a", "#f4b6c2", "#a6dcd6", "#c9c9c9", "#c5b0d5")
-SIDE, GAP = 44, 18
+SIDE, GAP = 56, 14
 
 
 class Drawing:
