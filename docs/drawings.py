@@ -169,7 +169,7 @@ def plots(folder: Path) -> None:
     for theme, style in THEMES.items():
         with mpl.style.context(style), mpl.rc_context({"svg.hashsalt": "mpsref"}):
             for neuron_type, row in mps.NEURONS.items():
-                figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+                figure = Figure(figsize=(5.6, 3.4), layout="constrained")
                 plot_neuron(
                     mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None),
                     ax=figure.subplots(),

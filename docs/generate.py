@@ -257,8 +257,8 @@ def errata_page() -> str:
 SPECIAL = {
     "+0": 0.0,
     "-0": -0.0,
-    "+infinity": np.inf,
-    "-infinity": -np.inf,
+    "+inf": np.inf,
+    "-inf": -np.inf,
     "NaN": np.nan,
     "2^-149": 2.0**-149,
     "-2^-149": -(2.0**-149),
