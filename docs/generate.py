@@ -543,7 +543,8 @@ def time_rows(measured: Path) -> list[str]:
     """How long mpsref takes beside peers that people may choose instead, as rows of Markdown."""
     results = json.loads(measured.read_text("utf-8"))
     mean = runpy.run_path(str(measured.parents[1] / "benchmarks" / "page.py"))["geometric_mean"]
-    lines = ["| work | onnx.reference | torch |", "|---|---:|---:|"]
+    versions = results["about"]["versions"]
+    lines = [f"| work | onnx.reference {versions['onnx']} | torch {versions['torch']} |", "|---|---:|---:|"]
     for storage, direction in (("float32", "forward"), ("float32", "gradient"), ("float16", "forward")):
         rows = results[storage][direction].values()
         cells = [storage + " " + direction]
