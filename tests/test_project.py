@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -20,7 +21,7 @@ import pytest
 import mpsref as mps
 from mpsref.cli import _parser, main
 from mpsref.storage import FORMATS
-from mpsref.testing import tolerances
+from mpsref.testing import assert_close, tolerances
 from mpsref.verify import Recording
 from mpsref.verify.tolerance import Tolerances
 
@@ -275,6 +276,33 @@ def test_the_table_of_certificates_has_every_field_of_the_schema():
     _, fields, _ = tables(ROOT / "docs" / "proof.md")
 
     assert set(schema("certificate")["properties"]) - {"format", "version"} <= words(*map(" ".join, fields))
+
+
+def test_the_table_of_example_recordings_names_those_that_there_are():
+    (rows,) = tables(ROOT / "examples" / "gpu-run" / "README.md")
+
+    for compiler in ("precise", "fast"):
+        folder = ROOT / "examples" / "gpu-run" / compiler
+        for recording, graph, _ in rows:
+            assert json.loads((folder / recording.strip("`")).read_text())["graph"] == graph.strip("`")
+        assert {path.name for path in folder.glob("*.json")} == words(*(" ".join(row[:2]) for row in rows))
+
+
+def test_the_table_of_reports_names_options_of_the_command():
+    (rows,) = tables(ROOT / "docs" / "report.md")
+
+    options = words(*(row[0] for row in rows))
+    assert options == {"--json", "--junit", "--html"}
+    for option in options:
+        assert _parser().parse_args(["verify", "recording.json", option, "file"])
+
+
+def test_the_table_of_bounds_names_arguments_that_comparisons_take():
+    (rows,) = tables(ROOT / "docs" / "testing.md")
+
+    named = {name for row in rows for name in re.findall(r"(\w+)=", row[0])}
+    assert len(named) >= 7
+    assert named <= set(inspect.signature(assert_close).parameters)
 
 
 def test_the_table_of_formats_says_how_arrays_are_stored():
