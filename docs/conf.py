@@ -81,7 +81,7 @@ html_theme_options = {
     "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "special-values": []},  # its tables are wide
     "show_nav_level": 1,
     "show_prev_next": True,
     "use_edit_page_button": False,

@@ -12,7 +12,7 @@ import mpsref as mps
 
 INK, FAINT, PAPER = "#1b2733", "#5c6b7a", "#f7f9fb"
 CHANNELS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#fde08a", "#f4b6c2", "#a6dcd6", "#c9c9c9", "#c5b0d5")
-SIDE, GAP = 44, 18
+SIDE, GAP = 56, 14
 
 
 class Drawing:
@@ -169,7 +169,7 @@ def plots(folder: Path) -> None:
     for theme, style in THEMES.items():
         with mpl.style.context(style), mpl.rc_context({"svg.hashsalt": "mpsref"}):
             for neuron_type, row in mps.NEURONS.items():
-                figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+                figure = Figure(figsize=(5.6, 3.4), layout="constrained")
                 plot_neuron(
                     mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None),
                     ax=figure.subplots(),

@@ -31,7 +31,8 @@ def neurons_page() -> str:
     lines = [
         "# The sixteen neurons",
         "",
-        "Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
+        "What MPS can compute in a neuron node, in the order of Apple's enumeration `MPSCNNNeuronType`. The page of a",
+        "type has its plot, special values, errata and error bounds.",
         "",
         "| value | type | parameters and defaults | forward | derivative | where the forward is real |",
         "|---:|---|---|---|---|---|",
@@ -40,9 +41,9 @@ def neurons_page() -> str:
         link = f"[{neuron_type.name}](neurons/{neuron_type.name}.md)"
         cells = (f"`{row.formula}`", f"`{row.slope}`", row.domain)
         lines.append(f"| {neuron_type.value} | {link} | {_defaults(row)} | {' | '.join(_escape(c) for c in cells)} |")
-    return "\n".join(
-        [*lines, "", "```{toctree}", ":hidden:", "", *(f"neurons/{t.name}" for t in mps.NEURONS), "```", ""]
-    )
+    toctree = ["```{toctree}", ":hidden:", "", *(f"neurons/{t.name}" for t in mps.NEURONS), "```"]
+    made = "Made from the table `mpsref.NEURONS` by `python docs/generate.py`."
+    return "\n".join([*lines, "", made, "", *toctree, ""])
 
 
 def _defaults(row: type[mps.neuron.Neuron]) -> str:
@@ -56,19 +57,22 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
     d = _default(neuron_type)
     at_defaults = "with slope 0.25" if row.per_channel else "at its defaults" if row.parameters else ""
     classes = {own.neuron_type: own.__name__ for own in mps.MPSCNNNeuronNode.__subclasses__()}
-    kinks = ", ".join(f"{float(np.float32(x)):g}" for x in row.kinks(d))
     facts = {
         "Forward": f"`{row.formula}`",
         "Derivative": f"`{row.slope}`",
         "Parameters and defaults": _defaults(row),
         "The forward is real for": row.domain,
-        "Kinks": f"x = {kinks}" + (" at the defaults" if row.parameters else "") if kinks else "none",
+        "Kinks": _kinks(d),
         "Type": f"`MPSCNNNeuronType.{name}`, {neuron_type.value}",
         "Node": f"`{classes[neuron_type]}`" if neuron_type in classes else "`MPSCNNNeuronNode`, with a descriptor",
         "Header": f"{row.source}",
+        "Errata of the header": "[below](#erratum-of-the-header)" if row.errata else "none known",
     }
     lines = [
         f"# {name}",
+        "",
+        f"All that is known of the neuron {name} of MPS, one of [the sixteen](../neurons.md): what it computes, what",
+        "it makes of special values, and why the results of mpsref are right.",
         "",
         f"| | {name} |",
         "|---|---|",
@@ -117,19 +121,37 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             "",
             "## Why the result is right",
             "",
-            "Relative errors before the one rounding, at the defaults; [accuracy.md](../accuracy.md) has the reasons.",
+            "Bounds of the relative error in float64, at the defaults, before the result is rounded once;",
+            "[accuracy.md](../accuracy.md) has the reasons.",
             "",
             f"- forward: {_bound(row.error_bound(d))}",
             f"- derivative: {_bound(row.slope_error_bound(d))}",
             "",
-            "[The proof](../proof.md) has tried every float32:",
+            "[The proof](../proof.md) has tried every float32, and says what these counts are:",
             "",
             f"| {titles[0]} | {cells[0]} |",
             "|---|---|",
             *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
             "",
+            "How far a *device* may be off is something else: [bounds.md](../bounds.md#how-tight-they-are) has it for",
+            "each neuron.",
+            "",
         ]
     )
+
+
+def _kinks(d: mps.MPSNNNeuronDescriptor) -> str:
+    """Where the slope jumps, and where it would with other parameters, as reLUN's at 0 for an ``a`` that is not 1."""
+    row = mps.NEURONS[d.neuron_type]
+    places: dict[bool, list[str]] = {True: [], False: []}
+    for kink in row.kinks(d):
+        beside = np.array([[kink - 1e-6], [kink + 1e-6]])
+        left, right = mps.neuron.gradient(d, beside, np.ones_like(beside)).ravel()
+        places[abs(right - left) > 1e-3].append(f"{float(np.float32(kink)):g}")
+    jumps, others = (", ".join(places[jumps]) for jumps in (True, False))
+    text = f"x = {jumps}" if jumps else "none"
+    text += " at the defaults" if row.parameters and (jumps or others) else ""
+    return text + (f"; {'also ' if jumps else ''}x = {others} with other parameters" if others else "")
 
 
 def _default(neuron_type: mps.MPSCNNNeuronType, channels: int = 1) -> mps.MPSNNNeuronDescriptor:
@@ -168,7 +190,8 @@ def command_line_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the parser of `mpsref/cli.py` by `python docs/generate.py`. `mpsref COMMAND --help` says the same.",
+        "Every command of `mpsref`, with its arguments and options; `mpsref COMMAND --help` says the same. Made from",
+        "the parser of `mpsref/cli.py` by `python docs/generate.py`.",
         "",
         "| command | what it does |",
         "|---|---|",
@@ -215,8 +238,8 @@ def errata_page() -> str:
     lines = [
         "# Errata of Apple's headers",
         "",
-        "Made from the table `mpsref.NEURONS` by `python docs/generate.py`. Here what the header prints is not the",
-        "derivative of the forward, or not the forward that runs; mpsref computes the derivative.",
+        "Where Apple's headers print what is not the derivative of the forward, or not the forward that runs. mpsref",
+        "computes the derivative. Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
     ]
     for neuron_type, row in mps.NEURONS.items():
         for erratum in row.errata:
@@ -234,8 +257,8 @@ def errata_page() -> str:
 SPECIAL = {
     "+0": 0.0,
     "-0": -0.0,
-    "+infinity": np.inf,
-    "-infinity": -np.inf,
+    "+inf": np.inf,
+    "-inf": -np.inf,
     "NaN": np.nan,
     "2^-149": 2.0**-149,
     "-2^-149": -(2.0**-149),
@@ -249,8 +272,9 @@ def special_values_page() -> str:
     lines = [
         "# Special values",
         "",
-        "Made by `python docs/generate.py`: every neuron at its defaults (pReLU with slope 0.25), in float32.",
-        "Zeros have signs; at an infinity the result is the limit; NaN gives NaN, unless a slope does not depend on x.",
+        "What every neuron gives for zeros, infinities, NaN, and the smallest and largest numbers: at its defaults",
+        "(pReLU with slope 0.25), in float32. Zeros have signs; at an infinity the result is the limit; NaN gives NaN,",
+        "unless a slope does not depend on x. Made by `python docs/generate.py`.",
     ]
     for direction, title in enumerate(("Forward", "Derivative")):
         lines += ["", f"## {title}", "", f"| x | {' | '.join(SPECIAL)} |", f"|---|{'---:|' * len(SPECIAL)}"]
@@ -270,8 +294,6 @@ def stepwise_page() -> str:
     """What the stepwise modes compute for every neuron."""
     lines = [
         "# The stepwise modes",
-        "",
-        "Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
         "",
         'With `mode="stepwise"` each formula is evaluated as it stands below, in float32, every operation rounded to',
         'nearest even, as a plain shader does it. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`,',
@@ -294,7 +316,7 @@ def stepwise_page() -> str:
     for neuron_type, row in mps.NEURONS.items():
         cells = (_statements(row.stepwise_forward), _statements(row.stepwise_derivative))
         lines.append(f"| {neuron_type.name} | {' | '.join(f'`{_escape(c)}`' for c in cells)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", "Made from the table `mpsref.NEURONS` by `python docs/generate.py`.", ""])
 
 
 def _statements(method: Callable[..., Any]) -> str:
@@ -310,7 +332,9 @@ def faults_page() -> str:
     lines = [
         "# Faults that are looked for",
         "",
-        "Made from the classes of `mpsref.verify.hypotheses` by `python docs/generate.py`, in their order.",
+        "What `mpsref verify` tries on an image that is beyond its bounds, to say what may be wrong. Each fault",
+        "is a hypothesis, applied to what the node has read. Made from the classes of `mpsref.verify.hypotheses`, in",
+        "their order, by `python docs/generate.py`.",
         "",
         "| fault | what it says |",
         "|---|---|",
@@ -377,11 +401,10 @@ def bounds_page() -> str:
     lines = [
         "# Bounds",
         "",
-        "Made by `python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
-        "",
         "`mpsref verify` asks of each element: may a device that keeps its promises store this? The answer is",
         "derived, for each neuron and direction, from the formula in its row (see [stepwise.md](stepwise.md)) and",
-        "from the error that a model allows each operation. No number is typed in for a neuron.",
+        "from the error that a model allows each operation. No number is typed in for a neuron. This page is made by",
+        "`python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
         "",
         "## How errors propagate",
         "",
@@ -520,7 +543,8 @@ def time_rows(measured: Path) -> list[str]:
     """How long mpsref takes beside peers that people may choose instead, as rows of Markdown."""
     results = json.loads(measured.read_text("utf-8"))
     mean = runpy.run_path(str(measured.parents[1] / "benchmarks" / "page.py"))["geometric_mean"]
-    lines = ["| work | onnx.reference | torch |", "|---|---:|---:|"]
+    versions = results["about"]["versions"]
+    lines = [f"| work | onnx.reference {versions['onnx']} | torch {versions['torch']} |", "|---|---:|---:|"]
     for storage, direction in (("float32", "forward"), ("float32", "gradient"), ("float16", "forward")):
         rows = results[storage][direction].values()
         cells = [storage + " " + direction]
@@ -604,8 +628,8 @@ def api_page() -> str:
         [
             "# API",
             "",
-            "Every public name has a docstring with an example that runs: `help(mpsref.MPSNNGraph)`. The",
-            "[site](../CONTRIBUTING.md#documents) has them as pages.",
+            "The public modules. Every public name has a docstring with an example that runs. Python shows it,",
+            "`help(mpsref.MPSNNGraph)`, and so does [the site](../CONTRIBUTING.md#documents), on its module's page.",
             "",
             "| module | what is in it |",
             "|---|---|",

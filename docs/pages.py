@@ -40,7 +40,7 @@ def read(app: Any, docname: str, source: list[str]) -> None:
     if docname == "api":
         source[0] = re.sub(r"^\| `([\w.]+)`", r"| [`\1`](api/\1.rst)", source[0], flags=re.MULTILINE)
     if page.parent.name == "neurons":
-        source[0] = source[0].replace("\n", PLOT.format(page.stem), 1)
+        source[0] = source[0].replace("\n| | ", f"{PLOT.format(page.stem)}\n| | ", 1)
 
 
 def text(page: Path, source: str) -> str:

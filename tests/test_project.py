@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -19,7 +20,10 @@ import pytest
 
 import mpsref as mps
 from mpsref.cli import _parser, main
+from mpsref.storage import FORMATS
+from mpsref.testing import assert_close, tolerances
 from mpsref.verify import Recording
+from mpsref.verify.tolerance import Tolerances
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpsref"
@@ -179,12 +183,16 @@ def test_blocks_run_and_print_what_is_shown(path, tmp_path, monkeypatch):
                 file = tmp_path / f"block{number}.py"
                 file.write_text(code)
                 exec(compile(code, str(file), "exec"), names)  # noqa: S102
-            elif language == "console" and following == "text":
+            elif language == "console":
                 for command in commands(code):
-                    if command[0] == "mpsref":
-                        main(command[1:])
+                    if command[0] == "mpsref" and (following == "text" or command[1] not in LONG):
+                        assert main(command[1:]) in (0, 1)
         if following == "text" and language in ("python", "console"):
             assert printed.getvalue() == text
+
+
+LONG = {"prove", "sweep", "merge"}
+"""Commands that try every input: run only where their output is shown; else a test reads their arguments."""
 
 
 def commands(console):
@@ -208,6 +216,128 @@ def test_the_readme_shows_what_its_first_command_prints(monkeypatch, capsys):
     assert readme[2][1] in capsys.readouterr().out
     main(["verify", "examples/gpu-run/precise/neurons.json", "--worst", "1", "--ulp", "4"])
     assert readme[3][1] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
+    for language, code in blocks(path):
+        file = tmp_path / "file"
+        file.write_text(code)
+        if language == "py":  # needs what a reader has and we have not
+            ast.parse(code)
+        elif language == "toml":
+            Tolerances.read(file)
+        elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
+            tolerances.Tolerances.read(file)
+        else:  # the README's other JSON has a test below
+            assert language in {"python", "console", "text", "cpp", "{toctree}", "{include}"} | (
+                {"json"} if path.name == "README.md" else set()
+            )
+
+
+def tables(path):
+    """The rows of each table of a document, as lists of cells, without its head."""
+    for table in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
+        yield [[cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip("|\n"))] for row in table.splitlines()[2:]]
+
+
+def words(*cells):
+    return set(re.findall(r"`([^` ]+)`", " ".join(cells)))
+
+
+def schema(kind):
+    return json.loads((PACKAGE / "schemas" / f"{kind}.schema.json").read_text())
+
+
+def test_tables_of_file_formats_have_every_field_of_the_schemas():
+    graph, node_classes, recording, image = tables(ROOT / "docs" / "files.md")
+
+    assert words(*(row[0] for row in graph)) == set(schema("graph")["properties"])
+    assert words(*(row[0] for row in recording)) == set(schema("recording")["properties"])
+    assert words(*(row[0] for row in image)) == set(
+        schema("recording")["properties"]["images"]["additionalProperties"]["properties"]
+    )
+    fields = {
+        rule["if"]["properties"]["class"]["const"]: set(rule["then"]["properties"]) - {"class", "result", "label"}
+        for rule in schema("graph")["$defs"]["node"]["allOf"]
+    }
+    neurons = {name: fields.pop(name) for name in list(fields) if re.fullmatch(r"MPSCNNNeuron(?!Gradient).+Node", name)}
+    scales = {"primary_scale", "secondary_scale"}
+    for row in node_classes:
+        given = words(row[1]) | (scales if "optional scales" in row[1] else set())
+        if "..." in row[0]:
+            assert set().union(*neurons.values()) == given
+        else:
+            assert fields.pop(row[0].strip("`")) == given - {"none"}, row
+    assert not fields
+
+
+def test_the_table_of_certificates_has_every_field_of_the_schema():
+    _, fields, _ = tables(ROOT / "docs" / "proof.md")
+
+    assert set(schema("certificate")["properties"]) - {"format", "version"} <= words(*map(" ".join, fields))
+
+
+def test_the_table_of_example_recordings_names_those_that_there_are():
+    (rows,) = tables(ROOT / "examples" / "gpu-run" / "README.md")
+
+    for compiler in ("precise", "fast"):
+        folder = ROOT / "examples" / "gpu-run" / compiler
+        for recording, graph, _ in rows:
+            assert json.loads((folder / recording.strip("`")).read_text())["graph"] == graph.strip("`")
+        assert {path.name for path in folder.glob("*.json")} == words(*(" ".join(row[:2]) for row in rows))
+
+
+def test_the_table_of_reports_names_options_of_the_command():
+    (rows,) = tables(ROOT / "docs" / "report.md")
+
+    options = words(*(row[0] for row in rows))
+    assert options == {"--json", "--junit", "--html"}
+    for option in options:
+        assert _parser().parse_args(["verify", "recording.json", option, "file"])
+
+
+def test_the_table_of_bounds_names_arguments_that_comparisons_take():
+    (rows,) = tables(ROOT / "docs" / "testing.md")
+
+    named = {name for row in rows for name in re.findall(r"(\w+)=", row[0])}
+    assert len(named) >= 7
+    assert named <= set(inspect.signature(assert_close).parameters)
+
+
+def test_the_table_of_formats_says_how_arrays_are_stored():
+    (rows,) = tables(ROOT / "docs" / "images.md")
+
+    assert {row[0].strip("`"): row[1] for row in rows} == {
+        form.name: storage.dtype.name
+        for form, storage in FORMATS.items()
+        if form is not mps.MPSImageFeatureChannelFormat.none
+    }
+
+
+def test_the_table_of_error_bounds_has_those_of_the_kernels_and_the_margin_that_its_text_states():
+    """Each row's bound is that of its neuron; all but two rows, which the text names, are 4 times what is lost."""
+    (rows,) = tables(ROOT / "docs" / "accuracy.md")
+    exact = {t.name for t, row in mps.NEURONS.items() if row.is_exact}
+    parameters = {
+        "linear, hardSigmoid": {"a": 0.3},
+        r"power, \|c\| <= 64": {"c": 3.0},
+        "power, larger c": {"c": 2e12},
+        "exponential": {"b": 1.0},
+    }
+    seen, narrow = set(exact), set()
+    for subject, _, forward, _, slope, text in rows:
+        bounds = [2.0 ** int(power) for power in re.findall(r"2\^(-\d+)(?=$|,)", text)]
+        lost = max(2.0 ** float(one.removeprefix("2^")) for one in (forward, slope) if one != "0")
+        names = [name for name in mps.MPSCNNNeuronType.__members__ if re.search(rf"\b{name}\b", subject)]
+        for name in names:
+            d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[name], **parameters.get(subject, {}))
+            assert mps.NEURONS[d.neuron_type].error_bound(d) == bounds[-1], (subject, name)
+        seen |= set(names)
+        narrow |= {subject} if min(bounds) < 4 * lost else set()
+
+    assert seen == set(mps.MPSCNNNeuronType.__members__)
+    assert narrow == {"linear, hardSigmoid", "exponential"}
 
 
 def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):

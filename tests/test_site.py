@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.loads, self.links, self.anchors, self.prose = [], [], {"", "top"}, []
+        self.loads, self.links, self.anchors, self.prose, self.pictures = [], [], {"", "top"}, [], {}
         self._verbatim = 0
         self.feed(path.read_text("utf-8"))
 
@@ -42,6 +42,8 @@ class Page(HTMLParser):
         self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
         if tag == "link" and NAVIGATION & set((values.get("rel") or "").split()):
             tag = "a"
+        if tag == "img":
+            self.pictures[values["src"]] = values.get("alt")
         if tag in LOADS and values.get(LOADS[tag]):
             self.loads.append(values[LOADS[tag]])
         elif tag == "a" and values.get("href"):
@@ -91,6 +93,14 @@ def test_nothing_is_loaded_from_elsewhere(pages):
         assert "mathjax" not in text.lower(), path
     for sheet in SITE.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//", sheet.read_text("utf-8")), sheet
+
+
+def test_pictures_say_in_words_what_they_show(pages):
+    """Thumbnails stand above a title, and have no words of their own; a figure without a title has its file's name."""
+    for path, page in pages.items():
+        for source, words in page.pictures.items():
+            assert words or source.endswith("_thumb.png"), (path, source)
+            assert not re.match(r"plot \w", words or ""), (path, words)
 
 
 def test_links_that_leave_the_site_lead_to_known_hosts(pages):

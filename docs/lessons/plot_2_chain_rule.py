@@ -126,12 +126,14 @@ above.plot(
     0.5 + run, y + dx * run, color="black", linewidth=1, label=f"tangent at 0.5, slope {dx:.4f}"
 )
 above.plot(0.5, y, "o", color="black")
+above.set_title("Three neurons in a row, and the tangent at 0.5")
 above.legend()
 for name, label in (("dh", "softPlus at h"), ("dp", "sigmoid at p"), ("dx", "tanH at x")):
     below.plot(line, along[name].slope.ravel(), label=label)
 below.plot(line, along["dx"].stored.ravel(), color="black", label="product: dx")
 below.set_xlabel("x")
 below.set_ylabel("slope")
+below.set_title("The slopes along the way, and their product")
 below.legend()
 plt.show()
 

@@ -124,6 +124,7 @@ ax.plot(line, along["dx"].stored.ravel(), color="black", label="added: dx")
 ax.plot(dots, measured, "o", color="black", markersize=4, label="measured")
 ax.set_xlabel("x")
 ax.set_ylabel("gradient")
+ax.set_title("The gradients of both readers, their sum, and what is measured")
 ax.legend()
 plt.show()
 

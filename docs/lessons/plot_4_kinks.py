@@ -188,6 +188,7 @@ for height, kink in enumerate(shown):
 ax.set_yticks(range(len(shown)), [title(kink) for kink in shown])
 ax.invert_yaxis()
 ax.set_xlabel("slope answered at the kink")
+ax.set_title("What PyTorch, JAX and mpsref answer at kinks")
 ax.legend()
 plt.show()
 

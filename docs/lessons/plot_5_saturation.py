@@ -44,6 +44,7 @@ for name in ("sigmoid", "tanH", "softSign", "softPlus", "ELU"):
     ax.semilogy(line, mps.neuron.gradient(neuron, line, upstream=np.ones_like(line)), label=name)
 ax.set_xlabel("x")
 ax.set_ylabel("slope")
+ax.set_title("The slopes of five neurons")
 ax.legend()
 plt.show()
 
@@ -127,6 +128,7 @@ for name, gradients in left.items():
 ax.axhline(2.0**-24, color="black", linestyle=":", label="smallest number of half precision")
 ax.set_xlabel("neurons in the chain")
 ax.set_ylabel("gradient of x")
+ax.set_title("What is left of a gradient after a chain of neurons")
 ax.legend()
 plt.show()
 

@@ -49,6 +49,7 @@ for power in (-24, -14):
     ax.text(2.0**power, 2e-7, f" 2^{power}")
 ax.set_xlabel("number")
 ax.set_ylabel("relative error when stored")
+ax.set_title("What a half loses of a number")
 plt.show()
 
 # sphinx_gallery_start_ignore
@@ -171,6 +172,7 @@ mesh = ax.pcolormesh(
 ax.set_xscale("log")
 ax.set_xlabel("dy")
 ax.set_ylabel("S as a power of two")
+ax.set_title("How wrong the gradient is, for many scales S")
 fig.colorbar(mesh, label="relative error of dx, as a power of ten")
 plt.show()
 

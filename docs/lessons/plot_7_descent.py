@@ -112,6 +112,7 @@ for i in (0, 5, 10, 12, len(losses) - 1):
     ax.annotate(f"{i}", (places[i], losses[i]), textcoords="offset points", xytext=(5, 7))
 ax.set_xlabel("x")
 ax.set_ylabel("loss")
+ax.set_title("One pixel goes downhill")
 plt.show()
 print("x =", places[-1], "loss =", losses[-1])
 
@@ -157,6 +158,7 @@ fig, ax = plt.subplots(figsize=(8, 3.5), layout="constrained")
 ax.loglog(range(1, len(losses) + 1), losses)
 ax.set_xlabel("steps")
 ax.set_ylabel("loss, all pixels")
+ax.set_title("The loss, step by step")
 plt.show()
 
 # sphinx_gallery_start_ignore

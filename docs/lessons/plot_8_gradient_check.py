@@ -88,6 +88,7 @@ for error, style, label in (
 ax.invert_xaxis()
 ax.set_xlabel("step h, shorter to the right")
 ax.set_ylabel("relative error of the slope")
+ax.set_title("The error of differences, for steps of every length")
 ax.legend()
 plt.show()
 
@@ -167,6 +168,7 @@ given = mps.neuron.gradient(relu6, line, upstream=np.ones_like(line))
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.plot(line, given, label="gradient")
 ax.plot(line, difference, "--", label="central difference, h = 0.25")
+ax.set_title("A difference that reaches over the kinks at 0 and 6")
 ax.set_xlabel("x")
 ax.legend()
 plt.show()
@@ -249,8 +251,9 @@ assert 1e-6 < typical < 1e-5
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No: the second term is twice too large. It is farthest off at -1 and 1, by 0.24, and right at 0.
-# What hardware does is the true derivative.
+# No: the second term is twice what it should be. It is farthest off at -1 and 1, by 0.24, and right
+# at 0.
+# Others have measured that hardware computes the true derivative.
 
 from scipy.special import erf
 

@@ -72,6 +72,8 @@ for name in ("h", "p", "g", "y"):
     forward.plot(line.ravel(), along[name].stored.ravel(), label=name)
 for name in ("dh.1", "dh.2", "dh", "dx"):
     backward.plot(line.ravel(), along[name].stored.ravel(), label=name)
+forward.set_title("images")
+backward.set_title("gradients")
 for ax in (forward, backward):
     ax.set_xlabel("x")
     ax.legend()

@@ -32,6 +32,7 @@ for height, (name, numbers) in enumerate((("half", half), ("unorm8", unorm8))):
     print(f"{name}: {some.size:,} numbers")
 ax.set_yticks([0, 1], ["half", "unorm8"])
 ax.set_ylim(-0.6, 1.6)
+ax.set_title("All numbers of both formats between 0 and 0.05")
 plt.show()
 
 # sphinx_gallery_start_ignore
