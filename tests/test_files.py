@@ -17,6 +17,7 @@ import mpsref as mps
 from mpsref.documents import LARGEST_DOCUMENT, schema, validate, write_atomically
 from mpsref.graph.file import shortest
 from mpsref.graph.schema import MOST_NODES, NODE_CLASSES, graph_schema
+from mpsref.teach import trace
 from mpsref.verify import Recording, verify, write_recording
 
 Format = mps.MPSImageFeatureChannelFormat
@@ -148,6 +149,32 @@ def test_images_without_a_handle_or_with_one_that_is_taken_get_names_of_their_ow
     assert len(file.images) == len(set(file.images)) == 5
     assert file.images["x"] is a
     assert mps.GraphFile.from_json(file.to_json()).to_json() == file.to_json()
+
+
+def test_images_without_a_name_get_those_that_a_trace_has():
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    h = mps.MPSCNNNeuronTanHNode(source=x)
+    y = mps.MPSCNNNeuronGeLUNode(source=h.result_image)
+    y.label = "y"
+    (last,) = y.training_graph(with_source_gradient=dy)
+    results = [y.result_image, last.result_image]
+
+    file = mps.GraphFile.from_results(results)
+
+    assert list(file.images) == ["x", "tanH", "y", "dy", "dtanH", "dx"]
+    steps = trace(mps.MPSNNGraph(result_images=results), x=1, dy=1).steps
+    assert [step.name for step in steps] == ["tanH", "y", "dtanH", "dx"]
+
+
+def test_results_that_are_no_list_of_images_are_refused():
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
+
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSCNNNeuronTanHNode: give an MPSNNImageNode"):
+        mps.GraphFile.from_results([node])
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
+        mps.GraphFile.from_results(node.result_image)
+    with pytest.raises(mps.ImageError, match="storage is 'half': choose one of"):
+        mps.GraphFile.from_results([node.result_image], "half")
 
 
 def test_the_forward_node_of_a_state_is_written_though_no_result_depends_on_it():
