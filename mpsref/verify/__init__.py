@@ -189,9 +189,11 @@ class _Verification:
         for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
+                mend = ("mend the recording, or the graph's storage" if fact == "channel_format"
+                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
-                    f"makes {getattr(expected, 'name', expected)}: mend the recording, or the graph's storage"
+                    f"makes {getattr(expected, 'name', expected)}: {mend}"
                 )
         return entry.elements()
 
