@@ -133,6 +133,22 @@ def test_importing_is_cheap_and_brings_nothing_that_is_not_needed_yet():
     assert statistics.median(float(run[0]) for run in runs) < 0.15
 
 
+@pytest.mark.parametrize("part", ["proof", "record", "sweep", "teach", "testing", "verify"])
+def test_a_part_is_there_when_it_is_used(part):
+    code = f"import mpsref, sys; assert 'mpsref.{part}' not in sys.modules; print(mpsref.{part}.__name__)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
+        f"mpsref.{part}"
+    ]
+
+
+def test_a_name_that_there_is_not_is_an_error_with_a_suggestion():
+    code = "import mpsref; mpsref.MPSCNNNeuronTanhNode"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.stderr.endswith("no attribute 'MPSCNNNeuronTanhNode'. Did you mean: 'MPSCNNNeuronTanHNode'?\n")
+
+
 def test_examples_and_test_data_stay_small():
     files = [path for folder in ("examples", "tests") for path in (ROOT / folder).rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix not in (".py", ".pyc", ".md")]
