@@ -173,7 +173,7 @@ def test_results_that_are_no_list_of_images_are_refused():
         mps.GraphFile.from_results([node])
     with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
         mps.GraphFile.from_results(node.result_image)
-    with pytest.raises(mps.ImageError, match="storage is 'half': choose one of"):
+    with pytest.raises(mps.ImageError, match="storage is 'half': choose one of MPSImageFeatureChannelFormat: unorm8"):
         mps.GraphFile.from_results([node.result_image], "half")
 
 
