@@ -231,9 +231,21 @@ def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     (tmp_path / "recording.json").write_text(json.dumps(recording))
 
-    assert len(mps.GraphFile.from_json(graph).nodes) == 3
+    assert len(mps.GraphFile.from_json(graph).nodes) == 4
     with pytest.raises(mps.FileFormatError, match=r"x\.f16: No such file"):
         Recording.read(tmp_path / "recording.json")
+
+
+def test_the_graph_of_the_readme_fits_its_commands(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "graph.json").write_text(
+        next(code for language, code in blocks(ROOT / "README.md") if language == "json")
+    )
+    monkeypatch.chdir(tmp_path)
+
+    for command in ("inputs", "inspect", "explain"):
+        (line,) = re.findall(rf"^    mpsref ({command} [^ ]*\.json.*?)(?:   .*)?$", text, re.MULTILINE)
+        assert main(line.split()) == 0, capsys.readouterr().err
 
 
 def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, capsys):
