@@ -18,6 +18,9 @@ Examples
 array([[[[0.    , 0.9526]]]], dtype=float16)
 """
 
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from mpsref import neuron
 from mpsref.enums import *
 from mpsref.enums import __all__ as _enums
@@ -34,3 +37,13 @@ from mpsref.neuron.table import NEURONS
 __version__ = "0.1.0"
 
 __all__ = ["NEURONS", "MPSNNGraph", "MPSNNNeuronDescriptor", "neuron", *_enums, *_errors, *_graph, *_image]
+
+if not TYPE_CHECKING:  # where a name that there is not has to stay an error
+
+    def __getattr__(name: str) -> ModuleType:
+        """The parts that are imported when they are used, such as ``mpsref.verify``."""
+        if name not in ("proof", "record", "sweep", "teach", "testing", "verify"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415
+
+        return import_module(f"{__name__}.{name}")

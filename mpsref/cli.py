@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 all within bounds, or nothing wrong; 1 a mismatch, or something wrong; 2 bad usage or bad input;
         130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -88,6 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        # Of the command, which has the help that tells what there is.
+        parser.prog += f" {options.name}"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
 def _complain(message: str) -> int:
     print(f"mpsref: {printable(' '.join(message.split()))}", file=sys.stderr)
     return BAD_INPUT
@@ -96,7 +106,7 @@ def _complain(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mpsref", description="The golden reference of Apple's MPS neuron node graph.")
     parser.add_argument("--version", action="version", version=f"mpsref {mpsref.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="name")
 
     run = commands.add_parser(
         "run",

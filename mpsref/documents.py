@@ -81,6 +81,8 @@ def regular_file(path: Path) -> os.stat_result:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path}: {getattr(error, 'strerror', None) or error}: check the name") from None
+    if path.is_dir():
+        raise FileFormatError(f"{path}: is a folder: name a file in it")
     if not path.is_file():
         raise FileFormatError(f"{path}: not a regular file: give one that can be read to its end")
     return status
@@ -190,16 +192,21 @@ def _validate_array(value: list[Any], rule: dict[str, Any], where: str, root: di
 
 def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:
     prefix = f"{where}." if where else ""
+    known, others = rule.get("properties", {}), rule.get("additionalProperties")
+    if others is False:
+        # First of all, because what is misspelt is missing as well.
+        for name in value:
+            if name not in known:
+                raise FileFormatError(f"{prefix}{_short(name)}: unknown here: known are {', '.join(known)}")
     for name in rule.get("required", ()):
         if name not in value:
-            raise FileFormatError(f"{prefix}{name}: missing")
+            there = ", ".join(_short(other) for other in list(value)[:8])
+            reason = rule.get("$comment", f"it is needed beside {there}" if there else "it is needed")
+            raise FileFormatError(f"{prefix}{name}: missing: {reason}")
     if len(value) > rule.get("maxProperties", len(value)):
         raise FileFormatError(f"{where}: has {len(value)} entries: at most {rule['maxProperties']} are allowed")
-    known = rule.get("properties", {})
     for name, item in value.items():
-        part = known.get(name, rule.get("additionalProperties"))
-        if part is False:
-            raise FileFormatError(f"{prefix}{_short(name)}: unknown here: known are {', '.join(known)}")
+        part = known.get(name, others)
         if part is not None:
             validate(item, part, f"{prefix}{name}", root)
 

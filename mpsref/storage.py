@@ -213,7 +213,9 @@ def storage_format(channel_format: MPSImageFeatureChannelFormat, name: str = "fo
         return FORMATS[MPSImageFeatureChannelFormat(channel_format)]
     except (KeyError, ValueError):
         choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(f"{name} is {channel_format!r}: choose one of {choices}") from None
+        raise ImageError(
+            f"{name} is {channel_format!r}: choose one of MPSImageFeatureChannelFormat: {choices}"
+        ) from None
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:

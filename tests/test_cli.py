@@ -139,7 +139,7 @@ def test_run_takes_and_writes_raw_elements(tmp_path, graph, capsys):
         (["verify", "r.json", "--bounds", "exact", "--ulp", "3"], ["--bounds", "--ulp"]),
         (["verify", str(PRECISE / "recording.json"), "--tolerance", "{graph}"], ["graph.json", "TOML"]),
         (["verify", str(PRECISE / "recording.json"), "--tolerance", "nowhere.toml"], ["nowhere.toml"]),
-        (["verify", "r.json", "--nonsense"], ["--nonsense"]),
+        (["verify", "r.json", "--nonsense"], ["--nonsense", "see mpsref verify --help"]),
         (["dance"], ["dance"]),
         (["run", "{graph}"], ["--out"]),
         (["run", "{graph}", "--out", "{out}"], ["--source x=FILE", "missing"]),

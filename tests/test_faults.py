@@ -220,6 +220,16 @@ def slopes_of_the_first_slice():
     return other_slopes(np.resize(SLOPES[:4], 14))
 
 
+@plant("the slope of another channel", "lanes in the order (2, 1, 0, 3)")
+def slopes_as_bgra():
+    return other_slopes(SLOPES[[2, 1, 0, 3, 6, 5, 4, 7, 10, 9, 8, 11, 12, 13]])
+
+
+@plant("the slope of another channel", "channels 4 and 7 exchanged")
+def two_slopes_exchanged():
+    return other_slopes(SLOPES[[0, 1, 2, 3, 7, 5, 6, 4, 8, 9, 10, 11, 12, 13]])
+
+
 @plant("the slope of another channel", "1 channels after")
 def slopes_shifted_in_a_gradient():
     x, dy = normal(1), normal(2)
@@ -354,6 +364,27 @@ def gradients(name, *parameters, dtype=np.float16):
 def slope_at_the_output():
     d, x, dy = gradients("sigmoid")
     return gradient_case(d, x, dy, mps.neuron.gradient(d, mps.neuron.forward(d, x), dy))
+
+
+@plant("the slope from the stored result")
+def slope_from_a_sigmoid_in_half():
+    d, x, dy = neuron("sigmoid"), normal(1, np.float16, spread=4.0), normal(2, np.float16)
+    y = (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float16).astype(np.float64)
+    return gradient_case(d, x, dy, dy * (y * (1 - y)))
+
+
+@plant("the slope from the stored result")
+def slope_from_a_tanh_in_half():
+    d, x, dy = neuron("tanH", 1.5, 0.75), normal(1, np.float16, spread=4.0), normal(2, np.float16)
+    t = (1.5 * np.tanh(0.75 * x.astype(np.float64))).astype(np.float16).astype(np.float64) / 1.5
+    return gradient_case(d, x, dy, dy * (1.5 * 0.75 * (1 - t * t)))
+
+
+@plant("the slope from the stored result")
+def slope_from_an_elu_in_half():
+    d, x, dy = neuron("ELU", 2.0), normal(1, np.float16, spread=4.0), normal(2, np.float16)
+    y = (2 * np.expm1(np.minimum(x, 0).astype(np.float64))).astype(np.float16).astype(np.float64)
+    return gradient_case(d, x, dy, dy * np.where(x >= 0, 1, y + 2))
 
 
 @plant("the incoming gradient is missing")

@@ -17,6 +17,7 @@ import mpsref as mps
 from mpsref.documents import LARGEST_DOCUMENT, schema, validate, write_atomically
 from mpsref.graph.file import shortest
 from mpsref.graph.schema import MOST_NODES, NODE_CLASSES, graph_schema
+from mpsref.teach import trace
 from mpsref.verify import Recording, verify, write_recording
 
 Format = mps.MPSImageFeatureChannelFormat
@@ -150,6 +151,32 @@ def test_images_without_a_handle_or_with_one_that_is_taken_get_names_of_their_ow
     assert mps.GraphFile.from_json(file.to_json()).to_json() == file.to_json()
 
 
+def test_images_without_a_name_get_those_that_a_trace_has():
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    h = mps.MPSCNNNeuronTanHNode(source=x)
+    y = mps.MPSCNNNeuronGeLUNode(source=h.result_image)
+    y.label = "y"
+    (last,) = y.training_graph(with_source_gradient=dy)
+    results = [y.result_image, last.result_image]
+
+    file = mps.GraphFile.from_results(results)
+
+    assert list(file.images) == ["x", "tanH", "y", "dy", "dtanH", "dx"]
+    steps = trace(mps.MPSNNGraph(result_images=results), x=1, dy=1).steps
+    assert [step.name for step in steps] == ["tanH", "y", "dtanH", "dx"]
+
+
+def test_results_that_are_no_list_of_images_are_refused():
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
+
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSCNNNeuronTanHNode: give an MPSNNImageNode"):
+        mps.GraphFile.from_results([node])
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
+        mps.GraphFile.from_results(node.result_image)
+    with pytest.raises(mps.ImageError, match="storage is 'half': choose one of MPSImageFeatureChannelFormat: unorm8"):
+        mps.GraphFile.from_results([node.result_image], "half")
+
+
 def test_the_forward_node_of_a_state_is_written_though_no_result_depends_on_it():
     x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
     n = mps.MPSCNNNeuronSigmoidNode(source=x)
@@ -196,6 +223,8 @@ def test_a_chain_of_twenty_thousand_nodes_is_read(tmp_path):
         (["nodes", 0, "a"], 10**400, ["nodes[0].a"]),
         (["nodes", 0, "c"], 1, ["nodes[0].", "c", "unknown"]),
         (["nodes", 0, "source"], None, ["nodes[0].source", "missing"]),
+        (["nodes", 0], {"class": "MPSCNNNeuronTanHNode", "sourse": "x", "result": "h1"}, ['[0]."sourse"', "source, a"]),
+        (["nodes", 2, "descriptor"], {"type": "tanH"}, ["nodes[2].descriptor.neuron_type", 'beside "type"']),
         (["nodes", 0, "source"], "", ["nodes[0].source"]),
         (["nodes", 0, "result"], "n" * 2000, ["nodes[0].result"]),
         (["nodes", 1, "a_data"], [], ["nodes[1].a_data"]),
@@ -531,8 +560,14 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"]["x"].update(file="/dev/zero"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="link"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="a\0b"), ["images.x.file"]),
-        (lambda d: d["images"]["x"].update(file="."), ["not a regular file"]),
-        (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160"]),
+        (lambda d: d["images"]["x"].update(file="."), ["is a folder: name a file in it"]),
+        (lambda d: d["images"]["x"].update(file="x.npz"), ["images.x.file", "No such file", "mend its name"]),
+        (lambda d: d["images"]["x"].update(file="x" * 400), ["xxx", "File name too long"]),
+        (lambda d: d["images"].update({n: dict(d["images"][n], file="no") for n in "xy"}), ["x.file", "1 more"]),
+        (lambda d: d["images"]["x"].update(wdth=d["images"]["x"].pop("width")), ["images.x", '"wdth"', "known are"]),
+        (lambda d: d["images"].update(x={"file": "x.npz"}), ["images.x.channel_format", "raw", "convert"]),
+        (lambda d: d["images"]["x"].update(channel_format="float32"), ["120 bytes", "fit unorm16 or float16"]),
+        (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160: mend the size"]),
         (lambda d: d["images"]["x"].update(width=16_000_000, height=16_000_000), ["images.x", "width", "bytes"]),
         (lambda d: d["images"]["x"].update(width=2**70), ["images.x.width"]),
         (lambda d: d["images"]["x"].update(width=0), ["images.x.width"]),
@@ -543,7 +578,7 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"].update(z=d["images"]["x"]), ["images.z", "graph.json"]),
         (lambda d: d["images"].pop("x"), ["images.x", "missing"]),
         (lambda d: d["images"].pop("y"), ["images", "only sources"]),
-        (lambda d: d["images"]["y"].update(width=2, height=3), ["images.y.width"]),
+        (lambda d: d["images"]["y"].update(width=2, height=3), ["images.y.width", "as large as the sources"]),
         (lambda d: d["images"]["y"].update(channel_format="unorm16"), ["images.y.channel_format", "float16"]),
     ],
 )

@@ -130,6 +130,22 @@ def test_importing_brings_nothing_that_is_not_needed_yet():
     assert "argparse" not in brought
 
 
+@pytest.mark.parametrize("part", ["proof", "record", "sweep", "teach", "testing", "verify"])
+def test_a_part_is_there_when_it_is_used(part):
+    code = f"import mpsref, sys; assert 'mpsref.{part}' not in sys.modules; print(mpsref.{part}.__name__)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
+        f"mpsref.{part}"
+    ]
+
+
+def test_a_name_that_there_is_not_is_an_error_with_a_suggestion():
+    code = "import mpsref; mpsref.MPSCNNNeuronTanhNode"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.stderr.endswith("no attribute 'MPSCNNNeuronTanhNode'. Did you mean: 'MPSCNNNeuronTanHNode'?\n")
+
+
 def test_examples_and_test_data_stay_small():
     files = [path for folder in ("examples", "tests") for path in (ROOT / folder).rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix not in (".py", ".pyc", ".md")]
@@ -338,9 +354,21 @@ def test_the_json_of_the_readme_is_a_graph_and_a_recording(tmp_path):
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     (tmp_path / "recording.json").write_text(json.dumps(recording))
 
-    assert len(mps.GraphFile.from_json(graph).nodes) == 3
+    assert len(mps.GraphFile.from_json(graph).nodes) == 4
     with pytest.raises(mps.FileFormatError, match=r"x\.f16: No such file"):
         Recording.read(tmp_path / "recording.json")
+
+
+def test_the_graph_of_the_readme_fits_its_commands(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "graph.json").write_text(
+        next(code for language, code in blocks(ROOT / "README.md") if language == "json")
+    )
+    monkeypatch.chdir(tmp_path)
+
+    for command in ("inputs", "inspect", "explain"):
+        (line,) = re.findall(rf"^    mpsref ({command} [^ ]*\.json.*?)(?:   .*)?$", text, re.MULTILINE)
+        assert main(line.split()) == 0, capsys.readouterr().err
 
 
 def test_the_commands_that_documents_show_are_understood(tmp_path, monkeypatch, capsys):

@@ -403,6 +403,16 @@ def test_recordings_are_written_in_either_way(tmp_path):
 # ---- the extra and the entry point ----
 
 
+def test_without_hypothesis_an_attack_says_what_to_install():
+    code = "import sys; sys.modules['hypothesis'] = None\nfrom mpsref.testing import compare, check_implementation"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.stderr.splitlines()[-1] == (
+        "mpsref.errors.DependencyError: mpsref.testing.check_implementation needs hypothesis: "
+        "pip install 'mpsref[testing]'"
+    )
+
+
 def test_without_hypothesis_one_sentence_says_what_to_install():
     code = "import sys; sys.modules['hypothesis'] = None; import mpsref.testing\nimport mpsref.testing.strategies"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -360,6 +360,14 @@ def session(pytester, monkeypatch):
     return run
 
 
+def test_the_test_file_that_the_page_shows_passes(pytester, session):
+    page = (ROOT / "docs" / "test.md").read_text()
+    (code,) = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    file = pytester.makepyfile(test_sigmoid=code)
+
+    session("-p", "no:xdist", str(file)).assert_outcomes(passed=4)
+
+
 def test_a_failure_has_a_section_with_all_comparisons(session):
     result = session()
 

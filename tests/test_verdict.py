@@ -440,7 +440,7 @@ def test_millions_of_mismatches_have_a_short_report(tmp_path):
     source = np.random.default_rng(1).normal(size=(1, 256, 256, 16)).astype(np.float32)
     single = mps.MPSImageFeatureChannelFormat.float32
     node.result_image.format = single
-    images = {"x": mps.MPSImage.from_array(source), "image0": mps.MPSImage.from_array(-np.abs(source))}
+    images = {"x": mps.MPSImage.from_array(source), "absolute": mps.MPSImage.from_array(-np.abs(source))}
     path = write_recording(tmp_path / "r", mps.GraphFile.from_results([node.result_image]), images, "made by hand")
     tracemalloc.start()
 

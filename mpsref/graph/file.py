@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,20 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
 from mpsref.graph.drawing import Structure, structure, svg
+from mpsref.graph.names import image_names
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import (
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
     MPSNNImageNode,
     MPSNNStateNode,
-    handle_label,
+    node_or_error,
+    sequence_or_error,
 )
 from mpsref.graph.schedule import schedule
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import storage_format
 
 __all__ = ["GraphFile"]
 
@@ -56,7 +59,7 @@ class GraphFile:
     >>> n = mps.MPSCNNNeuronTanHNode(source=x, a=1.5)
     >>> file = mps.GraphFile.from_results([n.result_image])
     >>> file.to_json()["nodes"]
-    [{'class': 'MPSCNNNeuronTanHNode', 'source': 'x', 'a': 1.5, 'b': 1.0, 'result': 'image0'}]
+    [{'class': 'MPSCNNNeuronTanHNode', 'source': 'x', 'a': 1.5, 'b': 1.0, 'result': 'tanH'}]
     """
 
     storage: MPSImageFeatureChannelFormat
@@ -98,15 +101,24 @@ class GraphFile:
     @classmethod
     def from_results(
         cls,
-        result_images: Iterable[MPSNNImageNode],
+        result_images: Sequence[MPSNNImageNode],
         storage: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float16,
     ) -> GraphFile:
         """
         Everything that some images depend on, ready to be written.
 
-        An image is named by its handle; one without, or with one that is taken, gets a name of its own.
+        An image is named by its handle, or else by the label of its node. Without a name that is free, it is named as
+        `mpsref.teach.trace` names it: a gradient of ``x`` is ``dx``, the result of a tanH ``tanH``.
+
+        Raises
+        ------
+        ParameterError
+            `result_images` is no list of image nodes.
+        ImageError
+            `storage` is no format.
         """
-        results = list(result_images)
+        given = sequence_or_error("result_images", result_images)
+        results = [node_or_error("result_images", image, MPSNNImageNode) for image in given]
         # A gradient node names the forward node of its state, which the results need not depend on.
         done: set[MPSNNFilterNode] = set()
         nodes = list(schedule(results, done=done))
@@ -114,10 +126,10 @@ class GraphFile:
             state = _state(node)
             if state is not None:
                 nodes += schedule([state.producer.result_image], done=done)
-        images = [image for node in nodes for image in (*node.sources, node.result_image)]
-        names = _names(dict.fromkeys([*images, *results]))
+        images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
+        names = image_names(images)
         return cls(
-            MPSImageFeatureChannelFormat(storage),
+            storage_format(storage, "storage").channel_format,
             tuple(nodes),
             {name: image for image, name in names.items()},
             tuple(names[image] for image in results),
@@ -288,23 +300,6 @@ def _check_gradient(made: MPSCNNNeuronGradientNode, where: str, node: dict[str, 
 
 def _state(node: MPSNNFilterNode) -> MPSNNStateNode | None:
     return node.gradient_state if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode) else None
-
-
-def _names(images: Iterable[MPSNNImageNode]) -> dict[MPSNNImageNode, str]:
-    names: dict[MPSNNImageNode, str] = {}
-    taken = {handle_label(image.handle) for image in images}
-    used: set[str] = set()
-    number = 0
-    for image in images:
-        name = handle_label(image.handle)
-        if not name or name in used:
-            stem = name or "image"
-            while not name or name in used or name in taken:
-                name = f"{stem}{number}"
-                number += 1
-        names[image] = name
-        used.add(name)
-    return names
 
 
 def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:

@@ -135,7 +135,9 @@ class MPSNNImageNode(_Tagged):
             self._format = MPSImageFeatureChannelFormat(value)
         except ValueError:
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
-            raise ParameterError(f"format is {value!r}: choose one of {choices}") from None
+            raise ParameterError(
+                f"format is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}"
+            ) from None
 
     @property
     def producer(self) -> MPSNNFilterNode | None:

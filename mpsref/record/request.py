@@ -33,7 +33,8 @@ in examples/metal, are a Swift program and a Python program that do it on a Mac:
     swiftc -O record.swift -o record && ./record {folder}
     python record.py {folder}
 
-Both also write into recording.json which device it was. Then, on any machine:
+Both also write into recording.json which device it was; after a program of your
+own, put it there by hand, as "device". Then, on any machine:
 
     mpsref inspect {folder}/recording.json      what is there, what is missing
     mpsref verify {folder}/recording.json

@@ -10,6 +10,7 @@ Examples
 
 from typing import TYPE_CHECKING, Any
 
+from mpsref.errors import DependencyError
 from mpsref.testing.comparison import Bounds, Comparison, Worst, assert_close, compare, resolved
 from mpsref.testing.tolerances import Tolerances
 
@@ -50,4 +51,9 @@ def __getattr__(name: str) -> Any:
     # Here, since it costs more than a comparison should.
     from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(LATER[name]), name)
+    try:
+        return getattr(import_module(LATER[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        raise DependencyError(f"mpsref.testing.{name} needs hypothesis: pip install 'mpsref[testing]'") from None

@@ -9,12 +9,12 @@ Examples
 >>> x = mps.MPSNNImageNode(handle="x")
 >>> n = mps.MPSCNNNeuronAbsoluteNode(source=x)
 >>> file = mps.GraphFile.from_results([n.result_image])
->>> wrote = {"x": np.float16([[[-1, 2]]]), "image0": np.float16([[[1, 3]]])}
+>>> wrote = {"x": np.float16([[[-1, 2]]]), "absolute": np.float16([[[1, 3]]])}
 >>> images = {name: mps.MPSImage.from_array(array) for name, array in wrote.items()}
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in image0 (MPSCNNNeuronAbsoluteNode)
+FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """
@@ -189,9 +189,11 @@ class _Verification:
         for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
+                mend = ("mend the recording, or the graph's storage" if fact == "channel_format"
+                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
-                    f"makes {getattr(expected, 'name', expected)}: mend the recording, or the graph's storage"
+                    f"makes {getattr(expected, 'name', expected)}: {mend}"
                 )
         return entry.elements()
 

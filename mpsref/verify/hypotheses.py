@@ -401,6 +401,34 @@ class DerivativeAtOutput(Hypothesis):
         yield Candidate("", at)
 
 
+class SlopeFromResult(Hypothesis):
+    name = "the slope from the stored result"
+    sentence = (
+        "The slope is computed from the neuron's result, which was rounded to a narrow format when it was stored."
+    )
+
+    @staticmethod
+    def candidates(case: Case) -> Iterator[Candidate]:
+        p, stored_as = case.descriptor, case.sources[-1].storage
+        # In float32 the formula itself is no better.
+        if p is None or not isinstance(case.operation, Gradient) or stored_as is SINGLE:
+            return
+        slopes: dict[MPSCNNNeuronType, Callable[[Wide, Wide], Wide]] = {
+            T.sigmoid: lambda _, y: y * (1 - y),
+            T.tanH: lambda _, y: p.b * (p.a - y * y / p.a) if p.a else y * 0,
+            T.ELU: lambda x, y: np.where(x >= 0, 1, y + p.a),
+        }
+        slope = slopes.get(p.neuron_type)
+        if slope is None:
+            return
+
+        def at(index: Index) -> Stored:
+            y = Source(case.evaluate(index, Forward(p), result=stored_as), stored_as).values()
+            return case.stored(case.upstream(index) * slope(case.x(index), y))
+
+        yield Candidate("", at)
+
+
 class AppliedTwice(Hypothesis):
     name = "applied twice"
     sentence = "The node was run again on its own result."
@@ -605,6 +633,14 @@ class SlopeOfAnotherChannel(Hypothesis):
         for k in range(1, min(data.size, 65)):
             orders[f"{k} channels after"] = (channel + k) % data.size
             orders[f"{k} channels before"] = (channel - k) % data.size
+        for lanes in itertools.permutations(range(LANES)):
+            order = channel // LANES * LANES + np.array(lanes)[channel % LANES]
+            orders[f"lanes in the order {lanes}"] = np.where(order < data.size, order, channel)
+        for i, j in itertools.combinations(range(min(data.size, 64)), 2):
+            if i // LANES == j // LANES:
+                orders[f"channels {i} and {j} exchanged"] = np.where(
+                    channel == i, j, np.where(channel == j, i, channel)
+                )
         for detail, order in orders.items():
             yield _with_data(case, data[order], detail)
 

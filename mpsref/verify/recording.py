@@ -18,7 +18,7 @@ from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.storage import image_storage_of, storage_format
+from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "empty_folder", "file_names", "read_npy", "write_recording"]
 
@@ -52,8 +52,11 @@ class RecordedImage:
         found, needed = regular_file(path).st_size, math.prod(shape)
         if found != needed:
             factors = " x ".join(map(str, shape))
+            fits = [f.name for f, storage in FORMATS.items() if needed // size * storage.dtype.itemsize == found]
             raise FileFormatError(
-                f"{path}: {found} bytes, not images x height x width x feature_channels x size = {factors} = {needed}"
+                f"{path}: {found} bytes, not images x height x width x feature_channels x size = {factors} = {needed}: "
+                + (f"that many fit {' or '.join(fits)}: mend the format" if fits else "mend the size")
+                + ", or write the file again"
             )
         return cls(path, descriptor, data_layout)
 
@@ -146,19 +149,30 @@ class Recording:
         document = read_document(path, "recording")
         graph_path = _below(path, "graph", document["graph"])
         graph = GraphFile.read(graph_path)
-        images, missing = {}, {}
+        images: dict[str, RecordedImage] = {}
+        missing: dict[str, Path] = {}
         for name, fields in document["images"].items():
             where = f"images.{name}"
             if name not in graph.images:
                 raise FileFormatError(f"{path}: {where}: {document['graph']} has no image of this name")
             file = _below(path, f"{where}.file", fields["file"])
-            if not complete and not file.exists():
+            try:
+                file.stat()
+            except FileNotFoundError:
                 missing[name] = file
                 continue
+            except OSError:
+                pass  # which what reads it reports
             try:
                 images[name] = _recorded(file, fields)
             except ImageError as error:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
+        if complete and missing:
+            name, file = next(iter(missing.items()))
+            others = f", and {len(missing) - 1} more are missing" if missing.keys() - {name} else ""
+            raise FileFormatError(
+                f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or mend its name"
+            )
         return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing)
 
 
