@@ -20,7 +20,7 @@ from mpsref.storage import FORMATS
 from mpsref.teach.formulas import javascript
 
 F = mps.MPSImageFeatureChannelFormat
-T = mps.MPSCNNNeuronType
+T, D = mps.MPSCNNNeuronType, mps.MPSNNNeuronDescriptor
 EXAMPLE = Path(__file__).parents[1] / "examples" / "teach" / "graph.json"
 HOSTILE = "</script><script>window.bad = 1</script><!--\"'&\u202e\u2066\x00"
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3e38, -3e38, 6e-8, -6e-8, 65504.0, -0.75179152]
@@ -130,6 +130,41 @@ def test_the_page_stores_what_the_graph_stores(browser, opened, name):
         ordinals = FORMATS[F[name]].ordinals
         assert np.abs(ordinals(got[wrong].astype(np.float32)) - ordinals(want[wrong].astype(np.float32))).max() == 1
     assert browser.complaints(path) == []
+
+
+EXTREME = {
+    "a limit at infinity is reached": (D(T.geLU), [math.inf, -math.inf, -50.0]),
+    "a slope that vanishes beside its parameters": (D(T.tanH, a=2e-32, b=0.75), [500.0, -1e14, 1e18, math.inf]),
+    "and one that is not 0": (D(T.softPlus, a=-1.5e-27, b=0.9), [-1.4e21, -1e5, -math.inf, 700.0]),
+    "a power of which a factor overflows": (D(T.power, a=-1, b=-1, c=-1685309952), [-0.8, -0.6, -1.4, -1.3, -0.99]),
+    "a constant that is not real": (D(T.power, a=0, b=-0.02, c=0.1), [math.inf, -math.inf, 1.0, math.nan]),
+    "a constant that is real": (D(T.power, a=0, b=2, c=0.5), [math.inf, -math.inf, 1.0]),
+    "a sum that is no integer": (D(T.exponential, a=2.5, b=3e32, c=-2), [-1.2, 0.5, 0.4, 1e-5, 2.0, -8.0]),
+    "a source that is an integer": (D(T.exponential, a=-1.1, b=-3.5, c=-2.5), [2.5e17, 4.3e18, -2.3e16, 1e22]),
+    "integers, even and odd": (D(T.exponential, a=1, b=2**25, c=-1.0000001), [*range(-40, 40), 0.5, 2**27, -(2**26)]),
+    "a constant at an integer": (D(T.exponential, a=0, b=3, c=-2), [math.inf, -math.inf, 0.3]),
+    "a logarithm of nearly 1": (D(T.logarithm, a=-1.09, b=1, c=0.1), [1e-16, 2.3e-17, -1.8e-13, 1e-40, -0.3]),
+    "a sum that is nearly 1": (D(T.logarithm, a=1, b=-1), [2.0, 2.0000002, 1.9999999, 1.6, 2.9]),
+}
+
+
+@pytest.mark.parametrize("why", EXTREME)
+def test_extreme_parameters_agree(browser, opened, why):
+    descriptor, points = EXTREME[why]
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=descriptor)
+    last = node.gradient_filter(with_source=mps.MPSNNImageNode(handle="g"))
+    upstream = [1.0, -0.3, 0.0, -0.0, math.inf, -math.inf, math.nan, 1e30, 1e-30]
+    pairs = np.array([(x, g) for x in points for g in upstream]).T
+    for channel_format in (F.float16, F.float32):
+        graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
+        with np.errstate(over="ignore"):
+            sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), channel_format) for each in pairs]
+        rest = []
+        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
+        opened(teach.explain(graph))
+        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
+        wrong = np.argwhere(differing(got, want))
+        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "unorm16"])

@@ -2,7 +2,9 @@
 (() => {
   // ---- float64, with care ----
 
-  const LEAST = 2 ** -1000, MOST = 2 ** 1000, FAR = 1e150;
+  // What is beyond these is beyond every format, whatever parameters and an upstream gradient it is multiplied with; and
+  // no such product overflows or vanishes, which would make NaN of it beside 0 or an infinity.
+  const LEAST = 2 ** -600, MOST = 2 ** 600, FAR = 1e70;
   const bytes = new DataView(new ArrayBuffer(8));
 
   function neighbour(x, above) {
@@ -88,20 +90,31 @@
     return u === 0 || !Number.isFinite(u) ? y : bounded(y);
   }
   function powerSlope(a, c, u) {
-    if (u < 0 && !Number.isInteger(c)) return NaN;
+    if (Number.isNaN(u) || (u < 0 && !Number.isInteger(c))) return NaN;
     if (a * c === 0) return u === 0 && c < 0 ? NaN : 0;
     return a * c * (c - 1 === c ? power(u, c) / u : power(u, c - 1));
   }
-  function exponential(c, u) {
+  // 0 if a x + b is even, 1 if it is odd, NaN if it is no integer: of the exact sum, since large float64 are all even.
+  function parity(a, x, b) {
+    const [total, error] = twoSum((a * x) % 2, b % 2);
+    // Infinity is no integer, and neither is what stands for it when a limit is asked for.
+    if (a !== 0 && Math.abs(x) >= FAR) return NaN;
+    return error === 0 && Number.isInteger(total) ? Math.abs(total % 2) : NaN;
+  }
+  function exponential(c, u, isOdd) {
     if (c > 0) return Number.isFinite(u) ? bounded(Math.pow(c, u)) : c === 1 ? 1 : Math.pow(c, u);
     if (c === 0) return u > 0 ? 0 : u === 0 ? 1 : NaN;
-    // Infinity is no integer, and neither is what stands for it when a limit is asked for.
-    return Number.isInteger(u) && Math.abs(u) < 1e100 ? Math.pow(c, u) : NaN;
+    return (isOdd ? -1 : isOdd + 1) * Math.pow(-c, u);
   }
   function exponentialSlope(a, c, u) {
     if (c <= 0) return c === 0 && u > 0 ? 0 : NaN;
     const k = a * Math.log(c);
     return k === 0 ? 0 : k * exponential(c, u);
+  }
+  // Beside 1 the logarithm of the rounded sum would be that of another number.
+  function logAffine(a, x, b) {
+    const u = affine(a, x, b);
+    return u > 0.5 && u < 2 ? Math.log1p(exactSum(a * x, -1, b)) : Math.log(u);
   }
   const logBase = (c) => (c > 0 && c !== 1 ? Math.log(c) : NaN);
 
@@ -111,8 +124,10 @@
 
   function evaluated(f, x, p) {
     const y = f(x, p);
-    // The limit, where the formula has no value at an infinity.
-    return Number.isNaN(y) && Math.abs(x) === Infinity ? f(Math.sign(x) * FAR, p) : y;
+    if (!Number.isNaN(y) || Math.abs(x) !== Infinity) return y;
+    // The limit, where the formula has no value at an infinity. It is reached, unlike anything beside it.
+    const far = f(Math.sign(x) * FAR, p);
+    return Math.abs(far) < 1e-100 ? 0 * far : Math.abs(far) > 1e100 ? far * Infinity : far;
   }
   const forward = (step, x, p) => (Number.isNaN(x) ? NaN : evaluated(NEURONS[step.neuron].forward, x, p));
   const slope = (step, x, p) =>

@@ -254,13 +254,15 @@ def _power(tree: Tree) -> Tree:
     """Powers and logarithms have no value where no real number is, and a slope where IEEE's functions have none."""
     made = tree
     match tree:
-        case ("pow", ("p", name), u):
-            made = ("exponential", ("p", name), u)
+        case ("pow", ("p", name), ("affine", a, x, b) as u):
+            made = ("exponential", ("p", name), u, ("parity", a, x, b))
+        case ("log", ("affine", a, x, b)):
+            made = ("logAffine", a, x, b)
         case ("pow", u, c):
             made = ("power", u, c)
         case ("*", ("*", a, ("p", _) as c), ("power", u, ("-", d, 1.0))) if c == d:
             made = ("powerSlope", a, c, u)
-        case ("*", ("*", a, ("log", ("p", _) as c)), ("exponential", d, u)) if c == d:
+        case ("*", ("*", a, ("log", ("p", _) as c)), ("exponential", d, u, _)) if c == d:
             made = ("exponentialSlope", a, c, u)
         case ("/", t, ("log", ("p", _) as c)):
             made = ("/", t, ("logBase", c))
