@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -521,6 +522,121 @@ def test_points_kinks_and_tangents_are_drawn_and_told(browser, opened):
     enter(browser, "source-0", "inf")
     assert browser.js("document.querySelector('svg.curve')") is None
     assert browser.complaints(path) == []
+
+
+def neuron_page(descriptor, x, channel_format=F.float32):
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=descriptor)
+    return teach.explain(mps.MPSNNGraph(result_image=node.result_image, format=channel_format), x=x)
+
+
+def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
+    opened(neuron_page(D(T.reLUN, a=0.5, b=10), 9.0))
+    assert browser.js("document.querySelectorAll('.kink').length") == 2
+    assert "kinks at 0, 10" in browser.js("document.querySelector('svg.curve').getAttribute('aria-label')")
+    enter(browser, "source-0", "0.5")
+    assert browser.js("document.querySelectorAll('.kink').length") == 1
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "x"),
+    [
+        (D(T.linear, a=0, b=1.5e16), 1.0), (D(T.linear, a=3e-9, b=1e8), 1.0), (D(T.linear, a=1e-9, b=-3e38), 0.5),
+        (D(T.linear, a=3e38, b=3e38), 3e38), (D(T.exponential), 1000.0), (D(T.exponential), 3e38),
+        (D(T.power, c=-1), 1e-45), (D(T.logarithm, a=1e-45), 1e-45), (D(T.exponential, c=-2), 2.0),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x):
+    path = opened(neuron_page(descriptor, x))
+    labels = texts(browser, "svg.curve .axis text")
+
+    assert 4 <= len(labels) <= 20
+    assert all(count <= 2 for count in Counter(labels).values())
+    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js("document.querySelector('.figure').innerHTML"))
+    # The point is on the curve.
+    assert browser.js("""(() => {
+        const d = document.querySelector("svg.curve .function").getAttribute("d");
+        const point = document.querySelector("svg.curve .point");
+        return !point || d.includes(Number(point.getAttribute("cx")).toFixed(2) + " ");
+    })()""")
+    assert browser.complaints(path) == []
+
+
+def test_no_line_leads_over_a_pole(browser, opened):
+    opened(neuron_page(D(T.power, b=0.307, c=-1), 1.0))
+    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 2
+    opened(neuron_page(D(T.tanH, a=3, b=1000), 1.0))
+    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 1
+
+
+def test_what_is_beyond_float64_is_not_shown_as_known(browser, opened):
+    numbers = "tr#step-1 .before, tr#step-1 .slope, tr#step-1 .stored"
+    opened(neuron_page(D(T.exponential), 1000.0))
+    assert sorted(texts(browser, numbers)) == ["infinity", "more than 1e100", "more than 1e100"]
+    enter(browser, "source-0", "-1000")
+    assert texts(browser, numbers) == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize("x", [300.0, -300.0, 1000.0, -1.0, -math.inf, math.nan, 0.0])
+def test_the_table_has_the_texts_of_the_script(browser, opened, x):
+    cells = "#trace tbody td:not(.slope)"
+    for descriptor in (D(T.exponential), D(T.logarithm), D(T.exponential, a=-0.75, b=1)):
+        page = neuron_page(descriptor, x)
+        before = re.search(r'<td class="number before">(.*?)</td><td class="number stored">(.*?)</td>', page).groups()
+        opened(page)
+        after = texts(browser, cells)[-3:-1]
+        # Python's float64 has an infinity where the script knows no more than that the number is large.
+        assert after == [{"infinity": after[0]}.get(before[0], before[0]), before[1]]
+
+
+def test_the_current_node_is_scrolled_into_sight(browser, opened):
+    x = mps.MPSNNImageNode(handle="x")
+    images = [mps.MPSCNNNeuronTanHNode(source=x, a=i).result_image for i in range(1, 7)]
+    total = images[0]
+    for image in images[1:]:
+        total = mps.MPSNNAdditionNode(left_source=total, right_source=image).result_image
+    (last,) = total.producer.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    opened(teach.explain(mps.MPSNNGraph(result_images=[total, last.result_image])))
+    for _ in range(browser.js("document.querySelectorAll('.graph a').length")):
+        # What a scrollbar covers is not in sight.
+        assert browser.js("""(() => {
+            const box = document.querySelector(".graph"), outer = box.getBoundingClientRect();
+            const inner = document.querySelector(".graph .current").getBoundingClientRect();
+            const right = outer.left + box.clientLeft + box.clientWidth;
+            const bottom = outer.top + box.clientTop + box.clientHeight;
+            return inner.left >= outer.left && inner.top >= outer.top && inner.right <= right && inner.bottom <= bottom;
+        })()""")
+        browser.key("ArrowRight")
+
+
+def test_a_field_shows_what_the_format_holds(browser, opened):
+    opened(neuron_page(D(T.tanH), 0.5, F.unorm8))
+    for text, held in (("5", "1"), ("0.1", "0.1019608"), ("-3", "0"), ("zz", "zz")):
+        enter(browser, "source-0", text)
+        assert browser.js("document.getElementById('source-0').value") == text
+        browser.js("document.getElementById('source-0').dispatchEvent(new Event('change'))")
+        assert browser.js("document.getElementById('source-0').value") == held
+
+
+def test_a_screen_reader_hears_what_is_wrong(browser, opened, shown):
+    opened(shown)
+    enter(browser, "source-0", "zz")
+    browser.wait(f"{STATUS} === 'x: Give a number, inf or nan.'")
+    enter(browser, "source-0", "1")
+    browser.wait(f"{STATUS}.startsWith('Step 1 of 10')")
+
+
+def test_the_keyboard_reaches_the_numbers_without_all_nodes(browser, opened, shown):
+    opened(shown)
+    links = browser.js("Array.from(document.querySelectorAll('a.skip'), (a) => a.getAttribute('href'))")
+    assert links == ["#numbers-title", "#trace-title"]
+    for link in links:
+        browser.js(f"document.querySelector('a.skip[href=\"{link}\"]').focus()")
+        browser.key("Enter")
+        browser.wait(f"document.activeElement === document.querySelector('{link}')")
+        # Not behind the buttons, which stay in sight.
+        assert browser.js(f"""document.querySelector('{link}').getBoundingClientRect().top >=
+            document.querySelector('.bar-of-buttons').getBoundingClientRect().bottom""")
 
 
 def test_everything_has_a_name_and_an_id_of_its_own(browser, opened, shown):

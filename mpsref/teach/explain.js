@@ -203,7 +203,11 @@
 
   const minus = (text) => text.replaceAll("-", "\u2212").replace("Infinity", "infinity");
   const digits = (x, n) => minus(Object.is(x, -0) ? "-0" : String(Number(x.toPrecision(n))));
-  const about = (x) => (Math.abs(x) < 1e-200 && x ? `${x < 0 ? "\u2212" : ""}0` : digits(x, 10));
+  // Numbers that stand for what is farther out are not shown as if they were known.
+  const about = (x) => {
+    if (Math.abs(x) > 1e100 && Number.isFinite(x)) return x > 0 ? "more than 1e100" : "less than \u22121e100";
+    return Math.abs(x) < 1e-100 && x ? `${x < 0 ? "\u2212" : ""}0` : digits(x, 10);
+  };
   // The shortest number that is stored as this one. Of a unorm code that would be a number of few digits, far from it.
   function stored(x, format) {
     if (format.startsWith("unorm")) return digits(x, 7);
@@ -285,11 +289,13 @@
       add(parent, "p", { class: "note" }, `No curve: ${data.images[at].name} is ${valueOf(at, values)}.`);
       return;
     }
-    const kinks = NEURONS[step.neuron].kinks(p).filter((k, i, list) => Math.abs(k) <= 8 && list.indexOf(k) === i);
-    const reach = Math.max(4, Math.abs(x0) * 1.5, ...kinks.map((k) => Math.abs(k) + 1));
+    const every = NEURONS[step.neuron].kinks(p).filter((k, i, list) => list.indexOf(k) === i);
+    // What is read and kinks nearby; others only if they are in sight then.
+    const reach = Math.max(4, Math.abs(x0) * 1.5, ...every.map(Math.abs).filter((k) => k <= 8).map((k) => k + 1));
+    const kinks = every.filter((k) => Math.abs(k) < reach);
     const points = [];
     for (let i = 0; i <= 400; i++) points.push(-reach + (i * reach) / 200);
-    points.push(...kinks);
+    points.push(x0, ...kinks);
     points.sort((a, b) => a - b);
     const curve = points.map((x) => [x, f(x)]), finite = curve.map((c) => c[1]).filter(Number.isFinite).sort((a, b) => a - b);
     const part = (share) => finite[Math.round((finite.length - 1) * share)];
@@ -297,7 +303,8 @@
     // Beside a pole nothing else could be seen.
     if (high - low > 8 * (part(0.96) - part(0.04))) [low, high] = [part(0.04), part(0.96)];
     if (Math.abs(y0) < 1e30) [low, high] = [Math.min(low, y0), Math.max(high, y0)];
-    const pad = (high - low) * 0.08 || 1;
+    // Never so little that the ticks would be neighbours of one number, and all have its text.
+    const pad = Math.max((high - low) * 0.08, Math.abs(high) * 1e-4, Math.abs(low) * 1e-4) || 1;
     [low, high] = [low - pad, high + pad];
     const px = (x) => LEFT + ((x + reach) / (2 * reach)) * (WIDTH - LEFT - RIGHT);
     const py = (y) => TOP + ((high - y) / (high - low)) * (HEIGHT - TOP - BOTTOM);
@@ -324,10 +331,13 @@
       const mark = add(inside, "line", { class: "kink", x1: px(k), x2: px(k), y1: TOP, y2: HEIGHT - BOTTOM });
       add(mark, "title", {}, `a kink at ${digits(k, 6)}`);
     }
-    let path = "", pen = false;
+    let path = "", pen = false, before = NaN;
     for (const [x, y] of curve) {
-      if (Number.isFinite(y)) path += `${pen ? "L" : "M"}${px(x).toFixed(2)} ${near(y)}`;
+      // From one end of the plot to the other at once: that is a pole, not the curve. A point alone becomes a dot.
+      if ((before > high && y < low) || (before < low && y > high)) pen = false;
+      if (Number.isFinite(y)) path += `${pen ? "L" : "M"}${px(x).toFixed(2)} ${near(y)}${pen ? "" : "h0"}`;
       pen = Number.isFinite(y);
+      before = y;
     }
     add(inside, "path", { class: "function", d: path });
     if (Number.isFinite(y0) && Number.isFinite(found.slope)) {
@@ -464,9 +474,11 @@
     });
     const node = document.querySelector(".graph .current"), box = document.querySelector(".graph");
     if (node) {
+      // Without the scrollbars, which would hide a node at the lower end.
       const inner = node.getBoundingClientRect(), outer = box.getBoundingClientRect();
-      if (inner.left < outer.left || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
-      if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - (outer.height - inner.height) / 2;
+      const left = inner.left - outer.left - box.clientLeft, top = inner.top - outer.top - box.clientTop;
+      if (left < 0 || left + inner.width > box.clientWidth) box.scrollLeft += left - (box.clientWidth - inner.width) / 2;
+      if (top < 0 || top + inner.height > box.clientHeight) box.scrollTop += top - (box.clientHeight - inner.height) / 2;
     }
   }
 
@@ -515,8 +527,9 @@
       "aria-label": `${label}, slider` });
     const field = add(row, "input", { type: "text", id, size: 9, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-note` });
     const note = add(row, "span", { id: `${id}-note`, class: "wrong" });
+    let kept = NaN;
     const put = (given) => {
-      const kept = FORMATS[format].round(given);
+      kept = FORMATS[format].round(given);
       set(kept);
       slider.value = kept;
       slider.setAttribute("aria-valuetext", stored(kept, format));
@@ -536,11 +549,14 @@
       if (!right || (id.startsWith("parameter") && !Number.isFinite(Math.fround(given)))) {
         field.setAttribute("aria-invalid", "true");
         note.textContent = id.startsWith("parameter") ? "Give a finite number." : "Give a number, inf or nan.";
+        say(`${label}: ${note.textContent}`);
         return;
       }
       put(given);
       show();
     });
+    // What was typed need not be what the format can hold.
+    field.addEventListener("change", () => { if (!note.textContent) field.value = plain(kept, format); });
     const reset = () => { field.value = plain(put(value), format); };
     reset();
     resets.push(reset);
