@@ -346,8 +346,9 @@ def _graph(explained: _Explained) -> str:
     shape = explained.structure
     places = layout(shape, set(explained.names))
     width, height = extent(places)
+    taken = set(places.values())
     edges = (
-        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target])}"/>\n'
+        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target], taken)}"/>\n'
         for source, target, kind in shape.edges(places)
         if kind != "state"
     )
