@@ -325,6 +325,7 @@ def test_all_that_has_a_structure_draws_itself():
     for thing in (results[1], last):
         assert thing._repr_svg_() == teach.svg(thing) == teach.svg([thing])
         assert set(structure(thing).producers) == {"x", "h", "dy", "dh", "dx"}
+    assert last.gradient_state._repr_svg_() == teach.svg(results[0].producer.sources[0])
     for thing in (file, graph):
         assert thing._repr_svg_() == teach.svg(thing)
         assert len(structure(thing).producers) == 6

@@ -163,6 +163,11 @@ def _(graph: MPSNNFilterNode) -> Structure:
     return structure([graph])
 
 
+@structure.register
+def _(graph: MPSNNStateNode) -> Structure:
+    return structure(graph.producer)
+
+
 @structure.register(list)
 @structure.register(tuple)
 def _(graph: list[MPSNNFilterNode | MPSNNImageNode]) -> Structure:
@@ -293,8 +298,8 @@ def svg(graph: object) -> Drawing:
 
     Parameters
     ----------
-    graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, or list of nodes
-        What to draw; of a node or image, all that it depends on.
+    graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, MPSNNStateNode, or list of filter and image nodes
+        What to draw; of a node or image, all that it depends on; of a state, its forward node.
 
     Returns
     -------
