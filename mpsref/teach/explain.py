@@ -20,7 +20,7 @@ import numpy.typing as npt
 import mpsref
 from mpsref.columns import html_text, printable
 from mpsref.documents import write_atomically
-from mpsref.errors import ParameterError
+from mpsref.errors import ImageError, ParameterError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
@@ -162,7 +162,10 @@ def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> d
             # As the graph stores what its nodes make, so that a number that is typed is stored like one that is given.
             array = np.asarray(sources[name])
             if array.dtype == np.float64:
-                sources[name] = MPSImage.from_array(array, graph.format)
+                try:
+                    sources[name] = MPSImage.from_array(array, graph.format)
+                except ImageError as error:
+                    raise ImageError(f"source {name!r}: {error}") from None
     return sources
 
 
