@@ -33,6 +33,7 @@ from mpsref.storage import FLOAT64, StorageFormat, array_or_error
 __all__ = ["Step", "Trace", "trace"]
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Shape: TypeAlias = tuple[int, int, int, int]
 
 FEW_PIXELS = 4
 """How many elements are printed one by one; of more there is a summary."""
@@ -271,12 +272,16 @@ class Trace:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @cached_property
+    def _shapes(self) -> dict[Shape, None]:
+        """Those of the sources, each once: parts of a graph that share no image may differ."""
+        return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self._images.values())
+
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Images, height, width and channels of the images that are traced."""
-        first = next(iter(self._images.values()))
-        size = (first.number_of_images, first.height, first.width, first.feature_channels)
-        return size if self.place is None else (1, 1, 1, 1)
+    def shape(self) -> Shape:
+        """Images, height, width and channels that all images have."""
+        n, height, width, channels = (min(sizes) for sizes in zip(*self._shapes, strict=True))
+        return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
         """
@@ -294,7 +299,8 @@ class Trace:
             except TypeError:
                 raise ImageError(f"{name} is {value!r}: give an integer") from None
             if not 0 <= index < most:
-                raise ImageError(f"{name} is {index}: it must lie in range({most})")
+                of = ", which all images have" if len(self._shapes) > 1 else ""
+                raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
             place.append(index)
         if self.place is not None:
             return self
@@ -325,10 +331,12 @@ class Trace:
         for step in self.steps:
             slope, upstream = ("" if each is None else _range(each) for each in (step.slope, step.upstream))
             ulps = np.abs(step.rounding_ulp)
-            largest = float(np.max(ulps, where=~np.isnan(ulps), initial=0.0))
+            inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
+            largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
+            rounding = _ulp_text(largest) + ("" if inside.all() else ", clamped")
             rows.append(
                 [step.name, _title(step), ", ".join(step.reads), slope, upstream, _range(step.value),
-                 _range(step.stored), _ulp_text(largest)]
+                 _range(step.stored), rounding]
             )  # fmt: skip
         return rows
 
@@ -336,12 +344,14 @@ class Trace:
         """Captions and rows: an element each where there are few, else one for all."""
         if self.place is not None:
             return [(_place_text(self.place), self._rows())]
-        n, height, width, channels = self.shape
-        if n * height * width * channels <= FEW_PIXELS:
+        if len(self._shapes) == 1 and math.prod(self.shape) <= FEW_PIXELS:
             places = np.ndindex(*self.shape)
             return [table for i, y, x, c in places for table in self.at(y, x, c, i)._tables()]
-        size = f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
-        return [(f"all elements of {size}, from the smallest to the largest", self._summary())]
+        sizes = " and ".join(
+            f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
+            for n, height, width, channels in self._shapes
+        )
+        return [(f"all elements of {sizes}, from the smallest to the largest", self._summary())]
 
     def __str__(self) -> str:
         return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables())
@@ -490,8 +500,12 @@ def _equation(step: Step, terms: Sequence[Term]) -> list[str]:
     """The sum of products by name, then in numbers, then what it is."""
     # Python's floats, which multiply infinity by 0 without a warning.
     products = [math.prod(number for _, number in term) for term in terms]
-    total = math.fsum(products) if all(map(math.isfinite, products)) else sum(products)
-    head = f"{step.name} = "
+    try:
+        total = math.fsum(products)
+    except (OverflowError, ValueError):
+        # The sum of infinities, or of what is nearly infinite.
+        total = sum(products)
+    head = printable(f"{step.name} = ")
     indent = " " * (len(head) - 2)
     texts = [
         _sum((" * ".join(name for name, _ in term) for term in terms), indent),
@@ -502,7 +516,7 @@ def _equation(step: Step, terms: Sequence[Term]) -> list[str]:
         del texts[-1]
     result = f"{_number(total)}    stored as {step.format.name}: {_stored(step)} ({_off(step, total)})"
     first, *others = [*dict.fromkeys(texts), result]
-    return [f"{printable(head)}{first}", *(f"{indent}= {text}" for text in others)]
+    return [f"{head}{first}", *(f"{indent}= {text}" for text in others)]
 
 
 def _sum(terms: Iterable[str], indent: str = "") -> str:
@@ -554,15 +568,29 @@ def _off(step: Step, value: float) -> str:
     stored = _one(step.stored)
     if stored == value or (np.isnan(stored) and np.isnan(value)):
         return "exact"
+    if (clamped := _clamped(step, value)) is not None:
+        return clamped
     # Python's floats subtract without a warning.
     difference = stored - value
     ulps = abs(difference) / _one(_ulp(np.array([value]), step.storage))
     return f"{difference:+.2g}, {_ulp_text(ulps)}"
 
 
+def _clamped(step: Step, value: float) -> str | None:
+    """What is to be said where a number is not rounded, but outside of what the format can tell."""
+    if not step.storage.unorm_max or 0 <= value <= 1:
+        return None
+    return "nan becomes 0" if np.isnan(value) else "clamped"
+
+
 def _ulps(step: Step) -> str:
     ulps = _one(step.rounding_ulp)
-    return "exact" if ulps == 0 else ("-" if ulps < 0 else "+") + _ulp_text(abs(ulps))
+    if ulps == 0:
+        return "exact"
+    if (clamped := _clamped(step, _one(step.value))) is not None:
+        return clamped
+    text = _ulp_text(abs(ulps))
+    return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
 
 
 def _ulp_text(ulps: float) -> str:
