@@ -144,6 +144,7 @@ EXTREME = {
     "a source that is an integer": (D(T.exponential, a=-1.1, b=-3.5, c=-2.5), [2.5e17, 4.3e18, -2.3e16, 1e22]),
     "integers, even and odd": (D(T.exponential, a=1, b=2**25, c=-1.0000001), [*range(-40, 40), 0.5, 2**27, -(2**26)]),
     "a constant at an integer": (D(T.exponential, a=0, b=3, c=-2), [math.inf, -math.inf, 0.3]),
+    "a slope that is nearly 1/4": (D(T.sigmoid), [1e-9, 3e-16, -2.5e-15, 0.0, 1e-45]),
     "a logarithm of nearly 1": (D(T.logarithm, a=-1.09, b=1, c=0.1), [1e-16, 2.3e-17, -1.8e-13, 1e-40, -0.3]),
     "a sum that is nearly 1": (D(T.logarithm, a=1, b=-1), [2.0, 2.0000002, 1.9999999, 1.6, 2.9]),
 }
@@ -154,7 +155,7 @@ def test_extreme_parameters_agree(browser, opened, why):
     descriptor, points = EXTREME[why]
     node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=descriptor)
     last = node.gradient_filter(with_source=mps.MPSNNImageNode(handle="g"))
-    upstream = [1.0, -0.3, 0.0, -0.0, math.inf, -math.inf, math.nan, 1e30, 1e-30]
+    upstream = [1.0, -0.3, 0.0, -0.0, math.inf, -math.inf, math.nan, 1e30, 1e-40]
     pairs = np.array([(x, g) for x in points for g in upstream]).T
     for channel_format in (F.float16, F.float32):
         graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)

@@ -54,6 +54,7 @@
     return beside(beside(y, 0.5, u, u > 0), 1, u, false);
   }
   function logisticSlope(u) {
+    if (Math.abs(u) < 2 ** -9) return sech2(u / 2) / 4;
     const e = exp(-Math.abs(u));
     return e / square(1 + e);
   }
