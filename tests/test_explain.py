@@ -394,7 +394,7 @@ def test_steps_go_forward_and_back_by_keys_and_clicks(browser, opened, shown):
     browser.click("svg a[href='#step-7']")
     assert browser.js(POSITION) == "Step 7 of 10, backward"
     assert texts(browser, "tr[aria-current=step] th") == ["dx.1"]
-    assert texts(browser, ".node.waiting .name") == ["dx", "dx.2", "ds"]
+    assert texts(browser, ".node.waiting .name") == ["ds", "dx.2", "dx"]
     browser.wait(f"{STATUS}.startsWith('Step 7 of 10: gradient of tanH reads the upstream gradient dh = 1')")
     # In a field and in the scrolled graph these keys have their own meaning.
     browser.js("document.querySelector('#controls input').focus()")
@@ -628,10 +628,12 @@ def test_a_screen_reader_hears_what_is_wrong(browser, opened, shown):
     browser.wait(f"{STATUS}.startsWith('Step 1 of 10')")
 
 
-def test_the_keyboard_reaches_the_numbers_without_all_nodes(browser, opened, shown):
+def test_the_keyboard_reaches_the_nodes_in_order_and_the_numbers_without_them(browser, opened, shown):
     opened(shown)
     links = browser.js("Array.from(document.querySelectorAll('a.skip'), (a) => a.getAttribute('href'))")
     assert links == ["#numbers-title", "#trace-title"]
+    nodes = browser.js("Array.from(document.querySelectorAll('.graph a'), (a) => a.getAttribute('href'))")
+    assert nodes == [f"#step-{i}" for i in range(1, 11)]
     for link in links:
         browser.js(f"document.querySelector('a.skip[href=\"{link}\"]').focus()")
         browser.key("Enter")

@@ -355,7 +355,8 @@ def _graph(explained: _Explained) -> str:
         for source, target, kind in shape.edges(places)
         if kind != "state"
     )
-    boxes = (_box(explained, name, place) for name, place in places.items())
+    # In the order of the steps, in which a keyboard goes through them and a screen reader reads them.
+    boxes = (_box(explained, name, places[name]) for name in explained.names if name in places)
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
         '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
