@@ -402,11 +402,27 @@ def test_a_clamped_sum_of_gradients_stands_for_itself():
     total.maximum_value = float(np.finfo(np.float32).max)
     text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule()
     assert text.splitlines()[:4] == [
-        "dx = g * Linear'(x) + g * Linear'(x) + 0.5",
+        "dx = g * Linear[a=3]'(x) + g * Linear[a=5]'(x) + 0.5",
         "   = 1 * 3 + 1 * 5 + 0.5",
         "   = 3 + 5 + 0.5",
         "   = 8.5    stored as float16: 8.5 (exact)",
     ]
+
+
+def test_neurons_that_differ_are_told_apart():
+    x, g = image("x"), image("g")
+    nodes = [mps.MPSCNNNeuronTanHNode(source=x, a=a, b=3) for a in (1, 2)]
+    nodes += [mps.MPSCNNNeuronPReLUNode(source=x, a_data=data) for data in ([0.5], [0.25])]
+    nodes += [mps.MPSCNNNeuronSoftPlusNode(source=x, a=7) for _ in range(2)]
+    results = [node.gradient_filter(with_source=g).result_image for node in nodes]
+    results += [node.result_image for node in nodes]
+    trace = teach.trace(mps.MPSNNGraph(result_images=results), x=one(1), g=one(1)).at(0, 0, 0)
+
+    symbols = ["TanH[a=1]", "TanH[a=2]", "PReLU[data=0.5]", "PReLU[data=0.25]", "SoftPlus", "SoftPlus"]
+    assert [step.symbol for step in trace.steps if step.kind == "gradient"] == symbols
+    assert [step.symbol for step in trace.steps if step.kind == "forward"] == symbols
+    for step, symbol in zip(trace.steps, symbols, strict=False):
+        assert trace.chain_rule(step.name).startswith(f"{step.name} = g * {symbol}'(x)\n")
 
 
 def test_what_follows_a_clamped_sum_names_it():
@@ -420,7 +436,7 @@ def test_what_follows_a_clamped_sum_names_it():
     text = teach.trace(mps.MPSNNGraph(result_image=last.result_image), x=one(1), g=one(1)).chain_rule()
 
     assert text.splitlines()[:3] == [
-        "dx = clamped * Linear'(x)",
+        "dx = clamped * Linear[a=7]'(x)",
         "   = 6 * 7",
         "   = 42    stored as float16: 42 (exact)",
     ]

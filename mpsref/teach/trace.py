@@ -41,6 +41,9 @@ FEW_PIXELS = 4
 MOST_PATHS, MOST_FACTORS = 8, 8
 """What a chain rule is written out with; where there is more, gradients in between are named instead."""
 
+MOST_SLOPES = 4
+"""How many of pReLU's slopes a formula shows."""
+
 WIDEST = 110
 """Characters of a line that holds several terms."""
 
@@ -106,6 +109,7 @@ class Step:
         self.is_backward = is_backward
         self._step, self._window = made_by, window
         self._watched = watched
+        self._differing = ""
         node, operation = made_by.node, made_by.operation
         self.node = type(node).__name__
         self.kind = _kind(node)
@@ -122,12 +126,23 @@ class Step:
     def _at(self, window: _Window) -> Step:
         read, made = self._watched
         watched = [window.image(image) for image in read], window.image(made)
-        return Step(self.name, self.reads, self._step, watched, window, is_backward=self.is_backward)
+        step = Step(self.name, self.reads, self._step, watched, window, is_backward=self.is_backward)
+        step._differing = self._differing
+        return step
 
     @property
     def function(self) -> str:
         """The neuron, or what the node does, in a word: ``TanH``."""
         return short_kind(self._step.node)
+
+    @property
+    def symbol(self) -> str:
+        """
+        The neuron in formulas: with the parameters that tell it from others of its type, ``TanH[a=2]``.
+
+        All steps of a graph in which no two differ have just the neuron: ``TanH``.
+        """
+        return self.function + self._differing
 
     @cached_property
     def sources(self) -> tuple[Numbers, ...]:
@@ -193,9 +208,9 @@ class Step:
 
     def _expression(self, read: Sequence[str]) -> str:
         if self.kind == "gradient":
-            return f"{read[0]} * {self.function}'({read[1]})"
+            return f"{read[0]} * {self.symbol}'({read[1]})"
         if self.kind == "forward":
-            return f"{self.function}({read[0]})"
+            return f"{self.symbol}({read[0]})"
         if self.kind == "ones":
             return "1"
         terms = [_scaled(factor, name) for factor, name in zip(self.factors, read, strict=False)]
@@ -219,6 +234,22 @@ def _kind(node: MPSNNFilterNode) -> str:
     if isinstance(node, MPSNNAdditionNode):
         return "sum"
     return "ones" if isinstance(node, MPSNNInitialGradientNode) else "forward"
+
+
+def _tell_apart(steps: Iterable[Step]) -> None:
+    """Let neurons of one type have their symbols of their own, if their parameters differ."""
+    by_function: dict[str, list[tuple[Step, dict[str, str]]]] = {}
+    for step in steps:
+        if (d := step.descriptor) is not None:
+            facts = {name: _number(value) for name, value in d.parameters.items()}
+            if d.data is not None:
+                more = ", ..." if len(d.data) > MOST_SLOPES else ""
+                facts["data"] = ", ".join(map(_number, d.data[:MOST_SLOPES].tolist())) + more
+            by_function.setdefault(step.function, []).append((step, facts))
+    for group in by_function.values():
+        names = [name for name in group[0][1] if len({facts[name] for _, facts in group}) > 1]
+        for step, facts in group:
+            step._differing = f"[{', '.join(f'{name}={facts[name]}' for name in names)}]" if names else ""
 
 
 def _ulp(values: Numbers, storage: StorageFormat) -> Numbers:
@@ -491,7 +522,7 @@ def _own_factors(step: Step, i: int) -> Term:
     """What a step multiplies a gradient with."""
     if step.kind == "gradient":
         assert step.slope is not None
-        return [(f"{step.function}'({step.reads[1]})", _one(step.slope))]
+        return [(f"{step.symbol}'({step.reads[1]})", _one(step.slope))]
     factor = step.factors[i]
     return [] if factor == 1 else [(_number(factor), factor)]
 
@@ -687,4 +718,5 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
         steps.append(Step(names[step.result], reads, step, (read, made), window, is_backward=is_backward))
 
     graph._evaluate(given, 1, watch=watch)
+    _tell_apart(steps)
     return Trace(steps, dict(zip(names, given, strict=False)))
