@@ -564,6 +564,38 @@ def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x):
     assert browser.complaints(path) == []
 
 
+@pytest.mark.parametrize(("descriptor", "x"), [(D(T.linear, a=1e-9, b=-3e38), 0.5), (D(T.exponential), 1000.0)])
+def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x):
+    opened(neuron_page(descriptor, x))
+    outside = browser.js("""(() => {
+        const outer = document.querySelector("svg.curve").getBoundingClientRect();
+        return Array.from(document.querySelectorAll("svg.curve text"))
+            .filter((text) => text.getBoundingClientRect().left < outer.left
+                || text.getBoundingClientRect().right > outer.right)
+            .map((text) => text.textContent);
+    })()""")
+    assert outside == []
+
+
+def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
+    opened(neuron_page(D(T.exponential), 1000.0))
+    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('.curve').ariaLabel")
+    assert browser.js("document.querySelector('.point')") is None
+    assert texts(browser, ".figure .legend") == ["solid: the function."]
+    right = browser.js("document.querySelector('.function').getAttribute('d')").split("L")[-1].split()[0]
+    # Up to e^230, of a plot to 1500.
+    assert float(right) < 0.7 * browser.js("document.querySelector('svg.curve').viewBox.baseVal.width")
+    # Nor how far a number lies from another that it is nearly.
+    opened(neuron_page(D(T.tanH), 200.0))
+    assert "less than 0.001 ULP" in texts(browser, "#work td")
+
+
+def test_a_point_without_a_tangent_is_drawn(browser, opened):
+    opened(neuron_page(D(T.exponential, c=-2), 2.0))
+    assert browser.js("[document.querySelector('.point') !== null, document.querySelector('.tangent')]") == [True, None]
+    assert texts(browser, ".figure .legend") == ["solid: the function; ring: where the node reads."]
+
+
 def test_no_line_leads_over_a_pole(browser, opened):
     opened(neuron_page(D(T.power, b=0.307, c=-1), 1.0))
     assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 2

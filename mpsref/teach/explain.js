@@ -233,6 +233,8 @@
     if (difference === 0) return "none: the format has this number";
     if (step.format.startsWith("unorm") && (value < 0 || value > 1)) return "clamped to the range from 0 to 1";
     const ulp = difference / FORMATS[step.format].unit(Math.abs(kept) < Math.abs(value) ? kept : value);
+    // So near the number may lie that float64 knows only on which side.
+    if (Math.abs(ulp) < 0.001) return "less than 0.001 ULP";
     const tie = Math.abs(ulp) === 0.5 ? ": a tie, which goes to the even one" : "";
     return `${difference > 0 ? "+" : ""}${digits(difference, 3)}, which is ${ulp > 0 ? "+" : ""}${digits(ulp, 3)} ULP${tie}`;
   }
@@ -272,7 +274,7 @@
 
   // ---- the curve ----
 
-  const LEFT = 58, BOTTOM = 34, TOP = 10, RIGHT = 12;
+  const BOTTOM = 34, TOP = 10, RIGHT = 22;
 
   function ticks(low, high) {
     const rough = (high - low) / 6, base = 10 ** Math.floor(Math.log10(rough));
@@ -285,7 +287,9 @@
     const at = step.reads[step.reads.length - 1], x0 = values[at], p = found.parameters;
     // As wide as there is room, so that its texts keep their size.
     const WIDTH = Math.min(Math.max(parent.clientWidth, 280), 640), HEIGHT = Math.round(WIDTH * 0.58);
-    const f = (x) => forward(step, x, p), y0 = f(x0);
+    // What stands for numbers that are larger than the script knows is not drawn.
+    const f = (x) => { const y = forward(step, x, p); return Math.abs(y) > 1e100 ? NaN : y; };
+    const value = forward(step, x0, p), y0 = f(x0);
     if (!Number.isFinite(x0)) {
       add(parent, "p", { class: "note" }, `No curve: ${data.images[at].name} is ${valueOf(at, values)}.`);
       return;
@@ -307,12 +311,13 @@
     // Never so little that the ticks would be neighbours of one number, and all have its text.
     const pad = Math.max((high - low) * 0.08, Math.abs(high) * 1e-4, Math.abs(low) * 1e-4) || 1;
     [low, high] = [low - pad, high + pad];
+    const marks = ticks(low, high), LEFT = Math.max(58, 14 + 6.5 * Math.max(...marks.map(([, text]) => text.length)));
     const px = (x) => LEFT + ((x + reach) / (2 * reach)) * (WIDTH - LEFT - RIGHT);
     const py = (y) => TOP + ((high - y) / (high - low)) * (HEIGHT - TOP - BOTTOM);
     const near = (y) => Math.min(Math.max(py(y), -2000), 2000).toFixed(2);
 
     const label = `Curve of ${step.neuron} from ${digits(-reach, 3)} to ${digits(reach, 3)}: at ${stored(x0, data.images[at].format)} `
-      + `the value is ${about(y0)} and the slope of the tangent ${about(found.slope)}`
+      + `the value is ${about(value)} and the slope of the tangent ${about(found.slope)}`
       + (kinks.length ? `; kinks at ${kinks.map((k) => digits(k, 4)).join(", ")}` : "");
     const svg = add(parent, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" });
     add(add(svg, "clipPath", { id: "plot-area" }), "rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM });
@@ -322,7 +327,7 @@
       add(axis, "line", { x1: px(x), x2: px(x), y1: TOP, y2: HEIGHT - BOTTOM, class: x ? "" : "zero" });
       add(axis, "text", { x: px(x), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, text);
     }
-    for (const [y, text] of ticks(low, high)) {
+    for (const [y, text] of marks) {
       add(axis, "line", { x1: LEFT, x2: WIDTH - RIGHT, y1: py(y), y2: py(y), class: y ? "" : "zero" });
       add(axis, "text", { x: LEFT - 6, y: py(y) + 4, "text-anchor": "end" }, text);
     }
@@ -341,12 +346,16 @@
       before = y;
     }
     add(inside, "path", { class: "function", d: path });
+    const legend = ["solid: the function"];
     if (Number.isFinite(y0) && Number.isFinite(found.slope)) {
       const end = (x) => `${px(x).toFixed(2)} ${Math.min(Math.max(py(y0 + found.slope * (x - x0)), -1e6), 1e6).toFixed(2)}`;
       add(inside, "path", { class: "tangent", d: `M${end(-reach)}L${end(reach)}` });
-      add(inside, "circle", { class: "point", cx: px(x0), cy: py(y0), r: 5.5 });
+      legend.push("dashed: its tangent, whose slope is the derivative");
     }
-    const legend = ["solid: the function", "dashed: its tangent, whose slope is the derivative", "ring: where the node reads"];
+    if (Number.isFinite(y0)) {
+      add(inside, "circle", { class: "point", cx: px(x0), cy: py(y0), r: 5.5 });
+      legend.push("ring: where the node reads");
+    }
     if (kinks.length) legend.push("dotted: a kink");
     add(parent, "p", { class: "legend" }, `${legend.join("; ")}.`);
   }
