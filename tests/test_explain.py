@@ -169,6 +169,25 @@ def test_extreme_parameters_agree(browser, opened, why):
         assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
 
 
+@pytest.mark.parametrize("neuron_type", [t for t, row in mps.NEURONS.items() if not row.per_channel])
+def test_sources_of_another_format_agree(browser, opened, neuron_type):
+    # Among them ties of the format in which the results are stored.
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=D(neuron_type))
+    last = node.gradient_filter(with_source=mps.MPSNNImageNode(handle="g"))
+    points = [math.inf, -math.inf, 0.0, 1e-3, 40.0, -40.0, *np.linspace(-3, 3, 25).tolist()]
+    upstream = [0.5, 1 + 2**-11, 1 + 3 * 2**-11, 3 * 2**-25, 2.5 / 255, math.inf, -math.inf]
+    pairs = np.array([(x, g) for x in points for g in upstream]).T
+    sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), F.float32) for each in pairs]
+    for channel_format in (F.float16, F.unorm16, F.unorm8):
+        graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
+        rest = []
+        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
+        opened(teach.explain(graph, x=sources[0], g=sources[1]))
+        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
+        wrong = np.argwhere(differing(got, want))
+        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
+
+
 @pytest.mark.parametrize("name", ["float16", "float32", "unorm16"])
 def test_additions_and_their_gradients_agree(browser, opened, name):
     x, y, g = (mps.MPSNNImageNode(handle=name) for name in "xyg")

@@ -81,6 +81,12 @@
     return u < 0 ? beside(2 - tail, 2, u, false) : tail;
   }
 
+  // Half of erfc(u) and a rest: the slope of geLU, which is above 1 far to the right, if by less than float64 can tell.
+  function geluSlope(u, rest) {
+    const y = 0.5 * erfc(u) + rest;
+    return u < -4 && y <= 1 ? neighbour(1, true) : y;
+  }
+
   function power(u, c) {
     if (u < 0 && !Number.isInteger(c)) return NaN;
     let y = 1;
@@ -127,8 +133,9 @@
     const y = f(x, p);
     if (!Number.isNaN(y) || Math.abs(x) !== Infinity) return y;
     // The limit, where the formula has no value at an infinity. It is reached, unlike anything beside it.
-    const far = f(Math.sign(x) * FAR, p);
-    return Math.abs(far) < 1e-100 ? 0 * far : Math.abs(far) > 1e100 ? far * Infinity : far;
+    const far = f(Math.sign(x) * FAR, p), limit = Math.fround(far);
+    if (Math.abs(far) > 1e100) return far * Infinity;
+    return Math.abs(far) < 1e-100 ? 0 * far : Math.abs(far - limit) <= 2 ** -51 * Math.abs(far) ? limit : far;
   }
   const forward = (step, x, p) => (Number.isNaN(x) ? NaN : evaluated(NEURONS[step.neuron].forward, x, p));
   const slope = (step, x, p) =>

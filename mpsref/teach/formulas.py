@@ -242,6 +242,8 @@ def _function(tree: Tree) -> Tree:
             made = ("sech2", u)
         case ("+", 1.0, ("erf", u)):
             made = ("erfc", _negative(u))
+        case ("fma", 0.5, ("erfc", u), rest):
+            made = ("geluSlope", u, rest)
         case ("fma", ("p", _), ("x",), _):
             # A product of two float32 is exact: there is nothing to lose but in the sum.
             made = ("affine", *tree[1:])
