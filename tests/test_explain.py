@@ -145,6 +145,7 @@ EXTREME = {
     "integers, even and odd": (D(T.exponential, a=1, b=2**25, c=-1.0000001), [*range(-40, 40), 0.5, 2**27, -(2**26)]),
     "a constant at an integer": (D(T.exponential, a=0, b=3, c=-2), [math.inf, -math.inf, 0.3]),
     "a slope that is nearly 1/4": (D(T.sigmoid), [1e-9, 3e-16, -2.5e-15, 0.0, 1e-45]),
+    "a value that is nearly a tie": (D(T.sigmoid), [k * 2**-23 for k in (1, 2, 3, 5, 6, -1, -3, -5, 9)]),
     "a logarithm of nearly 1": (D(T.logarithm, a=-1.09, b=1, c=0.1), [1e-16, 2.3e-17, -1.8e-13, 1e-40, -0.3]),
     "a sum that is nearly 1": (D(T.logarithm, a=1, b=-1), [2.0, 2.0000002, 1.9999999, 1.6, 2.9]),
 }

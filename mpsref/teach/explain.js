@@ -50,6 +50,8 @@
   const tanh = (u) => beside(beside(tanhNear(u), u, u, u < 0), Math.sign(u), u, u < 0);
   const softplus = (u) => beside(Math.max(u, 0) + Math.log1p(exp(-Math.abs(u))), u, u, true);
   function logistic(u) {
+    // Near 0 the sum of 1/2 and a quarter of u may be a tie, which the next term decides.
+    if (Math.abs(u) < 2 ** -12) return odd(...twoSum(0.5, beside((u / 4) * (1 - (u * u) / 12), u / 4, u, u < 0)));
     const e = exp(-Math.abs(u)), y = (u >= 0 ? 1 : e) / (1 + e);
     return beside(beside(y, 0.5, u, u > 0), 1, u, false);
   }
