@@ -146,6 +146,62 @@ def test_no_two_boxes_overlap(wide):
         assert all(abs(x1 - x2) >= 168 or abs(y1 - y2) >= 42 for x2, y2 in places[:i])
 
 
+def skip_connection(depth=3):
+    """A chain of which each image is added to the end as well, and the gradient of x."""
+    images = [image("x")]
+    for i in range(depth):
+        images.append(named(mps.MPSCNNNeuronTanHNode(source=images[-1]), f"h{i}").result_image)
+    for i in range(depth):
+        total = mps.MPSNNAdditionNode(left_source=images[i], right_source=images[-1])
+        images.append(named(total, f"s{i}").result_image)
+    (last,) = total.training_graph(with_source_gradient=image("dy"))
+    return [images[-1], last.result_image]
+
+
+def wide(count):
+    """As many readers of one image, whose sum is differentiated."""
+    x = image("x")
+    total = mps.MPSCNNNeuronTanHNode(source=x).result_image
+    for _ in range(count - 1):
+        other = mps.MPSCNNNeuronTanHNode(source=x).result_image
+        total = mps.MPSNNAdditionNode(left_source=total, right_source=other).result_image
+    (last,) = total.producer.training_graph(with_source_gradient=image("dy"))
+    return [last.result_image]
+
+
+def points_of(path):
+    """Points along the lines and cubics of a path."""
+    numbers = [np.array(part.split(), float).reshape(-1, 2) for part in re.findall(r"[\d. -]+", path)]
+    assert re.fullmatch(r"M[\d .-]+([LC][\d .-]+)+", path)
+    at, found, t = numbers[0][0], [], np.linspace(0, 1, 100)[:, np.newaxis]
+    for part in numbers[1:]:
+        p, q, r = part if len(part) == 3 else (at, part[0], part[0])
+        found.append((1 - t) ** 3 * at + 3 * (1 - t) ** 2 * t * p + 3 * (1 - t) * t**2 * q + t**3 * r)
+        at = part[-1]
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize(
+    "results",
+    [chain(), fan_out(), half_named(), skip_connection(), skip_connection(6), wide(3), wide(20)],
+    ids=["chain", "fan_out", "half_named", "skip", "long skip", "3 readers", "20 readers"],
+)
+def test_no_edge_hides_behind_a_box(results):
+    text = teach.svg(results)
+    shape, (width, height) = structure(results), map(int, re.search(r'width="(\d+)" height="(\d+)"', text).groups())
+    places = layout(shape)
+    edges = re.findall(r'<path d="([^"]*)"[^>]*><title>(.*?) to (.*?): ', text)
+
+    assert len(edges) == len(expected(shape))
+    for path, source, target in edges:
+        points = points_of(path)
+        assert (points > 0).all()
+        assert (points < (width, height)).all()
+        for name, (x, y) in places.items():
+            inside = (points > (x, y)) & (points < (x + 168, y + 42))
+            assert not inside.all(axis=1).any(), f"{source} to {target} goes through {name}"
+
+
 def test_light_and_dark_ground_can_be_seen_past():
     """Texts have their own ground, and lines a contrast of 3 with white and with black."""
     text = teach.svg(chain())
@@ -269,6 +325,7 @@ def test_all_that_has_a_structure_draws_itself():
     for thing in (results[1], last):
         assert thing._repr_svg_() == teach.svg(thing) == teach.svg([thing])
         assert set(structure(thing).producers) == {"x", "h", "dy", "dh", "dx"}
+    assert last.gradient_state._repr_svg_() == teach.svg(results[0].producer.sources[0])
     for thing in (file, graph):
         assert thing._repr_svg_() == teach.svg(thing)
         assert len(structure(thing).producers) == 6

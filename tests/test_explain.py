@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mpsref.storage import FORMATS
 from mpsref.teach.formulas import javascript
 
 F = mps.MPSImageFeatureChannelFormat
-T = mps.MPSCNNNeuronType
+T, D = mps.MPSCNNNeuronType, mps.MPSNNNeuronDescriptor
 EXAMPLE = Path(__file__).parents[1] / "examples" / "teach" / "graph.json"
 HOSTILE = "</script><script>window.bad = 1</script><!--\"'&\u202e\u2066\x00"
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3e38, -3e38, 6e-8, -6e-8, 65504.0, -0.75179152]
@@ -130,6 +131,62 @@ def test_the_page_stores_what_the_graph_stores(browser, opened, name):
         ordinals = FORMATS[F[name]].ordinals
         assert np.abs(ordinals(got[wrong].astype(np.float32)) - ordinals(want[wrong].astype(np.float32))).max() == 1
     assert browser.complaints(path) == []
+
+
+EXTREME = {
+    "a limit at infinity is reached": (D(T.geLU), [math.inf, -math.inf, -50.0]),
+    "a slope that vanishes beside its parameters": (D(T.tanH, a=2e-32, b=0.75), [500.0, -1e14, 1e18, math.inf]),
+    "and one that is not 0": (D(T.softPlus, a=-1.5e-27, b=0.9), [-1.4e21, -1e5, -math.inf, 700.0]),
+    "a power of which a factor overflows": (D(T.power, a=-1, b=-1, c=-1685309952), [-0.8, -0.6, -1.4, -1.3, -0.99]),
+    "a constant that is not real": (D(T.power, a=0, b=-0.02, c=0.1), [math.inf, -math.inf, 1.0, math.nan]),
+    "a constant that is real": (D(T.power, a=0, b=2, c=0.5), [math.inf, -math.inf, 1.0]),
+    "a sum that is no integer": (D(T.exponential, a=2.5, b=3e32, c=-2), [-1.2, 0.5, 0.4, 1e-5, 2.0, -8.0]),
+    "a source that is an integer": (D(T.exponential, a=-1.1, b=-3.5, c=-2.5), [2.5e17, 4.3e18, -2.3e16, 1e22]),
+    "integers, even and odd": (D(T.exponential, a=1, b=2**25, c=-1.0000001), [*range(-40, 40), 0.5, 2**27, -(2**26)]),
+    "a constant at an integer": (D(T.exponential, a=0, b=3, c=-2), [math.inf, -math.inf, 0.3]),
+    "a slope that is nearly 1/4": (D(T.sigmoid), [1e-9, 3e-16, -2.5e-15, 0.0, 1e-45]),
+    "a value that is nearly a tie": (D(T.sigmoid), [k * 2**-23 for k in (1, 2, 3, 5, 6, -1, -3, -5, 9)]),
+    "a logarithm of nearly 1": (D(T.logarithm, a=-1.09, b=1, c=0.1), [1e-16, 2.3e-17, -1.8e-13, 1e-40, -0.3]),
+    "a sum that is nearly 1": (D(T.logarithm, a=1, b=-1), [2.0, 2.0000002, 1.9999999, 1.6, 2.9]),
+}
+
+
+@pytest.mark.parametrize("why", EXTREME)
+def test_extreme_parameters_agree(browser, opened, why):
+    descriptor, points = EXTREME[why]
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=descriptor)
+    last = node.gradient_filter(with_source=mps.MPSNNImageNode(handle="g"))
+    upstream = [1.0, -0.3, 0.0, -0.0, math.inf, -math.inf, math.nan, 1e30, 1e-40]
+    pairs = np.array([(x, g) for x in points for g in upstream]).T
+    for channel_format in (F.float16, F.float32):
+        graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
+        with np.errstate(over="ignore"):
+            sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), channel_format) for each in pairs]
+        rest = []
+        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
+        opened(teach.explain(graph))
+        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
+        wrong = np.argwhere(differing(got, want))
+        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
+
+
+@pytest.mark.parametrize("neuron_type", [t for t, row in mps.NEURONS.items() if not row.per_channel])
+def test_sources_of_another_format_agree(browser, opened, neuron_type):
+    # Among them ties of the format in which the results are stored.
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=D(neuron_type))
+    last = node.gradient_filter(with_source=mps.MPSNNImageNode(handle="g"))
+    points = [math.inf, -math.inf, 0.0, 1e-3, 40.0, -40.0, *np.linspace(-3, 3, 25).tolist()]
+    upstream = [0.5, 1 + 2**-11, 1 + 3 * 2**-11, 3 * 2**-25, 2.5 / 255, math.inf, -math.inf]
+    pairs = np.array([(x, g) for x in points for g in upstream]).T
+    sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), F.float32) for each in pairs]
+    for channel_format in (F.float16, F.unorm16, F.unorm8):
+        graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
+        rest = []
+        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
+        opened(teach.explain(graph, x=sources[0], g=sources[1]))
+        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
+        wrong = np.argwhere(differing(got, want))
+        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "unorm16"])
@@ -274,6 +331,7 @@ def test_the_element_and_its_slopes_are_chosen(example):
         ({"at": 3}, mps.ParameterError, "at is a int"),
         ({"z": np.zeros((1, 1, 2))}, mps.SourceError, "unknown 'z'"),
         ({"x": np.zeros((1, 1, 3))}, mps.ImageError, "pReLU's data has 2 slopes"),
+        ({"x": np.zeros((1, 2))}, mps.ImageError, "source 'x': array has shape"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(example, arguments, error, message):
@@ -356,7 +414,7 @@ def test_steps_go_forward_and_back_by_keys_and_clicks(browser, opened, shown):
     browser.click("svg a[href='#step-7']")
     assert browser.js(POSITION) == "Step 7 of 10, backward"
     assert texts(browser, "tr[aria-current=step] th") == ["dx.1"]
-    assert texts(browser, ".node.waiting .name") == ["dx", "dx.2", "ds"]
+    assert texts(browser, ".node.waiting .name") == ["ds", "dx.2", "dx"]
     browser.wait(f"{STATUS}.startsWith('Step 7 of 10: gradient of tanH reads the upstream gradient dh = 1')")
     # In a field and in the scrolled graph these keys have their own meaning.
     browser.js("document.querySelector('#controls input').focus()")
@@ -486,6 +544,155 @@ def test_points_kinks_and_tangents_are_drawn_and_told(browser, opened):
     enter(browser, "source-0", "inf")
     assert browser.js("document.querySelector('svg.curve')") is None
     assert browser.complaints(path) == []
+
+
+def neuron_page(descriptor, x, channel_format=F.float32):
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=descriptor)
+    return teach.explain(mps.MPSNNGraph(result_image=node.result_image, format=channel_format), x=x)
+
+
+def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
+    opened(neuron_page(D(T.reLUN, a=0.5, b=10), 9.0))
+    assert browser.js("document.querySelectorAll('.kink').length") == 2
+    assert "kinks at 0, 10" in browser.js("document.querySelector('svg.curve').getAttribute('aria-label')")
+    enter(browser, "source-0", "0.5")
+    assert browser.js("document.querySelectorAll('.kink').length") == 1
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "x"),
+    [
+        (D(T.linear, a=0, b=1.5e16), 1.0), (D(T.linear, a=3e-9, b=1e8), 1.0), (D(T.linear, a=1e-9, b=-3e38), 0.5),
+        (D(T.linear, a=3e38, b=3e38), 3e38), (D(T.exponential), 1000.0), (D(T.exponential), 3e38),
+        (D(T.power, c=-1), 1e-45), (D(T.logarithm, a=1e-45), 1e-45), (D(T.exponential, c=-2), 2.0),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x):
+    path = opened(neuron_page(descriptor, x))
+    labels = texts(browser, "svg.curve .axis text")
+
+    assert 4 <= len(labels) <= 20
+    assert all(count <= 2 for count in Counter(labels).values())
+    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js("document.querySelector('.figure').innerHTML"))
+    # The point is on the curve.
+    assert browser.js("""(() => {
+        const d = document.querySelector("svg.curve .function").getAttribute("d");
+        const point = document.querySelector("svg.curve .point");
+        return !point || d.includes(Number(point.getAttribute("cx")).toFixed(2) + " ");
+    })()""")
+    assert browser.complaints(path) == []
+
+
+@pytest.mark.parametrize(("descriptor", "x"), [(D(T.linear, a=1e-9, b=-3e38), 0.5), (D(T.exponential), 1000.0)])
+def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x):
+    opened(neuron_page(descriptor, x))
+    outside = browser.js("""(() => {
+        const outer = document.querySelector("svg.curve").getBoundingClientRect();
+        return Array.from(document.querySelectorAll("svg.curve text"))
+            .filter((text) => text.getBoundingClientRect().left < outer.left
+                || text.getBoundingClientRect().right > outer.right)
+            .map((text) => text.textContent);
+    })()""")
+    assert outside == []
+
+
+def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
+    opened(neuron_page(D(T.exponential), 1000.0))
+    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('.curve').ariaLabel")
+    assert browser.js("document.querySelector('.point')") is None
+    assert texts(browser, ".figure .legend") == ["solid: the function."]
+    right = browser.js("document.querySelector('.function').getAttribute('d')").split("L")[-1].split()[0]
+    # Up to e^230, of a plot to 1500.
+    assert float(right) < 0.7 * browser.js("document.querySelector('svg.curve').viewBox.baseVal.width")
+    # Nor how far a number lies from another that it is nearly.
+    opened(neuron_page(D(T.tanH), 200.0))
+    assert "less than 0.001 ULP" in texts(browser, "#work td")
+
+
+def test_a_point_without_a_tangent_is_drawn(browser, opened):
+    opened(neuron_page(D(T.exponential, c=-2), 2.0))
+    assert browser.js("[document.querySelector('.point') !== null, document.querySelector('.tangent')]") == [True, None]
+    assert texts(browser, ".figure .legend") == ["solid: the function; ring: where the node reads."]
+
+
+def test_no_line_leads_over_a_pole(browser, opened):
+    opened(neuron_page(D(T.power, b=0.307, c=-1), 1.0))
+    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 2
+    opened(neuron_page(D(T.tanH, a=3, b=1000), 1.0))
+    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 1
+
+
+def test_what_is_beyond_float64_is_not_shown_as_known(browser, opened):
+    numbers = "tr#step-1 .before, tr#step-1 .slope, tr#step-1 .stored"
+    opened(neuron_page(D(T.exponential), 1000.0))
+    assert sorted(texts(browser, numbers)) == ["infinity", "more than 1e100", "more than 1e100"]
+    enter(browser, "source-0", "-1000")
+    assert texts(browser, numbers) == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize("x", [300.0, -300.0, 1000.0, -1.0, -math.inf, math.nan, 0.0])
+def test_the_table_has_the_texts_of_the_script(browser, opened, x):
+    cells = "#trace tbody td:not(.slope)"
+    for descriptor in (D(T.exponential), D(T.logarithm), D(T.exponential, a=-0.75, b=1)):
+        page = neuron_page(descriptor, x)
+        before = re.search(r'<td class="number before">(.*?)</td><td class="number stored">(.*?)</td>', page).groups()
+        opened(page)
+        after = texts(browser, cells)[-3:-1]
+        # Python's float64 has an infinity where the script knows no more than that the number is large.
+        assert after == [{"infinity": after[0]}.get(before[0], before[0]), before[1]]
+
+
+def test_the_current_node_is_scrolled_into_sight(browser, opened):
+    x = mps.MPSNNImageNode(handle="x")
+    images = [mps.MPSCNNNeuronTanHNode(source=x, a=i).result_image for i in range(1, 7)]
+    total = images[0]
+    for image in images[1:]:
+        total = mps.MPSNNAdditionNode(left_source=total, right_source=image).result_image
+    (last,) = total.producer.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    opened(teach.explain(mps.MPSNNGraph(result_images=[total, last.result_image])))
+    for _ in range(browser.js("document.querySelectorAll('.graph a').length")):
+        # What a scrollbar covers is not in sight.
+        assert browser.js("""(() => {
+            const box = document.querySelector(".graph"), outer = box.getBoundingClientRect();
+            const inner = document.querySelector(".graph .current").getBoundingClientRect();
+            const right = outer.left + box.clientLeft + box.clientWidth;
+            const bottom = outer.top + box.clientTop + box.clientHeight;
+            return inner.left >= outer.left && inner.top >= outer.top && inner.right <= right && inner.bottom <= bottom;
+        })()""")
+        browser.key("ArrowRight")
+
+
+def test_a_field_shows_what_the_format_holds(browser, opened):
+    opened(neuron_page(D(T.tanH), 0.5, F.unorm8))
+    for text, held in (("5", "1"), ("0.1", "0.1019608"), ("-3", "0"), ("zz", "zz")):
+        enter(browser, "source-0", text)
+        assert browser.js("document.getElementById('source-0').value") == text
+        browser.js("document.getElementById('source-0').dispatchEvent(new Event('change'))")
+        assert browser.js("document.getElementById('source-0').value") == held
+
+
+def test_a_screen_reader_hears_what_is_wrong(browser, opened, shown):
+    opened(shown)
+    enter(browser, "source-0", "zz")
+    browser.wait(f"{STATUS} === 'x: Give a number, inf or nan.'")
+    enter(browser, "source-0", "1")
+    browser.wait(f"{STATUS}.startsWith('Step 1 of 10')")
+
+
+def test_the_keyboard_reaches_the_nodes_in_order_and_the_numbers_without_them(browser, opened, shown):
+    opened(shown)
+    links = browser.js("Array.from(document.querySelectorAll('a.skip'), (a) => a.getAttribute('href'))")
+    assert links == ["#numbers-title", "#trace-title"]
+    nodes = browser.js("Array.from(document.querySelectorAll('.graph a'), (a) => a.getAttribute('href'))")
+    assert nodes == [f"#step-{i}" for i in range(1, 11)]
+    for link in links:
+        browser.js(f"document.querySelector('a.skip[href=\"{link}\"]').focus()")
+        browser.key("Enter")
+        browser.wait(f"document.activeElement === document.querySelector('{link}')")
+        # Not behind the buttons, which stay in sight.
+        assert browser.js(f"""document.querySelector('{link}').getBoundingClientRect().top >=
+            document.querySelector('.bar-of-buttons').getBoundingClientRect().bottom""")
 
 
 def test_everything_has_a_name_and_an_id_of_its_own(browser, opened, shown):

@@ -123,6 +123,19 @@ def test_a_pole_does_not_take_all_the_room():
     assert 1 < high < 100
 
 
+@pytest.mark.parametrize(
+    "d", [D(T.exponential, a=-5.5e25, b=2, c=3.85), D(T.power, a=2, b=-4.3, c=3.3e35)], ids=lambda d: d.neuron_type.name
+)
+def test_what_is_nearly_infinite_is_not_drawn(d):
+    # Warnings are errors.
+    ax = teach.plot_neuron(d)
+    ax.figure.canvas.draw()
+
+    assert max(map(abs, ax.get_ylim())) < 1e301
+    for line in curves(ax):
+        assert np.nanmax(np.abs(line.get_ydata()), initial=0) < 1e301
+
+
 def test_axes_and_limits_are_those_that_are_given():
     _, mine = plt.subplots()
 

@@ -171,6 +171,61 @@ def test_what_is_beyond_the_format_overflows_and_nan_is_no_rounding():
     assert "+inf ULP" in str(teach.trace(graph, x=one(1e6), dy=one(1)))
 
 
+def test_what_a_format_cannot_hold_is_clamped_not_rounded():
+    def rounding(x, format):
+        trace = teach.trace(neuron_graph(descriptor(T.softPlus), format), x=one(x), dy=one(-3))
+        table = {line.split()[0]: line.rsplit("  ", 1)[1].strip() for line in str(trace.at(0, 0, 0)).splitlines()[4:]}
+        return table["y"], table["dh"], trace.chain_rule("dh").splitlines()[-1].split("stored as ")[1]
+
+    assert rounding(1, F.unorm8) == ("clamped", "clamped", "unorm8: 0 (clamped)")
+    assert rounding(0.2, F.unorm16)[0].endswith(" ULP")
+    assert "clamped" not in str(rounding(1, F.float16))
+    step = teach.trace(neuron_graph(descriptor(T.linear), F.unorm16), x=one(np.nan), dy=one(np.nan))
+    assert str(step).splitlines()[-1].endswith("nan becomes 0")
+    assert "0 (nan becomes 0)" in step.chain_rule()
+    many = np.linspace(-1, 2, 50).reshape(1, 50, 1)
+    lines = str(teach.trace(neuron_graph(descriptor(T.none), F.unorm8), x=many, dy=many)).splitlines()
+    for line in (line for line in lines if line.startswith(("h ", "dh "))):
+        assert float(re.search(r"(\S+) ULP, clamped$", line)[1]) <= 0.5
+
+
+def test_a_rounding_that_is_hardly_one_has_no_sign():
+    trace = teach.trace(neuron_graph(descriptor(T.tanH), F.float32), x=one(1e-9), dy=one(1))
+
+    assert str(trace).count("  below 0.001 ULP") >= 1
+    assert "+below" not in str(trace)
+    assert "-below" not in str(trace)
+
+
+def test_a_sum_may_overflow():
+    x = total = image("x")
+    total = mps.MPSCNNNeuronExponentialNode(source=x).result_image
+    for _ in range(3):
+        other = mps.MPSCNNNeuronExponentialNode(source=x).result_image
+        total = mps.MPSNNAdditionNode(left_source=total, right_source=other).result_image
+    (last,) = total.producer.training_graph(with_source_gradient=image("dy"))
+    trace = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=709.0, dy=1.0)
+
+    assert "= inf    stored as float32: inf (exact)" in trace.chain_rule()
+
+
+@pytest.mark.parametrize("shapes", [((2, 2, 1), (1, 1, 1)), ((1, 1, 1), (3, 1, 1, 2)), ((3, 3, 3), (1, 2, 3))])
+def test_parts_of_a_graph_may_differ_in_size(shapes):
+    nodes = [named(mps.MPSCNNNeuronTanHNode(source=image(name)), f"t{name}") for name in "pq"]
+    graph = mps.MPSNNGraph(result_images=[node.result_image for node in nodes])
+    sources = dict(zip("pq", (np.ones(shape, np.float16) for shape in shapes), strict=True))
+    trace = teach.trace(graph, **sources)
+
+    assert str(trace).startswith("all elements of ")
+    assert len(str(trace).splitlines()) == 2 + 4
+    assert [trace["tp"].stored.size, trace["tq"].stored.size] == [np.prod(shape) for shape in shapes]
+    assert len(str(trace.at(0, 0, 0)).splitlines()) == 2 + 4
+    assert "step by step" in teach.explain(graph, **sources)
+    place = {"y": 1, "x": 1, "channel": 0} if shapes[0] != (1, 1, 1) else {"y": 0, "x": 0, "channel": 0, "image": 2}
+    with pytest.raises(mps.ImageError, match=r"it must lie in range\(1\), which all images have"):
+        trace.at(**place)
+
+
 # ---- one element ----
 
 
@@ -347,11 +402,27 @@ def test_a_clamped_sum_of_gradients_stands_for_itself():
     total.maximum_value = float(np.finfo(np.float32).max)
     text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule()
     assert text.splitlines()[:4] == [
-        "dx = g * Linear'(x) + g * Linear'(x) + 0.5",
+        "dx = g * Linear[a=3]'(x) + g * Linear[a=5]'(x) + 0.5",
         "   = 1 * 3 + 1 * 5 + 0.5",
         "   = 3 + 5 + 0.5",
         "   = 8.5    stored as float16: 8.5 (exact)",
     ]
+
+
+def test_neurons_that_differ_are_told_apart():
+    x, g = image("x"), image("g")
+    nodes = [mps.MPSCNNNeuronTanHNode(source=x, a=a, b=3) for a in (1, 2)]
+    nodes += [mps.MPSCNNNeuronPReLUNode(source=x, a_data=data) for data in ([0.5], [0.25])]
+    nodes += [mps.MPSCNNNeuronSoftPlusNode(source=x, a=7) for _ in range(2)]
+    results = [node.gradient_filter(with_source=g).result_image for node in nodes]
+    results += [node.result_image for node in nodes]
+    trace = teach.trace(mps.MPSNNGraph(result_images=results), x=one(1), g=one(1)).at(0, 0, 0)
+
+    symbols = ["TanH[a=1]", "TanH[a=2]", "PReLU[data=0.5]", "PReLU[data=0.25]", "SoftPlus", "SoftPlus"]
+    assert [step.symbol for step in trace.steps if step.kind == "gradient"] == symbols
+    assert [step.symbol for step in trace.steps if step.kind == "forward"] == symbols
+    for step, symbol in zip(trace.steps, symbols, strict=False):
+        assert trace.chain_rule(step.name).startswith(f"{step.name} = g * {symbol}'(x)\n")
 
 
 def test_what_follows_a_clamped_sum_names_it():
@@ -365,7 +436,7 @@ def test_what_follows_a_clamped_sum_names_it():
     text = teach.trace(mps.MPSNNGraph(result_image=last.result_image), x=one(1), g=one(1)).chain_rule()
 
     assert text.splitlines()[:3] == [
-        "dx = clamped * Linear'(x)",
+        "dx = clamped * Linear[a=7]'(x)",
         "   = 6 * 7",
         "   = 42    stored as float16: 42 (exact)",
     ]

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN, LEGEND = 168, 42, 212, 56, 12, 24
+GAP = COLUMN - NODE_WIDTH
 """Pixels."""
 
 TALLEST = 8
@@ -162,6 +163,11 @@ def _(graph: MPSNNFilterNode) -> Structure:
     return structure([graph])
 
 
+@structure.register
+def _(graph: MPSNNStateNode) -> Structure:
+    return structure(graph.producer)
+
+
 @structure.register(list)
 @structure.register(tuple)
 def _(graph: list[MPSNNFilterNode | MPSNNImageNode]) -> Structure:
@@ -222,24 +228,40 @@ def _columns(graph: Structure) -> dict[str, tuple[int, int]]:
 
 def extent(places: Mapping[str, Place]) -> tuple[int, int]:
     """Width and height of a drawing."""
-    width = max((x for x, _ in places.values()), default=0) + NODE_WIDTH + MARGIN
+    width = max((x for x, _ in places.values()), default=0) + NODE_WIDTH + GAP
     return width, max((y for _, y in places.values()), default=0) + NODE_HEIGHT + MARGIN
 
 
-def edge_path(source: Place, target: Place) -> str:
-    """The ``d`` of a path from one box to another: out of the side that is nearer, into the side that is nearer."""
+def edge_path(source: Place, target: Place, boxes: Collection[Place]) -> str:
+    """
+    The ``d`` of a path from one box to another: out of the side that is nearer, into the side that is nearer.
+
+    Where one of the `boxes` is in the way, the path goes round it, between rows or between columns: what a box hides
+    would look like a path to that box.
+    """
     (sx, sy), (tx, ty) = source, target
-    if sx == tx:
-        middle, half = sx + NODE_WIDTH // 2, NODE_HEIGHT if ty > sy else 0
-        return f"M{middle} {sy + half}L{middle} {ty + NODE_HEIGHT - half}"
     y1, y2 = sy + NODE_HEIGHT // 2, ty + NODE_HEIGHT // 2
-    if tx > sx:
-        x1, x2 = sx + NODE_WIDTH, tx
-        bend = max(24, (x2 - x1) // 2)
-    else:
-        x1, x2 = sx, tx + NODE_WIDTH
-        bend = -max(24, (x1 - x2) // 2)
-    return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+    if sx == tx:
+        if not any(x == sx and min(sy, ty) < y < max(sy, ty) for x, y in boxes):
+            middle, half = sx + NODE_WIDTH // 2, NODE_HEIGHT if ty > sy else 0
+            return f"M{middle} {sy + half}L{middle} {ty + NODE_HEIGHT - half}"
+        side = sx + NODE_WIDTH
+        far = side + min(GAP, abs(ty - sy) // 6)
+        return f"M{side} {y1}C{far} {y1} {far} {y2} {side} {y2}"
+    ahead = 1 if tx > sx else -1
+    x1, x2 = (sx + NODE_WIDTH, tx) if ahead > 0 else (sx, tx + NODE_WIDTH)
+    is_free = not any(min(sx, tx) < x < max(sx, tx) and min(y1, y2) - NODE_HEIGHT <= y <= max(y1, y2) for x, y in boxes)
+    if is_free:
+        bend = ahead * max(24, abs(x2 - x1) // 2)
+        return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+    # Paths from columns beside each other do not lie on each other.
+    off = 3 + 4 * (sx // COLUMN % 3)
+    lane = sy - off if ty < sy or (ty == sy and ahead > 0) else sy + NODE_HEIGHT + off
+    gap, half = ahead * GAP, ahead * GAP // 2
+    return (
+        f"M{x1} {y1}C{x1 + half} {y1} {x1 + half} {lane} {x1 + gap} {lane}"
+        f"L{x2 - gap} {lane}C{x2 - half} {lane} {x2 - half} {y2} {x2} {y2}"
+    )
 
 
 def kind_text(node: MPSNNFilterNode | None) -> str:
@@ -276,8 +298,8 @@ def svg(graph: object) -> Drawing:
 
     Parameters
     ----------
-    graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, or list of nodes
-        What to draw; of a node or image, all that it depends on.
+    graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, MPSNNStateNode, or list of filter and image nodes
+        What to draw; of a node or image, all that it depends on; of a state, its forward node.
 
     Returns
     -------
@@ -302,9 +324,10 @@ def svg(graph: object) -> Drawing:
     places = layout(shape, drawn)
     width, height = extent(places)
     width = max(width, 3 * COLUMN)
+    taken = set(places.values())
     mark = f"mpsref-{hashlib.sha256(repr((shape.reads, places)).encode('utf-8', 'replace')).hexdigest()[:12]}"
     edges = [
-        f'<path d="{edge_path(places[source], places[target])}" fill="none" {_EDGES[kind]} '
+        f'<path d="{edge_path(places[source], places[target], taken)}" fill="none" {_EDGES[kind]} '
         f'marker-end="url(#{mark}-{kind})"><title>{html_text(source, LONGEST)} to {html_text(target, LONGEST)}: '
         f"{_SAID[kind]}</title></path>\n"
         for source, target, kind in shape.edges(drawn)

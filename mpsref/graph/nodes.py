@@ -76,6 +76,11 @@ class _Tagged:
             raise ParameterError(f"handle is a {type(value).__name__}: give a string, or an object with label()")
         self._handle = value
 
+    def _repr_svg_(self) -> str:
+        from mpsref.graph.drawing import svg  # noqa: PLC0415
+
+        return svg(self)
+
 
 class MPSNNImageNode(_Tagged):
     """
@@ -143,11 +148,6 @@ class MPSNNImageNode(_Tagged):
     def producer(self) -> MPSNNFilterNode | None:
         """The filter whose result this is; None for an input of the graph."""
         return self._producer
-
-    def _repr_svg_(self) -> str:
-        from mpsref.graph.drawing import svg  # noqa: PLC0415
-
-        return svg(self)
 
     def __repr__(self) -> str:
         label = handle_label(self.handle)

@@ -2,7 +2,9 @@
 (() => {
   // ---- float64, with care ----
 
-  const LEAST = 2 ** -1000, MOST = 2 ** 1000, FAR = 1e150;
+  // What is beyond these is beyond every format, whatever parameters and an upstream gradient it is multiplied with; and
+  // no such product overflows or vanishes, which would make NaN of it beside 0 or an infinity.
+  const LEAST = 2 ** -600, MOST = 2 ** 600, FAR = 1e70;
   const bytes = new DataView(new ArrayBuffer(8));
 
   function neighbour(x, above) {
@@ -48,10 +50,13 @@
   const tanh = (u) => beside(beside(tanhNear(u), u, u, u < 0), Math.sign(u), u, u < 0);
   const softplus = (u) => beside(Math.max(u, 0) + Math.log1p(exp(-Math.abs(u))), u, u, true);
   function logistic(u) {
+    // Near 0 the sum of 1/2 and a quarter of u may be a tie, which the next term decides.
+    if (Math.abs(u) < 2 ** -12) return odd(...twoSum(0.5, beside((u / 4) * (1 - (u * u) / 12), u / 4, u, u < 0)));
     const e = exp(-Math.abs(u)), y = (u >= 0 ? 1 : e) / (1 + e);
     return beside(beside(y, 0.5, u, u > 0), 1, u, false);
   }
   function logisticSlope(u) {
+    if (Math.abs(u) < 2 ** -9) return sech2(u / 2) / 4;
     const e = exp(-Math.abs(u));
     return e / square(1 + e);
   }
@@ -78,6 +83,12 @@
     return u < 0 ? beside(2 - tail, 2, u, false) : tail;
   }
 
+  // Half of erfc(u) and a rest: the slope of geLU, which is above 1 far to the right, if by less than float64 can tell.
+  function geluSlope(u, rest) {
+    const y = 0.5 * erfc(u) + rest;
+    return u < -4 && y <= 1 ? neighbour(1, true) : y;
+  }
+
   function power(u, c) {
     if (u < 0 && !Number.isInteger(c)) return NaN;
     let y = 1;
@@ -88,20 +99,31 @@
     return u === 0 || !Number.isFinite(u) ? y : bounded(y);
   }
   function powerSlope(a, c, u) {
-    if (u < 0 && !Number.isInteger(c)) return NaN;
+    if (Number.isNaN(u) || (u < 0 && !Number.isInteger(c))) return NaN;
     if (a * c === 0) return u === 0 && c < 0 ? NaN : 0;
     return a * c * (c - 1 === c ? power(u, c) / u : power(u, c - 1));
   }
-  function exponential(c, u) {
+  // 0 if a x + b is even, 1 if it is odd, NaN if it is no integer: of the exact sum, since large float64 are all even.
+  function parity(a, x, b) {
+    const [total, error] = twoSum((a * x) % 2, b % 2);
+    // Infinity is no integer, and neither is what stands for it when a limit is asked for.
+    if (a !== 0 && Math.abs(x) >= FAR) return NaN;
+    return error === 0 && Number.isInteger(total) ? Math.abs(total % 2) : NaN;
+  }
+  function exponential(c, u, isOdd) {
     if (c > 0) return Number.isFinite(u) ? bounded(Math.pow(c, u)) : c === 1 ? 1 : Math.pow(c, u);
     if (c === 0) return u > 0 ? 0 : u === 0 ? 1 : NaN;
-    // Infinity is no integer, and neither is what stands for it when a limit is asked for.
-    return Number.isInteger(u) && Math.abs(u) < 1e100 ? Math.pow(c, u) : NaN;
+    return (isOdd ? -1 : isOdd + 1) * Math.pow(-c, u);
   }
   function exponentialSlope(a, c, u) {
     if (c <= 0) return c === 0 && u > 0 ? 0 : NaN;
     const k = a * Math.log(c);
     return k === 0 ? 0 : k * exponential(c, u);
+  }
+  // Beside 1 the logarithm of the rounded sum would be that of another number.
+  function logAffine(a, x, b) {
+    const u = affine(a, x, b);
+    return u > 0.5 && u < 2 ? Math.log1p(exactSum(a * x, -1, b)) : Math.log(u);
   }
   const logBase = (c) => (c > 0 && c !== 1 ? Math.log(c) : NaN);
 
@@ -111,8 +133,11 @@
 
   function evaluated(f, x, p) {
     const y = f(x, p);
-    // The limit, where the formula has no value at an infinity.
-    return Number.isNaN(y) && Math.abs(x) === Infinity ? f(Math.sign(x) * FAR, p) : y;
+    if (!Number.isNaN(y) || Math.abs(x) !== Infinity) return y;
+    // The limit, where the formula has no value at an infinity. It is reached, unlike anything beside it.
+    const far = f(Math.sign(x) * FAR, p), limit = Math.fround(far);
+    if (Math.abs(far) > 1e100) return far * Infinity;
+    return Math.abs(far) < 1e-100 ? 0 * far : Math.abs(far - limit) <= 2 ** -51 * Math.abs(far) ? limit : far;
   }
   const forward = (step, x, p) => (Number.isNaN(x) ? NaN : evaluated(NEURONS[step.neuron].forward, x, p));
   const slope = (step, x, p) =>
@@ -188,7 +213,11 @@
 
   const minus = (text) => text.replaceAll("-", "\u2212").replace("Infinity", "infinity");
   const digits = (x, n) => minus(Object.is(x, -0) ? "-0" : String(Number(x.toPrecision(n))));
-  const about = (x) => (Math.abs(x) < 1e-200 && x ? `${x < 0 ? "\u2212" : ""}0` : digits(x, 10));
+  // Numbers that stand for what is farther out are not shown as if they were known.
+  const about = (x) => {
+    if (Math.abs(x) > 1e100 && Number.isFinite(x)) return x > 0 ? "more than 1e100" : "less than \u22121e100";
+    return Math.abs(x) < 1e-100 && x ? `${x < 0 ? "\u2212" : ""}0` : digits(x, 10);
+  };
   // The shortest number that is stored as this one. Of a unorm code that would be a number of few digits, far from it.
   function stored(x, format) {
     if (format.startsWith("unorm")) return digits(x, 7);
@@ -213,6 +242,8 @@
     if (difference === 0) return "none: the format has this number";
     if (step.format.startsWith("unorm") && (value < 0 || value > 1)) return "clamped to the range from 0 to 1";
     const ulp = difference / FORMATS[step.format].unit(Math.abs(kept) < Math.abs(value) ? kept : value);
+    // So near the number may lie that float64 knows only on which side.
+    if (Math.abs(ulp) < 0.001) return "less than 0.001 ULP";
     const tie = Math.abs(ulp) === 0.5 ? ": a tie, which goes to the even one" : "";
     return `${difference > 0 ? "+" : ""}${digits(difference, 3)}, which is ${ulp > 0 ? "+" : ""}${digits(ulp, 3)} ULP${tie}`;
   }
@@ -252,7 +283,7 @@
 
   // ---- the curve ----
 
-  const LEFT = 58, BOTTOM = 34, TOP = 10, RIGHT = 12;
+  const BOTTOM = 34, TOP = 10, RIGHT = 22;
 
   function ticks(low, high) {
     const rough = (high - low) / 6, base = 10 ** Math.floor(Math.log10(rough));
@@ -265,16 +296,20 @@
     const at = step.reads[step.reads.length - 1], x0 = values[at], p = found.parameters;
     // As wide as there is room, so that its texts keep their size.
     const WIDTH = Math.min(Math.max(parent.clientWidth, 280), 640), HEIGHT = Math.round(WIDTH * 0.58);
-    const f = (x) => forward(step, x, p), y0 = f(x0);
+    // What stands for numbers that are larger than the script knows is not drawn.
+    const f = (x) => { const y = forward(step, x, p); return Math.abs(y) > 1e100 ? NaN : y; };
+    const value = forward(step, x0, p), y0 = f(x0);
     if (!Number.isFinite(x0)) {
       add(parent, "p", { class: "note" }, `No curve: ${data.images[at].name} is ${valueOf(at, values)}.`);
       return;
     }
-    const kinks = NEURONS[step.neuron].kinks(p).filter((k, i, list) => Math.abs(k) <= 8 && list.indexOf(k) === i);
-    const reach = Math.max(4, Math.abs(x0) * 1.5, ...kinks.map((k) => Math.abs(k) + 1));
+    const every = NEURONS[step.neuron].kinks(p).filter((k, i, list) => list.indexOf(k) === i);
+    // What is read and kinks nearby; others only if they are in sight then.
+    const reach = Math.max(4, Math.abs(x0) * 1.5, ...every.map(Math.abs).filter((k) => k <= 8).map((k) => k + 1));
+    const kinks = every.filter((k) => Math.abs(k) < reach);
     const points = [];
     for (let i = 0; i <= 400; i++) points.push(-reach + (i * reach) / 200);
-    points.push(...kinks);
+    points.push(x0, ...kinks);
     points.sort((a, b) => a - b);
     const curve = points.map((x) => [x, f(x)]), finite = curve.map((c) => c[1]).filter(Number.isFinite).sort((a, b) => a - b);
     const part = (share) => finite[Math.round((finite.length - 1) * share)];
@@ -282,14 +317,16 @@
     // Beside a pole nothing else could be seen.
     if (high - low > 8 * (part(0.96) - part(0.04))) [low, high] = [part(0.04), part(0.96)];
     if (Math.abs(y0) < 1e30) [low, high] = [Math.min(low, y0), Math.max(high, y0)];
-    const pad = (high - low) * 0.08 || 1;
+    // Never so little that the ticks would be neighbours of one number, and all have its text.
+    const pad = Math.max((high - low) * 0.08, Math.abs(high) * 1e-4, Math.abs(low) * 1e-4) || 1;
     [low, high] = [low - pad, high + pad];
+    const marks = ticks(low, high), LEFT = Math.max(58, 14 + 6.5 * Math.max(...marks.map(([, text]) => text.length)));
     const px = (x) => LEFT + ((x + reach) / (2 * reach)) * (WIDTH - LEFT - RIGHT);
     const py = (y) => TOP + ((high - y) / (high - low)) * (HEIGHT - TOP - BOTTOM);
     const near = (y) => Math.min(Math.max(py(y), -2000), 2000).toFixed(2);
 
     const label = `Curve of ${step.neuron} from ${digits(-reach, 3)} to ${digits(reach, 3)}: at ${stored(x0, data.images[at].format)} `
-      + `the value is ${about(y0)} and the slope of the tangent ${about(found.slope)}`
+      + `the value is ${about(value)} and the slope of the tangent ${about(found.slope)}`
       + (kinks.length ? `; kinks at ${kinks.map((k) => digits(k, 4)).join(", ")}` : "");
     const svg = add(parent, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" });
     add(add(svg, "clipPath", { id: "plot-area" }), "rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM });
@@ -299,7 +336,7 @@
       add(axis, "line", { x1: px(x), x2: px(x), y1: TOP, y2: HEIGHT - BOTTOM, class: x ? "" : "zero" });
       add(axis, "text", { x: px(x), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, text);
     }
-    for (const [y, text] of ticks(low, high)) {
+    for (const [y, text] of marks) {
       add(axis, "line", { x1: LEFT, x2: WIDTH - RIGHT, y1: py(y), y2: py(y), class: y ? "" : "zero" });
       add(axis, "text", { x: LEFT - 6, y: py(y) + 4, "text-anchor": "end" }, text);
     }
@@ -309,18 +346,25 @@
       const mark = add(inside, "line", { class: "kink", x1: px(k), x2: px(k), y1: TOP, y2: HEIGHT - BOTTOM });
       add(mark, "title", {}, `a kink at ${digits(k, 6)}`);
     }
-    let path = "", pen = false;
+    let path = "", pen = false, before = NaN;
     for (const [x, y] of curve) {
-      if (Number.isFinite(y)) path += `${pen ? "L" : "M"}${px(x).toFixed(2)} ${near(y)}`;
+      // From one end of the plot to the other at once: that is a pole, not the curve. A point alone becomes a dot.
+      if ((before > high && y < low) || (before < low && y > high)) pen = false;
+      if (Number.isFinite(y)) path += `${pen ? "L" : "M"}${px(x).toFixed(2)} ${near(y)}${pen ? "" : "h0"}`;
       pen = Number.isFinite(y);
+      before = y;
     }
     add(inside, "path", { class: "function", d: path });
+    const legend = ["solid: the function"];
     if (Number.isFinite(y0) && Number.isFinite(found.slope)) {
       const end = (x) => `${px(x).toFixed(2)} ${Math.min(Math.max(py(y0 + found.slope * (x - x0)), -1e6), 1e6).toFixed(2)}`;
       add(inside, "path", { class: "tangent", d: `M${end(-reach)}L${end(reach)}` });
-      add(inside, "circle", { class: "point", cx: px(x0), cy: py(y0), r: 5.5 });
+      legend.push("dashed: its tangent, whose slope is the derivative");
     }
-    const legend = ["solid: the function", "dashed: its tangent, whose slope is the derivative", "ring: where the node reads"];
+    if (Number.isFinite(y0)) {
+      add(inside, "circle", { class: "point", cx: px(x0), cy: py(y0), r: 5.5 });
+      legend.push("ring: where the node reads");
+    }
     if (kinks.length) legend.push("dotted: a kink");
     add(parent, "p", { class: "legend" }, `${legend.join("; ")}.`);
   }
@@ -449,9 +493,11 @@
     });
     const node = document.querySelector(".graph .current"), box = document.querySelector(".graph");
     if (node) {
+      // Without the scrollbars, which would hide a node at the lower end.
       const inner = node.getBoundingClientRect(), outer = box.getBoundingClientRect();
-      if (inner.left < outer.left || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
-      if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - (outer.height - inner.height) / 2;
+      const left = inner.left - outer.left - box.clientLeft, top = inner.top - outer.top - box.clientTop;
+      if (left < 0 || left + inner.width > box.clientWidth) box.scrollLeft += left - (box.clientWidth - inner.width) / 2;
+      if (top < 0 || top + inner.height > box.clientHeight) box.scrollTop += top - (box.clientHeight - inner.height) / 2;
     }
   }
 
@@ -500,8 +546,9 @@
       "aria-label": `${label}, slider` });
     const field = add(row, "input", { type: "text", id, size: 9, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-note` });
     const note = add(row, "span", { id: `${id}-note`, class: "wrong" });
+    let kept = NaN;
     const put = (given) => {
-      const kept = FORMATS[format].round(given);
+      kept = FORMATS[format].round(given);
       set(kept);
       slider.value = kept;
       slider.setAttribute("aria-valuetext", stored(kept, format));
@@ -521,11 +568,14 @@
       if (!right || (id.startsWith("parameter") && !Number.isFinite(Math.fround(given)))) {
         field.setAttribute("aria-invalid", "true");
         note.textContent = id.startsWith("parameter") ? "Give a finite number." : "Give a number, inf or nan.";
+        say(`${label}: ${note.textContent}`);
         return;
       }
       put(given);
       show();
     });
+    // What was typed need not be what the format can hold.
+    field.addEventListener("change", () => { if (!note.textContent) field.value = plain(kept, format); });
     const reset = () => { field.value = plain(put(value), format); };
     reset();
     resets.push(reset);

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import mpsref
 from mpsref.columns import html_text, printable
 from mpsref.documents import write_atomically
-from mpsref.errors import ParameterError
+from mpsref.errors import ImageError, ParameterError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
@@ -44,6 +44,9 @@ SHORT_VALUE = 11
 """Characters of a number in a box of the drawing."""
 
 PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
+
+LARGEST = 1e100
+"""Numbers before storage are written up to here, and down to its reciprocal; no format goes so far."""
 
 VALUE, UPSTREAM = 0.5, 1.0
 """What a source holds that nobody gives, and an incoming gradient."""
@@ -159,7 +162,10 @@ def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> d
             # As the graph stores what its nodes make, so that a number that is typed is stored like one that is given.
             array = np.asarray(sources[name])
             if array.dtype == np.float64:
-                sources[name] = MPSImage.from_array(array, graph.format)
+                try:
+                    sources[name] = MPSImage.from_array(array, graph.format)
+                except ImageError as error:
+                    raise ImageError(f"source {name!r}: {error}") from None
     return sources
 
 
@@ -223,7 +229,7 @@ class _Explained:
     def channels(self) -> int:
         """How many channels can be chosen: of one nothing is to be chosen."""
         slopes = {len(d.data) for step in self.steps if (d := step.descriptor) is not None and d.data is not None}
-        return next((n for n in slopes if n <= MOST_CHANNELS), 1)
+        return min((n for n in slopes if n <= MOST_CHANNELS), default=1)
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""
@@ -302,6 +308,7 @@ def _page(explained: _Explained, title: str) -> str:
 </head>
 <body>
 <header>
+<a class="skip scripted" href="#numbers-title">Skip to the numbers to change</a>
 <a class="skip" href="#trace-title">Skip to the table of all steps</a>
 <h1>{name}, step by step</h1>
 <p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: image {image}, \
@@ -324,7 +331,7 @@ this page was made.</p></noscript>
 {_graph(explained)}
 <div class="two scripted">
 <section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
-<section aria-labelledby="numbers-title"><h2 id="numbers-title">Numbers to change</h2>
+<section aria-labelledby="numbers-title"><h2 id="numbers-title" tabindex="-1">Numbers to change</h2>
 <p><button type="button" id="reset">Reset all numbers</button></p><div id="controls"></div></section>
 </div>
 {_table(explained)}
@@ -342,12 +349,14 @@ def _graph(explained: _Explained) -> str:
     shape = explained.structure
     places = layout(shape, set(explained.names))
     width, height = extent(places)
+    taken = set(places.values())
     edges = (
-        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target])}"/>\n'
+        f'<path class="edge {kind}" marker-end="url(#arrow)" d="{edge_path(places[source], places[target], taken)}"/>\n'
         for source, target, kind in shape.edges(places)
         if kind != "state"
     )
-    boxes = (_box(explained, name, place) for name, place in places.items())
+    # In the order of the steps, in which a keyboard goes through them and a screen reader reads them.
+    boxes = (_box(explained, name, places[name]) for name in explained.names if name in places)
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
         '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
@@ -416,11 +425,15 @@ def _rows(explained: _Explained) -> Iterable[str]:
 
 
 def _text(value: float, digits: int = 10) -> str:
-    return f"{value:.{digits}g}".replace("-", MINUS)
+    """As the script writes a number before storage, which it does not know when it is that large."""
+    if math.isfinite(value) and abs(value) > LARGEST:
+        return "more than 1e100" if value > 0 else f"less than {MINUS}1e100"
+    text = f"{0 * value:g}" if abs(value) < 1 / LARGEST else f"{value:.{digits}g}"
+    return text.replace("-", MINUS).replace("inf", "infinity").replace("nan", "NaN")
 
 
 def _stored(value: float, storage: StorageFormat, longest: int | None = None) -> str:
     """The shortest text that tells a number of the format from all others."""
     text = _text(value, 7) if storage.unorm_max else str(storage.dtype.type(value)).removesuffix(".0")
-    text = text.replace("-", MINUS)
+    text = text.replace("-", MINUS).replace("inf", "infinity").replace("nan", "NaN")
     return text if longest is None or len(text) <= longest else _text(value, 5)

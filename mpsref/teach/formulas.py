@@ -242,6 +242,8 @@ def _function(tree: Tree) -> Tree:
             made = ("sech2", u)
         case ("+", 1.0, ("erf", u)):
             made = ("erfc", _negative(u))
+        case ("fma", 0.5, ("erfc", u), rest):
+            made = ("geluSlope", u, rest)
         case ("fma", ("p", _), ("x",), _):
             # A product of two float32 is exact: there is nothing to lose but in the sum.
             made = ("affine", *tree[1:])
@@ -254,13 +256,15 @@ def _power(tree: Tree) -> Tree:
     """Powers and logarithms have no value where no real number is, and a slope where IEEE's functions have none."""
     made = tree
     match tree:
-        case ("pow", ("p", name), u):
-            made = ("exponential", ("p", name), u)
+        case ("pow", ("p", name), ("affine", a, x, b) as u):
+            made = ("exponential", ("p", name), u, ("parity", a, x, b))
+        case ("log", ("affine", a, x, b)):
+            made = ("logAffine", a, x, b)
         case ("pow", u, c):
             made = ("power", u, c)
         case ("*", ("*", a, ("p", _) as c), ("power", u, ("-", d, 1.0))) if c == d:
             made = ("powerSlope", a, c, u)
-        case ("*", ("*", a, ("log", ("p", _) as c)), ("exponential", d, u)) if c == d:
+        case ("*", ("*", a, ("log", ("p", _) as c)), ("exponential", d, u, _)) if c == d:
             made = ("exponentialSlope", a, c, u)
         case ("/", t, ("log", ("p", _) as c)):
             made = ("/", t, ("logBase", c))

@@ -49,6 +49,9 @@ BESIDE = 1e-7
 LARGEST_LINEAR = 16
 """Errors up to this many ULP are drawn on a linear scale."""
 
+LARGEST = 1e300
+"""What is larger is not drawn: the differences of such numbers overflow."""
+
 FARTHEST = 1e6
 """Kinks farther out are not shown unless limits are given that hold them."""
 
@@ -212,13 +215,13 @@ def _between(low: float, high: float, edges: Sequence[float]) -> Numbers:
 
 
 def _broken(values: Numbers) -> Numbers:
-    """Without infinities, so that no line leads to one."""
-    return np.where(np.isfinite(values), values, np.nan)
+    """Without infinities and what is nearly infinite, so that no line leads to one."""
+    return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
 def _heights(values: Numbers) -> Limits:
     """What is worth seeing: everything, unless a pole takes all the room."""
-    finite = values[np.isfinite(values)]
+    finite = values[np.abs(values) < LARGEST]
     if not finite.size:
         return -1.0, 1.0
     low, high = float(finite.min()), float(finite.max())

@@ -33,12 +33,16 @@ from mpsref.storage import FLOAT64, StorageFormat, array_or_error
 __all__ = ["Step", "Trace", "trace"]
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Shape: TypeAlias = tuple[int, int, int, int]
 
 FEW_PIXELS = 4
 """How many elements are printed one by one; of more there is a summary."""
 
 MOST_PATHS, MOST_FACTORS = 8, 8
 """What a chain rule is written out with; where there is more, gradients in between are named instead."""
+
+MOST_SLOPES = 4
+"""How many of pReLU's slopes a formula shows."""
 
 WIDEST = 110
 """Characters of a line that holds several terms."""
@@ -105,6 +109,7 @@ class Step:
         self.is_backward = is_backward
         self._step, self._window = made_by, window
         self._watched = watched
+        self._differing = ""
         node, operation = made_by.node, made_by.operation
         self.node = type(node).__name__
         self.kind = _kind(node)
@@ -121,12 +126,23 @@ class Step:
     def _at(self, window: _Window) -> Step:
         read, made = self._watched
         watched = [window.image(image) for image in read], window.image(made)
-        return Step(self.name, self.reads, self._step, watched, window, is_backward=self.is_backward)
+        step = Step(self.name, self.reads, self._step, watched, window, is_backward=self.is_backward)
+        step._differing = self._differing
+        return step
 
     @property
     def function(self) -> str:
         """The neuron, or what the node does, in a word: ``TanH``."""
         return short_kind(self._step.node)
+
+    @property
+    def symbol(self) -> str:
+        """
+        The neuron in formulas: with the parameters that tell it from others of its type, ``TanH[a=2]``.
+
+        All steps of a graph in which no two differ have just the neuron: ``TanH``.
+        """
+        return self.function + self._differing
 
     @cached_property
     def sources(self) -> tuple[Numbers, ...]:
@@ -192,9 +208,9 @@ class Step:
 
     def _expression(self, read: Sequence[str]) -> str:
         if self.kind == "gradient":
-            return f"{read[0]} * {self.function}'({read[1]})"
+            return f"{read[0]} * {self.symbol}'({read[1]})"
         if self.kind == "forward":
-            return f"{self.function}({read[0]})"
+            return f"{self.symbol}({read[0]})"
         if self.kind == "ones":
             return "1"
         terms = [_scaled(factor, name) for factor, name in zip(self.factors, read, strict=False)]
@@ -218,6 +234,22 @@ def _kind(node: MPSNNFilterNode) -> str:
     if isinstance(node, MPSNNAdditionNode):
         return "sum"
     return "ones" if isinstance(node, MPSNNInitialGradientNode) else "forward"
+
+
+def _tell_apart(steps: Iterable[Step]) -> None:
+    """Let neurons of one type have their symbols of their own, if their parameters differ."""
+    by_function: dict[str, list[tuple[Step, dict[str, str]]]] = {}
+    for step in steps:
+        if (d := step.descriptor) is not None:
+            facts = {name: _number(value) for name, value in d.parameters.items()}
+            if d.data is not None:
+                more = ", ..." if len(d.data) > MOST_SLOPES else ""
+                facts["data"] = ", ".join(map(_number, d.data[:MOST_SLOPES].tolist())) + more
+            by_function.setdefault(step.function, []).append((step, facts))
+    for group in by_function.values():
+        names = [name for name in group[0][1] if len({facts[name] for _, facts in group}) > 1]
+        for step, facts in group:
+            step._differing = f"[{', '.join(f'{name}={facts[name]}' for name in names)}]" if names else ""
 
 
 def _ulp(values: Numbers, storage: StorageFormat) -> Numbers:
@@ -271,12 +303,16 @@ class Trace:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @cached_property
+    def _shapes(self) -> dict[Shape, None]:
+        """Those of the sources, each once: parts of a graph that share no image may differ."""
+        return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self._images.values())
+
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Images, height, width and channels of the images that are traced."""
-        first = next(iter(self._images.values()))
-        size = (first.number_of_images, first.height, first.width, first.feature_channels)
-        return size if self.place is None else (1, 1, 1, 1)
+    def shape(self) -> Shape:
+        """Images, height, width and channels that all images have."""
+        n, height, width, channels = (min(sizes) for sizes in zip(*self._shapes, strict=True))
+        return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
         """
@@ -294,7 +330,8 @@ class Trace:
             except TypeError:
                 raise ImageError(f"{name} is {value!r}: give an integer") from None
             if not 0 <= index < most:
-                raise ImageError(f"{name} is {index}: it must lie in range({most})")
+                of = ", which all images have" if len(self._shapes) > 1 else ""
+                raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
             place.append(index)
         if self.place is not None:
             return self
@@ -325,10 +362,12 @@ class Trace:
         for step in self.steps:
             slope, upstream = ("" if each is None else _range(each) for each in (step.slope, step.upstream))
             ulps = np.abs(step.rounding_ulp)
-            largest = float(np.max(ulps, where=~np.isnan(ulps), initial=0.0))
+            inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
+            largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
+            rounding = _ulp_text(largest) + ("" if inside.all() else ", clamped")
             rows.append(
                 [step.name, _title(step), ", ".join(step.reads), slope, upstream, _range(step.value),
-                 _range(step.stored), _ulp_text(largest)]
+                 _range(step.stored), rounding]
             )  # fmt: skip
         return rows
 
@@ -336,12 +375,14 @@ class Trace:
         """Captions and rows: an element each where there are few, else one for all."""
         if self.place is not None:
             return [(_place_text(self.place), self._rows())]
-        n, height, width, channels = self.shape
-        if n * height * width * channels <= FEW_PIXELS:
+        if len(self._shapes) == 1 and math.prod(self.shape) <= FEW_PIXELS:
             places = np.ndindex(*self.shape)
             return [table for i, y, x, c in places for table in self.at(y, x, c, i)._tables()]
-        size = f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
-        return [(f"all elements of {size}, from the smallest to the largest", self._summary())]
+        sizes = " and ".join(
+            f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
+            for n, height, width, channels in self._shapes
+        )
+        return [(f"all elements of {sizes}, from the smallest to the largest", self._summary())]
 
     def __str__(self) -> str:
         return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables())
@@ -481,7 +522,7 @@ def _own_factors(step: Step, i: int) -> Term:
     """What a step multiplies a gradient with."""
     if step.kind == "gradient":
         assert step.slope is not None
-        return [(f"{step.function}'({step.reads[1]})", _one(step.slope))]
+        return [(f"{step.symbol}'({step.reads[1]})", _one(step.slope))]
     factor = step.factors[i]
     return [] if factor == 1 else [(_number(factor), factor)]
 
@@ -490,8 +531,12 @@ def _equation(step: Step, terms: Sequence[Term]) -> list[str]:
     """The sum of products by name, then in numbers, then what it is."""
     # Python's floats, which multiply infinity by 0 without a warning.
     products = [math.prod(number for _, number in term) for term in terms]
-    total = math.fsum(products) if all(map(math.isfinite, products)) else sum(products)
-    head = f"{step.name} = "
+    try:
+        total = math.fsum(products)
+    except (OverflowError, ValueError):
+        # The sum of infinities, or of what is nearly infinite.
+        total = sum(products)
+    head = printable(f"{step.name} = ")
     indent = " " * (len(head) - 2)
     texts = [
         _sum((" * ".join(name for name, _ in term) for term in terms), indent),
@@ -502,7 +547,7 @@ def _equation(step: Step, terms: Sequence[Term]) -> list[str]:
         del texts[-1]
     result = f"{_number(total)}    stored as {step.format.name}: {_stored(step)} ({_off(step, total)})"
     first, *others = [*dict.fromkeys(texts), result]
-    return [f"{printable(head)}{first}", *(f"{indent}= {text}" for text in others)]
+    return [f"{head}{first}", *(f"{indent}= {text}" for text in others)]
 
 
 def _sum(terms: Iterable[str], indent: str = "") -> str:
@@ -554,15 +599,29 @@ def _off(step: Step, value: float) -> str:
     stored = _one(step.stored)
     if stored == value or (np.isnan(stored) and np.isnan(value)):
         return "exact"
+    if (clamped := _clamped(step, value)) is not None:
+        return clamped
     # Python's floats subtract without a warning.
     difference = stored - value
     ulps = abs(difference) / _one(_ulp(np.array([value]), step.storage))
     return f"{difference:+.2g}, {_ulp_text(ulps)}"
 
 
+def _clamped(step: Step, value: float) -> str | None:
+    """What is to be said where a number is not rounded, but outside of what the format can tell."""
+    if not step.storage.unorm_max or 0 <= value <= 1:
+        return None
+    return "nan becomes 0" if np.isnan(value) else "clamped"
+
+
 def _ulps(step: Step) -> str:
     ulps = _one(step.rounding_ulp)
-    return "exact" if ulps == 0 else ("-" if ulps < 0 else "+") + _ulp_text(abs(ulps))
+    if ulps == 0:
+        return "exact"
+    if (clamped := _clamped(step, _one(step.value))) is not None:
+        return clamped
+    text = _ulp_text(abs(ulps))
+    return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
 
 
 def _ulp_text(ulps: float) -> str:
@@ -659,4 +718,5 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
         steps.append(Step(names[step.result], reads, step, (read, made), window, is_backward=is_backward))
 
     graph._evaluate(given, 1, watch=watch)
+    _tell_apart(steps)
     return Trace(steps, dict(zip(names, given, strict=False)))

@@ -349,7 +349,12 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
     empty = _fitting((box(name, (10_000, 10_000)) for name in wanted), GRAPH_BYTES * 2 // 3)
     drawn = set(list(wanted)[: len(empty)])
     places = layout(shape, drawn)
-    edges = (_edge(places[s], places[name]) for s, name, kind in shape.edges(drawn) if kind != "state")
+    taken = set(places.values())
+    edges = (
+        f'<path class="edge" d="{edge_path(places[source], places[name], taken)}"/>\n'
+        for source, name, kind in shape.edges(drawn)
+        if kind != "state"
+    )
     paths = _fitting(edges, GRAPH_BYTES // 3)
     boxes = [box(name, place) for name, place in places.items()]
     width, height = extent(places)
@@ -382,10 +387,6 @@ def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, li
     if link is None:
         return f'<g class="node {verdict}{gradient}">{inside}</g>\n'
     return f'<a class="node {verdict}{gradient}" href="{link}" aria-label="{said}">{inside}</a>\n'
-
-
-def _edge(source: Place, target: Place) -> str:
-    return f'<path class="edge" d="{edge_path(source, target)}"/>\n'
 
 
 # ---- what the script draws ----
