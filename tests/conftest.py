@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -113,6 +114,25 @@ class Browser:
         said = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return others + [e for e in self.events if e.get("method") in said]
 
+    @contextlib.contextmanager
+    def in_scheme(self, scheme):
+        """With ``light`` or ``dark`` colours preferred."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        try:
+            yield
+        finally:
+            self.call("Emulation.setEmulatedMedia", features=[])
+
+    def assert_readable(self, scheme, **selectors):
+        """Elements by the property that colours them: each is in enough contrast with the page."""
+        ground = luminance(self.js("getComputedStyle(document.body).backgroundColor"))
+        assert (ground < 0.2) == (scheme == "dark")
+        for style, selector in selectors.items():
+            found = f"Array.from(document.querySelectorAll({json.dumps(selector)}), (e) => getComputedStyle(e).{style})"
+            for colour in set(self.js(found)):
+                low, high = sorted([ground, luminance(colour)])
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (selector, colour)
+
     def close(self):
         with contextlib.suppress(Exception):
             self.session = None
@@ -124,6 +144,12 @@ class Browser:
             self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+def luminance(colour):
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.fixture(scope="session")

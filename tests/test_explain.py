@@ -740,26 +740,12 @@ def test_a_narrow_window_is_wide_enough(browser, opened, shown):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_in_light_and_in_the_dark(browser, opened, shown, scheme):
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    try:
+    with browser.in_scheme(scheme):
         opened(shown)
         enter(browser, "source-0", "zz")
-        ground = browser.js("getComputedStyle(document.body).backgroundColor")
-        style = "Array.from(document.querySelectorAll('{}'), (e) => getComputedStyle(e).{})"
-        colours = [
-            *browser.js(style.format("body, .note, .wrong, dt, button, legend", "color")),
-            *browser.js(style.format("svg text", "fill")),
-            *browser.js(style.format(".node rect, .tangent, .function", "stroke")),
-        ]
-    finally:
-        browser.call("Emulation.setEmulatedMedia", features=[])
-
-    def luminance(colour):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    assert (luminance(ground) < 0.2) == (scheme == "dark")
-    for colour in set(colours):
-        low, high = sorted([luminance(ground), luminance(colour)])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, colour
+        browser.assert_readable(
+            scheme,
+            color="body, .note, .wrong, dt, button, legend",
+            fill="svg text",
+            stroke=".node rect, .tangent, .function",
+        )

@@ -464,23 +464,7 @@ def test_hostile_texts_run_nothing(browser, opened, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_in_light_and_in_the_dark(browser, opened, tmp_path, scheme):
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    try:
+    with browser.in_scheme(scheme):
         text, _ = made_page(made(tmp_path / "rec"))
         opened(text)
-        ground = browser.js("getComputedStyle(document.body).backgroundColor")
-        colours = browser.js(
-            "Array.from(document.querySelectorAll('body, .legend, .status, a, dt'), (e) => getComputedStyle(e).color)"
-        )
-    finally:
-        browser.call("Emulation.setEmulatedMedia", features=[])
-
-    def luminance(colour):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    assert (luminance(ground) < 0.2) == (scheme == "dark")
-    for colour in set(colours):
-        low, high = sorted([luminance(ground), luminance(colour)])
-        assert (high + 0.05) / (low + 0.05) >= 4.5
+        browser.assert_readable(scheme, color="body, .legend, .status, a, dt")

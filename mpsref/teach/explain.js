@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   // ---- float64, with care ----
 
@@ -168,7 +167,6 @@
 
   // ---- the graph ----
 
-  const data = JSON.parse(document.getElementById("data").textContent);
   const number = (value) => (typeof value === "string" ? Number(value.replace("inf", "Infinity")) : value);
   const initial = () => ({
     channel: data.channel,
@@ -263,19 +261,6 @@
     return `the initial gradient is 1, ${last}`;
   }
 
-  // ---- elements ----
-
-  const SVG = "http://www.w3.org/2000/svg";
-  const get = (id) => document.getElementById(id);
-  const all = (selector, root) => Array.from((root || document).querySelectorAll(selector));
-  function add(parent, name, attributes, text) {
-    const inside = name === "svg" || parent.namespaceURI === SVG;
-    const made = inside ? document.createElementNS(SVG, name) : document.createElement(name);
-    for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    parent.append(made);
-    return made;
-  }
   function line(parent, what, text) {
     add(parent, "dt", {}, what);
     return add(parent, "dd", {}, text);

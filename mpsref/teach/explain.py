@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import handle_label, sequence_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.pages import content_policy, embedded
+from mpsref.pages import embedded, file_text, html_page
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, pixels, trace
@@ -289,25 +288,11 @@ def _short(text: str, longest: int = LONGEST) -> str:
 
 
 def _page(explained: _Explained, title: str) -> str:
-    style, script = (
-        resources.files("mpsref").joinpath("teach", f"explain.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
-    script = script.replace("/* neurons */", javascript(explained.rows))
+    script = file_text("teach", "explain.js").replace("/* neurons */", javascript(explained.rows))
     name = html_text(title, LONGEST_TITLE)
     forward = len(explained.steps) - len(explained.backward)
     image, y, x, channel = explained.traced.place or (0, 0, 0, 0)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{content_policy(style, script)}">
-<meta name="referrer" content="no-referrer">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}, step by step</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <a class="skip scripted" href="#numbers-title">Skip to the numbers to change</a>
 <a class="skip" href="#trace-title">Skip to the table of all steps</a>
 <h1>{name}, step by step</h1>
@@ -337,12 +322,14 @@ this page was made.</p></noscript>
 {_table(explained)}
 </main>
 <footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
-once to the format of the image; mpsref itself rounds correctly.</p></footer>
-<script type="application/json" id="data">{embedded(explained.data())}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+once to the format of the image; mpsref itself rounds correctly.</p></footer>"""
+    return html_page(
+        f"{name}, step by step",
+        body,
+        data=embedded(explained.data()),
+        style=file_text("teach", "explain.css"),
+        script=script,
+    )
 
 
 def _graph(explained: _Explained) -> str:

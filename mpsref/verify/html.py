@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from mpsref.graph.drawing import (
 )
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
-from mpsref.pages import content_policy, embedded
+from mpsref.pages import embedded, file_text, html_page
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Reason
@@ -105,9 +104,6 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     shown = dict.fromkeys(order[: len(details)])
     links = {report.images[i].name: f"#image-{i}" for i in shown}
     data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
-    style, script = (
-        resources.files("mpsref").joinpath("verify", f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
     state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
@@ -120,18 +116,7 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
         "Bounds": str(report.tolerance),
         "Made by": f"mpsref {mpsref.__version__}",
     }
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{content_policy(style, script)}">
-<meta name="referrer" content="no-referrer">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <a class="skip" href="#details">Skip to the details of images</a>
 <h1>Verification of {_text(Path(report.recording).name)}</h1>
 <p class="verdict {state}">{_MARKS[state]} {_text(report.verdict, 2 * LONGEST)}</p>
@@ -144,12 +129,10 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
 <h2 id="details-title">Details</h2>
 <noscript><p class="note">Plots and heat maps need JavaScript; all else is here.</p></noscript>
 {"".join(details)}{left_out}</section>
-</main>
-<script type="application/json" id="data">{data}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+</main>"""
+    return html_page(
+        title, body, data=data, style=file_text("verify", "page.css"), script=file_text("verify", "page.js")
+    )
 
 
 def write_page(report: Report, graph: GraphFile, collected: Aggregate | None, path: Path) -> None:

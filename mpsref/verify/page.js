@@ -1,19 +1,6 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const SVG = "http://www.w3.org/2000/svg";
   const MARKS = ["within", "explained", "beyond"];
-  const all = (selector, root) => Array.from((root || document).querySelectorAll(selector));
   const count = (n) => n.toLocaleString("en");
-
-  function add(parent, name, attributes, text) {
-    const inside = name === "svg" || parent.namespaceURI === SVG;
-    const made = inside ? document.createElementNS(SVG, name) : document.createElement(name);
-    for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    parent.append(made);
-    return made;
-  }
 
   function table(parent, caption, head, rows) {
     const box = add(parent, "div", { class: "scroll" });
