@@ -207,6 +207,27 @@ def test_any_slope_between_the_sides_will_do_at_a_kink_of_ones_own(at_zero):
             )
 
 
+KINKED = {
+    "reLU": (lambda x: np.maximum(x, 0), lambda x: x > 0, 0.0),
+    "leaky": (lambda x: np.where(x > 0, x, x / 8), lambda x: np.where(x > 0, 1, 0.125), 0.0),
+    "hardSigmoid": (lambda x: np.clip(0.2 * x + 0.5, 0, 1), lambda x: 0.2 * (np.abs(x) < 2.5), -2.5),
+    "steep": (lambda x: np.where(x > 3, 1e3 * (x - 3), x - 3), lambda x: np.where(x > 3, 1e3, 1), 3.0),
+}
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_right_functions_of_ones_own_pass_at_any_distance_from_a_kink_and_wrong_ones_do_not(name):
+    function, slopes, kink = KINKED[name]
+    distances = 10.0 ** -np.arange(3, 16)
+    x = kink + np.concatenate([-distances, distances])
+
+    assert check_gradient((function, lambda x, g: g * slopes(x)), x).wrong == 0
+    for wrong in (slopes(np.array([kink - 1])), slopes(np.array([kink + 1]))):
+        with pytest.raises(mps.VerificationError) as raised:
+            check_gradient((function, lambda x, g, wrong=wrong: g * wrong), x)
+        assert raised.value.report.wrong >= 5  # on one side, down to 1e-7
+
+
 def test_a_complex_step_is_exact_beside_kinks_and_in_tails():
     x = np.array([-200.0, -40.0, -1e-12, 0.0, 1e-12, 3.0, 40.0])
 
@@ -361,6 +382,33 @@ def test_gradients_stop_where_they_are_told_to():
 )
 def test_extreme_parameters_are_no_mistake(name, given_):
     assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [0.0]).agree == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "given_", "x"),
+    [
+        ("softPlus", {"a": 1.0, "b": 1e20}, 1e-15),  # far from where it bends, but all differences begin beyond that
+        ("softPlus", {"a": 1.0, "b": 1e20}, -1e-15),
+        ("softPlus", {"a": 1e-20, "b": -3.4028235e38}, 2.0764730954885424e-29),
+        ("tanH", {"a": -0.109018736, "b": -1.3626599e16}, 1e-15),
+        ("tanH", {"a": 521.0844, "b": 7.166628e21}, 2.9429674289144893e-21),
+        ("power", {"a": 1.9511242, "b": 0.0, "c": 1.3084002}, 9.854274109727175e-271),  # its values are 0
+        ("hardSigmoid", {"a": -0.7320962, "b": 5.6286294e16}, 7.688374028689256e16),  # both kinks, in float64
+        ("hardSigmoid", {"a": -1.5390021, "b": 7.9944404e12}, 5194561216283.11),
+        ("hardSigmoid", {"a": 1.0, "b": 1e-45}, 1.0),  # the kink is below
+    ],
+)
+def test_nothing_right_is_called_wrong_where_differences_cannot_see(name, given_, x):
+    assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [x]).wrong == 0
+
+
+def test_the_slope_that_large_steps_show_is_not_taken_for_the_one_here(monkeypatch):
+    d = mps.MPSNNNeuronDescriptor(T.softPlus, a=1.0, b=1e20)
+    assert check_gradient(d, [1e-15]).agree == 1
+    patched(monkeypatch, d, lambda x, y: y / 2)
+
+    with pytest.raises(mps.VerificationError):
+        check_gradient(d, [1e-15])
 
 
 def test_what_inner_rounding_errors_hide_is_undecided():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -42,6 +44,9 @@ DECIDES = 1e-3
 
 BESIDE = 4
 """So many ULP from a kink that float64 cannot hold, nothing says on which side it is."""
+
+NARROW = 2.0**22
+"""So many ULP must be between two kinks for differences to see the slope there."""
 
 NUDGE = 2.0**-30
 """How far a value is moved, relative, to see what depends on it."""
@@ -238,7 +243,8 @@ def check_gradient(
     -----
     The difference is taken on the side of a kink on which the element is, be it the kink of the neuron or of an inner
     node that the element has come to; values beyond the kink are not used. At the kink itself the documented comparison
-    decides. Functions of your own may have any slope there, and within 1e-9 of it, that is between those of both sides.
+    decides. Functions of your own may have any slope there, and within 1e-8 of it, that is between those of both sides;
+    their values are taken to be good to 4 ULP.
 
     An `MPSNNGraph` is evaluated in the ideal mode, whatever its own is.
 
@@ -623,7 +629,7 @@ class _Composition:
     def question(self, claim: _Claim) -> _Question:
         x = self._values[claim.source]
         path = self._between(claim.source, {y for y, _ in claim.results})
-        open_, clamped = np.zeros(x.shape, np.bool_), np.zeros(x.shape, np.bool_)
+        open_, clamped, hidden = (np.zeros(x.shape, np.bool_) for _ in range(3))
         sides: dict[int, npt.NDArray[np.int8]] = {}
         unsure: dict[int, Mask] = {}
         bases: dict[int, Array] = {}
@@ -632,6 +638,7 @@ class _Composition:
             if isinstance(operation, _Neuron):
                 bases[i], sides[i], unsure[i] = _side(operation.descriptor, read[0])
                 open_ |= unsure[i]
+                hidden |= _between_kinks(operation.descriptor, read[0])
             elif isinstance(operation, _Addition):
                 bases[i] = total = _value(_unclamped(operation), read)
                 sides[i] = np.where(total == operation.bounds[0], 1, -1).astype(np.int8)
@@ -649,6 +656,7 @@ class _Composition:
             return tuple(found)
 
         rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
+        rounding[hidden] = np.inf
         claimed = np.zeros(x.shape)
         for g in claim.gradients:
             claimed = claimed + self._values[g]
@@ -732,13 +740,13 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
     """
     At a kink, the side whose slope the documented formula has there; and where that cannot be asked.
 
-    A kink that is no float32 is not quite where float64 has it: what is beside it is taken for it, and may be on either
+    A kink that is rounded is not quite where float64 has it: what is beside it is taken for it, and may be on either
     side.
     """
     kinks = descriptor.row.kinks(descriptor)
     base, at, unsure = x.copy(), np.isin(x, kinks), np.zeros(x.shape, np.bool_)
     for kink in kinks:
-        if float(np.float32(kink)) != kink:
+        if not _is_exact(descriptor, kink):
             unsure |= np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))
             base[np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))] = kink
     side = np.zeros(x.shape, np.int8)
@@ -754,6 +762,25 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
         from_left, from_right = np.abs(here - left), np.abs(here - right)
         side = (np.sign(from_left - from_right) * at).astype(np.int8)
     return base, side, unsure
+
+
+def _is_exact(descriptor: MPSNNNeuronDescriptor, kink: float) -> bool:
+    """Whether a kink is where float32 arithmetic finds it too: where a quotient of parameters was not rounded."""
+    if float(np.float32(kink)) != kink:
+        return False
+    a, b = Fraction(descriptor.a), Fraction(descriptor.b)
+    return kink in (0.0, descriptor.b) or a * Fraction(kink) in (b, -b, 1 - b)
+
+
+def _between_kinks(descriptor: MPSNNNeuronDescriptor, x: Array) -> Mask:
+    """Where two kinks are so near that float64 has hardly anything between them, of which to see a slope."""
+    hidden = np.zeros(x.shape, np.bool_)
+    kinks = sorted(descriptor.row.kinks(descriptor))
+    for low, high in pairwise(kinks):
+        ulp = np.spacing(max(abs(low), abs(high)))
+        if high - low <= NARROW * ulp:
+            hidden |= (x >= low - BESIDE * ulp) & (x <= high + BESIDE * ulp)
+    return hidden
 
 
 # ---- arguments ----
