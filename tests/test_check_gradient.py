@@ -182,6 +182,15 @@ def test_functions_of_ones_own_pass_and_fail():
         check_gradient((np.sin, lambda x, g: np.cos(x)), x)  # the upstream gradient is forgotten
 
 
+def test_a_number_is_an_input_too_and_functions_may_write_to_what_they_get():
+    assert check_gradient(descriptor(T.tanH), 1.5).agree == 1
+    assert check_gradient((np.sin, lambda x, g: g * np.cos(x)), 1.5).agree == 1
+    x = np.array([1.0, 2.0])
+    in_place = (lambda x: np.sin(x, out=x), lambda x, g: np.multiply(np.cos(x, out=x), g, out=g))
+    assert check_gradient(in_place, x).agree == 2
+    assert x.tolist() == [1, 2]
+
+
 def test_several_inputs():
     x, y = np.linspace(1, 2, 5), np.linspace(-3, 2, 5)
 
@@ -247,6 +256,8 @@ def test_what_is_not_elementwise_is_refused():
         check_gradient((special.softmax, lambda x, g: g), np.arange(4.0))
     with pytest.raises(mps.ImplementationError, match=r"returned float32\[2\] for float64\[2\]"):
         check_gradient((lambda x: x.astype(np.float32), lambda x, g: g), [1.0, 2.0])
+    with pytest.raises(mps.ImplementationError, match="what it returned is None"):
+        check_gradient((np.sin, lambda x, g: None), [1.0])
     with pytest.raises(mps.ImplementationError, match="raised ZeroDivisionError"):
         check_gradient((lambda x: 1 / 0, lambda x, g: g), [1.0])
     with pytest.raises(mps.ImplementationError, match="returned 1 gradients of 2 inputs"):
@@ -475,7 +486,18 @@ def test_the_report_names_input_place_and_numbers():
         (chain()[-1], two_inputs(), {"gradients": {"dx": "x"}}, "gradients is for an MPSNNGraph"),
         (mps.MPSNNGraph(result_image=chain()[-1].result_image), two_inputs(), {}, "does not know what its results"),
         (mps.GraphFile.from_results([chain()[-1].result_image]), two_inputs(), {}, "there is no gradient"),
+        (
+            mps.MPSNNGraph(result_image=chain()[-1].result_image),
+            two_inputs(),
+            {"gradients": ["dx"], "upstream": {"y": "dy"}},
+            "give gradients={'dx': 'x'}",
+        ),
         ((np.sin, np.cos), [1.0], {"rtol": 2}, "rtol is 2"),
+        ((np.sin, np.cos), [1.0], {"rtol": "1e-6"}, "rtol is '1e-6'"),
+        ((np.sin, np.cos), [1.0], {"gradients": {"dx": "x"}}, "gradients is for an MPSNNGraph"),
+        ((np.sin, np.cos), [], {}, "inputs are empty"),
+        ((np.sin, np.cos), (), {}, "inputs are empty"),
+        ((np.sin, np.cos), None, {}, "input is None"),
         ((np.sin, np.cos), np.arange(3), {}, "has dtype int64"),
     ],
 )

@@ -260,12 +260,14 @@ def check_gradient(
     True
     """
     __tracebackhide__ = True
-    if not 0 <= rtol < 1:
+    if not _is_share(rtol):
         raise ParameterError(f"rtol is {rtol!r}: give a number of at least 0 and below 1")
     if isinstance(subject, tuple):
         functions: tuple[Any, ...] = subject
         if len(functions) != 2 or not all(map(callable, functions)):
             raise ParameterError("subject is a tuple: give two functions, (forward, gradient)")
+        if gradients is not None:
+            raise ParameterError("gradients is for an MPSNNGraph: leave it out")
         questions = _of_functions(subject, inputs, upstream, complex_step=complex_step)
         said = name_of(subject[0])
     else:
@@ -345,7 +347,7 @@ def _of_functions(subject: Pair, inputs: Any, upstream: Any, *, complex_step: bo
     names = ["input"] if len(given) == 1 else [f"input {i}" for i in range(len(given))]
     xs = [_float64(one, name) for one, name in zip(given, names, strict=True)]
     shape = _one_shape(dict(zip(names, xs, strict=True)))
-    base = _called(value, xs, shape, np.float64)
+    base = _called(value, [x.copy() for x in xs], shape, np.float64)
     incoming = _incoming(shape) if upstream is None else _float64(upstream, "upstream")
     _one_shape({"input": xs[0], "upstream": incoming})
     claimed = _claimed(slopes, [x.copy() for x in xs], incoming.copy())
@@ -403,7 +405,10 @@ def _claimed(function: Callable[..., Any], xs: list[Array], incoming: Array) -> 
 
 
 def _like(function: Callable[..., Any], result: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    array = as_array(result, f"what {name_of(function)} returned")
+    try:
+        array = as_array(result, "what it returned")
+    except ImageError as error:
+        raise ImplementationError(f"{name_of(function)}: {error}") from None
     if array.dtype != dtype or array.shape != shape:
         raise ImplementationError(
             f"{name_of(function)}: returned {array.dtype}{list(array.shape)} for {dtype}{list(shape)}: "
@@ -429,11 +434,12 @@ def _of_nodes(
     subject: Any, inputs: Any, upstream: Any, gradients: Mapping[str, str] | None
 ) -> tuple[list[_Question], str]:
     if isinstance(subject, MPSNNGraph):
-        if not gradients or not isinstance(upstream, Mapping) or not upstream:
+        if not all(isinstance(given, Mapping) and given for given in (gradients, upstream)):
             raise ParameterError(
                 "an MPSNNGraph does not know what its results are: give gradients={'dx': 'x'} and upstream={'y': 'dy'},"
                 " or a GraphFile"
             )
+        assert gradients is not None
         claims, stops, said = _named_claims(subject, gradients, upstream), set[int](), "graph"
         graph, upstream = subject, None
     else:
@@ -656,7 +662,7 @@ class _Composition:
             return tuple(found)
 
         rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
-        rounding[hidden] = np.inf
+        rounding = np.where(hidden, np.inf, rounding)
         claimed = np.zeros(x.shape)
         for g in claim.gradients:
             claimed = claimed + self._values[g]
@@ -786,6 +792,10 @@ def _between_kinks(descriptor: MPSNNNeuronDescriptor, x: Array) -> Mask:
 # ---- arguments ----
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | int | np.floating) and bool(0 <= value < 1)
+
+
 def _float64(value: Any, name: str) -> Array:
     array = as_array(value, name, np.dtype(np.float64))
     if array.dtype.kind != "f":
@@ -795,6 +805,8 @@ def _float64(value: Any, name: str) -> Array:
 
 def _one_shape(arrays: Mapping[str, Array]) -> tuple[int, ...]:
     shapes = {array.shape for array in arrays.values()}
+    if not sum(array.size for array in arrays.values()):
+        raise ImageError("inputs are empty: give at least one element")
     if len(shapes) != 1:
         raise ImageError(f"{', '.join(f'{n} is {list(a.shape)}' for n, a in arrays.items())}: give one shape")
     return shapes.pop()
