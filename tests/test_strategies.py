@@ -160,20 +160,69 @@ def test_bounds_of_codes_hold(x):
         (lambda: mpst.floats("bfloat16"), "must be one of unorm8, unorm16, float16, float32, float64"),
         (lambda: mpst.floats(F.none), "must be one of"),
         (lambda: mpst.floats(np.int32), "must be one of"),
+        (lambda: mpst.floats(None), "format=None must be one of"),
+        (lambda: mpst.floats("float16", min_value="0"), "min_value='0' must be a number"),
+        (lambda: mpst.floats("float16", max_value=[1]), r"max_value=\[1\] must be a number"),
+        (lambda: mpst.floats("unorm8", min_value=float("nan")), "min_value=nan must be a number"),
+        (lambda: mpst.floats("unorm8", max_value=float("inf")), "must be codes of unorm8"),
+        (lambda: mpst.floats("float16", allow_nan="no"), "allow_nan='no' must be True or False, or None"),
+        (lambda: mpst.floats("float16", allow_subnormal=None), "allow_subnormal=None must be True or False"),
+        (
+            lambda: mpst.floats("float16", min_value=2.0**-24, max_value=2.0**-15, allow_subnormal=False),
+            "all are subnormal: leave out allow_subnormal",
+        ),
+        (lambda: mpst.sources(neuron=T.reLU), "neuron=.* must be an MPSNNNeuronDescriptor"),
+        (lambda: mpst.sources(shape=(2, -1)), r"shape=\(2, -1\) must have no negative number"),
+        (lambda: mpst.formats(floating="yes"), "floating='yes' must be True or False"),
         (lambda: mpst.floats("float16", min_value=0.1), "0.1"),
         (lambda: mpst.floats("float16", min_value=2, max_value=1), "min_value"),
         (lambda: mpst.floats("unorm8", max_value=256), "must be codes of unorm8"),
         (lambda: mpst.floats(neuron=T.reLU), "must be an MPSNNNeuronDescriptor"),
         (lambda: mpst.neuron_types([]), "types is empty"),
-        (lambda: mpst.neuron_types([99]), "must be MPSCNNNeuronType members"),
+        (lambda: mpst.neuron_types([99]), "must be a list of MPSCNNNeuronType members"),
+        (lambda: mpst.descriptors(T.tanH), "neuron_types=.* must be a list of MPSCNNNeuronType members"),
+        (lambda: mpst.descriptors(st.just(3)), "neuron_types has drawn 3: it must be a strategy of MPSCNNNeuronType"),
         (lambda: mpst.descriptors([T.pReLU], channels=0), "channels=0 must be at least 1"),
+        (lambda: mpst.descriptors([T.pReLU], channels=st.just(0)), "channels=0 must be at least 1"),
+        (lambda: mpst.descriptors([T.tanH], channels="3"), "channels='3' must be an integer"),
+        (lambda: mpst.descriptors([T.tanH], parameters=3), "parameters=3 must be a strategy, of float"),
+        (lambda: mpst.image_descriptors("float16"), "format='float16' must be an MPSImageFeatureChannelFormat"),
+        (lambda: mpst.image_descriptors(F.none), "must be one of unorm8, unorm16, float16, float32"),
+        (lambda: mpst.image_descriptors(max_side=0), "max_side=0 must be at least 1"),
+        (lambda: mpst.image_descriptors(channels=1.5), "channels=1.5 must be an integer"),
+        (lambda: mpst.image_descriptors(max_images=True), "max_images=True must be an integer"),
+        (lambda: mpst.images(3), "descriptor=3 must be an MPSImageDescriptor"),
+        (lambda: mpst.images(st.just(3)), "descriptor has drawn 3: it must be a strategy of MPSImageDescriptor"),
+        (lambda: mpst.images(max_values=0), "max_values=0 must be at least 1"),
         (lambda: mpst.graphs(max_nodes=0), "max_nodes=0 must be at least 1"),
+        (lambda: mpst.graphs(channels="1"), "channels='1' must be an integer"),
+        (lambda: mpst.graphs(neurons=RELUN), "neurons=.* must be a strategy, of MPSNNNeuronDescriptor"),
+        (lambda: mpst.graphs(neurons=mpst.neuron_types(), additions=False), "neurons has drawn"),
+        (lambda: mpst.graphs(training="yes"), "training='yes' must be True or False, or None"),
+        (lambda: mpst.graphs(settings=1), "settings=1 must be True or False"),
+        (lambda: mpst.graph_sources(3), "graph=3 must be a GraphFile"),
+        (lambda: mpst.graph_sources(find(mpst.graphs(), bool), descriptor=3), "must be an MPSImageDescriptor"),
+        (lambda: mpst.recordings(3), "graphs=3 must be a strategy, of GraphFile"),
+        (lambda: mpst.recordings(st.just(3)), "graphs has drawn 3"),
     ],
 )
 def test_what_makes_no_sense_is_refused_when_it_is_drawn(strategy, words):
     lazy = strategy()
     with pytest.raises(InvalidArgument, match=words):
         find(lazy, lambda x: True)
+
+
+def test_a_default_of_parameters_must_be_a_float32_and_code_is_made_of_a_graph():
+    for default in (float("nan"), 1e39, "1"):
+        with pytest.raises(InvalidArgument, match=r"default=.* must be a number that is finite as a float32"):
+            mpst.parameters(default)
+    with pytest.raises(mps.ParameterError, match="graph is a int: give a GraphFile"):
+        mpst.graph_code(3)
+
+
+def test_infinity_may_be_a_bound():
+    assert find(mpst.floats("float16", min_value=float("inf")), lambda x: True) == np.inf
+    assert find(mpst.floats("float32", max_value=float("-inf")), lambda x: True) == -np.inf
 
 
 def test_strategies_say_what_they_are():

@@ -9,7 +9,6 @@ from typing import Any
 
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError
@@ -20,6 +19,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.testing.strategies.arguments import count, drawn, flag, instance, strategy
 from mpsref.testing.strategies.code import graph_code
 from mpsref.testing.strategies.images import image_descriptors, images
 from mpsref.testing.strategies.neurons import descriptors, parameters
@@ -84,8 +84,12 @@ def graphs(
     dx.result_image.handle = 'dx'
     graph = mps.GraphFile.from_results([h0.result_image, dx.result_image])
     """
-    if max_nodes < 1:
-        raise InvalidArgument(f"{max_nodes=} must be at least 1")
+    strategy(neurons, MPSNNNeuronDescriptor, "neurons", is_optional=True)
+    count(max_nodes, "max_nodes")
+    count(channels, "channels")
+    flag(training, "training", is_optional=True)
+    flag(additions, "additions")
+    flag(settings, "settings")
     is_training = draw(st.booleans()) if training is None else training
     initial = _initial_gradients(settings) if is_training else st.none()
     storage, dy = draw(st.just(Formats.float16) | formats()), draw(initial)
@@ -136,7 +140,7 @@ def _recipes(
 ) -> _Recipe:
     place, kind = st.integers(0, max_nodes), draw(KINDS) if additions else "neuron"
     if kind == "neuron":
-        recipe = _Recipe(draw(neurons), (draw(place),))
+        recipe = _Recipe(drawn(draw(neurons), MPSNNNeuronDescriptor, "neurons"), (draw(place),))
     else:
         recipe = _Recipe(None, (draw(place), draw(place)), draw(_numbers()) if kind == "scaled addition" else {})
     change: dict[str, Any] = {}
@@ -279,6 +283,8 @@ def graph_sources(
     >>> find(mpst.graph_sources(graph), lambda images: True)
     {'x': <MPSImage 1x1x1 float32>}
     """
+    instance(graph, GraphFile, "graph")
+    instance(descriptor, MPSImageDescriptor, "descriptor", is_optional=True)
     d = draw(image_descriptors(channels=_channels(graph))) if descriptor is None else descriptor
     found = {}
     for name, node in _named_inputs(graph).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.record.samples import edges
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.testing.strategies.arguments import flag, instance, number
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
@@ -49,6 +51,7 @@ def formats(draw: st.DrawFn, *, floating: bool = False) -> MPSImageFeatureChanne
     >>> find(mpst.formats(), lambda f: True)
     <MPSImageFeatureChannelFormat.float32: 4>
     """
+    flag(floating, "floating")
     names = [name for name in SIMPLEST_FIRST if not (floating and STORAGES[name].unorm_max)]
     return draw(st.sampled_from([STORAGES[name].channel_format for name in names]))
 
@@ -102,8 +105,12 @@ def floats(
     np.float16(5.996)
     """
     storage = storage_or_invalid(format)
-    if neuron is not None and not isinstance(neuron, MPSNNNeuronDescriptor):
-        raise InvalidArgument(f"{neuron=} must be an MPSNNNeuronDescriptor")
+    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    number(min_value, "min_value")
+    number(max_value, "max_value")
+    flag(allow_nan, "allow_nan", is_optional=True)
+    flag(allow_infinity, "allow_infinity", is_optional=True)
+    flag(allow_subnormal, "allow_subnormal")
     # Bounds do not tell zeros apart.
     low, high = -0.0 if min_value == 0 else min_value, 0.0 if max_value == 0 else max_value
     return draw(_numbers(storage, neuron, low, high, allow_nan, allow_infinity, allow_subnormal))
@@ -139,6 +146,10 @@ def sources(
     array([0., 0., 2.], dtype=float16)
     """
     dtype = storage_or_invalid(format).dtype
+    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    lengths: tuple[Any, ...] = shape if isinstance(shape, tuple) else ()
+    if any(isinstance(n, int) and n < 0 for n in lengths):
+        raise InvalidArgument(f"{shape=} must have no negative number")
     if shape is None:
         slopes = None if neuron is None else neuron.data
         shape = hnp.array_shapes(max_dims=2, max_side=6)
@@ -153,7 +164,7 @@ def storage_or_invalid(format: Format) -> StorageFormat:
         return FORMATS[format]
     if isinstance(format, str) and format in STORAGES:
         return STORAGES[format]
-    if not isinstance(format, str | int):
+    if not isinstance(format, str | int | NoneType):  # of None numpy would make float64
         try:
             dtype = np.dtype(format)
         except TypeError:
@@ -180,10 +191,10 @@ def _numbers(
     everything: st.SearchStrategy[Any]
     if storage.unorm_max:
         if allow_nan or allow_infinity:
-            raise InvalidArgument(f"{storage.name} has no NaN and no infinity")
+            raise InvalidArgument(f"{storage.name} has no NaN and no infinity: leave out allow_nan and allow_infinity")
         low = 0 if min_value is None else min_value
         high = storage.unorm_max if max_value is None else max_value
-        if int(low) != low or int(high) != high or not 0 <= low <= high <= storage.unorm_max:
+        if low % 1 or high % 1 or not 0 <= low <= high <= storage.unorm_max:
             raise InvalidArgument(f"{min_value=} and {max_value=} must be codes of {storage.name}")
         everything = st.integers(int(low), int(high)).map(kind)
         bounds = int(low), int(high)
@@ -206,6 +217,8 @@ def _numbers(
         if allow_nan is None:
             allow_nan = min_value is None and max_value is None
     within = _Within(storage, bounds, allow_subnormal)
+    if within.is_empty:
+        raise InvalidArgument(f"between {min_value=} and {max_value=} all are subnormal: leave out allow_subnormal")
 
     parts = [everything, within.moderate(), within.integers(), within.sampled(_specials(storage))]
     if allow_nan and not storage.unorm_max:
@@ -240,6 +253,11 @@ class _Within:
         skipped = not (storage.unorm_max or allow_subnormal)
         self.least = _ordinal(storage, float(np.finfo(storage.dtype).smallest_normal)) if skipped else 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all numbers within the bounds are left out."""
+        return (0 < self.low <= self.high < self.least) or (-self.least < self.low <= self.high < 0)
+
     def __contains__(self, number: Any) -> bool:
         ordinal = _ordinal(self.storage, number)
         return self.low <= ordinal <= self.high and (ordinal == 0 or abs(ordinal) >= self.least)
@@ -265,6 +283,8 @@ class _Within:
             return None
         largest = 1 << self.storage.precision
         low, high = (float(_number(self.storage, ordinal)) for ordinal in (self.low, self.high))
+        if low > largest or high < -largest:
+            return None
         low, high = math.ceil(max(low, -largest)), math.floor(min(high, largest))
         return st.integers(low, high).map(self.storage.dtype.type) if low <= high else None
 
