@@ -220,6 +220,26 @@ def test_a_default_of_parameters_must_be_a_float32_and_code_is_made_of_a_graph()
         mpst.graph_code(3)
 
 
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_each_kind_of_number_is_drawn_in_a_test_of_usual_length(name):
+    kinds = {
+        "infinity": np.isinf,
+        "NaN": np.isnan,
+        "-0": lambda x: x == 0 and np.signbit(x),
+        "subnormal": lambda x: np.finfo(x.dtype).smallest_subnormal < abs(x) < np.finfo(x.dtype).smallest_normal,
+    }
+    drawn_by = dict.fromkeys(kinds, 0)
+
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @given(x=st.lists(mpst.floats(name), min_size=10, max_size=10))
+    def count(x):
+        for kind, is_it in kinds.items():
+            drawn_by[kind] += sum(map(bool, map(is_it, x)))
+
+    count()
+    assert min(drawn_by.values()) >= 10, drawn_by
+
+
 def test_infinity_may_be_a_bound():
     assert find(mpst.floats("float16", min_value=float("inf")), lambda x: True) == np.inf
     assert find(mpst.floats("float32", max_value=float("-inf")), lambda x: True) == -np.inf
@@ -317,6 +337,10 @@ def readers(graph):
     return [[node for node in graph.nodes if image in node.sources] for image in graph.images.values()]
 
 
+def forward_readers(graph, image):
+    return [node for node in graph.nodes if image in node.sources and not isinstance(node, mps.MPSNNGradientFilterNode)]
+
+
 def sets(name, value=True):
     return lambda graph: any(getattr(image, name) == value for image in graph.images.values())
 
@@ -329,6 +353,13 @@ DRAWN = {
     "a label": lambda graph: any(node.label for node in graph.nodes),
     "an export": sets("export_from_graph"),
     "a stop": sets("stop_gradient"),
+    "a source at which the gradient stops": lambda graph: any(
+        image.stop_gradient and not image.producer for image in graph.images.values()
+    ),
+    "a result with several readers, and gradients": lambda graph: (
+        GRADIENT in kinds(graph)
+        and any(image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values())
+    ),
     "no format": lambda graph: any(
         image.producer and not image.format and image.producer.sources[0].format for image in graph.images.values()
     ),
@@ -342,6 +373,13 @@ SMALLEST = {
     "an addition": (mpst.graphs(training=False), lambda graph: ADDITION in kinds(graph), [ADDITION]),
     "ones": (mpst.graphs(), lambda graph: "ones" in graph.images, [NEURON, "NNInitialGradientNode", GRADIENT]),
     "a format": (mpst.graphs(training=False), sets("format", F.unorm8), [NEURON]),
+    "a source with two readers": (
+        mpst.graphs(training=False, additions=False),
+        lambda graph: any(
+            not image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
+        ),
+        [NEURON] * 2,
+    ),
     "a storage": (mpst.graphs(training=False), lambda graph: graph.storage == F.unorm16, [NEURON]),
 }
 
@@ -349,6 +387,36 @@ SMALLEST = {
 @pytest.mark.parametrize("what", DRAWN)
 def test_graphs_of_each_kind_are_drawn(what):
     drawn(mpst.graphs(), DRAWN[what])
+
+
+OFTEN = {
+    "sums of gradients": lambda graph: any(name.startswith("d") and "_2" in name for name in graph.images),
+    "stops": lambda graph: GRADIENT in kinds(graph) and sets("stop_gradient")(graph),
+    "results with several readers": lambda graph: any(
+        image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
+    ),
+    "exports": sets("export_from_graph"),
+}
+
+
+@pytest.mark.parametrize("what", OFTEN)
+def test_what_is_promised_is_drawn_in_a_test_of_usual_length(what):
+    found = []
+
+    @settings(
+        max_examples=300,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(graph=mpst.graphs(training=True))
+    def count(graph):
+        found.append(OFTEN[what](graph))
+
+    count()
+    assert sum(found) >= 0.04 * len(found)
 
 
 @pytest.mark.parametrize("what", SMALLEST)

@@ -220,9 +220,12 @@ def _numbers(
     if within.is_empty:
         raise InvalidArgument(f"between {min_value=} and {max_value=} all are subnormal: leave out allow_subnormal")
 
-    parts = [everything, within.moderate(), within.integers(), within.sampled(_specials(storage))]
-    if allow_nan and not storage.unorm_max:
-        parts.append(st.sampled_from(list(_nans(storage))))
+    parts = [everything, within.moderate(), within.integers(), within.subnormal()]
+    parts += [within.sampled(some) for some in _specials(storage)]
+    if not storage.unorm_max:
+        infinities = [infinity for infinity in storage.dtype.type([np.inf, -np.inf]) if infinity in within]
+        nonfinite = [*infinities, *(_nans(storage) if allow_nan else ())]
+        parts.append(st.sampled_from(nonfinite) if nonfinite else None)
     parts += [within.midway(STORAGES[name]) for name in NARROWER[storage.name]]
     if neuron is not None:
         kinks = neuron.row.kinks(neuron)
@@ -276,6 +279,14 @@ class _Within:
         width: Any = 8 * self.storage.dtype.itemsize
         allow_subnormal = False if self.least else None
         return st.floats(low, high, width=width, allow_subnormal=allow_subnormal).map(self.storage.dtype.type)
+
+    def subnormal(self) -> st.SearchStrategy[Any] | None:
+        """Any of the subnormal numbers, if they may be drawn."""
+        if self.storage.unorm_max or self.least:
+            return None
+        last = _ordinal(self.storage, float(np.finfo(self.storage.dtype).smallest_normal)) - 1
+        low, high = max(self.low, -last), min(self.high, last)
+        return st.integers(low, high).map(lambda found: _number(self.storage, found)) if low <= high else None
 
     def integers(self) -> st.SearchStrategy[Any] | None:
         """Integers, as far as all of them can be held."""
@@ -349,16 +360,16 @@ def _midway(narrower: StorageFormat, ordinal: int, storage: StorageFormat) -> An
     return _stored(storage, (ends[0] + ends[1]) / 2)
 
 
-def _specials(storage: StorageFormat) -> list[Any]:
-    """Where something ends, simplest first."""
+def _specials(storage: StorageFormat) -> list[list[Any]]:
+    """The simplest numbers; and where something ends."""
     if storage.unorm_max:
         most = storage.unorm_max
-        return [storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]
+        return [[storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]]
     limits, one = np.finfo(storage.dtype), _ordinal(storage, 1.0)
     first_normal, infinity = _ordinal(storage, limits.smallest_normal), _largest(storage)
     ordinals = (1, first_normal - 1, first_normal, first_normal + 1, one - 1, one + 1, infinity - 1, infinity)
     numbers = [_number(storage, sign * ordinal) for ordinal in ordinals for sign in (1, -1)]
-    return [*storage.dtype.type([0.0, 1.0, -1.0, -0.0, 0.5, -0.5]), *numbers]
+    return [list(storage.dtype.type([0.0, 1.0, -1.0, -0.0, 0.5, -0.5])), numbers]
 
 
 def _nans(storage: StorageFormat) -> Iterator[Any]:
