@@ -407,6 +407,7 @@ def test_extreme_parameters_are_no_mistake(name, given_):
         ("hardSigmoid", {"a": -0.7320962, "b": 5.6286294e16}, 7.688374028689256e16),  # both kinks, in float64
         ("hardSigmoid", {"a": -1.5390021, "b": 7.9944404e12}, 5194561216283.11),
         ("hardSigmoid", {"a": 1.0, "b": 1e-45}, 1.0),  # the kink is below
+        ("hardSigmoid", {"a": 1.1754944e-38, "b": 3.5682125e31}, -3.035499486431038e69),  # beyond float32
     ],
 )
 def test_nothing_right_is_called_wrong_where_differences_cannot_see(name, given_, x):

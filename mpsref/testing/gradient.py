@@ -763,7 +763,8 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
             away = np.where(there == kink, away, np.minimum(away, np.abs(there - kink) / 2))
         y, before, after = (forward(descriptor, there + step) for step in (0.0, -away, away))
         left, right = (y - before) / away, (after - y) / away
-        single = there.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = there.astype(np.float32)
         here = gradient(descriptor, single, np.ones_like(single), mode="stepwise-fma").astype(np.float64)
         from_left, from_right = np.abs(here - left), np.abs(here - right)
         side = (np.sign(from_left - from_right) * at).astype(np.int8)
@@ -772,8 +773,9 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
 
 def _is_exact(descriptor: MPSNNNeuronDescriptor, kink: float) -> bool:
     """Whether a kink is where float32 arithmetic finds it too: where a quotient of parameters was not rounded."""
-    if float(np.float32(kink)) != kink:
-        return False
+    with np.errstate(over="ignore"):
+        if float(np.float32(kink)) != kink:
+            return False
     a, b = Fraction(descriptor.a), Fraction(descriptor.b)
     return kink in (0.0, descriptor.b) or a * Fraction(kink) in (b, -b, 1 - b)
 
