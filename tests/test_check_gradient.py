@@ -182,6 +182,15 @@ def test_functions_of_ones_own_pass_and_fail():
         check_gradient((np.sin, lambda x, g: np.cos(x)), x)  # the upstream gradient is forgotten
 
 
+def test_a_number_is_an_input_too_and_functions_may_write_to_what_they_get():
+    assert check_gradient(descriptor(T.tanH), 1.5).agree == 1
+    assert check_gradient((np.sin, lambda x, g: g * np.cos(x)), 1.5).agree == 1
+    x = np.array([1.0, 2.0])
+    in_place = (lambda x: np.sin(x, out=x), lambda x, g: np.multiply(np.cos(x, out=x), g, out=g))
+    assert check_gradient(in_place, x).agree == 2
+    assert x.tolist() == [1, 2]
+
+
 def test_several_inputs():
     x, y = np.linspace(1, 2, 5), np.linspace(-3, 2, 5)
 
@@ -207,6 +216,27 @@ def test_any_slope_between_the_sides_will_do_at_a_kink_of_ones_own(at_zero):
             )
 
 
+KINKED = {
+    "reLU": (lambda x: np.maximum(x, 0), lambda x: x > 0, 0.0),
+    "leaky": (lambda x: np.where(x > 0, x, x / 8), lambda x: np.where(x > 0, 1, 0.125), 0.0),
+    "hardSigmoid": (lambda x: np.clip(0.2 * x + 0.5, 0, 1), lambda x: 0.2 * (np.abs(x) < 2.5), -2.5),
+    "steep": (lambda x: np.where(x > 3, 1e3 * (x - 3), x - 3), lambda x: np.where(x > 3, 1e3, 1), 3.0),
+}
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_right_functions_of_ones_own_pass_at_any_distance_from_a_kink_and_wrong_ones_do_not(name):
+    function, slopes, kink = KINKED[name]
+    distances = 10.0 ** -np.arange(3, 16)
+    x = kink + np.concatenate([-distances, distances])
+
+    assert check_gradient((function, lambda x, g: g * slopes(x)), x).wrong == 0
+    for wrong in (slopes(np.array([kink - 1])), slopes(np.array([kink + 1]))):
+        with pytest.raises(mps.VerificationError) as raised:
+            check_gradient((function, lambda x, g, wrong=wrong: g * wrong), x)
+        assert raised.value.report.wrong >= 5  # on one side, down to 1e-7
+
+
 def test_a_complex_step_is_exact_beside_kinks_and_in_tails():
     x = np.array([-200.0, -40.0, -1e-12, 0.0, 1e-12, 3.0, 40.0])
 
@@ -226,6 +256,8 @@ def test_what_is_not_elementwise_is_refused():
         check_gradient((special.softmax, lambda x, g: g), np.arange(4.0))
     with pytest.raises(mps.ImplementationError, match=r"returned float32\[2\] for float64\[2\]"):
         check_gradient((lambda x: x.astype(np.float32), lambda x, g: g), [1.0, 2.0])
+    with pytest.raises(mps.ImplementationError, match="what it returned is None"):
+        check_gradient((np.sin, lambda x, g: None), [1.0])
     with pytest.raises(mps.ImplementationError, match="raised ZeroDivisionError"):
         check_gradient((lambda x: 1 / 0, lambda x, g: g), [1.0])
     with pytest.raises(mps.ImplementationError, match="returned 1 gradients of 2 inputs"):
@@ -363,6 +395,34 @@ def test_extreme_parameters_are_no_mistake(name, given_):
     assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [0.0]).agree == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "given_", "x"),
+    [
+        ("softPlus", {"a": 1.0, "b": 1e20}, 1e-15),  # far from where it bends, but all differences begin beyond that
+        ("softPlus", {"a": 1.0, "b": 1e20}, -1e-15),
+        ("softPlus", {"a": 1e-20, "b": -3.4028235e38}, 2.0764730954885424e-29),
+        ("tanH", {"a": -0.109018736, "b": -1.3626599e16}, 1e-15),
+        ("tanH", {"a": 521.0844, "b": 7.166628e21}, 2.9429674289144893e-21),
+        ("power", {"a": 1.9511242, "b": 0.0, "c": 1.3084002}, 9.854274109727175e-271),  # its values are 0
+        ("hardSigmoid", {"a": -0.7320962, "b": 5.6286294e16}, 7.688374028689256e16),  # both kinks, in float64
+        ("hardSigmoid", {"a": -1.5390021, "b": 7.9944404e12}, 5194561216283.11),
+        ("hardSigmoid", {"a": 1.0, "b": 1e-45}, 1.0),  # the kink is below
+        ("hardSigmoid", {"a": 1.1754944e-38, "b": 3.5682125e31}, -3.035499486431038e69),  # beyond float32
+    ],
+)
+def test_nothing_right_is_called_wrong_where_differences_cannot_see(name, given_, x):
+    assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [x]).wrong == 0
+
+
+def test_the_slope_that_large_steps_show_is_not_taken_for_the_one_here(monkeypatch):
+    d = mps.MPSNNNeuronDescriptor(T.softPlus, a=1.0, b=1e20)
+    assert check_gradient(d, [1e-15]).agree == 1
+    patched(monkeypatch, d, lambda x, y: y / 2)
+
+    with pytest.raises(mps.VerificationError):
+        check_gradient(d, [1e-15])
+
+
 def test_what_inner_rounding_errors_hide_is_undecided():
     x = mps.MPSNNImageNode(handle="x")
     far = mps.MPSCNNNeuronLinearNode(source=x, a=-1.0, b=5e16)
@@ -427,7 +487,18 @@ def test_the_report_names_input_place_and_numbers():
         (chain()[-1], two_inputs(), {"gradients": {"dx": "x"}}, "gradients is for an MPSNNGraph"),
         (mps.MPSNNGraph(result_image=chain()[-1].result_image), two_inputs(), {}, "does not know what its results"),
         (mps.GraphFile.from_results([chain()[-1].result_image]), two_inputs(), {}, "there is no gradient"),
+        (
+            mps.MPSNNGraph(result_image=chain()[-1].result_image),
+            two_inputs(),
+            {"gradients": ["dx"], "upstream": {"y": "dy"}},
+            "give gradients={'dx': 'x'}",
+        ),
         ((np.sin, np.cos), [1.0], {"rtol": 2}, "rtol is 2"),
+        ((np.sin, np.cos), [1.0], {"rtol": "1e-6"}, "rtol is '1e-6'"),
+        ((np.sin, np.cos), [1.0], {"gradients": {"dx": "x"}}, "gradients is for an MPSNNGraph"),
+        ((np.sin, np.cos), [], {}, "inputs are empty"),
+        ((np.sin, np.cos), (), {}, "inputs are empty"),
+        ((np.sin, np.cos), None, {}, "input is None"),
         ((np.sin, np.cos), np.arange(3), {}, "has dtype int64"),
     ],
 )

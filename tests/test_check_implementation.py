@@ -18,6 +18,8 @@ from mpsref.testing import strategies as mpst
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[1]
+HALVES = 110
+"""Arrays in which all halves are."""
 SINGLE = {"formats": [F.float32], "max_examples": 40}
 
 
@@ -53,8 +55,8 @@ def test_the_reference_withstands_the_attack_exactly(name, direction):
     )
 
     assert report.passed
-    assert report.arrays == 16
-    assert report.elements > 1000
+    assert report.arrays == 16 + HALVES
+    assert report.elements > 65_536
 
 
 def test_parameters_vary_where_the_function_is_told_the_neuron():
@@ -115,6 +117,39 @@ def test_a_fault_at_one_value_is_found_there_alone(name):
     assert (failure.x[0], failure.shape, failure.place) == (value, (1,), (0,))
     assert failure.got[0] == str(np.float32(wrong))
     assert failure.array == ""
+
+
+@pytest.mark.parametrize("direction", ["forward", "gradient"])
+@pytest.mark.parametrize("bits", [0x5555, 0x03FF, 0xB1C7, 0x4248, 0x7BFE])
+def test_a_fault_at_any_one_half_is_found_there(bits, direction):
+    d = neuron("sigmoid")
+
+    def faulty(x, *upstream):
+        return np.where(x.view(np.uint16) == bits, np.float16(7), right(d, x, *upstream))
+
+    (failure,) = failures_of(faulty, d, direction=direction, formats=[F.float16], max_examples=3).values()
+
+    assert (failure.x[2], failure.shape, failure.got[0]) == (f"0x{bits:04x}", (1,), "7.0")
+
+
+@pytest.mark.parametrize("beside", [SUBNORMAL32, np.nextafter(np.finfo(np.float32).smallest_normal, np.float32(0))])
+def test_the_ends_of_the_subnormal_numbers_are_tried_at_once(beside):
+    d = neuron("sigmoid")
+
+    found = failures_of(lambda x: np.where(x == beside, np.float32(7), right(d, x)), d, **SINGLE | {"max_examples": 5})
+
+    assert found["float32", "far"].x[0] == str(beside)
+
+
+def test_an_implementation_that_depends_on_chance_is_told_so():
+    rng, d = np.random.default_rng(5), neuron("sigmoid")
+    calls = iter(range(10**6))
+    for function in (
+        lambda x: (right(d, x) + (rng.random() < 0.2)).astype(x.dtype),
+        lambda x: (right(d, x) + (next(calls) == 7)).astype(x.dtype),
+    ):
+        for failure in failures_of(function, d, **SINGLE).values():
+            assert failure.why == "called again with the same array, the implementation gives something else"
 
 
 def test_a_fault_midway_between_two_halves_is_found():
@@ -241,7 +276,7 @@ def test_a_profile_says_how_many_arrays_and_nothing_is_written(tmp_path, monkeyp
     finally:
         hypothesis.settings.load_profile("default")
 
-    assert report.arrays == 7
+    assert report.arrays == 7 + HALVES
     assert hypothesis.settings().max_examples == before
     assert not list(tmp_path.iterdir())
 
@@ -292,8 +327,16 @@ def test_an_implementation_may_write_to_its_arguments_and_be_given_by_name(monke
     [
         ({"direction": "backward"}, "direction is 'backward'"),
         ({"formats": []}, "formats is empty"),
+        ({"formats": None}, "formats is None: give a list"),
+        ({"formats": F.float16}, "give a list of MPSImageFeatureChannelFormat"),
+        ({"formats": "float16"}, "formats is 'float16': give a list"),
         ({"formats": [F.unorm8]}, "formats has unorm8"),
         ({"max_examples": 0}, "max_examples is 0"),
+        ({"max_examples": 1.5}, "max_examples is 1.5: give an integer"),
+        ({"max_examples": "3"}, "max_examples is '3'"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"seed": [1]}, r"seed is \[1\]"),
+        ({"neuron": hypothesis.strategies.just(T.tanH)}, "what the strategy gives as neuron is a MPSCNNNeuronType"),
         ({"bounds": "exact", "ulp": 1}, "give one or the other"),
         ({"neuron": "tanH"}, "neuron is a str"),
     ],

@@ -67,7 +67,7 @@ LAYERS = [
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
     ["mpsref.testing.comparison", "mpsref.testing.differences"],
-    ["mpsref.testing.gradient", "mpsref.testing.tolerances"],
+    ["mpsref.testing.gradient", "mpsref.testing.strategies.arguments", "mpsref.testing.tolerances"],
     ["mpsref.testing.strategies.code", "mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
     ["mpsref.testing.strategies.images"],
     ["mpsref.testing.strategies.graphs"],

@@ -160,20 +160,89 @@ def test_bounds_of_codes_hold(x):
         (lambda: mpst.floats("bfloat16"), "must be one of unorm8, unorm16, float16, float32, float64"),
         (lambda: mpst.floats(F.none), "must be one of"),
         (lambda: mpst.floats(np.int32), "must be one of"),
+        (lambda: mpst.floats(None), "format=None must be one of"),
+        (lambda: mpst.floats("float16", min_value="0"), "min_value='0' must be a number"),
+        (lambda: mpst.floats("float16", max_value=[1]), r"max_value=\[1\] must be a number"),
+        (lambda: mpst.floats("unorm8", min_value=float("nan")), "min_value=nan must be a number"),
+        (lambda: mpst.floats("unorm8", max_value=float("inf")), "must be codes of unorm8"),
+        (lambda: mpst.floats("float16", allow_nan="no"), "allow_nan='no' must be True or False, or None"),
+        (lambda: mpst.floats("float16", allow_subnormal=None), "allow_subnormal=None must be True or False"),
+        (
+            lambda: mpst.floats("float16", min_value=2.0**-24, max_value=2.0**-15, allow_subnormal=False),
+            "all are subnormal: leave out allow_subnormal",
+        ),
+        (lambda: mpst.sources(neuron=T.reLU), "neuron=.* must be an MPSNNNeuronDescriptor"),
+        (lambda: mpst.sources(shape=(2, -1)), r"shape=\(2, -1\) must have no negative number"),
+        (lambda: mpst.formats(floating="yes"), "floating='yes' must be True or False"),
         (lambda: mpst.floats("float16", min_value=0.1), "0.1"),
         (lambda: mpst.floats("float16", min_value=2, max_value=1), "min_value"),
         (lambda: mpst.floats("unorm8", max_value=256), "must be codes of unorm8"),
         (lambda: mpst.floats(neuron=T.reLU), "must be an MPSNNNeuronDescriptor"),
         (lambda: mpst.neuron_types([]), "types is empty"),
-        (lambda: mpst.neuron_types([99]), "must be MPSCNNNeuronType members"),
+        (lambda: mpst.neuron_types([99]), "must be a list of MPSCNNNeuronType members"),
+        (lambda: mpst.descriptors(T.tanH), "neuron_types=.* must be a list of MPSCNNNeuronType members"),
+        (lambda: mpst.descriptors(st.just(3)), "neuron_types has drawn 3: it must be a strategy of MPSCNNNeuronType"),
         (lambda: mpst.descriptors([T.pReLU], channels=0), "channels=0 must be at least 1"),
+        (lambda: mpst.descriptors([T.pReLU], channels=st.just(0)), "channels=0 must be at least 1"),
+        (lambda: mpst.descriptors([T.tanH], channels="3"), "channels='3' must be an integer"),
+        (lambda: mpst.descriptors([T.tanH], parameters=3), "parameters=3 must be a strategy, of float"),
+        (lambda: mpst.image_descriptors("float16"), "format='float16' must be an MPSImageFeatureChannelFormat"),
+        (lambda: mpst.image_descriptors(F.none), "must be one of unorm8, unorm16, float16, float32"),
+        (lambda: mpst.image_descriptors(max_side=0), "max_side=0 must be at least 1"),
+        (lambda: mpst.image_descriptors(channels=1.5), "channels=1.5 must be an integer"),
+        (lambda: mpst.image_descriptors(max_images=True), "max_images=True must be an integer"),
+        (lambda: mpst.images(3), "descriptor=3 must be an MPSImageDescriptor"),
+        (lambda: mpst.images(st.just(3)), "descriptor has drawn 3: it must be a strategy of MPSImageDescriptor"),
+        (lambda: mpst.images(max_values=0), "max_values=0 must be at least 1"),
         (lambda: mpst.graphs(max_nodes=0), "max_nodes=0 must be at least 1"),
+        (lambda: mpst.graphs(channels="1"), "channels='1' must be an integer"),
+        (lambda: mpst.graphs(neurons=RELUN), "neurons=.* must be a strategy, of MPSNNNeuronDescriptor"),
+        (lambda: mpst.graphs(neurons=mpst.neuron_types(), additions=False), "neurons has drawn"),
+        (lambda: mpst.graphs(training="yes"), "training='yes' must be True or False, or None"),
+        (lambda: mpst.graphs(settings=1), "settings=1 must be True or False"),
+        (lambda: mpst.graph_sources(3), "graph=3 must be a GraphFile"),
+        (lambda: mpst.graph_sources(find(mpst.graphs(), bool), descriptor=3), "must be an MPSImageDescriptor"),
+        (lambda: mpst.recordings(3), "graphs=3 must be a strategy, of GraphFile"),
+        (lambda: mpst.recordings(st.just(3)), "graphs has drawn 3"),
     ],
 )
 def test_what_makes_no_sense_is_refused_when_it_is_drawn(strategy, words):
     lazy = strategy()
     with pytest.raises(InvalidArgument, match=words):
         find(lazy, lambda x: True)
+
+
+def test_a_default_of_parameters_must_be_a_float32_and_code_is_made_of_a_graph():
+    for default in (float("nan"), 1e39, "1"):
+        with pytest.raises(InvalidArgument, match=r"default=.* must be a number that is finite as a float32"):
+            mpst.parameters(default)
+    with pytest.raises(mps.ParameterError, match="graph is a int: give a GraphFile"):
+        mpst.graph_code(3)
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_each_kind_of_number_is_drawn_in_a_test_of_usual_length(name):
+    kinds = {
+        "infinity": np.isinf,
+        "NaN": np.isnan,
+        "-0": lambda x: x == 0 and np.signbit(x),
+        "subnormal": lambda x: np.finfo(x.dtype).smallest_subnormal < abs(x) < np.finfo(x.dtype).smallest_normal,
+    }
+    drawn_by = dict.fromkeys(kinds, 0)
+
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @given(x=st.lists(mpst.floats(name), min_size=10, max_size=10))
+    def count(x):
+        for kind, is_it in kinds.items():
+            drawn_by[kind] += sum(map(bool, map(is_it, x)))
+
+    count()
+    assert min(drawn_by.values()) >= 10, drawn_by
+
+
+def test_infinity_may_be_a_bound():
+    assert find(mpst.floats("float16", min_value=float("inf")), lambda x: True) == np.inf
+    assert find(mpst.floats("float32", max_value=float("-inf")), lambda x: True) == -np.inf
 
 
 def test_strategies_say_what_they_are():
@@ -268,6 +337,10 @@ def readers(graph):
     return [[node for node in graph.nodes if image in node.sources] for image in graph.images.values()]
 
 
+def forward_readers(graph, image):
+    return [node for node in graph.nodes if image in node.sources and not isinstance(node, mps.MPSNNGradientFilterNode)]
+
+
 def sets(name, value=True):
     return lambda graph: any(getattr(image, name) == value for image in graph.images.values())
 
@@ -280,6 +353,13 @@ DRAWN = {
     "a label": lambda graph: any(node.label for node in graph.nodes),
     "an export": sets("export_from_graph"),
     "a stop": sets("stop_gradient"),
+    "a source at which the gradient stops": lambda graph: any(
+        image.stop_gradient and not image.producer for image in graph.images.values()
+    ),
+    "a result with several readers, and gradients": lambda graph: (
+        GRADIENT in kinds(graph)
+        and any(image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values())
+    ),
     "no format": lambda graph: any(
         image.producer and not image.format and image.producer.sources[0].format for image in graph.images.values()
     ),
@@ -293,6 +373,13 @@ SMALLEST = {
     "an addition": (mpst.graphs(training=False), lambda graph: ADDITION in kinds(graph), [ADDITION]),
     "ones": (mpst.graphs(), lambda graph: "ones" in graph.images, [NEURON, "NNInitialGradientNode", GRADIENT]),
     "a format": (mpst.graphs(training=False), sets("format", F.unorm8), [NEURON]),
+    "a source with two readers": (
+        mpst.graphs(training=False, additions=False),
+        lambda graph: any(
+            not image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
+        ),
+        [NEURON] * 2,
+    ),
     "a storage": (mpst.graphs(training=False), lambda graph: graph.storage == F.unorm16, [NEURON]),
 }
 
@@ -300,6 +387,36 @@ SMALLEST = {
 @pytest.mark.parametrize("what", DRAWN)
 def test_graphs_of_each_kind_are_drawn(what):
     drawn(mpst.graphs(), DRAWN[what])
+
+
+OFTEN = {
+    "sums of gradients": lambda graph: any(name.startswith("d") and "_2" in name for name in graph.images),
+    "stops": lambda graph: GRADIENT in kinds(graph) and sets("stop_gradient")(graph),
+    "results with several readers": lambda graph: any(
+        image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
+    ),
+    "exports": sets("export_from_graph"),
+}
+
+
+@pytest.mark.parametrize("what", OFTEN)
+def test_what_is_promised_is_drawn_in_a_test_of_usual_length(what):
+    found = []
+
+    @settings(
+        max_examples=300,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(graph=mpst.graphs(training=True))
+    def count(graph):
+        found.append(OFTEN[what](graph))
+
+    count()
+    assert sum(found) >= 0.04 * len(found)
 
 
 @pytest.mark.parametrize("what", SMALLEST)

@@ -395,6 +395,8 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
     """
     if isinstance(value, MPSImage):
         return value.to_array()
+    if value is None:  # of which numpy would make NaN
+        raise ImageError(f"{name} is None: give an array")
     try:
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()

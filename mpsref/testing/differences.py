@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOISE", "Function", "complex_slope", "continued", "one_sided", "pieces", "slope"]
+__all__ = ["NOISE", "Function", "coarse", "complex_slope", "continued", "one_sided", "pieces", "slope"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[Array], Array]
@@ -24,6 +24,12 @@ NOISE = 4 * float(np.finfo(np.float64).eps)
 UNDERFLOW = 1e-100
 """Derivatives are not told apart that differ by less: what has vanished on the way may be a factor of them."""
 
+LEAST = float(np.finfo(np.float64).smallest_subnormal)
+"""What any value may be off."""
+
+DISTINCT = 10.0
+"""Two estimates that are farther apart than so many times their errors are of different things."""
+
 PRECISE = 1e-4
 """A relative error with which nothing else need be tried."""
 
@@ -31,11 +37,11 @@ TINY = 1e-100
 """A step along the imaginary axis."""
 
 
-def slope(function: Function, x: Array, rounding: Array | float = 0.0) -> tuple[Array, Array]:
+def slope(function: Function, x: Array, rounding: Array | None = None) -> tuple[Array, Array]:
     """
     The derivative at `x`, and an estimate of its error; infinity where nothing can be said.
 
-    `rounding` is what values may be off besides 4 ULP of their own.
+    `rounding` is what values may be off besides 4 ULP of their own; None if that is not known.
 
     Notes
     -----
@@ -52,35 +58,60 @@ def slope(function: Function, x: Array, rounding: Array | float = 0.0) -> tuple[
     True
     """
     with np.errstate(all="ignore"):
-        found, error = _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding)
+        found, error = coarse(function, x, rounding)
+        # What large steps say may be the slope of something else, where much happens close to x.
+        other, smaller = _extrapolated(function, x, np.abs(x), rounding)
+        differs = np.abs(other - found) > DISTINCT * (error + smaller)
+        is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(found)
+        doubt = np.where(is_precise, smaller, np.maximum(np.abs(other - found), smaller))
+        better = differs | is_precise & ~was_precise | ~np.isfinite(error)
+        found, error = np.where(better, other, found), np.where(differs, doubt, np.where(better, smaller, error))
         # Beside the edge of a domain, or where much happens close to 0, only smaller steps help.
-        for size in (np.abs(x), *(np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5))):
+        for size in (np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5)):
             if np.all(error <= PRECISE * np.abs(found)):
                 break
             other, smaller = _extrapolated(function, x, size, rounding)
-            better = (smaller <= PRECISE * np.abs(other)) & ~(error <= PRECISE * np.abs(found)) | ~np.isfinite(error)
-            found, error = np.where(better, other, found), np.where(better, smaller, error)
+            is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(found)
+            better = (is_precise & ~was_precise | ~np.isfinite(error)) & ~differs
+            gap = np.abs(other - found)
+            unsure = ~better & ~was_precise & (gap > DISTINCT * (error + smaller))
+            found = np.where(better, other, found)
+            error = np.where(better, smaller, np.where(unsure, np.fmax(error, gap), error))
     return found, error
 
 
-def _extrapolated(function: Function, x: Array, size: Array, rounding: Array | float) -> tuple[Array, Array]:
-    found, error = np.full(x.shape, np.nan), np.full(x.shape, np.inf)
+def coarse(function: Function, x: Array, rounding: Array | None = None) -> tuple[Array, Array]:
+    """The same, by steps from an eighth of the argument, or of 1, to 2^-31 of it: what is closer is not looked at."""
+    with np.errstate(all="ignore"):
+        return _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding)
+
+
+def _extrapolated(function: Function, x: Array, size: Array, rounding: Array | None) -> tuple[Array, Array]:
+    found, error, against = np.full(x.shape, np.nan), np.full(x.shape, np.inf), np.zeros(x.shape)
     before: list[Array] = []
     step = np.exp2(np.floor(np.log2(size)) - 3)
     for _ in range(STEPS):
         right, left = x + step, x - step
         high, low = function(right), function(left)
         width = right - left
-        noise = (NOISE * (np.abs(high) + np.abs(low)) + rounding) / width + UNDERFLOW
+        noise = NOISE * (np.abs(high) + np.abs(low)) + LEAST + (0.0 if rounding is None else rounding)
+        noise = noise / width + UNDERFLOW
         row = [(high - low) / width]
+        nearest, least = row[0], np.full(x.shape, np.inf)
         for order in range(1, min(len(before), ORDERS) + 1):
             row.append(row[-1] + (row[-1] - before[order - 1]) / (RATIO ** (2 * order) - 1))
             doubt = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - before[order - 1])) + noise
-            better = doubt < error
-            found, error = np.where(better, row[-1], found), np.where(better, doubt, error)
+            closer = doubt < least
+            nearest, least = np.where(closer, row[-1], nearest), np.where(closer, doubt, least)
+        # Smaller steps that say something else, beyond what rounding explains: then larger ones have misled.
+        gap = np.abs(nearest - found)
+        against = np.where(gap > DISTINCT * (error + (least if rounding is None else noise)), gap, against)
+        better = least < error
+        found, error = np.where(better, nearest, found), np.where(better, least, error)
+        against = np.where(better, 0.0, against)
         before = row
         step = step / RATIO
-    return found, error
+    return found, np.maximum(error, against)
 
 
 def continued(function: Function, x: Array, low: Array, high: Array) -> Array:
@@ -122,11 +153,11 @@ def pieces(x: Array, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tu
 
 
 def one_sided(function: Function, x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """The derivatives from the left and from the right, each with its error estimate."""
+    """The derivatives from the left and from the right, by coarse steps, each with its error estimate."""
     none = np.full(x.shape, np.inf)
     return (
-        slope(lambda z: continued(function, z, -none, x), x),
-        slope(lambda z: continued(function, z, x, none), x),
+        coarse(lambda z: continued(function, z, -none, x), x),
+        coarse(lambda z: continued(function, z, x, none), x),
     )
 
 

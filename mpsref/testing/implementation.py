@@ -48,6 +48,8 @@ KEPT, TRIED = 64, 12
 SHOWN = 16
 """Elements of an array that are written out."""
 
+CHANGES = "called again with the same array, the implementation gives something else"
+
 MENTIONED = 12
 """So many of the faults that explain most are looked at."""
 
@@ -219,7 +221,8 @@ def check_implementation(
     formats : sequence of MPSImageFeatureChannelFormat
         Among float32 and float16.
     max_examples : int, optional
-        Arrays for each format. Default: what the Hypothesis profile says, 100 unless somebody has changed it.
+        Arrays for each format, besides those that have all halves. Default: what the Hypothesis profile says, 100
+        unless somebody has changed it.
     seed : int, optional
         Makes another attack; without it the attack is the same each time, as long as the program is.
     name : str, optional
@@ -242,9 +245,10 @@ def check_implementation(
     Notes
     -----
     Each array has some values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both its ends, and
-    some hundred others: simple and special ones, and any. What fails is sorted into kinds; of each, inputs are made
-    simpler until only the simplest is left, alone if it fails alone, else in the shortest array. No database of
-    examples is written.
+    some hundred others: simple and special ones, and any. Of a given neuron all halves are tried too, for a gradient
+    with an incoming gradient of 1. What fails is sorted into kinds; of each, inputs are made
+    simpler until only the simplest is left, alone if it fails alone, else in the shortest array; where another call
+    with it gives something else, that is said. No database of examples is written.
 
     Examples
     --------
@@ -264,11 +268,9 @@ def check_implementation(
     limit = resolved(bounds, ulp, rtol, atol)
     if direction not in ("forward", "gradient"):
         raise ParameterError(f"direction is {direction!r}: choose one of forward, gradient")
-    if max_examples is not None and max_examples < 1:
-        raise ParameterError(f"max_examples is {max_examples}: give at least 1")
-    storages = [_floating(one) for one in formats]
-    if not storages:
-        raise ParameterError("formats is empty: give at least one")
+    _integer_or_error(max_examples, "max_examples", 1)
+    _integer_or_error(seed, "seed", 0)
+    storages = _storages(formats)
     load(function)
     attacks = [_Attack(_Subject(function, neuron, direction, limit, storage)) for storage in storages]
     for attack in attacks:
@@ -284,6 +286,20 @@ def check_implementation(
     )
     report.check()
     return report
+
+
+def _integer_or_error(value: Any, name: str, least: int) -> None:
+    if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least):
+        raise ParameterError(f"{name} is {value!r}: give an integer of at least {least}")
+
+
+def _storages(formats: Any) -> list[StorageFormat]:
+    if not isinstance(formats, Iterable) or isinstance(formats, str):
+        raise ParameterError(f"formats is {formats!r}: give a list of MPSImageFeatureChannelFormat members")
+    storages = list(dict.fromkeys(_floating(one) for one in formats))
+    if not storages:
+        raise ParameterError("formats is empty: give at least one")
+    return storages
 
 
 def _floating(format: MPSImageFeatureChannelFormat) -> StorageFormat:
@@ -404,7 +420,7 @@ class _Attack:
         )
         @given(st.data())
         def attack(data: st.DataObject) -> None:
-            descriptor = data.draw(neurons)
+            descriptor = descriptor_or_error(data.draw(neurons), "what the strategy gives as neuron")
             channels = 1 if descriptor.data is None else len(descriptor.data)
             shape = data.draw(st.integers(1, LONGEST)), channels
             noise = data.draw(st.integers(0, 2**32 - 1))
@@ -427,6 +443,16 @@ class _Attack:
         if number is not None:
             attack = seed(number)(attack)
         attack()
+        if not subject.varies and subject.storage.dtype.itemsize == 2:
+            self._try_all()
+
+    def _try_all(self) -> None:
+        """Every number there is: of halves there are few enough."""
+        subject, every = self.subject, np.arange(1 << 16, dtype=np.uint16).view(self.subject.storage.dtype)
+        assert isinstance(subject.neuron, MPSNNNeuronDescriptor)
+        one = None if subject.direction == "forward" else every.dtype.type(1)
+        for start in range(0, len(every), LONGEST):
+            self._keep(self._together(subject.neuron, every[start : start + LONGEST], one))
 
     def _keep(self, tried: _Tried) -> None:
         self.arrays += 1
@@ -452,6 +478,8 @@ class _Attack:
     def _failure(self, kind: str, found: _Found) -> Failure:
         tried, index, evidence = self._simplest(kind, found)
         storage, first = self.subject.storage, found.first
+        again = self.subject.tried(tried.descriptor, tried.x, tried.upstream)
+        is_same = np.array_equal(again.got, tried.got, equal_nan=True)
         array = ""
         if len(tried.x) > 1:
             some = tried.x[:, 0] if tried.x.shape[1] == 1 else tried.x
@@ -480,7 +508,7 @@ class _Attack:
             want=_said_of(tried.want.ravel()[index]),
             array=array,
             ulp=None if distance == UNREACHABLE else distance,
-            why=_why(tried, index, evidence, kind, storage),
+            why=_why(tried, index, evidence, kind, storage) if is_same else CHANGES,
             comparison=comparison.text(),
         )
 
@@ -599,11 +627,13 @@ def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, pools: S
 
 @functools.lru_cache(maxsize=64)
 def _pools(descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> tuple[Stored, Stored]:
-    """Simple numbers; and special ones, with the neuron's kinks."""
+    """Simple numbers; and special ones, with the neuron's kinks, and what lies beside them."""
     limits = np.finfo(storage.dtype)
     special = [0, 1, np.inf, np.nan, limits.max, limits.smallest_normal, limits.smallest_subnormal]
     with np.errstate(over="ignore"):
-        pool = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
+        ends = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
+        up, down = (np.nextafter(ends, storage.dtype.type(way)) for way in (np.inf, -np.inf))
+    pool = np.concatenate([ends, up, down])
     return _ladder([], descriptor, storage), np.concatenate([pool, -pool])
 
 

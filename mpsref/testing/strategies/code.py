@@ -8,6 +8,7 @@ from keyword import iskeyword
 from typing import Any
 
 from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
 from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode
 from mpsref.graph.file import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
@@ -47,6 +48,8 @@ def graph_code(graph: GraphFile) -> str:
     y.result_image.handle = 'y'
     graph = mps.GraphFile.from_results([y.result_image])
     """
+    if not isinstance(graph, GraphFile):
+        raise ParameterError(f"graph is a {type(graph).__name__}: give a GraphFile")
     return "\n".join(_Code(graph).lines())
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError
@@ -20,6 +19,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.testing.strategies.arguments import count, drawn, flag, instance, strategy
 from mpsref.testing.strategies.code import graph_code
 from mpsref.testing.strategies.images import image_descriptors, images
 from mpsref.testing.strategies.neurons import descriptors, parameters
@@ -84,8 +84,12 @@ def graphs(
     dx.result_image.handle = 'dx'
     graph = mps.GraphFile.from_results([h0.result_image, dx.result_image])
     """
-    if max_nodes < 1:
-        raise InvalidArgument(f"{max_nodes=} must be at least 1")
+    strategy(neurons, MPSNNNeuronDescriptor, "neurons", is_optional=True)
+    count(max_nodes, "max_nodes")
+    count(channels, "channels")
+    flag(training, "training", is_optional=True)
+    flag(additions, "additions")
+    flag(settings, "settings")
     is_training = draw(st.booleans()) if training is None else training
     initial = _initial_gradients(settings) if is_training else st.none()
     storage, dy = draw(st.just(Formats.float16) | formats()), draw(initial)
@@ -114,7 +118,8 @@ class _Recipe:
     """
     A node that knows nothing of those before it, so that any of them can be left out when a graph is shrunk.
 
-    `places` are those of the images that it reads, the latest first; beyond the first there are new ones.
+    `places` are those of the images that it reads: results from 0 on, the latest first, and sources from -1 on. Beyond
+    the first result is that result again, and beyond the last source a new one.
     """
 
     neuron: MPSNNNeuronDescriptor | None
@@ -127,18 +132,21 @@ class _Recipe:
 
 PLAIN = [""] * 6
 KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["scaled addition"])
-SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop"])
+SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop", "source stop"])
 
 
 @st.composite
 def _recipes(
     draw: st.DrawFn, neurons: st.SearchStrategy[MPSNNNeuronDescriptor], max_nodes: int, additions: bool, settings: bool
 ) -> _Recipe:
-    place, kind = st.integers(0, max_nodes), draw(KINDS) if additions else "neuron"
+    # Mostly the latest results and the first source, so that graphs hang together.
+    place = st.sampled_from([0, 0, 0, 1, 1, -1, -1, -2, *range(2, max_nodes)])
+    other = st.sampled_from([1, 1, -1, -2, -2, 0, *range(2, max_nodes)])
+    kind = draw(KINDS) if additions else "neuron"
     if kind == "neuron":
-        recipe = _Recipe(draw(neurons), (draw(place),))
+        recipe = _Recipe(drawn(draw(neurons), MPSNNNeuronDescriptor, "neurons"), (draw(place),))
     else:
-        recipe = _Recipe(None, (draw(place), draw(place)), draw(_numbers()) if kind == "scaled addition" else {})
+        recipe = _Recipe(None, (draw(place), draw(other)), draw(_numbers()) if kind == "scaled addition" else {})
     change: dict[str, Any] = {}
     match draw(SETTINGS) if settings else "":
         case "label":
@@ -153,6 +161,8 @@ def _recipes(
             change["image"] = _Image(export_from_graph=True)
         case "stop":
             change["image"] = _Image(stop_gradient=True)
+        case "source stop":
+            change["source"] = _Image(stop_gradient=True)
     return replace(recipe, **change)
 
 
@@ -181,8 +191,9 @@ class _Building:
     def __init__(self) -> None:
         self.nodes: list[MPSNNFilterNode] = []
         self.names: Counter[str] = Counter()
-        self.images: list[MPSNNImageNode] = []
-        """What can be read: sources first, and then results."""
+        self.sources: list[MPSNNImageNode] = []
+        self.results: list[MPSNNImageNode] = []
+        """What can be read."""
 
     def add(self, recipe: _Recipe) -> None:
         """One node more."""
@@ -198,7 +209,7 @@ class _Building:
         _set(node.result_image, recipe.image)
         node.label = recipe.label
         self.nodes.append(node)
-        self.images.append(node.result_image)
+        self.results.append(node.result_image)
 
     def differentiate(self, gradient: _Image | str) -> None:
         """Make the gradients of everything that the last node depends on."""
@@ -219,12 +230,14 @@ class _Building:
         return [node.result_image for node in self.nodes if node.result_image not in read]
 
     def _read(self, place: int, settings: _Image) -> MPSNNImageNode:
-        if place < len(self.images):
-            return self.images[-1 - place]
-        source = MPSNNImageNode(handle=self._name("x"))
-        _set(source, settings)
-        self.images.insert(0, source)
-        return source
+        if place >= 0 and self.results:
+            return self.results[max(-1 - place, -len(self.results))]
+        which = max(-1 - place, 0)
+        if which >= len(self.sources):
+            source = MPSNNImageNode(handle=self._name("x"))
+            _set(source, settings)
+            self.sources.append(source)
+        return self.sources[min(which, len(self.sources) - 1)]
 
     def _name(self, stem: str, separator: str = "") -> str:
         self.names[stem] += 1
@@ -279,6 +292,8 @@ def graph_sources(
     >>> find(mpst.graph_sources(graph), lambda images: True)
     {'x': <MPSImage 1x1x1 float32>}
     """
+    instance(graph, GraphFile, "graph")
+    instance(descriptor, MPSImageDescriptor, "descriptor", is_optional=True)
     d = draw(image_descriptors(channels=_channels(graph))) if descriptor is None else descriptor
     found = {}
     for name, node in _named_inputs(graph).items():

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import storage_format
+from mpsref.storage import FORMATS, storage_format
+from mpsref.testing.strategies.arguments import count, drawn, instance
 from mpsref.testing.strategies.numbers import floats, formats
 
 __all__ = ["image_descriptors", "images"]
@@ -48,6 +50,12 @@ def image_descriptors(
     >>> d.width, d.height, d.feature_channels, d.number_of_images
     (1, 1, 5, 1)
     """
+    instance(format, MPSImageFeatureChannelFormat, "format", is_optional=True)
+    if format is not None and format not in FORMATS:
+        raise InvalidArgument(f"{format=} must be one of {', '.join(FORMATS[one].name for one in FORMATS)}")
+    given = {"max_side": max_side, "max_channels": max_channels, "max_images": max_images}
+    for name, value in (given if channels is None else {"channels": channels, **given}).items():
+        count(value, name)
     return MPSImageDescriptor(
         channel_format=draw(formats()) if format is None else format,
         width=draw(st.integers(1, max_side)),
@@ -93,10 +101,12 @@ def images(
     >>> find(mpst.images(), lambda image: image.feature_channels > 4).to_array()
     array([[[[0., 0., 0., 0., 0.]]]], dtype=float32)
     """
-    d = draw(image_descriptors()) if descriptor is None else descriptor
-    d = draw(d) if isinstance(d, st.SearchStrategy) else d
+    d = image_descriptors() if descriptor is None else descriptor
+    d = drawn(draw(d), MPSImageDescriptor, "descriptor") if isinstance(d, st.SearchStrategy) else d
+    instance(d, MPSImageDescriptor, "descriptor")
+    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
     storage = storage_format(d.channel_format)
     shape = (d.number_of_images, d.height, d.width, d.feature_channels)
     numbers = floats(storage.name, neuron=neuron, **options)
-    values = draw(st.lists(numbers, min_size=1, max_size=min(max_values, int(np.prod(shape)))))
+    values = draw(st.lists(numbers, min_size=1, max_size=min(count(max_values, "max_values"), int(np.prod(shape)))))
     return MPSImage.from_array(np.resize(np.array(values, storage.dtype), shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.errors import InvalidArgument
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
+from mpsref.testing.strategies.arguments import count, drawn, strategy
 
 __all__ = ["descriptors", "neuron_types", "parameters"]
 
@@ -47,13 +49,15 @@ def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType] | None = Non
     return draw(st.sampled_from(list(NEURONS) if types is None else sorted(_checked(types))))
 
 
-def _checked(types: Iterable[MPSCNNNeuronType]) -> set[MPSCNNNeuronType]:
+def _checked(types: Iterable[MPSCNNNeuronType], name: str = "types") -> set[MPSCNNNeuronType]:
     try:
         found = {MPSCNNNeuronType(one) for one in types}
     except (TypeError, ValueError):
-        raise InvalidArgument(f"{types=} must be MPSCNNNeuronType members") from None
+        raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
     if not found:
-        raise InvalidArgument("types is empty: give at least one")
+        raise InvalidArgument(f"{name} is empty: give at least one")
+    if found - NEURONS.keys():
+        raise InvalidArgument(f"{name}={types!r} must be neurons that have a row in mpsref.NEURONS")
     return found
 
 
@@ -79,6 +83,9 @@ def parameters(default: float = 1.0) -> st.SearchStrategy[float]:
     >>> find(mpst.parameters(0.5), lambda a: True)
     0.5
     """
+    with np.errstate(over="ignore"):
+        if not isinstance(default, Real) or not np.isfinite(np.float32(default)):
+            raise InvalidArgument(f"{default=} must be a number that is finite as a float32")
     return st.one_of(
         st.just(float(np.float32(default))),
         st.integers(-32, 32).map(lambda quarters: quarters / 4),
@@ -123,13 +130,14 @@ def descriptors(
     >>> find(mpst.descriptors([mps.MPSCNNNeuronType.pReLU], channels=3), lambda d: True).data
     array([0.25, 0.25, 0.25], dtype=float32)
     """
+    strategy(parameters, float, "parameters", is_optional=True)
+    if not isinstance(channels, st.SearchStrategy):
+        count(channels, "channels")
     row = NEURONS[draw(_types(neuron_types))]
     if row.per_channel:
-        count = draw(channels) if isinstance(channels, st.SearchStrategy) else channels
-        if count < 1:
-            raise InvalidArgument(f"{channels=} must be at least 1")
+        n = count(draw(channels), "channels") if isinstance(channels, st.SearchStrategy) else channels
         slopes = PRELU_SLOPES if parameters is None else parameters
-        return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=count, max_size=count)))
+        return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=n, max_size=n)))
     given = {
         name: draw(_parameters(default) if parameters is None else parameters)
         for name, default in row.parameters.items()
@@ -143,4 +151,6 @@ PRELU_SLOPES = parameters(0.25)
 
 
 def _types(types: Types | None) -> st.SearchStrategy[MPSCNNNeuronType]:
-    return types if isinstance(types, st.SearchStrategy) else _all_types(types)
+    if isinstance(types, st.SearchStrategy):
+        return types.map(lambda found: drawn(found, MPSCNNNeuronType, "neuron_types"))
+    return _all_types(None if types is None else _checked(types, "neuron_types"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.record.samples import edges
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.testing.strategies.arguments import flag, instance, number
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
@@ -49,6 +51,7 @@ def formats(draw: st.DrawFn, *, floating: bool = False) -> MPSImageFeatureChanne
     >>> find(mpst.formats(), lambda f: True)
     <MPSImageFeatureChannelFormat.float32: 4>
     """
+    flag(floating, "floating")
     names = [name for name in SIMPLEST_FIRST if not (floating and STORAGES[name].unorm_max)]
     return draw(st.sampled_from([STORAGES[name].channel_format for name in names]))
 
@@ -102,8 +105,12 @@ def floats(
     np.float16(5.996)
     """
     storage = storage_or_invalid(format)
-    if neuron is not None and not isinstance(neuron, MPSNNNeuronDescriptor):
-        raise InvalidArgument(f"{neuron=} must be an MPSNNNeuronDescriptor")
+    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    number(min_value, "min_value")
+    number(max_value, "max_value")
+    flag(allow_nan, "allow_nan", is_optional=True)
+    flag(allow_infinity, "allow_infinity", is_optional=True)
+    flag(allow_subnormal, "allow_subnormal")
     # Bounds do not tell zeros apart.
     low, high = -0.0 if min_value == 0 else min_value, 0.0 if max_value == 0 else max_value
     return draw(_numbers(storage, neuron, low, high, allow_nan, allow_infinity, allow_subnormal))
@@ -139,6 +146,10 @@ def sources(
     array([0., 0., 2.], dtype=float16)
     """
     dtype = storage_or_invalid(format).dtype
+    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    lengths: tuple[Any, ...] = shape if isinstance(shape, tuple) else ()
+    if any(isinstance(n, int) and n < 0 for n in lengths):
+        raise InvalidArgument(f"{shape=} must have no negative number")
     if shape is None:
         slopes = None if neuron is None else neuron.data
         shape = hnp.array_shapes(max_dims=2, max_side=6)
@@ -153,7 +164,7 @@ def storage_or_invalid(format: Format) -> StorageFormat:
         return FORMATS[format]
     if isinstance(format, str) and format in STORAGES:
         return STORAGES[format]
-    if not isinstance(format, str | int):
+    if not isinstance(format, str | int | NoneType):  # of None numpy would make float64
         try:
             dtype = np.dtype(format)
         except TypeError:
@@ -180,10 +191,10 @@ def _numbers(
     everything: st.SearchStrategy[Any]
     if storage.unorm_max:
         if allow_nan or allow_infinity:
-            raise InvalidArgument(f"{storage.name} has no NaN and no infinity")
+            raise InvalidArgument(f"{storage.name} has no NaN and no infinity: leave out allow_nan and allow_infinity")
         low = 0 if min_value is None else min_value
         high = storage.unorm_max if max_value is None else max_value
-        if int(low) != low or int(high) != high or not 0 <= low <= high <= storage.unorm_max:
+        if low % 1 or high % 1 or not 0 <= low <= high <= storage.unorm_max:
             raise InvalidArgument(f"{min_value=} and {max_value=} must be codes of {storage.name}")
         everything = st.integers(int(low), int(high)).map(kind)
         bounds = int(low), int(high)
@@ -206,10 +217,15 @@ def _numbers(
         if allow_nan is None:
             allow_nan = min_value is None and max_value is None
     within = _Within(storage, bounds, allow_subnormal)
+    if within.is_empty:
+        raise InvalidArgument(f"between {min_value=} and {max_value=} all are subnormal: leave out allow_subnormal")
 
-    parts = [everything, within.moderate(), within.integers(), within.sampled(_specials(storage))]
-    if allow_nan and not storage.unorm_max:
-        parts.append(st.sampled_from(list(_nans(storage))))
+    parts = [everything, within.moderate(), within.integers(), within.subnormal()]
+    parts += [within.sampled(some) for some in _specials(storage)]
+    if not storage.unorm_max:
+        infinities = [infinity for infinity in storage.dtype.type([np.inf, -np.inf]) if infinity in within]
+        nonfinite = [*infinities, *(_nans(storage) if allow_nan else ())]
+        parts.append(st.sampled_from(nonfinite) if nonfinite else None)
     parts += [within.midway(STORAGES[name]) for name in NARROWER[storage.name]]
     if neuron is not None:
         kinks = neuron.row.kinks(neuron)
@@ -240,6 +256,11 @@ class _Within:
         skipped = not (storage.unorm_max or allow_subnormal)
         self.least = _ordinal(storage, float(np.finfo(storage.dtype).smallest_normal)) if skipped else 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all numbers within the bounds are left out."""
+        return (0 < self.low <= self.high < self.least) or (-self.least < self.low <= self.high < 0)
+
     def __contains__(self, number: Any) -> bool:
         ordinal = _ordinal(self.storage, number)
         return self.low <= ordinal <= self.high and (ordinal == 0 or abs(ordinal) >= self.least)
@@ -259,12 +280,22 @@ class _Within:
         allow_subnormal = False if self.least else None
         return st.floats(low, high, width=width, allow_subnormal=allow_subnormal).map(self.storage.dtype.type)
 
+    def subnormal(self) -> st.SearchStrategy[Any] | None:
+        """Any of the subnormal numbers, if they may be drawn."""
+        if self.storage.unorm_max or self.least:
+            return None
+        last = _ordinal(self.storage, float(np.finfo(self.storage.dtype).smallest_normal)) - 1
+        low, high = max(self.low, -last), min(self.high, last)
+        return st.integers(low, high).map(lambda found: _number(self.storage, found)) if low <= high else None
+
     def integers(self) -> st.SearchStrategy[Any] | None:
         """Integers, as far as all of them can be held."""
         if self.storage.unorm_max:
             return None
         largest = 1 << self.storage.precision
         low, high = (float(_number(self.storage, ordinal)) for ordinal in (self.low, self.high))
+        if low > largest or high < -largest:
+            return None
         low, high = math.ceil(max(low, -largest)), math.floor(min(high, largest))
         return st.integers(low, high).map(self.storage.dtype.type) if low <= high else None
 
@@ -329,16 +360,16 @@ def _midway(narrower: StorageFormat, ordinal: int, storage: StorageFormat) -> An
     return _stored(storage, (ends[0] + ends[1]) / 2)
 
 
-def _specials(storage: StorageFormat) -> list[Any]:
-    """Where something ends, simplest first."""
+def _specials(storage: StorageFormat) -> list[list[Any]]:
+    """The simplest numbers; and where something ends."""
     if storage.unorm_max:
         most = storage.unorm_max
-        return [storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]
+        return [[storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]]
     limits, one = np.finfo(storage.dtype), _ordinal(storage, 1.0)
     first_normal, infinity = _ordinal(storage, limits.smallest_normal), _largest(storage)
     ordinals = (1, first_normal - 1, first_normal, first_normal + 1, one - 1, one + 1, infinity - 1, infinity)
     numbers = [_number(storage, sign * ordinal) for ordinal in ordinals for sign in (1, -1)]
-    return [*storage.dtype.type([0.0, 1.0, -1.0, -0.0, 0.5, -0.5]), *numbers]
+    return [list(storage.dtype.type([0.0, 1.0, -1.0, -0.0, 0.5, -0.5])), numbers]
 
 
 def _nans(storage: StorageFormat) -> Iterator[Any]:

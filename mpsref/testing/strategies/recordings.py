@@ -12,6 +12,7 @@ from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage
+from mpsref.testing.strategies.arguments import drawn, strategy
 from mpsref.testing.strategies.graphs import graph_sources, graphs
 from mpsref.verify.recording import write_recording
 
@@ -75,7 +76,8 @@ def recordings(draw: st.DrawFn, graphs: st.SearchStrategy[GraphFile] | None = No
     ...     print(verify(recording.write(folder), tolerance="exact").passed)
     True
     """
-    graph = draw(_graphs() if graphs is None else graphs)
+    strategy(graphs, GraphFile, "graphs", is_optional=True)
+    graph = drawn(draw(_graphs() if graphs is None else graphs), GraphFile, "graphs")
     sources = draw(graph_sources(graph))
     made = {name: node for name, node in graph.images.items() if node.producer is not None}
     left_out = draw(st.lists(st.sampled_from(list(made)), unique=True, max_size=len(made) - 1))
