@@ -468,7 +468,7 @@ def test_the_report_names_input_place_and_numbers():
 
     first, second = str(raised.value).splitlines()
     assert first == "square: FAIL: 1 of 4 gradients are wrong"
-    assert second.startswith("  input[0, 1] = 2.0: gradient 5, differences give 4 +- ")
+    assert second.startswith("  input[0, 1] = 2.0, upstream 1.0: gradient 5, differences give 4 +- ")
     report = raised.value.report
     assert pickle.loads(pickle.dumps(raised.value)).report == report  # noqa: S301  as xdist sends it
     again = json.loads(json.dumps(report.to_json()))

@@ -75,6 +75,8 @@ class Slope:
         How far that may be off.
     note : str
         What there is to say of the place.
+    upstream : float or None
+        The incoming gradient there, if there is just one.
     """
 
     input: str
@@ -84,11 +86,13 @@ class Slope:
     numerical: float
     error: float
     note: str = ""
+    upstream: float | None = None
 
     def __str__(self) -> str:
         note = f"; {self.note}" if self.note else ""
         got = f"gradient {self.gradient:.10g}, differences give {self.numerical:.10g} +- {self.error:.1g}"
-        return f"{self.input}{list(self.place)} = {self.value!r}: {got}{note}"
+        upstream = "" if self.upstream is None else f", upstream {self.upstream!r}"
+        return f"{self.input}{list(self.place)} = {self.value!r}{upstream}: {got}{note}"
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ class _Question:
         What there is to say of places.
     differentiate : callable
         How derivatives and their errors are computed.
+    upstream : ndarray or None
+        The incoming gradient, if there is just one.
     """
 
     name: str
@@ -184,6 +190,7 @@ class _Question:
     sides: Callable[[], tuple[tuple[Array, Array], tuple[Array, Array]]]
     notes: dict[str, Mask] = field(default_factory=dict)
     differentiate: Callable[[Function, Array], tuple[Array, Array]] = slope
+    upstream: Array | None = None
 
 
 def check_gradient(
@@ -305,7 +312,8 @@ def _report(name: str, questions: Sequence[_Question], rtol: float) -> GradientC
 def _slope(question: _Question, place: tuple[int, ...], numerical: Array, error: Array) -> Slope:
     x, claimed, found, off = (float(each[place]) for each in (question.x, question.claimed, numerical, error))
     note = "; ".join(note for note, at in question.notes.items() if at[place])
-    return Slope(question.name, place, x, claimed, found, off, note)
+    upstream = None if question.upstream is None else float(question.upstream[place])
+    return Slope(question.name, place, x, claimed, found, off, note, upstream)
 
 
 def _judged(question: _Question, rtol: float) -> tuple[Array, Array, npt.NDArray[np.str_]]:
@@ -360,10 +368,10 @@ def _of_functions(subject: Pair, inputs: Any, upstream: Any, *, complex_step: bo
 
         if complex_step:
             nowhere, along = np.zeros(shape, np.bool_), cast("Any", complex_slope)
-            return _Question(names[i], xs[i], claimed[i], weighted, nowhere, _none, {}, along)
+            return _Question(names[i], xs[i], claimed[i], weighted, nowhere, _none, {}, along, incoming)
         _elementwise_or_error(value, weighted, xs[i], base * incoming)
         sides = lambda: one_sided(weighted, xs[i])  # noqa: E731
-        return _Question(names[i], xs[i], claimed[i], weighted, np.ones(shape, np.bool_), sides)
+        return _Question(names[i], xs[i], claimed[i], weighted, np.ones(shape, np.bool_), sides, upstream=incoming)
 
     return [of(i) for i in range(len(xs))]
 
@@ -667,8 +675,17 @@ class _Composition:
         for g in claim.gradients:
             claimed = claimed + self._values[g]
         note = "a clamp of an addition holds here, which its gradient filter ignores, as MPS documents"
+        upstream = self._values[claim.results[0][1]] if len(claim.results) == 1 else None
         return _Question(
-            claim.name, x, claimed, at(sides), open_, both, {note: clamped}, lambda f, z: slope(f, z, rounding)
+            claim.name,
+            x,
+            claimed,
+            at(sides),
+            open_,
+            both,
+            {note: clamped},
+            lambda f, z: slope(f, z, rounding),
+            None if upstream is None or upstream.shape != x.shape else upstream,
         )
 
     def _between(self, source: int, results: set[int]) -> list[int]:
