@@ -56,6 +56,24 @@ def precisely(bits: int, function: Callable[..., Any], *args: Any) -> Any:
         ctx.prec = before
 
 
+# Constants, each made once for a working precision.
+
+
+@lru_cache
+def _log(number: float, bits: int) -> Ball:
+    return precisely(bits, arb(number).log)
+
+
+@lru_cache
+def _sqrt(number: int, bits: int) -> Ball:
+    return precisely(bits, arb(number).sqrt)
+
+
+@lru_cache
+def _sqrt_pi(bits: int) -> Ball:
+    return precisely(bits, lambda: arb.pi().sqrt())
+
+
 def fraction(ball: Ball) -> Fraction:
     """The number that an exact ball is."""
     mantissa, exponent = ball.man_exp()
@@ -100,6 +118,7 @@ class Judge:
         self.name, self.p = name, (float(a), float(b), float(c))
         self.a, self.b, self.c = arb(a), arb(b), arb(c)
         self.integer_c = float(c).is_integer()
+        self.exponents = Fraction(c), Fraction(c) - 1
         self.forward: Callable[[Ball], Ball] = getattr(self, f"_{name}")
         self.derivative: Callable[[Ball], Ball] = getattr(self, f"_{name}_slope")
 
@@ -108,10 +127,22 @@ class Judge:
 
     # u = a x + b is exact at any working precision, so that comparisons with it are.
     def _u(self, x: Ball) -> Ball:
-        return precisely(EXACT, lambda: self.a * x + self.b)
+        if self.p[:2] == (1, 0):
+            return x
+        before, ctx.prec = ctx.prec, EXACT
+        try:
+            return self.a * x + self.b
+        finally:
+            ctx.prec = before
 
     def _z(self, x: Ball) -> Ball:
-        return precisely(EXACT, lambda: self.b * x)
+        if self.p[1] == 1:
+            return x
+        before, ctx.prec = ctx.prec, EXACT
+        try:
+            return self.b * x
+        finally:
+            ctx.prec = before
 
     # --- the sixteen functions --------------------
 
@@ -199,8 +230,8 @@ class Judge:
         return -size if u < 0 and exponent % 2 == 1 else size
 
     def _power(self, x: Ball) -> Ball:
-        u, c = self._u(x), self.p[2]
-        return NAN if u < 0 and not self.integer_c else self._to_the(u, Fraction(c))
+        u = self._u(x)
+        return NAN if u < 0 and not self.integer_c else self._to_the(u, self.exponents[0])
 
     def _power_slope(self, x: Ball) -> Ball:
         u, c = self._u(x), self.p[2]
@@ -209,11 +240,11 @@ class Judge:
         k = self.a * self.c
         if k == 0:
             return NAN if u == 0 and c < 0 else ZERO
-        return k * self._to_the(u, Fraction(c) - 1)
+        return k * self._to_the(u, self.exponents[1])
 
     def _log_base(self) -> Ball:
         c = self.p[2]
-        return ONE if c == -1 else self.c.log() if c > 0 else NAN
+        return ONE if c == -1 else _log(c, ctx.prec) if c > 0 else NAN
 
     def _exponential(self, x: Ball) -> Ball:
         u, c = self._u(x), self.p[2]
@@ -249,11 +280,12 @@ class Judge:
 
     def _geLU(self, x: Ball) -> Ball:
         z = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
-        return x / 2 * (-z / arb(2).sqrt()).erfc()
+        return x / 2 * (-z / _sqrt(2, ctx.prec)).erfc()
 
     def _geLU_slope(self, x: Ball) -> Ball:
         x = arb(2**20) if x > 2**20 else arb(-(2**20)) if x < -(2**20) else x
-        return (-x / arb(2).sqrt()).erfc() / 2 + x * (-(x * x) / 2).exp() / (2 * arb.pi()).sqrt()
+        density = (-(x * x) / 2).exp() / (_sqrt(2, ctx.prec) * _sqrt_pi(ctx.prec))
+        return (-x / _sqrt(2, ctx.prec)).erfc() / 2 + x * density
 
     # --- exact arithmetic --------------------
 
@@ -346,7 +378,7 @@ class Judge:
         0, an infinity and NaN are exact there: what is only too small or too large for float64 gives the smallest or
         largest number of the right sign.
         """
-        out, function = np.empty(xs.size), self.derivative if derivative else self.forward
+        function, found = self.derivative if derivative else self.forward, list[float]()
         before, ctx.prec = ctx.prec, FIRST
         try:
             factors = None if upstream is None else upstream.tolist()
@@ -361,10 +393,10 @@ class Judge:
                     y = 5e-324 if value > 0 else -5e-324
                 elif math.isinf(y) and value.is_finite():
                     y = math.copysign(1.7e308, y)
-                out[i] = y
+                found.append(y)
         finally:
             ctx.prec = before
-        return out
+        return np.array(found, np.float64)
 
     def rounded(
         self, xs: Array, near: Array, dtype: npt.DTypeLike, derivative: bool = False, upstream: Array | None = None
