@@ -306,11 +306,25 @@ def test_the_report_says_all_of_it():
         "  not comparable; MPSNNNeuronDescriptor(MPSCNNNeuronType.softSign)",
         "  why: the formula has no value at an infinity, only a limit, as metal-precise arithmetic may",
     ]
-    assert lines[9] == "  first found in:"
-    assert "elements" in lines[10]
+    assert lines[9:11] == ["", "first found in:"]
+    assert lines[11].startswith("  float16, array [")
     report = raised.value.report
     assert pickle.loads(pickle.dumps(raised.value)).report == report  # noqa: S301  as xdist sends it
     assert json.loads(json.dumps(report.to_json()))["failures"][0]["kind"] == "NaN"
+
+
+def test_an_array_that_shows_several_failures_is_reported_once():
+    def naive(x):
+        with np.errstate(all="ignore"):
+            e = np.exp(2 * x)
+            return (e - 1) / (e + 1)
+
+    with pytest.raises(AssertionError) as raised:
+        check_implementation(naive, neuron("tanH"), **SINGLE)
+
+    arrays = {failure.comparison for failure in raised.value.report.failures}
+    assert len(raised.value.report.failures) > len(arrays)
+    assert str(raised.value).count("first found in:") == len(arrays)
 
 
 def test_an_implementation_may_write_to_its_arguments_and_be_given_by_name(monkeypatch):

@@ -124,8 +124,6 @@ class Failure:
             yield f"  at {list(self.place)} of {list(self.shape)}, and in no single element: {self.array}"
         if self.why:
             yield f"  why: {self.why}"
-        yield "  first found in:"
-        yield from (f"    {line}" for line in self.comparison.splitlines())
 
 
 @dataclass(frozen=True)
@@ -176,10 +174,13 @@ class ImplementationCheck:
             raise VerificationError(self.text(), self)
 
     def text(self) -> str:
-        """For people: the verdict first, then each failure."""
+        """For people: the verdict first, then each failure, then the arrays in which they were found first."""
         lines = [f"{self.name}: {self.verdict}", f"{self.direction}; bounds: {self.bounds}"]
         for failure in self.failures:
             lines += ["", *failure.lines()]
+        # Often one array has shown them all.
+        for comparison in dict.fromkeys(f"{failure.format}, {failure.comparison}" for failure in self.failures):
+            lines += ["", "first found in:", *(f"  {line}" for line in comparison.splitlines())]
         return "\n".join(printable(line) for line in lines)
 
     def to_json(self) -> dict[str, Any]:
