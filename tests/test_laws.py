@@ -454,7 +454,10 @@ def test_the_number_of_threads_changes_nothing(graph, data):
 # ---- gradients ----
 
 SMOOTH = mpst.graphs(
-    neurons=mpst.descriptors([t for t in T if t is not T.pReLU], parameters=TAME),
+    # A power of a negative base is a number at integers only, and has no slope there.
+    neurons=mpst.descriptors([t for t in T if t is not T.pReLU], parameters=TAME).filter(
+        lambda d: d.neuron_type is not T.exponential or d.c > 0 or d.c == -1
+    ),
     training=True, settings=False, max_nodes=4,
 )  # fmt: skip
 STEP = 2.0**-9
@@ -484,6 +487,9 @@ def kinks_of(node):
 @law(80, graph=SMOOTH, data=st.data())
 def test_gradients_are_slopes_between_kinks(graph, data):
     assume("dy" in graph.images)
+    # Gradients are float32 here: beside one that is much larger, another would be lost when they are added.
+    sums = [node for node in graph.nodes if isinstance(node, mps.MPSNNAdditionNode)]
+    assume(all(abs(scale) <= 64 for node in sums for scale in (node.primary_scale, node.secondary_scale)))
     # Sixteenths that are odd: they seldom lie on a kink, and where they do the example is another test's.
     point = st.integers(-24, 24).map(lambda k: (2 * k + 1) / 16)
     inputs = [name for name, image in graph.images.items() if image.producer is None and name != "dy"]
