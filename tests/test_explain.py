@@ -151,6 +151,16 @@ EXTREME = {
 }
 
 
+def assert_page_agrees(browser, graph, sources):
+    """The open page of a graph of two steps stores what the graph does, at each pixel of its sources."""
+    rest = []
+    want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
+    want, read = (np.stack([_decoded(image).ravel() for image in images]) for images in (want, sources))
+    got = ran(browser, graph, sources)
+    wrong = np.argwhere(differing(got, want))
+    assert not wrong.size, [(read[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
+
+
 @pytest.mark.parametrize("why", EXTREME)
 def test_extreme_parameters_agree(browser, opened, why):
     descriptor, points = EXTREME[why]
@@ -162,12 +172,8 @@ def test_extreme_parameters_agree(browser, opened, why):
         graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
         with np.errstate(over="ignore"):
             sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), channel_format) for each in pairs]
-        rest = []
-        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
         opened(teach.explain(graph))
-        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
-        wrong = np.argwhere(differing(got, want))
-        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
+        assert_page_agrees(browser, graph, sources)
 
 
 @pytest.mark.parametrize("neuron_type", [t for t, row in mps.NEURONS.items() if not row.per_channel])
@@ -181,12 +187,8 @@ def test_sources_of_another_format_agree(browser, opened, neuron_type):
     sources = [mps.MPSImage.from_array(each.reshape(1, 1, -1, 1), F.float32) for each in pairs]
     for channel_format in (F.float16, F.unorm16, F.unorm8):
         graph = mps.MPSNNGraph(result_images=[node.result_image, last.result_image], format=channel_format)
-        rest = []
-        want = [graph.encode(source_images=sources, intermediate_images=rest), *rest]
         opened(teach.explain(graph, x=sources[0], g=sources[1]))
-        got, want = ran(browser, graph, sources), np.stack([_decoded(image).ravel() for image in want])
-        wrong = np.argwhere(differing(got, want))
-        assert not wrong.size, [(pairs[:, k], want[i, k], got[i, k]) for i, k in wrong[:5]]
+        assert_page_agrees(browser, graph, sources)
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "unorm16"])

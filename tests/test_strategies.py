@@ -337,8 +337,11 @@ def readers(graph):
     return [[node for node in graph.nodes if image in node.sources] for image in graph.images.values()]
 
 
-def forward_readers(graph, image):
-    return [node for node in graph.nodes if image in node.sources and not isinstance(node, mps.MPSNNGradientFilterNode)]
+def fans_out(graph, *, source):
+    """Whether several forward nodes read a source, or else a result."""
+    forward = [node for node in graph.nodes if not isinstance(node, mps.MPSNNGradientFilterNode)]
+    images = [image for image in graph.images.values() if (image.producer is None) == source]
+    return any(sum(image in node.sources for node in forward) > 1 for image in images)
 
 
 def sets(name, value=True):
@@ -357,8 +360,7 @@ DRAWN = {
         image.stop_gradient and not image.producer for image in graph.images.values()
     ),
     "a result with several readers, and gradients": lambda graph: (
-        GRADIENT in kinds(graph)
-        and any(image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values())
+        GRADIENT in kinds(graph) and fans_out(graph, source=False)
     ),
     "no format": lambda graph: any(
         image.producer and not image.format and image.producer.sources[0].format for image in graph.images.values()
@@ -375,9 +377,7 @@ SMALLEST = {
     "a format": (mpst.graphs(training=False), sets("format", F.unorm8), [NEURON]),
     "a source with two readers": (
         mpst.graphs(training=False, additions=False),
-        lambda graph: any(
-            not image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
-        ),
+        lambda graph: fans_out(graph, source=True),
         [NEURON] * 2,
     ),
     "a storage": (mpst.graphs(training=False), lambda graph: graph.storage == F.unorm16, [NEURON]),
@@ -392,9 +392,7 @@ def test_graphs_of_each_kind_are_drawn(what):
 OFTEN = {
     "sums of gradients": lambda graph: any(name.startswith("d") and "_2" in name for name in graph.images),
     "stops": lambda graph: GRADIENT in kinds(graph) and sets("stop_gradient")(graph),
-    "results with several readers": lambda graph: any(
-        image.producer and len(forward_readers(graph, image)) > 1 for image in graph.images.values()
-    ),
+    "results with several readers": lambda graph: fans_out(graph, source=False),
     "exports": sets("export_from_graph"),
 }
 

@@ -129,20 +129,12 @@ class Judge:
     def _u(self, x: Ball) -> Ball:
         if self.p[:2] == (1, 0):
             return x
-        before, ctx.prec = ctx.prec, EXACT
-        try:
-            return self.a * x + self.b
-        finally:
-            ctx.prec = before
+        return precisely(EXACT, lambda: self.a * x + self.b)
 
     def _z(self, x: Ball) -> Ball:
         if self.p[1] == 1:
             return x
-        before, ctx.prec = ctx.prec, EXACT
-        try:
-            return self.b * x
-        finally:
-            ctx.prec = before
+        return precisely(EXACT, lambda: self.b * x)
 
     # --- the sixteen functions --------------------
 

@@ -685,7 +685,7 @@ class _Composition:
             both,
             {note: clamped},
             lambda f, z: slope(f, z, rounding),
-            None if upstream is None or upstream.shape != x.shape else upstream,
+            upstream,
         )
 
     def _between(self, source: int, results: set[int]) -> list[int]:

@@ -169,7 +169,7 @@ class Recording:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
         if complete and missing:
             name, file = next(iter(missing.items()))
-            others = f", and {len(missing) - 1} more are missing" if missing.keys() - {name} else ""
+            others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
             raise FileFormatError(
                 f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or mend its name"
             )
