@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.cli import main
+from mpsref.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 PRECISE = ROOT / "examples" / "gpu-run" / "precise"
@@ -208,7 +208,7 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mpsref.cli.verify", interrupt)
+    monkeypatch.setattr("mpsref.cli.verify.verify", interrupt)
 
     assert main(["verify", str(PRECISE / "recording.json")]) == 130
     assert capsys.readouterr().err == ""
@@ -304,3 +304,9 @@ def test_output_that_the_terminal_cannot_show_is_escaped(tmp_path):
     done = subprocess.run(check, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
 
     assert "\\xe9 " in done.stdout
+
+
+def test_every_module_with_a_command_is_listed_once():
+    files = {path.stem for path in (ROOT / "mpsref" / "cli").glob("*.py") if "def define(" in path.read_text()}
+
+    assert sorted(name for name, _ in COMMANDS) == sorted(files)
