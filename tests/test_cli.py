@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -310,3 +311,26 @@ def test_every_module_with_a_command_is_listed_once():
     files = {path.stem for path in (ROOT / "mpsref" / "cli").glob("*.py") if "def define(" in path.read_text()}
 
     assert sorted(name for name, _ in COMMANDS) == sorted(files)
+
+
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        (["run", "{graph}", "--source", "x={x}", "--out", "{out}"], r"verify|teach|testing|sweep|proof"),
+        (["inspect", "{graph}"], r"verify|teach|testing|sweep|proof"),
+        (["verify", str(PRECISE / "chain-float32.json"), "--ulp", "9999"], r"teach|testing|sweep|proof"),
+        (["--help"], r"verify|record|teach|testing|sweep|proof|cli\.(?!status)"),
+    ],
+)
+def test_a_command_imports_nothing_that_only_others_need(tmp_path, graph, command, others):
+    names = {"graph": graph, "out": tmp_path / "out", "x": tmp_path / "x.npy"}
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        "from mpsref.cli import main; sys.exit(main())"
+    )
+    run = [sys.executable, "-c", code, *(argument.format(**names) for argument in command)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+
+    assert done.returncode in (0, 1)
+    assert "mpsref.cli.status" in done.stderr
+    assert not [name for name in done.stderr.split() if re.match(rf"mpsref\.({others})", name)]

@@ -10,8 +10,7 @@ from mpsref.cli.status import PASSED
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage
-from mpsref.record import read_images, write_images
-from mpsref.verify import Recording, write_recording
+from mpsref.record import Recording, read_images, write_images, write_recording
 
 __all__ = ["define", "run"]
 

@@ -9,8 +9,7 @@ from mpsref.cli.arguments import FORMATS, shape
 from mpsref.cli.status import PASSED
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import GraphFile
-from mpsref.record import request
-from mpsref.verify import Recording
+from mpsref.record import Recording, request
 
 __all__ = ["define", "run"]
 

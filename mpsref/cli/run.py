@@ -14,7 +14,7 @@ from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage
-from mpsref.verify import write_recording
+from mpsref.record import write_recording
 
 __all__ = ["define", "run"]
 

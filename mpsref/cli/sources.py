@@ -10,7 +10,7 @@ from mpsref.cli.arguments import FORMATS, named_file, shape
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.verify import RecordedImage, read_npy
+from mpsref.record import RecordedImage, read_npy
 
 __all__ = ["add_raw", "add_sources", "read_image", "source_files"]
 
