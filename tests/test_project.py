@@ -56,6 +56,8 @@ LAYERS = [
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
+    ["mpsref.verify.hypotheses.base"],
+    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "memory", "parameters", "precision", "special")],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.faults"],
     ["mpsref.verify.report"],
