@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
 __all__ = ["inputs", "schedule"]
 

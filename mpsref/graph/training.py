@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNInitialGradientNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from mpsref.graph.schedule import schedule
+
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
 
 __all__ = ["training_graph"]
 
@@ -20,9 +24,12 @@ def copy_handle(
 
 
 def training_graph(
-    last: MPSNNFilterNode, source_gradient: MPSNNImageNode | None, node_handler: NodeHandler | None
+    last: MPSNNFilterNode,
+    source_gradient: MPSNNImageNode | None,
+    node_handler: NodeHandler | None,
+    accumulation: Callable[[MPSNNImageNode, MPSNNImageNode], MPSNNFilterNode],
 ) -> list[MPSNNFilterNode] | None:
-    """See `MPSNNFilterNode.training_graph`."""
+    """See `MPSNNFilterNode.training_graph`; `accumulation` makes the node that adds two gradients."""
     handler = node_handler or copy_handle
     made: list[MPSNNFilterNode] = []
 
@@ -33,9 +40,11 @@ def training_graph(
     def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
         """One gradient out of those that the readers of an image made."""
         gradients = pending.pop(image, [])
-        result = gradients[0] if gradients else None
+        if not gradients:
+            return None
+        result = gradients[0]
         for gradient in gradients[1:]:
-            addition = MPSNNAdditionNode(left_source=result, right_source=gradient)
+            addition = accumulation(result, gradient)
             add(addition, None, image, gradient)
             result = addition.result_image
             if result.stop_gradient or image.stop_gradient:
@@ -44,12 +53,12 @@ def training_graph(
 
     gradient = last.result_image if source_gradient is None else source_gradient
     # An initial gradient node is its own gradient: what it reads is what is differentiated.
-    first = last.sources[0] if isinstance(last, MPSNNInitialGradientNode) else last.result_image
+    first = last.sources[0] if last.operation.is_initial_gradient else last.result_image
     pending: dict[MPSNNImageNode, list[MPSNNImageNode]] = {first: [gradient]}
     # Right to left and then reversed: every filter after all its readers, the left of two branches first.
     for node in reversed(list(schedule([first], right_to_left=True))):
         image = node.result_image
-        if image.stop_gradient or isinstance(node, MPSNNInitialGradientNode):
+        if image.stop_gradient or node.operation.is_initial_gradient:
             continue
         incoming = total(image)
         if incoming is None:
