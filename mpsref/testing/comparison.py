@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.columns import aligned, html_table, html_text, printable
+from mpsref.arrays import Elements
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
@@ -284,7 +285,7 @@ def compare(
             f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
         )
     storage = _storage(got, name)
-    judge = limit if isinstance(limit, Tolerance) else _judge(limit, (got, storage), neuron, x, upstream)
+    judge = limit if isinstance(limit, Tolerance) else _judge(limit, Elements(got, storage), neuron, x, upstream)
     found = counts_of(got, want, storage, judge, SHOWN)
     is_beyond = (found.classes == BEYOND).tolist()
     worst = []
@@ -297,7 +298,7 @@ def compare(
 
 def _judge(
     bounds: presets.Bounds,
-    got: tuple[Stored, StorageFormat],
+    got: Elements,
     neuron: MPSNNNeuronDescriptor | None,
     x: Any,
     upstream: Any,
@@ -309,16 +310,16 @@ def _judge(
             "a gradient upstream="
         )
     descriptor_or_error(neuron)
-    if got[1] is FLOAT64:
+    if got.storage is FLOAT64:
         raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
     read = []
     for what, value in (("x", x), ("upstream", upstream)):
-        array = None if value is None else as_array(value, what, got[0].dtype)
-        if array is not None and array.shape != got[0].shape:
-            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got[0].shape)}")
-        read.append(None if array is None else (array, _storage(array, what)))
+        array = None if value is None else as_array(value, what, got.stored.dtype)
+        if array is not None and array.shape != got.stored.shape:
+            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}")
+        read.append(None if array is None else Elements(array, _storage(array, what)))
     if neuron.data is not None:
-        channels_or_error(neuron, got[0].shape[-1] if got[0].ndim else 1, "the last axis of x")
+        channels_or_error(neuron, got.stored.shape[-1] if got.stored.ndim else 1, "the last axis of x")
     source, incoming = read
     assert source is not None
     return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)

@@ -18,13 +18,15 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, VerificationError
 from mpsref.histogram import UNREACHABLE
 from mpsref.neuron import forward, gradient
+from mpsref.operations import NeuronForward, NeuronGradient
+from mpsref.arrays import Elements
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.storage import StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, call, load, name_of
 from mpsref.testing.comparison import Bounds, _judge, _said, compare, resolved
 from mpsref.testing.strategies import descriptors, floats
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, Forward, Gradient, Source, within
+from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance, ulp_distance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.faults import explain
@@ -688,9 +690,10 @@ def _said_of(value: Any) -> tuple[str, str, str]:
 
 def _why(tried: _Tried, index: int, evidence: _Tried, kind: str, storage: StorageFormat) -> str:
     """What a model says of the element, or else a hypothesis of all elements that fail like it."""
-    given = None if tried.upstream is None else (tried.upstream, storage)
+    given = None if tried.upstream is None else Elements(tried.upstream, storage)
+    got, x = Elements(tried.got, storage), Elements(tried.x, storage)
     for model in EXPLAINING[storage.name]:
-        judge = neuron_judge(tried.descriptor, MODELS[model], (tried.got, storage), (tried.x, storage), given)
+        judge = neuron_judge(tried.descriptor, MODELS[model], got, x, given)
         (found,) = judge(np.array([index], np.intp)).tolist()
         if found == WITHIN:
             return f"within what {model} arithmetic allows the formula"
@@ -712,8 +715,8 @@ def _case(tried: _Tried, kind: str, storage: StorageFormat) -> Case:
     bad[tried.of(kind)] = True
     shape = (1, 1, *tried.x.shape)
     return Case(
-        Forward(tried.descriptor) if tried.upstream is None else Gradient(tried.descriptor),
-        tuple(Source(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
+        NeuronForward(tried.descriptor) if tried.upstream is None else NeuronGradient(tried.descriptor),
+        tuple(Elements(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
         storage,
         tried.got.reshape(shape),
         tried.want.reshape(shape),

@@ -254,6 +254,11 @@ class Range:
         found: Mask = (self.low <= 0) & (self.high >= 0)
         return found
 
+    def like(self, elements: npt.NDArray[Any]) -> Range:
+        """The same for each element of an array, if it is one number."""
+        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
+        return Range(low, high, nan, reason, self.f)
+
     def joined(self, other: Range) -> Range:
         """What is possible in either."""
         low, high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
