@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, UnavailableError
 from mpsref.graph.arithmetic import (
@@ -64,6 +65,10 @@ def _size(image: MPSImage) -> Size:
     return image.number_of_images, image.height, image.width, image.feature_channels
 
 
+def _elements(image: MPSImage) -> Elements:
+    return Elements(image.slices, image.storage)
+
+
 def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> ChannelSlopes | None:
     if descriptor.data is None:
         return None
@@ -72,10 +77,8 @@ def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> ChannelSlopes
 
 def slope_at(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> npt.NDArray[np.float64]:
     """The neuron's slope at every element, as float64 slices, good to a few ULP of float64."""
-    ones = np.ones(image.slices.shape)
-    slopes = _slopes(descriptor, image)
-    how = evaluation("ideal")
-    return how.gradient(descriptor, image.slices, ones, image.storage, FLOAT64, FLOAT64, slopes)
+    ones = Elements(np.ones(image.slices.shape), FLOAT64)
+    return evaluation("ideal").gradient(descriptor, ones, _elements(image), FLOAT64, _slopes(descriptor, image))
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class _Neuron:
 
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         (x,) = sources
-        return how.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x), workers=workers)
+        return how.forward(self.descriptor, _elements(x), result, _slopes(self.descriptor, x), workers=workers)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class _NeuronGradient:
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
         g, x = sources
         slopes = _slopes(self.descriptor, x)
-        return how.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes, workers=workers)
+        return how.gradient(self.descriptor, _elements(g), _elements(x), result, slopes, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,8 @@ class _Addition:
         _equal_sizes(*sources)
 
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        x, y = sources
-        scales, bias, bounds = self.scales, self.bias, self.bounds
-        return how.add(x.slices, y.slices, x.storage, y.storage, result, scales, bias, bounds, workers=workers)
+        x, y = map(_elements, sources)
+        return how.add(x, y, result, self.scales, self.bias, self.bounds, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class _AdditionGradient:
         _equal_sizes(*sources)
 
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        return how.scale(sources[0].slices, self.factor, sources[0].storage, result, workers=workers)
+        return how.scale(_elements(sources[0]), self.factor, result, workers=workers)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import pytest
 from scipy.special import erf
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, ulp_distance
-from mpsref.verify.case import Addition, Case, Forward, Gradient, Scaling, Source, within
+from mpsref.verify.case import Addition, Case, Forward, Gradient, Scaling, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain
 from mpsref.verify.hypotheses import Candidate
 
@@ -53,7 +54,7 @@ def case_of(planted, noise=0):
         got = (got.view(steps.dtype) + np.where(special, 0, steps)).view(got.dtype)
     is_close = within(storage, Tolerance(ulp=planted.ulp))
     formats = {f.dtype: f for f in FORMATS.values()}
-    sources = tuple(Source(source, formats[source.dtype]) for source in planted.sources)
+    sources = tuple(Elements(source, formats[source.dtype]) for source in planted.sources)
     return Case(planted.operation, sources, storage, got, planted.want, ~is_close(planted.want, got), is_close)
 
 
@@ -835,7 +836,7 @@ def test_arrays_that_do_not_fit_together_are_refused():
     x = normal(1)
 
     with pytest.raises(mps.ImageError, match="source 0 has shape"):
-        Case(Addition(), (Source(x[:1], SINGLE), Source(x, SINGLE)), SINGLE, x, x, np.zeros(SHAPE, bool), np.equal)
+        Case(Addition(), (Elements(x[:1], SINGLE), Elements(x, SINGLE)), SINGLE, x, x, np.zeros(SHAPE, bool), np.equal)
 
 
 def test_what_is_close_is_for_the_caller_to_say():
@@ -863,7 +864,7 @@ def test_what_is_close_is_for_the_caller_to_say():
 def test_codes_have_faults_too():
     x = np.random.default_rng(1).integers(0, 256, (2, 6, 7, 8), np.uint8)
     unorm = FORMATS[F.unorm8]
-    source, d = Source(x, unorm), neuron("sigmoid")
+    source, d = Elements(x, unorm), neuron("sigmoid")
     want = np.rint(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
     got = np.floor(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
     is_close = within(unorm, Tolerance(ulp=0, atol=0))
@@ -887,7 +888,7 @@ def test_whatever_the_bytes_something_is_said_and_no_warning_given(neuron_type, 
             rng.integers(0, 256, size, np.uint8).view(FORMATS[storage].dtype).reshape(shape) for _ in range(3)
         )
         for operation, arrays in ((Forward(d), (x,)), (Gradient(d), (dy, x)), (Addition(bias=2.0), (dy, x))):
-            sources = tuple(Source(array, FORMATS[storage]) for array in arrays)
+            sources = tuple(Elements(array, FORMATS[storage]) for array in arrays)
             want = np.zeros_like(x)
             case = Case(operation, sources, FORMATS[storage], got, want, want == 0, within(FORMATS[storage]))
             findings = explain(case)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Stored
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -48,7 +49,6 @@ FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
 DISTINCT_SLOPES = 64
 """How many different slopes of channels one table may serve, at 128 KiB each."""
 
-Stored = npt.NDArray[Any]
 Kernel: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 Block: TypeAlias = Callable[[int, int], None]
 """Evaluates the elements from one index to another."""
@@ -140,8 +140,7 @@ _forward_tables, _slope_tables, _channel_tables = map(_Tables, (FORWARD_TABLES, 
 
 def forward(
     descriptor: MPSNNNeuronDescriptor,
-    x: Stored,
-    source: StorageFormat,
+    source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
@@ -149,16 +148,16 @@ def forward(
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    The neuron's value at every element of `x`, rounded once to `result`.
+    The neuron's value at every element of `source`, rounded once to `result`.
 
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor
         The neuron.
-    x : ndarray
-        Elements stored in `source` format, of any shape.
-    source, result : StorageFormat
-        How the elements are stored, and how the result is.
+    source : Elements
+        The input, of any shape.
+    result : StorageFormat
+        How the result is stored.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
     workers : int
@@ -169,12 +168,13 @@ def forward(
     Returns
     -------
     ndarray
-        Of the shape of `x` and the dtype of `result`.
+        Of the shape of `source` and the dtype of `result`.
     """
+    x, storage = source.stored, source.storage
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
+    task = _Task(descriptor, _flat(x), storage, out.reshape(-1), result, slopes, decisions)
     roundings = descriptor.row.roundings(descriptor)
-    if source is result and source.native_roundings >= (2 if roundings is None else roundings):
+    if storage is result and storage.native_roundings >= (2 if roundings is None else roundings):
         block = task.native_values
     else:
         table = task.table()
@@ -185,10 +185,8 @@ def forward(
 
 def gradient(
     descriptor: MPSNNNeuronDescriptor,
-    x: Stored,
-    upstream: Stored,
-    source: StorageFormat,
-    upstream_source: StorageFormat,
+    gradient: Elements,
+    source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
@@ -196,27 +194,28 @@ def gradient(
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
+    `gradient` times the neuron's slope at every element of `source`, the product rounded once to `result`.
 
     Parameters
     ----------
-    x, source, result, slopes, workers, decisions
+    descriptor, source, result, slopes, workers, decisions
         As for `forward`.
-    upstream : ndarray
-        Of the shape of `x`, stored in `upstream_source` format.
+    gradient : Elements
+        The incoming gradient, of the shape of `source`.
     """
+    x, storage = source.stored, source.storage
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
-    incoming = _flat(upstream)
+    task = _Task(descriptor, _flat(x), storage, out.reshape(-1), result, slopes, decisions)
+    incoming = _flat(gradient.stored)
     # The product with the upstream gradient is one rounding more.
-    is_native = not descriptor.row.slope_is_rounded(descriptor) and source.native_roundings >= 1
-    if descriptor.row.slope_is_one(descriptor) and upstream_source is result:
+    is_native = not descriptor.row.slope_is_rounded(descriptor) and storage.native_roundings >= 1
+    if descriptor.row.slope_is_one(descriptor) and gradient.storage is result:
         block = partial(task.copied, incoming)
-    elif is_native and source is result is upstream_source:
+    elif is_native and storage is result is gradient.storage:
         block = partial(task.native_gradient, incoming)
     else:
         table = task.slope_table()
-        block = partial(task.gradient, incoming, upstream_source, table)
+        block = partial(task.gradient, incoming, gradient.storage, table)
     over_blocks(block, x.size, workers)
     return out
 
@@ -418,10 +417,8 @@ def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Ar
 
 
 def add(
-    x: Stored,
-    y: Stored,
-    x_source: StorageFormat,
-    y_source: StorageFormat,
+    left: Elements,
+    right: Elements,
     result: StorageFormat,
     scales: tuple[float, float] = (1.0, 1.0),
     bias: float = 0.0,
@@ -430,17 +427,17 @@ def add(
     workers: int = 1,
 ) -> Stored:
     """
-    ``scales[0] x + scales[1] y + bias``, clamped to the bounds, the exact value rounded once to `result`.
+    ``scales[0] left + scales[1] right + bias``, clamped to the bounds, the exact value rounded once to `result`.
 
-    `x` and `y` have one shape and any storage format of at most 24 bits precision; all other arguments are values of
-    float32, so that each product is exact in float64.
+    `left` and `right` have one shape and any storage format of at most 24 bits precision; all other arguments are
+    values of float32, so that each product is exact in float64.
     """
-    flat_x, flat_y, out = _flat(x), _flat(y), np.empty(x.shape, result.dtype)
+    x, y, out = _flat(left.stored), _flat(right.stored), np.empty(left.stored.shape, result.dtype)
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        p = x_source.decode(flat_x[start:stop], _thread.now.scratch[: stop - start])
-        q = y_source.decode(flat_y[start:stop], _thread.now.upstream[: stop - start])
+        p = left.storage.decode(x[start:stop], _thread.now.scratch[: stop - start])
+        q = right.storage.decode(y[start:stop], _thread.now.upstream[: stop - start])
         np.multiply(p, scales[0], out=p)
         np.multiply(q, scales[1], out=q)
         total = _exact_sum(p, q, bias)
@@ -453,17 +450,17 @@ def add(
     return out
 
 
-def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1) -> Stored:
+def scale(gradient: Elements, factor: float, result: StorageFormat, *, workers: int = 1) -> Stored:
     """`factor`, a value of float32, times every element, rounded once to `result`."""
-    flat, out = _flat(x), np.empty(x.shape, result.dtype)
+    flat, out = _flat(gradient.stored), np.empty(gradient.stored.shape, result.dtype)
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        values = source.decode(flat[start:stop], _thread.now.scratch[: stop - start])
+        values = gradient.storage.decode(flat[start:stop], _thread.now.scratch[: stop - start])
         np.multiply(values, factor, out=values)
         _canonical_nan(result.encode(values, flat_out[start:stop]))
 
-    over_blocks(block, x.size, workers)
+    over_blocks(block, flat.size, workers)
     return out
 
 

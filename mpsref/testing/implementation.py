@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.columns import aligned, printable
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, VerificationError
@@ -24,7 +24,7 @@ from mpsref.sweep.implementation import Implementation, call, load, name_of
 from mpsref.testing.comparison import Bounds, _judge, _said, compare, resolved
 from mpsref.testing.strategies import descriptors, floats
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, Forward, Gradient, Source, within
+from mpsref.verify.case import Case, Forward, Gradient, within
 from mpsref.verify.compare import Tolerance, ulp_distance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.faults import explain
@@ -34,8 +34,6 @@ from mpsref.verify.tolerance import Limit
 
 __all__ = ["Failure", "ImplementationCheck", "check_implementation"]
 
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Neurons: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | st.SearchStrategy[MPSNNNeuronDescriptor]
 
 F = MPSImageFeatureChannelFormat
@@ -713,7 +711,7 @@ def _case(tried: _Tried, kind: str, storage: StorageFormat) -> Case:
     shape = (1, 1, *tried.x.shape)
     return Case(
         Forward(tried.descriptor) if tried.upstream is None else Gradient(tried.descriptor),
-        tuple(Source(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
+        tuple(Elements(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
         storage,
         tried.got.reshape(shape),
         tried.want.reshape(shape),

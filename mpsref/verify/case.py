@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
 from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, clamp_of
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.storage import StorageFormat
 from mpsref.verify.compare import Tolerance, passes, ulp_distance
 
-__all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "Source", "within"]
+__all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "within"]
 
-Stored = npt.NDArray[Any]
-Wide: TypeAlias = npt.NDArray[np.float64]
-Index: TypeAlias = npt.NDArray[np.intp]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, both of any one shape."""
 
@@ -69,25 +65,6 @@ class Constant:
 Operation: TypeAlias = Forward | Gradient | Addition | Scaling | Constant
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Stored elements and their format: those of an image as (N, H, W, C), or some of them in a row."""
-
-    stored: Stored
-    storage: StorageFormat
-
-    def values(self) -> Wide:
-        """What the elements mean."""
-        return meaning(self.stored, self.storage)
-
-    def at(self, index: Index) -> Source:
-        """The elements with these flat indices; 0 where an index is negative."""
-        flat = self.stored.reshape(-1)
-        if index.size and int(index.min()) < 0:
-            return Source(np.where(index < 0, flat.dtype.type(0), flat[np.maximum(index, 0)]), self.storage)
-        return Source(flat[index], self.storage)
-
-
 def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
     """
     Closeness by a tolerance, with which `Case` can do until better bounds are at hand.
@@ -117,7 +94,7 @@ class Case:
     ----------
     operation : Forward, Gradient, Addition, Scaling or Constant
         What the node does.
-    sources : tuple of Source
+    sources : tuple of Elements
         What it read, as stored, each of shape (N, H, W, C).
     result : StorageFormat
         How its result is stored.
@@ -136,7 +113,7 @@ class Case:
     """
 
     operation: Operation
-    sources: tuple[Source, ...]
+    sources: tuple[Elements, ...]
     result: StorageFormat
     got: Stored
     want: Stored
@@ -185,7 +162,7 @@ class Case:
         >>> Case.of_node(node, [read], got, want, np.array([[[[True]]]])).operation
         Forward(descriptor=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
         """
-        read = tuple(Source(image.to_array(), image.storage) for image in sources)
+        read = tuple(Elements(image.to_array(), image.storage) for image in sources)
         close = within(want.storage) if is_close is None else is_close
         return cls(_operation(node), read, want.storage, got.to_array(), want.to_array(), bad, close)
 
@@ -226,7 +203,7 @@ class Case:
         self,
         index: Index,
         operation: Operation | None = None,
-        sources: Sequence[Source] | None = None,
+        sources: Sequence[Elements] | None = None,
         mode: str = "ideal",
         result: StorageFormat | None = None,
     ) -> Stored:
@@ -238,14 +215,14 @@ class Case:
         match operation:
             case Forward(descriptor):
                 slopes = self.slopes(descriptor, index)
-                return how.forward(descriptor, last.stored, last.storage, stored, slopes)
+                return how.forward(descriptor, last, stored, slopes)
             case Gradient(descriptor):
                 slopes = self.slopes(descriptor, index)
-                return how.gradient(descriptor, last.stored, first.stored, last.storage, first.storage, stored, slopes)
+                return how.gradient(descriptor, first, last, stored, slopes)
             case Addition(scales, bias, bounds):
-                return how.add(first.stored, last.stored, first.storage, last.storage, stored, scales, bias, bounds)
+                return how.add(first, last, stored, scales, bias, bounds)
             case Scaling(factor):
-                return how.scale(first.stored, factor, first.storage, stored)
+                return how.scale(first, factor, stored)
             case _:
                 return self.want.reshape(-1)[index]
 

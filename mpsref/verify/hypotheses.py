@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
@@ -29,13 +30,8 @@ from mpsref.verify.case import (
     Constant,
     Forward,
     Gradient,
-    Index,
-    Mask,
     Operation,
     Scaling,
-    Source,
-    Stored,
-    Wide,
 )
 
 __all__ = ["HYPOTHESES", "Candidate", "Hypothesis"]
@@ -109,8 +105,8 @@ def _gradient_with(case: Case, slope: Callable[[Wide, MPSNNNeuronDescriptor], Wi
         yield Candidate("", lambda index: case.stored(case.upstream(index) * slope(case.x(index), p)))
 
 
-def _constant_like(index: Index, value: float, storage: StorageFormat = SINGLE) -> Source:
-    return Source(np.full(index.shape, value, storage.dtype), storage)
+def _constant_like(index: Index, value: float, storage: StorageFormat = SINGLE) -> Elements:
+    return Elements(np.full(index.shape, value, storage.dtype), storage)
 
 
 # ---- special values ----
@@ -215,10 +211,10 @@ class SubnormalsFlushed(Hypothesis):
         if case.result.unorm_max:
             return
 
-        def flushed(source: Source, least: float) -> Source:
+        def flushed(source: Elements, least: float) -> Elements:
             tiny = np.abs(source.stored) < source.storage.dtype.type(least)
             zero = np.copysign(source.storage.dtype.type(0), source.stored)
-            return Source(np.where(tiny, zero, source.stored), source.storage)
+            return Elements(np.where(tiny, zero, source.stored), source.storage)
 
         def at(index: Index, reads: bool, stores: bool) -> Stored:
             sources = [source.at(index) for source in case.sources]
@@ -226,7 +222,7 @@ class SubnormalsFlushed(Hypothesis):
                 sources = [s if s.storage.unorm_max else flushed(s, np.finfo(s.storage.dtype).tiny) for s in sources]
             stored = case.evaluate(index, sources=sources)
             if stores:
-                stored = flushed(Source(stored, case.result), np.finfo(case.result.dtype).tiny).stored
+                stored = flushed(Elements(stored, case.result), np.finfo(case.result.dtype).tiny).stored
             return stored
 
         yield Candidate("in the result", partial(at, reads=False, stores=True))
@@ -346,7 +342,7 @@ class UpstreamTwice(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
-            squared = Source(case.upstream(index) ** 2, FLOAT64)
+            squared = Elements(case.upstream(index) ** 2, FLOAT64)
             return case.evaluate(index, sources=[squared, *(s.at(index) for s in case.sources[1:])])
 
         if isinstance(case.operation, Gradient | Scaling):
@@ -365,7 +361,7 @@ class NotApplied(Hypothesis):
             yield Candidate(f"from {place}" if len(case.sources) > 1 else "", partial(_stored_anew, case, source))
 
 
-def _stored_anew(case: Case, source: Source, index: Index) -> Stored:
+def _stored_anew(case: Case, source: Elements, index: Index) -> Stored:
     return case.stored(source.at(index).values())
 
 
@@ -396,7 +392,7 @@ class DerivativeAtOutput(Hypothesis):
 
         def at(index: Index) -> Stored:
             y = case.evaluate(index, Forward(descriptor), result=stored_as)
-            return case.evaluate(index, sources=[case.sources[0].at(index), Source(y, stored_as)])
+            return case.evaluate(index, sources=[case.sources[0].at(index), Elements(y, stored_as)])
 
         yield Candidate("", at)
 
@@ -423,7 +419,7 @@ class SlopeFromResult(Hypothesis):
             return
 
         def at(index: Index) -> Stored:
-            y = Source(case.evaluate(index, Forward(p), result=stored_as), stored_as).values()
+            y = Elements(case.evaluate(index, Forward(p), result=stored_as), stored_as).values()
             return case.stored(case.upstream(index) * slope(case.x(index), y))
 
         yield Candidate("", at)
@@ -437,7 +433,7 @@ class AppliedTwice(Hypothesis):
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
             read = [source.at(index) for source in case.sources]
-            once = Source(case.want.reshape(-1)[index], case.result)
+            once = Elements(case.want.reshape(-1)[index], case.result)
             return case.evaluate(index, sources=[once, *read[1:]])
 
         yield Candidate("", at)
@@ -449,9 +445,9 @@ class Accumulated(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        want = Source(case.want, case.result)
+        want = Elements(case.want, case.result)
 
-        def at(index: Index, other: Source) -> Stored:
+        def at(index: Index, other: Elements) -> Stored:
             return case.stored(want.at(index).values() + other.at(index).values())
 
         yield Candidate("", partial(at, other=want))
@@ -516,7 +512,7 @@ def _with_operation(case: Case, operation: Operation, detail: str) -> Candidate:
 
 
 def _evaluate(
-    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Source] | None = None
+    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Elements] | None = None
 ) -> Stored:
     """`Case.evaluate`, but rounded twice: to decide the last element of a million would take most of the time."""
     if case.descriptor is None:
@@ -668,7 +664,7 @@ class ReadThroughHalf(Hypothesis):
             read = [source.at(index) for source in case.sources]
             for k in chosen:
                 half = HALF.encode(read[k].values(), np.empty(index.shape, np.float16))
-                read[k] = Source(half, HALF)
+                read[k] = Elements(half, HALF)
             return case.evaluate(index, sources=read)
 
         wide = [k for k, source in enumerate(case.sources) if source.storage is not HALF]
@@ -686,7 +682,7 @@ class Truncated(Hypothesis):
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
             want = case.want.reshape(-1)[index]
-            exact, near = case.evaluate(index, result=FLOAT64), Source(want, case.result).values()
+            exact, near = case.evaluate(index, result=FLOAT64), Elements(want, case.result).values()
             # What float64 cannot tell from the stored value is that value.
             above = np.abs(near) > np.abs(exact) * (1 + 2.0**-44)
             if case.result.unorm_max:
@@ -703,7 +699,7 @@ class Truncated(Hypothesis):
 def _moved(case: Case, moves: Mapping[str, Map]) -> Iterator[Candidate]:
     """The result laid out otherwise; and one source only, where that makes another difference."""
     several = len(case.sources) > 1 or (case.descriptor is not None and case.descriptor.data is not None)
-    want = Source(case.want, case.result)
+    want = Elements(case.want, case.result)
 
     def result(index: Index, move: Map) -> Stored:
         return want.at(move(case.shape, index)).stored

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Index, Stored
 from mpsref.graph.arithmetic import (
     MPSNNAdditionGradientNode,
     MPSNNAdditionNode,
@@ -26,8 +27,6 @@ from mpsref.verify.running import Model, Range, Running
 
 __all__ = ["Segment", "descriptor_of", "direction_of", "neuron_judge"]
 
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
 """The ranges of a node's results: of its sources' ranges, the elements' indices, the channels and the arithmetic."""
 
