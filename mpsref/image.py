@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored, meaning
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.storage import StorageFormat, array_or_error, image_storage_of, storage_format
@@ -28,8 +29,6 @@ LANES = 4
 
 LARGEST_IMAGE = 2**40
 """Bytes; what is larger is a mistake."""
-
-Stored = npt.NDArray[Any]
 
 
 class MTLOrigin(NamedTuple):
@@ -694,12 +693,6 @@ def clear_unused_lanes(slices: Stored, channels: int) -> None:
     used = (channels - 1) % LANES + 1
     if used < slices.shape[-1]:
         slices[:, -1, :, :, used:] = 0
-
-
-def meaning(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
-    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
-    with np.errstate(invalid="ignore"):
-        return storage.decode(stored, np.empty(stored.shape))
 
 
 def by_lane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

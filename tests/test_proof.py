@@ -168,9 +168,9 @@ def one_ulp_off(choose):
     """A forward whose results at the chosen elements are one unit in the last place off."""
     right = evaluate.forward
 
-    def forward(d, x, *rest, decisions):
-        y = right(d, x, *rest, decisions=decisions)
-        index = choose(x, decisions)
+    def forward(d, source, *rest, decisions):
+        y = right(d, source, *rest, decisions=decisions)
+        index = choose(source.stored, decisions)
         y.view(f"u{y.itemsize}")[index] += 1
         return y
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements
 from mpsref.errors import ImageError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
 from mpsref.neuron.evaluate import worker_count
@@ -96,7 +97,7 @@ def forward(
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).forward(descriptor, values, storage, storage, slopes, workers=count)
+    return evaluation(mode).forward(descriptor, Elements(values, storage), storage, slopes, workers=count)
 
 
 def gradient(
@@ -152,7 +153,8 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).gradient(descriptor, values, incoming, storage, storage, storage, slopes, workers=count)
+    read = Elements(incoming, storage), Elements(values, storage)
+    return evaluation(mode).gradient(descriptor, *read, storage, slopes, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:

@@ -14,27 +14,29 @@ import operator
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.workspace import Array, Workspace, product_beside, two_sum
-from mpsref.storage import FLOAT64, StorageFormat, round_to_odd
+from mpsref.neuron.workspace import Array, Workspace, product_beside
+from mpsref.storage import FLOAT64, StorageFormat
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Decisions", "add", "forward", "gradient", "over_blocks", "scale", "worker_count"]
+__all__ = ["Decisions", "Elementwise", "elementwise", "forward", "gradient", "over_blocks", "worker_count"]
 
 BLOCK = 65_536
 """Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
@@ -48,7 +50,6 @@ FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
 DISTINCT_SLOPES = 64
 """How many different slopes of channels one table may serve, at 128 KiB each."""
 
-Stored = npt.NDArray[Any]
 Kernel: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 Block: TypeAlias = Callable[[int, int], None]
 """Evaluates the elements from one index to another."""
@@ -140,8 +141,7 @@ _forward_tables, _slope_tables, _channel_tables = map(_Tables, (FORWARD_TABLES, 
 
 def forward(
     descriptor: MPSNNNeuronDescriptor,
-    x: Stored,
-    source: StorageFormat,
+    source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
@@ -149,16 +149,16 @@ def forward(
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    The neuron's value at every element of `x`, rounded once to `result`.
+    The neuron's value at every element of `source`, rounded once to `result`.
 
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor
         The neuron.
-    x : ndarray
-        Elements stored in `source` format, of any shape.
-    source, result : StorageFormat
-        How the elements are stored, and how the result is.
+    source : Elements
+        The input, of any shape.
+    result : StorageFormat
+        How the result is stored.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
     workers : int
@@ -169,12 +169,13 @@ def forward(
     Returns
     -------
     ndarray
-        Of the shape of `x` and the dtype of `result`.
+        Of the shape of `source` and the dtype of `result`.
     """
+    x, storage = source.stored, source.storage
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
+    task = _Task(descriptor, _flat(x), storage, out.reshape(-1), result, slopes, decisions)
     roundings = descriptor.row.roundings(descriptor)
-    if source is result and source.native_roundings >= (2 if roundings is None else roundings):
+    if storage is result and storage.native_roundings >= (2 if roundings is None else roundings):
         block = task.native_values
     else:
         table = task.table()
@@ -185,10 +186,8 @@ def forward(
 
 def gradient(
     descriptor: MPSNNNeuronDescriptor,
-    x: Stored,
-    upstream: Stored,
-    source: StorageFormat,
-    upstream_source: StorageFormat,
+    gradient: Elements,
+    source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
@@ -196,27 +195,28 @@ def gradient(
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    ``upstream`` times the neuron's slope at every element of `x`, the product rounded once to `result`.
+    `gradient` times the neuron's slope at every element of `source`, the product rounded once to `result`.
 
     Parameters
     ----------
-    x, source, result, slopes, workers, decisions
+    descriptor, source, result, slopes, workers, decisions
         As for `forward`.
-    upstream : ndarray
-        Of the shape of `x`, stored in `upstream_source` format.
+    gradient : Elements
+        The incoming gradient, of the shape of `source`.
     """
+    x, storage = source.stored, source.storage
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, _flat(x), source, out.reshape(-1), result, slopes, decisions)
-    incoming = _flat(upstream)
+    task = _Task(descriptor, _flat(x), storage, out.reshape(-1), result, slopes, decisions)
+    incoming = _flat(gradient.stored)
     # The product with the upstream gradient is one rounding more.
-    is_native = not descriptor.row.slope_is_rounded(descriptor) and source.native_roundings >= 1
-    if descriptor.row.slope_is_one(descriptor) and upstream_source is result:
+    is_native = not descriptor.row.slope_is_rounded(descriptor) and storage.native_roundings >= 1
+    if descriptor.row.slope_is_one(descriptor) and gradient.storage is result:
         block = partial(task.copied, incoming)
-    elif is_native and source is result is upstream_source:
+    elif is_native and storage is result is gradient.storage:
         block = partial(task.native_gradient, incoming)
     else:
         table = task.slope_table()
-        block = partial(task.gradient, incoming, upstream_source, table)
+        block = partial(task.gradient, incoming, gradient.storage, table)
     over_blocks(block, x.size, workers)
     return out
 
@@ -417,53 +417,35 @@ def _slope_table(descriptor: MPSNNNeuronDescriptor, source: StorageFormat) -> Ar
     return table
 
 
-def add(
-    x: Stored,
-    y: Stored,
-    x_source: StorageFormat,
-    y_source: StorageFormat,
-    result: StorageFormat,
-    scales: tuple[float, float] = (1.0, 1.0),
-    bias: float = 0.0,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
-    *,
-    workers: int = 1,
+class Elementwise(Protocol):
+    """An operation of one element each of one source or two, whose result is a rational number."""
+
+    def exact(self, *values: float) -> Fraction | float:
+        """The result for one element; a float where it is not finite, or a zero."""
+
+    def odd(self, *values: Wide) -> Wide:
+        """The results for float64 arrays, which it may write over: exact, or rounded to odd."""
+
+    def stepwise(self, f: Any, *sources: Any) -> Any:
+        """The documented formula, operation by operation, on numbers of any kind."""
+
+
+def elementwise(
+    operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
 ) -> Stored:
-    """
-    ``scales[0] x + scales[1] y + bias``, clamped to the bounds, the exact value rounded once to `result`.
-
-    `x` and `y` have one shape and any storage format of at most 24 bits precision; all other arguments are values of
-    float32, so that each product is exact in float64.
-    """
-    flat_x, flat_y, out = _flat(x), _flat(y), np.empty(x.shape, result.dtype)
+    """The exact value for each element of one or two sources of one shape, rounded once to `result`."""
+    flats, out = [_flat(source.stored) for source in sources], np.empty(sources[0].stored.shape, result.dtype)
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        p = x_source.decode(flat_x[start:stop], _thread.now.scratch[: stop - start])
-        q = y_source.decode(flat_y[start:stop], _thread.now.upstream[: stop - start])
-        np.multiply(p, scales[0], out=p)
-        np.multiply(q, scales[1], out=q)
-        total = _exact_sum(p, q, bias)
-        # Not np.clip: it would leave open which zero it returns where the bound is one.
-        np.copyto(total, bounds[0], where=total < bounds[0])
-        np.copyto(total, bounds[1], where=total > bounds[1])
-        _canonical_nan(result.encode(total, flat_out[start:stop]))
+        buffers = _thread.now.scratch[: stop - start], _thread.now.upstream[: stop - start]
+        values = [
+            source.storage.decode(flat[start:stop], buffer)
+            for source, flat, buffer in zip(sources, flats, buffers, strict=False)
+        ]
+        _canonical_nan(result.encode(operation.odd(*values), flat_out[start:stop]))
 
-    over_blocks(block, x.size, workers)
-    return out
-
-
-def scale(x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1) -> Stored:
-    """`factor`, a value of float32, times every element, rounded once to `result`."""
-    flat, out = _flat(x), np.empty(x.shape, result.dtype)
-    flat_out = out.reshape(-1)
-
-    def block(start: int, stop: int) -> None:
-        values = source.decode(flat[start:stop], _thread.now.scratch[: stop - start])
-        np.multiply(values, factor, out=values)
-        _canonical_nan(result.encode(values, flat_out[start:stop]))
-
-    over_blocks(block, x.size, workers)
+    over_blocks(block, out.size, workers)
     return out
 
 
@@ -572,14 +554,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _exact_sum(p: Array, q: Array, bias: float) -> Array:
-    """``p + q + bias`` rounded to odd (algorithm 5 of Boldo and Melquiond, see `round_to_odd`)."""
-    if bias == 0:
-        return round_to_odd(*two_sum(p, q))
-    high, low = two_sum(q, bias)
-    top, middle = two_sum(p, high)
-    rest = round_to_odd(*two_sum(middle, low))
-    # Where the sum is infinite or NaN its error terms are NaN, and the sum is the answer.
-    return np.where(np.isfinite(top), round_to_odd(*two_sum(top, rest)), top)

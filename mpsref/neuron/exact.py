@@ -17,12 +17,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.storage import StorageFormat, round_to_odd
 
 __all__ = ["Digits", "Exact", "settle"]
 
 Exact: TypeAlias = Fraction | Decimal
-Stored = npt.NDArray[Any]
 
 DIGITS = (100, 200, 400, 800)
 GUARD = 30

@@ -22,8 +22,8 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Floats, Mask
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.exact import Digits, Exact
 from mpsref.neuron.tail import END, RECIPROCAL_SQRT_2PI, scaled_tail
@@ -48,7 +48,6 @@ TINY, TINY_SQUARE = 2.0**-40, 2.0**-20
 """What is small, or has a small square, beside 1: the next terms of a series are below 2^-40 of the last."""
 
 RECIPROCAL_SQRT_2 = 0.7071067811865476
-Floats: TypeAlias = npt.NDArray[np.float32]
 Scalar: TypeAlias = np.float32 | float
 
 
@@ -122,7 +121,7 @@ class Arithmetic(Protocol):
     def max(self, x: Floats, y: Scalar) -> Floats:
         """The larger likewise."""
 
-    def where(self, condition: npt.NDArray[np.bool_], x: Floats | Scalar, y: Floats | Scalar) -> Floats:
+    def where(self, condition: Mask, x: Floats | Scalar, y: Floats | Scalar) -> Floats:
         """`x` where the condition holds, else `y`."""
 
 

@@ -282,7 +282,7 @@ class ProductGradient(_ArithmeticGradient):
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         """The scales, the other source, the incoming gradient, from the left."""
-        g, _, other = sources
+        g, other = sources
         return self.scales[0] * (self.scales[1] * other) * g
 
     def slope(self, *sources: MPSImage) -> Wide:

@@ -141,7 +141,7 @@ class Operation(ABC):
         f : Arithmetic
             What the numbers' operators do not do.
         *sources
-            What is read.
+            Of the sources whose values are read.
         function : callable, optional
             A neuron's value or slope at its input, by one of its formulas; there for every operation with a descriptor.
         """

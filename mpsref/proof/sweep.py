@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Index, Stored
 from mpsref.blocks import chunks, evaluated, ones
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
@@ -21,9 +20,6 @@ __all__ = ["EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
 
 EXAMPLES = 8
 """How many wrong results are shown."""
-
-Stored = npt.NDArray[Any]
-Index = npt.NDArray[np.intp]
 
 
 def require_judge() -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import meaning
 from mpsref.columns import aligned, html_table, printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
@@ -25,7 +26,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated, image_names, short_kind
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.storage import FLOAT64, StorageFormat, array_or_error

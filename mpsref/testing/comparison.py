@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.columns import aligned, html_table, html_text, printable
 from mpsref.arrays import Elements
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
@@ -25,7 +25,6 @@ from mpsref.verify.running import Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
-Stored = npt.NDArray[Any]
 Bounds: TypeAlias = presets.Limit | str
 """What passes: a `Tolerance`, ``exact``, ``ulp=N``; or, of a neuron's results, one of `mpsref.verify.bounds.MODELS`."""
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Mask
 from mpsref.columns import printable
 from mpsref.errors import ImageError, ImplementationError, ParameterError, SourceError, VerificationError
 from mpsref.executor import MPSNNGraph, Operation, _Addition, _AdditionGradient, _Neuron, _NeuronGradient
@@ -29,7 +30,6 @@ from mpsref.testing.differences import NOISE, Function, complex_slope, continued
 __all__ = ["GradientCheck", "Slope", "check_gradient"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Pair: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """Somebody's forward and gradient."""
 
@@ -752,10 +752,10 @@ def _value(operation: Operation, read: list[Array]) -> Array:
     if isinstance(operation, _NeuronGradient):
         return gradient(operation.descriptor, read[1], read[0])
     if isinstance(operation, _Addition):
-        formats, o = (FLOAT64, FLOAT64, FLOAT64), operation
-        return evaluate.add(read[0], read[1], *formats, o.scales, o.bias, o.bounds)
+        left, right = (Elements(each, FLOAT64) for each in read)
+        return evaluate.add(left, right, FLOAT64, operation.scales, operation.bias, operation.bounds)
     if isinstance(operation, _AdditionGradient):
-        return evaluate.scale(read[0], operation.factor, FLOAT64, FLOAT64)
+        return evaluate.scale(Elements(read[0], FLOAT64), operation.factor, FLOAT64)
     return np.ones_like(read[0])
 
 

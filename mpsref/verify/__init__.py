@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -118,9 +119,6 @@ def verify(
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
     return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
-
-
-Stored: TypeAlias = npt.NDArray[Any]
 
 
 class _Verification:

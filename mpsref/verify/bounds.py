@@ -23,15 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements
+from mpsref.arrays import Elements, Index, Stored, meaning
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.image import meaning
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FORMATS, StorageFormat
 from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
@@ -51,8 +50,6 @@ __all__ = [
 ]
 
 T = MPSCNNNeuronType
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""

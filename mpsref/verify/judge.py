@@ -33,10 +33,11 @@ def _forms(operation: Operation) -> list[NodeForm]:
     functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
     def form(sources: Sequence[Range], index: Index, channels: int, f: Running, *, function: Any) -> Range:
+        values = operation.values_of(sources)
         if descriptor is None:
-            return f.range(operation.stepwise(f, *sources)).like(index)
+            return f.range(operation.stepwise(f, *values)).like(index)
         data = data_of(descriptor, index, channels)
-        found: Range = operation.stepwise(f, *sources, function=lambda x: function(x, data, f))
+        found: Range = operation.stepwise(f, *values, function=lambda x: function(x, data, f))
         return found
 
     return [partial(form, function=function) for function in functions]

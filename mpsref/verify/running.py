@@ -16,13 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.storage import FORMATS, StorageFormat
 
 __all__ = ["Law", "Model", "Range", "Reason", "Running"]
 
-Wide: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
 
