@@ -368,4 +368,4 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
 ARITHMETIC_NODES = (MPSNNAdditionNode, MPSNNSubtractionNode, MPSNNMultiplicationNode)
 """The classes of forward arithmetic, in the order in which lists show them."""
 
-MPSNNFilterNode._accumulation = lambda left, right: MPSNNAdditionNode(left_source=left, right_source=right)
+MPSNNFilterNode._accumulation = MPSNNAdditionNode

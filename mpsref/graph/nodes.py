@@ -219,8 +219,8 @@ class MPSNNFilterNode:
     fields: ClassVar[tuple[Field, ...] | None] = None
     """What a graph file says of a node of this class; None if it cannot hold one. Not Apple's."""
 
-    _accumulation: ClassVar[Callable[[MPSNNImageNode, MPSNNImageNode], MPSNNFilterNode]]
-    """Makes the node that adds two gradients of an image; set by the module of that node, which needs this base."""
+    _accumulation: ClassVar[Callable[..., MPSNNFilterNode]]
+    """The class of nodes that add two gradients of an image; set by its own module, which needs this base."""
 
     _label: str | None = None
     _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode

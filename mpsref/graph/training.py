@@ -27,9 +27,9 @@ def training_graph(
     last: MPSNNFilterNode,
     source_gradient: MPSNNImageNode | None,
     node_handler: NodeHandler | None,
-    accumulation: Callable[[MPSNNImageNode, MPSNNImageNode], MPSNNFilterNode],
+    accumulation: Callable[..., MPSNNFilterNode],
 ) -> list[MPSNNFilterNode] | None:
-    """See `MPSNNFilterNode.training_graph`; `accumulation` makes the node that adds two gradients."""
+    """See `MPSNNFilterNode.training_graph`; `accumulation` is the class of nodes that add two gradients."""
     handler = node_handler or copy_handle
     made: list[MPSNNFilterNode] = []
 
@@ -44,7 +44,7 @@ def training_graph(
             return None
         result = gradients[0]
         for gradient in gradients[1:]:
-            addition = accumulation(result, gradient)
+            addition = accumulation(left_source=result, right_source=gradient)
             add(addition, None, image, gradient)
             result = addition.result_image
             if result.stop_gradient or image.stop_gradient:
