@@ -477,10 +477,33 @@ def headings(path):
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
-def test_the_extra_and_the_group_for_tests_agree():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-    extras = project["project"]["optional-dependencies"]
-    assert extras["test"] == project["dependency-groups"]["test"]
+
+def test_small_extras_are_part_of_that_for_tests():
+    extras = project()["project"]["optional-dependencies"]
+
     for name in ("proof", "teach", "testing"):
         assert set(extras[name]) <= set(extras["test"])
+
+
+def test_hooks_before_a_commit_have_the_packages_of_the_project():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    table = project()
+    known = {*table["project"]["dependencies"], *table["project"]["optional-dependencies"]["test"]}
+    known |= {*table["dependency-groups"]["lint"]}
+
+    packages = re.findall(r'"([^"]+)"', hooks)
+    assert len(packages) >= 5
+    assert set(packages) <= known
+    assert hooks.count("- repo:") == hooks.count("- repo: local")
+
+
+def test_citation_and_changelog_have_the_newest_release():
+    citation = (ROOT / "CITATION.cff").read_text()
+    version, date = re.search(r"^## (\S+) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+
+    assert version == mps.__version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
+    assert f"license: {project()['project']['license']}\n" in citation
