@@ -29,7 +29,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
+    ["mpsref", "mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
     ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.arrays"],
     ["mpsref.image"],
@@ -63,6 +63,7 @@ LAYERS = [
     ["mpsref.verify.faults"],
     ["mpsref.verify.report"],
     ["mpsref.verify"],
+    ["mpsref.public"],
     ["mpsref.verify.html", "mpsref.verify.junit"],
     ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
@@ -78,12 +79,16 @@ LAYERS = [
     ["mpsref.testing.strategies"],
     ["mpsref.testing.implementation"],
     ["mpsref.testing"],
+    ["mpsref.conftest", "mpsref.hypothesis_plugin", "mpsref.pytest_plugin"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.formulas", "mpsref.teach.plots", "mpsref.teach.trace"],
+    ["mpsref.teach.formulas", "mpsref.teach.numbers", "mpsref.teach.plots"],
+    ["mpsref.teach.step"],
+    ["mpsref.teach.chain"],
+    ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],
     ["mpsref.teach"],
     ["mpsref.cli.arguments", "mpsref.cli.progress", "mpsref.cli.status"],
@@ -95,7 +100,9 @@ LAYERS = [
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]
+PARTS = ["proof", "record", "sweep", "teach", "testing", "verify"]
 UPWARD = {
+    **{("mpsref", f"mpsref.{name}"): "lazy: when a name is asked for" for name in [*PARTS, "public"]},
     ("mpsref.graph.nodes", "mpsref.graph.training"): "a method of the base class makes nodes, at call time",
     ("mpsref.graph.nodes", "mpsref.graph.drawing"): "a node draws itself where a notebook shows it, at call time",
 }
@@ -130,7 +137,7 @@ def test_imports_point_downwards_only():
 
 
 def test_importing_brings_nothing_that_is_not_needed_yet():
-    code = "import sys; import numpy; before = {*sys.modules}; import mpsref; print(*({*sys.modules} - before))"
+    code = "import sys, numpy; old = {*sys.modules}; from mpsref import MPSImage; print(*({*sys.modules} - old))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     brought = {name for name in run.stdout.split() if not re.match(r"mpsref(\.(neuron|graph)\b|\.\w+$|$)", name)}
@@ -139,13 +146,37 @@ def test_importing_brings_nothing_that_is_not_needed_yet():
     assert "argparse" not in brought
 
 
-@pytest.mark.parametrize("part", ["proof", "record", "sweep", "teach", "testing", "verify"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_there_when_it_is_used(part):
     code = f"import mpsref, sys; assert 'mpsref.{part}' not in sys.modules; print(mpsref.{part}.__name__)"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
         f"mpsref.{part}"
     ]
+
+
+@pytest.mark.parametrize(
+    "use", ["{0}.{1}", "from {0} import *; {1}", "pickle.loads(pickle.dumps({0}.{1}))", "dir({0}).index('{1}')"]
+)
+@pytest.mark.parametrize("name", ["MPSCNNNeuronType", "MPSNNGraph"])
+def test_public_names_come_with_their_first_use(use, name):
+    code = "import sys, pickle, mpsref; assert 'numpy' not in sys.modules; " + use.format("mpsref", name)
+
+    assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+
+@pytest.mark.slow
+def test_type_checkers_know_every_public_name(tmp_path):
+    mypy = pytest.importorskip("mypy.api")
+    file = tmp_path / "use.py"
+    names = [f"{part}.{name}" for part in PARTS for name in getattr(mps, part).__all__]
+    file.write_text(
+        "import mpsref\n" + "".join(f"mpsref.{name}\n" for name in [*mps.__all__, *names]) + "mpsref.nothing\n"
+    )
+    out, err, status = mypy.run(["--strict", f"--cache-dir={tmp_path}", str(file)])
+
+    assert re.findall("error: (.*)", out) == ['Module has no attribute "nothing"  [attr-defined]']
+    assert (err, status) == ("", 1)
 
 
 def test_a_name_that_there_is_not_is_an_error_with_a_suggestion():
@@ -459,10 +490,33 @@ def headings(path):
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
-def test_the_extra_and_the_group_for_tests_agree():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-    extras = project["project"]["optional-dependencies"]
-    assert extras["test"] == project["dependency-groups"]["test"]
+
+def test_small_extras_are_part_of_that_for_tests():
+    extras = project()["project"]["optional-dependencies"]
+
     for name in ("proof", "teach", "testing"):
         assert set(extras[name]) <= set(extras["test"])
+
+
+def test_hooks_before_a_commit_have_the_packages_of_the_project():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    table = project()
+    known = {*table["project"]["dependencies"], *table["project"]["optional-dependencies"]["test"]}
+    known |= {*table["dependency-groups"]["lint"]}
+
+    packages = re.findall(r'"([^"]+)"', hooks)
+    assert len(packages) >= 5
+    assert set(packages) <= known
+    assert hooks.count("- repo:") == hooks.count("- repo: local")
+
+
+def test_citation_and_changelog_have_the_newest_release():
+    citation = (ROOT / "CITATION.cff").read_text()
+    version, date = re.search(r"^## (\S+) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+
+    assert version == mps.__version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
+    assert f"license: {project()['project']['license']}\n" in citation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, NoSuchExample
 
-import hypothesis_mpsref
 import mpsref as mps
+from mpsref import hypothesis_plugin
 from mpsref.storage import FLOAT64, FORMATS
 from mpsref.testing import strategies as mpst
 from mpsref.verify import verify
@@ -540,33 +541,41 @@ def test_without_hypothesis_one_sentence_says_what_to_install():
 
 
 def test_the_parts_that_need_no_hypothesis_do_not_import_it():
-    code = "import sys, mpsref.testing, hypothesis_mpsref; print('hypothesis' in sys.modules)"
+    code = "import sys, mpsref.testing, mpsref.hypothesis_plugin; print('hypothesis' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout == "False\n"
 
 
-def test_the_hook_registers_every_type_and_imports_the_strategies_only_when_asked():
-    code = """
-import sys
-import hypothesis_mpsref
-hypothesis_mpsref._hypothesis_setup_hook()
-print("mpsref.testing" in sys.modules)
+def test_importing_hypothesis_imports_nothing_but_the_hook():
+    code = "import sys, hypothesis; print({name for name in sys.modules if name.startswith(('mpsref', 'numpy'))})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ast.literal_eval(run.stdout) == {"mpsref", "mpsref.hypothesis_plugin"}
 
+
+@pytest.mark.parametrize("first", ["import hypothesis", "import mpsref as mps; mps.MPSImage", "import mpsref.image"])
+def test_the_hook_registers_every_type_and_imports_the_strategies_only_when_asked(first):
+    code = (
+        f"{first}\n"
+        """
+import sys
 from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
 import mpsref as mps
 
+mps.MPSImage
+print("mpsref.testing" in sys.modules)
 once = settings(phases=[Phase.generate], database=None)
 neuron = ["MPSCNNNeuronType", "MPSNNNeuronDescriptor"]
 for name in [*neuron, "MPSImageFeatureChannelFormat", "MPSImageDescriptor", "MPSImage", "GraphFile"]:
     assert isinstance(find(st.from_type(getattr(mps, name)), lambda value: True, settings=once), getattr(mps, name))
 """
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (run.stdout, run.stderr) == ("False\n", "")
 
 
 def test_types_are_resolved_with_what_their_strategies_promise():
-    hypothesis_mpsref._hypothesis_setup_hook()
+    hypothesis_plugin.register()
 
     @few
     @given(f=st.from_type(F), d=st.from_type(mps.MPSNNNeuronDescriptor))
@@ -577,9 +586,8 @@ def test_types_are_resolved_with_what_their_strategies_promise():
     promised()
 
 
-def test_the_entry_point_is_there_and_is_shipped():
+def test_the_entry_point_is_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     module, _, name = project["project"]["entry-points"]["hypothesis"]["mpsref"].partition(":")
 
     assert callable(getattr(importlib.import_module(module), name))
-    assert f"{module}.py" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]

@@ -1,6 +1,15 @@
 """What a node means: one file for each kind of operation. Sizes, values, formula, gradient and texts stand together."""
 
-from mpsref.operations.arithmetic import Arithmetic, Difference, Ones, Product, ProductGradient, Scaling, Sum
+from mpsref.operations.arithmetic import (
+    Arithmetic,
+    Difference,
+    Ones,
+    Product,
+    ProductGradient,
+    Scaling,
+    Sum,
+    SumOfProducts,
+)
 from mpsref.operations.base import Operation, Role, Size, size_of, size_text
 from mpsref.operations.neuron import NeuronForward, NeuronGradient, NeuronOperation
 
@@ -18,6 +27,7 @@ __all__ = [
     "Scaling",
     "Size",
     "Sum",
+    "SumOfProducts",
     "size_of",
     "size_text",
 ]

@@ -1,29 +1,31 @@
 """
 The Hypothesis entry point of mpsref: `hypothesis.strategies.from_type` knows its types.
 
-A module of its own, like the pytest plugin: Hypothesis runs the hook in every process that imports it. The strategies
-themselves are imported when the first of them is asked for.
+Hypothesis runs the hook in every process that imports it, so nothing is imported for it. Where the names of `mpsref`
+come later, `mpsref` itself calls `register`. The strategies are imported when the first of them is asked for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["_hypothesis_setup_hook"]
+import mpsref
+
+__all__ = ["register"]
 
 
-def _hypothesis_setup_hook() -> None:
-    """Register a strategy for each type that has one."""
-    from hypothesis import strategies as st  # noqa: PLC0415
-
-    import mpsref  # noqa: PLC0415
+def register() -> None:
+    """Register a strategy for each type that has one, if those types are imported; else `mpsref` calls again."""
+    if "MPSImage" not in vars(mpsref):
+        return
+    from hypothesis import strategies as st  # noqa: PLC0415  # optional
 
     def later(name: str, **options: Any) -> Any:
         def strategy(_: type) -> st.SearchStrategy[Any]:
-            from mpsref.testing import strategies  # noqa: PLC0415
+            from mpsref.testing import strategies  # noqa: PLC0415  # slow
 
-            found: st.SearchStrategy[Any] = getattr(strategies, name)(**options)
-            return found
+            drawn: st.SearchStrategy[Any] = getattr(strategies, name)(**options)
+            return drawn
 
         return strategy
 

@@ -1,7 +1,7 @@
 """
 The pytest plugin of mpsref: the fixture ``mpsref_compare`` and its options.
 
-A module of its own, which imports nothing of mpsref before a test asks for the fixture: pytest imports it in every run,
+It imports nothing of mpsref but the lazy package before a test asks for the fixture: pytest imports it in every run,
 also in those that have nothing to do with mpsref.
 """
 
