@@ -20,15 +20,13 @@ from mpsref.arrays import Elements, Stored, Wide, meaning
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.neuron.workspace import two_sum
-from mpsref.operations.base import Operation, Role, Spread, number_text, scaled_text, sum_text
+from mpsref.operations.base import UNBOUNDED, Operation, Role, Spread, number_text, scaled_text, sum_text
 from mpsref.storage import StorageFormat, round_to_odd
 
 __all__ = ["Arithmetic", "Difference", "Ones", "Product", "ProductGradient", "Scaling", "Sum", "SumOfProducts"]
 
 Term: TypeAlias = tuple[float, tuple[int, ...]]
 """A factor, exact in float64, and which of the values that are read it is multiplied by."""
-
-UNBOUNDED = (-math.inf, math.inf)
 
 
 class SumOfProducts(Operation):
@@ -39,12 +37,9 @@ class SumOfProducts(Operation):
     ----------
     bias : float
         What is added; -0.0 where nothing is, which leaves a zero its sign.
-    bounds : tuple of two floats
-        Between which the result is kept; infinite where it is not.
     """
 
     bias: float
-    bounds: tuple[float, float]
 
     @property
     @abstractmethod
@@ -105,11 +100,6 @@ class SumOfProducts(Operation):
             "bias": self.bias,
             "bounds": [end if math.isfinite(end) else str(end).replace("inf", "Infinity") for end in self.bounds],
         }
-
-    @property
-    def is_clamped(self) -> bool:
-        """Whether there are bounds."""
-        return self.bounds != UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -228,7 +218,6 @@ class _ArithmeticGradient(SumOfProducts):
     kind = "scale"
     makes_gradient = True
     bias = -0.0
-    bounds = UNBOUNDED
 
     def slope_text(self, names: Sequence[str], symbol: str) -> str:
         """What the incoming gradient is multiplied by."""

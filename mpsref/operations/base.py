@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -19,6 +20,7 @@ from mpsref.neuron.stepwise import Evaluation, evaluation
 from mpsref.storage import FLOAT64, StorageFormat
 
 __all__ = [
+    "UNBOUNDED",
     "Operation",
     "Role",
     "Size",
@@ -38,6 +40,8 @@ Size: TypeAlias = tuple[int, int, int, int]
 Spread: TypeAlias = Callable[[npt.NDArray[np.float32]], ChannelSlopes]
 """Lays one number for each feature channel along the elements that an operation reads."""
 
+
+UNBOUNDED = (-math.inf, math.inf)
 
 _T = TypeVar("_T")
 
@@ -71,11 +75,14 @@ class Operation(ABC):
         Whether the result is a gradient.
     descriptor : MPSNNNeuronDescriptor or None
         The neuron, of the operations that have one.
+    bounds : tuple of two floats
+        Between which the result is kept; infinite where it is not.
     """
 
     kind: ClassVar[str]
     roles: ClassVar[tuple[Role, ...]]
     makes_gradient: ClassVar[bool] = False
+    bounds: tuple[float, float] = UNBOUNDED
 
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor | None:
@@ -225,7 +232,7 @@ class Operation(ABC):
     @property
     def is_clamped(self) -> bool:
         """Whether the result is kept between bounds, which its gradient ignores, as MPS documents."""
-        return False
+        return self.bounds != UNBOUNDED
 
 
 def size_of(image: MPSImage) -> Size:
