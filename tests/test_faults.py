@@ -17,8 +17,8 @@ from scipy.special import erf
 import mpsref as mps
 from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.storage import FORMATS, storage_format
 from mpsref.operations import NeuronForward, NeuronGradient, Scaling, Sum
+from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
 from mpsref.verify.case import Case, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain

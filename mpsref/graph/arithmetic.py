@@ -210,7 +210,7 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
             forward_state = node_or_error("forward_filter", forward_filter, MPSNNBinaryArithmeticNode).result_state
             gradient_state = node_or_error("gradient_state", forward_state, MPSNNBinaryGradientStateNode)
         state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
-        self._gradient_state = state
+        self._gradient_state: MPSNNBinaryGradientStateNode = state
         self._place = int(bool(is_secondary_source_filter))
         self._connect(
             source_gradient=node_or_error("source_gradient", source_gradient, MPSNNImageNode),

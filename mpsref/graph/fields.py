@@ -1,8 +1,8 @@
 """
 The fields of a node in a graph file, each stated once: its schema, how it is read, written, and typed as Python.
 
-A node class lists its fields in the order in which they are written. What a field is called in the file, the argument of
-the class's initialiser is called, or the property that is set afterwards.
+A node class lists its fields in the order in which they are written. A field has the name of the argument of the
+class's initialiser, or of the property that is set afterwards.
 """
 
 from __future__ import annotations

@@ -14,7 +14,13 @@ from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import (
+    MPSNNFilterNode,
+    MPSNNGradientFilterNode,
+    MPSNNImageNode,
+    node_or_error,
+    sequence_or_error,
+)
 from mpsref.graph.schedule import schedule
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.storage import storage_format
@@ -271,7 +277,8 @@ def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNIma
         )
     if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
         raise FileFormatError(
-            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} reads"
+            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} "
+            "reads"
         )
 
 

@@ -168,7 +168,9 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
         descriptor: MPSNNNeuronDescriptor,
     ) -> None:
         self._connect(source_gradient=source_gradient, source_image=source_image)
-        self._gradient_state: MPSNNGradientStateNode = node_or_error("gradient_state", gradient_state, MPSNNGradientStateNode)
+        self._gradient_state: MPSNNGradientStateNode = node_or_error(
+            "gradient_state", gradient_state, MPSNNGradientStateNode
+        )
         self._descriptor = descriptor_or_error(descriptor)
 
     @property

@@ -14,21 +14,20 @@ from mpsref.neuron.table import NEURONS, Neuron
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
-NODE_CLASSES: dict[str, type[MPSNNFilterNode]] = {
-    node.__name__: node
-    for node in (
-        *neurons.NEURON_NODES,
-        neurons.MPSCNNNeuronNode,
-        neurons.MPSCNNNeuronGradientNode,
-        arithmetic.MPSNNAdditionNode,
-        arithmetic.MPSNNAdditionGradientNode,
-        arithmetic.MPSNNSubtractionNode,
-        arithmetic.MPSNNSubtractionGradientNode,
-        arithmetic.MPSNNMultiplicationNode,
-        arithmetic.MPSNNMultiplicationGradientNode,
-        arithmetic.MPSNNInitialGradientNode,
-    )
-}
+_CLASSES: tuple[type[MPSNNFilterNode], ...] = (
+    *neurons.NEURON_NODES,
+    neurons.MPSCNNNeuronNode,
+    neurons.MPSCNNNeuronGradientNode,
+    arithmetic.MPSNNAdditionNode,
+    arithmetic.MPSNNAdditionGradientNode,
+    arithmetic.MPSNNSubtractionNode,
+    arithmetic.MPSNNSubtractionGradientNode,
+    arithmetic.MPSNNMultiplicationNode,
+    arithmetic.MPSNNMultiplicationGradientNode,
+    arithmetic.MPSNNInitialGradientNode,
+)
+
+NODE_CLASSES = {node.__name__: node for node in _CLASSES}
 """The node classes that a graph file can hold: all that can be made."""
 
 MOST_NODES = 100_000

@@ -39,11 +39,10 @@ def training_graph(
 
     def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
         """One gradient out of those that the readers of an image made."""
-        gradients = pending.pop(image, [])
-        if not gradients:
+        if image not in pending:
             return None
-        result = gradients[0]
-        for gradient in gradients[1:]:
+        result, *others = pending.pop(image)
+        for gradient in others:
             addition = accumulation(left_source=result, right_source=gradient)
             add(addition, None, image, gradient)
             result = addition.result_image
@@ -51,7 +50,7 @@ def training_graph(
                 return None
         return result
 
-    gradient = last.result_image if source_gradient is None else source_gradient
+    gradient = source_gradient or last.result_image
     # An initial gradient node is its own gradient: what it reads is what is differentiated.
     first = last.sources[0] if last.operation.is_initial_gradient else last.result_image
     pending: dict[MPSNNImageNode, list[MPSNNImageNode]] = {first: [gradient]}

@@ -59,7 +59,7 @@ class SumOfProducts(Operation):
         else:
             total = sum(floats)
         low, high = self.bounds
-        return low if total < low else high if total > high else total
+        return low if total < low else min(total, high)
 
     def odd(self, *values: Wide) -> Wide:
         """The same for arrays that are written over: exact, or rounded to odd, so that one rounding can follow."""

@@ -39,7 +39,7 @@ class NeuronOperation(Operation):
         return size
 
     def slope(self, *sources: MPSImage) -> npt.NDArray[np.float64]:
-        """f' at the input, good to a few ULP of float64."""
+        """F' at the input, good to a few ULP of float64."""
         x = sources[-1]
         one = Elements(np.ones(x.slices.shape), FLOAT64)
         read = Elements(x.slices, x.storage)

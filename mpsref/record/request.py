@@ -15,8 +15,8 @@ from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
-from mpsref.operations import Role
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.operations import Role
 from mpsref.record.recording import write_recording
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
@@ -143,7 +143,9 @@ def _formats(
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
     """The sources that come in as gradients and as nothing else."""
-    reads = [(source, role) for node in needed.nodes for source, role in zip(node.sources, node.operation.roles, strict=True)]
+    reads = [
+        (source, role) for node in needed.nodes for source, role in zip(node.sources, node.operation.roles, strict=True)
+    ]
     incoming = {source for source, role in reads if role is Role.GRADIENT}
     return incoming - {source for source, role in reads if role is not Role.GRADIENT}
 

@@ -136,8 +136,8 @@ def _check(graph: MPSNNGraph) -> None:
         raise ParameterError("the graph has no steps: ask for a result that a node makes")
     if len(graph.plan.steps) > MOST_STEPS:
         raise ParameterError(
-            f"the graph has {len(graph.plan.steps):,} steps: a page has at most {MOST_STEPS}, ask for a result nearer to "
-            "the sources"
+            f"the graph has {len(graph.plan.steps):,} steps: a page has at most {MOST_STEPS}, ask for a result nearer "
+            "to the sources"
         )
 
 
@@ -356,9 +356,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
         value = _stored(explained.traced.sources[name].item(), explained.traced.images[name].storage, SHORT_VALUE)
     else:
         step = explained.steps[i]
-        kind = (
-            f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
-        )
+        kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
         said = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
         value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
     inside = (

@@ -16,7 +16,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import meaning
 from mpsref.columns import aligned, html_table, printable
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
@@ -296,9 +295,7 @@ class Trace:
         step = self._by_name[name]
         if step.is_clamped:
             return [(None, [(step.expression(step.reads), single(step.value))])]
-        found: list[tuple[str | None, Term]] = [
-            (read, [*own, *factors]) for read, own in gradients_read(step)
-        ]
+        found: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
         bias = bias_of(step)
         return [*found, (None, [(number_text(bias), bias), *factors])] if bias else found
 

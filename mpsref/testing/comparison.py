@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.columns import aligned, html_table, html_text, printable
-from mpsref.arrays import Elements
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
@@ -315,7 +314,9 @@ def _judge(
     for what, value in (("x", x), ("upstream", upstream)):
         array = None if value is None else as_array(value, what, got.stored.dtype)
         if array is not None and array.shape != got.stored.shape:
-            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}")
+            raise ImageError(
+                f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}"
+            )
         read.append(None if array is None else Elements(array, _storage(array, what)))
     if neuron.data is not None:
         channels_or_error(neuron, got.stored.shape[-1] if got.stored.ndim else 1, "the last axis of x")

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
+from mpsref.arrays import Elements
 from mpsref.columns import aligned, printable
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, VerificationError
 from mpsref.histogram import UNREACHABLE
 from mpsref.neuron import forward, gradient
-from mpsref.operations import NeuronForward, NeuronGradient
-from mpsref.arrays import Elements
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.storage import StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, call, load, name_of
 from mpsref.testing.comparison import Bounds, _judge, _said, compare, resolved
@@ -365,7 +365,7 @@ class _Subject:
         want = forward(descriptor, x) if upstream is None else gradient(descriptor, x, upstream)
         judge = self.limit
         if not isinstance(judge, Tolerance):
-            judge = _judge(judge, (got, self.storage), descriptor, x, upstream)  # type: ignore[assignment]
+            judge = _judge(judge, Elements(got, self.storage), descriptor, x, upstream)  # type: ignore[assignment]
         beyond = counts_of(got, want, self.storage, judge).beyond  # type: ignore[arg-type]
         return _Tried(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
 

@@ -164,7 +164,9 @@ class _Verification:
             read = [own[source] for source in step.sources]
             want = plan.run_step(step, read, manner)
             same = all(own[source] is ideal[source] for source in step.sources)
-            ideal[step.result] = want if same else plan.run_step(step, [ideal[source] for source in step.sources], manner)
+            ideal[step.result] = (
+                want if same else plan.run_step(step, [ideal[source] for source in step.sources], manner)
+            )
             own[step.result] = want
             self.formats[node.result_image] = want.storage
             if node.result_image in self.recorded:

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.storage import FLOAT64, FORMATS
-from mpsref.arrays import Index, Mask, Elements, Stored, Wide
 from mpsref.operations import Operation
+from mpsref.storage import FLOAT64, FORMATS
 from mpsref.verify.case import Case
 
 __all__ = [

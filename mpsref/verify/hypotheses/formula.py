@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
+from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
-from mpsref.storage import FLOAT64, StorageFormat
-from mpsref.arrays import Index, Elements, Stored, Wide
 from mpsref.operations import NeuronForward
+from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import PLACES, SINGLE, Candidate, Hypothesis, T, erf, replaced, with_operation
 

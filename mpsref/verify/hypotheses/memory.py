@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Index, Elements, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import LANES, PLACES, Candidate, Hypothesis, evaluate_fast
 

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.storage import FLOAT64
-from mpsref.arrays import Index, Mask, Elements, Stored
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import HALF, PLACES, SINGLE, Candidate, Hypothesis, erf
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from mpsref.arrays import Index, Elements, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import Candidate, Hypothesis, is_nan, replaced
 
