@@ -120,7 +120,7 @@ class Comparison:
         return "\n".join(printable(line) for line in self._lines())
 
     def _repr_html_(self) -> str:
-        facts = f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        facts = f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
         verdict = f"<p><strong>{html_text(f'{self.name}: {self.verdict}', 1000)}</strong></p>"
         rows: list[list[object]] = [["element", "actual", "expected", "ULP", "verdict"]]
         rows += [
@@ -159,7 +159,7 @@ class Comparison:
     def _lines(self) -> Iterator[str]:
         counts = self.counts
         yield f"{self.name}: {self.verdict}"
-        yield f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        yield f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
         shown = [element for element in self.worst if element.beyond]
         if shown:
             yield "the worst:"
@@ -171,7 +171,8 @@ class Comparison:
             yield from aligned(histogram_rows(self.histogram, counts.elements, others), left=1)
 
 
-def _said(tolerance: presets.Limit) -> str:
+def bounds_text(tolerance: presets.Limit) -> str:
+    """What passes, of one array instead of images."""
     return str(tolerance).replace(" of each image's format", "")
 
 
@@ -284,7 +285,7 @@ def compare(
             f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
         )
     storage = _storage(got, name)
-    judge = limit if isinstance(limit, Tolerance) else _judge(limit, (got, storage), neuron, x, upstream)
+    judge = limit if isinstance(limit, Tolerance) else judge_of(limit, (got, storage), neuron, x, upstream)
     found = counts_of(got, want, storage, judge, SHOWN)
     is_beyond = (found.classes == BEYOND).tolist()
     worst = []
@@ -295,7 +296,7 @@ def compare(
     return Comparison(name, storage.name, got.shape, limit, max_mismatches, found.counts, found.histogram, tuple(worst))
 
 
-def _judge(
+def judge_of(
     bounds: presets.Bounds,
     got: tuple[Stored, StorageFormat],
     neuron: MPSNNNeuronDescriptor | None,
