@@ -185,13 +185,13 @@ def _bound(bound: float) -> str:
 
 def command_line_page() -> str:
     """Every command with its options, from the parser itself."""
-    parser = cli._parser()
+    parser = cli.parser()
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     lines = [
         "# Command line",
         "",
         "Every command of `mpsref`, with its arguments and options; `mpsref COMMAND --help` says the same. Made from",
-        "the parser of `mpsref/cli.py` by `python docs/generate.py`.",
+        "the parsers of `mpsref/cli` by `python docs/generate.py`.",
         "",
         "| command | what it does |",
         "|---|---|",

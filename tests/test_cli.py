@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.cli import main
+from mpsref.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 PRECISE = ROOT / "examples" / "gpu-run" / "precise"
@@ -208,7 +209,7 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mpsref.cli.verify", interrupt)
+    monkeypatch.setattr("mpsref.cli.verify.verify", interrupt)
 
     assert main(["verify", str(PRECISE / "recording.json")]) == 130
     assert capsys.readouterr().err == ""
@@ -304,3 +305,32 @@ def test_output_that_the_terminal_cannot_show_is_escaped(tmp_path):
     done = subprocess.run(check, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
 
     assert "\\xe9 " in done.stdout
+
+
+def test_every_module_with_a_command_is_listed_once():
+    files = {path.stem for path in (ROOT / "mpsref" / "cli").glob("*.py") if "def define(" in path.read_text()}
+
+    assert sorted(name for name, _ in COMMANDS) == sorted(files)
+
+
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        (["run", "{graph}", "--source", "x={x}", "--out", "{out}"], r"verify|teach|testing|sweep|proof"),
+        (["inspect", "{graph}"], r"verify|teach|testing|sweep|proof"),
+        (["verify", str(PRECISE / "chain-float32.json"), "--ulp", "9999"], r"teach|testing|sweep|proof"),
+        (["--help"], r"verify|record|teach|testing|sweep|proof|cli\.(?!status)"),
+    ],
+)
+def test_a_command_imports_nothing_that_only_others_need(tmp_path, graph, command, others):
+    names = {"graph": graph, "out": tmp_path / "out", "x": tmp_path / "x.npy"}
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        "from mpsref.cli import main; sys.exit(main())"
+    )
+    run = [sys.executable, "-c", code, *(argument.format(**names) for argument in command)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+
+    assert done.returncode in (0, 1)
+    assert "mpsref.cli.status" in done.stderr
+    assert not [name for name in done.stderr.split() if re.match(rf"mpsref\.({others})", name)]

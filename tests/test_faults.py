@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
+import pkgutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +17,10 @@ from scipy.special import erf
 import mpsref as mps
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.storage import FORMATS, storage_format
-from mpsref.verify import Recording, Tolerance, ulp_distance
+from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
 from mpsref.verify.case import Addition, Case, Forward, Gradient, Scaling, Source, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain
-from mpsref.verify.hypotheses import Candidate
+from mpsref.verify.hypotheses import Candidate, Hypothesis
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[1] / "examples" / "gpu-run"
@@ -922,6 +925,18 @@ def test_a_finding_says_where_it_is_seen():
         "NaN turned to 0: explains 126 of 126. Where NaN belongs there is 0, as a texture or a fast min and max may "
         "leave it. For example (image 0, y 2, x 3, channel 0) reads nan: got 0.0, want nan, the hypothesis 0.0."
     )
+
+
+def test_every_hypothesis_is_listed_once():
+    classes = [
+        value
+        for module in pkgutil.iter_modules(hypotheses.__path__, f"{hypotheses.__name__}.")
+        for value in vars(importlib.import_module(module.name)).values()
+        if inspect.isclass(value) and issubclass(value, Hypothesis) and not inspect.isabstract(value)
+    ]
+
+    assert len(HYPOTHESES) == len(set(HYPOTHESES))
+    assert set(HYPOTHESES) == set(classes)
 
 
 def test_hypotheses_have_names_of_their_own_and_say_one_sentence():

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import mpsref as mps
-from mpsref.cli import _parser, main
+from mpsref.cli import main, parser
 from mpsref.storage import FORMATS
 from mpsref.testing import assert_close, tolerances
 from mpsref.verify import Recording
@@ -46,21 +46,23 @@ LAYERS = [
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.executor"],
-    ["mpsref.verify.running", "mpsref.verify.recording"],
+    ["mpsref.public"],
+    ["mpsref.record.samples", "mpsref.record.tensors"],
+    ["mpsref.record.convert", "mpsref.record.recording"],
+    ["mpsref.record.contents", "mpsref.record.request"],
+    ["mpsref.record"],
+    ["mpsref.verify.running"],
     ["mpsref.verify.bounds"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
+    ["mpsref.verify.hypotheses.base"],
+    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "memory", "parameters", "precision", "special")],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.faults"],
     ["mpsref.verify.report"],
     ["mpsref.verify"],
-    ["mpsref.public"],
     ["mpsref.verify.html", "mpsref.verify.junit"],
-    ["mpsref.record.samples", "mpsref.record.tensors"],
-    ["mpsref.record.convert", "mpsref.record.request"],
-    ["mpsref.record.contents"],
-    ["mpsref.record"],
     ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
     ["mpsref.sweep.report"],
@@ -92,6 +94,12 @@ LAYERS = [
     ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],
     ["mpsref.teach"],
+    ["mpsref.cli.arguments", "mpsref.cli.progress", "mpsref.cli.status"],
+    ["mpsref.cli.reports", "mpsref.cli.sources"],
+    [
+        *(f"mpsref.cli.{name}" for name in ("run", "verify", "explain", "prove", "sweep", "merge")),
+        *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect")),
+    ],
     ["mpsref.cli"],
     ["mpsref.__main__"],
 ]
@@ -338,7 +346,7 @@ def test_the_table_of_reports_names_options_of_the_command():
     options = words(*(row[0] for row in rows))
     assert options == {"--json", "--junit", "--html"}
     for option in options:
-        assert _parser().parse_args(["verify", "recording.json", option, "file"])
+        assert parser().parse_args(["verify", "recording.json", option, "file"])
 
 
 def test_the_table_of_bounds_names_arguments_that_comparisons_take():
@@ -452,7 +460,7 @@ def test_every_command_that_is_shown_is_one_that_there_is():
         for command in (command for console in consoles for command in commands(console)):
             own = command[2:] if command[:3] == ["python", "-m", "mpsref"] else command
             if own[0] == "mpsref":
-                _parser().parse_args(own[1:])
+                parser().parse_args(own[1:])
                 seen += 1
             else:
                 assert any(tuple(command[: len(tool)]) == tool for tool in TOOLS), (path.name, command)

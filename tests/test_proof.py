@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.cli import _parser, main
+from mpsref.cli import main, parser
 from mpsref.documents import schema, validate
 from mpsref.neuron import evaluate
 from mpsref.proof import Subject, judge, prove, run
@@ -405,7 +405,7 @@ def test_the_commands_of_the_page_are_understood():
 
     assert len(commands) >= 3
     for command in commands:
-        assert _parser().parse_args(command.split()).command
+        assert parser().parse_args(command.split()).command
 
 
 def test_committed_certificates_are_valid_and_found_nothing_wrong():

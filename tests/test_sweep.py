@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpsref as mps
-from mpsref.cli import _parser, main
+from mpsref.cli import main, parser
 from mpsref.documents import schema, validate
 from mpsref.storage import FORMATS
 from mpsref.sweep import Mismatch, Summary, SweepReport, merge, run, sweep
@@ -551,7 +551,7 @@ def test_the_commands_of_the_page_are_understood():
 
     assert len(commands) >= 4
     for command in commands:
-        assert _parser().parse_args(command.split()).command
+        assert parser().parse_args(command.split()).command
 
 
 def test_committed_reports_are_of_all_inputs_and_have_rows():

@@ -16,7 +16,7 @@ from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage, meaning
 from mpsref.record.convert import ENDINGS, read_images
-from mpsref.verify import Recording, read_npy
+from mpsref.record.recording import Recording, read_npy
 
 __all__ = ["contents", "contents_text"]
 

@@ -17,9 +17,9 @@ from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.record.recording import write_recording
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
-from mpsref.verify import write_recording
 
 __all__ = ["request"]
 

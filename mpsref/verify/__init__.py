@@ -33,6 +33,7 @@ from mpsref.executor import MPSNNGraph, Progress
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, texel_of
+from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.storage import StorageFormat
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
@@ -40,7 +41,6 @@ from mpsref.verify.case import Case, within
 from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment, descriptor_of, direction_of
-from mpsref.verify.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Model, Reason
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of

@@ -20,7 +20,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
-__all__ = ["RecordedImage", "Recording", "empty_folder", "file_names", "read_npy", "write_recording"]
+__all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
 HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 
@@ -225,12 +225,12 @@ def write_recording(
     FileFormatError
         The folder is not empty, or cannot be made.
     """
-    folder = empty_folder(folder)
+    folder = _empty_folder(folder)
     path = folder / "recording.json"
     awaited = awaited or {}
     graph.write(folder / "graph.json")
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip([*images, *awaited], file_names([*images, *awaited]), strict=True):
+    for name, stem in zip([*images, *awaited], _file_names([*images, *awaited]), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
         else:
@@ -247,7 +247,7 @@ def write_recording(
     return path
 
 
-def empty_folder(folder: str | Path) -> Path:
+def _empty_folder(folder: str | Path) -> Path:
     """
     Make a folder, or take one that is empty.
 
@@ -344,7 +344,7 @@ def _descriptor_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayou
     return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
-def file_names(names: Iterable[str]) -> Iterator[str]:
+def _file_names(names: Iterable[str]) -> Iterator[str]:
     """A file name for each image, without an ending, safe and distinct on every file system."""
     used: set[str] = set()
     for name in names:
