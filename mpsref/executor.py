@@ -24,7 +24,8 @@ from mpsref.graph.names import image_names, image_tag
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, by_lane, clear_unused_lanes
+from mpsref.image import MPSImage
+from mpsref.image_lanes import by_lane, clear_unused_lanes
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
 from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes

@@ -29,8 +29,11 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref", "mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
+    ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
+    ["mpsref.documents", "mpsref.storage"],
+    ["mpsref.ulp"],
+    ["mpsref.image_lanes"],
+    ["mpsref.image_bytes"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail"],

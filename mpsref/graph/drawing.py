@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import TypeAlias
 
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNArithmeticGradientNode, MPSNNInitialGradientNode
 from mpsref.graph.names import differentiated, image_names, short_kind

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from mpsref.columns import aligned, printable
+from mpsref.display import aligned, printable
 from mpsref.teach.numbers import number_text, single, sum_text
 from mpsref.teach.step import Step, off_text, stored_text
 

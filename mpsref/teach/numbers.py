@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.storage import StorageFormat
 
 __all__ = ["Numbers", "number_text", "place_text", "range_text", "scaled", "single", "sum_text", "ulp_at", "ulp_text"]

@@ -12,7 +12,6 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
-from mpsref.histogram import UNREACHABLE
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
@@ -20,7 +19,7 @@ from mpsref.testing.excuses import why
 from mpsref.testing.implementation_report import KINDS, Failure
 from mpsref.testing.strategies import floats
 from mpsref.testing.subject import Stored, Subject, Tried
-from mpsref.verify.compare import ulp_distance
+from mpsref.ulp import UNREACHABLE, ulp_distance
 
 __all__ = ["Attack"]
 

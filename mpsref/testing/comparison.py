@@ -9,15 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import aligned, html_table, html_text, printable
+from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
-from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
 from mpsref.verify.bounds import BEYOND, MODELS
-from mpsref.verify.compare import UNREACHABLE, Counts, Judge, Tolerance
+from mpsref.verify.compare import Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.running import Reason

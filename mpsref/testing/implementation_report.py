@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpsref.columns import aligned, printable
+from mpsref.display import aligned, printable
 from mpsref.errors import VerificationError
 
 __all__ = ["KINDS", "Failure", "ImplementationCheck"]

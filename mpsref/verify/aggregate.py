@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from mpsref.image import MPSImage, meaning
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import UNREACHABLE, Comparison, ulp_distance
+from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.compare import Comparison
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 

@@ -19,7 +19,8 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import Tolerance, passes, ulp_distance
+from mpsref.ulp import ulp_distance
+from mpsref.verify.compare import Tolerance, passes
 
 __all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "Source", "within"]
 
