@@ -21,7 +21,7 @@ import numpy as np
 
 import mpsref as mps
 from mpsref import cli
-from mpsref.histogram import percent
+from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 

@@ -14,7 +14,8 @@ from mpsref.graph.handles import Handle, handle_label
 from mpsref.graph.names import image_names, image_tag
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, clear_unused_lanes
+from mpsref.image import MPSImage
+from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.operations import Operation, Size, size_of, size_text
 from mpsref.storage import FORMATS

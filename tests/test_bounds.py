@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
-from mpsref.arrays import Elements
 from mpsref.verify.bounds import ALTERNATIVES, BEYOND, MODELS, WITHIN, allowed, classify, neuron_forms, read
 from mpsref.verify.running import Reason, Running
 

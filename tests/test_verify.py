@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 import mpsref as mps
 from mpsref.documents import schema
-from mpsref.histogram import distances_by_power
 from mpsref.storage import FORMATS
+from mpsref.ulp import distances_by_power
 from mpsref.verify import (
     UNREACHABLE,
     Bounds,

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import mpsref
 from mpsref.cli.status import BAD_INPUT, INTERRUPTED
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.errors import MPSRefError
 
 __all__ = ["COMMANDS", "main", "parser"]

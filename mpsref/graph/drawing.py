@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.graph.names import differentiated, image_names, short_kind
 from mpsref.graph.schedule import inputs, schedule

@@ -11,7 +11,7 @@ from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import Field
 from mpsref.graph.handles import Handle, MPSHandle, handle_label
-from mpsref.graph.training import training_graph
+from mpsref.graph.training import copy_handle, training_graph
 from mpsref.operations import Operation
 
 __all__ = [
@@ -348,7 +348,7 @@ class MPSNNFilterNode:
             node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
         if node_handler is not None and not callable(node_handler):
             raise ParameterError(f"node_handler is a {type(node_handler).__name__}: give a function")
-        return training_graph(self, with_source_gradient, node_handler, self._accumulation)
+        return training_graph(self, with_source_gradient, node_handler or copy_handle, self._accumulation)
 
     def _one_gradient(
         self, with_source: MPSNNImageNode | None, with_sources: Sequence[MPSNNImageNode] | None

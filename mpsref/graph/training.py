@@ -10,7 +10,7 @@ from mpsref.graph.schedule import schedule
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
 
-__all__ = ["training_graph"]
+__all__ = ["copy_handle", "training_graph"]
 
 
 def copy_handle(
@@ -26,11 +26,10 @@ def copy_handle(
 def training_graph(
     last: MPSNNFilterNode,
     source_gradient: MPSNNImageNode | None,
-    node_handler: NodeHandler | None,
+    handler: NodeHandler,
     accumulation: Callable[..., MPSNNFilterNode],
 ) -> list[MPSNNFilterNode] | None:
     """See `MPSNNFilterNode.training_graph`; `accumulation` is the class of nodes that add two gradients."""
-    handler = node_handler or copy_handle
     made: list[MPSNNFilterNode] = []
 
     def add(node: MPSNNFilterNode, mirrored: MPSNNFilterNode | None, source: MPSNNImageNode, g: MPSNNImageNode) -> None:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.errors import ImageError
-from mpsref.image import MPSImage, by_lane
+from mpsref.image import MPSImage
+from mpsref.image_lanes import by_lane
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation

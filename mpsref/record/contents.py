@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.arrays import meaning
-from mpsref.columns import aligned, printable
+from mpsref.display import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import mpsref
-from mpsref.columns import aligned
+from mpsref.display import aligned
 from mpsref.documents import read_document, write_atomically
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from mpsref.columns import aligned, printable
+from mpsref.display import aligned, printable
 from mpsref.operations import Role, SumOfProducts
 from mpsref.operations.base import number_text
 from mpsref.teach.numbers import single, sum_text

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.documents import write_atomically
 from mpsref.errors import ImageError, ParameterError
 from mpsref.executor import MPSNNGraph

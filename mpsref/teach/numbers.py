@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.operations.base import number_text
 from mpsref.storage import StorageFormat
 

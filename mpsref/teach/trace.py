@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import aligned, html_table, printable
+from mpsref.display import aligned, html_table, printable
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile

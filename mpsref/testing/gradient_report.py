@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.errors import VerificationError
 
 __all__ = ["GradientCheck", "Slope"]

@@ -33,14 +33,16 @@ from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, texel_of
+from mpsref.image import MPSImage
+from mpsref.image_lanes import texel_of
 from mpsref.plan import Progress
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.storage import StorageFormat
+from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
-from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
+from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report

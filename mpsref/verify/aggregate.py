@@ -12,7 +12,8 @@ import numpy.typing as npt
 from mpsref.arrays import Stored, meaning
 from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import UNREACHABLE, Comparison, ulp_distance
+from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.compare import Comparison
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 

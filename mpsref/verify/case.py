@@ -18,7 +18,8 @@ from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import Tolerance, passes, ulp_distance
+from mpsref.ulp import ulp_distance
+from mpsref.verify.compare import Tolerance, passes
 
 __all__ = ["Case", "within"]
 

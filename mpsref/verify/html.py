@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import mpsref
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.documents import write_atomically
 from mpsref.graph.drawing import (
     NODE_HEIGHT,

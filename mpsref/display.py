@@ -1,19 +1,62 @@
-"""Small pictures of feature channels, for notebooks: HTML with PNG inside, without any other package."""
+"""What people read: text that cannot deceive, tables in columns, and pictures of feature channels for notebooks."""
 
 from __future__ import annotations
 
 import base64
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.columns import html_table, html_text
+__all__ = ["aligned", "html_table", "html_text", "image_html", "printable"]
 
-__all__ = ["image_html"]
+LONGEST_CELL, MOST_ROWS = 160, 200
+"""Characters and rows that a table in a notebook has at most."""
+
+
+def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
+    """The lines of a table, made printable, whose first `left` columns begin where the others end."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def printable(text: str) -> str:
+    """Text from a file, with everything escaped that could move the cursor or pass for another line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def html_text(text: object, longest: int) -> str:
+    """Text for HTML and XML: what could deceive is written as in Python, what is markup escaped, what is long cut."""
+    safe = printable(str(text))
+    return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
+
+
+def html_table(caption: str, rows: Iterable[Sequence[object]]) -> str:
+    """A table for a notebook: names of columns in the first row, of rows in the first column."""
+    head, *body = [[html_text(cell, LONGEST_CELL) for cell in row] for row in rows]
+    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
+    lines = [
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, *cells in body[:MOST_ROWS]
+    ]
+    rest = len(body) - len(lines)
+    note = f"<p>and {rest:,} more</p>" if rest else ""
+    return (
+        f"<table><caption>{html_text(caption, 2 * LONGEST_CELL)}</caption><thead><tr>{columns}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>{note}"
+    )
+
 
 MOST_NUMBERS, MOST_CHANNELS, LARGEST, SHOWN = 64, 12, 64, 96
 """Elements that are written as numbers; pictures; pixels of a picture's side, and how large that is shown."""

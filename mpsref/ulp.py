@@ -1,4 +1,4 @@
-"""How far many elements are from what was wanted: counts of distances by powers of two."""
+"""Units in the last place: how far one stored number is from another, and how many are how far."""
 
 from __future__ import annotations
 
@@ -7,10 +7,37 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["UNREACHABLE", "distances_by_power", "histogram_rows", "percent"]
+from mpsref.arrays import Stored
+from mpsref.storage import StorageFormat
+
+__all__ = ["UNREACHABLE", "distances_by_power", "farthest", "histogram_rows", "percent", "ulp_distance"]
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""
+
+
+def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
+    """
+    Distance in units in the last place of the storage format.
+
+    The integer distance of the sign-magnitude bit patterns (of the codes, for unorm). Zeros are equal, NaN equals
+    NaN, and an infinity equals only itself; whatever else meets NaN or an infinity is `UNREACHABLE`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.storage import storage_of
+    >>> got, want = np.float16([1, -0.0, np.nan]), np.float16([1.002, 0.0, np.nan])
+    >>> ulp_distance(got, want, storage_of(got, "got"))
+    array([2, 0, 0])
+    """
+    distance: npt.NDArray[np.int64] = np.abs(storage.ordinals(got) - storage.ordinals(want))
+    if storage.unorm_max:
+        return distance
+    got_nan, want_nan = np.isnan(got), np.isnan(want)
+    distance[(got_nan != want_nan) | ((np.isinf(got) | np.isinf(want)) & (distance != 0))] = UNREACHABLE
+    distance[got_nan & want_nan] = 0
+    return distance
 
 
 def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
@@ -64,3 +91,13 @@ def percent(part: int, whole: int) -> str:
     ('99.9999 %', '100.0000 %')
     """
     return f"{min(100 * part / whole, 100.0 if part == whole else 99.9999):.4f} %"
+
+
+def farthest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
+    """Indices of the largest values, the largest first and equal ones in their order."""
+    if count <= 0:
+        return np.empty(0, np.intp)
+    threshold = np.partition(rank, rank.size - count)[rank.size - count]
+    above = np.flatnonzero(rank > threshold)
+    chosen = np.concatenate([above, np.flatnonzero(rank == threshold)[: count - above.size]])
+    return chosen[np.argsort(-rank[chosen], kind="stable")]
