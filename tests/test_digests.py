@@ -37,6 +37,11 @@ def elements(storage: StorageFormat, seed: int) -> np.ndarray:
     return np.where(index % 2 == 0, bits.view(np.float32), ordinary)
 
 
+def little(results: np.ndarray) -> bytes:
+    """The bytes of results as a little-endian machine has them."""
+    return results.astype(results.dtype.newbyteorder("<")).tobytes()
+
+
 def digests() -> dict[str, dict[str, str]]:
     """A digest for each neuron, direction and format, and for each stepwise mode, over two sets of parameters."""
     found: dict[str, dict[str, str]] = {}
@@ -52,8 +57,8 @@ def digests() -> dict[str, dict[str, str]]:
             forward, gradient = hashlib.sha256(), hashlib.sha256()
             for d in sets:
                 slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
-                forward.update(evaluate.forward(d, x, storage, storage, slopes).tobytes())
-                gradient.update(evaluate.gradient(d, x, g, storage, storage, storage, slopes).tobytes())
+                forward.update(little(evaluate.forward(d, x, storage, storage, slopes)))
+                gradient.update(little(evaluate.gradient(d, x, g, storage, storage, storage, slopes)))
             own[f"forward {storage.name}"] = forward.hexdigest()[:16]
             own[f"gradient {storage.name}"] = gradient.hexdigest()[:16]
         for mode in ("stepwise", "stepwise-fma"):
@@ -67,8 +72,8 @@ def stepwise_digest(mode: str, sets: list[mps.MPSNNNeuronDescriptor]) -> str:
     x, g = elements(storage, 0)[:16_384].reshape(-1, 4), elements(storage, 1)[:16_384].reshape(-1, 4)
     digest = hashlib.sha256()
     for d in sets:
-        digest.update(mps.neuron.forward(d, x, mode=mode).tobytes())
-        digest.update(mps.neuron.gradient(d, x, g, mode=mode).tobytes())
+        digest.update(little(mps.neuron.forward(d, x, mode=mode)))
+        digest.update(little(mps.neuron.gradient(d, x, g, mode=mode)))
     return digest.hexdigest()[:16]
 
 

@@ -30,7 +30,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref.columns", "mpsref.enums", "mpsref.errors", "mpsref.histogram", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.pictures", "mpsref.storage"],
+    ["mpsref.documents", "mpsref.environment", "mpsref.pictures", "mpsref.storage"],
     ["mpsref.image"],
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail"],
