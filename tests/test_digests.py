@@ -77,6 +77,12 @@ def stepwise_digest(mode: str, sets: list[mps.MPSNNNeuronDescriptor]) -> str:
     return digest.hexdigest()[:16]
 
 
+PROGRAM = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import json, test_digests as t; "
+    "print(json.dumps([t.dispatched(), t.digests()]))"
+)
+
+
 def dispatched() -> list[str]:
     """The SIMD features that numpy would use here beyond its baseline."""
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
@@ -92,16 +98,28 @@ def test_results_do_not_depend_on_simd_code(step):
     chosen = [name for name in features if "512" in name or name == "X86_V4"] if step == "the widest" else features
     if not chosen:
         pytest.skip("numpy uses no such features on this machine")
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import json, test_digests as t; "
-        "print(json.dumps([t.dispatched(), t.digests()]))"
-    )
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(chosen)}
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     left, found = json.loads(done.stdout)
 
     assert not set(left) & set(chosen)
+    assert found == json.loads(DIGESTS.read_text())
+
+
+@pytest.mark.exhaustive
+def test_results_do_not_depend_on_the_processor(tmp_path):
+    """On an emulated 64-bit Arm."""
+    script = Path(__file__).parent / "proof" / "aarch64.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 69:
+        pytest.skip(f"no 64-bit Arm can be emulated here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    features, found = json.loads(done.stdout)
+
+    assert any(name.startswith("ASIMD") for name in features)
     assert found == json.loads(DIGESTS.read_text())
 
 
