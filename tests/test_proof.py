@@ -407,14 +407,6 @@ def test_the_commands_of_the_page_are_understood():
         assert _parser().parse_args(command.split()).command
 
 
-def test_committed_certificates_are_valid_and_found_nothing_wrong():
-    for path in (ROOT / "docs" / "certificates").glob("*.json"):
-        proof = json.loads(path.read_text())
-        validate(proof, schema("certificate"))
-        assert path.name == f"{proof['neuron']}.{proof['storage']}.json"
-        assert (proof["part"], proof["wrong"]) == ("1/1", 0)
-
-
 def test_the_page_has_a_row_for_each_certificate(tmp_path):
     rows = runpy.run_path(str(ROOT / "docs" / "generate.py"))["certificate_rows"]
     proved(tmp_path, "--neuron", "tanH", "--a", "0.1", "--format", "unorm8")
