@@ -444,8 +444,9 @@ class MPSImage:
         Parameters
         ----------
         data : bytes-like or ndarray
-            Elements of the storage dtype, little-endian as on every Apple device. Without strides its length must
-            be exact; with them it must reach the last element.
+            Bytes, or an array of uint8, hold elements of the storage dtype, little-endian as on every Apple device. An
+            array of that dtype may be in any byte order. Without strides the length must be exact; with them it must
+            reach the last element.
         data_layout, image_index, bytes_per_row, bytes_per_image, region, feature_channel_info
             As for `read_bytes`.
         bytes_per_column : int, optional
@@ -471,9 +472,9 @@ class MPSImage:
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
-            if data.dtype not in (self._storage.dtype, np.uint8):
+            if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         else:
             try:
                 raw = memoryview(data).cast("B")

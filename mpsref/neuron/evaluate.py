@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType
+from mpsref.environment import environment_or_error
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
@@ -515,7 +516,8 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with scratch memory, and without any warning of numpy's."""
+    """Call with scratch memory, and without any warning of numpy's, where arithmetic is as it must be."""
+    environment_or_error()
     scratch = _thread.free.pop() if _thread.free else _Scratch()
     outer = _thread.now
     try:
