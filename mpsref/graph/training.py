@@ -38,8 +38,6 @@ def training_graph(
 
     def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
         """One gradient out of those that the readers of an image made."""
-        if image not in pending:
-            return None
         result, *others = pending.pop(image)
         for gradient in others:
             addition = accumulation(left_source=result, right_source=gradient)
@@ -56,7 +54,7 @@ def training_graph(
     # Right to left and then reversed: every filter after all its readers, the left of two branches first.
     for node in reversed(list(schedule([first], right_to_left=True))):
         image = node.result_image
-        if image.stop_gradient or node.operation.is_initial_gradient:
+        if image.stop_gradient or node.operation.is_initial_gradient or image not in pending:
             continue
         incoming = total(image)
         if incoming is None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from mpsref.arrays import Index, Stored
+from mpsref.arrays import Index, Mask, Stored, Wide
 from mpsref.blocks import chunks, evaluated, ones
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
@@ -163,7 +163,7 @@ def sweep(block: Block) -> Tally:
     return tally
 
 
-def _suspects(y: Stored, values: npt.NDArray[np.float64]) -> tuple[Mask, Mask]:
+def _suspects(y: Stored, values: Wide) -> tuple[Mask, Mask]:
     """Which `values` lie near a rounding boundary, and which results elsewhere are not the value rounded."""
     with np.errstate(all="ignore"):
         high, low = ((values * factor).astype(y.dtype) for factor in (1 + BAND, 1 - BAND))
