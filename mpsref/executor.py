@@ -27,9 +27,9 @@ from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_l
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, by_lane, clear_unused_lanes
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
-from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation
+from mpsref.neuron.threads import worker_count
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat, array_or_error, storage_format
 
 __all__ = ["MPSNNGraph", "slope_at"]

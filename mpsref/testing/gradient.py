@@ -20,7 +20,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, handle_label
 from mpsref.graph.schedule import schedule
-from mpsref.neuron import evaluate, forward, gradient
+from mpsref.neuron import forward, gradient, sums
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FLOAT64
 from mpsref.sweep.implementation import name_of
@@ -753,9 +753,9 @@ def _value(operation: Operation, read: list[Array]) -> Array:
         return gradient(operation.descriptor, read[1], read[0])
     if isinstance(operation, _Addition):
         left, right = (Elements(each, FLOAT64) for each in read)
-        return evaluate.add(left, right, FLOAT64, operation.scales, operation.bias, operation.bounds)
+        return sums.add(left, right, FLOAT64, operation.scales, operation.bias, operation.bounds)
     if isinstance(operation, _AdditionGradient):
-        return evaluate.scale(Elements(read[0], FLOAT64), operation.factor, FLOAT64)
+        return sums.scale(Elements(read[0], FLOAT64), operation.factor, FLOAT64)
     return np.ones_like(read[0])
 
 
