@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mpsref.storage import StorageFormat
 
-__all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "meaning"]
+__all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "flat", "meaning"]
 
 Stored: TypeAlias = npt.NDArray[Any]
 """Elements as a storage format has them."""
@@ -52,3 +52,8 @@ def meaning(stored: Stored, storage: StorageFormat) -> Wide:
     """What stored elements mean, as a new array; signalling NaNs raise no warning."""
     with np.errstate(invalid="ignore"):
         return storage.decode(stored, np.empty(stored.shape))
+
+
+def flat(array: Stored) -> Stored:
+    """The elements in a row: a view where that can be."""
+    return np.ascontiguousarray(array).reshape(-1)

@@ -14,8 +14,8 @@ from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.handles import Handle
 from mpsref.graph.nodes import MPSNNImageNode, node_or_error, sequence_or_error
 from mpsref.image import MPSImage
-from mpsref.neuron.evaluate import worker_count
 from mpsref.neuron.stepwise import evaluation
+from mpsref.neuron.threads import worker_count
 from mpsref.plan import Input, Manner, Plan, Progress
 from mpsref.storage import array_or_error, storage_format
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Protocol
 
@@ -22,10 +22,14 @@ from mpsref.arrays import Elements, Floats, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.evaluate import Elementwise, elementwise, forward, gradient, over_blocks
-from mpsref.neuron.exact import Digits, Exact, settle
+from mpsref.neuron.elementwise import Elementwise, elementwise
+from mpsref.neuron.evaluate import forward, gradient
+from mpsref.neuron.exact import Digits, settle
+from mpsref.neuron.kernels import KERNELS
+from mpsref.neuron.reference import Specified
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Scalar
+from mpsref.neuron.threads import over_blocks
 from mpsref.neuron.workspace import two_sum
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat, round_to_odd
 
@@ -70,7 +74,7 @@ class Evaluation(Protocol):
     def elementwise(
         self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        """The operation's value at every element."""
+        """The operation's result for every element."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class _Arithmetic:
         )
         return _rounded(
             np.power(bases, exponents, dtype=np.float64),
-            neuron.row.error_bound(neuron),
+            KERNELS[type(neuron.row)].error_bound(neuron),
             lambda open_: forward(neuron, Elements(x[open_].astype(np.float32), FLOAT32), FLOAT32),
         )
 
@@ -148,7 +152,7 @@ def _rounded(wide: Wide, error: float, decide: Callable[[Mask], Floats]) -> Floa
     return result
 
 
-def _exact_erf(x: Fraction, m: Digits) -> Exact:
+def _exact_erf(x: Decimal, m: Digits) -> Decimal:
     return m.erf(x)
 
 
@@ -240,11 +244,12 @@ def _by_blocks(
 MODES: Mapping[str, Evaluation] = MappingProxyType(
     {
         "ideal": _Ideal(),
+        "specified": Specified(),
         "stepwise": _Stepwise(_Arithmetic(fused=False)),
         "stepwise-fma": _Stepwise(_Arithmetic(fused=True)),
     }
 )
-"""Each mode by name: the exact value rounded once; the formula in float32; that with ``a b + c`` rounded once."""
+"""Each mode by name: the exact value rounded once, fast or as specified; the formula in float32, contracted or not."""
 
 
 def evaluation(mode: object) -> Evaluation:

@@ -11,13 +11,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from decimal import Decimal
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from mpsref.arrays import Elements, Stored, Wide, meaning
 from mpsref.image import MPSImage
+from mpsref.neuron.exact import WIDE, number
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.neuron.workspace import two_sum
 from mpsref.operations.base import UNBOUNDED, Operation, Role, Spread, number_text, scaled_text, sum_text
@@ -46,19 +47,15 @@ class SumOfProducts(Operation):
     def terms(self) -> tuple[Term, ...]:
         """The products: two of one source, or one of one source or two."""
 
-    def exact(self, *values: float) -> Fraction | float:
-        """The result for one element, exactly: the specification. A float where it is not finite, or a zero."""
-        floats = [math.prod((factor, *(values[i] for i in read))) for factor, read in self.terms] + [self.bias]
-        total: Fraction | float
-        if all(map(math.isfinite, values)):
-            products = [math.prod(map(Fraction, (factor, *(values[i] for i in read)))) for factor, read in self.terms]
-            total = sum(products, Fraction(self.bias))
-            if not total:
-                # A sum of zeros is -0 if they all are; one that cancels is +0.
-                total = -0.0 if all(math.copysign(1.0, each) < 0 for each in floats) else 0.0
-        else:
-            total = sum(floats)
-        low, high = self.bounds
+    def exact(self, *values: Decimal) -> Decimal:
+        """The result for one element, exactly: the specification."""
+        total = number(self.bias)
+        for factor, read in self.terms:
+            product = number(factor)
+            for i in read:
+                product = WIDE.multiply(product, values[i])
+            total = WIDE.add(product, total)
+        low, high = map(number, self.bounds)
         return low if total < low else min(total, high)
 
     def odd(self, *values: Wide) -> Wide:

@@ -10,11 +10,6 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.arrays import Elements
-from mpsref.neuron import evaluate
-from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.storage import FORMATS
-
 from builders import (
     ALL,
     BOTH,
@@ -37,6 +32,7 @@ from builders import (
     report,
     seeded,
 )
+from mpsref.arrays import Elements
 from mpsref.neuron import evaluate
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import FORMATS
