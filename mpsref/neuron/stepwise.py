@@ -106,9 +106,10 @@ class _Arithmetic:
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
         if not self.fused:
             return np.asarray(np.multiply(a, b) + c, np.float32)
-        # The product of two float32 is a float64; `add` rounds the sum with another one only once.
+        # The product of two float32 is a float64; `add` rounds the sum with another one only once, and
+        # -0 as bias leaves the sign of a zero alone.
         product, addend = np.broadcast_arrays(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64))
-        return add(Elements(product, FLOAT64), Elements(addend, FLOAT64), FLOAT32)
+        return add(Elements(product, FLOAT64), Elements(addend, FLOAT64), FLOAT32, bias=-0.0)
 
     def square(self, x: Floats) -> Floats:
         return np.square(x)
