@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Stored
 from mpsref.errors import MPSRefError, ParameterError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -30,8 +30,6 @@ CHUNK = 1 << 18
 
 FEW = 1 << 20
 """Fewer results are there before another process is."""
-
-Stored = npt.NDArray[Any]
 
 
 class Sized(Protocol):
@@ -99,9 +97,11 @@ def evaluated(
     """
     result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
+    source = Elements(x, storage)
     if upstream is not None:
-        return evaluate.gradient(descriptor, x, upstream, storage, storage, result, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, x, storage, result, slopes, decisions=decisions)
+        incoming = Elements(upstream, storage)
+        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
+    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
 
 
 def in_blocks(

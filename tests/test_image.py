@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mpsref.image
 from mpsref import (
     ImageError,
     MPSDataLayout,
@@ -27,7 +26,7 @@ from mpsref import (
     MTLTextureType,
     UnavailableError,
 )
-from mpsref.image import _read_lanes, _write_lanes
+from mpsref.image_lanes import clear_unused_lanes, read_lanes, texel_of, write_lanes
 
 U8, U16, F16, F32 = (MPSImageFeatureChannelFormat(value) for value in (1, 2, 3, 4))
 HWC, CHW = MPSDataLayout.HeightxWidthxFeatureChannels, MPSDataLayout.featureChannelsxHeightxWidth
@@ -936,13 +935,13 @@ def test_a_channel_range_that_is_misaligned_empty_or_outside_is_refused(start, s
     [(0, 0, 1, (0, 0)), (3, 0, 9, (0, 3)), (8, 0, 9, (2, 0)), (7, 1, 9, (4, 3)), (1, 3, 2, (3, 1))],
 )
 def test_texel_of_names_slice_and_component(channel, index, channels, texel):
-    assert mpsref.image.texel_of(channel, index, channels) == texel
+    assert texel_of(channel, index, channels) == texel
 
 
 @pytest.mark.parametrize(("channels", "cleared"), [(1, 3), (3, 1), (4, 0), (6, 2)])
 def test_clearing_unused_lanes_clears_those_of_the_last_slice_only(channels, cleared):
     slices = np.ones((2, (channels + 3) // 4, 2, 3, 4), np.float16)
-    mpsref.image.clear_unused_lanes(slices, channels)
+    clear_unused_lanes(slices, channels)
     assert (slices == 0).sum() == 2 * 2 * 3 * cleared
     assert not slices[:, -1, :, :, 4 - cleared :].any() or not cleared
 
@@ -982,9 +981,9 @@ def test_lanes_are_packed_by_value_whatever_the_byte_order_and_the_strides(order
         wide[:, ::-1, :, ::-2],
     ):
         slices = np.zeros((2, -(-channels // 4), 3, 5, 4), np.float16)
-        _write_lanes(slices, array)
+        write_lanes(slices, array)
         for c in range(channels):
             assert np.array_equal(slices[:, c // 4, :, :, c % 4], array[..., c])
         again = np.zeros_like(array)
-        _read_lanes(slices, again)
+        read_lanes(slices, again)
         assert np.array_equal(again, array)

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from mpsref.blocks import BLOCK, share, stated
-from mpsref.columns import aligned
+from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Index, Mask, Stored, Wide
 from mpsref.blocks import chunks, evaluated, ones
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
@@ -29,10 +28,6 @@ Relative: how near a rounding boundary the float64 value of a result must be for
 It is the same for all rows and far wider than the error bounds that most of them state, which are to be checked. One in
 2^15 results of a curved function lies within; of halved subnormals every other one is a tie.
 """
-
-Stored = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
 
 
 def require_judge() -> None:
@@ -168,7 +163,7 @@ def sweep(block: Block) -> Tally:
     return tally
 
 
-def _suspects(y: Stored, values: npt.NDArray[np.float64]) -> tuple[Mask, Mask]:
+def _suspects(y: Stored, values: Wide) -> tuple[Mask, Mask]:
     """Which `values` lie near a rounding boundary, and which results elsewhere are not the value rounded."""
     high, low = np.empty_like(y), np.empty_like(y)
     with np.errstate(all="ignore"):

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.columns import aligned, printable
+from mpsref.arrays import meaning
+from mpsref.display import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
-from mpsref.verify import Recording, read_npy
+from mpsref.record.recording import Recording, read_npy
 
 __all__ = ["contents", "contents_text"]
 

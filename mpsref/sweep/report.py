@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from mpsref.blocks import share, stated
-from mpsref.columns import aligned, printable
+from mpsref.display import aligned, printable
 from mpsref.documents import read_document, write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
-from mpsref.histogram import histogram_rows
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import storage_format
 from mpsref.sweep.summary import Mismatch, Summary
+from mpsref.ulp import histogram_rows
 from mpsref.verify.compare import MOST_ULP
 
 __all__ = ["DIRECTIONS", "Subject", "SweepReport", "merge"]
