@@ -23,7 +23,7 @@ __all__ = ["digest_of_sources", "machine", "software"]
 def software(*packages: str) -> dict[str, str]:
     """Versions, those of other `packages` too, and the digest of the sources that decide results."""
     package = Path(__file__).parent
-    sources = sorted([*package.glob("neuron/*.py"), package / "storage.py"])
+    sources = sorted([*package.glob("neuron/**/*.py"), package / "storage.py"])
     return {
         "mpsref": mpsref.__version__,
         "sources": digest_of_sources(path.read_text("utf-8") for path in sources),

@@ -13,7 +13,7 @@ from mpsref.cli import main
 from mpsref.documents import schema, validate
 from mpsref.proof import Subject, committed_certificates, passed, prove, report
 
-COMMAND = "mpsref prove --workers 2 --out mpsref/proof/certificates && python docs/generate.py"
+COMMAND = "mpsref prove --workers 2 --out mpsref/proof/certificates; python docs/generate.py"
 SMALL = mps.MPSImageFeatureChannelFormat.unorm8
 FOLDER = resources.files("mpsref.proof").joinpath("certificates")
 

@@ -80,7 +80,7 @@ def run(code):
 
 def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
     found = run(
-        EVALUATIONS + f"modes = {MODES | {'right': 0}}\n"
+        EVALUATIONS + f"modes = { {'right': 0} | MODES }\n"
         "def refused(evaluation, bits):\n"
         "    environment(bits)\n"
         "    try:\n"
@@ -128,14 +128,42 @@ def test_every_thread_looks_at_its_own_environment():
     assert found == [main, right, worker, right] * len(MODES)
 
 
+def test_numpys_vectors_are_looked_at_where_scalars_tell_nothing():
+    found = run(
+        f"modes = {MODES | {'right': 0}}\n"
+        "import mpsref as mps\n"
+        "from mpsref import environment as module\n"
+        # Sums of these are right in every environment.
+        "module.SUBNORMAL, module.TINY = 1.0, 0.0\n"
+        "def refused(bits):\n"
+        "    environment(bits)\n"
+        "    try:\n"
+        "        module.environment_or_error()\n"
+        "    except mps.FloatingPointModeError as error:\n"
+        "        return str(error)\n"
+        "    finally:\n"
+        "        environment()\n"
+        # The last is right: from then on this thread does not look again, but another one does.
+        "found = [refused(bits) for bits in [*modes.values(), 0x8040]]\n"
+        "thread = threading.Thread(target=lambda: found.append(refused(0x8040)))\n"
+        "thread.start(), thread.join()\n"
+        "print(json.dumps(found))"
+    )
+
+    flushes, rounds = "numpy's vector code flushes", "numpy's vector code does not round"
+    assert [message and message[: len(flushes)] for message in found[:3]] == [flushes] * 3
+    assert [message and message[: len(rounds)] for message in found[3:6]] == [rounds] * 3
+    assert found[6:8] == [None, None]
+    assert found[8][: len(flushes)] == flushes
+
+
 def test_results_are_right_after_an_import_that_flushed():
     # A slope that is too small for float64: it counts as the smallest, so that its product with infinity is infinite.
     code = (
-        "environment(0x8040)\n"
         "import warnings\n"
-        "with warnings.catch_warnings():\n"
-        "    warnings.simplefilter('ignore')\n"
-        "    import mpsref as mps\n"
+        "warnings.simplefilter('error')\n"
+        "environment(0x8040)\n"
+        "import mpsref as mps\n"
         "environment()\n"
         "d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)\n"
         "print(json.dumps(float(mps.neuron.gradient(d, np.float32([500]), np.float32([np.inf]))[0])))"
