@@ -106,9 +106,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             f"- Here: {erratum.why}",
             "",
         ]
-    certificates = Path(__file__).parent / "certificates"
-    cells = [cell.strip() for cell in certificate_rows(certificates, name)[-1].strip("|").split("|")]
-    titles = [cell.strip() for cell in certificate_rows(certificates, name)[0].strip("|").split("|")]
+    cells = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[-1].strip("|").split("|")]
+    titles = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[0].strip("|").split("|")]
     return "\n".join(
         [
             *lines,
@@ -361,6 +360,7 @@ BEGIN, SWEEPS, TIMES, FINDINGS, END = (
 LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
 
+CERTIFICATES = Path(mps.__file__).parent / "proof" / "certificates"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -368,7 +368,7 @@ def proof_page() -> str:
     """The page on proofs as it stands, with the table of the committed certificates made anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "proof.md").read_text("utf-8").partition(BEGIN)
-    rows = certificate_rows(folder / "certificates")
+    rows = certificate_rows(CERTIFICATES)
     return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
@@ -386,7 +386,7 @@ def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
         both = [proof["forward"], proof["derivative"]]
         parameters = [f"{name} = {np.float32(float.fromhex(v)):g}" for name, v in proof["parameters"].items()]
         digits, rule, wrong = (sum(t[name] for t in both) for name in ("open_by_digits", "open_by_rule", "wrong"))
-        judged = sum(t[f"judged_{name}"] for t in both for name in ("by_digits", "by_rule", "sample"))
+        judged = sum(count for t in both for name, count in t.items() if name.startswith("judged_"))
         digests = " ".join(f"`{t['sha256'][:8]}`" for t in both)
         counts = " | ".join(f"{n:,}" for n in (digits, rule, judged, wrong))
         subject = f"{proof['neuron']} | {', '.join(parameters) or 'none'} | {proof['storage']}"

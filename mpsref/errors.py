@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "DependencyError",
     "FileFormatError",
+    "FloatingPointModeError",
     "ImageError",
     "ImplementationError",
     "MPSRefError",
@@ -39,6 +40,10 @@ class SourceError(MPSRefError, LookupError):
 
 class FileFormatError(MPSRefError, ValueError):
     """A file cannot be read as what it claims to be."""
+
+
+class FloatingPointModeError(MPSRefError, FloatingPointError):
+    """The thread flushes subnormal numbers to zero, or does not round to nearest: results would be wrong."""
 
 
 class DependencyError(MPSRefError, ImportError):

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored, meaning
 from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
-from mpsref.image_lanes import LANES, Stored, components, read_lanes, write_lanes
+from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
 from mpsref.storage import StorageFormat, array_or_error, image_storage_of, storage_format
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
@@ -443,8 +444,9 @@ class MPSImage:
         Parameters
         ----------
         data : bytes-like or ndarray
-            Elements of the storage dtype, little-endian as on every Apple device. Without strides its length must
-            be exact; with them it must reach the last element.
+            Bytes, or an array of uint8, hold elements of the storage dtype, little-endian as on every Apple device. An
+            array of that dtype may be in any byte order. Without strides the length must be exact; with them it must
+            reach the last element.
         data_layout, image_index, bytes_per_row, bytes_per_image, region, feature_channel_info
             As for `read_bytes`.
         bytes_per_column : int, optional
@@ -470,9 +472,9 @@ class MPSImage:
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
-            if data.dtype not in (self._storage.dtype, np.uint8):
+            if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         else:
             try:
                 raw = memoryview(data).cast("B")
@@ -513,9 +515,3 @@ def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Store
     if not storage.unorm_max and not np.isfinite(unused).all():
         raise ImageError("texture has NaN or infinity in unused components of its last slice: set them to 0")
     return storage, slices
-
-
-def meaning(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
-    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
-    with np.errstate(invalid="ignore"):
-        return storage.decode(stored, np.empty(stored.shape))

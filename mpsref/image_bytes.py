@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpsref.arrays import Stored
 from mpsref.enums import MPSDataLayout
 from mpsref.errors import ImageError
-from mpsref.image_lanes import LANES, Stored
+from mpsref.image_lanes import LANES
 from mpsref.storage import StorageFormat
 
 __all__ = ["LARGEST_IMAGE", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize", "Transfer", "whole"]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LANES", "Stored", "by_lane", "clear_unused_lanes", "components", "read_lanes", "texel_of", "write_lanes"]
+from mpsref.arrays import Stored
+
+__all__ = ["LANES", "by_lane", "clear_unused_lanes", "components", "read_lanes", "texel_of", "write_lanes"]
 
 LANES = 4
 """Feature channels in one slice of a texture."""
-
-Stored = npt.NDArray[Any]
 
 
 def components(feature_channels: int) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.storage import StorageFormat
 
 __all__ = ["UNREACHABLE", "distances_by_power", "farthest", "histogram_rows", "percent", "ulp_distance"]
-
-Stored = npt.NDArray[Any]
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""

@@ -484,6 +484,17 @@ def test_data_may_be_any_buffer_of_the_right_length(kind):
     assert image.to_array().ravel().tolist() == values.tolist()
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_array_of_elements_may_be_in_any_byte_order_and_bytes_are_little_endian(order):
+    values = np.uint16([1, 0x0102, 0xFFFE])
+    elements, raw = (zeros(1, 1, 3, 1, U16) for _ in range(2))
+
+    elements.write_bytes(values.astype(f"{order}u2"), HWC)
+    raw.write_bytes(np.frombuffer(bytes.fromhex("0100 0201 feff"), np.uint8), HWC)
+
+    assert elements.to_array().ravel().tolist() == raw.to_array().ravel().tolist() == [v / 65535 for v in values]
+
+
 def test_data_is_copied():
     data = np.arange(4, dtype=np.uint8)
     image = zeros(1, 1, 1, 4)
@@ -775,7 +786,7 @@ def test_data_with_strides_must_reach_the_last_element(layout, needed):
         image.write_bytes(bytes(needed - 1), layout, bytes_per_row=24)
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "u2", ">f2", "?"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "u2", ">f4", "?"])
 def test_an_array_of_another_dtype_is_not_converted(dtype):
     image = zeros(1, 1, 2, 1, F16)
     with pytest.raises(ImageError, match=r"^data has dtype .* float16"):

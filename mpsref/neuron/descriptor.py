@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ParameterError
+from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
 from mpsref.storage import round_to_odd
 
@@ -209,3 +210,28 @@ def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: st
         raise ParameterError(
             f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels: give one each"
         )
+
+
+def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_axis: int) -> int:
+    """
+    The axis of an array x that counts feature channels, from 0 on; 0 where no channel has its own slope.
+
+    Raises
+    ------
+    ImageError
+        There is no such axis.
+    ParameterError
+        `descriptor` is none, or has not one slope for each channel.
+    """
+    d = descriptor_or_error(descriptor)
+    try:
+        axis = operator.index(channel_axis)
+    except TypeError:
+        raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
+    if d.data is None:
+        return 0
+    if not -len(shape) <= axis < len(shape):
+        raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
+    axis %= len(shape)
+    channels_or_error(d, shape[axis], f"axis {axis} of x")
+    return axis

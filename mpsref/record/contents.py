@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arrays import meaning
 from mpsref.display import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
 from mpsref.record.recording import Recording, read_npy
 

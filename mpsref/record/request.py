@@ -13,10 +13,10 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
+from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.operations import Role
 from mpsref.record.recording import write_recording
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
@@ -101,7 +101,8 @@ def request(
     }
     names = {image: name for name, image in graph.images.items()}
     gradients = _gradients(needed)
-    neurons = [node.descriptor for node in needed.nodes if isinstance(node, MPSCNNNeuronNode)]
+    forward = [node.operation for node in needed.nodes if not node.operation.makes_gradient]
+    neurons = [operation.descriptor for operation in forward if operation.descriptor is not None]
     sources = {
         names[image]: sample_image(size, neurons, (seed, _number(names[image])), is_gradient=image in gradients)
         for image, size in sizes.items()
@@ -142,12 +143,11 @@ def _formats(
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
     """The sources that come in as gradients and as nothing else."""
-
-    def forward_sources(node: MPSNNFilterNode) -> tuple[MPSNNImageNode, ...]:
-        return node.sources[1:] if isinstance(node, MPSNNGradientFilterNode) else node.sources
-
-    incoming = {node.sources[0] for node in needed.nodes if isinstance(node, MPSNNGradientFilterNode)}
-    return incoming - {image for node in needed.nodes for image in forward_sources(node)}
+    reads = [
+        (source, role) for node in needed.nodes for source, role in zip(node.sources, node.operation.roles, strict=True)
+    ]
+    incoming = {source for source, role in reads if role is Role.GRADIENT}
+    return incoming - {source for source, role in reads if role is not Role.GRADIENT}
 
 
 def _readme(path: Path, graph: GraphFile, count: int) -> str:

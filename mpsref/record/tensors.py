@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.documents import LARGEST_DOCUMENT, parse, regular_file, write_atomically
 from mpsref.errors import FileFormatError
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
 
-Stored = npt.NDArray[Any]
 
 DTYPES = {
     f"{'F' if storage.dtype.kind == 'f' else 'U'}{8 * storage.dtype.itemsize}": storage.dtype

@@ -8,13 +8,12 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError
 
 __all__ = ["Implementation", "call", "load", "name_of"]
 
-Stored = npt.NDArray[Any]
 Implementation: TypeAlias = Callable[..., Any] | str
 """A function, or where it is: ``module:function``."""
 

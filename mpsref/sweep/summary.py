@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
@@ -20,7 +21,6 @@ __all__ = ["SHOWN", "Mismatch", "Summary", "canonical", "gaps", "summary_of"]
 SHOWN = 8
 """How many inputs of a kind are listed."""
 
-Stored = npt.NDArray[Any]
 Ranges = tuple[tuple[int, int], ...]
 
 

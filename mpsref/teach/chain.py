@@ -7,26 +7,35 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from mpsref.display import aligned, printable
-from mpsref.teach.numbers import number_text, single, sum_text
+from mpsref.operations import Role, SumOfProducts
+from mpsref.operations.base import number_text
+from mpsref.teach.numbers import single, sum_text
 from mpsref.teach.step import Step, off_text, stored_text
 
-__all__ = ["Term", "equation", "gradients_read", "own_factors", "stored_lines"]
+__all__ = ["Term", "bias_of", "equation", "gradients_read", "stored_lines"]
 
 Term: TypeAlias = list[tuple[str, float]]
 """The factors of a product: what each is called, and its number."""
 
 
-def gradients_read(step: Step) -> tuple[str, ...]:
-    """Names of the gradients among what a step reads."""
-    return step.reads if step.kind == "sum" else step.reads[:1]
+def gradients_read(step: Step) -> list[tuple[str, Term]]:
+    """The gradients among what a step of the backward pass reads, each with what the step multiplies it with."""
+    operation = step.operation
+    if Role.GRADIENT not in operation.roles:
+        # A sum of gradients.
+        assert isinstance(operation, SumOfProducts)
+        return [(step.reads[read[0]], _factor(factor)) for factor, read in operation.terms]
+    incoming = step.reads[operation.roles.index(Role.GRADIENT)]
+    text = operation.slope_text(step.reads, step.symbol)
+    return [(incoming, [(text, single(step.slope))] if text and step.slope is not None else [])]
 
 
-def own_factors(step: Step, i: int) -> Term:
-    """What a step multiplies a gradient with."""
-    if step.kind == "gradient":
-        assert step.slope is not None
-        return [(f"{step.symbol}'({step.reads[1]})", single(step.slope))]
-    factor = step.factors[i]
+def bias_of(step: Step) -> float:
+    """What a step adds to the gradients that it reads."""
+    return step.operation.bias if isinstance(step.operation, SumOfProducts) else 0.0
+
+
+def _factor(factor: float) -> Term:
     return [] if factor == 1 else [(number_text(factor), factor)]
 
 
@@ -58,11 +67,10 @@ def stored_lines(steps: Iterable[Step]) -> list[str]:
     rows = []
     for step in steps:
         numbers = [number_text(single(of)) for of in step.sources]
-        if step.kind == "gradient":
-            assert step.slope is not None
-            text = f"{numbers[0]} * {number_text(single(step.slope))}"
+        if step.descriptor is not None and step.upstream is not None and step.slope is not None:
+            text = f"{number_text(single(step.upstream))} * {number_text(single(step.slope))}"
         else:
-            text = step._expression(numbers)
+            text = step.expression(numbers)
         rows.append(
             [f"  {step.rule}", f"= {text}", f"= {number_text(single(step.value))}",
              f"stored as {step.format.name}: {stored_text(step)} ({off_text(step, single(step.value))})"]

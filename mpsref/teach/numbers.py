@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.display import printable
+from mpsref.operations.base import number_text
 from mpsref.storage import StorageFormat
 
-__all__ = ["Numbers", "number_text", "place_text", "range_text", "scaled", "single", "sum_text", "ulp_at", "ulp_text"]
+__all__ = ["Numbers", "place_text", "range_text", "single", "sum_text", "ulp_at", "ulp_text"]
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 """Decoded elements."""
@@ -42,16 +43,6 @@ def sum_text(terms: Iterable[str], indent: str = "") -> str:
 def single(numbers: Numbers) -> float:
     """The one element of an array."""
     return float(numbers.reshape(-1)[0])
-
-
-def number_text(value: float) -> str:
-    """Six digits."""
-    return f"{value:.6g}"
-
-
-def scaled(factor: float, name: str) -> str:
-    """A name times its factor, unless that is 1."""
-    return name if factor == 1 else f"{number_text(factor)} * {name}"
 
 
 def ulp_text(ulps: float) -> str:

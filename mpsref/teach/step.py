@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import meaning
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.executor import slope_at
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNInitialGradientNode
 from mpsref.graph.names import short_kind
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
+from mpsref.operations import Operation, Role
+from mpsref.operations.base import number_text
+from mpsref.plan import Step as PlanStep
 from mpsref.storage import FLOAT64
-from mpsref.teach.numbers import Numbers, number_text, scaled, single, sum_text, ulp_at, ulp_text
+from mpsref.teach.numbers import Numbers, single, ulp_at, ulp_text
 
 __all__ = ["Step", "Window", "off_text", "stored_text", "tell_apart", "title", "ulps_text"]
 
@@ -58,7 +58,8 @@ class Step:
     node : str
         The node's class.
     kind : str
-        ``forward``, ``gradient``, ``sum`` (an addition), ``scale`` (the gradient of an addition) or ``ones``.
+        ``forward``, ``gradient``, ``sum`` (an addition or subtraction), ``product`` (a multiplication), ``scale`` (the
+        gradient of one of these: the incoming gradient times a number, or times the other source) or ``ones``.
     reads : tuple of str
         Names of what it reads, in the order of Apple's arguments: a gradient reads the incoming gradient, then the
         forward source.
@@ -66,50 +67,48 @@ class Step:
         How the result is stored.
     descriptor : MPSNNNeuronDescriptor or None
         The neuron and its parameters.
-    factors : tuple of float
-        Of a sum or a scale: what its sources are multiplied by.
-    bias : float
-        Of a sum.
-    bounds : tuple of two floats
-        Of a sum: its clamps; infinite where there are none.
+    operation : Operation
+        What the node does.
     is_backward : bool
         Whether the result is a gradient.
     """
 
     def __init__(
-        self, name: str, reads: tuple[str, ...], made_by: Any, watched: tuple[Sequence[MPSImage], MPSImage],
-        window: Window, *, is_backward: bool,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        reads: tuple[str, ...],
+        made_by: PlanStep,
+        watched: tuple[Sequence[MPSImage], MPSImage],
+        window: Window,
+        *,
+        is_backward: bool,
+    ) -> None:
         self.name = name
         self.reads = reads
         self.is_backward = is_backward
-        self._step, self._window = made_by, window
+        self.made_by, self._window = made_by, window
         self._watched = watched
-        self._differing = ""
-        node, operation = made_by.node, made_by.operation
-        self.node = type(node).__name__
-        self.kind = _kind(node)
+        self.differing = ""
+        """What tells the neuron from others of its type."""
+        self.node = type(made_by.node).__name__
+        self.operation: Operation = made_by.operation
+        self.kind = self.operation.kind
         self.storage = watched[1].storage
         self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
-        self.descriptor: MPSNNNeuronDescriptor | None = getattr(operation, "descriptor", None)
-        self.factors: tuple[float, ...] = ()
-        self.bias, self.bounds = 0.0, (-np.inf, np.inf)
-        if isinstance(node, MPSNNAdditionNode):
-            self.factors, self.bias, self.bounds = operation.scales, operation.bias, operation.bounds
-        elif isinstance(node, MPSNNAdditionGradientNode):
-            self.factors = (operation.factor,)
+        self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
-    def _at(self, window: Window) -> Step:
+    def within(self, window: Window) -> Step:
+        """The same step for some elements."""
         read, made = self._watched
         watched = [window.image(image) for image in read], window.image(made)
-        step = Step(self.name, self.reads, self._step, watched, window, is_backward=self.is_backward)
-        step._differing = self._differing
+        step = Step(self.name, self.reads, self.made_by, watched, window, is_backward=self.is_backward)
+        step.differing = self.differing
         return step
 
     @property
     def function(self) -> str:
         """The neuron, or what the node does, in a word: ``TanH``."""
-        return short_kind(self._step.node)
+        return short_kind(self.made_by.node)
 
     @property
     def symbol(self) -> str:
@@ -118,7 +117,7 @@ class Step:
 
         All steps of a graph in which no two differ have just the neuron: ``TanH``.
         """
-        return self.function + self._differing
+        return self.function + self.differing
 
     @cached_property
     def sources(self) -> tuple[Numbers, ...]:
@@ -128,21 +127,18 @@ class Step:
     @cached_property
     def slope(self) -> Numbers | None:
         """
-        The slope at the forward source, in float64; the factor, for a scale; None for sums and ones.
+        What the incoming gradient is multiplied by, or a neuron's slope, in float64; None for sums, products and ones.
 
         At a kink it is the one that the documented comparison chooses.
         """
-        if self.kind == "scale":
-            return np.full_like(self.sources[0], self.factors[0])
-        if self.descriptor is None:
-            return None
-        x = self._watched[0][-1]
-        return self._decoded(slope_at(self.descriptor, x))
+        slope = self.operation.slope(*self._watched[0])
+        return None if slope is None else self._decoded(slope)
 
     @property
     def upstream(self) -> Numbers | None:
-        """The incoming gradient; None but for gradients and scales."""
-        return self.sources[0] if self.kind in ("gradient", "scale") else None
+        """The incoming gradient; None where there is none."""
+        roles = self.operation.roles
+        return self.sources[roles.index(Role.GRADIENT)] if Role.GRADIENT in roles else None
 
     @cached_property
     def value(self) -> Numbers:
@@ -153,7 +149,7 @@ class Step:
         """
         read = self._watched[0]
         how = evaluation("ideal")
-        return self._decoded(self._step.operation.run(*read, result=FLOAT64, how=how, workers=1))
+        return self._decoded(self.operation.run(*read, result=FLOAT64, how=how))
 
     @cached_property
     def stored(self) -> Numbers:
@@ -180,36 +176,19 @@ class Step:
     @property
     def rule(self) -> str:
         """What the step does, with names: ``dx = dh * TanH'(x)``."""
-        return f"{self.name} = {self._expression(self.reads)}"
+        return f"{self.name} = {self.expression(self.reads)}"
 
-    def _expression(self, read: Sequence[str]) -> str:
-        if self.kind == "gradient":
-            return f"{read[0]} * {self.symbol}'({read[1]})"
-        if self.kind == "forward":
-            return f"{self.symbol}({read[0]})"
-        if self.kind == "ones":
-            return "1"
-        terms = [scaled(factor, name) for factor, name in zip(self.factors, read, strict=False)]
-        text = sum_text(terms + ([number_text(self.bias)] if self.bias else []))
-        return f"clamp({text}, {', '.join(map(number_text, self.bounds))})" if self.is_clamped else text
+    def expression(self, read: Sequence[str]) -> str:
+        """What it does, with texts for what it reads."""
+        return self.operation.text(read, self.symbol)
 
     @property
     def is_clamped(self) -> bool:
-        """Whether a sum is kept between bounds."""
-        return self.bounds != (-np.inf, np.inf)
+        """Whether the result is kept between bounds."""
+        return self.operation.is_clamped
 
     def __repr__(self) -> str:
         return f"<Step {self.rule!r}>"
-
-
-def _kind(node: MPSNNFilterNode) -> str:
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        return "gradient"
-    if isinstance(node, MPSNNGradientFilterNode):
-        return "scale"
-    if isinstance(node, MPSNNAdditionNode):
-        return "sum"
-    return "ones" if isinstance(node, MPSNNInitialGradientNode) else "forward"
 
 
 def tell_apart(steps: Iterable[Step]) -> None:
@@ -225,7 +204,7 @@ def tell_apart(steps: Iterable[Step]) -> None:
     for group in by_function.values():
         names = [name for name in group[0][1] if len({facts[name] for _, facts in group}) > 1]
         for step, facts in group:
-            step._differing = f"[{', '.join(f'{name}={facts[name]}' for name in names)}]" if names else ""
+            step.differing = f"[{', '.join(f'{name}={facts[name]}' for name in names)}]" if names else ""
 
 
 def stored_text(step: Step) -> str:
@@ -266,5 +245,5 @@ def ulps_text(step: Step) -> str:
 
 def title(step: Step) -> str:
     """What the node does, in a word or two."""
-    is_gradient = step.kind in ("gradient", "scale")
+    is_gradient = Role.GRADIENT in step.operation.roles
     return f"gradient of {step.function.removesuffix('Gradient')}" if is_gradient else step.function

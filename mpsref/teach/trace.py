@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ import numpy.typing as npt
 from mpsref.display import aligned, html_table, printable
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
-from mpsref.graph.arithmetic import MPSNNInitialGradientNode
 from mpsref.graph.file import GraphFile
-from mpsref.graph.names import differentiated, image_names
+from mpsref.graph.names import differentiated
 from mpsref.image import MPSImage
+from mpsref.operations.base import number_text
+from mpsref.plan import Step as PlanStep
 from mpsref.storage import array_or_error
-from mpsref.teach.chain import Term, equation, gradients_read, own_factors, stored_lines
-from mpsref.teach.numbers import Numbers, number_text, place_text, range_text, single, ulp_text
+from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
+from mpsref.teach.numbers import Numbers, place_text, range_text, single, ulp_text
 from mpsref.teach.step import Step, Window, stored_text, tell_apart, title, ulps_text
 
 __all__ = ["Step", "Trace", "trace"]
@@ -54,6 +55,8 @@ class Trace:
         The source images by name, decoded.
     place : tuple of four int or None
         Image, y, x and channel, if this is the trace of one element.
+    images : dict of str to MPSImage
+        The source images by name.
     """
 
     def __init__(
@@ -61,14 +64,14 @@ class Trace:
     ) -> None:
         self.steps = tuple(steps)
         self.place = place
-        self._images = dict(sources)
+        self.images = dict(sources)
         self._by_name = {step.name: step for step in self.steps}
 
     @cached_property
     def sources(self) -> dict[str, Numbers]:
         """The source images by name, decoded."""
         window = Window(self.place)
-        return {name: window.array(image) for name, image in self._images.items()}
+        return {name: window.array(image) for name, image in self.images.items()}
 
     def __getitem__(self, name: str) -> Step:
         try:
@@ -86,7 +89,7 @@ class Trace:
     @cached_property
     def _shapes(self) -> dict[Shape, None]:
         """Those of the sources, each once: parts of a graph that share no image may differ."""
-        return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self._images.values())
+        return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self.images.values())
 
     @property
     def shape(self) -> Shape:
@@ -116,8 +119,8 @@ class Trace:
         if self.place is not None:
             return self
         window = Window((place[0], place[1], place[2], place[3]))
-        images = {name: window.image(each) for name, each in self._images.items()}
-        return Trace((step._at(window) for step in self.steps), images, window.place)
+        images = {name: window.image(each) for name, each in self.images.items()}
+        return Trace((step.within(window) for step in self.steps), images, window.place)
 
     # ---- the table ----
 
@@ -257,7 +260,7 @@ class Trace:
         """The steps that make the gradients on which one depends, and it."""
         waiting, met = [name], {name}
         while waiting:
-            for read in gradients_read(self._by_name[waiting.pop()]):
+            for read, _ in gradients_read(self._by_name[waiting.pop()]):
                 step = self._by_name.get(read)
                 if step is not None and step.is_backward and step.kind != "ones" and read not in met:
                     met.add(read)
@@ -291,11 +294,10 @@ class Trace:
         assert name is not None
         step = self._by_name[name]
         if step.is_clamped:
-            return [(None, [(step._expression(step.reads), single(step.value))])]
-        found: list[tuple[str | None, Term]] = [
-            (read, [*own_factors(step, i), *factors]) for i, read in enumerate(gradients_read(step))
-        ]
-        return [*found, (None, [(number_text(step.bias), step.bias), *factors])] if step.bias else found
+            return [(None, [(step.expression(step.reads), single(step.value))])]
+        found: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
+        bias = bias_of(step)
+        return [*found, (None, [(number_text(bias), bias), *factors])] if bias else found
 
     def _value_of(self, name: str) -> float:
         return single(self._by_name[name].stored if name in self._by_name else self.sources[name])
@@ -355,19 +357,17 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
         graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
     if not isinstance(graph, MPSNNGraph):
         raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
-    given = graph._given(pixels(sources))
-    images = graph._slots
-    named = image_names(images, dict(zip(images, graph._tags, strict=True)))
-    names = [named[image] for image in images]
-    gradients = differentiated(image.producer for image in images if image.producer is not None)
+    given, plan = graph.images_by_handle(pixels(sources)), graph.plan
+    names = plan.names()
+    gradients = differentiated(step.node for step in plan.steps)
     window = Window(None)
     steps: list[Step] = []
 
-    def watch(step: Any, read: Sequence[MPSImage], made: MPSImage) -> None:
-        is_backward = step.node.result_image in gradients or isinstance(step.node, MPSNNInitialGradientNode)
+    def watch(step: PlanStep, read: Sequence[MPSImage], made: MPSImage) -> None:
+        is_backward = step.node.result_image in gradients or step.operation.is_initial_gradient
         reads = tuple(names[i] for i in step.sources)
         steps.append(Step(names[step.result], reads, step, (read, made), window, is_backward=is_backward))
 
-    graph._evaluate(given, 1, watch=watch)
+    plan.walk(given, graph.manner(), watch=watch)
     tell_apart(steps)
     return Trace(steps, dict(zip(names, given, strict=False)))

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Stored
 from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.image import MPSImage
@@ -24,7 +24,6 @@ from mpsref.verify.running import Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
-Stored = npt.NDArray[Any]
 Bounds: TypeAlias = presets.Limit | str
 """What passes: a `Tolerance`, ``exact``, ``ulp=N``; or, of a neuron's results, one of `mpsref.verify.bounds.MODELS`."""
 
@@ -285,7 +284,7 @@ def compare(
             f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
         )
     storage = _storage(got, name)
-    judge = limit if isinstance(limit, Tolerance) else judge_of(limit, (got, storage), neuron, x, upstream)
+    judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
     found = counts_of(got, want, storage, judge, SHOWN)
     is_beyond = (found.classes == BEYOND).tolist()
     worst = []
@@ -298,7 +297,7 @@ def compare(
 
 def judge_of(
     bounds: presets.Bounds,
-    got: tuple[Stored, StorageFormat],
+    got: Elements,
     neuron: MPSNNNeuronDescriptor | None,
     x: Any,
     upstream: Any,
@@ -310,16 +309,18 @@ def judge_of(
             "a gradient upstream="
         )
     descriptor_or_error(neuron)
-    if got[1] is FLOAT64:
+    if got.storage is FLOAT64:
         raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
     read = []
     for what, value in (("x", x), ("upstream", upstream)):
-        array = None if value is None else as_array(value, what, got[0].dtype)
-        if array is not None and array.shape != got[0].shape:
-            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got[0].shape)}")
-        read.append(None if array is None else (array, _storage(array, what)))
+        array = None if value is None else as_array(value, what, got.stored.dtype)
+        if array is not None and array.shape != got.stored.shape:
+            raise ImageError(
+                f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}"
+            )
+        read.append(None if array is None else Elements(array, _storage(array, what)))
     if neuron.data is not None:
-        channels_or_error(neuron, got[0].shape[-1] if got[0].ndim else 1, "the last axis of x")
+        channels_or_error(neuron, got.stored.shape[-1] if got.stored.ndim else 1, "the last axis of x")
     source, incoming = read
     assert source is not None
     return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)

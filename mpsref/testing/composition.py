@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.errors import ParameterError, SourceError
-from mpsref.executor import MPSNNGraph, Operation, _Addition, _AdditionGradient, _Neuron, _NeuronGradient
-from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNArithmeticGradientNode, MPSNNInitialGradientNode
+from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, handle_label
+from mpsref.graph.handles import handle_label
+from mpsref.graph.neurons import MPSCNNNeuronNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import schedule
-from mpsref.neuron import evaluate, forward, gradient
+from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FLOAT64
+from mpsref.operations import Operation
 from mpsref.testing.differences import NOISE, Function, continued, pieces, slope
 from mpsref.testing.question import Array, Mask, Question, float64, incoming_gradient, one_shape
 
@@ -121,7 +121,7 @@ def _claims(subject: Any) -> tuple[MPSNNGraph, list[Claim], set[int], str]:
     stopped = [node.result_image for node in nodes if node.result_image.stop_gradient]
     images |= dict.fromkeys(stopped)
     graph = MPSNNGraph(result_images=list(images))
-    slot = {image: index for image, index in zip(images, graph._results, strict=True) if index is not None}
+    slot = {image: index for image, index in zip(images, graph.plan.results, strict=True) if index is not None}
     claims = [
         Claim(
             handle_label(s.handle) or "input",
@@ -141,7 +141,8 @@ _Found: TypeAlias = list[tuple[MPSNNImageNode, list[MPSNNImageNode], _Pairs]]
 
 def _trained(last: MPSNNFilterNode) -> _Found:
     """The gradients of all sources of a graph, from nodes that are made here."""
-    if isinstance(last, MPSNNInitialGradientNode):
+    is_initial = last.operation.is_initial_gradient
+    if is_initial:
         result, incoming = last.sources[0], last.result_image
     else:
         result, incoming = last.result_image, MPSNNImageNode(handle="upstream gradient")
@@ -150,9 +151,7 @@ def _trained(last: MPSNNFilterNode) -> _Found:
     def keep(node: MPSNNFilterNode, _: object, source: MPSNNImageNode, __: object) -> None:
         gradients[source] = node.result_image
 
-    last.training_graph(
-        with_source_gradient=None if isinstance(last, MPSNNInitialGradientNode) else incoming, node_handler=keep
-    )
+    last.training_graph(with_source_gradient=None if is_initial else incoming, node_handler=keep)
     found = {image: made for image, made in gradients.items() if image.producer is None and not image.stop_gradient}
     return [(image, [made], [(result, incoming)]) for image, made in found.items()]
 
@@ -182,11 +181,11 @@ def _roots(image: MPSNNImageNode) -> _Pairs:
     walk, pairs = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None]()
     while walk:
         node = walk.pop().producer
-        if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode):
+        if isinstance(node, MPSNNGradientFilterNode):
             incoming = node.sources[0]
             # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
             if _target(incoming) is None:
-                pairs[node.gradient_state.producer.result_image, incoming] = None
+                pairs[node.forward_node.result_image, incoming] = None
             else:
                 walk.append(incoming)
         elif node is not None:
@@ -197,24 +196,19 @@ def _roots(image: MPSNNImageNode) -> _Pairs:
 def _target(image: MPSNNImageNode) -> MPSNNImageNode | None:
     """What an image is the gradient of, if it is one: sums of gradients are gradients."""
     node = image.producer
-    while isinstance(node, MPSNNAdditionNode):
+    while node is not None and node.operation.accumulates:
         node = node.sources[0].producer
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        return node.gradient_state.producer.sources[0]
-    if isinstance(node, MPSNNArithmeticGradientNode):
-        return node.gradient_state.producer.sources[node.is_secondary_source_filter]
-    return None
+    return node.differentiated_source if isinstance(node, MPSNNGradientFilterNode) else None
 
 
 def _named_claims(graph: MPSNNGraph, gradients: Mapping[str, str], upstream: Mapping[str, str]) -> list[Claim]:
-    slots = {
-        name: index for name, index in zip(graph._result_names, graph._results, strict=True) if index is not None
-    } | {str(handle_label(handle)): i for i, handle in enumerate(graph.source_image_handles)}
+    # A handle that a gradient has from its source names both.
+    results = dict(zip(graph.plan.result_names, graph.plan.results, strict=True))
+    slots = {name: index for name, index in results.items() if index is not None}
+    slots |= {str(source.label): i for i, source in enumerate(graph.plan.inputs)}
     for name in (*gradients, *gradients.values(), *upstream, *upstream.values()):
         if name not in slots:
             raise SourceError(f"{name!r} is no source and no needed result: they are {', '.join(map(repr, slots))}")
-    # A handle that a gradient has from its source names both.
-    results = dict(zip(graph._result_names, graph._results, strict=True))
     pairs = tuple((slots[y], slots[dy]) for y, dy in upstream.items())
     return [
         Claim(source, (index,), slots[source], pairs)
@@ -242,14 +236,14 @@ class _Composition:
     """
 
     def __init__(self, graph: MPSNNGraph, sources: Sequence[Array], stops: set[int]) -> None:
-        self._steps = graph._steps
+        self._steps = graph.plan.steps
         self._stops = stops
         self._values = dict(enumerate(sources))
         for step in self._steps:
-            if isinstance(step.operation, _Neuron | _NeuronGradient) and step.operation.descriptor.data is not None:
-                n, h, w, c = ((1,) * 4 + self._values[step.sources[0]].shape)[-4:]
-                step.operation.check(*[(n, h, w, c)] * len(step.sources))
-            self._values[step.result] = _value(step.operation, [self._values[i] for i in step.sources])
+            read = [self._values[i] for i in step.sources]
+            n, h, w, c = ((1,) * 4 + read[0].shape)[-4:]
+            step.operation.result_size(*[(n, h, w, c)] * len(read))
+            self._values[step.result] = step.operation.value(*read)
 
     def question(self, claim: Claim) -> Question:
         x = self._values[claim.source]
@@ -260,14 +254,14 @@ class _Composition:
         bases: dict[int, Array] = {}
         for i in path:
             operation, read = self._steps[i].operation, [self._values[s] for s in self._steps[i].sources]
-            if isinstance(operation, _Neuron):
+            if operation.descriptor is not None:
                 bases[i], sides[i], unsure[i] = _side(operation.descriptor, read[0])
                 open_ |= unsure[i]
                 hidden |= _between_kinks(operation.descriptor, read[0])
-            elif isinstance(operation, _Addition):
-                bases[i] = total = _value(_unclamped(operation), read)
-                sides[i] = np.where(total == operation.bounds[0], 1, -1).astype(np.int8)
+            elif operation.is_clamped:
+                bases[i] = total = operation.argument(read)
                 low, high = operation.bounds
+                sides[i] = np.where(total == low, 1, -1).astype(np.int8)
                 clamped |= (total < low) | (total > high) | (low == high)
 
         def at(chosen: dict[int, npt.NDArray[np.int8]]) -> Function:
@@ -285,7 +279,7 @@ class _Composition:
         claimed = np.zeros(x.shape)
         for g in claim.gradients:
             claimed = claimed + self._values[g]
-        note = "a clamp of an addition holds here, which its gradient filter ignores, as MPS documents"
+        note = "a clamp holds here, which the gradient filter ignores, as MPS documents"
         upstream = self._values[claim.results[0][1]] if len(claim.results) == 1 else None
         return Question(
             claim.name,
@@ -340,34 +334,10 @@ class _Composition:
 
 
 def _on_piece(operation: Operation, read: list[Array], place: _Place | None) -> Array:
-    if isinstance(operation, _Neuron) and place is not None:
-        descriptor = operation.descriptor
-        kinks = descriptor.row.kinks(descriptor)
-        if kinks:
-            return continued(lambda z: forward(descriptor, z), read[0], *pieces(place[0], kinks, place[1]))
-    if isinstance(operation, _Addition) and place is not None and np.isfinite(operation.bounds).any():
-        low, high = operation.bounds
-        ends = pieces(place[0], operation.bounds, place[1])
-        return continued(lambda z: np.clip(z, low, high), _value(_unclamped(operation), read), *ends)
-    return _value(operation, read)
-
-
-def _unclamped(addition: _Addition) -> _Addition:
-    return _Addition(addition.scales, addition.bias, (-np.inf, np.inf))
-
-
-def _value(operation: Operation, read: list[Array]) -> Array:
-    """What an operation gives in float64."""
-    if isinstance(operation, _Neuron):
-        return forward(operation.descriptor, read[0])
-    if isinstance(operation, _NeuronGradient):
-        return gradient(operation.descriptor, read[1], read[0])
-    if isinstance(operation, _Addition):
-        formats, o = (FLOAT64, FLOAT64, FLOAT64), operation
-        return evaluate.add(read[0], read[1], *formats, o.scales, o.bias, o.bounds)
-    if isinstance(operation, _AdditionGradient):
-        return evaluate.scale(read[0], operation.factor, FLOAT64, FLOAT64)
-    return np.ones_like(read[0])
+    ends = operation.bounds if operation.is_clamped else operation.kinks()
+    if place is None or not ends:
+        return operation.value(*read)
+    return continued(operation.at_argument, operation.argument(read), *pieces(place[0], ends, place[1]))
 
 
 def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArray[np.int8], Mask]:

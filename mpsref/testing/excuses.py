@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpsref.arrays import Elements
+from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.storage import StorageFormat
 from mpsref.testing.subject import Tried
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, Forward, Gradient, Source, within
+from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.faults import explain
 from mpsref.verify.judge import neuron_judge
@@ -24,9 +26,10 @@ EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-pre
 
 def why(tried: Tried, index: int, evidence: Tried, kind: str, storage: StorageFormat) -> str:
     """What a model says of the element, or else a hypothesis of all elements that fail like it."""
-    given = None if tried.upstream is None else (tried.upstream, storage)
+    given = None if tried.upstream is None else Elements(tried.upstream, storage)
+    got, x = Elements(tried.got, storage), Elements(tried.x, storage)
     for model in EXPLAINING[storage.name]:
-        judge = neuron_judge(tried.descriptor, MODELS[model], (tried.got, storage), (tried.x, storage), given)
+        judge = neuron_judge(tried.descriptor, MODELS[model], got, x, given)
         (found,) = judge(np.array([index], np.intp)).tolist()
         if found == WITHIN:
             return f"within what {model} arithmetic allows the formula"
@@ -48,8 +51,8 @@ def _case(tried: Tried, kind: str, storage: StorageFormat) -> Case:
     bad[tried.of(kind)] = True
     shape = (1, 1, *tried.x.shape)
     return Case(
-        Forward(tried.descriptor) if tried.upstream is None else Gradient(tried.descriptor),
-        tuple(Source(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
+        NeuronForward(tried.descriptor) if tried.upstream is None else NeuronGradient(tried.descriptor),
+        tuple(Elements(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
         storage,
         tried.got.reshape(shape),
         tried.want.reshape(shape),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from mpsref.arrays import Elements
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
@@ -82,7 +83,7 @@ class Subject:
         want = forward(descriptor, x) if upstream is None else gradient(descriptor, x, upstream)
         judge = self.limit
         if not isinstance(judge, Tolerance):
-            judge = judge_of(judge, (got, self.storage), descriptor, x, upstream)  # type: ignore[assignment]
+            judge = judge_of(judge, Elements(got, self.storage), descriptor, x, upstream)  # type: ignore[assignment]
         beyond = counts_of(got, want, self.storage, judge).beyond  # type: ignore[arg-type]
         return Tried(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
 

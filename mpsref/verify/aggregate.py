@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.image import MPSImage, meaning
+from mpsref.arrays import Stored, meaning
+from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.compare import Comparison
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 
-Stored: TypeAlias = npt.NDArray[Any]
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
 KINDS = ("exact", "within the bounds, but not exact", "explained", "beyond the bounds")

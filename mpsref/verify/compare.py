@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Index, Stored, meaning
 from mpsref.errors import ParameterError
-from mpsref.image import meaning
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 from mpsref.verify.bounds import BEYOND, WITHIN
@@ -28,8 +28,6 @@ BLOCK = 65_536
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
-Stored = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
 
 

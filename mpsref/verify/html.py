@@ -32,7 +32,7 @@ from mpsref.graph.drawing import (
     structure,
 )
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode
+from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
@@ -358,7 +358,7 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
 def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, link: str | None) -> str:
     x, y = place
     made_by = "source" if node is None else type(node).__name__
-    gradient = " gradient" if isinstance(node, MPSNNGradientFilterNode) else ""
+    gradient = " gradient" if node is not None and node.forward_node is not None else ""
     said = f"{_text(name)}, {_text(made_by)}: {_SAID[verdict]}"
     inside = (
         f"<title>{said}</title>"

@@ -16,13 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.storage import FORMATS, StorageFormat
 
 __all__ = ["Law", "Model", "Range", "Reason", "Running"]
 
-Wide: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
 
@@ -253,6 +252,11 @@ class Range:
         """Where 0 is possible."""
         found: Mask = (self.low <= 0) & (self.high >= 0)
         return found
+
+    def like(self, elements: npt.NDArray[Any]) -> Range:
+        """The same for each element of an array, if it is one number."""
+        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
+        return Range(low, high, nan, reason, self.f)
 
     def joined(self, other: Range) -> Range:
         """What is possible in either."""

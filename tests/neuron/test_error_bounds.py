@@ -21,7 +21,7 @@ def kernel(d, x, derivative):
     task = evaluate._Task(d, x, FLOAT32, np.empty(x.size), FLOAT64, slopes, None)
     function = d.row.derivative if derivative else d.row.forward
     found = []
-    evaluate.over_blocks(lambda start, stop: found.append(task.kernel(function, start, stop).copy()), x.size)
+    over_blocks(lambda start, stop: found.append(task.kernel(function, start, stop).copy()), x.size)
     return np.concatenate(found)
 
 

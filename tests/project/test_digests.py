@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy._core import _multiarray_umath as core
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.neuron import evaluate
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import FORMATS, StorageFormat
 
 DIGESTS = Path(__file__).parents[1] / "data" / "digests.json"
+CORES = "numpy._core._multiarray_umath", "numpy.core._multiarray_umath"
+"""What numpy calls the module that knows of SIMD: 2, and 1, which Debian may have for another processor."""
+
 AWKWARD = {"a": 1.3, "b": -0.7, "c": 2.5}
 
 
@@ -37,6 +40,11 @@ def elements(storage: StorageFormat, seed: int) -> np.ndarray:
     return np.where(index % 2 == 0, bits.view(np.float32), ordinary)
 
 
+def little(results: np.ndarray) -> bytes:
+    """The bytes of results as a little-endian machine has them."""
+    return results.astype(results.dtype.newbyteorder("<")).tobytes()
+
+
 def digests() -> dict[str, dict[str, str]]:
     """A digest for each neuron, direction and format, and for each stepwise mode, over two sets of parameters."""
     found: dict[str, dict[str, str]] = {}
@@ -48,12 +56,12 @@ def digests() -> dict[str, dict[str, str]]:
             given = {name: value for name, value in AWKWARD.items() if name in row.parameters}
             sets = [mps.MPSNNNeuronDescriptor(neuron_type), mps.MPSNNNeuronDescriptor(neuron_type, **given)]
         for storage in FORMATS.values():
-            x, g = elements(storage, 0), elements(storage, 1)
+            x, g = (Elements(elements(storage, seed), storage) for seed in (0, 1))
             forward, gradient = hashlib.sha256(), hashlib.sha256()
             for d in sets:
                 slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
-                forward.update(evaluate.forward(d, x, storage, storage, slopes).tobytes())
-                gradient.update(evaluate.gradient(d, x, g, storage, storage, storage, slopes).tobytes())
+                forward.update(little(evaluate.forward(d, x, storage, slopes)))
+                gradient.update(little(evaluate.gradient(d, g, x, storage, slopes)))
             own[f"forward {storage.name}"] = forward.hexdigest()[:16]
             own[f"gradient {storage.name}"] = gradient.hexdigest()[:16]
         for mode in ("stepwise", "stepwise-fma"):
@@ -67,13 +75,20 @@ def stepwise_digest(mode: str, sets: list[mps.MPSNNNeuronDescriptor]) -> str:
     x, g = elements(storage, 0)[:16_384].reshape(-1, 4), elements(storage, 1)[:16_384].reshape(-1, 4)
     digest = hashlib.sha256()
     for d in sets:
-        digest.update(mps.neuron.forward(d, x, mode=mode).tobytes())
-        digest.update(mps.neuron.gradient(d, x, g, mode=mode).tobytes())
+        digest.update(little(mps.neuron.forward(d, x, mode=mode)))
+        digest.update(little(mps.neuron.gradient(d, x, g, mode=mode)))
     return digest.hexdigest()[:16]
+
+
+PROGRAM = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import json, test_digests as t; "
+    "print(json.dumps([t.dispatched(), t.digests()]))"
+)
 
 
 def dispatched() -> list[str]:
     """The SIMD features that numpy would use here beyond its baseline."""
+    core = next(sys.modules[name] for name in CORES if name in sys.modules)
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
 
 
@@ -87,17 +102,30 @@ def test_results_do_not_depend_on_simd_code(step):
     chosen = [name for name in features if "512" in name or name == "X86_V4"] if step == "the widest" else features
     if not chosen:
         pytest.skip("numpy uses no such features on this machine")
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import json, test_digests as t; "
-        "print(json.dumps([t.dispatched(), t.digests()]))"
-    )
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(chosen)}
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     left, found = json.loads(done.stdout)
 
     assert not set(left) & set(chosen)
     assert found == json.loads(DIGESTS.read_text())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("architecture", ["arm64", "s390x"])
+def test_results_do_not_depend_on_the_processor(tmp_path, architecture):
+    """On an emulated one; s390x is big-endian."""
+    script = Path(__file__).parent / "proof" / "emulated.py"
+    code = f"{PROGRAM}; import platform; print(platform.machine(), sys.byteorder)"
+    command = [sys.executable, script, architecture, tmp_path, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 69:
+        pytest.skip(f"{architecture} cannot be emulated here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    found, where = done.stdout.splitlines()
+
+    assert where == {"arm64": "aarch64 little", "s390x": "s390x big"}[architecture]
+    assert json.loads(found)[1] == json.loads(DIGESTS.read_text())
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.storage"],
-    ["mpsref.ulp"],
+    ["mpsref.documents", "mpsref.environment", "mpsref.storage"],
+    ["mpsref.arrays", "mpsref.ulp"],
     ["mpsref.image_lanes"],
     ["mpsref.image_bytes"],
     ["mpsref.image"],

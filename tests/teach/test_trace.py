@@ -287,7 +287,7 @@ def test_no_two_steps_have_one_name():
 def test_names_are_those_when_the_graph_was_made():
     graph = neuron_graph(descriptor(T.tanH))
     before = str(teach.trace(graph, x=one(1), dy=one(1)))
-    for image_node in graph._slots:
+    for image_node in graph.plan.images:
         image_node.handle = "other"
 
     assert str(teach.trace(graph, x=one(1), dy=one(1))) == before
@@ -480,7 +480,7 @@ def test_any_graph_can_be_traced_and_drawn(seed):
     sources = {name: rng.normal(0, 3, shape).astype(rng.choice(["f2", "f4"])) for name in graph.source_image_handles}
     next(iter(sources.values())).flat[0] = rng.choice(SPECIAL)
     trace, images = teach.trace(graph, **sources), list(graph.run(**sources).values())
-    by_image = dict(zip((step._step.node.result_image for step in trace.steps), trace.steps, strict=True))
+    by_image = dict(zip((step.made_by.node.result_image for step in trace.steps), trace.steps, strict=True))
     pixel = trace.at(0, 1, channels - 1, image=1)
 
     assert len({*trace.sources, *(step.name for step in trace.steps)}) == len(trace.sources) + len(trace.steps)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
 from mpsref.verify.bounds import ALTERNATIVES, BEYOND, MODELS, WITHIN, allowed, classify, neuron_forms, read
@@ -222,7 +223,7 @@ def test_kernels_in_half_are_within_the_bounds_of_half(neuron_type, direction):
 
     def form(f, index):
         slopes = np.empty(0) if d.data is None else d.data[index % 16]
-        return neuron_forms(d, direction)[0](read(f, flat[index], HALF), slopes, f)
+        return neuron_forms(d, direction)[0](read(f, Elements(flat[index], HALF)), slopes, f)
 
     classes = classify(y.reshape(-1), MODELS["metal-half"], HALF, [form], lambda index: np.isnan(flat[index]))
 

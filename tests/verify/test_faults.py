@@ -15,10 +15,12 @@ import pytest
 from scipy.special import erf
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
+from mpsref.operations import NeuronForward, NeuronGradient, Scaling, Sum
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
-from mpsref.verify.case import Addition, Case, Forward, Gradient, Scaling, Source, within
+from mpsref.verify.case import Case, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 
@@ -56,17 +58,17 @@ def case_of(planted, noise=0):
         got = (got.view(steps.dtype) + np.where(special, 0, steps)).view(got.dtype)
     is_close = within(storage, Tolerance(ulp=planted.ulp))
     formats = {f.dtype: f for f in FORMATS.values()}
-    sources = tuple(Source(source, formats[source.dtype]) for source in planted.sources)
+    sources = tuple(Elements(source, formats[source.dtype]) for source in planted.sources)
     return Case(planted.operation, sources, storage, got, planted.want, ~is_close(planted.want, got), is_close)
 
 
 def forward_case(descriptor, x, got, ulp=4):
-    return Planted(Forward(descriptor), (x,), mps.neuron.forward(descriptor, x), np.ascontiguousarray(got), ulp)
+    return Planted(NeuronForward(descriptor), (x,), mps.neuron.forward(descriptor, x), np.ascontiguousarray(got), ulp)
 
 
 def gradient_case(descriptor, x, dy, got, ulp=4):
     want = mps.neuron.gradient(descriptor, x, dy)
-    return Planted(Gradient(descriptor), (dy, x), want, np.ascontiguousarray(got).astype(want.dtype), ulp)
+    return Planted(NeuronGradient(descriptor), (dy, x), want, np.ascontiguousarray(got).astype(want.dtype), ulp)
 
 
 def moved(move, descriptor=None, dtype=np.float16, shape=SHAPE):
@@ -292,13 +294,13 @@ def the_base_minus_one():
 @plant("parameters swapped", "secondary_scale for primary_scale")
 def scales_exchanged():
     x, y = normal(1), normal(2)
-    return Planted(Addition((2.0, 0.5)), (x, y), 2 * x + y / 2, x / 2 + 2 * y, ulp=8)
+    return Planted(Sum((2.0, 0.5)), (x, y), 2 * x + y / 2, x / 2 + 2 * y, ulp=8)
 
 
 @plant("a parameter left out", "primary_scale = 1")
 def a_scale_ignored():
     x, y = normal(1), normal(2)
-    return Planted(Addition((2.0, 0.5)), (x, y), 2 * x + y / 2, x + y / 2, ulp=8)
+    return Planted(Sum((2.0, 0.5)), (x, y), 2 * x + y / 2, x + y / 2, ulp=8)
 
 
 @plant("a parameter left out", "scale = 1")
@@ -310,7 +312,7 @@ def the_scale_of_a_gradient_ignored():
 @plant("the node was left out", "from the second source")
 def only_the_right_summand():
     x, y = normal(1), normal(2)
-    return Planted(Addition(), (x, y), x + y, y.copy())
+    return Planted(Sum(), (x, y), x + y, y.copy())
 
 
 # ---- the function ----
@@ -838,7 +840,7 @@ def test_arrays_that_do_not_fit_together_are_refused():
     x = normal(1)
 
     with pytest.raises(mps.ImageError, match="source 0 has shape"):
-        Case(Addition(), (Source(x[:1], SINGLE), Source(x, SINGLE)), SINGLE, x, x, np.zeros(SHAPE, bool), np.equal)
+        Case(Sum(), (Elements(x[:1], SINGLE), Elements(x, SINGLE)), SINGLE, x, x, np.zeros(SHAPE, bool), np.equal)
 
 
 def test_what_is_close_is_for_the_caller_to_say():
@@ -866,13 +868,13 @@ def test_what_is_close_is_for_the_caller_to_say():
 def test_codes_have_faults_too():
     x = np.random.default_rng(1).integers(0, 256, (2, 6, 7, 8), np.uint8)
     unorm = FORMATS[F.unorm8]
-    source, d = Source(x, unorm), neuron("sigmoid")
+    source, d = Elements(x, unorm), neuron("sigmoid")
     want = np.rint(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
     got = np.floor(255 / (1 + np.exp(x / -255.0))).astype(np.uint8)
     is_close = within(unorm, Tolerance(ulp=0, atol=0))
 
     def first(got):
-        return explain(Case(Forward(d), (source,), unorm, got, want, got != want, is_close))[0].name
+        return explain(Case(NeuronForward(d), (source,), unorm, got, want, got != want, is_close))[0].name
 
     assert first(got) == "truncated instead of rounded"
     assert first(np.ascontiguousarray(want[:, ::-1])) == "rows and columns swapped"
@@ -889,8 +891,8 @@ def test_whatever_the_bytes_something_is_said_and_no_warning_given(neuron_type, 
         x, dy, got = (
             rng.integers(0, 256, size, np.uint8).view(FORMATS[storage].dtype).reshape(shape) for _ in range(3)
         )
-        for operation, arrays in ((Forward(d), (x,)), (Gradient(d), (dy, x)), (Addition(bias=2.0), (dy, x))):
-            sources = tuple(Source(array, FORMATS[storage]) for array in arrays)
+        for operation, arrays in ((NeuronForward(d), (x,)), (NeuronGradient(d), (dy, x)), (Sum(bias=2.0), (dy, x))):
+            sources = tuple(Elements(array, FORMATS[storage]) for array in arrays)
             want = np.zeros_like(x)
             case = Case(operation, sources, FORMATS[storage], got, want, want == 0, within(FORMATS[storage]))
             findings = explain(case)
