@@ -8,6 +8,7 @@ import pytest
 from builders import ALL, BOTH, descriptor_of, float32_inputs, judge_of, seeded
 from mpsref.neuron import evaluate
 from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.neuron.threads import over_blocks
 from mpsref.storage import FLOAT64, FORMATS
 
 FLOAT32 = next(storage for storage in FORMATS.values() if storage.dtype == np.float32)
