@@ -7,24 +7,33 @@ import sys
 from typing import Any
 
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.graph import arithmetic, neurons
+from mpsref.graph.arithmetic import (
+    MPSNNAdditionGradientNode,
+    MPSNNAdditionNode,
+    MPSNNInitialGradientNode,
+    MPSNNMultiplicationGradientNode,
+    MPSNNMultiplicationNode,
+    MPSNNSubtractionGradientNode,
+    MPSNNSubtractionNode,
+)
 from mpsref.graph.fields import FLOAT32, NAME, SLOPES, Field
+from mpsref.graph.neurons import NEURON_NODES, MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.table import NEURONS, Neuron
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
 _CLASSES: tuple[type[MPSNNFilterNode], ...] = (
-    *neurons.NEURON_NODES,
-    neurons.MPSCNNNeuronNode,
-    neurons.MPSCNNNeuronGradientNode,
-    arithmetic.MPSNNAdditionNode,
-    arithmetic.MPSNNAdditionGradientNode,
-    arithmetic.MPSNNSubtractionNode,
-    arithmetic.MPSNNSubtractionGradientNode,
-    arithmetic.MPSNNMultiplicationNode,
-    arithmetic.MPSNNMultiplicationGradientNode,
-    arithmetic.MPSNNInitialGradientNode,
+    *NEURON_NODES,
+    MPSCNNNeuronNode,
+    MPSCNNNeuronGradientNode,
+    MPSNNAdditionNode,
+    MPSNNAdditionGradientNode,
+    MPSNNSubtractionNode,
+    MPSNNSubtractionGradientNode,
+    MPSNNMultiplicationNode,
+    MPSNNMultiplicationGradientNode,
+    MPSNNInitialGradientNode,
 )
 
 NODE_CLASSES = {node.__name__: node for node in _CLASSES}
