@@ -41,8 +41,8 @@ class MPSNNGraph:
     format : MPSImageFeatureChannelFormat
         How results and intermediate images are stored whose nodes leave the format open.
     mode : str
-        ``ideal``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for `mpsref.neuron.forward`. Not
-        Apple's.
+        ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for
+        `mpsref.neuron.forward`. Not Apple's.
 
     Raises
     ------
@@ -112,7 +112,7 @@ class MPSNNGraph:
 
     @property
     def mode(self) -> str:
-        """How every node is evaluated: ``ideal``, ``stepwise`` or ``stepwise-fma``."""
+        """How every node is evaluated: ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``."""
         return self._mode
 
     @property
