@@ -35,7 +35,7 @@ def environment(bits=0):
 
 EVALUATIONS = """
 import mpsref as mps
-from mpsref.neuron import evaluate
+from mpsref.neuron import elementwise, evaluate, patterns, threads
 from mpsref.proof import Subject, prove
 from mpsref.testing import check_gradient
 
@@ -55,7 +55,7 @@ for t in mps.NEURONS:
         evaluations[f"forward {t.name} {one.dtype}"] = lambda d=d, one=one: f(d, one)
         evaluations[f"gradient {t.name} {one.dtype}"] = lambda d=d, one=one: g(d, one, one)
 relu, tanh = descriptor(mps.MPSCNNNeuronType.reLU), descriptor(mps.MPSCNNNeuronType.tanH)
-halves, image = np.ones(evaluate.WORTH_A_TABLE, np.float16), mps.MPSImage.from_array(np.ones((1, 1, 1), np.float32))
+halves, image = np.ones(patterns.WORTH_A_TABLE, np.float16), mps.MPSImage.from_array(np.ones((1, 1, 1), np.float32))
 node = mps.MPSCNNNeuronTanHNode(source=x)
 addition = mps.MPSNNAdditionNode(left_source=x, right_source=y)
 unorm8 = mps.MPSImageFeatureChannelFormat.unorm8
@@ -102,13 +102,13 @@ def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
 def test_every_thread_looks_at_its_own_environment():
     found = run(
         EVALUATIONS + f"modes = {MODES}\n"
-        "x = np.full(3 * evaluate.BLOCK, -1e-40, np.float32)\n"
+        "x = np.full(3 * threads.BLOCK, -1e-40, np.float32)\n"
         "half = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU, a=0.5)\n"
         "want = f(half, x)\n"
         "assert (f(half, x, workers=2) == want).all()\n"
         # The pool's only thread is kept, and with it its environment.
         "def worker(bits):\n"
-        "    evaluate._pool(1).submit(environment, bits).result()\n"
+        "    threads._pool(1).submit(environment, bits).result()\n"
         "def refused(workers):\n"
         "    try:\n"
         "        return bool((f(half, x, workers=workers) != want).any())\n"
