@@ -25,19 +25,19 @@ def software(*packages: str) -> dict[str, str]:
     for path in sorted([*package.glob("neuron/*.py"), package / "storage.py"]):
         digest.update(hashlib.sha256(path.read_text("utf-8").encode()).digest())
     return {
+        **{name: _version(name) for name in packages},
         "mpsref": mpsref.__version__,
         "sources": digest.hexdigest(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": _version("scipy"),
-        **{name: _version(name) for name in packages},
     }
 
 
 def _version(package: str) -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return version(package) or "unknown"
+    except (PackageNotFoundError, ValueError):  # the second for what can be no package's name
         return "unknown"
 
 

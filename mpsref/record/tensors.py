@@ -6,19 +6,19 @@ Sizes are checked before anything is allocated, and nothing is ever unpickled.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.documents import LARGEST_DOCUMENT, parse, regular_file, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, exactly, opened, parse, write_atomically
 from mpsref.errors import FileFormatError
+from mpsref.record.npy import read_header
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
@@ -36,8 +36,6 @@ MOST_ARRAYS = 300_000
 MOST_INFLATED, LARGEST_RATIO = 64 * 2**20, 100
 """An archive may unpack to so many bytes, or to so many times its own size."""
 
-LONGEST_NPY_HEADER = 10_000
-
 
 # ---- safetensors ----
 
@@ -51,15 +49,18 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     FileFormatError
         The file is cut short, its header is no header, or its arrays overlap, leave gaps or have another dtype.
     """
-    size = regular_file(path).st_size
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(_exactly(file, 8), "little")
-            header = parse(_exactly(file, min(length, LARGEST_DOCUMENT)).decode("utf-8"))
+        with opened(path) as (file, size):
+            length = int.from_bytes(exactly(file, 8), "little")
+            if length > min(LARGEST_DOCUMENT, size):
+                raise ValueError(f"cut short, or too large: the header has {length} bytes")  # noqa: TRY301
+            header = parse(exactly(file, length))
             return {
-                name: np.frombuffer(_exactly(file, end - begin), dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+                name: np.frombuffer(exactly(file, end - begin), dtype.newbyteorder("<")).astype(dtype).reshape(shape)
                 for name, dtype, shape, begin, end in _tensors(header, size - 8 - length)
             }
+    except FileFormatError:
+        raise
     except (ValueError, OSError) as error:
         raise FileFormatError(f"{path}: no .safetensors file of images: {error}") from None
 
@@ -139,10 +140,11 @@ def read_npz(path: Path) -> dict[str, Stored]:
     FileFormatError
         The file is no archive of such arrays, is damaged, or would unpack to more than a hundred times its size.
     """
-    size = regular_file(path).st_size
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as (file, size), zipfile.ZipFile(file) as archive:
             return {name: _member(archive, member) for name, member in _members(archive, size).items()}
+    except FileFormatError:
+        raise
     except Exception as error:  # noqa: BLE001 - zipfile and zlib raise what they like at damaged archives
         raise FileFormatError(f"{path}: no .npz file of images: {error}") from None
 
@@ -163,29 +165,16 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     if not member.filename.endswith(".npy"):
         raise ValueError(f"{member.filename!r} is no .npy array")
     with archive.open(member) as file:
-        start = _exactly(file, 8)
-        width = {1: 2, 2: 4, 3: 4}.get(start[6], 0) if start[:6] == b"\x93NUMPY" else 0
-        if not width:
-            raise ValueError(f"{member.filename!r} is no .npy array")
-        start += _exactly(file, width)
-        length = int.from_bytes(start[8:], "little")
-        if length > LONGEST_NPY_HEADER:
-            raise ValueError(f"{member.filename!r}: a header of {length} bytes")
-        header = io.BytesIO(start[8:] + _exactly(file, length))
-        # The third version differs from the second in UTF-8 only, which no header of plain numbers has.
-        read: Callable[..., Any] = (
-            np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
-        )
-        shape, is_fortran, dtype = read(header, max_header_size=LONGEST_NPY_HEADER)
-        stored = dtype.newbyteorder("=")
+        header = read_header(file)
+        stored = header.dtype.newbyteorder("=")
         if stored not in DTYPES.values():
-            raise ValueError(f"{member.filename!r}: dtype {dtype}: images have float16, float32, uint8 or uint16")
-        needed = math.prod(shape) * dtype.itemsize
-        if min((*shape, 0)) < 0 or len(start) + length + needed != member.file_size:
-            raise ValueError(f"{member.filename!r}: {member.file_size} bytes are not what shape {shape} needs")
+            raise ValueError(
+                f"{member.filename!r}: dtype {header.dtype}: images have float16, float32, uint8 or uint16"
+            )
+        if header.length + header.data_bytes != member.file_size:
+            raise ValueError(f"{member.filename!r}: {member.file_size} bytes are not what shape {header.shape} needs")
         # All of the member is read, so zipfile compares its checksum.
-        flat = np.frombuffer(_exactly(file, needed), dtype).astype(stored)
-        return flat.reshape(shape, order="F" if is_fortran else "C")
+        return header.array(exactly(file, header.data_bytes)).astype(stored)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
@@ -215,10 +204,3 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
 
 def _little(array: Stored) -> Stored:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-
-
-def _exactly(file: IO[bytes], count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise ValueError(f"cut short: {count} bytes are needed, {len(data)} are there")
-    return data

@@ -25,6 +25,9 @@ __all__ = ["DIRECTIONS", "Subject", "SweepReport", "merge"]
 
 DIRECTIONS = "forward", "gradient"
 
+LONGEST_NAME = 1000
+"""Characters of an implementation's name, as the schema has it."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -60,6 +63,10 @@ class Subject:
 
     def __post_init__(self) -> None:
         storage_format(self.channel_format)
+        if not 0 < len(self.implementation) <= LONGEST_NAME:
+            raise ParameterError(
+                f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"
+            )
         if self.direction not in DIRECTIONS:
             raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
@@ -153,6 +160,11 @@ class SweepReport:
         try:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
+            storage = storage_format(subject.channel_format)
+            found = report.summary
+            for mismatch in (*found.worst, *found.not_comparable, *found.first):
+                if max(mismatch[:3]) > np.iinfo(storage.bits_dtype).max:
+                    raise ParameterError(f"x, got, want: {max(mismatch[:3]):#x} is wider than {storage.name}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
         except (MPSRefError, ValueError) as error:
@@ -202,15 +214,18 @@ class SweepReport:
 
 
 def _subject(document: dict[str, Any]) -> Subject:
-    values = {name: float.fromhex(value) for name, value in document["parameters"].items()}
+    values = {}
+    for name, value in document["parameters"].items():
+        try:
+            values[name] = float.fromhex(value)
+        except OverflowError:
+            raise ParameterError(f"parameters.{name}: is {value}: give a float32") from None
     data = values.pop("data", None)
     descriptor = MPSNNNeuronDescriptor(
         MPSCNNNeuronType[document["neuron"]], **values, data=None if data is None else [data]
     )
     channel_format = MPSImageFeatureChannelFormat[document["storage"]]
-    return Subject(
-        document["implementation"], descriptor, document["direction"], channel_format, int(document["ulp"])
-    )  # fmt: skip
+    return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
 
 
 def merge(reports: Iterable[SweepReport]) -> SweepReport:
