@@ -20,6 +20,7 @@ import numpy as np
 from mpsref.errors import FileFormatError
 
 __all__ = [
+    "encoded",
     "exactly",
     "opened",
     "parse",
@@ -70,6 +71,23 @@ def parse(data: bytes) -> Any:
         raise ValueError(f"nested too deeply: at most {DEEPEST} levels are needed") from None
 
 
+def encoded(text: str) -> bytes:
+    """
+    JSON as it is written.
+
+    Raises
+    ------
+    FileFormatError
+        It is too large to be read again.
+    """
+    data = text.encode()
+    if len(data) > LARGEST_DOCUMENT or _has_too_many_values(data):
+        raise FileFormatError(
+            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, and {MOST_VALUES:,} values, are read"
+        )
+    return data
+
+
 def read_json(path: Path) -> Any:
     """
     Read a JSON file of whatever kind.
@@ -116,7 +134,7 @@ def opened(path: Path, folder: Path | None = None) -> Iterator[tuple[IO[bytes], 
     path : Path
         The file.
     folder : Path, optional
-        Where it must lie, or below, links resolved.
+        Where it must lie, or below, links resolved, also its own.
 
     Raises
     ------
@@ -149,7 +167,7 @@ def _lies_below(path: Path, status: os.stat_result, folder: Path) -> bool:
     """Whether the file of this status is the one that the path leads to, in the folder or below."""
     real = Path(os.path.realpath(path))
     try:
-        return real.is_relative_to(os.path.realpath(folder)) and os.path.samestat(status, real.stat())
+        return real.is_relative_to(folder) and os.path.samestat(status, real.stat())
     except OSError:
         return False
 
@@ -274,9 +292,9 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
     elif isinstance(value, list):
         _validate_array(value, rule, where, root)
     for part in rule.get("allOf", ()):
-        validate(value, part, where, root)
-    if "if" in rule:
-        validate(value, rule.get("then" if _fits(value, rule["if"], root) else "else", {}), where, root)
+        # Most parts are nothing but an "if" whose answer is no.
+        (_validate_chosen if part.keys() == {"if", "then"} else validate)(value, part, where, root)
+    _validate_chosen(value, rule, where, root)
     return int(value) if isinstance(value, float) and rule.get("type") == "integer" else value
 
 
@@ -326,6 +344,13 @@ def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, ro
         part = known.get(name, others)
         if part is not None:
             value[name] = validate(item, part, f"{prefix}{name}", root)
+
+
+def _validate_chosen(value: Any, rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:
+    if "if" in rule:
+        chosen = rule.get("then" if _fits(value, rule["if"], root) else "else")
+        if chosen is not None:
+            validate(value, chosen, where, root)
 
 
 def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpsref.documents import exactly, opened, read_document, write_atomically
+from mpsref.documents import encoded, exactly, opened, read_document, schema, validate, write_atomically
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
 from mpsref.graph.file import GraphFile
@@ -41,7 +41,7 @@ class RecordedImage:
     data_layout : MPSDataLayout
         Order of the elements of each image.
     folder : Path or None
-        Where the file must lie, or below, whenever it is read; None: anywhere.
+        Where the file must lie, or below, whenever it is read, links resolved; None: anywhere.
     """
 
     path: Path
@@ -170,6 +170,7 @@ class Recording:
         document = read_document(path, "recording")
         graph_path = _below(path, "graph", document["graph"])
         graph = GraphFile.read(graph_path)
+        folder = Path(os.path.realpath(path.parent))
         images: dict[str, RecordedImage] = {}
         missing: dict[str, Path] = {}
         for name, fields in document["images"].items():
@@ -185,7 +186,7 @@ class Recording:
             except OSError:
                 pass  # which what reads it reports
             try:
-                images[name] = _recorded(file, fields, path.parent)
+                images[name] = _recorded(file, fields, folder)
             except ImageError as error:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
         if complete and missing:
@@ -262,28 +263,41 @@ def write_recording(
     Raises
     ------
     FileFormatError
-        The folder is not empty, or cannot be made.
+        The recording could not be read again: then nothing is written. Or the folder is not empty, or cannot be made.
     """
-    folder = _empty_folder(folder)
-    path = folder / "recording.json"
+    path = Path(folder) / "recording.json"
     awaited = awaited or {}
-    graph.write(folder / "graph.json")
+    graph_data = graph.encoded(path.with_name("graph.json"))
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip([*images, *awaited], _file_names([*images, *awaited]), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
         else:
             entries[name] = {"file": f"{stem}.npy"}
-        if name in images:
-            array = images[name].to_array()
-            little = array.astype(array.dtype.newbyteorder("<"))
-            write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
-            write_atomically(folder / entries[name]["file"], write)
-    head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
-    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
-    text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
-    write_atomically(path, lambda out: out.write(text.encode()))
+    data = _encoded(path, graph, device, entries)
+    folder = _empty_folder(folder)
+    write_atomically(folder / "graph.json", lambda out: out.write(graph_data))
+    for name, image in images.items():
+        array = image.to_array()
+        little = array.astype(array.dtype.newbyteorder("<"))
+        write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
+        write_atomically(folder / entries[name]["file"], write)
+    write_atomically(path, lambda out: out.write(data))
     return path
+
+
+def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:
+    """The recording file; raises `FileFormatError` if it could not be read again."""
+    head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
+    try:
+        validate(head | {"images": entries}, schema("recording"))
+        for name in entries:
+            if name not in graph.images:
+                raise FileFormatError(f"images.{name}: the graph has no image of this name")  # noqa: TRY301  see below
+        lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
 
 
 def _empty_folder(folder: str | Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mpsref
 from mpsref.columns import aligned
-from mpsref.documents import read_document, write_atomically
+from mpsref.documents import read_document, schema, validate, write_atomically
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
@@ -94,6 +94,8 @@ def request(
     needed = GraphFile.from_results(graph.result_images, graph.storage)
     if not needed.nodes:
         raise FileFormatError("the graph has only sources: give one with nodes")
+    for size in shape:
+        validate(size, schema("recording")["$defs"]["extent"], "shape")
     n, h, w, c = shape
     sizes = {
         image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
@@ -110,7 +112,9 @@ def request(
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
     path = write_recording(folder, graph, sources, device, raw=True, awaited=awaited)
-    write_atomically(path.with_name("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
+    # The name of a folder need not be UTF-8; here it stands as it is.
+    text = _readme(path, graph, n).encode("utf-8", "surrogateescape")
+    write_atomically(path.with_name("README.txt"), lambda out: out.write(text))
     return path
 
 

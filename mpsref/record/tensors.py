@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.documents import LARGEST_DOCUMENT, exactly, opened, parse, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse, write_atomically
 from mpsref.errors import FileFormatError
 from mpsref.record.npy import read_header
 from mpsref.storage import FORMATS
@@ -35,6 +35,19 @@ MOST_ARRAYS = 300_000
 
 MOST_INFLATED, LARGEST_RATIO = 64 * 2**20, 100
 """An archive may unpack to so many bytes, or to so many times its own size."""
+
+
+LONGEST_NAME = 1000
+"""Characters of an array's name in a file that is written, as in a graph."""
+
+
+def _check_names(path: Path, names: Collection[str]) -> None:
+    """Raise `FileFormatError` for arrays that a file of any kind could not give back."""
+    if len(names) > MOST_ARRAYS:
+        raise FileFormatError(f"{path}: {len(names)} arrays: no more than {MOST_ARRAYS} are read")
+    for name in names:
+        if len(name) > LONGEST_NAME or (not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name)):
+            raise FileFormatError(f"{path}: {name!r:.120}: give a name of at most {LONGEST_NAME} Unicode characters")
 
 
 # ---- safetensors ----
@@ -102,8 +115,9 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name is the one that the format reserves.
+        A name is the one that the format reserves, or too long, or there are too many.
     """
+    _check_names(path, arrays)
     if "__metadata__" in arrays:
         raise FileFormatError(f"{path}: '__metadata__' is no name for an array there: choose another format")
     codes = {dtype: code for code, dtype in DTYPES.items()}
@@ -117,11 +131,14 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
             "data_offsets": [place, place + array.nbytes],
         }
         place += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text = json.dumps(header)
+    try:
+        data = encoded(text + " " * (-len(text) % 8))
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: the header {error}") from None
 
     def write(file: IO[bytes]) -> None:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(len(data).to_bytes(8, "little") + data)
         for _, array in ordered:
             file.write(_little(array).tobytes())
 
@@ -184,8 +201,10 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name would be a path that leads out of a folder, if somebody unpacked the archive.
+        A name would be a path that leads out of a folder, if somebody unpacked the archive, or is too long, or there
+        are too many.
     """
+    _check_names(path, arrays)
     for name in arrays:
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise FileFormatError(f"{path}: {name!r} is no name for an array there: choose another format")

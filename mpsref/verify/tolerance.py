@@ -22,8 +22,8 @@ LARGEST_FILE = 2**20
 
 MOST_TABLES, MOST_DOTS = 50_000, 8
 """
-Brackets, braces and dots outside of texts, and dots in one key: a byte of these can take a KiB of memory, and a key with
-n dots n^2 times as much.
+Brackets, braces and dots outside of texts, and dots in one key: a byte of these can take a KiB of memory, and a key
+with n dots n^2 times as much.
 """
 
 _TEXT = re.compile(
