@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -265,25 +265,70 @@ def write_recording(
     FileFormatError
         The recording could not be read again: then nothing is written. Or the folder is not empty, or cannot be made.
     """
-    path = Path(folder) / "recording.json"
-    awaited = awaited or {}
-    graph_data = graph.encoded(path.with_name("graph.json"))
+    entries = recording_entries(images, awaited or {}, raw=raw)
+    write_files(folder, recording_files(Path(folder), graph, images, device, entries))
+    return Path(folder) / "recording.json"
+
+
+def recording_entries(
+    images: Mapping[str, MPSImage], awaited: Mapping[str, MPSImageDescriptor], *, raw: bool
+) -> dict[str, dict[str, Any]]:
+    """What a recording file says of each image; the arguments are those of `write_recording`."""
+    names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip([*images, *awaited], _file_names([*images, *awaited]), strict=True):
+    for name, stem in zip(names, _file_names(names), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
         else:
             entries[name] = {"file": f"{stem}.npy"}
-    data = _encoded(path, graph, device, entries)
-    folder = _empty_folder(folder)
-    write_atomically(folder / "graph.json", lambda out: out.write(graph_data))
+    return entries
+
+
+def recording_files(
+    folder: Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, entries: Mapping[str, dict[str, Any]]
+) -> dict[str, Callable[[IO[bytes]], Any]]:
+    """
+    What writes each file of a recording, by its name, the recording last.
+
+    Raises
+    ------
+    FileFormatError
+        The recording could not be read again; nothing is written yet.
+    """
+    graph_data = graph.encoded(folder / "graph.json")
+    data = _encoded(folder / "recording.json", graph, device, entries)
+    files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
     for name, image in images.items():
-        array = image.to_array()
-        little = array.astype(array.dtype.newbyteorder("<"))
-        write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
-        write_atomically(folder / entries[name]["file"], write)
-    write_atomically(path, lambda out: out.write(data))
-    return path
+        file = entries[name]["file"]
+        files[file] = partial(_write_npy if file.endswith(".npy") else _write_raw, image)
+    return files | {"recording.json": lambda out: out.write(data)}
+
+
+def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], Any]]) -> None:
+    """
+    Write files by name into a folder, each whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not empty, or cannot be made.
+    """
+    folder = _empty_folder(folder)
+    for name, write in files.items():
+        write_atomically(folder / name, write)
+
+
+def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
+    np.save(file, _little(image), allow_pickle=False)
+
+
+def _write_raw(image: MPSImage, file: IO[bytes]) -> None:
+    file.write(_little(image).data.cast("B"))
+
+
+def _little(image: MPSImage) -> np.ndarray[Any, Any]:
+    array = image.to_array()
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
 def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mpsref
 from mpsref.columns import aligned
-from mpsref.documents import read_document, schema, validate, write_atomically
+from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
@@ -17,7 +19,7 @@ from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.recording import write_recording
+from mpsref.record.recording import recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
 
@@ -111,11 +113,12 @@ def request(
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    path = write_recording(folder, graph, sources, device, raw=True, awaited=awaited)
+    entries = recording_entries(sources, awaited, raw=True)
+    files = recording_files(Path(folder), graph, sources, device, entries)
     # The name of a folder need not be UTF-8; here it stands as it is.
-    text = _readme(path, graph, n).encode("utf-8", "surrogateescape")
-    write_atomically(path.with_name("README.txt"), lambda out: out.write(text))
-    return path
+    readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
+    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
+    return Path(folder) / "recording.json"
 
 
 def _number(name: str) -> int:
@@ -154,9 +157,8 @@ def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
     return incoming - {image for node in needed.nodes for image in forward_sources(node)}
 
 
-def _readme(path: Path, graph: GraphFile, count: int) -> str:
+def _readme(folder: Path, graph: GraphFile, count: int, entries: Mapping[str, dict[str, Any]]) -> str:
     lines = [("image", "role", "file", "format", "height x width x channels")]
-    entries = read_document(path, "recording")["images"]
     for name, entry in entries.items():
         image = graph.images[name]
         role = "result" if name in graph.results else "source" if image.producer is None else "intermediate"
@@ -165,5 +167,5 @@ def _readme(path: Path, graph: GraphFile, count: int) -> str:
         lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
     table = "\n".join(aligned(lines, left=5))
     return README.format(
-        version=mpsref.__version__, folder=path.parent.name, count=count, storage=graph.storage.name, table=table
+        version=mpsref.__version__, folder=folder.absolute().name, count=count, storage=graph.storage.name, table=table
     )
