@@ -83,7 +83,8 @@ class Strict:
 
 def left_out(kind: type) -> Mapping[str, str]:
     """What a class itself leaves out, without its bases, by Apple's name of a property or selector; and why."""
-    return vars(kind).get("_left_out", {})
+    own: Mapping[str, str] = vars(kind).get("_left_out", {})
+    return own
 
 
 class Flag:

@@ -30,7 +30,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.environment", "mpsref.storage"],
+    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.storage"],
     ["mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
