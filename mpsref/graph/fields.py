@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -189,9 +189,7 @@ class DescriptorField(Field):
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
         """The descriptor."""
         given = dict(value)
-        neuron_type = MPSCNNNeuronType[given.pop("neuron_type")]
-        parameters_or_error(neuron_type, given.keys() - {"data"})
-        return MPSNNNeuronDescriptor(neuron_type, **given)
+        return MPSNNNeuronDescriptor(MPSCNNNeuronType[given.pop("neuron_type")], **given)
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
         """A call."""

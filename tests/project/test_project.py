@@ -301,7 +301,7 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
         else:  # the README's other JSON has a test below
-            assert language in {"python", "console", "text", "cpp", "{toctree}", "{include}"} | (
+            assert language in {"python", "console", "text", "cpp", "swift", "objective-c", "{toctree}", "{include}"} | (
                 {"json"} if path.name == "README.md" else set()
             )
 
