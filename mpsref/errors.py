@@ -12,6 +12,7 @@ __all__ = [
     "ImplementationError",
     "MPSRefError",
     "ParameterError",
+    "PropertyError",
     "SourceError",
     "UnavailableError",
     "VerificationError",
@@ -27,6 +28,10 @@ class MPSRefError(Exception):
 
 class ParameterError(MPSRefError, ValueError):
     """A neuron's parameter is missing, not one of its own, or not a finite float32."""
+
+
+class PropertyError(MPSRefError, AttributeError):
+    """An attribute that an object does not have, or one that cannot be set."""
 
 
 class UnavailableError(MPSRefError, TypeError):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import parameters_or_error
 
 __all__ = [
     "FORMATS",
@@ -38,6 +39,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
 def descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
     """The neuron that the options of `add_subject` describe."""
     parameters = {name: value for name in "abc" if (value := getattr(options, name)) is not None}
+    parameters_or_error(neuron_type, parameters)
     slope = options.data
     if slope is None and NEURONS[neuron_type].per_channel:
         slope = 0.25

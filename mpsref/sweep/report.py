@@ -15,7 +15,7 @@ from mpsref.display import aligned, printable
 from mpsref.documents import read_document, write_atomically
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
 from mpsref.sweep.summary import Mismatch, Summary
 from mpsref.ulp import histogram_rows
@@ -216,9 +216,9 @@ def _subject(document: dict[str, Any]) -> Subject:
         except OverflowError:
             raise ParameterError(f"parameters.{name}: is {value}: give a float32") from None
     data = values.pop("data", None)
-    descriptor = MPSNNNeuronDescriptor(
-        MPSCNNNeuronType[document["neuron"]], **values, data=None if data is None else [data]
-    )
+    neuron_type = MPSCNNNeuronType[document["neuron"]]
+    parameters_or_error(neuron_type, values)
+    descriptor = MPSNNNeuronDescriptor(neuron_type, **values, data=None if data is None else [data])
     channel_format = MPSImageFeatureChannelFormat[document["storage"]]
     return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
 

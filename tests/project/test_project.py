@@ -31,7 +31,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.environment", "mpsref.storage"],
+    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.storage"],
     ["mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
@@ -303,7 +303,8 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
         else:  # the README's other JSON has a test below
-            assert language in {"python", "console", "text", "cpp", "{toctree}", "{include}", "{literalinclude}"} | (
+            known = {"python", "console", "text", "cpp", "swift", "objective-c"}
+            assert language in known | {"{toctree}", "{include}", "{literalinclude}"} | (
                 {"json"} if path.name == "README.md" else set()
             )
 
