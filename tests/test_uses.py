@@ -153,7 +153,9 @@ def test_it_is_traced(name):
 
     assert step.stored.astype(np.float32).tobytes() == result_of(name).tobytes()
     np.testing.assert_allclose(step.value, step.stored, rtol=2.0**-23, atol=1e-45)
-    assert all(read in step.rule for read, role in zip(step.reads, step.operation.roles, strict=True) if role is not Role.SIZE)
+    assert all(
+        read in step.rule for read, role in zip(step.reads, step.operation.roles, strict=True) if role is not Role.SIZE
+    )
     if step.upstream is not None:
         np.testing.assert_allclose(step.upstream * step.slope, step.value, rtol=1e-12)
     assert str(trace.at(0, 0, 0))
