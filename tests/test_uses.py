@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from mpsref.graph.fields import DescriptorField, ImageField, ImagesField, Slopes
 from mpsref.graph.names import image_names
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.graph.schema import NODE_CLASSES
-from mpsref.operations import Role
+from mpsref.operations import Operation, Role
 from mpsref.storage import FORMATS
 from mpsref.testing import check_gradient
 from mpsref.testing import strategies as mpst
 from mpsref.verify import verify, write_recording
+from mpsref.verify.bounds import MODELS, WITHIN
+from mpsref.verify.judge import Segment
+from mpsref.verify.running import Range
 
 CLASSES = list(NODE_CLASSES)
 """Of all nodes that can be made."""
@@ -153,9 +157,7 @@ def test_it_is_traced(name):
 
     assert step.stored.astype(np.float32).tobytes() == result_of(name).tobytes()
     np.testing.assert_allclose(step.value, step.stored, rtol=2.0**-23, atol=1e-45)
-    assert all(
-        read in step.rule for read, role in zip(step.reads, step.operation.roles, strict=True) if role is not Role.SIZE
-    )
+    assert all(read in step.rule for read in step.operation.values_of(step.reads))
     if step.upstream is not None:
         np.testing.assert_allclose(step.upstream * step.slope, step.value, rtol=1e-12)
     assert str(trace.at(0, 0, 0))
@@ -284,3 +286,70 @@ def test_every_format_is_a_result_of_every_class():
             exact = mps.MPSNNGraph(result_image=node.result_image, mode="specified")
             (specified,) = exact.run(**sources_of(exact)).values()
             assert image.to_array().tobytes() == specified.to_array().tobytes(), (name, channel_format)
+
+
+# ---- an operation that is not pointwise, and whose result has another size ----
+
+
+@dataclass(frozen=True)
+class PairSum(Operation):
+    """The sum of two pixels beside each other: half as wide as the source."""
+
+    kind = "sum"
+    roles = (Role.INPUT,)
+    is_pointwise = False
+
+    def result_size(self, *sources):
+        ((n, h, w, c),) = sources
+        return n, h, w // 2, c
+
+    def feeding(self, index, *sources):
+        n, y, x, c = np.unravel_index(index, self.result_size(*sources))
+        return (np.stack([np.ravel_multi_index((n, y, 2 * x + k, c), sources[0]) for k in (0, 1)], axis=1),)
+
+    def evaluate(self, sources, result, how, spread, workers=1):
+        raise NotImplementedError
+
+    def run(self, *sources, result, how, workers=1):
+        pixels = sources[0].to_array().astype(np.float64)
+        total = pixels[:, :, 0::2] + pixels[:, :, 1::2]
+        return mps.MPSImage.from_array(total.astype(result.dtype)).slices.copy()
+
+    def stepwise(self, f, *sources, function=None):
+        (x,) = sources
+        first, second = (Range(x.low[:, k], x.high[:, k], x.nan[:, k], x.reason[:, k], f) for k in (0, 1))
+        return first + second
+
+    def text(self, names, symbol):
+        return f"pairs({names[0]})"
+
+
+class PairSumNode(mps.MPSNNFilterNode):
+    def __init__(self, source):
+        self._connect(source=source)
+
+    @property
+    def operation(self):
+        return PairSum()
+
+
+def test_a_result_may_have_another_size_and_be_fed_by_other_places():
+    x = mps.MPSNNImageNode(handle="x")
+    tanh = mps.MPSCNNNeuronTanHNode(source=x)
+    pairs = PairSumNode(tanh.result_image)
+    relu = mps.MPSCNNNeuronReLUNode(source=pairs.result_image)
+    nodes = [tanh, pairs, relu]
+    graph = mps.MPSNNGraph(result_images=[node.result_image for node in nodes], format=F.float32)
+    values = np.random.default_rng(1).normal(size=(1, 2, 6, 5)).astype(np.float32)
+    inner, summed, result = (image.to_array() for image in graph.run(x=values).values())
+
+    assert (inner.shape, result.shape) == ((1, 2, 6, 5), (1, 2, 3, 5))
+    np.testing.assert_array_equal(result, np.maximum(summed, 0))
+
+    # The verdict follows each element of the last image back to the two pixels that feed it.
+    formats = {node.result_image: FORMATS[F.float32] for node in nodes}
+    segment = Segment(nodes, {x: mps.MPSImage.from_array(values)}, formats)
+    model, index = MODELS["metal-precise"], np.arange(result.size)
+    assert (segment.classify(result.reshape(-1), index, model) == WITHIN).all()
+    another = np.roll(result, 1, axis=2).reshape(-1)
+    assert np.count_nonzero(segment.classify(another, index, model) != WITHIN) > result.size // 2
