@@ -35,7 +35,7 @@ def environment(bits=0):
 
 EVALUATIONS = """
 import mpsref as mps
-from mpsref.neuron import elementwise, evaluate, patterns, threads
+from mpsref.neuron import patterns, threads
 from mpsref.proof import Subject, prove
 from mpsref.testing import check_gradient
 
@@ -45,7 +45,7 @@ def descriptor(neuron_type):
 def graph(node):
     return mps.MPSNNGraph(result_image=node.result_image)
 
-f, g, e = mps.neuron.forward, mps.neuron.gradient, evaluate
+f, g = mps.neuron.forward, mps.neuron.gradient
 x, y = (mps.MPSNNImageNode(handle=name) for name in "xy")
 evaluations = {}
 for t in mps.NEURONS:
@@ -66,6 +66,7 @@ evaluations |= {
     "a table of slopes": lambda: g(tanh, halves, halves),
     "a graph": lambda: graph(node).run(x=image),
     "a graph that adds": lambda: graph(addition).run(x=image, y=image),
+    "the specification": lambda: mps.neuron.specified(tanh, np.float32([1])),
     "a proof": lambda: prove(Subject(relu, unorm8)),
     "a check of gradients": lambda: check_gradient(tanh, np.ones((1, 1))),
 }
@@ -93,7 +94,7 @@ def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
         "print(json.dumps([[mode, name, refused(evaluations[name], modes[mode])] for mode, name in pairs]))"
     )
 
-    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 8)
+    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 9)
     for mode, name, message in found:
         words = "flushes subnormal" if mode in FLUSHING else "does not round to nearest"
         assert message is None if mode == "right" else message and words in message, (mode, name)

@@ -461,7 +461,7 @@ TOOLS = {
     ("python", "docs/generate.py"),
     ("python", "benchmarks/run.py"),
     ("python", "examples/property/attack.py"),
-    ("python", "tests/project/test_digests.py"),
+    ("python", "tests/proof/test_digests.py"),
     ("ruff", "check"),
     ("ruff", "format"),
     ("mypy",),
