@@ -892,10 +892,12 @@ def test_an_addition_beyond_the_largest_number_is_infinite(channel_format, large
     ],
 )
 def test_additions_of_zeros_have_the_sign_of_ieee_754(x, y, scales, negative):
-    both = add(node("x"), node("y"), primary_scale=scales[0], secondary_scale=scales[1])
-    (result,) = evaluate(graph_of(both), pixels(row(x)), pixels(row(y)))
-    assert result.to_array().item() == 0
-    assert np.signbit(result.to_array().item()) == negative
+    """The bias is a term too: only with -0.0 the sum of two negative zeros stays negative."""
+    for bias in (0.0, -0.0):
+        both = add(node("x"), node("y"), primary_scale=scales[0], secondary_scale=scales[1], bias=bias)
+        (result,) = evaluate(graph_of(both), pixels(row(x)), pixels(row(y)))
+        assert result.to_array().item() == 0
+        assert np.signbit(result.to_array().item()) == (negative and np.signbit(bias))
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Stored, flat
 from mpsref.neuron.rounding import canonical_nan
-from mpsref.neuron.threads import over_blocks, scratch
+from mpsref.neuron.threads import over_blocks, thread
 from mpsref.neuron.workspace import Array, two_sum
 from mpsref.storage import StorageFormat, round_to_odd
 
@@ -33,7 +33,7 @@ def add(
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        memory = scratch()
+        memory = thread.now
         p = left.storage.decode(x[start:stop], memory.scratch[: stop - start])
         q = right.storage.decode(y[start:stop], memory.upstream[: stop - start])
         np.multiply(p, scales[0], out=p)
@@ -54,7 +54,7 @@ def scale(gradient: Elements, factor: float, result: StorageFormat, *, workers: 
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        values = gradient.storage.decode(incoming[start:stop], scratch().scratch[: stop - start])
+        values = gradient.storage.decode(incoming[start:stop], thread.now.scratch[: stop - start])
         np.multiply(values, factor, out=values)
         canonical_nan(result.encode(values, flat_out[start:stop]))
 
