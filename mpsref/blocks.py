@@ -88,14 +88,20 @@ def evaluated(
     upstream: Stored | None,
     storage: StorageFormat,
     decisions: evaluate.Decisions | None = None,
+    result: StorageFormat | None = None,
 ) -> Stored:
-    """What the reference gives for stored elements: the forward; with `upstream`, the gradient."""
+    """
+    What the reference gives for stored elements: the forward; with `upstream`, the gradient.
+
+    In the storage format, or in `result`: in float64 it is what the kernel computes, before anything is rounded.
+    """
+    result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
     source = Elements(x, storage)
     if upstream is not None:
         incoming = Elements(upstream, storage)
-        return evaluate.gradient(descriptor, incoming, source, storage, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, source, storage, slopes, decisions=decisions)
+        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
+    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
 
 
 def in_blocks(

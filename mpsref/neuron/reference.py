@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Stored, flat
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error, descriptor_or_error
+from mpsref.neuron.elementwise import Elementwise
 from mpsref.neuron.exact import WIDE, Digits, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.specification import ExactParameters
@@ -96,6 +98,7 @@ def specified_gradient(
 def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
+    environment_or_error()
     descriptor_or_error(descriptor)
     storage = _FORMATS.get(x.dtype)
     if storage is None:
@@ -175,31 +178,12 @@ class Specified:
         _not_wide(gradient, source)
         return specified_elements(descriptor, gradient, source, result, slopes)
 
-    def add(
-        self,
-        left: Elements,
-        right: Elements,
-        result: StorageFormat,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: float = 0.0,
-        bounds: tuple[float, float] = (-np.inf, np.inf),
-        *,
-        workers: int = 1,
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        """``scales[0] left + scales[1] right + bias``, clamped to the bounds."""
-        _not_wide(left, right)
-        p, q, more, low, high = map(number, (*scales, bias, *bounds))
-
-        def total(x: Decimal, y: Decimal) -> Decimal:
-            exact = WIDE.add(WIDE.fma(q, y, WIDE.multiply(p, x)), more)
-            return low if exact < low else min(exact, high)
-
-        return _of_each(total, [left, right], result)
-
-    def scale(self, gradient: Elements, factor: float, result: StorageFormat, *, workers: int = 1) -> Stored:
-        """`factor` times every element."""
-        _not_wide(gradient)
-        return _of_each(partial(WIDE.multiply, number(factor)), [gradient], result)
+        """The operation's result for every element."""
+        _not_wide(*sources)
+        return _of_each(operation.exact, sources, result)
 
 
 def _of_each(function: Callable[..., Decimal], sources: Sequence[Elements], result: StorageFormat) -> Stored:
@@ -214,5 +198,6 @@ def _apply(function: Callable[..., Decimal], arguments: Sequence[Decimal], _: Di
 
 
 def _not_wide(*sources: Elements) -> None:
+    environment_or_error()
     if any(source.storage is FLOAT64 for source in sources):
         raise ImageError("the sources are float64, of which nothing is specified: convert them, or use mode 'ideal'")

@@ -22,17 +22,18 @@ from mpsref.arrays import Elements, Floats, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.elementwise import Elementwise, elementwise
 from mpsref.neuron.evaluate import forward, gradient
 from mpsref.neuron.exact import Digits, settle
 from mpsref.neuron.kernels import KERNELS
 from mpsref.neuron.reference import Specified
 from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.neuron.sums import add, scale
-from mpsref.neuron.table import Arithmetic, Scalar
+from mpsref.neuron.table import Scalar
 from mpsref.neuron.threads import over_blocks
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.neuron.workspace import two_sum
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat, round_to_odd
 
-__all__ = ["MODES", "Evaluation", "evaluation", "stepwise_sum"]
+__all__ = ["MODES", "Evaluation", "evaluation"]
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 ERF_ERROR = 2.0**-44
@@ -70,21 +71,10 @@ class Evaluation(Protocol):
     ) -> Stored:
         """`gradient`, the incoming one, times the neuron's slope at every element of `source`."""
 
-    def add(
-        self,
-        left: Elements,
-        right: Elements,
-        result: StorageFormat,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: float = 0.0,
-        bounds: tuple[float, float] = (-np.inf, np.inf),
-        *,
-        workers: int = 1,
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        """``scales[0] left + scales[1] right + bias``, clamped to the bounds."""
-
-    def scale(self, gradient: Elements, factor: float, result: StorageFormat, *, workers: int = 1) -> Stored:
-        """`factor` times every element."""
+        """The operation's result for every element."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +96,9 @@ class _Arithmetic:
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
         if not self.fused:
             return np.asarray(np.multiply(a, b) + c, np.float32)
-        # The product of two float32 is a float64; `add` rounds the sum with another one only once, and
-        # -0 as bias leaves the sign of a zero alone.
+        # The product of two float32 is a float64; the sum with another one is rounded to odd, and then only once.
         product, addend = np.broadcast_arrays(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64))
-        return add(Elements(product, FLOAT64), Elements(addend, FLOAT64), FLOAT32, bias=-0.0)
+        return round_to_odd(*two_sum(product, addend)).astype(np.float32)
 
     def square(self, x: Floats) -> Floats:
         return np.square(x)
@@ -172,8 +161,7 @@ class _Ideal:
 
     forward = staticmethod(forward)
     gradient = staticmethod(gradient)
-    add = staticmethod(add)
-    scale = staticmethod(scale)
+    elementwise = staticmethod(elementwise)
 
 
 @dataclass(frozen=True)
@@ -212,33 +200,13 @@ class _Stepwise:
 
         return _by_blocks(block, [gradient, source], result, workers)
 
-    def add(
-        self,
-        left: Elements,
-        right: Elements,
-        result: StorageFormat,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: float = 0.0,
-        bounds: tuple[float, float] = (-np.inf, np.inf),
-        *,
-        workers: int = 1,
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        def block(start: int, x: Floats, y: Floats) -> Floats:
-            return stepwise_sum(x, y, self.f, scales, bias, bounds)
+        def block(start: int, *values: Floats) -> Floats:
+            return np.asarray(operation.stepwise(self.f, *values), np.float32)
 
-        return _by_blocks(block, [left, right], result, workers)
-
-    def scale(self, gradient: Elements, factor: float, result: StorageFormat, *, workers: int = 1) -> Stored:
-        return _by_blocks(lambda _, incoming: factor * incoming, [gradient], result, workers)
-
-
-def stepwise_sum(
-    x: Floats, y: Floats, f: Arithmetic, scales: tuple[float, float], bias: float, bounds: tuple[float, float]
-) -> Floats:
-    """``scales[0] x + scales[1] y + bias``, clamped to the bounds, as a plain shader computes it."""
-    total = f.fma(scales[0], x, scales[1] * y) + bias
-    total = f.max(total, bounds[0]) if bounds[0] > -np.inf else total
-    return f.min(total, bounds[1]) if bounds[1] < np.inf else total
+        return _by_blocks(block, sources, result, workers)
 
 
 def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mpsref.environment import environment_or_error
 from mpsref.errors import ParameterError
 from mpsref.neuron.workspace import Workspace
 
@@ -109,7 +110,8 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 
 
 def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with scratch memory, and without any warning of numpy's."""
+    """Call with scratch memory, and without any warning of numpy's, where arithmetic is as it must be."""
+    environment_or_error()
     scratch = thread.free.pop() if thread.free else Scratch()
     outer = thread.now
     try:

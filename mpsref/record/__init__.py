@@ -1,5 +1,5 @@
 """
-Making recordings: source images that test well, other file formats, and a look at what a file holds.
+Recordings: their files, source images that test well, other file formats, and a look at what a file holds.
 
 Examples
 --------
@@ -18,7 +18,20 @@ Examples
 
 from mpsref.record.contents import contents, contents_text
 from mpsref.record.convert import read_images, write_images
+from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.request import request
 from mpsref.record.samples import edges, sample_image
 
-__all__ = ["contents", "contents_text", "edges", "read_images", "request", "sample_image", "write_images"]
+__all__ = [
+    "RecordedImage",
+    "Recording",
+    "contents",
+    "contents_text",
+    "edges",
+    "read_images",
+    "read_npy",
+    "request",
+    "sample_image",
+    "write_images",
+    "write_recording",
+]

@@ -11,58 +11,20 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, clamp_of
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
+from mpsref.operations import NeuronOperation, Operation, Role
+from mpsref.operations.base import spread_by_channel
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import Tolerance, passes, ulp_distance
+from mpsref.ulp import ulp_distance
+from mpsref.verify.compare import Tolerance, passes
 
-__all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "within"]
+__all__ = ["Case", "within"]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, both of any one shape."""
-
-
-@dataclass(frozen=True)
-class Forward:
-    """A neuron; it reads ``(x,)``."""
-
-    descriptor: MPSNNNeuronDescriptor
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """A neuron's gradient; it reads ``(upstream, x)``."""
-
-    descriptor: MPSNNNeuronDescriptor
-
-
-@dataclass(frozen=True)
-class Addition:
-    """A scaled, clamped sum; it reads ``(left, right)``."""
-
-    scales: tuple[float, float] = (1.0, 1.0)
-    bias: float = 0.0
-    bounds: tuple[float, float] = (-np.inf, np.inf)
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """An addition's gradient; it reads ``(upstream, x)`` and scales the first."""
-
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A node whose result does not depend on what it reads."""
-
-
-Operation: TypeAlias = Forward | Gradient | Addition | Scaling | Constant
 
 
 def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
@@ -92,7 +54,7 @@ class Case:
 
     Parameters
     ----------
-    operation : Forward, Gradient, Addition, Scaling or Constant
+    operation : Operation
         What the node does.
     sources : tuple of Elements
         What it read, as stored, each of shape (N, H, W, C).
@@ -160,11 +122,11 @@ class Case:
         >>> node = mps.MPSCNNNeuronAbsoluteNode(source=x)
         >>> read, got, want = (mps.MPSImage.from_array(np.float16([[v]])) for v in ([[-1]], [[-1]], [[1]]))
         >>> Case.of_node(node, [read], got, want, np.array([[[[True]]]])).operation
-        Forward(descriptor=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
+        NeuronForward(neuron=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
         """
         read = tuple(Elements(image.to_array(), image.storage) for image in sources)
         close = within(want.storage) if is_close is None else is_close
-        return cls(_operation(node), read, want.storage, got.to_array(), want.to_array(), bad, close)
+        return cls(node.operation, read, want.storage, got.to_array(), want.to_array(), bad, close)
 
     # ---- facts ----
 
@@ -177,7 +139,12 @@ class Case:
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor | None:
         """The neuron, if there is one."""
-        return self.operation.descriptor if isinstance(self.operation, Forward | Gradient) else None
+        return self.operation.descriptor
+
+    @property
+    def reads_gradient(self) -> bool:
+        """Whether there is an incoming gradient."""
+        return Role.GRADIENT in self.operation.roles
 
     @cached_property
     def bad_index(self) -> Index:
@@ -190,7 +157,7 @@ class Case:
         return some(self.bad_index, 512)
 
     def x(self, index: Index) -> Wide:
-        """What the neuron's argument means at some elements."""
+        """What the neuron's input means at some elements."""
         return self.sources[-1].at(index).values()
 
     def upstream(self, index: Index) -> Wide:
@@ -209,28 +176,11 @@ class Case:
     ) -> Stored:
         """What an operation, the node's own by default, gives at some elements, from other sources if there are any."""
         operation = self.operation if operation is None else operation
-        read = [source.at(index) for source in self.sources] if sources is None else sources
-        how, stored = evaluation(mode), self.result if result is None else result
-        first, last = read[0], read[-1]
-        match operation:
-            case Forward(descriptor):
-                slopes = self.slopes(descriptor, index)
-                return how.forward(descriptor, last, stored, slopes)
-            case Gradient(descriptor):
-                slopes = self.slopes(descriptor, index)
-                return how.gradient(descriptor, first, last, stored, slopes)
-            case Addition(scales, bias, bounds):
-                return how.add(first, last, stored, scales, bias, bounds)
-            case Scaling(factor):
-                return how.scale(first, factor, stored)
-            case _:
-                return self.want.reshape(-1)[index]
-
-    def slopes(self, descriptor: MPSNNNeuronDescriptor, index: Index) -> ChannelSlopes | None:
-        """The slope of each of some elements, for a neuron with a slope for each channel."""
-        if descriptor.data is None:
-            return None
-        return ChannelSlopes(descriptor.data.astype(np.float64)[index % self.shape[3]][np.newaxis], 1)
+        read = [source.at(index) for source in self.sources] if sources is None else list(sources)
+        # A forward operation reads no gradient, which comes first.
+        read = read[len(read) - len(operation.roles) :]
+        spread = spread_by_channel(index, self.shape[3])
+        return operation.evaluate(read, self.result if result is None else result, evaluation(mode), spread)
 
     def stored(self, values: Wide) -> Stored:
         """Values rounded once to the result's format, NaN to the canonical one."""
@@ -239,9 +189,9 @@ class Case:
 
     def with_descriptor(self, descriptor: MPSNNNeuronDescriptor) -> Operation:
         """The same operation with another neuron."""
-        if not isinstance(self.operation, Forward | Gradient):
+        if not isinstance(self.operation, NeuronOperation):
             raise ParameterError(f"{self.operation} has no neuron")
-        return replace(self.operation, descriptor=descriptor)
+        return replace(self.operation, neuron=descriptor)
 
 
 def some(index: Index, count: int) -> Index:
@@ -250,15 +200,3 @@ def some(index: Index, count: int) -> Index:
         return index
     # Not at equal distances: those could meet always the same channel.
     return index[np.sort(np.random.default_rng(index.size).choice(index.size, count, replace=False, shuffle=False))]
-
-
-def _operation(node: MPSNNFilterNode) -> Operation:
-    if isinstance(node, MPSCNNNeuronNode):
-        return Forward(node.descriptor)
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        return Gradient(node.descriptor)
-    if isinstance(node, MPSNNAdditionNode):
-        return Addition((node.primary_scale, node.secondary_scale), node.bias, clamp_of(node))
-    if isinstance(node, MPSNNAdditionGradientNode):
-        return Scaling(node.secondary_scale if node.is_secondary_source_filter else node.primary_scale)
-    return Constant()

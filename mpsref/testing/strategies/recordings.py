@@ -12,9 +12,9 @@ from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage
+from mpsref.record.recording import write_recording
 from mpsref.testing.strategies.arguments import drawn, strategy
 from mpsref.testing.strategies.graphs import graph_sources, graphs
-from mpsref.verify.recording import write_recording
 
 __all__ = ["DrawnRecording", "recordings"]
 

@@ -1,0 +1,115 @@
+"""The command line: `main`, and the list of commands, each in a module of its name."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import mpsref
+from mpsref.cli.status import BAD_INPUT, INTERRUPTED
+from mpsref.display import printable
+from mpsref.errors import MPSRefError
+
+__all__ = ["COMMANDS", "main", "parser"]
+
+COMMANDS = (
+    ("run", "evaluate a graph and write its results as a recording"),
+    ("verify", "compare what a device wrote with the reference"),
+    ("explain", "make a page that steps through a graph"),
+    ("prove", "evaluate every input of a neuron, and judge the results independently"),
+    ("sweep", "compare your implementation of a neuron with the reference, at every input"),
+    ("merge", "make one report of those of several shards of a sweep"),
+    ("inputs", "write sources that test a graph well, and what a device is to write"),
+    ("convert", "take a recording apart into one file, or make one of such a file"),
+    ("inspect", "tell what is in a file"),
+)
+"""
+Name and summary of each command, in the order of the help.
+
+The module of this name has ``define(parser)``, which adds the arguments, and ``run(options)``, which returns the exit
+status.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 all within bounds, or nothing wrong; 1 a mismatch, or something wrong; 2 bad usage or bad input;
+        130 interrupted.
+    """
+    options = _options(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except MPSRefError as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is left to say, not even at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD_INPUT
+    except (OSError, MemoryError) as error:
+        return _complain(f"{getattr(error, 'filename', None) or ''}: {getattr(error, 'strerror', None) or error!r}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def parser(name: str | None = None) -> argparse.ArgumentParser:
+    """
+    Make the parser of the command line.
+
+    Parameters
+    ----------
+    name : str, optional
+        The only command whose module is imported and whose arguments are known. Default: all commands.
+    """
+    whole = _Parser(prog="mpsref", description="The golden reference of Apple's MPS neuron node graph.")
+    whole.add_argument("--version", action="version", version=f"mpsref {mpsref.__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
+    for command, summary in COMMANDS:
+        one = commands.add_parser(command, help=summary)
+        if name in (None, command):
+            # Here, so that a command does not wait for what only others need.
+            module = importlib.import_module(f"mpsref.cli.{command}")
+            module.define(one)
+            one.set_defaults(command=module.run)
+    return whole
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    # No option before the command takes a value, so the first word is the command; without one, none is needed.
+    words = (argument for argument in arguments if not argument.startswith("-"))
+    whole = parser(next(words, ""))
+    options, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        # Of the command, which has the help that tells what there is.
+        whole.prog += f" {options.name}"
+        whole.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
+def _complain(message: str) -> int:
+    print(f"mpsref: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return BAD_INPUT

@@ -1,0 +1,48 @@
+"""``mpsref explain``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mpsref.cli.arguments import element
+from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
+from mpsref.cli.status import PASSED
+from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.graph import GraphFile
+from mpsref.graph.schedule import inputs
+from mpsref.teach.explain import explanation, write_explanation
+
+__all__ = ["define", "run"]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and add its arguments."""
+    parser.description = (
+        "Make a page for a browser that steps through a graph file forward and backward, for one element "
+        "of its images: values, slopes, products, rounding, and numbers to change."
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
+    parser.add_argument("--html", metavar="FILE", type=Path, required=True, help="the page to write")
+    add_sources(parser, " (default: 0.5 everywhere, or 1 for an incoming gradient)")
+    parser.add_argument("--at", metavar="[N,]Y,X,C", type=element, default=(0, 0, 0, 0),
+                        help="the element: image, y, x and channel (default 0,0,0)")  # fmt: skip
+    add_raw(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page."""
+    file = GraphFile.read(options.graph)
+    names = {image: name for name, image in file.images.items()}
+    files = source_files(options, [names[node] for node in inputs(file.result_images)], complete=False)
+    for read in (options.graph, *files.values()):
+        if options.html.resolve() == read.resolve():
+            raise FileFormatError(f"--html {options.html}: is read: choose another file")
+    sources = {name: read_image(path, options) for name, path in files.items()}
+    try:
+        page = explanation(file, sources, options.at, options.graph.name)
+    except MPSRefError as error:
+        raise FileFormatError(f"{options.graph}: {error}") from None
+    write_explanation(page, options.html)
+    print(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser")
+    return PASSED

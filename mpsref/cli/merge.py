@@ -1,0 +1,28 @@
+"""``mpsref merge``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mpsref.cli.status import EPILOG, MISMATCH, PASSED
+from mpsref.sweep import SweepReport, merge
+
+__all__ = ["define", "run"]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and add its arguments."""
+    parser.description = "Make one report of those that mpsref sweep wrote for different inputs; their order is free."
+    parser.epilog = EPILOG
+    parser.add_argument("reports", metavar="FILE", type=Path, nargs="+", help="report of a shard, or a checkpoint")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Add the reports up and print the sum."""
+    report = merge([SweepReport.read(path) for path in options.reports])
+    if options.json is not None:
+        report.write(options.json)
+    print(report.text())
+    return PASSED if report.passed else MISMATCH

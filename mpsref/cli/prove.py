@@ -1,0 +1,100 @@
+"""``mpsref prove``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.progress import Bar
+from mpsref.cli.reports import checkpoint_beside, interrupted, write_json
+from mpsref.cli.status import MISMATCH, PASSED
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError
+from mpsref.neuron import NEURONS
+from mpsref.proof import Subject, committed_certificates, passed, prove, report, require_judge
+
+__all__ = ["define", "run"]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and add its arguments."""
+    parser.description = (
+        "Evaluate every input of a neuron, forward and derivative, and judge with ball arithmetic all "
+        "results near a rounding boundary and a sample of the others; compare the digest of all results with that of "
+        "the certificate that comes with mpsref, if there is one. Needs the extra: pip install 'mpsref[proof]'."
+    )
+    parser.epilog = "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 130 interrupted"
+    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES,
+                        help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
+    add_subject(parser)
+    parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
+    parser.add_argument("--sample", metavar="N", type=integer, default=65_536,
+                        help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
+    parser.add_argument("--seed", metavar="N", type=integer, default=1, help="of the sample (default 1)")
+    parser.add_argument("--workers", metavar="N", type=integer, default=os.cpu_count() or 1,
+                        help="how many processes (default: one for each processor)")  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", type=Path,
+                        help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip
+    parser.add_argument("--checkpoint", metavar="FILE", type=Path,
+                        help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prove one neuron or all, and print the certificates."""
+    require_judge()
+    # Before any of them is written over.
+    committed = committed_certificates()
+    subjects = _subjects(options)
+    places = _places(options, [subject.name for subject in subjects])
+    certificates = []
+    try:
+        for subject, (out, checkpoint) in zip(subjects, places, strict=True):
+            with Bar(f"{subject.name} {options.format}") as progress:
+                proof = prove(subject, workers=options.workers, checkpoint=checkpoint, progress=progress)
+            if out is not None:
+                write_json(out, proof)
+            certificates.append(proof)
+    except KeyboardInterrupt:
+        return interrupted(places[0][1], "--out")
+    for _, checkpoint in places:
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+    print(report(certificates, committed))
+    return PASSED if passed(certificates, committed) else MISMATCH
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    if options.workers < 1:
+        raise FileFormatError(f"--workers is {options.workers}: give at least 1")
+    specific = any(getattr(options, name) is not None for name in ("a", "b", "c", "data", "checkpoint"))
+    if options.neuron is None and specific:
+        raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron, which they are for")
+    return [
+        Subject(
+            descriptor(neuron_type, options),
+            MPSImageFeatureChannelFormat[options.format],
+            part=options.part,
+            sample=options.sample,
+            seed=options.seed,
+        )
+        for neuron_type in (NEURONS if options.neuron is None else [MPSCNNNeuronType[options.neuron]])
+    ]
+
+
+def _places(options: argparse.Namespace, names: list[str]) -> list[tuple[Path | None, Path | None]]:
+    """Where the certificate and the checkpoint of each proof go."""
+    out: Path | None = options.out
+    if options.neuron is not None:
+        if out is not None and out.is_dir():
+            raise FileFormatError(f"--out {out}: is a folder: with --neuron, name a file")
+        return [(out, options.checkpoint or (out and checkpoint_beside(out)))]
+    if out is None:
+        return [(None, None)] * len(names)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileFormatError(f"--out {out}: {error.strerror}: without --neuron, name a folder") from None
+    files = [out / f"{name}.{options.format}.json" for name in names]
+    return [(file, checkpoint_beside(file)) for file in files]

@@ -1,0 +1,76 @@
+"""Files that hold one image, and the options that say how to read them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpsref.cli.arguments import FORMATS, named_file, shape
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError
+from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.record import RecordedImage, read_npy
+from mpsref.record.recording import is_npy
+
+__all__ = ["add_raw", "add_sources", "read_image", "source_files"]
+
+
+def add_sources(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """``--source``, for a command that reads options.graph."""
+    parser.add_argument("--source", metavar="NAME=FILE", action="append", default=[], type=named_file,
+                        help="a source image: a .npy file, or raw elements with --shape and --channel-format"
+                        + default)  # fmt: skip
+
+
+def add_raw(parser: argparse.ArgumentParser, files: str = "raw source files") -> None:
+    """What a file of raw elements does not say of itself."""
+    parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, help=f"shape of {files}")
+    parser.add_argument("--channel-format", choices=FORMATS, help=f"format of {files}")
+
+
+def source_files(options: argparse.Namespace, names: Sequence[str], *, complete: bool) -> dict[str, Path]:
+    """
+    The files of ``--source`` by name.
+
+    Parameters
+    ----------
+    options : Namespace
+        With graph and source.
+    names : sequence of str
+        Sources that the graph reads.
+    complete : bool
+        Whether all of them are needed.
+
+    Raises
+    ------
+    FileFormatError
+        A name is given twice, is not read, or is missing.
+    """
+    files: dict[str, Path] = dict(options.source)
+    if len(files) != len(options.source):
+        raise FileFormatError("--source: a name is given twice")
+    for name in names:
+        if complete and name not in files:
+            raise FileFormatError(f"--source {name}=FILE: missing: {options.graph} reads {', '.join(names)}")
+    for name in files:
+        if name not in names:
+            raise FileFormatError(f"--source {name}=...: {options.graph} reads only {', '.join(names)}")
+    return files
+
+
+def read_image(path: Path, options: argparse.Namespace) -> MPSImage:
+    """Read a ``.npy`` file, or raw elements of the shape and format in the options."""
+    if is_npy(path):
+        return read_npy(path)
+    if options.shape is None or options.channel_format is None:
+        raise FileFormatError(f"{path}: raw elements: give --shape and --channel-format, or a .npy file")
+    n, h, w, c = options.shape
+    descriptor = MPSImageDescriptor(
+        channel_format=MPSImageFeatureChannelFormat[options.channel_format],
+        width=w,
+        height=h,
+        feature_channels=c,
+        number_of_images=n,
+    )
+    return RecordedImage.of_raw_file(path, descriptor).read()

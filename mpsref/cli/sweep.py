@@ -1,0 +1,77 @@
+"""``mpsref sweep``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.progress import Bar
+from mpsref.cli.reports import checkpoint_beside, interrupted
+from mpsref.cli.status import MISMATCH, PASSED
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import FileFormatError
+from mpsref.sweep import sweep
+
+__all__ = ["define", "run"]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and add its arguments."""
+    parser.description = "Call your implementation with every bit pattern of a format, and compare with the reference."
+    parser.epilog = (
+        "exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be "
+        "called, 130 interrupted"
+    )
+    parser.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
+                        help="takes an array, for a gradient the upstream gradients too, and returns one like it; the "
+                        "module is looked for in this folder first")  # fmt: skip
+    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES, required=True,
+                        help="Apple's name of the type")  # fmt: skip
+    add_subject(parser)
+    parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
+                        help="gradient: for an upstream gradient of 1 (default forward)")  # fmt: skip
+    parser.add_argument("--ulp", metavar="N", type=integer, default=0,
+                        help="pass within N units in the last place of the format (default 0: exact)")  # fmt: skip
+    parser.add_argument("--shard", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
+    parser.add_argument("--workers", metavar="N", type=integer, default=1, help="how many processes (default 1)")
+    parser.add_argument("--package", metavar="NAME", action="append", default=[],
+                        help="a package whose version belongs into the report")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument("--checkpoint", metavar="FILE", type=Path,
+                        help="keep what is done, to go on after an interruption (default: beside --json)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare an implementation at every input and print the report."""
+    neuron = descriptor(MPSCNNNeuronType[options.neuron], options)
+    json_file: Path | None = options.json
+    if json_file is not None and json_file.is_dir():
+        raise FileFormatError(f"--json {json_file}: is a folder: name a file")
+    checkpoint = options.checkpoint or (json_file and checkpoint_beside(json_file))
+    # As python -m has it; a console script has its own folder there.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        with Bar(f"{options.neuron} {options.format}") as progress:
+            report = sweep(
+                options.implementation,
+                neuron,
+                direction=options.direction,
+                format=MPSImageFeatureChannelFormat[options.format],
+                ulp=options.ulp,
+                shard=options.shard,
+                workers=options.workers,
+                checkpoint=checkpoint,
+                packages=options.package,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        return interrupted(checkpoint, "--json")
+    if json_file is not None:
+        report.write(json_file)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    print(report.text())
+    return PASSED if report.passed else MISMATCH

@@ -1,0 +1,100 @@
+"""``mpsref verify``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mpsref.cli.arguments import integer, number
+from mpsref.cli.progress import Progress
+from mpsref.cli.reports import write_json
+from mpsref.cli.status import EPILOG, MISMATCH, PASSED
+from mpsref.errors import FileFormatError
+from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
+from mpsref.verify.bounds import MODELS
+from mpsref.verify.tolerance import limit_of
+
+__all__ = ["define", "run"]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and add its arguments."""
+    parser.description = "Evaluate a recording's graph on its sources and compare every image that it holds."
+    parser.epilog = EPILOG
+    parser.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
+    parser.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
+                        f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    parser.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
+                        "neurons, formats or directions")  # fmt: skip
+    parser.add_argument("--ulp", metavar="N", type=integer, help="pass within N units in the last place of the storage "
+                        "format (0 if --rtol or --atol is given)")  # fmt: skip
+    parser.add_argument("--rtol", metavar="R", type=number, default=0.0, help="pass within A + R |want|")
+    parser.add_argument("--atol", metavar="A", type=number, default=0.0, help="pass within A + R |want|")
+    parser.add_argument(
+        "--worst", metavar="N", type=integer, default=5, help="elements to list for each image (default 5)"
+    )
+    parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    parser.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+                        "beyond the bounds")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the report as JUnit XML")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page for a browser, with the "
+                        "graph, plots and heat maps")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare a recording with the reference and print the report."""
+    limit = _limit(options)
+    if options.worst < 0:
+        raise FileFormatError(f"--worst is {options.worst}: give at least 0")
+    recording = Recording.read(options.recording)
+    tolerance = Tolerances(limit or Bounds())
+    if options.tolerance is not None:
+        tolerance = Tolerances.read(options.tolerance, limit)
+    _check_outputs(options, recording)
+    collected = None if options.html is None else Aggregate()
+    with Progress() as progress:
+        report = verify(
+            recording,
+            tolerance,
+            worst=options.worst,
+            faults=not options.no_faults,
+            progress=progress,
+            collect=collected,
+        )
+    if options.json is not None:
+        write_json(options.json, report.to_json())
+    # Here, because XML and a page are asked for more rarely than a verification.
+    if options.junit is not None:
+        from mpsref.verify.junit import write_junit  # noqa: PLC0415
+
+        write_junit(report, options.junit)
+    if options.html is not None:
+        from mpsref.verify.html import write_page  # noqa: PLC0415
+
+        write_page(report, recording.graph, collected, options.html)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(report.text(every_image=options.all, colour=colour))
+    return PASSED if report.passed else MISMATCH
+
+
+def _check_outputs(options: argparse.Namespace, recording: Recording) -> None:
+    """Before any work: no report may be written over the recording, or over another report."""
+    taken = {file.resolve(): "belongs to the recording" for file in recording.files}
+    for name in ("json", "junit", "html"):
+        file: Path | None = getattr(options, name)
+        if file is not None:
+            used = taken.setdefault(file.resolve(), f"is the file of --{name} already")
+            if used != f"is the file of --{name} already":
+                raise FileFormatError(f"--{name} {file}: {used}: choose another file")
+
+
+def _limit(options: argparse.Namespace) -> Limit | None:
+    """What the options let pass; None if they say nothing."""
+    if options.ulp is not None or options.rtol or options.atol:
+        if options.bounds is not None:
+            raise FileFormatError("--bounds: stands beside --ulp, --rtol or --atol: give one or the other")
+        return Tolerance(options.ulp, options.rtol, options.atol)
+    return None if options.bounds is None else limit_of(options.bounds)
