@@ -284,7 +284,7 @@ def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: st
         )
 
 
-def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_axis: int) -> int:
+def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> int:
     """
     The axis of an array x that counts feature channels, from 0 on; 0 where no channel has its own slope.
 
@@ -293,17 +293,16 @@ def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_ax
     ImageError
         There is no such axis.
     ParameterError
-        `descriptor` is none, or has not one slope for each channel.
+        The descriptor has not one slope for each channel.
     """
-    d = descriptor_or_error(descriptor)
     try:
         axis = operator.index(channel_axis)
     except TypeError:
         raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
-    if d.data is None:
+    if descriptor.data is None:
         return 0
     if not -len(shape) <= axis < len(shape):
         raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
     axis %= len(shape)
-    channels_or_error(d, shape[axis], f"axis {axis} of x")
+    channels_or_error(descriptor, shape[axis], f"axis {axis} of x")
     return axis
