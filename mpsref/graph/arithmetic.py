@@ -10,6 +10,7 @@ import numpy as np
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
+    ImageLike,
     MPSNNBinaryGradientStateNode,
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
@@ -108,9 +109,9 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     def __init__(
         self,
         *,
-        left_source: MPSNNImageNode | None = None,
-        right_source: MPSNNImageNode | None = None,
-        sources: Sequence[MPSNNImageNode] | None = None,
+        left_source: ImageLike | None = None,
+        right_source: ImageLike | None = None,
+        sources: Sequence[ImageLike] | None = None,
     ) -> None:
         if type(self) is MPSNNBinaryArithmeticNode:
             raise UnavailableError("MPSNNBinaryArithmeticNode has no initialiser: use one of its subclasses")
@@ -141,7 +142,7 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
         return MPSNNArithmeticGradientNode
 
     def gradient_filter(
-        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+        self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
     ) -> MPSNNGradientFilterNode:
         """Unavailable: raises `UnavailableError`. Use `gradient_filters`, which makes two nodes."""
         raise UnavailableError(f"gradient_filter of {type(self).__name__} is unavailable: use gradient_filters")
@@ -193,10 +194,10 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         self,
         *,
         is_secondary_source_filter: bool,
-        source_gradient: MPSNNImageNode | None = None,
-        source_image: MPSNNImageNode | None = None,
+        source_gradient: ImageLike | None = None,
+        source_image: ImageLike | None = None,
         gradient_state: MPSNNBinaryGradientStateNode | None = None,
-        gradient_images: Sequence[MPSNNImageNode] | None = None,
+        gradient_images: Sequence[ImageLike] | None = None,
         forward_filter: MPSNNFilterNode | None = None,
     ) -> None:
         if type(self) is MPSNNArithmeticGradientNode:
@@ -356,7 +357,7 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
     fields = (ImageField("source"),)
     _state_class = None
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._connect(source=source)
 
     @property
