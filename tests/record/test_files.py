@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import zipfile
+from itertools import cycle
 
 import jsonschema
 import numpy as np
