@@ -106,7 +106,6 @@ def _elementwise(
     # What of `environment_or_error` matters to scalars, in place: one file less for who reads all that a call enters.
     if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
         environment_or_error()
-    descriptor_or_error(descriptor)
     storage = _FORMATS.get(x.dtype)
     if storage is None:
         raise ImageError(f"x has dtype {x.dtype}: give float16 or float32")
