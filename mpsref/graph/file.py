@@ -283,17 +283,17 @@ def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNIma
     """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
     if not isinstance(node, MPSNNGradientFilterNode):
         return
-    state, expected = names(node.forward_node.result_image), node.expected_operation
+    expected = node.expected_operation
     if type(node.operation) is not type(expected) or node.operation.descriptor != expected.descriptor:
         what, of = ("descriptor", node.operation.descriptor) if node.operation.descriptor else ("class", type(node))
         raise FileFormatError(
-            f"{where}.{what}: is {of}, but {state!r} is made by {node.forward_node}: "
+            f"{where}.{what}: is {of}, but {names(node.forward_node.result_image)!r} is made by {node.forward_node}: "
             "give the forward node's own type and parameters"
         )
     if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
         raise FileFormatError(
-            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} "
-            "reads"
+            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of "
+            f"{names(node.forward_node.result_image)!r} reads"
         )
 
 
