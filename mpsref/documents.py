@@ -1,11 +1,10 @@
-"""JSON documents: read as if hostile, checked against a JSON Schema that ships with mpsref, written whole or not."""
+"""JSON documents: read as if hostile, and checked against a JSON Schema that ships with mpsref."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -14,7 +13,7 @@ from typing import Any
 
 from mpsref.errors import FileFormatError
 
-__all__ = ["parse", "read_document", "read_json", "regular_file", "schema", "validate", "write_atomically"]
+__all__ = ["parse", "read_document", "read_json", "regular_file", "schema", "validate"]
 
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
@@ -86,34 +85,6 @@ def regular_file(path: Path) -> os.stat_result:
     if not path.is_file():
         raise FileFormatError(f"{path}: not a regular file: give one that can be read to its end")
     return status
-
-
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """
-    Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
-    try:
-        if path.is_dir():
-            raise FileFormatError(f"{path}: is a folder: name a file")
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be written: {error.strerror}: choose another place") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.documents import read_document, schema, validate, write_atomically
+from mpsref.documents import read_document, schema, validate
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
+from mpsref.files import write_atomically
 from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
 from mpsref.graph.drawing import Structure, structure, svg
 from mpsref.graph.names import image_names

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mpsref.documents import read_document, regular_file, write_atomically
+from mpsref.documents import read_document, regular_file
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
+from mpsref.files import NewFolder, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.storage import FORMATS, image_storage_of, storage_format
@@ -225,10 +227,21 @@ def write_recording(
     FileFormatError
         The folder is not empty, or cannot be made.
     """
-    folder = _empty_folder(folder)
-    path = folder / "recording.json"
-    awaited = awaited or {}
-    graph.write(folder / "graph.json")
+    with NewFolder(folder) as new:
+        return fill_recording(new, graph, images, device, raw=raw, awaited=awaited or {})
+
+
+def fill_recording(
+    new: NewFolder,
+    graph: GraphFile,
+    images: Mapping[str, MPSImage],
+    device: str,
+    *,
+    raw: bool,
+    awaited: Mapping[str, MPSImageDescriptor],
+) -> Path:
+    """What `write_recording` does, in a folder that gets other files as well."""
+    graph.write(new.file("graph.json"))
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip([*images, *awaited], _file_names([*images, *awaited]), strict=True):
         if name in awaited or raw:
@@ -237,34 +250,20 @@ def write_recording(
             entries[name] = {"file": f"{stem}.npy"}
         if name in images:
             array = images[name].to_array()
-            little = array.astype(array.dtype.newbyteorder("<"))
-            write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
-            write_atomically(folder / entries[name]["file"], write)
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            write = partial(_write_raw, array=little) if raw else partial(np.save, arr=little, allow_pickle=False)
+            write_atomically(new.file(entries[name]["file"]), write)
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
     lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
     text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
+    path = new.file("recording.json")
     write_atomically(path, lambda out: out.write(text.encode()))
     return path
 
 
-def _empty_folder(folder: str | Path) -> Path:
-    """
-    Make a folder, or take one that is empty.
-
-    Raises
-    ------
-    FileFormatError
-        The folder is not empty, or cannot be made.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise FileFormatError(f"{folder}: {error.strerror}: choose another folder") from None
-    if occupied:
-        raise FileFormatError(f"{folder}: not empty: choose another folder, so that nothing is overwritten")
-    return folder
+def _write_raw(file: IO[bytes], array: npt.NDArray[Any]) -> None:
+    # Not tofile, whose errors do not say what happened.
+    file.write(array.data.cast("B"))
 
 
 def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:

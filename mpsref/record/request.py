@@ -8,16 +8,17 @@ from pathlib import Path
 
 import mpsref
 from mpsref.columns import aligned
-from mpsref.documents import read_document, write_atomically
+from mpsref.documents import read_document
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
+from mpsref.files import NewFolder, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.recording import write_recording
+from mpsref.record.recording import fill_recording
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
 
@@ -109,8 +110,9 @@ def request(
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    path = write_recording(folder, graph, sources, device, raw=True, awaited=awaited)
-    write_atomically(path.with_name("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
+    with NewFolder(folder) as new:
+        path = fill_recording(new, graph, sources, device, raw=True, awaited=awaited)
+        write_atomically(new.file("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
     return path
 
 

@@ -17,8 +17,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.documents import LARGEST_DOCUMENT, parse, regular_file, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, parse, regular_file
 from mpsref.errors import FileFormatError
+from mpsref.files import write_atomically
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]

@@ -12,12 +12,14 @@ import numpy as np
 
 from mpsref.blocks import share, stated
 from mpsref.columns import aligned, printable
-from mpsref.documents import read_document, write_atomically
+from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.files import write_atomically
 from mpsref.histogram import histogram_rows
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import storage_format
+from mpsref.sweep.agreement import check_summary
 from mpsref.sweep.summary import Mismatch, Summary
 from mpsref.verify.compare import MOST_ULP
 
@@ -153,6 +155,11 @@ class SweepReport:
         try:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
+            check_summary(report.summary, storage_format(subject.channel_format), subject.ulp)
+            said = report.to_json()
+            for name in ("elements", "exact", "passed", "verdict"):
+                if document[name] != said[name]:
+                    raise ParameterError(f"{name}: contradicts the counts, which say {said[name]}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
         except (MPSRefError, ValueError) as error:
@@ -220,7 +227,7 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
     Raises
     ------
     ParameterError
-        There is none, they are of different subjects, or an input is in two of them.
+        There is none, they are of different subjects or of no inputs, or an input is in two of them.
 
     Examples
     --------
@@ -244,4 +251,6 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
             name = next(name for name in ours if ours[name] != theirs[name])
             raise ParameterError(f"reports of different sweeps: {name} is {ours[name]} and {theirs[name]}")
         summary += report.summary
+    if not summary.elements:
+        raise ParameterError("the reports are of no inputs: give those of shards that are done")
     return SweepReport(subject, summary)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 import mpsref
 from mpsref.columns import html_text, printable
-from mpsref.documents import write_atomically
 from mpsref.errors import ImageError, ParameterError
 from mpsref.executor import MPSNNGraph
+from mpsref.files import write_atomically
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import handle_label, sequence_or_error
