@@ -46,9 +46,12 @@ def _rules(found: Summary, storage: StorageFormat, ulp: int) -> Iterator[tuple[b
     far = sorted((limit for limit in counts if limit), reverse=True)
     farthest = far[0] if far else 0
     yield farthest // 2 < found.largest <= farthest or found.largest == farthest == 0, "largest: not in the histogram"
-    at_least = apart + max(sum(counts[limit] for limit in far if limit // 2 >= ulp), int(found.largest > ulp))
-    at_most = apart + (sum(counts[limit] for limit in far if limit > ulp) if found.largest > ulp else 0)
-    yield at_least <= found.beyond <= at_most, "beyond: does not fit the histogram and the bounds"
+    listed_beyond = [(m.ulp or 0) > ulp for m in found.worst]
+    least = max(sum(counts[limit] for limit in far if limit // 2 >= ulp), sum(listed_beyond))
+    # The farthest are listed: if one of them is within the bounds, so are all others.
+    more = len(listed_beyond) == SHOWN and all(listed_beyond)
+    most = sum(counts[limit] for limit in far if limit > ulp) if more else sum(listed_beyond)
+    yield least <= found.beyond - apart <= most, "beyond: does not fit the histogram and the bounds"
 
     listed = list(islice((limit for limit in far for _ in range(min(counts[limit], SHOWN))), SHOWN))
     yield [_limit(m) for m in found.worst] == listed, "worst: does not fit the histogram"
