@@ -62,13 +62,13 @@ def interrupts(x):
     raise KeyboardInterrupt
 
 
-class Unsayable(Exception):
+class UnsayableError(Exception):
     def __str__(self):
         raise SystemExit(0)
 
 
 def raises_what_it_cannot_say(x):
-    raise Unsayable
+    raise UnsayableError
 
 
 def prints(x):

@@ -115,7 +115,7 @@ def odd_targets(folder):
 @unix
 def test_what_is_no_file_is_refused_in_one_line_and_left_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    null, names = os.stat("/dev/null"), None
+    null = Path("/dev/null").stat()
     targets = odd_targets(tmp_path)
     names = names_in(tmp_path)
 
@@ -127,14 +127,14 @@ def test_what_is_no_file_is_refused_in_one_line_and_left_as_it_is(tmp_path, monk
                 assert words in str(raised.value)
                 assert str(path) in str(raised.value)
     assert names_in(tmp_path) == names
-    assert (os.stat("/dev/null").st_rdev, os.stat("/dev/null").st_mode) == (null.st_rdev, null.st_mode)
+    assert (Path("/dev/null").stat().st_rdev, Path("/dev/null").stat().st_mode) == (null.st_rdev, null.st_mode)
 
 
 @unix
 def test_verify_leaves_a_device_alone_and_ends_with_2(capsys):
     assert main(["verify", str(RECORDING), "--json", "/dev/null"]) == 2
     assert capsys.readouterr() == ("", "mpsref: --json /dev/null: is a device: name a file\n")
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path):
@@ -152,9 +152,9 @@ def test_two_names_of_one_file_are_one(tmp_path):
     others = [tmp_path / name for name in ("f", "hard", "soft", "folder/f", "./f")]
 
     for other in others:
-        with pytest.raises(mps.FileFormatError, match="--out .*: is read: choose another file"):
+        with pytest.raises(mps.FileFormatError, match=r"--out .*: is read: choose another file"):
             check_outputs({"--out": other}, [tmp_path / "f"])
-        with pytest.raises(mps.FileFormatError, match="--out .*: is the file of --json already"):
+        with pytest.raises(mps.FileFormatError, match=r"--out .*: is the file of --json already"):
             check_outputs({"--json": tmp_path / "f", "--out": other})
     with pytest.raises(mps.FileFormatError, match="is the file of --json already"):
         check_outputs({"--json": tmp_path / "new", "--out": tmp_path / "folder" / "new"})
@@ -299,7 +299,7 @@ def test_a_folder_that_fails_to_fill_is_as_it_was_before(tmp_path):
     (tmp_path / "there").mkdir()
 
     for folder in (tmp_path / "there", tmp_path / "a" / "b"):
-        with pytest.raises(KeyboardInterrupt), NewFolder(folder) as new:
+        with pytest.raises(KeyboardInterrupt), NewFolder(folder) as new:  # noqa: PT012
             write(new.file("one"))
             write(new.file("two"))
             raise KeyboardInterrupt

@@ -600,7 +600,7 @@ def test_bad_usage_ends_with_2_and_one_line(tmp_path, capsys, monkeypatch, argum
         ("implementations:f", "f is not in implementations"),
         ("implementations:NO_FUNCTION", "is no function, but of type int"),
         ("implementations:raises", "implementations:raises: raised RuntimeError: no way"),
-        ("implementations:raises_what_it_cannot_say", "raised Unsayable: its message cannot be shown"),
+        ("implementations:raises_what_it_cannot_say", "raised UnsayableError: its message cannot be shown"),
         ("implementations:exits", "implementations:exits: raised SystemExit: 0"),
         ("implementations:widens", r"returned float64[65536] for float16[65536]: it must be like"),
         ("implementations:flattens", "returned float16[65536, 1] for float16[65536]"),
