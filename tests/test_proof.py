@@ -356,7 +356,7 @@ def nothing_judged(tally):
 
 
 def swap(blocks):
-    blocks[0]["tally"], blocks[2]["tally"] = blocks[2]["tally"], blocks[0]["tally"]
+    blocks[0]["start"], blocks[2]["start"] = blocks[2]["start"], blocks[0]["start"]
 
 
 @pytest.mark.parametrize(
