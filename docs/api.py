@@ -28,6 +28,7 @@ GROUPS = {
     "mpsref.graph.arithmetic": "Additions and initial gradients",
     "mpsref.graph.file": "Graph files",
     "mpsref.image": "Images",
+    "mpsref.image_bytes": "Images",
     "mpsref.neuron.descriptor": "Neurons",
     "mpsref.enums": "Enums",
     "mpsref.errors": "Errors",

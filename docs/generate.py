@@ -21,8 +21,10 @@ import numpy as np
 
 import mpsref as mps
 from mpsref import cli
+from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
-from mpsref.histogram import percent
+from mpsref.neuron.kernels import KERNELS
+from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
 
@@ -107,9 +109,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             f"- Here: {erratum.why}",
             "",
         ]
-    certificates = Path(__file__).parent / "certificates"
-    cells = [cell.strip() for cell in certificate_rows(certificates, name)[-1].strip("|").split("|")]
-    titles = [cell.strip() for cell in certificate_rows(certificates, name)[0].strip("|").split("|")]
+    cells = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[-1].strip("|").split("|")]
+    titles = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[0].strip("|").split("|")]
     return "\n".join(
         [
             *lines,
@@ -125,8 +126,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             "Bounds of the relative error in float64, at the defaults, before the result is rounded once;",
             "[accuracy.md](../accuracy.md) has the reasons.",
             "",
-            f"- forward: {_bound(row.error_bound(d))}",
-            f"- derivative: {_bound(row.slope_error_bound(d))}",
+            f"- forward: {_bound(KERNELS[type(row)].error_bound(d))}",
+            f"- derivative: {_bound(KERNELS[type(row)].slope_error_bound(d))}",
             "",
             "[The proof](../proof.md) has tried every float32, and says what these counts are:",
             "",
@@ -370,12 +371,13 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, TIMES, FINDINGS, END = (
-    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "end")
+BEGIN, SWEEPS, TIMES, FINDINGS, LEFT_OUT, END = (
+    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "left out", "end")
 )
 LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
 
+CERTIFICATES = Path(mps.__file__).parent / "proof" / "certificates"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
@@ -383,8 +385,20 @@ def proof_page() -> str:
     """The page on proofs as it stands, with the table of the committed certificates made anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "proof.md").read_text("utf-8").partition(BEGIN)
-    rows = certificate_rows(folder / "certificates")
+    rows = certificate_rows(CERTIFICATES)
     return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+
+
+def swift_page() -> str:
+    """The page on Swift as it stands, with the table of what the classes leave out made anew."""
+    before, _, rest = (Path(__file__).parent / "swift.md").read_text("utf-8").partition(LEFT_OUT)
+    rows = ["| class | Apple's name | why |", "|---|---|---|"]
+    for kind in (getattr(mps, name) for name in mps.__all__):
+        names: dict[str, list[str]] = {}  # by reason
+        for apple, why in left_out(kind).items() if isinstance(kind, type) else ():
+            names.setdefault(why, []).append(f"`{apple}`")
+        rows += [f"| `{kind.__name__}` | {', '.join(apple)} | {why} |" for why, apple in names.items()]
+    return before + LEFT_OUT + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
 def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
@@ -401,7 +415,7 @@ def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
         both = [proof["forward"], proof["derivative"]]
         parameters = [f"{name} = {np.float32(float.fromhex(v)):g}" for name, v in proof["parameters"].items()]
         digits, rule, wrong = (sum(t[name] for t in both) for name in ("open_by_digits", "open_by_rule", "wrong"))
-        judged = sum(t[f"judged_{name}"] for t in both for name in ("by_digits", "by_rule", "sample"))
+        judged = sum(count for t in both for name, count in t.items() if name.startswith("judged_"))
         digests = " ".join(f"`{t['sha256'][:8]}`" for t in both)
         counts = " | ".join(f"{n:,}" for n in (digits, rule, judged, wrong))
         subject = f"{proof['neuron']} | {', '.join(parameters) or 'none'} | {proof['storage']}"
@@ -674,6 +688,7 @@ PAGES = {
     "faults.md": faults_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
+    "swift.md": swift_page,
     "sweep.md": sweep_page,
     "api.md": api_page,
     "comparison.md": comparison_page,

@@ -14,6 +14,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "examples/metal/README.md": "metal.md",
     "examples/metal": "metal.md",
     "examples/gpu-run/README.md": "gpu-run.md",

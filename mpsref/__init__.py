@@ -7,6 +7,9 @@ talks to no GPU.
 
 Classes and enums have Apple's names; methods and arguments are the snake_case of the Swift labels.
 
+Importing it is free: numpy and the rest come with the first name that is used, since Hypothesis and pytest import the
+plug-ins here in every process.
+
 Examples
 --------
 >>> import numpy as np
@@ -18,32 +21,40 @@ Examples
 array([[[[0.    , 0.9526]]]], dtype=float16)
 """
 
-from types import ModuleType
-from typing import TYPE_CHECKING
-
-from mpsref import neuron
-from mpsref.enums import *
-from mpsref.enums import __all__ as _enums
-from mpsref.errors import *
-from mpsref.errors import __all__ as _errors
-from mpsref.executor import MPSNNGraph
-from mpsref.graph import *
-from mpsref.graph import __all__ as _graph
-from mpsref.image import *
-from mpsref.image import __all__ as _image
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.table import NEURONS
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["NEURONS", "MPSNNGraph", "MPSNNNeuronDescriptor", "neuron", *_enums, *_errors, *_graph, *_image]
+if TYPE_CHECKING:
+    from mpsref import proof as proof
+    from mpsref import record as record
+    from mpsref import sweep as sweep
+    from mpsref import teach as teach
+    from mpsref import testing as testing
+    from mpsref import verify as verify
+    from mpsref.public import *
+else:  # hidden from type checkers, for which an unknown name must stay an error
 
-if not TYPE_CHECKING:  # where a name that there is not has to stay an error
+    def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return import_module(f"{__name__}.public").__all__
+        if not name.startswith("_"):
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+            public = import_module(f"{__name__}.public")
+            globals().update({each: getattr(public, each) for each in public.__all__})
+            if sys.modules.get("hypothesis"):  # imported before the types that its hook is to register
+                import_module(f"{__name__}.hypothesis_plugin").register()
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def __getattr__(name: str) -> ModuleType:
-        """The parts that are imported when they are used, such as ``mpsref.verify``."""
-        if name not in ("proof", "record", "sweep", "teach", "testing", "verify"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415
-
-        return import_module(f"{__name__}.{name}")
+    def __dir__() -> list[str]:
+        parts = (module.name for module in iter_modules(__path__) if module.ispkg)
+        return sorted({"__version__", *__getattr__("__all__"), *parts})

@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Stored
 from mpsref.errors import MPSRefError, ParameterError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -32,8 +32,6 @@ CHUNK = 1 << 18
 
 FEW = 1 << 20
 """Fewer results are there before another process is."""
-
-Stored = npt.NDArray[Any]
 
 
 class Sized(Protocol):
@@ -107,12 +105,20 @@ def evaluated(
     upstream: Stored | None,
     storage: StorageFormat,
     decisions: evaluate.Decisions | None = None,
+    result: StorageFormat | None = None,
 ) -> Stored:
-    """What the reference gives for stored elements: the forward; with `upstream`, the gradient."""
+    """
+    What the reference gives for stored elements: the forward; with `upstream`, the gradient.
+
+    In the storage format, or in `result`: in float64 it is what the kernel computes, before anything is rounded.
+    """
+    result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
+    source = Elements(x, storage)
     if upstream is not None:
-        return evaluate.gradient(descriptor, x, upstream, storage, storage, storage, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, x, storage, storage, slopes, decisions=decisions)
+        incoming = Elements(upstream, storage)
+        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
+    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
 
 
 def in_blocks(

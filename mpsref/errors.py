@@ -7,14 +7,19 @@ from typing import Any
 __all__ = [
     "DependencyError",
     "FileFormatError",
+    "FloatingPointModeError",
     "ImageError",
     "ImplementationError",
     "MPSRefError",
     "ParameterError",
+    "PropertyError",
     "SourceError",
     "UnavailableError",
     "VerificationError",
 ]
+
+LONGEST_MESSAGE = 2000
+"""Characters of what is said of a file."""
 
 
 LONGEST = 500
@@ -38,6 +43,10 @@ class ParameterError(MPSRefError, ValueError):
     """A neuron's parameter is missing, not one of its own, or not a finite float32."""
 
 
+class PropertyError(MPSRefError, AttributeError):
+    """An attribute that an object does not have, or one that cannot be set."""
+
+
 class UnavailableError(MPSRefError, TypeError):
     """An initialiser or method that Apple marks unavailable, or that a class does not have."""
 
@@ -51,7 +60,15 @@ class SourceError(MPSRefError, LookupError):
 
 
 class FileFormatError(MPSRefError, ValueError):
-    """A file cannot be read as what it claims to be."""
+    """A file cannot be read as what it claims to be; of a message that quotes much of it, the middle is left out."""
+
+    def __init__(self, message: str) -> None:
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[: half - 5]} ... {message[-half:]}")
+
+
+class FloatingPointModeError(MPSRefError, FloatingPointError):
+    """The thread flushes subnormal numbers to zero, or does not round to nearest: results would be wrong."""
 
 
 class DependencyError(MPSRefError, ImportError):

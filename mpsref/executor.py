@@ -1,207 +1,29 @@
-"""MPSNNGraph: a frozen plan of a node graph, and the only loop over its nodes."""
+"""MPSNNGraph: Apple's way to evaluate a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import singledispatch
-from itertools import chain, count
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError, ParameterError, SourceError, UnavailableError
-from mpsref.graph.arithmetic import (
-    MPSNNAdditionGradientNode,
-    MPSNNAdditionNode,
-    MPSNNInitialGradientNode,
-    clamp_of,
-)
-from mpsref.graph.drawing import Structure, structure, svg
-from mpsref.graph.names import image_names, image_tag
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
-from mpsref.graph.nodes import Handle, MPSNNFilterNode, MPSNNImageNode, handle_label, node_or_error, sequence_or_error
-from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, by_lane, clear_unused_lanes
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
-from mpsref.neuron.evaluate import worker_count
-from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.neuron.stepwise import Evaluation, evaluation
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat, array_or_error, storage_format
+from mpsref.errors import ImageError, ParameterError, SourceError
+from mpsref.graph.drawing import Structure, svg
+from mpsref.graph.handles import Handle
+from mpsref.graph.nodes import MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.image import MPSImage
+from mpsref.neuron.stepwise import evaluation
+from mpsref.neuron.threads import worker_count
+from mpsref.plan import Input, Manner, Plan, Progress
+from mpsref.storage import array_or_error, storage_format
 
-__all__ = ["MPSNNGraph", "slope_at"]
-
-Size: TypeAlias = tuple[int, int, int, int]
-"""Images, height, width, feature channels."""
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the number of steps that are done, and of all."""
+__all__ = ["MPSNNGraph"]
 
 
-class Operation(Protocol):
-    """What a filter does to images that are known to fit together."""
-
-    def check(self, *sources: Size) -> None:
-        """Raise unless the sources fit together."""
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        """The slices of the result, in a mode of evaluation, by so many threads."""
-
-
-def _equal_sizes(*sources: Size) -> None:
-    if len(set(sources)) > 1:
-        raise ImageError(f"the sources differ in size: {', '.join(_size_text(size) for size in sources)}")
-
-
-def _size_text(size: Size) -> str:
-    n, h, w, c = size
-    return f"{w}x{h}x{c}" + (f" x{n} images" if n > 1 else "")
-
-
-def _size(image: MPSImage) -> Size:
-    return image.number_of_images, image.height, image.width, image.feature_channels
-
-
-def _slopes(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> ChannelSlopes | None:
-    if descriptor.data is None:
-        return None
-    return ChannelSlopes(by_lane(descriptor.data.astype(np.float64)), image.height * image.width)
-
-
-def slope_at(descriptor: MPSNNNeuronDescriptor, image: MPSImage) -> npt.NDArray[np.float64]:
-    """The neuron's slope at every element, as float64 slices, good to a few ULP of float64."""
-    ones = np.ones(image.slices.shape)
-    slopes = _slopes(descriptor, image)
-    how = evaluation("ideal")
-    return how.gradient(descriptor, image.slices, ones, image.storage, FLOAT64, FLOAT64, slopes)
-
-
-@dataclass(frozen=True)
-class _Neuron:
-    descriptor: MPSNNNeuronDescriptor
-
-    def check(self, *sources: Size) -> None:
-        channels_or_error(self.descriptor, sources[0][3], "the source")
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        (x,) = sources
-        return how.forward(self.descriptor, x.slices, x.storage, result, _slopes(self.descriptor, x), workers=workers)
-
-
-@dataclass(frozen=True)
-class _NeuronGradient:
-    descriptor: MPSNNNeuronDescriptor
-
-    def check(self, *sources: Size) -> None:
-        _equal_sizes(*sources)
-        channels_or_error(self.descriptor, sources[1][3], "the source")
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        g, x = sources
-        slopes = _slopes(self.descriptor, x)
-        return how.gradient(self.descriptor, x.slices, g.slices, x.storage, g.storage, result, slopes, workers=workers)
-
-
-@dataclass(frozen=True)
-class _Addition:
-    scales: tuple[float, float]
-    bias: float
-    bounds: tuple[float, float]
-
-    def check(self, *sources: Size) -> None:
-        _equal_sizes(*sources)
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        x, y = sources
-        scales, bias, bounds = self.scales, self.bias, self.bounds
-        return how.add(x.slices, y.slices, x.storage, y.storage, result, scales, bias, bounds, workers=workers)
-
-
-@dataclass(frozen=True)
-class _AdditionGradient:
-    factor: float
-
-    def check(self, *sources: Size) -> None:
-        _equal_sizes(*sources)
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        return how.scale(sources[0].slices, self.factor, sources[0].storage, result, workers=workers)
-
-
-@dataclass(frozen=True)
-class _Ones:
-    def check(self, *sources: Size) -> None:
-        pass
-
-    def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int) -> npt.NDArray[Any]:
-        one = result.encode(np.ones(1), np.empty(1, result.dtype))
-        return np.full(sources[0].slices.shape, one)
-
-
-@singledispatch
-def _operation(node: MPSNNFilterNode) -> Operation:
-    raise UnavailableError(f"{type(node).__name__} cannot be evaluated")
-
-
-@_operation.register
-def _(node: MPSCNNNeuronNode) -> Operation:
-    return _Neuron(node.descriptor)
-
-
-@_operation.register
-def _(node: MPSCNNNeuronGradientNode) -> Operation:
-    return _NeuronGradient(node.descriptor)
-
-
-@_operation.register
-def _(node: MPSNNAdditionNode) -> Operation:
-    low, high = node.minimum_value, node.maximum_value
-    if low > high:
-        raise ParameterError(f"minimum_value of {node} is {low}, above maximum_value, {high}: exchange them")
-    return _Addition((node.primary_scale, node.secondary_scale), node.bias, clamp_of(node))
-
-
-@_operation.register
-def _(node: MPSNNAdditionGradientNode) -> Operation:
-    return _AdditionGradient(node.secondary_scale if node.is_secondary_source_filter else node.primary_scale)
-
-
-@_operation.register
-def _(node: MPSNNInitialGradientNode) -> Operation:
-    return _Ones()
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One filter, frozen: where it reads and writes, in which format, and what may be forgotten afterwards."""
-
-    node: MPSNNFilterNode
-    operation: Operation
-    name: str
-    sources: tuple[int, ...]
-    result: int
-    format: MPSImageFeatureChannelFormat
-    last_reads: tuple[int, ...]
-
-
-Watch: TypeAlias = Callable[[_Step, Sequence[MPSImage], MPSImage], None]
-"""Called after each step with what it has read and made, before anything of that is forgotten."""
-
-
-@dataclass(frozen=True)
-class _Input:
-    handle: Handle | None
-    format: MPSImageFeatureChannelFormat
-    read_count: int
-
-    def __str__(self) -> str:
-        label = handle_label(self.handle)
-        return "the source without a handle" if label is None else f"source {label!r}"
-
-
-class MPSNNGraph:
+class MPSNNGraph(Strict):
     """
     A graph of nodes, ready to be evaluated.
 
@@ -220,8 +42,8 @@ class MPSNNGraph:
     format : MPSImageFeatureChannelFormat
         How results and intermediate images are stored whose nodes leave the format open.
     mode : str
-        ``ideal``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for `mpsref.neuron.forward`. Not
-        Apple's.
+        ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for
+        `mpsref.neuron.forward`. Not Apple's.
 
     Raises
     ------
@@ -245,6 +67,18 @@ class MPSNNGraph:
     >>> graph.run(x=np.float16([[[-1, 2]]]))["y"].to_array()
     array([[[[-0.5,  2. ]]]], dtype=float16)
     """
+
+    _left_out: ClassVar = {
+        "destinationImageAllocator": NO_MEMORY,
+        "executeAsyncWithSourceImages:completionHandler:": "everything is done on return",
+        "initWithCoder:device:": "GraphFile takes its place",
+        "initWithDevice:": "unavailable in the SDK, and nothing is left of it without a device",
+        "outputStateIsTemporary": OPAQUE_STATES,
+        "readCountForSourceStateAtIndex:": OPAQUE_STATES,
+        "reloadFromDataSources": "no mirrored node has a data source",
+        "resultStateHandles": OPAQUE_STATES,
+        "sourceStateHandles": OPAQUE_STATES,
+    }
 
     def __init__(
         self,
@@ -276,53 +110,7 @@ class MPSNNGraph:
             raise ParameterError(f"results_are_needed has {len(needed)} values for {len(results)} result_images")
         self.format = format
         self._mode, self._evaluation = mode, evaluation(mode)
-        self._plan(results, needed)
-
-    def _plan(self, results: list[MPSNNImageNode], needed: list[bool]) -> None:
-        everything = list(schedule(results))
-        exported = [node.result_image for node in everything if node.result_image.export_from_graph]
-        wanted = [image for image, is_needed in zip(results, needed, strict=True) if is_needed]
-        # Pruned: what neither a needed result nor an exported image depends on.
-        kept = list(schedule([*wanted, *exported]))
-        sources = inputs(results)
-        slot = {image: i for i, image in enumerate([*sources, *(node.result_image for node in kept)])}
-
-        last_reader: dict[int, int] = {}
-        reads = dict.fromkeys(range(len(slot)), 0)
-        for i, node in enumerate(kept):
-            for source in node.sources:
-                last_reader[slot[source]] = i
-                reads[slot[source]] += 1
-        held = {slot[image] for image in [*wanted, *exported]}
-        forget: list[list[int]] = [[] for _ in kept]
-        for index, reader in last_reader.items():
-            if index not in held:
-                forget[reader].append(index)
-
-        self._slots = tuple(slot)
-        self._tags = tuple(image_tag(image) for image in slot)
-        self._inputs = tuple(_Input(image.handle, image.format, reads[slot[image]]) for image in sources)
-        self._steps = tuple(
-            _Step(
-                node,
-                _operation(node),
-                node.label or handle_label(node.result_image.handle) or type(node).__name__,
-                tuple(slot[source] for source in node.sources),
-                slot[node.result_image],
-                node.result_image.format,
-                tuple(forgotten),
-            )
-            for node, forgotten in zip(kept, forget, strict=True)
-        )
-        self._results = tuple(
-            slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
-        )
-        self._exports = tuple(slot[image] for image in exported)
-        self._export_handles = tuple(image.handle for image in exported)
-        self._result_handles = tuple(image.handle for image in results)
-        self._result_names = tuple(
-            _result_names([(image.handle, image.producer.label if image.producer else None) for image in results])
-        )
+        self._plan = Plan(results, needed)
 
     # ---- properties, as Apple has them ----
 
@@ -337,34 +125,43 @@ class MPSNNGraph:
 
     @property
     def mode(self) -> str:
-        """How every node is evaluated: ``ideal``, ``stepwise`` or ``stepwise-fma``."""
+        """How every node is evaluated: ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``."""
         return self._mode
+
+    @property
+    def plan(self) -> Plan:
+        """The frozen plan. Not Apple's."""
+        return self._plan
+
+    def manner(self, workers: int = 1) -> Manner:
+        """How the plan is evaluated, by so many threads. Not Apple's."""
+        return Manner(self._format, self._evaluation, worker_count(workers))
 
     @property
     def source_image_handles(self) -> list[Handle | None]:
         """Handles of the source images, in the order in which `encode` takes them: depth-first, left to right."""
-        return [source.handle for source in self._inputs]
+        return [source.handle for source in self._plan.inputs]
 
     @property
     def intermediate_image_handles(self) -> list[Handle | None]:
         """Handles of the exported images, in the order in which `encode` hands them out."""
-        return list(self._export_handles)
+        return list(self._plan.export_handles)
 
     @property
     def result_handle(self) -> Handle | None:
         """Handle of the (first) result image."""
-        return self._result_handles[0]
+        return self._plan.result_handles[0]
 
     @property
     def result_image_is_needed(self) -> bool:
         """Whether `encode` returns the (first) result image."""
-        return self._results[0] is not None
+        return self._plan.results[0] is not None
 
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if at not in range(len(self._inputs)):
-            raise SourceError(f"at is {at}: the graph has {len(self._inputs)} source images")
-        return self._inputs[at].read_count
+        if at not in range(len(self._plan.inputs)):
+            raise SourceError(f"at is {at}: the graph has {len(self._plan.inputs)} source images")
+        return self._plan.inputs[at].read_count
 
     # ---- evaluation ----
 
@@ -409,11 +206,11 @@ class MPSNNGraph:
         Apple's method takes a command buffer first; here everything is done on return.
         """
         _list_or_none(intermediate_images)
-        images = self._evaluate(source_images, workers, progress)
-        results = [None if index is None else images[index] for index in self._results]
+        images = self._plan.walk(_images(source_images), self.manner(workers), progress)
+        results = [None if index is None else images[index] for index in self._plan.results]
         if intermediate_images is not None:
             intermediate_images += [image for image in results[1:] if image is not None]
-            intermediate_images += [images[index] for index in self._exports]
+            intermediate_images += [images[index] for index in self._plan.exports]
         return results[0]
 
     def encode_batch(
@@ -448,11 +245,11 @@ class MPSNNGraph:
         _list_or_none(intermediate_images)
         source_images = [_images(batch, "a batch of source_images") for batch in _images(source_images)]
         lengths = {len(batch) for batch in source_images}
-        if len(source_images) != len(self._inputs):
-            raise self._wrong_number(len(source_images))
+        if len(source_images) != len(self._plan.inputs):
+            raise self._plan.wrong_number(len(source_images))
         if len(lengths) != 1:
             raise ImageError(f"the batches of source_images have lengths {sorted(lengths)}: give one length")
-        for source, batch in zip(self._inputs, source_images, strict=True):
+        for source, batch in zip(self._plan.inputs, source_images, strict=True):
             for image in batch:
                 if getattr(image, "number_of_images", 1) != 1:
                     raise ImageError(f"{source}: an image of a batch must have number_of_images 1")
@@ -491,16 +288,17 @@ class MPSNNGraph:
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
-        images = self._evaluate(self._given(sources), workers)
+        manner = self.manner(workers)
+        images = self._plan.walk(self.images_by_handle(sources), manner)
         return {
             name: images[index]
-            for name, index in zip(self._result_names, self._results, strict=True)
+            for name, index in zip(self._plan.result_names, self._plan.results, strict=True)
             if index is not None
         }
 
-    def _given(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
-        """The source images, in their order, of what `run` is given by handle."""
-        labels = [handle_label(source.handle) for source in self._inputs]
+    def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
+        """The source images, in the order of `encode`, of what `run` takes by handle. Not Apple's."""
+        labels = [source.label for source in self._plan.inputs]
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own to use run, or use encode")
         missing, unknown = set(labels) - set(sources), set(sources) - set(labels)
@@ -508,81 +306,14 @@ class MPSNNGraph:
             what = [f"{word} {', '.join(sorted(map(repr, names)))}" for word, names in
                     (("missing", missing), ("unknown", unknown)) if names]  # fmt: skip
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
-        return [_as_image(source, sources[str(label)]) for source, label in zip(self._inputs, labels, strict=True)]
+        return [_as_image(source, sources[str(label)]) for source, label in zip(self._plan.inputs, labels, strict=True)]
 
     def _repr_svg_(self) -> str:
         return svg(self)
 
-    def _evaluate(
-        self,
-        sources: Sequence[MPSImage],
-        workers: int,
-        progress: Progress | None = None,
-        watch: Watch | None = None,
-    ) -> Mapping[int, MPSImage]:
-        threads = worker_count(workers)
-        self._check(sources)
-        images = dict(enumerate(sources))
-        for i, step in enumerate(self._steps):
-            images[step.result] = self._run_step(step, [images[source] for source in step.sources], threads)
-            if watch is not None:
-                watch(step, [images[source] for source in step.sources], images[step.result])
-            for index in step.last_reads:
-                del images[index]
-            if progress is not None:
-                progress(i + 1, len(self._steps))
-        return images
-
-    def _run_step(self, step: _Step, read: Sequence[MPSImage], workers: int = 1) -> MPSImage:
-        storage = FORMATS[step.format or self._format]
-        channels = read[0].feature_channels
-        slices = step.operation.run(*read, result=storage, how=self._evaluation, workers=workers)
-        clear_unused_lanes(slices, channels)
-        return MPSImage._from_slices(slices, storage, channels)
-
-    def _check(self, sources: Sequence[MPSImage]) -> None:
-        """Everything that can be wrong with the source images, before any work is done."""
-        sources = _images(sources)
-        if len(sources) != len(self._inputs):
-            raise self._wrong_number(len(sources))
-        sizes: dict[int, Size] = {}
-        for i, (source, image) in enumerate(zip(self._inputs, sources, strict=True)):
-            if not isinstance(image, MPSImage):
-                raise ImageError(f"{source} is a {type(image).__name__}: give an MPSImage (MPSImage.from_array)")
-            if source.format and image.feature_channel_format != source.format:
-                stored = image.storage.name
-                raise ImageError(f"{source} is stored as {stored}: its node asks for {source.format.name}, convert it")
-            sizes[i] = _size(image)
-        for step in self._steps:
-            read = [sizes[source] for source in step.sources]
-            try:
-                step.operation.check(*read)
-            except (ImageError, ParameterError) as error:
-                names = ", ".join(f"{self._inputs[i]} ({_size_text(sizes[i])})" for i in self._inputs_behind(step))
-                raise ImageError(f"{step.name}: {error}; it depends on {names}") from None
-            sizes[step.result] = read[0]
-
-    def _inputs_behind(self, step: _Step) -> list[int]:
-        """Indices of the source images that a step depends on."""
-        makers = {maker.result: maker for maker in self._steps}
-        waiting, met = list(step.sources), set(step.sources)
-        while waiting:
-            index = waiting.pop()
-            new = set(makers[index].sources if index in makers else ()) - met
-            met |= new
-            waiting += new
-        return sorted(index for index in met if index < len(self._inputs))
-
-    def _wrong_number(self, given: int) -> SourceError:
-        names = ", ".join(str(source) for source in self._inputs)
-        return SourceError(f"source_images has {given} images: {len(self._inputs)} are needed, {names}")
-
-
-@structure.register
-def _(graph: MPSNNGraph) -> Structure:
-    slots = graph._slots
-    names = image_names(slots, dict(zip(slots, graph._tags, strict=True)))
-    return Structure.of(names, [slots[index] for index in (*graph._results, *graph._exports) if index is not None])
+    def structure(self) -> Structure:
+        """The images by name, to be drawn."""
+        return self._plan.structure()
 
 
 def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
@@ -596,7 +327,7 @@ def _list_or_none(intermediate_images: object) -> None:
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 
 
-def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
+def _as_image(source: Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
     if isinstance(value, MPSImage):
         return value
     array = array_or_error(value, str(source))
@@ -610,12 +341,3 @@ def _as_image(source: _Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
         return MPSImage.from_array(array, wanted)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from None
-
-
-def _result_names(results: Iterable[tuple[Handle | None, str | None]]) -> list[str]:
-    """Handle, else label, else number; a name that is taken already gives way to the next."""
-    names: dict[str, None] = {}
-    for i, (handle, label) in enumerate(results):
-        candidates = chain((handle_label(handle), label, f"result{i}"), (f"result{i}.{k}" for k in count(1)))
-        names[next(name for name in candidates if name is not None and name not in names)] = None
-    return list(names)

@@ -1,83 +1,34 @@
-"""MPSImage: numbers in the texture layout that Metal gives them, and the byte buffers that go in and out."""
+"""MPSImage: numbers in the texture layout that Metal gives them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored, meaning
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
+from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.errors import ImageError, UnavailableError
+from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
+from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
 from mpsref.storage import StorageFormat, array_or_error, image_storage_of, storage_format
 
-__all__ = [
-    "MPSImage",
-    "MPSImageDescriptor",
-    "MPSImageReadWriteParams",
-    "MTLOrigin",
-    "MTLRegion",
-    "MTLSize",
-]
-
-LANES = 4
-"""Feature channels in one slice of a texture."""
-
-LARGEST_IMAGE = 2**40
-"""Bytes; what is larger is a mistake."""
-
-Stored = npt.NDArray[Any]
+__all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
 
-class MTLOrigin(NamedTuple):
-    """Position of a region: pixel (x, y), and z the first image counted from ``image_index``."""
-
-    x: int = 0
-    y: int = 0
-    z: int = 0
-
-
-class MTLSize(NamedTuple):
-    """Extent of a region in pixels; ``depth`` counts images."""
-
-    width: int
-    height: int
-    depth: int = 1
-
-
-class MTLRegion(NamedTuple):
-    """A block of pixels of one or several images."""
-
-    origin: MTLOrigin
-    size: MTLSize
-
-
-class MPSImageReadWriteParams(NamedTuple):
-    """
-    Which feature channels to read or write. Source: ``MPSImage.h``.
-
-    ``feature_channel_offset`` is a multiple of 4. ``number_of_feature_channels_to_read_write`` is above 0, and a
-    multiple of 4 unless the offset is 0.
-    """
-
-    feature_channel_offset: int
-    number_of_feature_channels_to_read_write: int
-
-
-def _components(feature_channels: int) -> int:
-    return feature_channels if feature_channels <= 2 else LANES
-
-
-def _pixel_format(storage: StorageFormat, components: int) -> MTLPixelFormat:
+def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
     bits = 8 * storage.dtype.itemsize
-    return MTLPixelFormat[f"{'rgba'[:components]}{bits}{'Unorm' if storage.unorm_max else 'Float'}"]
+    return MTLPixelFormat[f"{'rgba'[:count]}{bits}{'Unorm' if storage.unorm_max else 'Float'}"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPSImageDescriptor:
+class MPSImageDescriptor(Strict):
     """
     Size and format of an `MPSImage`. A value: make a new one instead of changing it.
 
@@ -109,6 +60,13 @@ class MPSImageDescriptor:
     ('rgba16Float', 1)
     """
 
+    _left_out: ClassVar = {
+        "copyWithZone:": "a value needs no copy",
+        "cpuCacheMode": NO_MEMORY,
+        "storageMode": NO_MEMORY,
+        "usage": NO_MEMORY,
+    }
+
     channel_format: MPSImageFeatureChannelFormat
     width: int = 1
     height: int = 1
@@ -119,7 +77,7 @@ class MPSImageDescriptor:
         storage = storage_format(self.channel_format, "channel_format")
         object.__setattr__(self, "channel_format", storage.channel_format)
         for name in ("width", "height", "feature_channels", "number_of_images"):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), minimum=1))
+            object.__setattr__(self, name, whole(name, getattr(self, name), minimum=1))
         size = math.prod(_shape(self)) * storage.dtype.itemsize
         if size > LARGEST_IMAGE:
             raise ImageError(f"width x height x feature_channels x number_of_images need {size} bytes: give less")
@@ -127,10 +85,17 @@ class MPSImageDescriptor:
     @property
     def pixel_format(self) -> MTLPixelFormat:
         """The pixel format of the texture: 1, 2 or 4 components by channel count."""
-        return _pixel_format(storage_format(self.channel_format), _components(self.feature_channels))
+        return _pixel_format(storage_format(self.channel_format), components(self.feature_channels))
+
+    def _instead(self, name: str, value: object) -> str:
+        return f": dataclasses.replace(descriptor, {name}={value!r}) makes another" if name in vars(self) else ""
 
 
-class MPSImage:
+# That of frozen dataclasses knows no reason and no other name.
+del MPSImageDescriptor.__setattr__
+
+
+class MPSImage(Strict):
     """
     Images with any number of feature channels, in the texture layout of Metal.
 
@@ -168,6 +133,16 @@ class MPSImage:
 
     # One image a row, one slice a column: (images, slices of one image, height, width, components). A view of some
     # images or some slices stays a plain numpy view, which Metal's flat slice index would not allow.
+    _left_out: ClassVar = {
+        "defaultAllocator": NO_MEMORY,
+        "device": NO_DEVICE,
+        "initWithParentImage:sliceRange:featureChannels:": "sub_image and batch_representation are public",
+        "resourceSize": NO_MEMORY,
+        "setPurgeableState:": NO_MEMORY,
+        "synchronizeOnCommandBuffer:": NO_DEVICE,
+        "usage": NO_MEMORY,
+    }
+
     __slots__ = ("_channels", "_parent", "_slices", "_storage", "label")
 
     def __init__(
@@ -185,7 +160,7 @@ class MPSImage:
             slices = np.zeros(_shape(d), storage.dtype)
             channels = d.feature_channels
         elif image_descriptor is None and texture is not None and feature_channels is not None:
-            channels = _whole("feature_channels", feature_channels, minimum=1)
+            channels = whole("feature_channels", feature_channels, minimum=1)
             storage, slices = _adopt_texture(texture, channels)
         else:
             raise UnavailableError("MPSImage takes image_descriptor=..., or texture=... with feature_channels=...")
@@ -250,7 +225,7 @@ class MPSImage:
                 channel_format=storage.channel_format, width=w, height=h, feature_channels=c, number_of_images=n
             )
         )
-        _write_lanes(image._slices, values)
+        write_lanes(image._slices, values)
         return image
 
     def to_array(self) -> Stored:
@@ -266,7 +241,7 @@ class MPSImage:
         """
         n, _, h, w, _ = self._slices.shape
         array = np.empty((n, h, w, self._channels), self._storage.dtype)
-        _read_lanes(self._slices, array)
+        read_lanes(self._slices, array)
         return array
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Stored:
@@ -358,7 +333,7 @@ class MPSImage:
     @property
     def slices(self) -> Stored:
         """The texture as (images, slices of one image, height, width, components), as a fresh image has them."""
-        return self._slices[..., : _components(self._channels)]
+        return self._slices[..., : components(self._channels)]
 
     def __repr__(self) -> str:
         size = f"{self.width}x{self.height}x{self._channels}"
@@ -366,9 +341,6 @@ class MPSImage:
         return f"<MPSImage {size}{several} {self._storage.name}{f' {self.label!r}' if self.label else ''}>"
 
     def _repr_html_(self) -> str:
-        # Only a notebook needs it.
-        from mpsref.pictures import image_html  # noqa: PLC0415
-
         return image_html(repr(self)[1:-1], self.to_array(), partial(meaning, storage=self._storage))
 
     # ---- views ----
@@ -463,10 +435,20 @@ class MPSImage:
         >>> image.read_bytes(MPSDataLayout.featureChannelsxHeightxWidth).hex()
         '010402050306'
         """
-        copy = _Transfer(self, data_layout, image_index, None, bytes_per_row, bytes_per_image, region,
-                         feature_channel_info)  # fmt: skip
+        copy = Transfer(
+            self._slices,
+            self._storage,
+            self._channels,
+            data_layout,
+            image_index,
+            None,
+            bytes_per_row,
+            bytes_per_image,
+            region,
+            feature_channel_info,
+        )
         buffer = bytearray(copy.nbytes)
-        _read_lanes(copy.pixels, copy.elements(buffer))
+        read_lanes(copy.pixels, copy.elements(buffer))
         return bytes(buffer)
 
     def write_bytes(
@@ -487,8 +469,9 @@ class MPSImage:
         Parameters
         ----------
         data : bytes-like or ndarray
-            Elements of the storage dtype, little-endian as on every Apple device. Without strides its length must
-            be exact; with them it must reach the last element.
+            Bytes, or an array of uint8, hold elements of the storage dtype, little-endian as on every Apple device. An
+            array of that dtype may be in any byte order. Without strides the length must be exact; with them it must
+            reach the last element.
         data_layout, image_index, bytes_per_row, bytes_per_image, region, feature_channel_info
             As for `read_bytes`.
         bytes_per_column : int, optional
@@ -499,14 +482,24 @@ class MPSImage:
         ImageError
             An argument is outside what the header documents, or `data` has another length or dtype.
         """
-        copy = _Transfer(self, data_layout, image_index, bytes_per_column, bytes_per_row, bytes_per_image, region,
-                         feature_channel_info)  # fmt: skip
+        copy = Transfer(
+            self._slices,
+            self._storage,
+            self._channels,
+            data_layout,
+            image_index,
+            bytes_per_column,
+            bytes_per_row,
+            bytes_per_image,
+            region,
+            feature_channel_info,
+        )
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
-            if data.dtype not in (self._storage.dtype, np.uint8):
+            if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+            raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         else:
             try:
                 raw = memoryview(data).cast("B")
@@ -517,64 +510,7 @@ class MPSImage:
             raise ImageError(
                 f"data has {raw.nbytes} bytes: {'exactly' if dense else 'at least'} {copy.nbytes} are needed"
             )
-        _write_lanes(copy.pixels, copy.elements(raw))
-
-
-class _Transfer:
-    """The arguments of readBytes and writeBytes, checked, as a view of the image and the strides of the buffer."""
-
-    def __init__(
-        self,
-        image: MPSImage,
-        data_layout: MPSDataLayout,
-        image_index: int,
-        bytes_per_column: int | None,
-        bytes_per_row: int | None,
-        bytes_per_image: int | None,
-        region: MTLRegion | None,
-        feature_channel_info: MPSImageReadWriteParams | None,
-    ) -> None:
-        try:
-            layout = MPSDataLayout(data_layout)
-        except ValueError:
-            choices = " or ".join(m.name for m in MPSDataLayout)
-            raise ImageError(f"data_layout is {data_layout!r}: give {choices}") from None
-        index = _whole("image_index", image_index)
-        x, y, z, w, h, depth = _region(region, image)
-        x, w = _interval("region", "x", x, w, image.width)
-        y, h = _interval("region", "y", y, h, image.height)
-        first = index + _whole("region origin z", z)
-        first, depth = _interval("image_index + region", "z", first, depth, image.number_of_images)
-        offset, count = _channels(feature_channel_info, image.feature_channels)
-
-        size = image._storage.dtype.itemsize
-        planar = layout is MPSDataLayout.featureChannelsxHeightxWidth
-        texel = size if planar else count * size
-        column = _stride("bytes_per_column", bytes_per_column, texel, texel)
-        used = (w - 1) * column + texel
-        row = _stride("bytes_per_row", bytes_per_row, w * column, used)
-        rows = h * (count if planar else 1)
-        per_image = _stride("bytes_per_image", bytes_per_image, row * rows, row * (rows - 1) + used)
-
-        self.pixels = image._slices[
-            first : first + depth, offset // LANES : math.ceil((offset + count) / LANES), y : y + h, x : x + w
-        ]
-        self._dtype = image._storage.dtype.newbyteorder("<")
-        self._shape = (depth, h, w, count)
-        self._strides = (per_image, row, column, row * h if planar else size)
-        self.nbytes = sum((n - 1) * s for n, s in zip(self._shape, self._strides, strict=True)) + size
-        if self.nbytes > LARGEST_IMAGE:
-            raise ImageError(f"bytes_per_row or bytes_per_image ask for a buffer of {self.nbytes} bytes: give less")
-
-    def elements(self, buffer: bytearray | memoryview) -> Stored:
-        """The buffer's elements as (images, height, width, channels)."""
-        return np.ndarray(self._shape, self._dtype, buffer, strides=self._strides)
-
-
-def _whole(name: str, value: Any, minimum: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ImageError(f"{name} is {value!r}: give an integer of at least {minimum}")
-    return int(value)
+        write_lanes(copy.pixels, copy.elements(raw))
 
 
 def _range(name: str, value: Any) -> range:
@@ -583,61 +519,9 @@ def _range(name: str, value: Any) -> range:
     return value
 
 
-def _region(region: MTLRegion | None, image: MPSImage) -> tuple[Any, ...]:
-    """x, y, z, width, height, depth."""
-    if region is None:
-        return 0, 0, 0, image.width, image.height, 1
-    try:
-        (x, y, z), (w, h, depth) = region
-    except (TypeError, ValueError):
-        raise ImageError(f"region is {region!r}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))") from None
-    return x, y, z, w, h, depth
-
-
-def _interval(owner: str, axis: str, start: Any, length: Any, limit: int) -> tuple[int, int]:
-    """Start and length, if they lie within the limit."""
-    start = _whole(f"{owner} origin {axis}", start)
-    length = _whole(f"{owner} size along {axis}", length, minimum=1)
-    if start + length > limit:
-        raise ImageError(f"{owner} covers {start} to {start + length} along {axis}: the image ends at {limit}")
-    return start, length
-
-
-def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int, int]:
-    """Offset and number of the feature channels to transfer, if the header allows them."""
-    if info is None:
-        return 0, channels
-    name = "feature_channel_info"
-    try:
-        offset, count = info
-    except (TypeError, ValueError):
-        raise ImageError(f"{name} is {info!r}: give MPSImageReadWriteParams(offset, number)") from None
-    offset = _whole(f"{name}.feature_channel_offset", offset)
-    count = _whole(f"{name}.number_of_feature_channels_to_read_write", count, minimum=1)
-    if offset % LANES:
-        raise ImageError(f"{name}.feature_channel_offset is {offset}: it must be a multiple of 4")
-    if offset and count % LANES:
-        raise ImageError(
-            f"{name}.number_of_feature_channels_to_read_write is {count}: "
-            "it must be a multiple of 4 unless the offset is 0"
-        )
-    if offset + count > channels:
-        raise ImageError(f"{name} reaches channel {offset + count}: the image has {channels}")
-    return offset, count
-
-
-def _stride(name: str, given: Any, dense: int, minimum: int) -> int:
-    if given is None:
-        return dense
-    stride = _whole(name, given)
-    if stride < minimum:
-        raise ImageError(f"{name} is {stride}: elements would overlap, at least {minimum} are needed")
-    return stride
-
-
 def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
     slices = math.ceil(d.feature_channels / LANES)
-    return d.number_of_images, slices, d.height, d.width, _components(d.feature_channels)
+    return d.number_of_images, slices, d.height, d.width, components(d.feature_channels)
 
 
 def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Stored]:
@@ -649,67 +533,10 @@ def _adopt_texture(texture: Stored, channels: int) -> tuple[StorageFormat, Store
         raise ImageError(
             f"texture has shape {texture.shape}: give (a multiple of {per_image} slices, H, W, components)"
         )
-    if texture.shape[3] != _components(channels):
-        raise ImageError(f"texture has {texture.shape[3]} components: {channels} channels need {_components(channels)}")
+    if texture.shape[3] != components(channels):
+        raise ImageError(f"texture has {texture.shape[3]} components: {channels} channels need {components(channels)}")
     slices = texture.reshape(-1, per_image, *texture.shape[1:])  # one axis is split: always a view
     unused = slices[:, -1, :, :, (channels - 1) % LANES + 1 :]
     if not storage.unorm_max and not np.isfinite(unused).all():
         raise ImageError("texture has NaN or infinity in unused components of its last slice: set them to 0")
     return storage, slices
-
-
-def _write_lanes(slices: Stored, array: Stored) -> None:
-    """(N, H, W, C) into (N, S, H, W, K), lane by lane: four strided copies are faster than one transposition."""
-    if texels := _texels(slices, array):
-        texels[0][...] = np.moveaxis(texels[1], -1, 1)
-        return
-    for lane in range(slices.shape[-1]):
-        channels = array[..., lane::LANES]
-        slices[:, : channels.shape[-1], ..., lane] = np.moveaxis(channels, -1, 1)
-
-
-def _read_lanes(slices: Stored, array: Stored) -> None:
-    if texels := _texels(slices, array):
-        texels[1][...] = np.moveaxis(texels[0], 1, -1)
-        return
-    for lane in range(min(slices.shape[-1], array.shape[-1])):
-        channels = array[..., lane::LANES]
-        channels[...] = np.moveaxis(slices[:, : channels.shape[-1], ..., lane], 1, -1)
-
-
-def _texels(slices: Stored, array: Stored) -> tuple[Stored, Stored] | None:
-    """Both with four lanes as one element, (N, S, H, W) and (N, H, W, S), where four lanes lie together in each."""
-    together = all(stored.strides[-1] == stored.dtype.itemsize for stored in (slices, array))
-    if not together or slices.dtype != array.dtype or slices.shape[-1] != LANES or array.shape[-1] % LANES:
-        return None
-    # A type that numpy copies and does not look into.
-    texel = {4: np.uint32, 8: np.uint64, 16: np.complex128}.get(LANES * slices.dtype.itemsize)
-    if texel is None:
-        return None
-    return slices.view(texel)[:, : array.shape[-1] // LANES, ..., 0], array.view(texel)
-
-
-def clear_unused_lanes(slices: Stored, channels: int) -> None:
-    """Set to zero the components of (N, S, H, W, K) that no channel uses, so that none is ever NaN or infinite."""
-    used = (channels - 1) % LANES + 1
-    if used < slices.shape[-1]:
-        slices[:, -1, :, :, used:] = 0
-
-
-def meaning(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.float64]:
-    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
-    with np.errstate(invalid="ignore"):
-        return storage.decode(stored, np.empty(stored.shape))
-
-
-def by_lane(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """One value a channel as (slices of one image, components)."""
-    channels = len(values)
-    lanes = np.zeros((math.ceil(channels / LANES), _components(channels)), values.dtype)
-    lanes.reshape(-1)[:channels] = values
-    return lanes
-
-
-def texel_of(channel: int, image_index: int, channels: int) -> tuple[int, int]:
-    """Texture slice and component (lane) of a channel."""
-    return image_index * math.ceil(channels / LANES) + channel // LANES, channel % LANES

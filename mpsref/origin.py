@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import platform
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,30 +16,57 @@ import numpy as np
 
 import mpsref
 
-__all__ = ["machine", "software"]
+__all__ = ["digest_of_sources", "machine", "software"]
 
 
 @cache
 def software(*packages: str) -> dict[str, str]:
-    """Versions, those of other `packages` too, and the SHA-256 of the sources that decide results."""
+    """Versions, those of other `packages` too, and the digest of the sources that decide results."""
     package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted([*package.glob("neuron/*.py"), package / "storage.py"]):
-        digest.update(hashlib.sha256(path.read_text("utf-8").encode()).digest())
+    sources = sorted([*package.glob("neuron/**/*.py"), package / "storage.py"])
     return {
+        **{name: _version(name) for name in packages},
         "mpsref": mpsref.__version__,
-        "sources": digest.hexdigest(),
+        "sources": digest_of_sources(path.read_text("utf-8") for path in sources),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": _version("scipy"),
-        **{name: _version(name) for name in packages},
     }
+
+
+def digest_of_sources(sources: Iterable[str]) -> str:
+    """
+    The SHA-256 of what Python sources do: of their syntax trees without comments, docstrings and messages.
+
+    A message is what is raised with an error, and any text with a space. The same for every version of Python.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(hashlib.sha256(repr(_doing(ast.parse(source))).encode()).digest())
+    return digest.hexdigest()
+
+
+def _doing(node: Any) -> Any:
+    """A syntax tree as tuples, without what is only said or empty: later versions of Python have more fields."""
+    match node:
+        case ast.Raise(exc=ast.Call(func=error)):
+            return "Raise", _doing(error)
+        case ast.Constant(value=str(text)) if " " in text:
+            return "Text"
+        case ast.AST():
+            fields = ((name, _doing(value)) for name, value in ast.iter_fields(node))
+            return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
+        case list():
+            said = [isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in node]
+            return tuple(_doing(n) for n, is_said in zip(node, said, strict=True) if not is_said)
+        case _:
+            return node
 
 
 def _version(package: str) -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return version(package) or "unknown"
+    except (PackageNotFoundError, ValueError):  # the second for what can be no package's name
         return "unknown"
 
 

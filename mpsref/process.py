@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.errors import described
 
 __all__ = ["FAULT", "complain", "ended_by", "fault", "handle_signals", "working"]

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpsref import ImageError, MPSImageFeatureChannelFormat
-from mpsref.image import meaning
+from mpsref.arrays import meaning
 from mpsref.storage import FLOAT64, FORMATS, round_to_odd, storage_format, storage_of
 
 UNORM8, UNORM16, FLOAT16, FLOAT32 = (FORMATS[MPSImageFeatureChannelFormat(value)] for value in (1, 2, 3, 4))

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, part
+from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell, write_json
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
@@ -14,7 +14,7 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.files import STDOUT, check_outputs
 from mpsref.neuron import NEURONS
-from mpsref.proof import Subject, prove, report, require_judge
+from mpsref.proof import Subject, committed_certificates, passed, prove, report, require_judge
 
 __all__ = ["define", "run"]
 
@@ -23,7 +23,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     """Describe the command and add its arguments."""
     parser.description = (
         "Evaluate every input of a neuron, forward and derivative, and judge with ball arithmetic all "
-        "results that needed multi-precision and a sample of the others. Needs the extra: pip install 'mpsref[proof]'."
+        "results near a rounding boundary and a sample of the others; compare the digest of all results with that of "
+        "the certificate that comes with mpsref, if there is one. Needs the extra: pip install 'mpsref[proof]'."
     )
     parser.epilog = (
         "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 3 a fault of mpsref, "
@@ -33,10 +34,10 @@ def define(parser: argparse.ArgumentParser) -> None:
                         help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
-    parser.add_argument("--sample", metavar="N", type=int, default=65_536,
+    parser.add_argument("--sample", metavar="N", type=integer, default=65_536,
                         help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the sample (default 1)")
-    parser.add_argument("--workers", metavar="N", type=int, default=os.cpu_count() or 1,
+    parser.add_argument("--seed", metavar="N", type=integer, default=1, help="of the sample (default 1)")
+    parser.add_argument("--workers", metavar="N", type=integer, default=os.cpu_count() or 1,
                         help="how many processes (default: one for each processor)")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=output_file,
                         help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip
@@ -47,6 +48,8 @@ def define(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prove one neuron or all, and print the certificates."""
     require_judge()
+    # Before any of them is written over.
+    committed = committed_certificates()
     subjects = _subjects(options)
     places = _places(options, [subject.name for subject in subjects])
     certificates = []
@@ -60,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         interrupted(places[0][1], "--out")
         raise
-    tell(report(certificates), options.out)
+    tell(report(certificates, committed), options.out)
     for _, checkpoint in places:
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
-    return MISMATCH if any(proof["wrong"] for proof in certificates) else PASSED
+    return PASSED if passed(certificates, committed) else MISMATCH
 
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:

@@ -1,11 +1,12 @@
 """Nodes, and what can be done with them without knowing a single number: differentiate, order, read and write."""
 
-from mpsref.graph.arithmetic import *
-from mpsref.graph.arithmetic import __all__ as _arithmetic
-from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import *
-from mpsref.graph.neurons import __all__ as _neurons
-from mpsref.graph.nodes import *
-from mpsref.graph.nodes import __all__ as _nodes
+from typing import TYPE_CHECKING
 
-__all__ = ["GraphFile", *_arithmetic, *_neurons, *_nodes]
+from mpsref.graph import arithmetic, file, neurons, nodes
+from mpsref.graph.arithmetic import *
+from mpsref.graph.file import *
+from mpsref.graph.neurons import *
+from mpsref.graph.nodes import *
+
+if not TYPE_CHECKING:  # which reads lists of literals only; without a list it takes every name
+    __all__ = [*file.__all__, *arithmetic.__all__, *neurons.__all__, *nodes.__all__]

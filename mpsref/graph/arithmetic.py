@@ -1,13 +1,15 @@
-"""Additions, which sum the gradients of an image with several readers, and the ones to start from."""
+"""Arithmetic on two images with its gradients, and the ones that gradients start from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import ClassVar, Never, overload
 
 import numpy as np
 
+from mpsref.attributes import NO_STRIDES
 from mpsref.errors import ParameterError, UnavailableError
+from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
     MPSNNBinaryGradientStateNode,
     MPSNNFilterNode,
@@ -17,6 +19,7 @@ from mpsref.graph.nodes import (
     sequence_or_error,
 )
 from mpsref.neuron.descriptor import float32_parameter
+from mpsref.operations import Arithmetic, Difference, Ones, Operation, Product, Sum
 
 __all__ = [
     "MPSNNAdditionGradientNode",
@@ -25,10 +28,15 @@ __all__ = [
     "MPSNNArithmeticGradientStateNode",
     "MPSNNBinaryArithmeticNode",
     "MPSNNInitialGradientNode",
-    "clamp_of",
+    "MPSNNMultiplicationGradientNode",
+    "MPSNNMultiplicationNode",
+    "MPSNNSubtractionGradientNode",
+    "MPSNNSubtractionNode",
 ]
 
 FLT_MAX = float(np.finfo(np.float32).max)
+
+STRIDES = ("StrideInPixelsX", "StrideInPixelsY", "StrideInFeatureChannels")
 
 
 class MPSNNArithmeticGradientStateNode(MPSNNBinaryGradientStateNode):
@@ -96,7 +104,11 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     Source: ``MPSNNGraphNodes.h``, ``MPSCNNMath.h``. Strides, which broadcast a source, are not mirrored.
     """
 
+    _left_out: ClassVar = {f"{side}{stride}": NO_STRIDES for side in ("primary", "secondary") for stride in STRIDES}
+
+    fields = (ImagesField("sources"), *(NumberField(name, default=number.default) for name, number in NUMBERS.items()))
     _state_class = MPSNNArithmeticGradientStateNode
+    _operation: ClassVar[type[Arithmetic]]
 
     def __init__(
         self,
@@ -104,9 +116,11 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
         left_source: MPSNNImageNode | None = None,
         right_source: MPSNNImageNode | None = None,
         sources: Sequence[MPSNNImageNode] | None = None,
+        **refused: Never,
     ) -> None:
+        self._refuse_arguments(refused)
         if type(self) is MPSNNBinaryArithmeticNode:
-            raise UnavailableError("MPSNNBinaryArithmeticNode has no initialiser: use MPSNNAdditionNode")
+            raise UnavailableError("MPSNNBinaryArithmeticNode has no initialiser: use one of its subclasses")
         if sources is not None:
             if left_source is not None or right_source is not None:
                 raise ParameterError("give either sources, or left_source and right_source")
@@ -118,6 +132,16 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
             left_source=node_or_error("left_source", left_source, MPSNNImageNode),
             right_source=node_or_error("right_source", right_source, MPSNNImageNode),
         )
+
+    @property
+    def operation(self) -> Operation:
+        """What the node does, with its parameters as they are now. Not Apple's."""
+        low, high = self.minimum_value, self.maximum_value
+        if low > high:
+            raise ParameterError(f"minimum_value of {self} is {low}, above maximum_value, {high}: exchange them")
+        # The default bounds stand for none: an infinite sum is infinite.
+        bounds = low if low > -FLT_MAX else -np.inf, high if high < FLT_MAX else np.inf
+        return self._operation((self.primary_scale, self.secondary_scale), self.bias, bounds)
 
     def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
         """The class of the two gradient filters."""
@@ -162,6 +186,18 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
     Source: ``MPSNNGraphNodes.h``. The scales start as those of the forward node.
     """
 
+    _left_out: ClassVar = {f"secondary{stride}": NO_STRIDES for stride in STRIDES}
+
+    fields = (
+        ImageField("source_gradient", place=0),
+        ImageField("source_image", place=1),
+        StateField("gradient_state"),
+        FlagField("is_secondary_source_filter"),
+        *(NumberField(name, is_always_written=True) for name in ("primary_scale", "secondary_scale")),
+    )
+    _operation: ClassVar[type[Arithmetic]]
+    """Of the forward node."""
+
     def __init__(
         self,
         *,
@@ -171,31 +207,45 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         gradient_state: MPSNNBinaryGradientStateNode | None = None,
         gradient_images: Sequence[MPSNNImageNode] | None = None,
         forward_filter: MPSNNFilterNode | None = None,
+        **refused: Never,
     ) -> None:
+        self._refuse_arguments(refused)
         if type(self) is MPSNNArithmeticGradientNode:
-            raise UnavailableError("MPSNNArithmeticGradientNode has no initialiser: use MPSNNAdditionGradientNode")
+            raise UnavailableError("MPSNNArithmeticGradientNode has no initialiser: use one of its subclasses")
         if gradient_images is not None:
             pair = sequence_or_error("gradient_images", gradient_images)
             if len(pair) != 2:
                 raise ParameterError(f"gradient_images has {len(pair)} images: give gradient and source")
             source_gradient, source_image = pair
         if forward_filter is not None:
-            state = node_or_error("forward_filter", forward_filter, MPSNNBinaryArithmeticNode).result_state
-            gradient_state = node_or_error("gradient_state", state, MPSNNBinaryGradientStateNode)
+            forward_state = node_or_error("forward_filter", forward_filter, MPSNNBinaryArithmeticNode).result_state
+            gradient_state = node_or_error("gradient_state", forward_state, MPSNNBinaryGradientStateNode)
+        state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
+        self._gradient_state: MPSNNBinaryGradientStateNode = state
+        self._place = int(bool(is_secondary_source_filter))
         self._connect(
             source_gradient=node_or_error("source_gradient", source_gradient, MPSNNImageNode),
             source_image=node_or_error("source_image", source_image, MPSNNImageNode),
+            **self._sources_of_state(),
         )
-        self._gradient_state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
-        self._is_secondary = bool(is_secondary_source_filter)
-        forward = self._gradient_state.producer
+        forward = state.producer
         if isinstance(forward, MPSNNBinaryArithmeticNode):
             self.primary_scale, self.secondary_scale = forward.primary_scale, forward.secondary_scale
+
+    def _sources_of_state(self) -> dict[str, MPSNNImageNode]:
+        """What is read besides: it comes with the gradient state."""
+        return {}
+
+    @property
+    def operation(self) -> Operation:
+        """What the node does, with its parameters as they are now. Not Apple's."""
+        forward = self._operation((self.primary_scale, self.secondary_scale))
+        return forward.gradients()[self._place]
 
     @property
     def is_secondary_source_filter(self) -> bool:
         """Whether this makes the gradient of the right source."""
-        return self._is_secondary
+        return bool(self._place)
 
     @property
     def gradient_state(self) -> MPSNNBinaryGradientStateNode:
@@ -205,6 +255,31 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
 
 class MPSNNAdditionGradientNode(MPSNNArithmeticGradientNode):
     """The gradient of an addition: the incoming gradient, times the scale of the source."""
+
+    _operation = Sum
+
+
+class MPSNNSubtractionGradientNode(MPSNNArithmeticGradientNode):
+    """
+    The gradient of a subtraction: the incoming gradient, times the scale of the source, negated for the right source.
+
+    Apple's header asks the caller for the sign in one place and has it built in elsewhere: here it is built in.
+    """
+
+    _operation = Difference
+
+
+class MPSNNMultiplicationGradientNode(MPSNNArithmeticGradientNode):
+    """
+    The gradient of a multiplication: the incoming gradient times the *other* source, times both scales.
+
+    `source_image` is the source that is differentiated; the other one is read from the forward node of the state.
+    """
+
+    _operation = Product
+
+    def _sources_of_state(self) -> dict[str, MPSNNImageNode]:
+        return {"gradient_state": self.forward_node.sources[1 - self._place]}
 
 
 class MPSNNAdditionNode(MPSNNBinaryArithmeticNode):
@@ -222,9 +297,55 @@ class MPSNNAdditionNode(MPSNNBinaryArithmeticNode):
     array([[[[1.5 , 2.25]]]], dtype=float16)
     """
 
+    _operation = Sum
+
     def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
         """The class of the two gradient filters."""
         return MPSNNAdditionGradientNode
+
+
+class MPSNNSubtractionNode(MPSNNBinaryArithmeticNode):
+    """
+    ``primary_scale left - secondary_scale right + bias``, clamped, rounded once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    >>> difference = mps.MPSNNSubtractionNode(left_source=x, right_source=y)
+    >>> graph = mps.MPSNNGraph(result_image=difference.result_image)
+    >>> graph.run(x=np.float16([[[1, 2]]]), y=np.float16([[[0.5, 0.25]]]))["result0"].to_array()
+    array([[[[0.5 , 1.75]]]], dtype=float16)
+    """
+
+    _operation = Difference
+
+    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
+        """The class of the two gradient filters."""
+        return MPSNNSubtractionGradientNode
+
+
+class MPSNNMultiplicationNode(MPSNNBinaryArithmeticNode):
+    """
+    ``(primary_scale left) (secondary_scale right) + bias``, clamped, rounded once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    >>> product = mps.MPSNNMultiplicationNode(left_source=x, right_source=y)
+    >>> graph = mps.MPSNNGraph(result_image=product.result_image)
+    >>> graph.run(x=np.float16([[[1, 2]]]), y=np.float16([[[0.5, 0.25]]]))["result0"].to_array()
+    array([[[[0.5, 0.5]]]], dtype=float16)
+    """
+
+    _operation = Product
+
+    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
+        """The class of the two gradient filters."""
+        return MPSNNMultiplicationGradientNode
 
 
 class MPSNNInitialGradientNode(MPSNNFilterNode):
@@ -243,13 +364,19 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
     Source: ``MPSNNGraphNodes.h``, from the macOS 10.15 SDK on.
     """
 
+    fields = (ImageField("source"),)
     _state_class = None
 
     def __init__(self, *, source: MPSNNImageNode) -> None:
         self._connect(source=source)
 
+    @property
+    def operation(self) -> Operation:
+        """What the node does. Not Apple's."""
+        return Ones()
 
-def clamp_of(node: MPSNNAdditionNode) -> tuple[float, float]:
-    """Between what a sum is kept; the default bounds, +-FLT_MAX, stand for none: an infinite sum is infinite."""
-    low, high = node.minimum_value, node.maximum_value
-    return low if low > -FLT_MAX else -np.inf, high if high < FLT_MAX else np.inf
+
+ARITHMETIC_NODES = (MPSNNAdditionNode, MPSNNSubtractionNode, MPSNNMultiplicationNode)
+"""The classes of forward arithmetic, in the order in which lists show them."""
+
+MPSNNFilterNode._accumulation = MPSNNAdditionNode

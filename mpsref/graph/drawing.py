@@ -8,18 +8,19 @@ back from right to left. Names are from files or from callers: they are made pri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
-from typing import TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
-from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNArithmeticGradientNode, MPSNNInitialGradientNode
 from mpsref.graph.names import differentiated, image_names, short_kind
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, MPSNNStateNode
 from mpsref.graph.schedule import inputs, schedule
+from mpsref.operations import Role
+
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
 __all__ = [
     "NODE_HEIGHT",
@@ -93,29 +94,39 @@ class Structure:
         """The structure of images that have names, each after those that its producer reads."""
         made = [image for image in names if image.producer is not None]
         nodes = [image.producer for image in made if image.producer is not None]
-        states = {names[node.result_image]: _state(node) for node in nodes}
         return cls(
             {name: image.producer for image, name in names.items()},
             {names[node.result_image]: tuple(names[source] for source in node.sources) for node in nodes},
             {
-                name: names[state.producer.result_image]
-                for name, state in states.items()
-                if state is not None and state.producer.result_image in names
+                names[node.result_image]: names[node.forward_node.result_image]
+                for node in nodes
+                if node.forward_node is not None and node.forward_node.result_image in names
             },
             {names[gradient]: names[image] for gradient, image in differentiated(nodes).items()},
             frozenset(names[image] for image in results),
         )
 
+    @classmethod
+    def of_images(cls, results: Sequence[MPSNNImageNode]) -> Structure:
+        """The structure of everything that some images depend on."""
+        images = [*inputs(results), *(node.result_image for node in schedule(results))]
+        return cls.of(image_names(images), results)
+
     @cached_property
     def backward(self) -> frozenset[str]:
         """Names of gradients, also of those that come in."""
         readers: dict[str, set[bool]] = {}
+        ones: set[str] = set()
         for name, read in self.reads.items():
-            for i, source in enumerate(read):
-                is_incoming = name in self.gradients and (i == 0 or isinstance(self.producers[name], MPSNNAdditionNode))
+            node = self.producers[name]
+            assert node is not None
+            operation = node.operation
+            for source, role in zip(read, operation.roles, strict=True):
+                is_incoming = name in self.gradients and (role is Role.GRADIENT or operation.accumulates)
                 readers.setdefault(source, set()).add(is_incoming)
+            if operation.is_initial_gradient:
+                ones.add(name)
         incoming = {name for name, node in self.producers.items() if node is None and readers.get(name) == {True}}
-        ones = {name for name, node in self.producers.items() if isinstance(node, MPSNNInitialGradientNode)}
         return frozenset({*self.gradients, *incoming, *ones})
 
     def kind(self, name: str) -> str:
@@ -134,11 +145,22 @@ class Structure:
         return found + [(s, name, "state") for name, s in self.states.items() if s in drawn and name in drawn]
 
 
-def _state(node: MPSNNFilterNode) -> MPSNNStateNode | None:
-    return node.gradient_state if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode) else None
+@runtime_checkable
+class _ImageNode(Protocol):
+    """An image node; this module lies below that of nodes."""
+
+    producer: Any
+    stop_gradient: Any
 
 
-@singledispatch
+@runtime_checkable
+class Drawable(Protocol):
+    """A graph, or a part of one."""
+
+    def structure(self) -> Structure:
+        """What there is to be drawn."""
+
+
 def structure(graph: object) -> Structure:
     """
     The structure of a graph, of what a node or image depends on, or of what several of them do.
@@ -148,36 +170,19 @@ def structure(graph: object) -> Structure:
     ParameterError
         It is none of those.
     """
-    raise ParameterError(
-        f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of nodes"
-    )
-
-
-@structure.register
-def _(graph: MPSNNImageNode) -> Structure:
-    return structure([graph])
-
-
-@structure.register
-def _(graph: MPSNNFilterNode) -> Structure:
-    return structure([graph])
-
-
-@structure.register
-def _(graph: MPSNNStateNode) -> Structure:
-    return structure(graph.producer)
-
-
-@structure.register(list)
-@structure.register(tuple)
-def _(graph: list[MPSNNFilterNode | MPSNNImageNode]) -> Structure:
-    results: list[MPSNNImageNode] = []
+    if isinstance(graph, Drawable):
+        return graph.structure()
+    if not isinstance(graph, list | tuple):
+        raise ParameterError(
+            f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of "
+            "nodes"
+        )
+    results: list[Any] = []
     for item in graph:
-        if not isinstance(item, MPSNNFilterNode | MPSNNImageNode):
+        results.append(getattr(item, "result_image", item))
+        if not isinstance(results[-1], _ImageNode):
             raise ParameterError(f"the list holds a {type(item).__name__}: give nodes or image nodes")
-        results.append(item.result_image if isinstance(item, MPSNNFilterNode) else item)
-    images = [*inputs(results), *(node.result_image for node in schedule(results))]
-    return Structure.of(image_names(images), results)
+    return Structure.of_images(results)
 
 
 # ---- where things are ----
@@ -207,7 +212,7 @@ def _columns(graph: Structure) -> dict[str, tuple[int, int]]:
         read = graph.reads.get(name, ())
         if name in graph.gradients:
             columns[name] = columns[graph.gradients[name]]
-        elif isinstance(node, MPSNNInitialGradientNode):
+        elif node is not None and node.operation.is_initial_gradient:
             columns[name] = columns[read[0]]
         else:
             columns[name] = max((columns[source] + 1 for source in read), default=0)
@@ -270,11 +275,8 @@ def kind_text(node: MPSNNFilterNode | None) -> str:
         return "source"
     if node.label:
         return node.label
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        return f"gradient of {short_kind(node)}"
-    if isinstance(node, MPSNNGradientFilterNode):
-        return f"gradient of {short_kind(node).removesuffix('Gradient')}"
-    return short_kind(node)
+    kind = short_kind(node)
+    return f"gradient of {kind.removesuffix('Gradient')}" if Role.GRADIENT in node.operation.roles else kind
 
 
 # ---- the drawings ----

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mpsref.documents import read_document, schema, validate
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.documents import encoded, read_document, schema, validate
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.files import write_atomically
-from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode, MPSNNAdditionNode, MPSNNArithmeticGradientNode
-from mpsref.graph.drawing import Structure, structure, svg
+from mpsref.graph.drawing import Structure, svg
+from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import (
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
     MPSNNImageNode,
-    MPSNNStateNode,
     node_or_error,
     sequence_or_error,
 )
 from mpsref.graph.schedule import schedule
 from mpsref.graph.schema import NODE_CLASSES
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import storage_format
 
 __all__ = ["GraphFile"]
 
-_IMAGE_FIELDS = ("source", "source_gradient", "source_image")
 _SETTINGS = ("export_from_graph", "stop_gradient")
 
 
@@ -72,6 +66,15 @@ class GraphFile:
     def result_images(self) -> list[MPSNNImageNode]:
         """The image nodes of the results."""
         return [self.images[name] for name in self.results]
+
+    def structure(self) -> Structure:
+        """All images by name, to be drawn."""
+        names = {image: name for name, image in self.images.items()}
+        made = {
+            node.result_image: names[node.result_image] for node in schedule(node.result_image for node in self.nodes)
+        }
+        sources = {image: name for image, name in names.items() if image not in made}
+        return Structure.of(sources | made, self.result_images)
 
     def _repr_svg_(self) -> str:
         return svg(self)
@@ -124,9 +127,8 @@ class GraphFile:
         done: set[MPSNNFilterNode] = set()
         nodes = list(schedule(results, done=done))
         for node in nodes:  # which grows meanwhile
-            state = _state(node)
-            if state is not None:
-                nodes += schedule([state.producer.result_image], done=done)
+            if node.forward_node is not None:
+                nodes += schedule([node.forward_node.result_image], done=done)
         images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
         names = image_names(images)
         return cls(
@@ -151,12 +153,27 @@ class GraphFile:
         return document | ({"images": settings} if settings else {})
 
     def write(self, path: str | Path) -> None:
-        """Write the file, whole or not at all, one node a line."""
+        """
+        Write the file, whole or not at all, one node a line.
+
+        Raises
+        ------
+        FileFormatError
+            The graph could not be read again: it is too large, or a name too long; or the file cannot be written.
+        """
+        data = self.encoded(path)
+        write_atomically(Path(path), lambda file: file.write(data))
+
+    def encoded(self, path: str | Path) -> bytes:
+        """Make what `write` writes; raises like it, naming the file, before there is one."""
         document = self.to_json()
-        nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
-        fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
-        text = "{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n"
-        write_atomically(Path(path), lambda file: file.write(text.encode()))
+        try:
+            self.from_json(document)
+            nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
+            fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
+            return encoded("{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n")
+        except FileFormatError as error:
+            raise FileFormatError(f"{path}: {error}") from None
 
     @classmethod
     def _from_valid(cls, document: Any) -> GraphFile:
@@ -185,27 +202,14 @@ class GraphFile:
         )
 
 
-@structure.register
-def _(graph: GraphFile) -> Structure:
-    names = {image: name for name, image in graph.images.items()}
-    made = {node.result_image: names[node.result_image] for node in schedule(node.result_image for node in graph.nodes)}
-    sources = {image: name for image, name in names.items() if image not in made}
-    return Structure.of(sources | made, graph.result_images)
-
-
-def shortest(value: float) -> float:
-    """The float64 with the shortest decimal text that rounds to this float32."""
-    short = float(str(np.float32(value)))
-    return short if np.float32(short) == np.float32(value) else value
+def _fields(node: Mapping[str, Any]) -> Iterator[Field]:
+    """The fields that an entry of a file has, in the order of its class."""
+    return (field for field in NODE_CLASSES[node["class"]].fields or () if field.name in node)
 
 
 def _reads(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Field and image name of everything that a node of a file needs to exist before it."""
-    for field in (*_IMAGE_FIELDS, "gradient_state"):
-        if field in node:
-            yield field, node[field]
-    for i, name in enumerate(node.get("sources", ())):
-        yield f"sources[{i}]", name
+    return ((where, name) for field in _fields(node) for where, name in field.needs(node[field.name]))
 
 
 def _results_by_name(nodes: list[dict[str, Any]]) -> dict[str, int]:
@@ -221,14 +225,15 @@ def _source_names(nodes: list[dict[str, Any]], wanted: list[str], results: dict[
     """Names of the images that no node makes, each once."""
     seen: set[str] = set()
     for i, node in enumerate(nodes):
-        for field, name in _reads(node):
-            if name in results:
-                continue
-            if field == "gradient_state":
-                raise FileFormatError(f"nodes[{i}].{field}: no node makes an image {name!r}")
-            if name not in seen:
-                seen.add(name)
-                yield name
+        for field in _fields(node):
+            for where, name in field.needs(node[field.name]):
+                if name in results:
+                    continue
+                if isinstance(field, StateField):
+                    raise FileFormatError(f"nodes[{i}].{where}: no node makes an image {name!r}")
+                if name not in seen:
+                    seen.add(name)
+                    yield name
     for i, name in enumerate(wanted):
         if name not in results and name not in seen:
             raise FileFormatError(f"results[{i}]: no node reads or makes an image {name!r}")
@@ -256,89 +261,51 @@ def _dependency_order(nodes: list[dict[str, Any]], results: dict[str, int]) -> I
 
 
 def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNNImageNode]) -> MPSNNFilterNode:
-    """The node that an entry describes; what its arguments are called in the file, they are called in Python."""
-    arguments = {name: value for name, value in node.items() if name not in ("class", "result", "label")}
-    field = "descriptor"
+    """The node that an entry describes."""
+    arguments: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
+    place = "class"
     try:
-        for name in arguments:
-            field = name
-            if name in _IMAGE_FIELDS:
-                arguments[name] = images[node[name]]
-            elif name == "sources":
-                arguments[name] = [images[source] for source in node[name]]
-            elif name == "gradient_state":
-                arguments[name] = images[node[name]].producer.result_state  # type: ignore[union-attr]
-            elif name == "descriptor":
-                given = dict(node[name])
-                arguments[name] = MPSNNNeuronDescriptor(MPSCNNNeuronType[given.pop("neuron_type")], **given)
-        numbers = {name: arguments.pop(name) for name in NUMBERS if name in arguments}
-        field = "gradient_state" if "gradient_state" in arguments else "class"
+        for field in _fields(node):
+            place = field.name
+            (properties if field.is_property else arguments)[place] = field.read(node[place], images)
+        place = "gradient_state" if "gradient_state" in arguments else "class"
         made: MPSNNFilterNode = NODE_CLASSES[node["class"]](**arguments)
-        for field, value in numbers.items():
-            setattr(made, field, value)
+        for place, value in properties.items():
+            setattr(made, place, value)
     except (MPSRefError, OverflowError) as error:
-        raise FileFormatError(f"{where}.{field}: {error}") from None
-    if isinstance(made, MPSCNNNeuronGradientNode):
-        _check_gradient(made, where, node)
+        raise FileFormatError(f"{where}.{place}: {error}") from None
+    _check_gradient(made, where, lambda image: next(name for name, own in images.items() if own is image))
     made.label = node.get("label")
     return made
 
 
-def _check_gradient(made: MPSCNNNeuronGradientNode, where: str, node: dict[str, Any]) -> None:
+def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNImageNode], str]) -> None:
     """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
-    forward = made.gradient_state.producer
-    if not isinstance(forward, MPSCNNNeuronNode) or forward.descriptor != made.descriptor:
+    if not isinstance(node, MPSNNGradientFilterNode):
+        return
+    state, expected = names(node.forward_node.result_image), node.expected_operation
+    if type(node.operation) is not type(expected) or node.operation.descriptor != expected.descriptor:
+        what, of = ("descriptor", node.operation.descriptor) if node.operation.descriptor else ("class", type(node))
         raise FileFormatError(
-            f"{where}.descriptor: is {made.descriptor}, but {node['gradient_state']!r} is made by {forward}: "
+            f"{where}.{what}: is {of}, but {state!r} is made by {node.forward_node}: "
             "give the forward node's own type and parameters"
         )
-    if forward.sources[0] is not made.sources[1]:
+    if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
         raise FileFormatError(
-            f"{where}.source_image: is {node['source_image']!r}, which is not what the forward node of "
-            f"{node['gradient_state']!r} reads"
+            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} "
+            "reads"
         )
-
-
-def _state(node: MPSNNFilterNode) -> MPSNNStateNode | None:
-    return node.gradient_state if isinstance(node, MPSCNNNeuronGradientNode | MPSNNArithmeticGradientNode) else None
 
 
 def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:
-    read = [names[source] for source in node.sources]
-    fields: dict[str, Any] = {"class": type(node).__name__}
-    if type(node).__name__ not in NODE_CLASSES:
+    if NODE_CLASSES.get(type(node).__name__) is not type(node):
         raise ParameterError(f"{type(node).__name__} has no place in a graph file")
-    if isinstance(node, MPSNNGradientFilterNode):
-        state = _state(node)
-        assert state is not None
-        fields |= {"source_gradient": read[0], "source_image": read[1],
-                   "gradient_state": names[state.producer.result_image]}  # fmt: skip
-    elif isinstance(node, MPSNNAdditionNode):
-        fields["sources"] = read
-    else:
-        fields["source"] = read[0]
-    if isinstance(node, MPSCNNNeuronGradientNode) or type(node) is MPSCNNNeuronNode:
-        fields["descriptor"] = _descriptor_to_json(node.descriptor)
-    elif isinstance(node, MPSCNNNeuronNode):
-        fields |= _parameters_to_json(node.descriptor, "a_data")
-    elif isinstance(node, MPSNNAdditionNode):
-        fields |= {name: shortest(getattr(node, name)) for name in node._facts()}
-    elif isinstance(node, MPSNNAdditionGradientNode):
-        fields["is_secondary_source_filter"] = node.is_secondary_source_filter
-        fields |= {name: shortest(getattr(node, name)) for name in NUMBERS if name.endswith("scale")}
+    written = {field.name: field.write(node, names) for field in node.fields or ()}
+    written = {name: value for name, value in written.items() if value is not ABSENT}
     if node.label is not None:
-        fields["label"] = node.label
-    return fields | {"result": names[node.result_image]}
-
-
-def _descriptor_to_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
-    return {"neuron_type": descriptor.neuron_type.name} | _parameters_to_json(descriptor, "data")
-
-
-def _parameters_to_json(descriptor: MPSNNNeuronDescriptor, slopes: str) -> dict[str, Any]:
-    if descriptor.data is not None:
-        return {slopes: [shortest(value) for value in descriptor.data.tolist()]}
-    return {name: shortest(value) for name, value in descriptor.parameters.items()}
+        written["label"] = node.label
+    return {"class": type(node).__name__, **written, "result": names[node.result_image]}
 
 
 def _settings_to_json(image: MPSNNImageNode) -> dict[str, Any]:

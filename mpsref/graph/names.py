@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import count
+from typing import TYPE_CHECKING
 
-from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNInitialGradientNode
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, handle_label
+from mpsref.graph.handles import handle_label
+from mpsref.operations import Role
+
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
 __all__ = ["differentiated", "image_names", "image_tag", "short_kind"]
 
@@ -21,9 +24,11 @@ def differentiated(nodes: Iterable[MPSNNFilterNode]) -> dict[MPSNNImageNode, MPS
     """For each gradient that the nodes make, in the order of evaluation, the image that it is the gradient of."""
     found: dict[MPSNNImageNode, MPSNNImageNode] = {}
     for node in nodes:
-        if isinstance(node, MPSNNGradientFilterNode):
+        operation = node.operation
+        if Role.GRADIENT in operation.roles:
+            # The incoming gradient comes first, then the forward source.
             found[node.result_image] = node.sources[1]
-        elif isinstance(node, MPSNNAdditionNode):
+        elif operation.accumulates:
             of = {found.get(source) for source in node.sources}
             (one,) = of if len(of) == 1 else (None,)
             if one is not None:
@@ -33,8 +38,9 @@ def differentiated(nodes: Iterable[MPSNNFilterNode]) -> dict[MPSNNImageNode, MPS
 
 def short_kind(node: MPSNNFilterNode) -> str:
     """What a node does, in a word: the neuron for a neuron and its gradient, else the class without what all have."""
-    if isinstance(node, MPSCNNNeuronNode | MPSCNNNeuronGradientNode):
-        name = node.descriptor.neuron_type.name
+    descriptor = node.operation.descriptor
+    if descriptor is not None:
+        name = descriptor.neuron_type.name
         return name[0].upper() + name[1:]
     return type(node).__name__.removeprefix("MPSCNN").removeprefix("MPSNN").removesuffix("Node")
 
@@ -81,7 +87,7 @@ def image_names(
             take(image, tag)
     nodes = [image.producer for image in everything if image.producer is not None]
     of = differentiated(nodes)
-    summed = {source for node in nodes if node.result_image in of and isinstance(node, MPSNNAdditionNode)
+    summed = {source for node in nodes if node.result_image in of and node.operation.accumulates
               for source in node.sources}  # fmt: skip
     numbers: dict[str, int] = {}
     for image in everything:
@@ -102,9 +108,10 @@ def image_names(
 def _stem(image: MPSNNImageNode) -> str:
     if image.producer is None:
         return "source"
-    if isinstance(image.producer, MPSCNNNeuronNode):
-        return image.producer.descriptor.neuron_type.name
-    if isinstance(image.producer, MPSNNInitialGradientNode):
+    operation = image.producer.operation
+    if operation.descriptor is not None and not operation.makes_gradient:
+        return operation.descriptor.neuron_type.name
+    if operation.is_initial_gradient:
         return "ones"
     kind = short_kind(image.producer)
     return kind[0].lower() + kind[1:]

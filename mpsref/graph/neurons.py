@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import UnavailableError
+from mpsref.graph.fields import DescriptorField, Field, ImageField, ParameterField, SlopesField, StateField
 from mpsref.graph.nodes import (
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
@@ -16,6 +17,8 @@ from mpsref.graph.nodes import (
     node_or_error,
 )
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.table import NEURONS
+from mpsref.operations import NeuronForward, NeuronGradient, Operation
 
 __all__ = [
     "MPSCNNNeuronAbsoluteNode",
@@ -47,8 +50,7 @@ class _ByDescriptor(type):
         descriptor = arguments.get("descriptor")
         if cls is not MPSCNNNeuronNode or not isinstance(descriptor, MPSNNNeuronDescriptor):
             return super().__call__(*args, **arguments)
-        subclasses = {own.neuron_type: own for own in MPSCNNNeuronNode.__subclasses__()}
-        node = object.__new__(subclasses.get(descriptor.neuron_type, MPSCNNNeuronNode))
+        node = object.__new__(_OWN_CLASSES.get(descriptor.neuron_type, MPSCNNNeuronNode))
         MPSCNNNeuronNode.__init__(node, *args, **arguments)
         return node
 
@@ -77,6 +79,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
     <MPSCNNNeuronReLUNNode a=0.0 b=6.0>
     """
 
+    fields: ClassVar[tuple[Field, ...] | None] = (ImageField("source"), DescriptorField("descriptor"))
     neuron_type: ClassVar[MPSCNNNeuronType | None] = None
     _descriptor: MPSNNNeuronDescriptor
 
@@ -89,23 +92,28 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
         MPSCNNNeuronNode.__init__(self, source=source, descriptor=MPSNNNeuronDescriptor(self.neuron_type, **parameters))
 
     @property
+    def operation(self) -> Operation:
+        """What the node does. Not Apple's."""
+        return NeuronForward(self._descriptor)
+
+    @property
     def descriptor(self) -> MPSNNNeuronDescriptor:
         """Type and parameters."""
         return self._descriptor
 
     @property
     def a(self) -> float:
-        """First parameter, as float32; 0 if the neuron has none."""
+        """First parameter, as float32."""
         return self._descriptor.a
 
     @property
     def b(self) -> float:
-        """Second parameter, as float32; 0 if the neuron has none."""
+        """Second parameter, as float32."""
         return self._descriptor.b
 
     @property
     def c(self) -> float:
-        """Third parameter, as float32; 0 if the neuron has none."""
+        """Third parameter, as float32."""
         return self._descriptor.c
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
@@ -144,6 +152,13 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
     Source: ``MPSNNGraphNodes.h``.
     """
 
+    fields = (
+        ImageField("source_gradient", place=0),
+        ImageField("source_image", place=1),
+        StateField("gradient_state"),
+        DescriptorField("descriptor"),
+    )
+
     def __init__(
         self,
         *,
@@ -153,8 +168,15 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
         descriptor: MPSNNNeuronDescriptor,
     ) -> None:
         self._connect(source_gradient=source_gradient, source_image=source_image)
-        self._gradient_state = node_or_error("gradient_state", gradient_state, MPSNNGradientStateNode)
+        self._gradient_state: MPSNNGradientStateNode = node_or_error(
+            "gradient_state", gradient_state, MPSNNGradientStateNode
+        )
         self._descriptor = descriptor_or_error(descriptor)
+
+    @property
+    def operation(self) -> Operation:
+        """What the node does. Not Apple's."""
+        return NeuronGradient(self._descriptor)
 
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor:
@@ -325,3 +347,31 @@ class MPSCNNNeuronGeLUNode(MPSCNNNeuronNode):
 
     def __init__(self, *, source: MPSNNImageNode) -> None:
         self._describe(source)
+
+
+NEURON_NODES: tuple[type[MPSCNNNeuronNode], ...] = (
+    MPSCNNNeuronAbsoluteNode,
+    MPSCNNNeuronELUNode,
+    MPSCNNNeuronReLUNNode,
+    MPSCNNNeuronLinearNode,
+    MPSCNNNeuronReLUNode,
+    MPSCNNNeuronSigmoidNode,
+    MPSCNNNeuronHardSigmoidNode,
+    MPSCNNNeuronSoftPlusNode,
+    MPSCNNNeuronSoftSignNode,
+    MPSCNNNeuronTanHNode,
+    MPSCNNNeuronPReLUNode,
+    MPSCNNNeuronPowerNode,
+    MPSCNNNeuronExponentialNode,
+    MPSCNNNeuronLogarithmNode,
+    MPSCNNNeuronGeLUNode,
+)
+"""The node classes of the neuron types that have one, in the order of Apple's header."""
+
+_OWN_CLASSES = {node.neuron_type: node for node in NEURON_NODES}
+
+for _node in NEURON_NODES:
+    assert _node.neuron_type is not None
+    _row = NEURONS[_node.neuron_type]
+    _parameters = [SlopesField("a_data")] if _row.per_channel else [ParameterField(name) for name in _row.parameters]
+    _node.fields = (ImageField("source"), *_parameters)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, UnavailableError
+from mpsref.graph.drawing import Structure, svg
+from mpsref.graph.fields import Field
+from mpsref.graph.handles import Handle, MPSHandle, handle_label
+from mpsref.graph.training import copy_handle, training_graph
+from mpsref.operations import Operation
 
 __all__ = [
     "Handle",
@@ -21,26 +28,7 @@ __all__ = [
 ]
 
 
-@runtime_checkable
-class MPSHandle(Protocol):
-    """Any object that can tell its label. Source: ``MPSNNGraphNodes.h``."""
-
-    def label(self) -> str | None:
-        """Name to show to people."""
-
-
-Handle: TypeAlias = str | MPSHandle
-"""A tag by which the caller knows an image or state again; mpsref never looks inside."""
-
 _N = TypeVar("_N")
-
-
-def handle_label(handle: Handle | None) -> str | None:
-    """The text of a handle."""
-    label = handle if handle is None or isinstance(handle, str) else handle.label()
-    if label is not None and not isinstance(label, str):
-        raise ParameterError(f"label() of a handle gave a {type(label).__name__}: it must give a string or None")
-    return label
 
 
 def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
@@ -57,13 +45,14 @@ def sequence_or_error(name: str, value: object) -> list[Any]:
     return list(value)
 
 
-class _Tagged:
+class _Tagged(Strict):
     """What image and state nodes have in common."""
+
+    export_from_graph = Flag("Whether encoding also hands out this image. Default False.")
+    synchronize_resource = Flag("Without effect here. Default False.")
 
     def __init__(self, handle: Handle | None) -> None:
         self.handle = handle
-        self.export_from_graph = False
-        self.synchronize_resource = False
 
     @property
     def handle(self) -> Handle | None:
@@ -77,9 +66,11 @@ class _Tagged:
         self._handle = value
 
     def _repr_svg_(self) -> str:
-        from mpsref.graph.drawing import svg  # noqa: PLC0415
-
         return svg(self)
+
+    @abstractmethod
+    def structure(self) -> Structure:
+        """Everything that it depends on, to be drawn."""
 
 
 class MPSNNImageNode(_Tagged):
@@ -116,10 +107,13 @@ class MPSNNImageNode(_Tagged):
     (True, None)
     """
 
+    _left_out: ClassVar = {"imageAllocator": NO_MEMORY}
+
+    stop_gradient = Flag("Whether `MPSNNFilterNode.training_graph` stops here. Default False.")
+
     def __init__(self, *, handle: Handle | None) -> None:
         super().__init__(handle)
         self.format = MPSImageFeatureChannelFormat.none
-        self.stop_gradient = False
         self._producer: MPSNNFilterNode | None = None
 
     @classmethod
@@ -148,6 +142,10 @@ class MPSNNImageNode(_Tagged):
     def producer(self) -> MPSNNFilterNode | None:
         """The filter whose result this is; None for an input of the graph."""
         return self._producer
+
+    def structure(self) -> Structure:
+        """Everything that it depends on, to be drawn."""
+        return Structure.of_images([self])
 
     def __repr__(self) -> str:
         label = handle_label(self.handle)
@@ -189,6 +187,10 @@ class MPSNNStateNode(_Tagged):
         """The forward filter whose state this is."""
         return self._producer
 
+    def structure(self) -> Structure:
+        """Everything that its filter depends on, to be drawn."""
+        return self._producer.structure()
+
 
 class MPSNNGradientStateNode(MPSNNStateNode):
     """Ties a forward filter to its gradient filter. Source: ``MPSNNGraphNodes.h``."""
@@ -205,7 +207,7 @@ NodeHandler: TypeAlias = Callable[
 """Called with (gradient node, inference node or None, inference source, gradient source): see `training_graph`."""
 
 
-class MPSNNFilterNode:
+class MPSNNFilterNode(Strict):
     """
     Base of all nodes that make an image out of images.
 
@@ -218,6 +220,14 @@ class MPSNNFilterNode:
     -----
     Source: ``MPSNNGraphNodes.h``.
     """
+
+    _left_out: ClassVar = {"paddingPolicy": GEOMETRY}
+
+    fields: ClassVar[tuple[Field, ...] | None] = None
+    """What a graph file says of a node of this class; None if it cannot hold one. Not Apple's."""
+
+    _accumulation: ClassVar[Callable[..., MPSNNFilterNode]]
+    """The class of nodes that add two gradients of an image; set by its own module, which needs this base."""
 
     _label: str | None = None
     _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode
@@ -249,8 +259,18 @@ class MPSNNFilterNode:
 
     @property
     def sources(self) -> tuple[MPSNNImageNode, ...]:
-        """The images that are read, in the order of Apple's arguments."""
+        """The images that are read, in the order of Apple's arguments; then what comes with the gradient state."""
         return self._sources
+
+    @property
+    def operation(self) -> Operation:
+        """What the node does, with its parameters as they are now. Not Apple's."""
+        raise UnavailableError(f"{type(self).__name__} cannot be evaluated")
+
+    @property
+    def forward_node(self) -> MPSNNFilterNode | None:
+        """The node whose gradient state this one has; None for a forward node. Not Apple's."""
+        return None
 
     @property
     def result_image(self) -> MPSNNImageNode:
@@ -331,14 +351,11 @@ class MPSNNFilterNode:
         UnavailableError
             A gradient filter would have to be differentiated.
         """
-        # Here, because it builds nodes, which this module is the base of.
-        from mpsref.graph.training import training_graph  # noqa: PLC0415
-
         if with_source_gradient is not None:
             node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
         if node_handler is not None and not callable(node_handler):
             raise ParameterError(f"node_handler is a {type(node_handler).__name__}: give a function")
-        return training_graph(self, with_source_gradient, node_handler)
+        return training_graph(self, with_source_gradient, node_handler or copy_handle, self._accumulation)
 
     def _one_gradient(
         self, with_source: MPSNNImageNode | None, with_sources: Sequence[MPSNNImageNode] | None
@@ -353,15 +370,18 @@ class MPSNNFilterNode:
         return node_or_error("with_source", with_source, MPSNNImageNode)
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
+        """The gradient filters, of gradients that have been checked."""
         raise UnavailableError(f"{type(self).__name__} cannot be differentiated")
 
     def _facts(self) -> dict[str, object]:
         """What to show of the node, by name."""
         return {}
 
-    def _repr_svg_(self) -> str:
-        from mpsref.graph.drawing import svg  # noqa: PLC0415
+    def structure(self) -> Structure:
+        """Everything that it depends on, to be drawn."""
+        return Structure.of_images([self.result_image])
 
+    def _repr_svg_(self) -> str:
         return svg(self)
 
     def __repr__(self) -> str:
@@ -378,6 +398,25 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
     """
 
     _state_class = None
+    _gradient_state: MPSNNStateNode
+    _place = 0
+    """Of the forward source that the result is the gradient of, among the forward node's sources."""
+
+    @property
+    def forward_node(self) -> MPSNNFilterNode:
+        """The node whose gradient state this one has."""
+        return self._gradient_state.producer
+
+    @property
+    def differentiated_source(self) -> MPSNNImageNode:
+        """The forward node's source that the result is the gradient of. Not Apple's."""
+        return self.forward_node.sources[self._place]
+
+    @property
+    def expected_operation(self) -> Operation:
+        """What the forward node takes for its gradient; this node may do something else. Not Apple's."""
+        gradients = self.forward_node.operation.gradients()
+        return gradients[self._place]
 
     def training_graph(
         self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None

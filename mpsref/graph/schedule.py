@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
 __all__ = ["inputs", "schedule"]
 
@@ -35,7 +37,8 @@ def schedule(
 
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
     """The images that no filter makes, in the order in which a depth-first walk from the left meets them."""
-    stack, met = list(images)[::-1], dict[MPSNNImageNode, None]()
+    stack = list(images)[::-1]
+    met: dict[MPSNNImageNode, None] = {}
     while stack:
         image = stack.pop()
         if image not in met:

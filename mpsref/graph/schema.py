@@ -7,30 +7,39 @@ import sys
 from typing import Any
 
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.graph import arithmetic, neurons
+from mpsref.graph.arithmetic import (
+    MPSNNAdditionGradientNode,
+    MPSNNAdditionNode,
+    MPSNNInitialGradientNode,
+    MPSNNMultiplicationGradientNode,
+    MPSNNMultiplicationNode,
+    MPSNNSubtractionGradientNode,
+    MPSNNSubtractionNode,
+)
+from mpsref.graph.fields import FLOAT32, NAME, SLOPES, Field
+from mpsref.graph.neurons import NEURON_NODES, MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.table import NEURONS, Neuron
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
-NODE_CLASSES: dict[str, type[MPSNNFilterNode]] = {
-    node.__name__: node for node in neurons.MPSCNNNeuronNode.__subclasses__()
-}
-for _node_class in (
-    neurons.MPSCNNNeuronNode,
-    neurons.MPSCNNNeuronGradientNode,
-    arithmetic.MPSNNAdditionNode,
-    arithmetic.MPSNNAdditionGradientNode,
-    arithmetic.MPSNNInitialGradientNode,
-):
-    NODE_CLASSES[_node_class.__name__] = _node_class
-"""The node classes that a graph file can hold."""
+_CLASSES: tuple[type[MPSNNFilterNode], ...] = (
+    *NEURON_NODES,
+    MPSCNNNeuronNode,
+    MPSCNNNeuronGradientNode,
+    MPSNNAdditionNode,
+    MPSNNAdditionGradientNode,
+    MPSNNSubtractionNode,
+    MPSNNSubtractionGradientNode,
+    MPSNNMultiplicationNode,
+    MPSNNMultiplicationGradientNode,
+    MPSNNInitialGradientNode,
+)
+
+NODE_CLASSES = {node.__name__: node for node in _CLASSES}
+"""The node classes that a graph file can hold: all that can be made."""
 
 MOST_NODES = 100_000
-
-_NAME = {"$ref": "#/$defs/name"}
-_FLOAT = {"$ref": "#/$defs/float32"}
-_SLOPES = {"type": "array", "items": _FLOAT, "minItems": 1, "maxItems": 1_000_000}
 
 
 def graph_schema() -> dict[str, Any]:
@@ -47,7 +56,7 @@ def graph_schema() -> dict[str, Any]:
             "version": {"const": 1},
             "storage": {"enum": formats},
             "nodes": {"type": "array", "maxItems": MOST_NODES, "items": {"$ref": "#/$defs/node"}},
-            "results": {"type": "array", "minItems": 1, "maxItems": MOST_NODES, "items": _NAME},
+            "results": {"type": "array", "minItems": 1, "maxItems": MOST_NODES, "items": NAME},
             "images": {
                 "type": "object",
                 "maxProperties": 3 * MOST_NODES,
@@ -72,7 +81,7 @@ def graph_schema() -> dict[str, Any]:
                 "allOf": [
                     {
                         "if": {"properties": {"neuron_type": {"const": t.name}}},
-                        "then": _closed({"neuron_type": {"type": "string"}, **_parameters(row, "data")}, row, "data"),
+                        "then": _descriptor(row),
                     }
                     for t, row in NEURONS.items()
                 ],
@@ -82,7 +91,7 @@ def graph_schema() -> dict[str, Any]:
                 "required": ["class", "result"],
                 "properties": {"class": {"enum": list(NODE_CLASSES)}},
                 "allOf": [
-                    {"if": {"properties": {"class": {"const": name}}}, "then": _node(node)}
+                    {"if": {"properties": {"class": {"const": name}}}, "then": _node(node.fields or ())}
                     for name, node in NODE_CLASSES.items()
                 ],
             },
@@ -90,45 +99,19 @@ def graph_schema() -> dict[str, Any]:
     }
 
 
-def _parameters(row: Neuron, slopes: str) -> dict[str, Any]:
-    return {slopes: _SLOPES} if row.per_channel else dict.fromkeys(row.parameters, _FLOAT)
+def _descriptor(row: Neuron) -> dict[str, Any]:
+    parameters = {"data": SLOPES} if row.per_channel else dict.fromkeys(row.parameters, FLOAT32)
+    return _closed({"neuron_type": {"type": "string"}, **parameters}, ["data"] if row.per_channel else [])
 
 
-def _closed(properties: dict[str, Any], row: Neuron, slopes: str, *required: str) -> dict[str, Any]:
-    return {
-        "properties": properties,
-        "required": [*required, *([slopes] if row.per_channel else [])],
-        "additionalProperties": False,
-    }
+def _node(fields: tuple[Field, ...]) -> dict[str, Any]:
+    common = {"class": {"type": "string"}, "label": {"type": "string", "maxLength": 10_000}, "result": NAME}
+    own = {field.name: field.schema() for field in fields}
+    return _closed(common | own, [field.name for field in fields if field.is_required])
 
 
-def _node(node: type) -> dict[str, Any]:
-    common = {"class": {"type": "string"}, "label": {"type": "string", "maxLength": 10_000}, "result": _NAME}
-    gradient = {"source_gradient": _NAME, "source_image": _NAME, "gradient_state": _NAME}
-    descriptor = {"descriptor": {"$ref": "#/$defs/descriptor"}}
-    scales = {name: _FLOAT for name in arithmetic.NUMBERS if name.endswith("scale")}
-    if issubclass(node, neurons.MPSCNNNeuronNode) and node.neuron_type is not None:
-        row = NEURONS[node.neuron_type]
-        return _closed({**common, "source": _NAME, **_parameters(row, "a_data")}, row, "a_data", "source")
-    needed: dict[str, Any]
-    optional: dict[str, Any] = {}
-    if node is neurons.MPSCNNNeuronNode:
-        needed = {"source": _NAME, **descriptor}
-    elif node is neurons.MPSCNNNeuronGradientNode:
-        needed = {**gradient, **descriptor}
-    elif node is arithmetic.MPSNNAdditionNode:
-        needed = {"sources": {"type": "array", "items": _NAME, "minItems": 2, "maxItems": 2}}
-        optional = dict.fromkeys(arithmetic.NUMBERS, _FLOAT)
-    elif node is arithmetic.MPSNNAdditionGradientNode:
-        needed = {**gradient, "is_secondary_source_filter": {"type": "boolean"}}
-        optional = scales
-    else:
-        needed = {"source": _NAME}
-    return {
-        "properties": {**common, **needed, **optional},
-        "required": list(needed),
-        "additionalProperties": False,
-    }
+def _closed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"properties": properties, "required": required, "additionalProperties": False}
 
 
 if __name__ == "__main__":

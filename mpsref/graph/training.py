@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from mpsref.graph.arithmetic import MPSNNAdditionNode, MPSNNInitialGradientNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from mpsref.graph.schedule import schedule
 
-__all__ = ["training_graph"]
+if TYPE_CHECKING:
+    from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode, NodeHandler
+
+__all__ = ["copy_handle", "training_graph"]
 
 
 def copy_handle(
@@ -20,10 +24,12 @@ def copy_handle(
 
 
 def training_graph(
-    last: MPSNNFilterNode, source_gradient: MPSNNImageNode | None, node_handler: NodeHandler | None
+    last: MPSNNFilterNode,
+    source_gradient: MPSNNImageNode | None,
+    handler: NodeHandler,
+    accumulation: Callable[..., MPSNNFilterNode],
 ) -> list[MPSNNFilterNode] | None:
-    """See `MPSNNFilterNode.training_graph`."""
-    handler = node_handler or copy_handle
+    """See `MPSNNFilterNode.training_graph`; `accumulation` is the class of nodes that add two gradients."""
     made: list[MPSNNFilterNode] = []
 
     def add(node: MPSNNFilterNode, mirrored: MPSNNFilterNode | None, source: MPSNNImageNode, g: MPSNNImageNode) -> None:
@@ -32,24 +38,23 @@ def training_graph(
 
     def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
         """One gradient out of those that the readers of an image made."""
-        gradients = pending.pop(image, [])
-        result = gradients[0] if gradients else None
-        for gradient in gradients[1:]:
-            addition = MPSNNAdditionNode(left_source=result, right_source=gradient)
+        result, *others = pending.pop(image)
+        for gradient in others:
+            addition = accumulation(left_source=result, right_source=gradient)
             add(addition, None, image, gradient)
             result = addition.result_image
             if result.stop_gradient or image.stop_gradient:
                 return None
         return result
 
-    gradient = last.result_image if source_gradient is None else source_gradient
+    gradient = source_gradient or last.result_image
     # An initial gradient node is its own gradient: what it reads is what is differentiated.
-    first = last.sources[0] if isinstance(last, MPSNNInitialGradientNode) else last.result_image
+    first = last.sources[0] if last.operation.is_initial_gradient else last.result_image
     pending: dict[MPSNNImageNode, list[MPSNNImageNode]] = {first: [gradient]}
     # Right to left and then reversed: every filter after all its readers, the left of two branches first.
     for node in reversed(list(schedule([first], right_to_left=True))):
         image = node.result_image
-        if image.stop_gradient or isinstance(node, MPSNNInitialGradientNode):
+        if image.stop_gradient or node.operation.is_initial_gradient or image not in pending:
             continue
         incoming = total(image)
         if incoming is None:

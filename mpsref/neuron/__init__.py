@@ -13,21 +13,31 @@ array([-1.4332578e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements
 from mpsref.errors import ImageError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
-from mpsref.neuron.evaluate import worker_count
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error, descriptor_or_error
+from mpsref.neuron.reference import specified, specified_gradient
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.table import NEURONS, Erratum, Neuron
+from mpsref.neuron.threads import worker_count
 from mpsref.storage import array_or_error, storage_of
 
-__all__ = ["NEURONS", "Erratum", "MPSNNNeuronDescriptor", "Neuron", "forward", "gradient"]
+__all__ = [
+    "NEURONS",
+    "Erratum",
+    "MPSNNNeuronDescriptor",
+    "Neuron",
+    "forward",
+    "gradient",
+    "specified",
+    "specified_gradient",
+]
 
 
 def forward(
@@ -50,9 +60,10 @@ def forward(
     channel_axis : int
         Which axis counts feature channels; matters for pReLU only.
     mode : str
-        ``ideal``: the exact value, rounded once. To explain a device, not to judge it: ``stepwise``, the documented
-        formula in float32 with each operation rounded, as a plain shader does it; ``stepwise-fma``, the same with
-        each product that is added to something fused with the addition.
+        ``ideal``: the exact value, rounded once; ``specified``: the same, slowly, as `specified` computes it. To
+        explain a device, not to judge it: ``stepwise``, the documented formula in float32 with each operation rounded,
+        as a plain shader does it; ``stepwise-fma``, the same with each product that is added to something fused with
+        the addition.
     workers : int
         How many threads share the work, a block of elements at a time; -1 for one for each core. The result is the
         same for any number.
@@ -66,7 +77,7 @@ def forward(
     Raises
     ------
     ImageError
-        `x` has another dtype, or no axis `channel_axis`; or it is float64 in a stepwise mode.
+        `x` has another dtype, or no axis `channel_axis`; or it is float64 in another mode than ``ideal``.
     ParameterError
         pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
 
@@ -96,7 +107,7 @@ def forward(
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).forward(descriptor, values, storage, storage, slopes, workers=count)
+    return evaluation(mode).forward(descriptor, Elements(values, storage), storage, slopes, workers=count)
 
 
 def gradient(
@@ -126,8 +137,8 @@ def gradient(
     Raises
     ------
     ImageError
-        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 in a
-        stepwise mode.
+        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 in another
+        mode than ``ideal``.
     ParameterError
         pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
 
@@ -152,20 +163,14 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).gradient(descriptor, values, incoming, storage, storage, storage, slopes, workers=count)
+    read = Elements(incoming, storage), Elements(values, storage)
+    return evaluation(mode).gradient(descriptor, *read, storage, slopes, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:
-    try:
-        axis = operator.index(channel_axis)
-    except TypeError:
-        raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
+    axis = channel_axis_or_error(descriptor, shape, channel_axis)
     if descriptor.data is None:
         return None
-    if not -len(shape) <= axis < len(shape):
-        raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
-    axis %= len(shape)
-    channels_or_error(descriptor, shape[axis], f"axis {axis} of x")
     slopes = descriptor.data.astype(np.float64)
     inner = math.prod(shape[axis + 1 :])
     return ChannelSlopes(slopes[np.newaxis], 1) if inner == 1 else ChannelSlopes(slopes[:, np.newaxis], inner)

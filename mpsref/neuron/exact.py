@@ -1,43 +1,52 @@
 """
-Multi-precision decision of the few results that lie too near a rounding boundary for float64.
+Exact values, and their one rounding.
 
-A row gives its value at an exact source as a `Fraction`, if it is rational, or as a `Decimal` to the digits asked for.
-The digits are raised until everything within the error rounds alike (Ziv's strategy). What is still open at the end
-lies exactly on the boundary: an algebraic or logarithmic value that is not there is farther away than that.
+A value is a `Decimal`: it has the infinities, NaN and signed zeros of IEEE 754, every float is one exactly, and numpy
+has no part in it. Where a value cannot be written down, it is computed to more and more digits, until all that lies
+within the error rounds alike (Ziv's strategy). What is still open at the end lies exactly on a rounding boundary: an
+algebraic or logarithmic value that is not there is farther away than that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DivisionByZero, InvalidOperation, localcontext
-from fractions import Fraction
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal, Inexact, localcontext
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from mpsref.storage import StorageFormat, round_to_odd
+from mpsref.arrays import Stored, Wide
+from mpsref.storage import StorageFormat
 
-__all__ = ["Digits", "Exact", "settle"]
+__all__ = ["Digits", "Value", "decide", "number", "rounded", "settle"]
 
-Exact: TypeAlias = Fraction | Decimal
-Stored = npt.NDArray[Any]
+Value: TypeAlias = Callable[["Digits"], Decimal]
+"""A value, to the digits asked for."""
 
 DIGITS = (100, 200, 400, 800)
 GUARD = 30
 """Digits that the formulas may lose."""
 
-TINY = 10**307
-"""The reciprocal of what is nothing to any storage format, and still a float64."""
-
-FAR = 10**6
+FAR = Decimal(10**6)
 """An exponent beyond which nothing is left of any storage format, even after three factors of float32."""
+
+
+def _context(digits: int) -> Context:
+    return Context(digits, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+
+
+WIDE = _context(4000)
+"""Holds every sum and product of three floats, and so rounds none."""
+
+number = Decimal.from_float
+"""A float, exactly, whatever traps the caller's context has."""
 
 
 class Digits:
     """
-    Arithmetic to a number of digits, for the rows. Arguments are exact; results are good to almost all digits.
+    Arithmetic to a number of digits. Arguments are exact, or good to almost all digits; so are results.
 
     Where a sum approaches a product of a few float32, and the rest does not show, it is replaced by one that just does:
     it must still decide on which side the sum is if that product is a rounding boundary. No other boundary lies
@@ -48,45 +57,38 @@ class Digits:
     """Below, the normal tail is nothing to any storage format, even times the largest float32; above it, it shows in
     no sum."""
 
-    nothing = Decimal("1e-350")
-    """A stand-in for what vanishes in every storage format, but has a sign."""
-
     def __init__(self, digits: int) -> None:
         self.digits = digits
         self.visible = Decimal(10) ** (-2 * digits // 5)
 
-    def decimal(self, value: Fraction) -> Decimal:
-        """A dyadic fraction, exactly."""
-        k = value.denominator.bit_length() - 1
-        return Decimal(f"{value.numerator * 5**k}E-{k}")
+    def times(self, a: Decimal, x: Decimal) -> Decimal:
+        """``a x``, exactly; 0 for a = 0, at infinity too: the limit of a constant."""
+        return WIDE.multiply(a, x if a or x.is_finite() else Decimal(1).copy_sign(x))
 
-    def exp(self, z: Fraction | Decimal) -> Decimal:
-        """e^z, for a z that may be clipped where nothing of the result can matter."""
-        clipped = min(max(z, -FAR), FAR)
-        return (self.decimal(clipped) if isinstance(clipped, Fraction) else Decimal(clipped)).exp()
+    def line(self, a: Decimal, x: Decimal, b: Decimal) -> Decimal:
+        """``a x + b`` likewise."""
+        return WIDE.add(self.times(a, x), b)
+
+    def exp(self, z: Decimal) -> Decimal:
+        """e^z, for a z that is clipped where nothing of the result can matter."""
+        return (min(max(z, -FAR), FAR) if z.is_finite() else z).exp()
 
     def one_plus(self, e: Decimal) -> Decimal:
-        """1 + e for e > 0."""
-        return 1 + max(e, self.visible)
+        """1 + e for e >= 0."""
+        return 1 + max(e, self.visible) if e else Decimal(1)
 
-    def quotient(self, value: Fraction) -> Decimal:
-        """Any fraction, rounded."""
-        return Decimal(value.numerator) / Decimal(value.denominator)
-
-    def expm1(self, z: Fraction) -> Decimal:
-        """e^z - 1 for z < 0."""
-        if z < -3 * self.digits:
-            return self.visible - 1
-        if z < Fraction(-1, 100_000):
-            return max(self.exp(z), self.visible) - 1
-        x = total = term = self.decimal(z)
+    def expm1(self, z: Decimal) -> Decimal:
+        """e^z - 1 for z <= 0."""
+        if z < Decimal("-1e-5"):
+            return (max(self.exp(z), self.visible) if z.is_finite() else 0) - Decimal(1)
+        total = term = z
         for k in range(2, self.digits // 4):
-            term = term * x / k
+            term = term * z / k
             total += term
         return total
 
     def log1p(self, e: Decimal) -> Decimal:
-        """ln(1 + e) for e > 0."""
+        """ln(1 + e) for e >= 0."""
         if e > Decimal("1e-5"):
             return (1 + e).ln()
         total, term = Decimal(0), -Decimal(1)
@@ -95,53 +97,60 @@ class Digits:
             total += term / k
         return total
 
-    def log_base(self, c: float) -> Decimal:
-        """The natural logarithm of c, and 1 for c = -1."""
-        return Decimal(1) if c == -1 else _logarithm(c, self.digits)
+    def log_base(self, c: Decimal) -> Decimal:
+        """The natural logarithm of a base c, where c = -1 means base e; NaN where c is no base."""
+        return Decimal(1) if c == -1 else +_logarithm(c, self.digits + 10) if c > 0 else Decimal("NaN")
 
-    def power(self, base: Fraction, c: float) -> Decimal:
-        """base^c for a base that is not 0, and positive unless c is an integer."""
-        size = self.exp(self.decimal(abs(base)).ln() * Decimal(c))
-        return -size if base < 0 and c % 2 else size
+    def is_integer(self, u: Decimal) -> bool:
+        """Whether u is an integer; no infinity is one."""
+        return u.is_finite() and u == u.to_integral_value()
 
-    def normal(self, x: Fraction) -> tuple[Decimal, Decimal]:
-        """The normal distribution function and density at an x within the limit."""
+    def power(self, base: Decimal, exponent: Decimal) -> Decimal:
+        """``base^exponent``, of a base that is not negative unless the exponent is an integer; IEEE's pow elsewhere."""
+        if base == 1 or exponent == 0:
+            return Decimal(1)
+        if abs(exponent) <= 512 and self.is_integer(exponent):
+            return base ** int(exponent)
+        size = self.exp(base.copy_abs().ln() * exponent)
+        is_odd = self.is_integer(exponent) and not self.is_integer(WIDE.divide(exponent, Decimal(2)))
+        return size.copy_negate() if is_odd and base.is_signed() else size
+
+    def negligible(self, x: Decimal) -> Decimal:
+        """A stand-in for what vanishes in every storage format, but not as a factor of infinity; -0 at -infinity."""
+        return Decimal("-1e-350" if x.is_finite() else "-0")
+
+    def normal(self, x: Decimal) -> tuple[Decimal, Decimal]:
+        """The normal distribution function and density at an x within the limits."""
         with localcontext() as context:
             context.prec += 10 + int(x * x / 4)  # what the sum cancels on the left
-            z = self.decimal(x)
-            density = (-z * z / 2).exp() / (2 * _pi(context.prec)).sqrt()
-            total = term = z
-            k = 1
-            while term and abs(term) > abs(total) * Decimal(10) ** -context.prec:
-                k += 2
-                term = term * z * z / k
-                total += term
-            return Decimal("0.5") + total * density, density
+            density = (-x * x / 2).exp() / (2 * _pi(context.prec)).sqrt()
+            return Decimal("0.5") + _odd_series(x, x * x) * density, density
 
-    def erf(self, z: Fraction) -> Decimal:
+    def erf(self, z: Decimal) -> Decimal:
         """The error function at a z between -6 and 6: e^-z^2 2 / sqrt(pi) (z + 2 z^3 / 3 + 4 z^5 / 15 + ...)."""
-        x = self.decimal(z)
-        total = term = x
-        k = 1
-        while abs(term) > abs(total) * Decimal(10) ** -self.digits:
-            k += 2
-            term = term * 2 * x * x / k
-            total += term
-        return 2 * total * (-x * x).exp() / _pi(self.digits).sqrt()
+        return 2 * _odd_series(z, 2 * z * z) * (-z * z).exp() / _pi(self.digits).sqrt()
+
+
+def _odd_series(x: Decimal, step: Decimal) -> Decimal:
+    """``x (1 + step / 3 + step^2 / (3 5) + step^3 / (3 5 7) + ...)``."""
+    total = term = last = x
+    k = 1
+    while k == 1 or total != last:
+        k += 2
+        term, last = term * step / k, total
+        total += term
+    return total
 
 
 @lru_cache(maxsize=64)
-def _logarithm(c: float, digits: int) -> Decimal:
-    with localcontext() as context:
-        context.prec = digits
-        return Decimal(c).ln()
+def _logarithm(c: Decimal, digits: int) -> Decimal:
+    return c.ln(_context(digits))
 
 
 @lru_cache(maxsize=64)
 def _pi(digits: int) -> Decimal:
     """Machin's formula."""
-    with localcontext() as context:
-        context.prec = digits + 10
+    with localcontext(_context(digits + 10)):
         return 4 * (4 * _arctan_of_reciprocal(5) - _arctan_of_reciprocal(239))
 
 
@@ -156,19 +165,60 @@ def _arctan_of_reciprocal(n: int) -> Decimal:
     return total
 
 
+def decide(value: Value, result: StorageFormat) -> float | int:
+    """A value, rounded once: the float that the storage format holds, or the code."""
+    ends: list[float | int] = []
+    for digits in DIGITS:
+        with localcontext(_context(digits)) as context:
+            near = value(Digits(digits))
+            if near.is_nan() or not context.flags[Inexact]:
+                return rounded(near, result)
+            margin = Decimal(10) ** (GUARD - digits)
+            ends = [rounded(WIDE.multiply(near, 1 + error), result) for error in (-margin, margin)]
+            if ends[0] == ends[1]:
+                return ends[0]
+    # A tie: of two neighbours the one with the even bit pattern.
+    return next(end for end in ends if np.array(end, result.dtype).view(result.bits_dtype) % 2 == 0)
+
+
+def rounded(value: Decimal, result: StorageFormat) -> float | int:
+    """An exact number, rounded to nearest, ties to even."""
+    if result.unorm_max:
+        code = WIDE.multiply(min(max(value, Decimal(0)), Decimal(1)), Decimal(result.unorm_max))
+        return 0 if value.is_nan() else int(code.to_integral_value(ROUND_HALF_EVEN))
+    near, (smallest, beyond) = float(value), _range(result)
+    if near == 0 or math.isnan(near):
+        return near
+    if abs(near) >= beyond:
+        return math.copysign(math.inf, near)
+    exponent = max(math.frexp(near)[1] - result.precision, smallest)
+    units = WIDE.multiply(value, _two_to_the(-exponent)).to_integral_value(ROUND_HALF_EVEN)
+    size = math.ldexp(abs(int(units)), exponent)
+    return math.copysign(size if size < beyond else math.inf, near)
+
+
+@lru_cache
+def _range(result: StorageFormat) -> tuple[int, float]:
+    """The exponent of the smallest subnormal number, and the power of two that is too large."""
+    info = np.finfo(result.dtype)
+    return int(info.minexp) - int(info.nmant), 2.0 ** int(info.maxexp)
+
+
+@lru_cache(maxsize=512)
+def _two_to_the(exponent: int) -> Decimal:
+    return WIDE.power(Decimal(2), exponent)
+
+
 def settle(
-    value: Callable[..., Exact],
-    x: npt.NDArray[np.float64],
-    upstream: npt.NDArray[np.float64] | None,
-    result: StorageFormat,
+    value: Callable[[Decimal, Digits], Decimal], x: Wide, upstream: Wide | None, result: StorageFormat
 ) -> Stored:
     """
-    Correctly rounded results at some finite sources, each different pair of them decided once.
+    Correctly rounded results at some sources, each different pair of them decided once.
 
     Parameters
     ----------
     value : callable
-        A row's exact forward or derivative, with its parameters; called as ``value(x, m=digits)``.
+        A forward or a derivative, called as ``value(x, m)``.
     x, upstream : ndarray of float64
         The sources, as float64 that hold them exactly; the value is multiplied by `upstream` if there is one.
     result : StorageFormat
@@ -183,46 +233,10 @@ def settle(
     distinct, inverse = np.unique(pairs, axis=1, return_inverse=True)
     decided = np.empty(distinct.shape[1], result.dtype)
     for i, (source, factor) in enumerate(distinct.view(np.float64).T.tolist()):
-        decided[i] = _decide(value, Fraction(source), Fraction(factor), result)
+        decided[i] = decide(_times(value, source, factor), result)
     return decided[inverse.reshape(-1)]
 
 
-def _decide(
-    value: Callable[..., Exact],
-    x: Fraction,
-    factor: Fraction,
-    result: StorageFormat,
-) -> Any:
-    ends: list[Any] = []
-    for digits in DIGITS:
-        with localcontext(Context(digits, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, DivisionByZero])):
-            m = Digits(digits)
-            exact = value(x, m=m)
-            if isinstance(exact, Fraction):
-                return _round(exact * factor, result)
-            product = exact * m.decimal(factor)
-            margin = Decimal(10) ** (GUARD - digits)
-            ends = [_round(product * (1 - margin), result), _round(product * (1 + margin), result)]
-        if ends[0].tobytes() == ends[1].tobytes():
-            return ends[0]
-    # A tie: of two neighbours the one with the even bit pattern.
-    return next(end for end in ends if end.view(result.bits_dtype) % 2 == 0)
-
-
-def _round(value: Exact, result: StorageFormat) -> Any:
-    """Round once; to a floating format by way of an odd float64, which loses nothing that matters to it."""
-    if result.unorm_max:
-        # A tie between two codes need not be a float64.
-        return result.dtype.type(round(min(max(value, 0), 1) * result.unorm_max))
-    sign = -1.0 if value < 0 else 1.0
-    error = 0
-    if value >= 10**308 or value <= -(10**308):
-        near = sign * np.inf
-    elif value and not -TINY < 1 / value < TINY:
-        near = sign * 1e-307
-    else:
-        near = float(value)
-        back: Exact = Fraction(near) if isinstance(value, Fraction) else Decimal(near)
-        error = (value > back) - (value < back)
-    odd = round_to_odd(np.array([near], np.float64), np.array([error], np.float64))
-    return result.encode(odd, np.empty(1, result.dtype))[0]
+def _times(value: Callable[[Decimal, Digits], Decimal], x: float, factor: float) -> Value:
+    source, upstream = number(x), number(factor)
+    return lambda m: WIDE.multiply(value(source, m), upstream)

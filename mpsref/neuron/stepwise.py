@@ -10,33 +10,35 @@ Subnormals are kept, though devices may flush them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Floats, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError
-from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.exact import Digits, Exact, settle
+from mpsref.neuron.elementwise import Elementwise, elementwise
+from mpsref.neuron.evaluate import forward, gradient
+from mpsref.neuron.exact import Digits, settle
+from mpsref.neuron.kernels import KERNELS
+from mpsref.neuron.reference import Specified
 from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.neuron.table import Arithmetic, Floats, Scalar
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.neuron.table import Scalar
+from mpsref.neuron.threads import over_blocks
+from mpsref.neuron.workspace import two_sum
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat, round_to_odd
 
-__all__ = ["MODES", "Evaluation", "evaluation", "stepwise_sum"]
+__all__ = ["MODES", "Evaluation", "evaluation"]
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 ERF_ERROR = 2.0**-44
 """Far more than the relative error of any library's error function in float64."""
 
-Stored = npt.NDArray[Any]
-Wide = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 _exponential = MPSNNNeuronDescriptor(MPSCNNNeuronType.exponential)
 _logarithm = MPSNNNeuronDescriptor(MPSCNNNeuronType.logarithm)
@@ -44,13 +46,12 @@ _tanh = MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH)
 
 
 class Evaluation(Protocol):
-    """What a mode does; the module `mpsref.neuron.evaluate` documents the arguments, and is the ideal mode."""
+    """What a mode does; `mpsref.neuron.evaluate` documents the arguments."""
 
     def forward(
         self,
         descriptor: MPSNNNeuronDescriptor,
-        x: Stored,
-        source: StorageFormat,
+        source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
@@ -61,36 +62,19 @@ class Evaluation(Protocol):
     def gradient(
         self,
         descriptor: MPSNNNeuronDescriptor,
-        x: Stored,
-        upstream: Stored,
-        source: StorageFormat,
-        upstream_source: StorageFormat,
+        gradient: Elements,
+        source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
         workers: int = 1,
     ) -> Stored:
-        """`upstream` times the neuron's slope at every element."""
+        """`gradient`, the incoming one, times the neuron's slope at every element of `source`."""
 
-    def add(
-        self,
-        x: Stored,
-        y: Stored,
-        x_source: StorageFormat,
-        y_source: StorageFormat,
-        result: StorageFormat,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: float = 0.0,
-        bounds: tuple[float, float] = (-np.inf, np.inf),
-        *,
-        workers: int = 1,
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        """``scales[0] x + scales[1] y + bias``, clamped to the bounds."""
-
-    def scale(
-        self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1
-    ) -> Stored:
-        """`factor` times every element."""
+        """The operation's result for every element."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +96,21 @@ class _Arithmetic:
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
         if not self.fused:
             return np.asarray(np.multiply(a, b) + c, np.float32)
-        # The product of two float32 is a float64; `add` rounds the sum with another one only once.
+        # The product of two float32 is a float64; the sum with another one is rounded to odd, and then only once.
         product, addend = np.broadcast_arrays(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64))
-        return evaluate.add(product, addend, FLOAT64, FLOAT64, FLOAT32)
+        return round_to_odd(*two_sum(product, addend)).astype(np.float32)
 
     def square(self, x: Floats) -> Floats:
         return np.square(x)
 
     def exp(self, x: Floats) -> Floats:
-        return evaluate.forward(_exponential, x, FLOAT32, FLOAT32)
+        return forward(_exponential, Elements(x, FLOAT32), FLOAT32)
 
     def log(self, x: Floats | Scalar) -> Floats:
-        return evaluate.forward(_logarithm, np.asarray(x, np.float32), FLOAT32, FLOAT32)
+        return forward(_logarithm, Elements(np.asarray(x, np.float32), FLOAT32), FLOAT32)
 
     def tanh(self, x: Floats) -> Floats:
-        return evaluate.forward(_tanh, x, FLOAT32, FLOAT32)
+        return forward(_tanh, Elements(x, FLOAT32), FLOAT32)
 
     def erf(self, x: Floats) -> Floats:
         # Here, because importing mpsref must not import scipy.special.
@@ -145,8 +129,8 @@ class _Arithmetic:
         )
         return _rounded(
             np.power(bases, exponents, dtype=np.float64),
-            neuron.row.error_bound(neuron),
-            lambda open_: evaluate.forward(neuron, x[open_].astype(np.float32), FLOAT32, FLOAT32),
+            KERNELS[type(neuron.row)].error_bound(neuron),
+            lambda open_: forward(neuron, Elements(x[open_].astype(np.float32), FLOAT32), FLOAT32),
         )
 
     def min(self, x: Floats, y: Scalar) -> Floats:
@@ -168,8 +152,16 @@ def _rounded(wide: Wide, error: float, decide: Callable[[Mask], Floats]) -> Floa
     return result
 
 
-def _exact_erf(x: Fraction, m: Digits) -> Exact:
+def _exact_erf(x: Decimal, m: Digits) -> Decimal:
     return m.erf(x)
+
+
+class _Ideal:
+    """The exact value, rounded once."""
+
+    forward = staticmethod(forward)
+    gradient = staticmethod(gradient)
+    elementwise = staticmethod(elementwise)
 
 
 @dataclass(frozen=True)
@@ -181,8 +173,7 @@ class _Stepwise:
     def forward(
         self,
         descriptor: MPSNNNeuronDescriptor,
-        x: Stored,
-        source: StorageFormat,
+        source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
@@ -191,57 +182,31 @@ class _Stepwise:
         def block(start: int, x: Floats) -> Floats:
             return descriptor.row.stepwise_forward(x, _parameters(descriptor, slopes, start, x.size), self.f)
 
-        return _by_blocks(block, [(x, source)], result, workers)
+        return _by_blocks(block, [source], result, workers)
 
     def gradient(
         self,
         descriptor: MPSNNNeuronDescriptor,
-        x: Stored,
-        upstream: Stored,
-        source: StorageFormat,
-        upstream_source: StorageFormat,
+        gradient: Elements,
+        source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
         workers: int = 1,
     ) -> Stored:
-        def block(start: int, x: Floats, upstream: Floats) -> Floats:
+        def block(start: int, incoming: Floats, x: Floats) -> Floats:
             slope = descriptor.row.stepwise_derivative(x, _parameters(descriptor, slopes, start, x.size), self.f)
-            return slope * upstream
+            return slope * incoming
 
-        return _by_blocks(block, [(x, source), (upstream, upstream_source)], result, workers)
+        return _by_blocks(block, [gradient, source], result, workers)
 
-    def add(
-        self,
-        x: Stored,
-        y: Stored,
-        x_source: StorageFormat,
-        y_source: StorageFormat,
-        result: StorageFormat,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: float = 0.0,
-        bounds: tuple[float, float] = (-np.inf, np.inf),
-        *,
-        workers: int = 1,
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
-        def block(start: int, x: Floats, y: Floats) -> Floats:
-            return stepwise_sum(x, y, self.f, scales, bias, bounds)
+        def block(start: int, *values: Floats) -> Floats:
+            return np.asarray(operation.stepwise(self.f, *values), np.float32)
 
-        return _by_blocks(block, [(x, x_source), (y, y_source)], result, workers)
-
-    def scale(
-        self, x: Stored, factor: float, source: StorageFormat, result: StorageFormat, *, workers: int = 1
-    ) -> Stored:
-        return _by_blocks(lambda _, x: factor * x, [(x, source)], result, workers)
-
-
-def stepwise_sum(
-    x: Floats, y: Floats, f: Arithmetic, scales: tuple[float, float], bias: float, bounds: tuple[float, float]
-) -> Floats:
-    """``scales[0] x + scales[1] y + bias``, clamped to the bounds, as a plain shader computes it."""
-    total = f.fma(scales[0], x, scales[1] * y) + bias
-    total = f.max(total, bounds[0]) if bounds[0] > -np.inf else total
-    return f.min(total, bounds[1]) if bounds[1] < np.inf else total
+        return _by_blocks(block, sources, result, workers)
 
 
 def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:
@@ -251,37 +216,40 @@ def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None,
 
 
 def _by_blocks(
-    block: Callable[..., Floats], sources: list[tuple[Stored, StorageFormat]], result: StorageFormat, workers: int
+    block: Callable[..., Floats], sources: Sequence[Elements], result: StorageFormat, workers: int
 ) -> Stored:
     """Load as float32, compute, store: ``block(start, *loaded)`` on blocks of the flattened sources."""
-    for _, source in sources:
-        if source is FLOAT64:
+    for source in sources:
+        if source.storage is FLOAT64:
             raise ImageError(
                 "the sources are float64, but a stepwise mode computes in float32: convert them, or use mode 'ideal'"
             )
-    out = np.empty(sources[0][0].shape, result.dtype)
-    flat, flats = out.reshape(-1), [(np.ascontiguousarray(stored).reshape(-1), source) for stored, source in sources]
+    out = np.empty(sources[0].stored.shape, result.dtype)
+    flat = out.reshape(-1)
+    flats = [Elements(np.ascontiguousarray(source.stored).reshape(-1), source.storage) for source in sources]
 
     def store(start: int, stop: int) -> None:
         loaded = [
-            source.decode(stored[start:stop], np.empty(stop - start)).astype(np.float32) for stored, source in flats
+            source.storage.decode(source.stored[start:stop], np.empty(stop - start)).astype(np.float32)
+            for source in flats
         ]
         values = block(start, *loaded).astype(np.float64)
         np.copyto(values, np.nan, where=np.isnan(values))
         result.encode(values, flat[start:stop])
 
-    evaluate.over_blocks(store, out.size, workers)
+    over_blocks(store, out.size, workers)
     return out
 
 
 MODES: Mapping[str, Evaluation] = MappingProxyType(
     {
-        "ideal": evaluate,
+        "ideal": _Ideal(),
+        "specified": Specified(),
         "stepwise": _Stepwise(_Arithmetic(fused=False)),
         "stepwise-fma": _Stepwise(_Arithmetic(fused=True)),
     }
 )
-"""Each mode by name: the exact value rounded once; the formula in float32; that with ``a b + c`` rounded once."""
+"""Each mode by name: the exact value rounded once, fast or as specified; the formula in float32, contracted or not."""
 
 
 def evaluation(mode: object) -> Evaluation:

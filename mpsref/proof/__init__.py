@@ -4,8 +4,8 @@ Proofs over every input of a neuron, judged independently; ``mpsref prove`` on t
 The judge needs python-flint: ``pip install 'mpsref[proof]'``.
 """
 
-from mpsref.proof.certificate import Subject, report
+from mpsref.proof.certificate import Subject, committed_certificates, passed, report
 from mpsref.proof.run import prove
 from mpsref.proof.sweep import require_judge
 
-__all__ = ["Subject", "prove", "report", "require_judge"]
+__all__ = ["Subject", "committed_certificates", "passed", "prove", "report", "require_judge"]

@@ -1,14 +1,17 @@
-"""What a proof says: its subject, what was found, with which software and on which machine."""
+"""What a proof says: its subject, counts, software and machine; and whether results are those of a committed proof."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from typing import Any
 
 from mpsref.blocks import BLOCK, share, stated
-from mpsref.columns import aligned
+from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -17,15 +20,16 @@ from mpsref.origin import software as software_with
 from mpsref.proof.sweep import Block, Tally
 from mpsref.storage import storage_format
 
-__all__ = ["DIRECTIONS", "Subject", "certificate", "report", "software"]
+__all__ = ["DIRECTIONS", "Subject", "certificate", "committed_certificates", "passed", "report", "software"]
 
 DIRECTIONS = "forward", "derivative"
 
 STATEMENT = (
     "Every input was evaluated. sha256 is that of the SHA-256 digests, 32 bytes each, of the little-endian results of "
     "each block, in order of the inputs as unsigned integers. Judged by ball arithmetic that shares no code with the "
-    "kernels: all results that needed multi-precision (by_digits), a sample of those that a rule decided (by_rule), "
-    "and a sample of the others, whose rounding follows from the kernels' error bound. In a format of at most 16 bits "
+    "kernels: all results whose float64 value lies within 2^-40, relative, of a rounding boundary, whatever error "
+    "bound the kernel states (near); all others that are not that value rounded (unlike: none, if the package is "
+    "right); and a sample of the rest, which are right if the kernel is good to 2^-40. In a format of at most 16 bits "
     "all results are judged, and counted as the sample. NaN and infinite inputs (not_finite) are not judged."
 )
 
@@ -44,7 +48,7 @@ class Subject:
     part : (int, int)
         (i, n): the i-th of n equal ranges of the inputs, counted from 1.
     sample : int
-        How many results of each direction are judged besides those that needed multi-precision.
+        How many results of each direction are drawn for the judge, besides those that are near a rounding boundary.
     seed : int
         What the sample depends on.
     block : int
@@ -95,7 +99,6 @@ class Subject:
                 start=start,
                 size=min(self.block, self.inputs.stop - start),
                 sample=self.sample * (i + 1) // len(starts) - self.sample * i // len(starts),
-                rule_sample=self.sample // 2,
                 seed=self.seed,
             )
             for i, start in enumerate(starts)
@@ -141,7 +144,7 @@ def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall
         directions[direction] = tally | {"sha256": hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()}
     return {
         "format": "mpsref-certificate",
-        "version": 1,
+        "version": 2,
         **subject.to_json(),
         **directions,
         "wrong": sum(tally.wrong for tally in found.values()),
@@ -154,12 +157,46 @@ def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall
     }
 
 
-HEADINGS = "neuron", "", "inputs", "NaN", "by digits", "by rule", "judged", "wrong", "seconds"
+def committed_certificates() -> list[dict[str, Any]]:
+    """The certificates that come with the package: of all sixteen neurons at their defaults, in float32."""
+    folder = resources.files("mpsref.proof").joinpath("certificates")
+    return [json.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".json")]
 
 
-def report(certificates: Iterable[Mapping[str, Any]]) -> str:
-    """Certificates as a table, what is wrong, and a verdict."""
-    certificates = list(certificates)
+SUBJECT = "neuron", "parameters", "storage", "part", "block"
+"""The fields of a certificate that its digests depend on."""
+
+EQUAL, DIFFERS, NONE = "equal", "differs", "none"
+
+
+def _digest_is(proof: Mapping[str, Any], direction: str, committed: Iterable[Mapping[str, Any]]) -> str:
+    """Whether a digest is that of the committed certificate of the same subject, or there is none."""
+    for other in committed:
+        if all(other[name] == proof[name] for name in SUBJECT):
+            return EQUAL if other[direction]["sha256"] == proof[direction]["sha256"] else DIFFERS
+    return NONE
+
+
+def passed(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]] = ()) -> bool:
+    """Whether nothing is wrong, and no digest differs from that of a committed certificate of the same subject."""
+    return not any(
+        proof["wrong"] or DIFFERS in (_digest_is(proof, direction, committed) for direction in DIRECTIONS)
+        for proof in certificates
+    )
+
+
+def report(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]] = ()) -> str:
+    """
+    Certificates as a table, what is wrong, and a verdict.
+
+    Parameters
+    ----------
+    certificates : iterable of dict
+        What `prove` returned.
+    committed : iterable of dict
+        Certificates to compare the digests of all results with: those of the same neuron, parameters, format and part.
+    """
+    certificates, committed = list(certificates), list(committed)
     wrong = sum(proof["wrong"] for proof in certificates)
     examples = [
         f"{proof['neuron']} {direction}: x = {found['x']}: got {found['got']}, want {found['want']}"
@@ -167,18 +204,29 @@ def report(certificates: Iterable[Mapping[str, Any]]) -> str:
         for direction in DIRECTIONS
         for found in proof[direction]["examples"]
     ]
-    verdict = f"FAIL: {wrong:,} results are wrong" if wrong else "PASS: no result that was judged is wrong"
-    return "\n".join([_table(certificates), "", *examples, verdict])
+    digests = Counter(_digest_is(proof, direction, committed) for proof in certificates for direction in DIRECTIONS)
+    compared = (
+        f"digests of all results: {digests[EQUAL]} equal to those of the committed certificates, {digests[DIFFERS]} "
+        f"different, {digests[NONE]} with none to compare"
+    )
+    failures = [f"{wrong:,} results are wrong"] * bool(wrong)
+    failures += [f"{digests[DIFFERS]} digests differ from the committed ones"] * bool(digests[DIFFERS])
+    verdict = f"FAIL: {', '.join(failures)}" if failures else "PASS: no result that was judged is wrong"
+    return "\n".join([_table(certificates, committed), "", *examples, compared, verdict])
 
 
-def _table(certificates: Iterable[Mapping[str, Any]]) -> str:
+HEADINGS = "neuron", "", "inputs", "NaN", "near", "judged", "wrong", "digest", "seconds"
+
+
+def _table(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]]) -> str:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for proof in certificates:
         for direction in DIRECTIONS:
             t = proof[direction]
-            judged = t["judged_by_digits"] + t["judged_by_rule"] + t["judged_sample"]
-            numbers = t["inputs"], t["nan_results"], t["open_by_digits"], t["open_by_rule"], judged, t["wrong"]
+            judged = t["judged_near"] + t["judged_unlike"] + t["judged_sample"]
+            numbers = t["inputs"], t["nan_results"], t["judged_near"], judged, t["wrong"]
             first = direction == DIRECTIONS[0]
             cells = [proof["neuron"] if first else "", direction, *(f"{n:,}" for n in numbers)]
-            rows.append((*cells, f"{proof['wall_seconds']:,}" if first else ""))
+            digest = _digest_is(proof, direction, committed)
+            rows.append((*cells, digest, f"{proof['wall_seconds']:,}" if first else ""))
     return "\n".join(aligned(rows, left=2))

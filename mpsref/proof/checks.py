@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.errors import ParameterError
+from mpsref.origin import digest_of_sources
 from mpsref.proof.sweep import EXAMPLES, Block, Tally
 from mpsref.storage import FORMATS, StorageFormat
 
@@ -26,10 +27,10 @@ def seal(of: Mapping[str, Any], direction: str, start: int, tally: Mapping[str, 
 
 @cache
 def judge_sources() -> str:
-    """The SHA-256 of the sources that decide what is judged, and how."""
+    """The digest of the sources that decide what is judged, and how."""
     package = Path(__file__).parents[1]
     paths = (package / name for name in ("blocks.py", "proof/judge.py", "proof/sweep.py"))
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
+    return digest_of_sources(path.read_text("utf-8") for path in paths)
 
 
 def check_tally(tally: Tally, block: Block) -> None:
@@ -48,8 +49,8 @@ def check_tally(tally: Tally, block: Block) -> None:
     if storage.dtype.itemsize <= 2:
         least, most = finite, finite
     else:
-        # Of what is drawn, only inputs that are not finite are not judged, and perhaps what a rule decided.
-        least, most = min(block.sample, block.size) - not_finite - tally.open_by_rule, finite
+        # Of what is drawn, only inputs that are not finite are not judged.
+        least, most = min(block.sample, block.size) - not_finite, finite
     for holds, name in (
         (tally.inputs == block.size, "inputs"),
         (tally.not_finite == not_finite, "not_finite"),

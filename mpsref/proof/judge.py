@@ -347,6 +347,11 @@ class Judge:
                     return limit[1] if factor > 0 else -limit[1]
         raise AssertionError(f"{self}: no side of {boundary} at {x!r}")
 
+    def _quick_side(self, x: float, boundary: float, derivative: bool, upstream: float) -> int:
+        """The same, but 0 where few bits do not tell: it spares most of millions of subnormals the rational numbers."""
+        distance = precisely(2 * FIRST, lambda: self.ball(x, derivative, upstream) - boundary)
+        return 1 if distance > 0 else -1 if distance < 0 else 0
+
     # --- what the tests and `mpsref prove` call --------------------
 
     def ball(self, x: float, derivative: bool = False, upstream: float = 1.0) -> Ball:
@@ -402,15 +407,18 @@ class Judge:
             result = near.astype(dtype)
             down, up = (near * (1 - 2.0**-51)).astype(dtype), (near * (1 + 2.0**-51)).astype(dtype)
         for i in np.flatnonzero((down != up) & ~np.isnan(near)).tolist():
-            # Neighbours, and perhaps an infinity, whose place in the order is that of the next power of two.
-            beyond = 2 ** (16 if dtype == np.float16 else 128)
-            ends = [Fraction(math.copysign(beyond, v) if math.isinf(v) else v) for v in (float(down[i]), float(up[i]))]
+            # Neighbours, and perhaps an infinity, whose place in the order is that of the next power of two. The sum
+            # is exact.
+            beyond = 2.0 ** (16 if dtype == np.float16 else 128)
+            ends = [math.copysign(beyond, v) if math.isinf(v) else v for v in (float(down[i]), float(up[i]))]
             middle = (ends[0] + ends[1]) / 2
             factor = 1.0 if upstream is None else float(upstream[i])
-            side = self.side(float(xs[i]), middle, derivative=derivative, upstream=factor)
+            side = self._quick_side(float(xs[i]), middle, derivative, factor)
+            if side == 0:
+                side = self.side(float(xs[i]), Fraction(middle), derivative=derivative, upstream=factor)
             if side == 0:
                 with np.errstate(all="ignore"):
-                    result[i] = np.float64(float(middle)).astype(dtype)
+                    result[i] = np.float64(middle).astype(dtype)
             else:
                 result[i] = down[i] if (side > 0) != (ends[1] > ends[0]) else up[i]
         return result

@@ -32,7 +32,7 @@ def prove(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """
-    Evaluate every input of a subject, in both directions, and judge what the kernels' error bound does not decide.
+    Evaluate every input of a subject, in both directions; judge all results near rounding boundaries, and a sample.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class _Checkpoint:
             return
         document = {
             "format": "mpsref-checkpoint",
-            "version": 1,
+            "version": 2,
             "of": self._of,
             "wall_seconds": self.seconds(),
             "blocks": [

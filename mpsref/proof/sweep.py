@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Index, Mask, Stored, Wide
 from mpsref.blocks import chunks, evaluated, ones
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat
 
 __all__ = ["EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
 
 EXAMPLES = 8
 """How many wrong results are shown."""
 
-Stored = npt.NDArray[Any]
-Index = npt.NDArray[np.intp]
+BAND = 2.0**-40
+"""
+Relative: how near a rounding boundary the float64 value of a result must be for the judge to see it.
+
+It is the same for all rows and far wider than the error bounds that most of them state, which are to be checked. One in
+2^15 results of a curved function lies within; of halved subnormals every other one is a tie.
+"""
 
 
 def require_judge() -> None:
@@ -57,10 +61,8 @@ class Block:
     start, size : int
         The range.
     sample : int
-        How many of the results that float64 decided are drawn for the judge. A format of at most 16 bits is judged
-        whole.
-    rule_sample : int
-        How many of those that a rule decided are judged at most.
+        How many results are drawn for the judge besides those that it sees in any case. A format of at most 16 bits is
+        judged whole.
     seed : int
         What the sample depends on, besides the direction and the start.
     """
@@ -71,7 +73,6 @@ class Block:
     start: int
     size: int
     sample: int
-    rule_sample: int
     seed: int
 
 
@@ -89,9 +90,14 @@ class Tally:
     nan_results : int
         Results that are NaN.
     open_by_digits, open_by_rule : int
-        Results that Ziv's test left open, by how they were decided; not counted where all are judged.
-    judged_by_digits, judged_by_rule, judged_sample : int
-        How many of those, and of all others, the judge was asked for.
+        Results that Ziv's test with the row's own error bound left open, by how they were decided; not counted where
+        all are judged. Nothing is chosen by them.
+    judged_near : int
+        Results whose float64 value lies in the `BAND` about a rounding boundary: all of them are judged.
+    judged_unlike : int
+        Results elsewhere that are not their float64 value rounded, all of them likewise: none, if the package is right.
+    judged_sample : int
+        How many of all others the judge was asked for.
     wrong : int
         Results that differ from the judge's.
     examples : list
@@ -107,8 +113,8 @@ class Tally:
     nan_results: int = 0
     open_by_digits: int = 0
     open_by_rule: int = 0
-    judged_by_digits: int = 0
-    judged_by_rule: int = 0
+    judged_near: int = 0
+    judged_unlike: int = 0
     judged_sample: int = 0
     wrong: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
@@ -128,36 +134,45 @@ def sweep(block: Block) -> Tally:
     storage = FORMATS[block.channel_format]
     tally, digest = Tally(inputs=block.size), hashlib.sha256()
     random = np.random.default_rng([block.seed, block.derivative, block.start])
-    drawn = random.choice(block.size, min(block.sample, block.size), replace=False)
+    drawn = np.zeros(block.size, np.bool_)
+    drawn[random.choice(block.size, min(block.sample, block.size), replace=False)] = True
     for offset, x in chunks(block.start, block.size, storage):
-        size, end, decisions = x.size, offset + x.size, evaluate.Decisions()
-        upstream = ones(size, storage) if block.derivative else None
+        decisions = evaluate.Decisions()
+        upstream = ones(x.size, storage) if block.derivative else None
         y = evaluated(block.descriptor, x, upstream, storage, decisions)
         digest.update(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
         finite = np.isfinite(x)
-        tally.not_finite += size - int(np.count_nonzero(finite))
+        tally.not_finite += x.size - int(np.count_nonzero(finite))
         tally.nan_results += int(np.count_nonzero(np.isnan(y)))
-        digits, rule = _joined(decisions.by_digits), _joined(decisions.by_rule)
         if storage.dtype.itemsize <= 2:
-            digits, rule, sample = _joined([]), _joined([]), np.flatnonzero(finite)
+            near, unlike = np.zeros_like(finite), np.zeros_like(finite)
+            sample = finite
         else:
-            tally.open_by_digits += digits.size
-            tally.open_by_rule += rule.size
-            sample = np.setdiff1d(drawn[(drawn >= offset) & (drawn < end)] - offset, np.concatenate([digits, rule]))
-            quota = block.rule_sample * end // block.size - block.rule_sample * offset // block.size
-            rule = random.choice(rule, min(quota, rule.size), replace=False)
-            digits, rule, sample = digits[finite[digits]], rule[finite[rule]], sample[finite[sample]]
-        tally.judged_by_digits += digits.size
-        tally.judged_by_rule += rule.size
-        tally.judged_sample += sample.size
-        _judge(block, storage, x, y, np.sort(np.concatenate([digits, rule, sample])), tally)
+            tally.open_by_digits += sum(map(len, decisions.by_digits))
+            tally.open_by_rule += sum(map(len, decisions.by_rule))
+            near, unlike = _suspects(y, evaluated(block.descriptor, x, upstream, storage, result=FLOAT64))
+            near &= finite
+            unlike &= finite
+            sample = drawn[offset : offset + x.size] & finite & ~near & ~unlike
+        tally.judged_near += int(np.count_nonzero(near))
+        tally.judged_unlike += int(np.count_nonzero(unlike))
+        tally.judged_sample += int(np.count_nonzero(sample))
+        _judge(block, storage, x, y, np.flatnonzero(near | unlike | sample), tally)
     tally.digests.append(digest.hexdigest())
     tally.cpu_seconds = time.process_time() - began
     return tally
 
 
-def _joined(indices: list[Index]) -> Index:
-    return np.concatenate(indices) if indices else np.empty(0, np.intp)
+def _suspects(y: Stored, values: Wide) -> tuple[Mask, Mask]:
+    """Which `values` lie near a rounding boundary, and which results elsewhere are not the value rounded."""
+    high, low = np.empty_like(y), np.empty_like(y)
+    with np.errstate(all="ignore"):
+        np.multiply(values, 1 + BAND, out=high, casting="same_kind")
+        np.multiply(values, 1 - BAND, out=low, casting="same_kind")
+    # As bits: a NaN is no suspect where it should be one.
+    got, high, low = (stored.view(f"u{y.itemsize}") for stored in (y, high, low))
+    near = high != low
+    return near, (got != high) & ~near
 
 
 def _judge(block: Block, storage: StorageFormat, x: Stored, y: Stored, chosen: Index, tally: Tally) -> None:

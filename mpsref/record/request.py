@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mpsref
-from mpsref.columns import aligned
-from mpsref.documents import read_document
+from mpsref.display import aligned
+from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
-from mpsref.files import NewFolder, write_atomically
 from mpsref.graph import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronNode
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
+from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.recording import fill_recording
+from mpsref.operations import Role
+from mpsref.record.recording import recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
 
@@ -95,6 +96,8 @@ def request(
     needed = GraphFile.from_results(graph.result_images, graph.storage)
     if not needed.nodes:
         raise FileFormatError("the graph has only sources: give one with nodes")
+    for size in shape:
+        validate(size, schema("recording")["$defs"]["extent"], "shape")
     n, h, w, c = shape
     sizes = {
         image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
@@ -102,7 +105,8 @@ def request(
     }
     names = {image: name for name, image in graph.images.items()}
     gradients = _gradients(needed)
-    neurons = [node.descriptor for node in needed.nodes if isinstance(node, MPSCNNNeuronNode)]
+    forward = [node.operation for node in needed.nodes if not node.operation.makes_gradient]
+    neurons = [operation.descriptor for operation in forward if operation.descriptor is not None]
     sources = {
         names[image]: sample_image(size, neurons, (seed, _number(names[image])), is_gradient=image in gradients)
         for image, size in sizes.items()
@@ -110,10 +114,12 @@ def request(
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    with NewFolder(folder) as new:
-        path = fill_recording(new, graph, sources, device, raw=True, awaited=awaited)
-        write_atomically(new.file("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
-    return path
+    entries = recording_entries(sources, awaited, raw=True)
+    files = recording_files(Path(folder), graph, sources, device, entries)
+    # The name of a folder need not be UTF-8; here it stands as it is.
+    readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
+    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
+    return Path(folder) / "recording.json"
 
 
 def _number(name: str) -> int:
@@ -144,17 +150,15 @@ def _formats(
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
     """The sources that come in as gradients and as nothing else."""
+    reads = [
+        (source, role) for node in needed.nodes for source, role in zip(node.sources, node.operation.roles, strict=True)
+    ]
+    incoming = {source for source, role in reads if role is Role.GRADIENT}
+    return incoming - {source for source, role in reads if role is not Role.GRADIENT}
 
-    def forward_sources(node: MPSNNFilterNode) -> tuple[MPSNNImageNode, ...]:
-        return node.sources[1:] if isinstance(node, MPSNNGradientFilterNode) else node.sources
 
-    incoming = {node.sources[0] for node in needed.nodes if isinstance(node, MPSNNGradientFilterNode)}
-    return incoming - {image for node in needed.nodes for image in forward_sources(node)}
-
-
-def _readme(path: Path, graph: GraphFile, count: int) -> str:
+def _readme(folder: Path, graph: GraphFile, count: int, entries: Mapping[str, dict[str, Any]]) -> str:
     lines = [("image", "role", "file", "format", "height x width x channels")]
-    entries = read_document(path, "recording")["images"]
     for name, entry in entries.items():
         image = graph.images[name]
         role = "result" if name in graph.results else "source" if image.producer is None else "intermediate"
@@ -163,5 +167,5 @@ def _readme(path: Path, graph: GraphFile, count: int) -> str:
         lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
     table = "\n".join(aligned(lines, left=5))
     return README.format(
-        version=mpsref.__version__, folder=path.parent.name, count=count, storage=graph.storage.name, table=table
+        version=mpsref.__version__, folder=folder.absolute().name, count=count, storage=graph.storage.name, table=table
     )

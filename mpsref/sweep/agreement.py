@@ -10,7 +10,7 @@ import numpy as np
 from mpsref.errors import ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.sweep.summary import SHOWN, Mismatch, Summary
-from mpsref.verify.compare import UNREACHABLE, ulp_distance
+from mpsref.ulp import UNREACHABLE, ulp_distance
 
 __all__ = ["check_summary"]
 

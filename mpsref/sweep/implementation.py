@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
-Stored = npt.NDArray[Any]
 Implementation: TypeAlias = Callable[..., Any] | str
 """A function, or where it is: ``module:function``."""
 

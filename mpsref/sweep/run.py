@@ -25,6 +25,9 @@ __all__ = ["sweep"]
 SECONDS = 1.0
 """At least so long a checkpoint is as it is."""
 
+MOST_PACKAGES, LONGEST_PACKAGE = 90, 200
+"""How many packages a report has room for, and characters of a name."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -113,10 +116,7 @@ def sweep(
     """
     subject = Subject(name_of(function), descriptor_or_error(descriptor), direction, format, ulp)
     inputs = share(shard, storage_format(format), "shard")
-    if workers < 1:
-        raise ParameterError(f"workers is {workers}: give at least 1")
-    if block < 1:
-        raise ParameterError(f"block is {block}: give at least 1")
+    _check_arguments(workers, block, packages)
     if executor is None:
         if not isolated:
             load(function)
@@ -145,6 +145,15 @@ def sweep(
         elif path is not None:
             path.unlink(missing_ok=True)
     return SweepReport(subject, found)
+
+
+def _check_arguments(workers: int, block: int, packages: Sequence[str]) -> None:
+    if workers < 1:
+        raise ParameterError(f"workers is {workers}: give at least 1")
+    if block < 1:
+        raise ParameterError(f"block is {block}: give at least 1")
+    if len(packages) > MOST_PACKAGES or not all(0 < len(name) <= LONGEST_PACKAGE for name in packages):
+        raise ParameterError(f"packages: give at most {MOST_PACKAGES} names of 1 to {LONGEST_PACKAGE} characters")
 
 
 def _summaries(

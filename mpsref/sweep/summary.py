@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import ParameterError
-from mpsref.histogram import distances_by_power
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import UNREACHABLE, _largest, ulp_distance
+from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 
 __all__ = ["SHOWN", "Mismatch", "Summary", "canonical", "gaps", "summary_of"]
 
 SHOWN = 8
 """How many inputs of a kind are listed."""
 
-Stored = npt.NDArray[Any]
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -232,7 +231,7 @@ def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: Storag
         infinity_disagreements=int(np.count_nonzero(apart)) - nan,
         zero_signs=zeros,
         beyond=int(np.count_nonzero(beyond)),
-        worst=mismatches(_largest(comparable, min(SHOWN, int(np.count_nonzero(comparable))))),
+        worst=mismatches(farthest(comparable, min(SHOWN, int(np.count_nonzero(comparable))))),
         not_comparable=mismatches(np.flatnonzero(apart)[:SHOWN]),
         first=mismatches(np.flatnonzero(beyond)[:SHOWN]),
     )

@@ -194,11 +194,13 @@
           found.upstream = reads[0];
           found.value = found.slope * found.upstream;
         } else found.value = forward(step, x, p);
-      } else if (step.kind === "sum") {
+      } else if (step.terms !== undefined) {
         const [low, high] = step.bounds.map(number);
-        found.sum = exactSum(reads[0] * step.scales[0], reads[1] * step.scales[1], step.bias);
+        const [first, second] = step.terms.map(([factor, places]) => places.reduce((made, k) => made * reads[k], factor));
+        // A zero and a zero that is added have a sign together, which the exact sum leaves to the last addition.
+        found.sum = (second === undefined && !step.bias ? first : exactSum(first, second === undefined ? 0 : second, step.bias)) + (step.bias ? 0 : step.bias);
         found.value = found.sum < low ? low : found.sum > high ? high : found.sum;
-      } else found.value = step.kind === "ones" ? 1 : reads[0] * step.factor;
+      } else found.value = 1;
       found.stored = values[step.result] = FORMATS[step.format].round(found.value);
       return found;
     });
@@ -256,8 +258,12 @@
         + `product ${about(found.value)}, ${last}`;
     }
     if (step.kind === "forward") return `${neuronOf(step)} reads ${read[0]} and gives ${about(found.value)}; slope ${about(found.slope)}; ${last}`;
-    if (step.kind === "sum") return `the addition reads ${read[0]} and ${read[1]}; sum ${about(found.value)}, ${last}`;
-    if (step.kind === "scale") return `the addition's gradient reads ${read[0]}; times ${about(step.factor)} is ${about(found.value)}, ${last}`;
+    if (step.kind === "scale") {
+      const [[factor, places]] = step.terms;
+      const times = [...(factor === 1 && places.length > 1 ? [] : [about(factor)]), ...places.slice(1).map((k) => read[k])];
+      return `the ${step.word}'s gradient reads ${read[0]}; times ${times.join(" and ")} is ${about(found.value)}, ${last}`;
+    }
+    if (step.terms !== undefined) return `the ${step.word} reads ${read[0]} and ${read[1]}; ${step.kind} ${about(found.value)}, ${last}`;
     return `the initial gradient is 1, ${last}`;
   }
 
@@ -386,11 +392,12 @@
       if (given) line(work, "With", given);
       line(work, "Slope", `f\u2032(${x}) = ${about(found.slope)}`);
       line(work, "Product", `upstream \u00d7 slope = ${signed(values[step.reads[0]])} \u00d7 ${signed(found.slope)} = ${about(found.value)}`).className = "result";
-    } else if (step.kind === "sum") {
-      const terms = step.reads.map((i, k) => (step.scales[k] === 1 ? "" : `${signed(step.scales[k])} \u00d7 `) + `${data.images[i].name}`);
-      const numbers = step.reads.map((i, k) => (step.scales[k] === 1 ? "" : `${signed(step.scales[k])} \u00d7 `) + signed(values[i]));
+    } else if (step.kind === "sum" || step.kind === "product") {
+      const written = (name) => step.terms.map(([factor, places]) =>
+        [...(factor === 1 ? [] : [signed(factor)]), ...places.map((k) => name(step.reads[k]))].join(" \u00d7 "));
+      const terms = written((i) => data.images[i].name), numbers = written((i) => signed(values[i]));
       if (step.bias) { terms.push("bias"); numbers.push(signed(step.bias)); }
-      line(work, "Sum", `${terms.join(" + ")} = ${numbers.join(" + ")} = ${about(found.sum)}`).className = "result";
+      line(work, step.kind === "product" ? "Product" : "Sum", `${terms.join(" + ")} = ${numbers.join(" + ")} = ${about(found.sum)}`).className = "result";
       if (!Object.is(found.sum, found.value)) line(work, "Clamped", `to ${about(found.value)}`);
       const parts = addends(step);
       if (parts.length) {
@@ -406,7 +413,11 @@
         });
       }
     } else if (step.kind === "scale") {
-      line(work, "Product", `${data.images[step.reads[0]].name} \u00d7 scale of this source = ${signed(values[step.reads[0]])} \u00d7 ${signed(step.factor)} = ${about(found.value)}`).className = "result";
+      const [[factor, places]] = step.terms, others = places.slice(1).map((k) => step.reads[k]);
+      const left = others.length && factor === 1 ? [] : [["scale of this source", signed(factor)]];
+      const right = others.map((i) => [data.images[i].name, signed(values[i])]);
+      const [names, numbers] = [0, 1].map((k) => [...left, ...right].map((each) => each[k]).join(" \u00d7 "));
+      line(work, "Product", `${data.images[step.reads[0]].name} \u00d7 ${names} = ${signed(values[step.reads[0]])} \u00d7 ${numbers} = ${about(found.value)}`).className = "result";
     } else line(work, "Value", "1: the gradient of a result with respect to itself").className = "result";
 
     const box = add(add(parent, "div", { class: "scroll" }), "table");

@@ -17,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
-from mpsref.columns import html_text, printable
+from mpsref.display import html_text, printable
 from mpsref.errors import ImageError, ParameterError
 from mpsref.executor import MPSNNGraph
 from mpsref.files import write_atomically
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import handle_label, sequence_or_error
+from mpsref.graph.nodes import MPSNNFilterNode, sequence_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.operations import Role, Sum
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
@@ -131,12 +132,12 @@ def write_explanation(page: str, path: Path) -> None:
 def _check(graph: MPSNNGraph) -> None:
     if graph.mode != "ideal":
         raise ParameterError(f"mode of the graph is {graph.mode!r}: explain one in mode 'ideal'")
-    if not graph._steps:
+    if not graph.plan.steps:
         raise ParameterError("the graph has no steps: ask for a result that a node makes")
-    if len(graph._steps) > MOST_STEPS:
+    if len(graph.plan.steps) > MOST_STEPS:
         raise ParameterError(
-            f"the graph has {len(graph._steps):,} steps: a page has at most {MOST_STEPS}, ask for a result nearer to "
-            "the sources"
+            f"the graph has {len(graph.plan.steps):,} steps: a page has at most {MOST_STEPS}, ask for a result nearer "
+            "to the sources"
         )
 
 
@@ -152,8 +153,8 @@ def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> d
     """The sources, with images full of one number for those that are missing."""
     upstream = _upstream(graph)
     shape = _shape(graph, sources)
-    for i, source in enumerate(graph._inputs):
-        name = handle_label(source.handle)
+    for i, source in enumerate(graph.plan.inputs):
+        name = source.label
         if name is not None and name not in sources:
             value = UPSTREAM if i in upstream else VALUE
             sources[name] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
@@ -170,13 +171,9 @@ def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> d
 
 def _upstream(graph: MPSNNGraph) -> set[int]:
     """Indices of the sources that nothing reads but as an incoming gradient."""
-    as_gradient: set[int] = set()
-    otherwise: set[int] = set()
-    for step in graph._steps:
-        is_gradient = len(step.sources) == 2 and hasattr(step.node, "gradient_state")
-        as_gradient |= set(step.sources[:1]) if is_gradient else set()
-        otherwise |= set(step.sources[1:] if is_gradient else step.sources)
-    return as_gradient - otherwise
+    reads = [read for step in graph.plan.steps for read in zip(step.sources, step.operation.roles, strict=True)]
+    as_gradient = {source for source, role in reads if role is Role.GRADIENT}
+    return as_gradient - {source for source, role in reads if role is not Role.GRADIENT}
 
 
 def _shape(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
@@ -185,7 +182,7 @@ def _shape(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -
         shape = np.shape(given.to_array() if isinstance(given, MPSImage) else given)
         if len(shape) in (3, 4):
             return shape
-    descriptors = (getattr(step.operation, "descriptor", None) for step in graph._steps)
+    descriptors = (step.operation.descriptor for step in graph.plan.steps)
     slopes = (d.data for d in descriptors if d is not None)
     return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)
 
@@ -209,11 +206,10 @@ class _Explained:
 
     def _owners(self) -> list[int]:
         """For each step the one whose parameters it has: a gradient follows its forward node."""
-        makers = {step._step.node: i for i, step in enumerate(self.steps)}
+        makers: dict[MPSNNFilterNode | None, int] = {step.made_by.node: i for i, step in enumerate(self.steps)}
         owners = []
         for i, step in enumerate(self.steps):
-            state = getattr(step._step.node, "gradient_state", None)
-            forward = makers.get(state.producer, i) if state is not None else i
+            forward = makers.get(step.made_by.node.forward_node, i)
             owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
         return owners
 
@@ -234,7 +230,7 @@ class _Explained:
         """What the script reads."""
         first = len(self.traced.sources)
         images: list[dict[str, Any]] = [
-            {"name": _short(name, LONGEST_NAME), "format": self.traced._images[name].storage.name, "step": None,
+            {"name": _short(name, LONGEST_NAME), "format": self.traced.images[name].storage.name, "step": None,
              "value": _number(value.item())}
             for name, value in self.traced.sources.items()
         ]  # fmt: skip
@@ -251,20 +247,16 @@ class _Explained:
             "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
             "owner": self.owners[i], "parameters": {},
         }  # fmt: skip
+        found |= step.operation.facts()
         if step.descriptor is not None:
-            row = step.descriptor.row
-            found |= {"neuron": row.neuron_type.name, "formula": row.formula, "slope": row.slope, "domain": row.domain,
-                      "constant": row.slope_is_constant}  # fmt: skip
             found["parameters"] = _parameters(step.descriptor, self.channel)
             if step.descriptor.data is not None and self.channels > 1:
                 found["slopes"] = step.descriptor.data.tolist()
-        elif step.kind == "sum":
-            found |= {"scales": list(step.factors), "bias": step.bias, "bounds": [_number(end) for end in step.bounds]}
-            of = self.structure.gradients.get(step.name)
-            if of is not None and step.factors == (1.0, 1.0) and not step.bias and step.bounds == (-np.inf, np.inf):
-                found["of"] = _short(of, LONGEST_NAME)
-        elif step.kind == "scale":
-            found["factor"] = step.factors[0]
+        else:
+            found["word"] = step.function.removesuffix("Gradient").lower()
+        of = self.structure.gradients.get(step.name)
+        if of is not None and step.operation == Sum():
+            found["of"] = _short(of, LONGEST_NAME)
         return found
 
 
@@ -361,12 +353,10 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
     i = number - len(explained.traced.sources)
     if i < 0:
         kind, said = "source", f"{html_text(name, LONGEST)}, a source"
-        value = _stored(explained.traced.sources[name].item(), explained.traced._images[name].storage, SHORT_VALUE)
+        value = _stored(explained.traced.sources[name].item(), explained.traced.images[name].storage, SHORT_VALUE)
     else:
         step = explained.steps[i]
-        kind = (
-            f"{step.function.removesuffix('Gradient')}{PRIME}" if step.kind in ("gradient", "scale") else step.function
-        )
+        kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
         said = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
         value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
     inside = (
@@ -396,7 +386,7 @@ def _table(explained: _Explained) -> str:
 
 
 def _rows(explained: _Explained) -> Iterable[str]:
-    stored = {name: _stored(of.item(), explained.traced._images[name].storage)
+    stored = {name: _stored(of.item(), explained.traced.images[name].storage)
               for name, of in explained.traced.sources.items()}  # fmt: skip
     for i, step in enumerate(explained.steps):
         stored[step.name] = _stored(step.stored.item(), step.storage)

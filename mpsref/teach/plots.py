@@ -421,7 +421,7 @@ def _results(
         return reference(implementation), reference("ideal")
     if isinstance(implementation, str) and ":" not in implementation:
         raise ParameterError(
-            f"implementation is {implementation!r}: choose {' or '.join(m for m in MODES if m != 'ideal')}, or give a "
+            f"implementation is {implementation!r}: choose {' or '.join(list(MODES)[2:])}, or give a "
             "function or MODULE:FUNCTION"
         )
     got = call(implementation, x.copy(), None if upstream is None else upstream.copy())

@@ -7,24 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from mpsref.columns import aligned, html_table, html_text, printable
+from mpsref.arrays import Elements, Stored
+from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
-from mpsref.histogram import histogram_rows
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
 from mpsref.verify.bounds import BEYOND, MODELS
-from mpsref.verify.compare import UNREACHABLE, Counts, Judge, Tolerance
+from mpsref.verify.compare import Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.running import Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
-Stored = npt.NDArray[Any]
 Bounds: TypeAlias = presets.Limit | str
 """What passes: a `Tolerance`, ``exact``, ``ulp=N``; or, of a neuron's results, one of `mpsref.verify.bounds.MODELS`."""
 
@@ -120,7 +119,7 @@ class Comparison:
         return "\n".join(printable(line) for line in self._lines())
 
     def _repr_html_(self) -> str:
-        facts = f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        facts = f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
         verdict = f"<p><strong>{html_text(f'{self.name}: {self.verdict}', 1000)}</strong></p>"
         rows: list[list[object]] = [["element", "actual", "expected", "ULP", "verdict"]]
         rows += [
@@ -159,7 +158,7 @@ class Comparison:
     def _lines(self) -> Iterator[str]:
         counts = self.counts
         yield f"{self.name}: {self.verdict}"
-        yield f"bounds: {_said(self.tolerance)}; {self.storage}{list(self.shape)}"
+        yield f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
         shown = [element for element in self.worst if element.beyond]
         if shown:
             yield "the worst:"
@@ -171,7 +170,8 @@ class Comparison:
             yield from aligned(histogram_rows(self.histogram, counts.elements, others), left=1)
 
 
-def _said(tolerance: presets.Limit) -> str:
+def bounds_text(tolerance: presets.Limit) -> str:
+    """What passes, of one array instead of images."""
     return str(tolerance).replace(" of each image's format", "")
 
 
@@ -284,7 +284,7 @@ def compare(
             f"{name} is {got.dtype}{list(got.shape)}, but {want.dtype}{list(want.shape)} is expected: make both alike"
         )
     storage = _storage(got, name)
-    judge = limit if isinstance(limit, Tolerance) else _judge(limit, (got, storage), neuron, x, upstream)
+    judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
     found = counts_of(got, want, storage, judge, SHOWN)
     is_beyond = (found.classes == BEYOND).tolist()
     worst = []
@@ -295,9 +295,9 @@ def compare(
     return Comparison(name, storage.name, got.shape, limit, max_mismatches, found.counts, found.histogram, tuple(worst))
 
 
-def _judge(
+def judge_of(
     bounds: presets.Bounds,
-    got: tuple[Stored, StorageFormat],
+    got: Elements,
     neuron: MPSNNNeuronDescriptor | None,
     x: Any,
     upstream: Any,
@@ -309,16 +309,18 @@ def _judge(
             "a gradient upstream="
         )
     descriptor_or_error(neuron)
-    if got[1] is FLOAT64:
+    if got.storage is FLOAT64:
         raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
     read = []
     for what, value in (("x", x), ("upstream", upstream)):
-        array = None if value is None else as_array(value, what, got[0].dtype)
-        if array is not None and array.shape != got[0].shape:
-            raise ImageError(f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got[0].shape)}")
-        read.append(None if array is None else (array, _storage(array, what)))
+        array = None if value is None else as_array(value, what, got.stored.dtype)
+        if array is not None and array.shape != got.stored.shape:
+            raise ImageError(
+                f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}"
+            )
+        read.append(None if array is None else Elements(array, _storage(array, what)))
     if neuron.data is not None:
-        channels_or_error(neuron, got[0].shape[-1] if got[0].ndim else 1, "the last axis of x")
+        channels_or_error(neuron, got.stored.shape[-1] if got.stored.ndim else 1, "the last axis of x")
     source, incoming = read
     assert source is not None
     return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)

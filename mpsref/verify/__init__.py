@@ -23,24 +23,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Stored
 from mpsref.errors import FileFormatError, MPSRefError
-from mpsref.executor import MPSNNGraph, Progress
+from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage, texel_of
+from mpsref.image import MPSImage
+from mpsref.image_lanes import texel_of
+from mpsref.plan import Progress
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.storage import StorageFormat
+from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
-from mpsref.verify.compare import UNREACHABLE, Comparison, Counts, Tolerance, compare, ulp_distance
+from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
-from mpsref.verify.judge import Segment, descriptor_of, direction_of
+from mpsref.verify.judge import Segment
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Model, Reason
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
@@ -119,9 +123,6 @@ def verify(
     return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
 
 
-Stored: TypeAlias = npt.NDArray[Any]
-
-
 class _Verification:
     """One walk through the graph, with the reference from the sources on, and beside it each node on what it read."""
 
@@ -150,8 +151,9 @@ class _Verification:
                 raise self._error(f"images.{self.names[image]}: missing: the graph reads it as a source")
         graph = MPSNNGraph(result_images=self.wanted, format=self.recording.graph.storage)
         given = [self.recorded[image].read() for image in sources]
+        plan, manner = graph.plan, graph.manner()
         try:
-            graph._check(given)
+            plan.sizes(given)
         except MPSRefError as error:
             raise self._error(str(error)) from None
         # By place in the plan: the reference's images, and what the device's nodes read.
@@ -159,12 +161,14 @@ class _Verification:
         own = dict(ideal)
         del given
         reports = []
-        is_read = {source for step in graph._steps for source in step.sources}
-        for i, (node, step) in enumerate(zip(self.makers.values(), graph._steps, strict=True)):
+        is_read = {source for step in plan.steps for source in step.sources}
+        for i, (node, step) in enumerate(zip(self.makers.values(), plan.steps, strict=True)):
             read = [own[source] for source in step.sources]
-            want = graph._run_step(step, read)
+            want = plan.run_step(step, read, manner)
             same = all(own[source] is ideal[source] for source in step.sources)
-            ideal[step.result] = want if same else graph._run_step(step, [ideal[source] for source in step.sources])
+            ideal[step.result] = (
+                want if same else plan.run_step(step, [ideal[source] for source in step.sources], manner)
+            )
             own[step.result] = want
             self.formats[node.result_image] = want.storage
             if node.result_image in self.recorded:
@@ -176,7 +180,7 @@ class _Verification:
             for index in step.last_reads:
                 del ideal[index], own[index]
             if progress is not None:
-                progress(i + 1, len(graph._steps))
+                progress(i + 1, len(plan.steps))
         return Report(
             str(self.recording.path), self.recording.device, self.tolerances, tuple(reports), faults=self.faults
         )
@@ -202,16 +206,17 @@ class _Verification:
     ) -> tuple[ImageReport, MPSImage]:
         """The report of an image; and the image itself, which is the reference's own where both are the same."""
         name, storage = self.names[node.result_image], want.storage
-        descriptor = descriptor_of(node)
+        operation = node.operation
+        descriptor = operation.descriptor
         neuron = None if descriptor is None else descriptor.neuron_type.name
-        limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=direction_of(node))
+        limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         found = compare(actual, expected, storage, judge, self.worst)
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, found, self._sources(node, read))
-        explained = self.faults and found.beyond.size and len(nodes) == 1
+        explained = self.faults and found.beyond.size and len(nodes) == 1 and operation.is_pointwise
         # Packed only if somebody looks at it.
         own = MPSImage.from_array(actual) if (kept or explained) and not found.identical else want
         end_to_end = None
@@ -241,7 +246,7 @@ class _Verification:
             found.counts,
             elements,
             neuron=neuron,
-            direction=direction_of(node),
+            direction=operation.direction,
             limit=str(limit),
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),

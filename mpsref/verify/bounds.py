@@ -23,14 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Stored, meaning
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.image import meaning
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.storage import FORMATS, StorageFormat
 from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
@@ -50,8 +50,6 @@ __all__ = [
 ]
 
 T = MPSCNNNeuronType
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
@@ -207,9 +205,7 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
     def of(formula: Formula) -> Callable[[Range, Stored, Running], Range]:
         def evaluate(x: Range, data: Stored, f: Running) -> Range:
             a, b, c = (f.range(value) for value in (descriptor.a, descriptor.b, descriptor.c))
-            found = f.range(formula(x, _Parameters(a, b, c, f.range(data)), f))
-            low, high, nan, reason, _ = np.broadcast_arrays(found.low, found.high, found.nan, found.reason, x.low)
-            return Range(low, high, nan, reason, f)
+            return f.range(formula(x, _Parameters(a, b, c, f.range(data)), f)).like(x.low)
 
         return evaluate
 
@@ -384,9 +380,9 @@ def allowed(
             part = slice(start, min(start + BLOCK, x.size))
             slopes = np.empty(0) if data is None else data_of(descriptor, np.arange(part.start, part.stop), x.shape[-1])
             for f, formula in product(attempts, formulas):
-                value = formula(read(f, flat[part], source), slopes, f)
+                value = formula(read(f, Elements(flat[part], source)), slopes, f)
                 if upstream is not None:
-                    value = value * read(f, upstream.reshape(-1)[part], source)
+                    value = value * read(f, Elements(upstream.reshape(-1)[part], source))
                 _join(out, part, value, result)
     return Allowed(
         out.lower.reshape(x.shape), out.upper.reshape(x.shape), out.nan.reshape(x.shape), out.reason.reshape(x.shape)
@@ -406,9 +402,9 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
     out.reason[part] = np.where(new, value.reason, before)
 
 
-def read(f: Running, elements: Stored, source: StorageFormat) -> Range:
+def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(meaning(elements, source))
+    return f.range(elements.values())
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

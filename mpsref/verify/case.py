@@ -5,87 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
-from mpsref.graph.arithmetic import MPSNNAdditionGradientNode, MPSNNAdditionNode, clamp_of
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
-from mpsref.image import MPSImage, meaning
+from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
+from mpsref.operations import NeuronOperation, Operation, Role
+from mpsref.operations.base import spread_by_channel
 from mpsref.storage import StorageFormat
-from mpsref.verify.compare import Tolerance, passes, ulp_distance
+from mpsref.ulp import ulp_distance
+from mpsref.verify.compare import Tolerance, passes
 
-__all__ = ["Addition", "Case", "Constant", "Forward", "Gradient", "Operation", "Scaling", "Source", "within"]
+__all__ = ["Case", "within"]
 
-Stored = npt.NDArray[Any]
-Wide: TypeAlias = npt.NDArray[np.float64]
-Index: TypeAlias = npt.NDArray[np.intp]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, both of any one shape."""
-
-
-@dataclass(frozen=True)
-class Forward:
-    """A neuron; it reads ``(x,)``."""
-
-    descriptor: MPSNNNeuronDescriptor
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """A neuron's gradient; it reads ``(upstream, x)``."""
-
-    descriptor: MPSNNNeuronDescriptor
-
-
-@dataclass(frozen=True)
-class Addition:
-    """A scaled, clamped sum; it reads ``(left, right)``."""
-
-    scales: tuple[float, float] = (1.0, 1.0)
-    bias: float = 0.0
-    bounds: tuple[float, float] = (-np.inf, np.inf)
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """An addition's gradient; it reads ``(upstream, x)`` and scales the first."""
-
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A node whose result does not depend on what it reads."""
-
-
-Operation: TypeAlias = Forward | Gradient | Addition | Scaling | Constant
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Stored elements and their format: those of an image as (N, H, W, C), or some of them in a row."""
-
-    stored: Stored
-    storage: StorageFormat
-
-    def values(self) -> Wide:
-        """What the elements mean."""
-        return meaning(self.stored, self.storage)
-
-    def at(self, index: Index) -> Source:
-        """The elements with these flat indices; 0 where an index is negative."""
-        flat = self.stored.reshape(-1)
-        if index.size and int(index.min()) < 0:
-            return Source(np.where(index < 0, flat.dtype.type(0), flat[np.maximum(index, 0)]), self.storage)
-        return Source(flat[index], self.storage)
 
 
 def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
@@ -115,9 +54,9 @@ class Case:
 
     Parameters
     ----------
-    operation : Forward, Gradient, Addition, Scaling or Constant
+    operation : Operation
         What the node does.
-    sources : tuple of Source
+    sources : tuple of Elements
         What it read, as stored, each of shape (N, H, W, C).
     result : StorageFormat
         How its result is stored.
@@ -136,7 +75,7 @@ class Case:
     """
 
     operation: Operation
-    sources: tuple[Source, ...]
+    sources: tuple[Elements, ...]
     result: StorageFormat
     got: Stored
     want: Stored
@@ -183,11 +122,11 @@ class Case:
         >>> node = mps.MPSCNNNeuronAbsoluteNode(source=x)
         >>> read, got, want = (mps.MPSImage.from_array(np.float16([[v]])) for v in ([[-1]], [[-1]], [[1]]))
         >>> Case.of_node(node, [read], got, want, np.array([[[[True]]]])).operation
-        Forward(descriptor=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
+        NeuronForward(neuron=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
         """
-        read = tuple(Source(image.to_array(), image.storage) for image in sources)
+        read = tuple(Elements(image.to_array(), image.storage) for image in sources)
         close = within(want.storage) if is_close is None else is_close
-        return cls(_operation(node), read, want.storage, got.to_array(), want.to_array(), bad, close)
+        return cls(node.operation, read, want.storage, got.to_array(), want.to_array(), bad, close)
 
     # ---- facts ----
 
@@ -200,7 +139,12 @@ class Case:
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor | None:
         """The neuron, if there is one."""
-        return self.operation.descriptor if isinstance(self.operation, Forward | Gradient) else None
+        return self.operation.descriptor
+
+    @property
+    def reads_gradient(self) -> bool:
+        """Whether there is an incoming gradient."""
+        return Role.GRADIENT in self.operation.roles
 
     @cached_property
     def bad_index(self) -> Index:
@@ -213,7 +157,7 @@ class Case:
         return some(self.bad_index, 512)
 
     def x(self, index: Index) -> Wide:
-        """What the neuron's argument means at some elements."""
+        """What the neuron's input means at some elements."""
         return self.sources[-1].at(index).values()
 
     def upstream(self, index: Index) -> Wide:
@@ -226,34 +170,17 @@ class Case:
         self,
         index: Index,
         operation: Operation | None = None,
-        sources: Sequence[Source] | None = None,
+        sources: Sequence[Elements] | None = None,
         mode: str = "ideal",
         result: StorageFormat | None = None,
     ) -> Stored:
         """What an operation, the node's own by default, gives at some elements, from other sources if there are any."""
         operation = self.operation if operation is None else operation
-        read = [source.at(index) for source in self.sources] if sources is None else sources
-        how, stored = evaluation(mode), self.result if result is None else result
-        first, last = read[0], read[-1]
-        match operation:
-            case Forward(descriptor):
-                slopes = self.slopes(descriptor, index)
-                return how.forward(descriptor, last.stored, last.storage, stored, slopes)
-            case Gradient(descriptor):
-                slopes = self.slopes(descriptor, index)
-                return how.gradient(descriptor, last.stored, first.stored, last.storage, first.storage, stored, slopes)
-            case Addition(scales, bias, bounds):
-                return how.add(first.stored, last.stored, first.storage, last.storage, stored, scales, bias, bounds)
-            case Scaling(factor):
-                return how.scale(first.stored, factor, first.storage, stored)
-            case _:
-                return self.want.reshape(-1)[index]
-
-    def slopes(self, descriptor: MPSNNNeuronDescriptor, index: Index) -> ChannelSlopes | None:
-        """The slope of each of some elements, for a neuron with a slope for each channel."""
-        if descriptor.data is None:
-            return None
-        return ChannelSlopes(descriptor.data.astype(np.float64)[index % self.shape[3]][np.newaxis], 1)
+        read = [source.at(index) for source in self.sources] if sources is None else list(sources)
+        # A forward operation reads no gradient, which comes first.
+        read = read[len(read) - len(operation.roles) :]
+        spread = spread_by_channel(index, self.shape[3])
+        return operation.evaluate(read, self.result if result is None else result, evaluation(mode), spread)
 
     def stored(self, values: Wide) -> Stored:
         """Values rounded once to the result's format, NaN to the canonical one."""
@@ -262,9 +189,9 @@ class Case:
 
     def with_descriptor(self, descriptor: MPSNNNeuronDescriptor) -> Operation:
         """The same operation with another neuron."""
-        if not isinstance(self.operation, Forward | Gradient):
+        if not isinstance(self.operation, NeuronOperation):
             raise ParameterError(f"{self.operation} has no neuron")
-        return replace(self.operation, descriptor=descriptor)
+        return replace(self.operation, neuron=descriptor)
 
 
 def some(index: Index, count: int) -> Index:
@@ -273,15 +200,3 @@ def some(index: Index, count: int) -> Index:
         return index
     # Not at equal distances: those could meet always the same channel.
     return index[np.sort(np.random.default_rng(index.size).choice(index.size, count, replace=False, shuffle=False))]
-
-
-def _operation(node: MPSNNFilterNode) -> Operation:
-    if isinstance(node, MPSCNNNeuronNode):
-        return Forward(node.descriptor)
-    if isinstance(node, MPSCNNNeuronGradientNode):
-        return Gradient(node.descriptor)
-    if isinstance(node, MPSNNAdditionNode):
-        return Addition((node.primary_scale, node.secondary_scale), node.bias, clamp_of(node))
-    if isinstance(node, MPSNNAdditionGradientNode):
-        return Scaling(node.secondary_scale if node.is_secondary_source_filter else node.primary_scale)
-    return Constant()

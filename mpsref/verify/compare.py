@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Index, Stored, meaning
 from mpsref.errors import ParameterError
-from mpsref.histogram import UNREACHABLE, distances_by_power
-from mpsref.image import meaning
 from mpsref.storage import StorageFormat
+from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.running import Reason
 
-__all__ = ["NEAR", "UNREACHABLE", "Comparison", "Counts", "Tolerance", "compare", "passes", "ulp_distance"]
+__all__ = ["NEAR", "Comparison", "Counts", "Tolerance", "compare", "passes"]
 
 NEAR = 1
 """ULP that are within every model's bounds: one rounding, in whatever order it falls on a boundary."""
@@ -28,8 +28,6 @@ BLOCK = 65_536
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
-Stored = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
 
 
@@ -108,30 +106,6 @@ class Counts:
     beyond: int
 
 
-def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
-    """
-    Distance in units in the last place of the storage format.
-
-    The integer distance of the sign-magnitude bit patterns (of the codes, for unorm). Zeros are equal, NaN equals
-    NaN, and an infinity equals only itself; whatever else meets NaN or an infinity is `UNREACHABLE`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mpsref.storage import storage_of
-    >>> got, want = np.float16([1, -0.0, np.nan]), np.float16([1.002, 0.0, np.nan])
-    >>> ulp_distance(got, want, storage_of(got, "got"))
-    array([2, 0, 0])
-    """
-    distance: npt.NDArray[np.int64] = np.abs(storage.ordinals(got) - storage.ordinals(want))
-    if storage.unorm_max:
-        return distance
-    got_nan, want_nan = np.isnan(got), np.isnan(want)
-    distance[(got_nan != want_nan) | ((np.isinf(got) | np.isinf(want)) & (distance != 0))] = UNREACHABLE
-    distance[got_nan & want_nan] = 0
-    return distance
-
-
 def passes(
     got: Stored, want: Stored, distance: npt.NDArray[np.int64], storage: StorageFormat, tolerance: Tolerance
 ) -> npt.NDArray[np.bool_]:
@@ -165,7 +139,7 @@ class Comparison:
     explained : ndarray of int
         Those of all elements that are explained.
     histogram : dict of int to int
-        Distances by powers of two, see `mpsref.histogram.distances_by_power`.
+        Distances by powers of two, see `mpsref.ulp.distances_by_power`.
     identical : bool
         Whether both are the same, bit for bit.
     """
@@ -293,16 +267,6 @@ def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], 
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
         if count > 0:
             index = np.flatnonzero(kind)
-            found.append(index[_largest(distance[index], min(count, index.size))])
+            found.append(index[farthest(distance[index], min(count, index.size))])
             count -= found[-1].size
     return np.concatenate(found)
-
-
-def _largest(rank: npt.NDArray[np.int64], count: int) -> Index:
-    """Indices of the largest values, the largest first and equal ones in their order."""
-    if count <= 0:
-        return np.empty(0, np.intp)
-    threshold = np.partition(rank, rank.size - count)[rank.size - count]
-    above = np.flatnonzero(rank > threshold)
-    chosen = np.concatenate([above, np.flatnonzero(rank == threshold)[: count - above.size]])
-    return chosen[np.argsort(-rank[chosen], kind="stable")]

@@ -36,7 +36,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.verify.case import Case, Index, Mask, Stored, some
+from mpsref.arrays import Index, Mask, Stored
+from mpsref.verify.case import Case, some
 from mpsref.verify.hypotheses import HYPOTHESES, Candidate
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]

@@ -3,113 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import singledispatch
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.graph.arithmetic import (
-    MPSNNAdditionGradientNode,
-    MPSNNAdditionNode,
-    MPSNNInitialGradientNode,
-    clamp_of,
-)
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.neuron.stepwise import stepwise_sum
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, size_of
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
 
-__all__ = ["Segment", "descriptor_of", "direction_of", "neuron_judge"]
+__all__ = ["Segment", "neuron_judge"]
 
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
 """The ranges of a node's results: of its sources' ranges, the elements' indices, the channels and the arithmetic."""
-
-NeuronForm: TypeAlias = Callable[[Range, Stored, Running], Range]
 
 WORTH_A_TABLE = 65_536
 """Elements from which on all patterns of a 16-bit source are analysed instead."""
 
 
-@singledispatch
-def _forms(node: MPSNNFilterNode) -> list[NodeForm]:
-    raise NotImplementedError(type(node).__name__)
+def _forms(operation: Operation) -> list[NodeForm]:
+    """The forms of an operation's formula: for a neuron all that devices are known to use."""
+    descriptor = operation.descriptor
+    functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
+    def form(sources: Sequence[Range], index: Index, channels: int, f: Running, *, function: Any) -> Range:
+        values = operation.values_of(sources)
+        if descriptor is None:
+            return f.range(operation.stepwise(f, *values)).like(index)
+        data = data_of(descriptor, index, channels)
+        found: Range = operation.stepwise(f, *values, function=lambda x: function(x, data, f))
+        return found
 
-@_forms.register
-def _(node: MPSCNNNeuronNode) -> list[NodeForm]:
-    def of(formula: NeuronForm) -> NodeForm:
-        def value(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-            return formula(sources[0], data_of(node.descriptor, index, channels), f)
-
-        return value
-
-    return [of(formula) for formula in neuron_forms(node.descriptor, "forward")]
-
-
-@_forms.register
-def _(node: MPSCNNNeuronGradientNode) -> list[NodeForm]:
-    def of(formula: NeuronForm) -> NodeForm:
-        def product(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-            return formula(sources[1], data_of(node.descriptor, index, channels), f) * sources[0]
-
-        return product
-
-    return [of(formula) for formula in neuron_forms(node.descriptor, "gradient")]
-
-
-@_forms.register
-def _(node: MPSNNAdditionNode) -> list[NodeForm]:
-    scales, clamp = (node.primary_scale, node.secondary_scale), clamp_of(node)
-
-    def total(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-        x, y, arithmetic = (cast("Any", each) for each in (sources[0], sources[1], f))
-        return cast("Range", stepwise_sum(x, y, arithmetic, scales, node.bias, clamp))
-
-    return [total]
-
-
-@_forms.register
-def _(node: MPSNNAdditionGradientNode) -> list[NodeForm]:
-    factor = node.secondary_scale if node.is_secondary_source_filter else node.primary_scale
-
-    def scaled(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-        return factor * sources[0]
-
-    return [scaled]
-
-
-@_forms.register
-def _(node: MPSNNInitialGradientNode) -> list[NodeForm]:
-    def ones(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
-        return f.range(np.ones(index.size))
-
-    return [ones]
-
-
-def descriptor_of(node: MPSNNFilterNode) -> MPSNNNeuronDescriptor | None:
-    """The neuron of a node, or of the node that it is the gradient of."""
-    return node.descriptor if isinstance(node, MPSCNNNeuronNode | MPSCNNNeuronGradientNode) else None
-
-
-def direction_of(node: MPSNNFilterNode) -> str:
-    """``forward`` or ``gradient``."""
-    gradients = (MPSCNNNeuronGradientNode, MPSNNAdditionGradientNode, MPSNNInitialGradientNode)
-    return "gradient" if isinstance(node, gradients) else "forward"
+    return [partial(form, function=function) for function in functions]
 
 
 def neuron_judge(
     descriptor: MPSNNNeuronDescriptor,
     model: Model,
-    got: tuple[Stored, StorageFormat],
-    x: tuple[Stored, StorageFormat],
-    upstream: tuple[Stored, StorageFormat] | None = None,
+    got: Elements,
+    x: Elements,
+    upstream: Elements | None = None,
 ) -> Callable[[Index], npt.NDArray[np.uint16]]:
     """
     What may be said of a neuron's results, or of its gradient, at some flat indices, see `classify`.
@@ -120,33 +59,54 @@ def neuron_judge(
         The neuron; channels are along the last axis.
     model : Model
         What the device promises.
-    got, x, upstream : pair of ndarray and StorageFormat
-        The results, the sources and the incoming gradients, of one shape.
+    got, x, upstream : Elements
+        The results, the inputs and the incoming gradients, of one shape.
     """
-    channels = got[0].shape[-1] if got[0].ndim else 1
-    given = [(stored.reshape(-1), storage) for stored, storage in ((x,) if upstream is None else (x, upstream))]
+    channels = got.stored.shape[-1] if got.stored.ndim else 1
+    operation = NeuronForward(descriptor) if upstream is None else NeuronGradient(descriptor)
+    given = [x] if upstream is None else [upstream, x]
+    forms = _forms(operation)
 
     def judge(index: Index) -> npt.NDArray[np.uint16]:
-        def of(formula: NeuronForm) -> Callable[[Running, Index], Range]:
-            def value(f: Running, chosen: Index) -> Range:
-                where = index[chosen]
-                values = [read(f, elements[where], storage) for elements, storage in given]
-                found = formula(values[0], data_of(descriptor, where, channels), f)
-                return found if upstream is None else found * values[1]
-
-            return value
-
-        def nan_read(chosen: Index) -> npt.NDArray[np.bool_]:
+        def value(f: Running, chosen: Index, *, form: NodeForm) -> Range:
             where = index[chosen]
-            found = np.zeros(chosen.size, np.bool_)
-            for elements, _ in given:
-                found |= np.isnan(elements[where])
+            return form([read(f, each.at(where)) for each in given], where, channels, f)
+
+        def nan_read(chosen: Index) -> Mask:
+            found: Mask = np.logical_or.reduce([np.isnan(each.at(index[chosen]).stored) for each in given])
             return found
 
-        forms = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
-        return classify(got[0].reshape(-1)[index], model, got[1], [of(form) for form in forms], nan_read)
+        of = [partial(value, form=form) for form in forms]
+        return classify(got.at(index).stored, model, got.storage, of, nan_read)
 
     return judge
+
+
+_Part: TypeAlias = tuple[int, tuple[int, ...]]
+"""Where elements begin among those that are wanted of an image, and their shape."""
+
+
+class _Wanted:
+    """The elements of an image that the nodes after it read."""
+
+    def __init__(self) -> None:
+        self._lists: list[Index] = []
+
+    def add(self, index: Index) -> _Part:
+        """Want these too; the same array is taken once."""
+        start = 0
+        for known in self._lists:
+            if known is index:
+                break
+            start += known.size
+        else:
+            self._lists.append(index)
+        return start, index.shape
+
+    def index(self) -> Index:
+        """All of them, flat."""
+        first, *others = self._lists
+        return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
 
 
 class Segment:
@@ -169,11 +129,13 @@ class Segment:
         given: Mapping[MPSNNImageNode, MPSImage],
         formats: Mapping[MPSNNImageNode, StorageFormat],
     ) -> None:
-        self._nodes = nodes
-        self._formats = formats
-        self._given = {image: (value.to_array().reshape(-1), value.storage) for image, value in given.items()}
-        self._channels = next(iter(given.values())).feature_channels
-        self._forms = [_forms(node) for node in nodes]
+        self._nodes, self._formats = nodes, formats
+        self._given = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in given.items()}
+        self._operations = [node.operation for node in nodes]
+        self._sizes = {image: size_of(value) for image, value in given.items()}
+        for node, operation in zip(nodes, self._operations, strict=True):
+            self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
+        self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
@@ -181,50 +143,59 @@ class Segment:
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
-        def form(number: int) -> Callable[[Running, Index], Range]:
-            return lambda f, chosen: self._ranges(index[chosen], number, f, big=big)
+        def form(f: Running, chosen: Index, *, number: int) -> Range:
+            return self._ranges(index[chosen], number, f, big=big)
 
-        def nan_read(chosen: Index) -> npt.NDArray[np.bool_]:
+        def nan_read(chosen: Index) -> Mask:
             found = np.zeros(chosen.size, np.bool_)
-            for elements, storage in self._given.values():
-                found |= np.zeros(chosen.size, np.bool_) if storage.unorm_max else np.isnan(elements[index[chosen]])
+            for elements in self._given.values():
+                if not elements.storage.unorm_max:
+                    found |= np.isnan(elements.at(index[chosen]).stored)
             return found
 
-        forms = [form(number) for number in range(max(map(len, self._forms)))]
+        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
         return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
-        values = {
-            image: read(f, elements[index], storage)
-            for image, (elements, storage) in self._given.items()
-        }  # fmt: skip
+        wanted, feeds = self._wanted(index)
+        values = {image: read(f, elements.at(wanted[image].index())) for image, elements in self._given.items()}
         for node, forms in zip(self._nodes, self._forms, strict=True):
-            form = forms[min(number, len(forms) - 1)]
-            value = form([values[source] for source in node.sources], index, self._channels, f)
-            if node is not self._nodes[-1]:
-                value = stored(value, self._formats[node.result_image])[2]
-            values[node.result_image] = value
+            form, result = forms[min(number, len(forms) - 1)], node.result_image
+            sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
+            value = form(sources, wanted[result].index(), self._sizes[result][3], f)
+            values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
         return values[self._nodes[-1].result_image]
 
+    def _wanted(self, index: Index) -> tuple[dict[MPSNNImageNode, _Wanted], dict[MPSNNFilterNode, list[_Part]]]:
+        """The elements of each image that some elements of the last depend on, and which of those each node reads."""
+        wanted = {image: _Wanted() for image in self._sizes}
+        wanted[self._nodes[-1].result_image].add(index)
+        feeds = {}
+        for node, operation in zip(reversed(self._nodes), reversed(self._operations), strict=True):
+            sizes = [self._sizes[source] for source in node.sources]
+            feeding = operation.feeding(wanted[node.result_image].index(), *sizes)
+            feeds[node] = [wanted[source].add(feed) for source, feed in zip(node.sources, feeding, strict=True)]
+        return wanted, feeds
+
     def _looked_up(self, index: Index, number: int, f: Running) -> Range | None:
-        """From a table of all patterns of the source, where one node reads at most 16 bits; else None."""
-        (node,) = self._nodes[:1]
-        descriptor = descriptor_of(node)
+        """From a table of all patterns of the input, where one neuron reads at most 16 bits; else None."""
+        operation = self._operations[0]
+        descriptor = operation.descriptor
         if len(self._nodes) > 1 or descriptor is None or descriptor.data is not None:
             return None
-        direction = direction_of(node)
-        elements, storage = self._given[node.sources[0 if direction == "forward" else 1]]
+        given = [self._given[source] for source in self._nodes[0].sources]
+        elements = given[operation.roles.index(Role.INPUT)]
+        storage = elements.storage
         if storage.dtype.itemsize > 2:
             return None
         table = self._tables.get((number, id(f)))
         if table is None:
-            of = neuron_forms(descriptor, direction)[number]
-            table = self._tables[number, id(f)] = of(read(f, storage.patterns(), storage), np.empty(0), f)
-        code = elements[index].view(storage.bits_dtype)
+            of = neuron_forms(descriptor, operation.direction)[number]
+            patterns = Elements(storage.patterns(), storage)
+            table = self._tables[number, id(f)] = of(read(f, patterns), np.empty(0), f)
+        code = elements.at(index).stored.view(storage.bits_dtype)
         found = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
-        if direction == "forward":
-            return found
-        upstream, upstream_storage = self._given[node.sources[0]]
-        return found * read(f, upstream[index], upstream_storage)
+        result: Range = operation.stepwise(f, *(read(f, each.at(index)) for each in given), function=lambda _: found)
+        return result

@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # only written, never parsed
 
 import mpsref
-from mpsref.columns import printable
+from mpsref.display import printable
 from mpsref.files import write_atomically
 from mpsref.verify.report import ImageReport, Report
 from mpsref.verify.running import Reason

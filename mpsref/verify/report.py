@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from mpsref.columns import aligned, html_table, html_text, printable
+from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import VerificationError
-from mpsref.histogram import histogram_rows
+from mpsref.ulp import histogram_rows
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
 from mpsref.verify.running import Reason

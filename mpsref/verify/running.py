@@ -8,6 +8,7 @@ cancels, saturates or overflows comes out by itself, from the formula as it stan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
@@ -16,13 +17,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.storage import FORMATS, StorageFormat
 
 __all__ = ["Law", "Model", "Range", "Reason", "Running"]
 
-Wide: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
 
@@ -253,6 +253,19 @@ class Range:
         """Where 0 is possible."""
         found: Mask = (self.low <= 0) & (self.high >= 0)
         return found
+
+    def like(self, elements: npt.NDArray[Any]) -> Range:
+        """The same for each element of an array, if it is one number."""
+        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
+        return Range(low, high, nan, reason, self.f)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> Range:
+        """So many elements from one on."""
+        if start == 0 and shape == self.low.shape:
+            return self
+        chosen = slice(start, start + math.prod(shape))
+        low, high = self.low[chosen].reshape(shape), self.high[chosen].reshape(shape)
+        return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
 
     def joined(self, other: Range) -> Range:
         """What is possible in either."""

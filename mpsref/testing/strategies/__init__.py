@@ -14,6 +14,8 @@ Examples
 MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=0.0)
 """
 
+from typing import TYPE_CHECKING
+
 from mpsref.errors import DependencyError
 
 try:
@@ -21,17 +23,25 @@ try:
 except ImportError:
     raise DependencyError("mpsref.testing.strategies needs hypothesis: pip install 'mpsref[testing]'") from None
 
+from mpsref.testing.strategies import code as _code
+from mpsref.testing.strategies import graphs as _graphs
+from mpsref.testing.strategies import images as _images
+from mpsref.testing.strategies import neurons as _neurons
+from mpsref.testing.strategies import numbers as _numbers
+from mpsref.testing.strategies import recordings as _recordings
 from mpsref.testing.strategies.code import *
-from mpsref.testing.strategies.code import __all__ as _code
 from mpsref.testing.strategies.graphs import *
-from mpsref.testing.strategies.graphs import __all__ as _graphs
 from mpsref.testing.strategies.images import *
-from mpsref.testing.strategies.images import __all__ as _images
 from mpsref.testing.strategies.neurons import *
-from mpsref.testing.strategies.neurons import __all__ as _neurons
 from mpsref.testing.strategies.numbers import *
-from mpsref.testing.strategies.numbers import __all__ as _numbers
 from mpsref.testing.strategies.recordings import *
-from mpsref.testing.strategies.recordings import __all__ as _recordings
 
-__all__ = [*_code, *_graphs, *_images, *_neurons, *_numbers, *_recordings]
+if not TYPE_CHECKING:  # which reads lists of literals only; without a list it takes every name
+    __all__ = [
+        *_code.__all__,
+        *_graphs.__all__,
+        *_images.__all__,
+        *_neurons.__all__,
+        *_numbers.__all__,
+        *_recordings.__all__,
+    ]

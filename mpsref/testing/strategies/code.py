@@ -9,11 +9,9 @@ from typing import Any
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionGradientNode
+from mpsref.graph.fields import DescriptorField
 from mpsref.graph.file import GraphFile
-from mpsref.graph.neurons import MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 __all__ = ["graph_code"]
 
@@ -91,29 +89,24 @@ class _Code:
 
     def _node(self, node: MPSNNFilterNode, written: Mapping[str, Any]) -> Iterator[str]:
         variable, name = self._variable(written["result"]), written["result"]
-        arguments = {key: value for key, value in written.items() if key not in ("class", "result", "label", *NUMBERS)}
-        texts = [f"{key}={self._argument(key, value)}" for key, value in arguments.items()]
-        if isinstance(node, MPSCNNNeuronGradientNode) and node.descriptor == _forward_descriptor(node):
-            texts[-1] = f"descriptor={self._variable_of(written['gradient_state'])}.descriptor"
+        fields = [field for field in node.fields or () if field.name in written]
+        makers = {image: variable.removesuffix(RESULT) for image, variable in self.images.items()}
+        texts = []
+        for field in fields:
+            text = field.code(written[field.name], self.images, makers)
+            forward = node.forward_node
+            if isinstance(field, DescriptorField) and forward is not None:
+                own = node.operation.descriptor == forward.operation.descriptor
+                text = f"{makers[written['gradient_state']]}.descriptor" if own else text
+            if not field.is_property:
+                texts.append(f"{field.name}={text}")
         yield from _wrapped(f"{variable} = mps.{written['class']}(", texts)
         self.images[name] = f"{variable}{RESULT}"
         yield f"{self.images[name]}.handle = {name!r}"
         yield from self._settings(name, node.result_image)
-        for key in ("label", *NUMBERS):
+        for key in ("label", *(field.name for field in fields if field.is_property)):
             if key in written:
                 yield f"{variable}.{key} = {written[key]!r}"
-
-    def _argument(self, key: str, value: Any) -> str:
-        if key in ("source", "source_gradient", "source_image"):
-            return self.images[value]
-        if key == "sources":
-            return f"[{', '.join(self.images[name] for name in value)}]"
-        if key == "gradient_state":
-            return f"{self._variable_of(value)}.result_state"
-        if key == "descriptor":
-            numbers = "".join(f", {name}={number!r}" for name, number in value.items() if name != "neuron_type")
-            return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{value['neuron_type']}{numbers})"
-        return repr(value)
 
     def _whole(self, nodes: list[str]) -> str:
         graph = self.graph
@@ -139,11 +132,6 @@ def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
         yield f"    {arguments[-1]})"
 
 
-def _forward_descriptor(node: MPSCNNNeuronGradientNode) -> MPSNNNeuronDescriptor | None:
-    forward = node.gradient_state.producer
-    return forward.descriptor if isinstance(forward, MPSCNNNeuronNode) else None
-
-
 def _format(value: MPSImageFeatureChannelFormat) -> str:
     return f"mps.MPSImageFeatureChannelFormat.{value.name}"
 
@@ -163,6 +151,6 @@ def in_order(nodes: Iterable[MPSNNFilterNode]) -> list[MPSNNFilterNode]:
 def needed(node: MPSNNFilterNode) -> set[MPSNNFilterNode]:
     """The nodes that make what a node reads, and the one whose state it takes."""
     makers = {source.producer for source in node.sources if source.producer is not None}
-    if isinstance(node, MPSCNNNeuronGradientNode | MPSNNAdditionGradientNode):
-        makers.add(node.gradient_state.producer)
+    if node.forward_node is not None:
+        makers.add(node.forward_node)
     return makers

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError
-from mpsref.graph.arithmetic import NUMBERS, MPSNNAdditionNode, MPSNNInitialGradientNode
+from mpsref.graph.arithmetic import (
+    ARITHMETIC_NODES,
+    NUMBERS,
+    MPSNNAdditionNode,
+    MPSNNBinaryArithmeticNode,
+    MPSNNInitialGradientNode,
+)
 from mpsref.graph.file import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -42,7 +48,7 @@ def graphs(
     settings: bool = True,
 ) -> GraphFile:
     """
-    A strategy for graphs, as `GraphFile`: chains, images with several readers, shared sources, additions, gradients.
+    A strategy for graphs, as `GraphFile`: chains, images with several readers, shared sources, arithmetic, gradients.
 
     Parameters
     ----------
@@ -56,7 +62,7 @@ def graphs(
         Whether there are gradients, made by `training_graph` of the last node: of an image ``dy``, or of ones.
         Default: either.
     additions : bool
-        Whether nodes add images, besides the additions that gradients need.
+        Whether nodes add, subtract or multiply images, besides the additions that gradients need.
     settings : bool
         Whether labels, formats, ``export_from_graph`` and ``stop_gradient`` are set here and there. Where the gradient
         stops before it reaches anything, there is none, even if `training` is True.
@@ -122,7 +128,7 @@ class _Recipe:
     the first result is that result again, and beyond the last source a new one.
     """
 
-    neuron: MPSNNNeuronDescriptor | None
+    does: MPSNNNeuronDescriptor | type[MPSNNBinaryArithmeticNode]
     places: tuple[int, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)
     image: _Image = _Image()
@@ -131,7 +137,7 @@ class _Recipe:
 
 
 PLAIN = [""] * 6
-KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["scaled addition"])
+KINDS = st.sampled_from(["neuron"] * 6 + ["addition"] * 2 + ["arithmetic"] * 2)
 SETTINGS = st.sampled_from([*PLAIN, "label", "format", "source format", "no format", "export", "stop", "source stop"])
 
 
@@ -146,7 +152,8 @@ def _recipes(
     if kind == "neuron":
         recipe = _Recipe(drawn(draw(neurons), MPSNNNeuronDescriptor, "neurons"), (draw(place),))
     else:
-        recipe = _Recipe(None, (draw(place), draw(other)), draw(_numbers()) if kind == "scaled addition" else {})
+        does = MPSNNAdditionNode if kind == "addition" else draw(st.sampled_from(ARITHMETIC_NODES))
+        recipe = _Recipe(does, (draw(place), draw(other)), draw(_numbers()) if kind == "arithmetic" else {})
     change: dict[str, Any] = {}
     match draw(SETTINGS) if settings else "":
         case "label":
@@ -199,12 +206,12 @@ class _Building:
         """One node more."""
         read = [self._read(place, recipe.source) for place in recipe.places]
         node: MPSNNFilterNode
-        if recipe.neuron is None:
-            node = MPSNNAdditionNode(left_source=read[0], right_source=read[1])
+        if isinstance(recipe.does, MPSNNNeuronDescriptor):
+            node = MPSCNNNeuronNode(source=read[0], descriptor=recipe.does)
+        else:
+            node = recipe.does(left_source=read[0], right_source=read[1])
             for name, value in recipe.numbers.items():
                 setattr(node, name, value)
-        else:
-            node = MPSCNNNeuronNode(source=read[0], descriptor=recipe.neuron)
         node.result_image.handle = f"h{len(self.nodes)}"
         _set(node.result_image, recipe.image)
         node.label = recipe.label
@@ -296,8 +303,9 @@ def graph_sources(
     instance(descriptor, MPSImageDescriptor, "descriptor", is_optional=True)
     d = draw(image_descriptors(channels=_channels(graph))) if descriptor is None else descriptor
     found = {}
+    neurons = [own for own in graph.nodes if own.operation.descriptor is not None and own.forward_node is None]
     for name, node in _named_inputs(graph).items():
-        readers = [own for own in graph.nodes if isinstance(own, MPSCNNNeuronNode) and own.sources[0] is node]
+        readers = [own for own in neurons if own.sources[0] is node]
         own_format = node.format or (d.channel_format if descriptor else draw(formats()))
         size = MPSImageDescriptor(
             channel_format=own_format,
@@ -306,7 +314,7 @@ def graph_sources(
             feature_channels=d.feature_channels,
             number_of_images=d.number_of_images,
         )
-        neuron = readers[0].descriptor if readers else None
+        neuron = readers[0].operation.descriptor if readers else None
         bounded = {} if own_format < Formats.float16 else options
         found[name] = draw(images(size, neuron=neuron, **bounded))
     return found
@@ -314,8 +322,8 @@ def graph_sources(
 
 def _channels(graph: GraphFile) -> int | None:
     """How many feature channels pReLU asks for, if there is one."""
-    slopes = [node.descriptor.data for node in graph.nodes if isinstance(node, MPSCNNNeuronNode)]
-    counts = {len(data) for data in slopes if data is not None}
+    neurons = [d for node in graph.nodes if (d := node.operation.descriptor) is not None]
+    counts = {len(d.data) for d in neurons if d.data is not None}
     if len(counts) > 1:
         raise ImageError(f"the graph has pReLU with {sorted(counts)} slopes: no image fits all")
     return counts.pop() if counts else None

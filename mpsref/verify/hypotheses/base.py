@@ -14,9 +14,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.operations import Operation
 from mpsref.storage import FLOAT64, FORMATS
-from mpsref.verify.case import Case, Index, Mask, Operation, Source, Stored, Wide
+from mpsref.verify.case import Case
 
 __all__ = [
     "HALF",
@@ -36,7 +38,7 @@ __all__ = [
 T = MPSCNNNeuronType
 HALF, SINGLE = FORMATS[MPSImageFeatureChannelFormat.float16], FORMATS[MPSImageFeatureChannelFormat.float32]
 LANES = 4
-PLACES = ("the first source", "the second source")
+PLACES = ("the first source", "the second source", "the third source")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def with_operation(case: Case, operation: Operation, detail: str) -> Candidate:
 
 
 def evaluate_fast(
-    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Source] | None = None
+    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Elements] | None = None
 ) -> Stored:
     """`Case.evaluate`, but rounded twice: to decide the last element of a million would take most of the time."""
     if case.descriptor is None:

@@ -8,11 +8,13 @@ from functools import partial
 
 import numpy as np
 
+from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
+from mpsref.operations import NeuronForward
 from mpsref.storage import FLOAT64, StorageFormat
-from mpsref.verify.case import Case, Constant, Forward, Gradient, Index, Scaling, Source, Stored, Wide
+from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import PLACES, SINGLE, Candidate, Hypothesis, T, erf, replaced, with_operation
 
 __all__ = [
@@ -39,7 +41,7 @@ __all__ = [
 def _gradient_with(case: Case, slope: Callable[[Wide, MPSNNNeuronDescriptor], Wide]) -> Iterator[Candidate]:
     """The gradient with another slope, in float64."""
     p = case.descriptor
-    if isinstance(case.operation, Gradient) and p is not None:
+    if p is not None and case.reads_gradient:
         yield Candidate("", lambda index: case.stored(case.upstream(index) * slope(case.x(index), p)))
 
 
@@ -66,7 +68,7 @@ class FastTanh(Hypothesis):
             else:
                 slope = _gelu_tanh_slope(x, tanh)
                 y = np.float32(0.5) * x * (1 + tanh)
-            if isinstance(case.operation, Gradient):
+            if case.reads_gradient:
                 y = slope * case.upstream(index).astype(np.float32)
             return case.stored(y.astype(np.float64))
 
@@ -86,7 +88,7 @@ class LiteralC(Hypothesis):
 
         def at(index: Index) -> Stored:
             u = case.x(index) * p.a + p.b
-            if p.neuron_type is T.logarithm or isinstance(case.operation, Gradient):
+            if p.neuron_type is T.logarithm or case.reads_gradient:
                 return case.stored(np.full_like(u, np.nan))
             return case.stored(np.power(-1.0, u))
 
@@ -133,7 +135,7 @@ class ELUWithoutParentheses(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         p = case.descriptor
-        if p is not None and p.neuron_type is T.ELU and isinstance(case.operation, Forward):
+        if p is not None and p.neuron_type is T.ELU and not case.reads_gradient:
             yield Candidate("", lambda i: replaced(case, i, case.x(i) < 0, case.stored(p.a * np.exp(case.x(i)) - 1)))
 
 
@@ -149,14 +151,14 @@ class GeLUTanhForm(Hypothesis):
         def with_tanh(index: Index) -> Stored:
             x = case.x(index)
             t = np.tanh(_gelu_argument(x))
-            if isinstance(case.operation, Forward):
+            if not case.reads_gradient:
                 return case.stored(0.5 * x * (1 + t))
             return case.stored(case.upstream(index) * _gelu_tanh_slope(x, t))
 
         def with_sigmoid(index: Index) -> Stored:
             x = case.x(index)
             s = 1 / (1 + np.exp(-1.702 * x))
-            if isinstance(case.operation, Forward):
+            if not case.reads_gradient:
                 return case.stored(x * s)
             return case.stored(case.upstream(index) * (s + 1.702 * x * s * (1 - s)))
 
@@ -181,7 +183,7 @@ class UpstreamMissing(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        if isinstance(case.operation, Gradient | Scaling):
+        if case.reads_gradient:
             yield Candidate(
                 "", lambda i: case.evaluate(i, sources=[_constant_like(i, 1.0), *(s.at(i) for s in case.sources[1:])])
             )
@@ -194,15 +196,15 @@ class UpstreamTwice(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
-            squared = Source(case.upstream(index) ** 2, FLOAT64)
+            squared = Elements(case.upstream(index) ** 2, FLOAT64)
             return case.evaluate(index, sources=[squared, *(s.at(index) for s in case.sources[1:])])
 
-        if isinstance(case.operation, Gradient | Scaling):
+        if case.reads_gradient:
             yield Candidate("", at)
 
 
-def _constant_like(index: Index, value: float, storage: StorageFormat = SINGLE) -> Source:
-    return Source(np.full(index.shape, value, storage.dtype), storage)
+def _constant_like(index: Index, value: float, storage: StorageFormat = SINGLE) -> Elements:
+    return Elements(np.full(index.shape, value, storage.dtype), storage)
 
 
 class NotApplied(Hypothesis):
@@ -211,13 +213,15 @@ class NotApplied(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        if isinstance(case.operation, Scaling | Constant):
+        read = case.operation.values_of(list(zip(case.sources, PLACES, strict=False)))
+        # A factor alone that is left out is a parameter that is.
+        if case.descriptor is None and len(read) == 1:
             return
-        for source, place in zip(case.sources, PLACES, strict=False):
+        for source, place in read:
             yield Candidate(f"from {place}" if len(case.sources) > 1 else "", partial(_stored_anew, case, source))
 
 
-def _stored_anew(case: Case, source: Source, index: Index) -> Stored:
+def _stored_anew(case: Case, source: Elements, index: Index) -> Stored:
     return case.stored(source.at(index).values())
 
 
@@ -227,8 +231,8 @@ class WrongDirection(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        if isinstance(case.operation, Gradient):
-            forward = Forward(case.operation.descriptor)
+        if case.descriptor is not None and case.reads_gradient:
+            forward = NeuronForward(case.descriptor)
             yield Candidate("", lambda i: case.evaluate(i, forward))
             yield Candidate(
                 "multiplied by the incoming gradient",
@@ -242,13 +246,13 @@ class DerivativeAtOutput(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        if not isinstance(case.operation, Gradient):
+        p, stored_as = case.descriptor, case.sources[-1].storage
+        if p is None or not case.reads_gradient:
             return
-        descriptor, stored_as = case.operation.descriptor, case.sources[-1].storage
 
         def at(index: Index) -> Stored:
-            y = case.evaluate(index, Forward(descriptor), result=stored_as)
-            return case.evaluate(index, sources=[case.sources[0].at(index), Source(y, stored_as)])
+            y = case.evaluate(index, NeuronForward(p), result=stored_as)
+            return case.evaluate(index, sources=[case.sources[0].at(index), Elements(y, stored_as)])
 
         yield Candidate("", at)
 
@@ -263,7 +267,7 @@ class SlopeFromResult(Hypothesis):
     def candidates(case: Case) -> Iterator[Candidate]:
         p, stored_as = case.descriptor, case.sources[-1].storage
         # In float32 the formula itself is no better.
-        if p is None or not isinstance(case.operation, Gradient) or stored_as is SINGLE:
+        if p is None or not case.reads_gradient or stored_as is SINGLE:
             return
         slopes: dict[MPSCNNNeuronType, Callable[[Wide, Wide], Wide]] = {
             T.sigmoid: lambda _, y: y * (1 - y),
@@ -275,7 +279,7 @@ class SlopeFromResult(Hypothesis):
             return
 
         def at(index: Index) -> Stored:
-            y = Source(case.evaluate(index, Forward(p), result=stored_as), stored_as).values()
+            y = Elements(case.evaluate(index, NeuronForward(p), result=stored_as), stored_as).values()
             return case.stored(case.upstream(index) * slope(case.x(index), y))
 
         yield Candidate("", at)
@@ -289,7 +293,7 @@ class AppliedTwice(Hypothesis):
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
             read = [source.at(index) for source in case.sources]
-            once = Source(case.want.reshape(-1)[index], case.result)
+            once = Elements(case.want.reshape(-1)[index], case.result)
             return case.evaluate(index, sources=[once, *read[1:]])
 
         yield Candidate("", at)
@@ -301,9 +305,9 @@ class Accumulated(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        want = Source(case.want, case.result)
+        want = Elements(case.want, case.result)
 
-        def at(index: Index, other: Source) -> Stored:
+        def at(index: Index, other: Elements) -> Stored:
             return case.stored(want.at(index).values() + other.at(index).values())
 
         yield Candidate("", partial(at, other=want))

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.verify.case import Case, Index, Source, Stored
+from mpsref.arrays import Elements, Index, Stored
+from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import LANES, PLACES, Candidate, Hypothesis, evaluate_fast
 
 __all__ = [
@@ -58,7 +59,7 @@ class NeverWritten(Hypothesis):
 def _moved(case: Case, moves: Mapping[str, Map]) -> Iterator[Candidate]:
     """The result laid out otherwise; and one source only, where that makes another difference."""
     several = len(case.sources) > 1 or (case.descriptor is not None and case.descriptor.data is not None)
-    want = Source(case.want, case.result)
+    want = Elements(case.want, case.result)
 
     def result(index: Index, move: Map) -> Stored:
         return want.at(move(case.shape, index)).stored

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.verify.case import Addition, Case, Operation, Scaling
+from mpsref.operations import Operation
+from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import LANES, Candidate, Hypothesis, T, with_operation
 
 __all__ = ["ParameterDefault", "ParameterInHalf", "ParameterMissing", "ParametersSwapped", "SlopeOfAnotherChannel"]
@@ -43,9 +43,8 @@ class ParametersSwapped(Hypothesis):
             for order in itertools.permutations(names):
                 for operation in _other_parameters(case, names, [p.parameters[name] for name in order]):
                     yield with_operation(case, operation, f"{', '.join(order)} for {', '.join(names)}")
-        elif isinstance(case.operation, Addition):
-            other = replace(case.operation, scales=case.operation.scales[::-1])
-            yield with_operation(case, other, "secondary_scale for primary_scale")
+        for detail, operation in case.operation.with_parameters_exchanged():
+            yield with_operation(case, operation, detail)
 
 
 class ParameterMissing(Hypothesis):
@@ -54,28 +53,15 @@ class ParameterMissing(Hypothesis):
 
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
-        p, operation = case.descriptor, case.operation
+        p = case.descriptor
         if p is not None:
             for name in p.parameters:
                 for other in _other_parameters(case, name, [0.0]):
                     yield with_operation(case, other, f"{name} = 0")
             if p.data is not None:
                 yield _with_data(case, np.zeros_like(p.data), "every slope is 0")
-        elif isinstance(operation, Addition):
-            first, second = operation.scales
-            for detail, changed in {
-                "primary_scale = 1": replace(operation, scales=(1.0, second)),
-                "secondary_scale = 1": replace(operation, scales=(first, 1.0)),
-                "both scales = 1": replace(operation, scales=(1.0, 1.0)),
-                "primary_scale = 0": replace(operation, scales=(0.0, second)),
-                "secondary_scale = 0": replace(operation, scales=(first, 0.0)),
-                "bias = 0": replace(operation, bias=0.0),
-                "no clamp": replace(operation, bounds=(-np.inf, np.inf)),
-            }.items():
-                if changed != operation:
-                    yield with_operation(case, changed, detail)
-        elif isinstance(operation, Scaling) and operation.factor != 1:
-            yield with_operation(case, Scaling(), "scale = 1")
+        for detail, changed in case.operation.with_parameters_left_out():
+            yield with_operation(case, changed, detail)
 
 
 class ParameterDefault(Hypothesis):

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.storage import FLOAT64
-from mpsref.verify.case import Addition, Case, Forward, Index, Mask, Scaling, Source, Stored
+from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import HALF, PLACES, SINGLE, Candidate, Hypothesis, erf
 
 __all__ = ["ComputedInHalf", "ReadThroughHalf", "Stepwise", "StoredThroughHalf", "Truncated"]
@@ -39,7 +40,7 @@ class ReadThroughHalf(Hypothesis):
             read = [source.at(index) for source in case.sources]
             for k in chosen:
                 half = HALF.encode(read[k].values(), np.empty(index.shape, np.float16))
-                read[k] = Source(half, HALF)
+                read[k] = Elements(half, HALF)
             return case.evaluate(index, sources=read)
 
         wide = [k for k, source in enumerate(case.sources) if source.storage is not HALF]
@@ -57,14 +58,14 @@ class Truncated(Hypothesis):
     def candidates(case: Case) -> Iterator[Candidate]:
         def at(index: Index) -> Stored:
             want = case.want.reshape(-1)[index]
-            exact, near = case.evaluate(index, result=FLOAT64), Source(want, case.result).values()
+            exact, near = case.evaluate(index, result=FLOAT64), Elements(want, case.result).values()
             # What float64 cannot tell from the stored value is that value.
             above = np.abs(near) > np.abs(exact) * (1 + 2.0**-44)
             if case.result.unorm_max:
                 return np.where(above, want - above.astype(want.dtype), want)
             return np.where(above, np.nextafter(want, want.dtype.type(0)), want)
 
-        if not isinstance(case.operation, Addition | Scaling):
+        if case.descriptor is not None:
             yield Candidate("", at)
 
 
@@ -84,7 +85,7 @@ class ComputedInHalf(Hypothesis):
             parameters = _HalfParameters(np.float16(p.a), np.float16(p.b), np.float16(p.c), data)
             # The rows' formulas are float32 by their annotations only.
             row: Any = p.row
-            if isinstance(case.operation, Forward):
+            if not case.reads_gradient:
                 y = row.stepwise_forward(x, parameters, _InHalf())
             else:
                 slope = row.stepwise_derivative(x, parameters, _InHalf())

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from mpsref.verify.case import Case, Gradient, Index, Source, Stored
+from mpsref.arrays import Elements, Index, Stored
+from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import Candidate, Hypothesis, is_nan, replaced
 
 __all__ = ["NaNCompared", "NaNToZero", "Overflow", "SlopeAtKink", "SubnormalsFlushed"]
@@ -40,7 +41,7 @@ class SlopeAtKink(Hypothesis):
     @staticmethod
     def candidates(case: Case) -> Iterator[Candidate]:
         p = case.descriptor
-        if p is None or not isinstance(case.operation, Gradient) or not p.row.kinks(p):
+        if p is None or not case.reads_gradient or not p.row.kinks(p):
             return
         slopes = {"slope 0": 0.0, "slope 1": 1.0, "slope -1": -1.0, "slope a": p.a}
 
@@ -81,10 +82,10 @@ class SubnormalsFlushed(Hypothesis):
         if case.result.unorm_max:
             return
 
-        def flushed(source: Source, least: float) -> Source:
+        def flushed(source: Elements, least: float) -> Elements:
             tiny = np.abs(source.stored) < source.storage.dtype.type(least)
             zero = np.copysign(source.storage.dtype.type(0), source.stored)
-            return Source(np.where(tiny, zero, source.stored), source.storage)
+            return Elements(np.where(tiny, zero, source.stored), source.storage)
 
         def at(index: Index, reads: bool, stores: bool) -> Stored:
             sources = [source.at(index) for source in case.sources]
@@ -92,7 +93,7 @@ class SubnormalsFlushed(Hypothesis):
                 sources = [s if s.storage.unorm_max else flushed(s, np.finfo(s.storage.dtype).tiny) for s in sources]
             stored = case.evaluate(index, sources=sources)
             if stores:
-                stored = flushed(Source(stored, case.result), np.finfo(case.result.dtype).tiny).stored
+                stored = flushed(Elements(stored, case.result), np.finfo(case.result.dtype).tiny).stored
             return stored
 
         yield Candidate("in the result", partial(at, reads=False, stores=True))

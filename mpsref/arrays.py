@@ -1,0 +1,59 @@
+"""Arrays: their types, each spelled once, and stored elements together with their format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.storage import StorageFormat
+
+__all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "flat", "meaning"]
+
+Stored: TypeAlias = npt.NDArray[Any]
+"""Elements as a storage format has them."""
+Wide: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Index: TypeAlias = npt.NDArray[np.intp]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """
+    Stored elements and their format.
+
+    Attributes
+    ----------
+    stored : ndarray
+        The elements, of any shape and the dtype of the format.
+    storage : StorageFormat
+        Their format.
+    """
+
+    stored: Stored
+    storage: StorageFormat
+
+    def values(self) -> Wide:
+        """What the elements mean, as a new array."""
+        return meaning(self.stored, self.storage)
+
+    def at(self, index: Index) -> Elements:
+        """The elements with these flat indices; 0 where an index is negative."""
+        flat = self.stored.reshape(-1)
+        if index.size and int(index.min()) < 0:
+            return Elements(np.where(index < 0, flat.dtype.type(0), flat[np.maximum(index, 0)]), self.storage)
+        return Elements(flat[index], self.storage)
+
+
+def meaning(stored: Stored, storage: StorageFormat) -> Wide:
+    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
+    with np.errstate(invalid="ignore"):
+        return storage.decode(stored, np.empty(stored.shape))
+
+
+def flat(array: Stored) -> Stored:
+    """The elements in a row: a view where that can be."""
+    return np.ascontiguousarray(array).reshape(-1)

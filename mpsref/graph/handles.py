@@ -1,0 +1,29 @@
+"""Handles: the tags by which a caller knows images and states again."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from mpsref.errors import ParameterError
+
+__all__ = ["Handle", "MPSHandle", "handle_label"]
+
+
+@runtime_checkable
+class MPSHandle(Protocol):
+    """Any object that can tell its label. Source: ``MPSNNGraphNodes.h``."""
+
+    def label(self) -> str | None:
+        """Name to show to people."""
+
+
+Handle: TypeAlias = str | MPSHandle
+"""A tag by which the caller knows an image or state again; mpsref never looks inside."""
+
+
+def handle_label(handle: Handle | None) -> str | None:
+    """The text of a handle."""
+    label = handle if handle is None or isinstance(handle, str) else handle.label()
+    if label is not None and not isinstance(label, str):
+        raise ParameterError(f"label() of a handle gave a {type(label).__name__}: it must give a string or None")
+    return label

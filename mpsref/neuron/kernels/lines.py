@@ -1,0 +1,230 @@
+"""Neurons made of straight lines."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mpsref.arrays import Mask
+from mpsref.neuron.kernels.base import Kernel
+from mpsref.neuron.table import Parameters
+from mpsref.neuron.workspace import Array, Workspace, is_short, two_sum
+from mpsref.storage import round_to_odd
+
+__all__ = ["Absolute", "HardSigmoid", "Linear", "None_", "PReLU", "ReLU", "ReLUN"]
+
+LARGEST32 = float(np.finfo(np.float32).max)
+
+
+def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
+    """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
+    if slope == 0 and not w.regular:
+        np.multiply(np.clip(x, -LARGEST32, LARGEST32, out=w.u), slope, out=out)
+    else:
+        np.multiply(x, slope, out=out)
+    if math.copysign(1.0, slope) > 0:
+        # The larger of the two, or the smaller; where both are zero they have the same sign. Faster than to select.
+        return np.maximum(x, out, out=out) if slope <= 1 else np.minimum(x, out, out=out)
+    return w.select(x, out, x, out)
+
+
+def _masked(product: Array, mask: Mask, a: float) -> Array:
+    """A product of slopes with a mask: outside it +0, whatever the sign of `a`, which -0.0 has too."""
+    if math.copysign(1.0, a) < 0:
+        np.copyto(product, 0.0, where=~mask)
+    return product
+
+
+class None_(Kernel):
+    is_exact = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return x
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        return w.filled(1.0)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0
+
+    @classmethod
+    def slope_is_one(cls, p: Parameters) -> bool:
+        return True
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
+
+
+class ReLU(Kernel):
+    is_exact = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return _rectified(x, p.a, w, w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        return w.select(x, p.a, 1.0, w.y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
+
+
+class Linear(Kernel):
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        if p.b or not p.a:
+            return w.line(x, p.a, p.b, w.y)
+        y = np.multiply(x, p.a, out=w.y)
+        # A zero plus 0; but a product that only vanishes when it is rounded keeps its sign.
+        zero = x == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, np.add(y, p.b, out=w.t), where=zero)
+        return y
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        return w.filled(p.a)
+
+    @staticmethod
+    def beside(x: Array, p: Parameters) -> Array:
+        return round_to_odd(*two_sum(x * p.a, p.b))
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        return 0.0 if is_short(p.a) else 2.0**-52
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        return 0.0
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1 if p.b == 0 and p.a != 0 else None
+
+    @classmethod
+    def slope_is_one(cls, p: Parameters) -> bool:
+        return p.a == 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
+
+
+class HardSigmoid(Kernel):
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
+        return np.add(y, 0.0, out=y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        u = w.rounded_affine(x, p.a, p.b, w.t)
+        inside = (u >= 0) & (u <= 1)
+        # A sum that is rounded to 0 is 0, one that is rounded to 1 may be greater.
+        if w.wide or np.count_nonzero(u == 1):
+            u, e = w.affine(x, p.a, p.b, w.t)
+            if e is not None:
+                inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
+        return _masked(np.multiply(inside, p.a, out=w.y), inside, p.a)
+
+    @staticmethod
+    def beside(x: Array, p: Parameters) -> Array:
+        return np.clip(Linear.beside(x, p), 0.0, 1.0)
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        return Linear.error_bound(p)
+
+    @classmethod
+    def slope_error_bound(cls, p: Parameters) -> float:
+        return 0.0
+
+
+class Absolute(Kernel):
+    is_exact = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        return np.abs(x, out=w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        y = w.select(x, -1.0, 1.0, w.y)
+        zero = x == 0
+        if np.count_nonzero(zero):
+            np.copyto(y, 0.0, where=zero)
+        return y
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
+
+
+class PReLU(Kernel):
+    is_exact = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        assert w.slopes is not None
+        if w.slopes_shrink:
+            return np.maximum(x, np.multiply(x, w.slopes, out=w.y), out=w.y)
+        finite = x if w.regular else np.clip(x, -LARGEST32, LARGEST32, out=w.u)
+        product = np.multiply(x, w.slopes, out=w.y)
+        if not w.regular:
+            np.copyto(product, np.multiply(finite, w.slopes, out=w.t), where=w.slopes == 0)
+        return w.select(x, product, x, w.y)
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        assert w.slopes is not None
+        return w.select(x, w.slopes, 1.0, w.y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 1
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        return False
+
+
+class ReLUN(Kernel):
+    is_exact = True
+
+    @staticmethod
+    def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        y = _rectified(x, p.a, w, w.y)
+        if p.b:
+            return np.minimum(y, w.filled(p.b), out=y)
+        np.copyto(y, p.b, where=y >= p.b)
+        return y
+
+    @staticmethod
+    def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
+        below = _rectified(x, p.a, w, w.t) < p.b
+        return _masked(np.multiply(w.select(x, p.a, 1.0, w.y), below, out=w.y), below, p.a)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        # Where a x vanishes, the comparison with a bound of 0 must still see its sign.
+        return 1 if p.b else None
+
+    @classmethod
+    def slope_is_rounded(cls, p: Parameters) -> bool:
+        # a x might be rounded to b.
+        return p.a < 0 or p.b <= 0

@@ -1,0 +1,150 @@
+"""Who works on a block of elements, and in which memory: threads, and the scratch memory of each."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import operator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from mpsref.environment import environment_or_error
+from mpsref.errors import ParameterError
+from mpsref.neuron.workspace import Workspace
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+__all__ = ["BLOCK", "Scratch", "over_blocks", "quietly", "scratch", "worker_count"]
+
+BLOCK = 65_536
+"""Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
+
+Block: TypeAlias = Callable[[int, int], None]
+"""Evaluates the elements from one index to another."""
+
+
+class Scratch:
+    """The memory of one evaluation, and a context without numpy's warnings."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace(BLOCK)
+        self.upstream = np.empty(BLOCK)
+        self.scratch = np.empty(BLOCK)
+        self.mask = np.empty(BLOCK, np.bool_)
+        self.other = np.empty(BLOCK)
+        self.index = np.empty(BLOCK, np.intp)
+        # Cheaper to enter than np.errstate, and it leaves the caller's as it is. Empty: the caller's variables are not
+        # to be kept.
+        self.quiet = contextvars.Context()
+        self.quiet.run(np.seterr, all="ignore")
+
+
+class _Thread(threading.local):
+    """
+    What every thread keeps from one evaluation to the next.
+
+    An evaluation within another one, as of a signal handler, must not write where that computes: each takes scratch
+    memory that is free, and gives it back.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[Scratch] = []
+        self.now = Scratch()
+        self.free.append(self.now)
+
+
+_thread = _Thread()
+
+
+def scratch() -> Scratch:
+    """The memory that the evaluation in progress on this thread may use."""
+    return _thread.now
+
+
+def worker_count(workers: int) -> int:
+    """
+    How many threads an argument `workers` asks for; -1 means one for each core that the process may use.
+
+    Raises
+    ------
+    ParameterError
+        It is 0, below -1 or no integer.
+    """
+    try:
+        count = operator.index(workers)
+    except TypeError:
+        count = 0
+    if count == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 1 or isinstance(workers, bool):
+        raise ParameterError(f"workers is {workers!r}: give a number of threads, or -1 for one for each core")
+    return count
+
+
+def over_blocks(block: Block, size: int, workers: int = 1) -> None:
+    """Call `block` with the first and last index of every block of so many elements, quietly, by so many threads."""
+    if size <= BLOCK:
+        if size:
+            quietly(block, 0, size)
+        return
+    starts = deque(range(0, size, BLOCK))
+    helpers = min(workers, len(starts)) - 1
+    waiting: list[Future[None]] = []
+    try:
+        # If no thread can be had any more, as when the interpreter ends: go on with those that there are.
+        with contextlib.suppress(RuntimeError):
+            waiting.extend(_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers))
+        _drain(block, starts, size)
+    finally:
+        # After an error or an interrupt the others must not go on.
+        starts.clear()
+        for future in waiting:
+            future.result()
+
+
+def _drain(block: Block, starts: deque[int], size: int) -> None:
+    quietly(_take_all, block, starts, size)
+
+
+def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call with scratch memory, and without any warning of numpy's, where arithmetic is as it must be."""
+    environment_or_error()
+    scratch = _thread.free.pop() if _thread.free else Scratch()
+    outer = _thread.now
+    try:
+        _thread.now = scratch
+        return scratch.quiet.run(function, *arguments)
+    finally:
+        _thread.now = outer
+        scratch.workspace.release()
+        _thread.free.append(scratch)
+
+
+def _take_all(block: Block, starts: deque[int], size: int) -> None:
+    while starts:
+        try:
+            start = starts.popleft()
+        except IndexError:
+            # Another thread was faster.
+            return
+        block(start, min(start + BLOCK, size))
+
+
+@lru_cache(maxsize=1)
+def _pool(size: int) -> ThreadPoolExecutor:
+    # Here, because importing mpsref must not import what few use.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    return ThreadPoolExecutor(size, thread_name_prefix="mpsref")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child process has none of its parent's threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,0 +1,284 @@
+"""A plan: the nodes that some images depend on, frozen and in order. The executor and the uses walk through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any, TypeAlias
+
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ImageError, ParameterError, SourceError
+from mpsref.graph.drawing import Structure
+from mpsref.graph.handles import Handle, handle_label
+from mpsref.graph.names import image_names, image_tag
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.graph.schedule import inputs, schedule
+from mpsref.image import MPSImage
+from mpsref.image_lanes import clear_unused_lanes
+from mpsref.neuron.stepwise import Evaluation
+from mpsref.operations import Operation, Size, size_of, size_text
+from mpsref.storage import FORMATS
+
+__all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the number of steps that are done, and of all."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """
+    An image that no node makes.
+
+    Attributes
+    ----------
+    handle : str, MPSHandle or None
+        Its tag.
+    format : MPSImageFeatureChannelFormat
+        How it must be stored; ``none`` if any format will do.
+    read_count : int
+        How many nodes read it.
+    """
+
+    handle: Handle | None
+    format: MPSImageFeatureChannelFormat
+    read_count: int
+
+    @property
+    def label(self) -> str | None:
+        """The text of its handle."""
+        return handle_label(self.handle)
+
+    def __str__(self) -> str:
+        return "the source without a handle" if self.label is None else f"source {self.label!r}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One node, frozen.
+
+    Attributes
+    ----------
+    node : MPSNNFilterNode
+        The node.
+    operation : Operation
+        What it did when the plan was made.
+    name : str
+        What errors call it.
+    sources : tuple of int
+        The slots that it reads.
+    result : int
+        The slot that it fills.
+    format : MPSImageFeatureChannelFormat
+        How the result is stored; ``none`` leaves it to the graph.
+    last_reads : tuple of int
+        The slots that nobody reads after it.
+    """
+
+    node: MPSNNFilterNode
+    operation: Operation
+    name: str
+    sources: tuple[int, ...]
+    result: int
+    format: MPSImageFeatureChannelFormat
+    last_reads: tuple[int, ...]
+
+
+Watch: TypeAlias = Callable[[Step, Sequence[MPSImage], MPSImage], None]
+"""Called after each step with what it has read and made, before anything of that is forgotten."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """
+    How a plan is evaluated.
+
+    Attributes
+    ----------
+    format : MPSImageFeatureChannelFormat
+        How images are stored whose nodes leave it open.
+    evaluation : Evaluation
+        The mode.
+    workers : int
+        How many threads share the work of a step.
+    """
+
+    format: MPSImageFeatureChannelFormat
+    evaluation: Evaluation
+    workers: int = 1
+
+
+class Plan:
+    """
+    What is to be evaluated, in which order, and what may be forgotten on the way.
+
+    Each image has a slot: first the inputs, in the order in which they are given, then the result of each step.
+
+    Parameters
+    ----------
+    results : sequence of MPSNNImageNode
+        What is asked for.
+    needed : sequence of bool
+        Whether each of them is handed out. What neither a needed result nor an exported image depends on is left out.
+
+    Attributes
+    ----------
+    images : tuple of MPSNNImageNode
+        The image node of each slot.
+    inputs : tuple of Input
+        Those of the first slots.
+    steps : tuple of Step
+        In the order of evaluation.
+    results : tuple of int or None
+        The slot of each result; None for one that is not needed.
+    result_handles : tuple
+        The handle of each result.
+    result_names : tuple of str
+        Of each result its handle, else the label of its node, else ``result0``, ...; no two alike.
+    exports, export_handles : tuple
+        Slots and handles of the exported images.
+    """
+
+    def __init__(self, results: Sequence[MPSNNImageNode], needed: Sequence[bool]) -> None:
+        everything = list(schedule(results))
+        exported = [node.result_image for node in everything if node.result_image.export_from_graph]
+        wanted = [image for image, is_needed in zip(results, needed, strict=True) if is_needed]
+        kept = list(schedule([*wanted, *exported]))
+        sources = inputs(results)
+        slot = {image: i for i, image in enumerate([*sources, *(node.result_image for node in kept)])}
+
+        last_reader: dict[int, int] = {}
+        reads = dict.fromkeys(range(len(slot)), 0)
+        for i, node in enumerate(kept):
+            for source in node.sources:
+                last_reader[slot[source]] = i
+                reads[slot[source]] += 1
+        held = {slot[image] for image in [*wanted, *exported]}
+        forget: list[list[int]] = [[] for _ in kept]
+        for index, reader in last_reader.items():
+            if index not in held:
+                forget[reader].append(index)
+
+        self.images = tuple(slot)
+        self._tags = tuple(image_tag(image) for image in slot)
+        self.inputs = tuple(Input(image.handle, image.format, reads[slot[image]]) for image in sources)
+        self.steps = tuple(
+            Step(
+                node,
+                node.operation,
+                node.label or handle_label(node.result_image.handle) or type(node).__name__,
+                tuple(slot[source] for source in node.sources),
+                slot[node.result_image],
+                node.result_image.format,
+                tuple(forgotten),
+            )
+            for node, forgotten in zip(kept, forget, strict=True)
+        )
+        self.results = tuple(
+            slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
+        )
+        self.result_handles = tuple(image.handle for image in results)
+        self.result_names = tuple(
+            _result_names([(image.handle, image.producer.label if image.producer else None) for image in results])
+        )
+        self.exports = tuple(slot[image] for image in exported)
+        self.export_handles = tuple(image.handle for image in exported)
+
+    # ---- what there is ----
+
+    def names(self) -> tuple[str, ...]:
+        """A name for the image of each slot, as people see it; no two alike."""
+        return tuple(image_names(self.images, dict(zip(self.images, self._tags, strict=True))).values())
+
+    def structure(self) -> Structure:
+        """The images by name, to be drawn."""
+        wanted = [self.images[index] for index in (*self.results, *self.exports) if index is not None]
+        return Structure.of(dict(zip(self.images, self.names(), strict=True)), wanted)
+
+    def inputs_behind(self, step: Step) -> list[int]:
+        """The slots of the inputs that a step depends on."""
+        makers = {maker.result: maker for maker in self.steps}
+        waiting, met = list(step.sources), set(step.sources)
+        while waiting:
+            index = waiting.pop()
+            new = set(makers[index].sources if index in makers else ()) - met
+            met |= new
+            waiting += new
+        return sorted(index for index in met if index < len(self.inputs))
+
+    # ---- evaluation ----
+
+    def sizes(self, sources: Sequence[Any]) -> dict[int, Size]:
+        """
+        The size of the image of each slot; everything that can be wrong with the sources, before any work is done.
+
+        Raises
+        ------
+        SourceError
+            There are too few sources, or too many.
+        ImageError
+            A source is no image, or one of the wrong format or size; the message names its handle.
+        """
+        if len(sources) != len(self.inputs):
+            raise self.wrong_number(len(sources))
+        sizes: dict[int, Size] = {}
+        for i, (source, image) in enumerate(zip(self.inputs, sources, strict=True)):
+            if not isinstance(image, MPSImage):
+                raise ImageError(f"{source} is a {type(image).__name__}: give an MPSImage (MPSImage.from_array)")
+            if source.format and image.feature_channel_format != source.format:
+                stored = image.storage.name
+                raise ImageError(f"{source} is stored as {stored}: its node asks for {source.format.name}, convert it")
+            sizes[i] = size_of(image)
+        for step in self.steps:
+            try:
+                sizes[step.result] = step.operation.result_size(*(sizes[source] for source in step.sources))
+            except (ImageError, ParameterError) as error:
+                names = ", ".join(f"{self.inputs[i]} ({size_text(sizes[i])})" for i in self.inputs_behind(step))
+                raise ImageError(f"{step.name}: {error}; it depends on {names}") from None
+        return sizes
+
+    def wrong_number(self, count: int) -> SourceError:
+        """The error for so many sources."""
+        names = ", ".join(str(source) for source in self.inputs)
+        return SourceError(f"source_images has {count} images: {len(self.inputs)} are needed, {names}")
+
+    def run_step(self, step: Step, read: Sequence[MPSImage], manner: Manner) -> MPSImage:
+        """The image that a step makes of what it reads."""
+        storage = FORMATS[step.format or manner.format]
+        channels = step.operation.result_size(*map(size_of, read))[3]
+        slices = step.operation.run(*read, result=storage, how=manner.evaluation, workers=manner.workers)
+        clear_unused_lanes(slices, channels)
+        return MPSImage._from_slices(slices, storage, channels)
+
+    def walk(
+        self,
+        sources: Sequence[MPSImage],
+        manner: Manner,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> Mapping[int, MPSImage]:
+        """Evaluate every step: the images of the slots that are held until the end."""
+        self.sizes(sources)
+        images = dict(enumerate(sources))
+        for i, step in enumerate(self.steps):
+            read = [images[source] for source in step.sources]
+            images[step.result] = self.run_step(step, read, manner)
+            if watch is not None:
+                watch(step, read, images[step.result])
+            del read
+            for index in step.last_reads:
+                del images[index]
+            if progress is not None:
+                progress(i + 1, len(self.steps))
+        return images
+
+
+def _result_names(results: Iterable[tuple[Handle | None, str | None]]) -> list[str]:
+    """Handle, else label, else number; a name that is taken already gives way to the next."""
+    names: dict[str, None] = {}
+    for i, (handle, label) in enumerate(results):
+        candidates = chain((handle_label(handle), label, f"result{i}"), (f"result{i}.{k}" for k in count(1)))
+        names[next(name for name in candidates if name is not None and name not in names)] = None
+    return list(names)

@@ -1,0 +1,25 @@
+"""The names of `mpsref` itself, each listed where it is defined: imported when the first of them is used."""
+
+from typing import TYPE_CHECKING
+
+from mpsref import enums, errors, graph, image
+from mpsref import neuron as neuron
+from mpsref.enums import *
+from mpsref.errors import *
+from mpsref.executor import MPSNNGraph as MPSNNGraph
+from mpsref.graph import *
+from mpsref.image import *
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor as MPSNNNeuronDescriptor
+from mpsref.neuron.table import NEURONS as NEURONS
+
+if not TYPE_CHECKING:  # which reads lists of literals only; without a list it takes every name
+    __all__ = [
+        "NEURONS",
+        "MPSNNGraph",
+        "MPSNNNeuronDescriptor",
+        "neuron",
+        *enums.__all__,
+        *errors.__all__,
+        *graph.__all__,
+        *image.__all__,
+    ]

@@ -1,0 +1,249 @@
+"""One step of an evaluated graph: what it read, its slope, what came in, what was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import meaning
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.graph.names import short_kind
+from mpsref.image import MPSImage
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.stepwise import evaluation
+from mpsref.operations import Operation, Role
+from mpsref.operations.base import number_text
+from mpsref.plan import Step as PlanStep
+from mpsref.storage import FLOAT64
+from mpsref.teach.numbers import Numbers, single, ulp_at, ulp_text
+
+__all__ = ["Step", "Window", "off_text", "stored_text", "tell_apart", "title", "ulps_text"]
+
+MOST_SLOPES = 4
+"""How many of pReLU's slopes a formula shows."""
+
+
+class Window:
+    """Which elements of each image are traced: all, or one."""
+
+    def __init__(self, place: tuple[int, int, int, int] | None) -> None:
+        self.place = place
+
+    def image(self, image: MPSImage) -> MPSImage:
+        """The image, or all channels of its pixel, which pReLU's slopes need."""
+        if self.place is None:
+            return image
+        n, y, x, _ = self.place
+        slices = image._slices[n : n + 1, :, y : y + 1, x : x + 1]
+        return MPSImage._from_slices(np.ascontiguousarray(slices), image.storage, image.feature_channels)
+
+    def array(self, image: MPSImage) -> Numbers:
+        """What the elements of a cropped image mean."""
+        values = meaning(image.to_array(), image.storage)
+        return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
+
+
+class Step:
+    """
+    One step of a graph: a node, with what it read and made.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image that it makes.
+    node : str
+        The node's class.
+    kind : str
+        ``forward``, ``gradient``, ``sum`` (an addition or subtraction), ``product`` (a multiplication), ``scale`` (the
+        gradient of one of these: the incoming gradient times a number, or times the other source) or ``ones``.
+    reads : tuple of str
+        Names of what it reads, in the order of Apple's arguments: a gradient reads the incoming gradient, then the
+        forward source.
+    format : MPSImageFeatureChannelFormat
+        How the result is stored.
+    descriptor : MPSNNNeuronDescriptor or None
+        The neuron and its parameters.
+    operation : Operation
+        What the node does.
+    is_backward : bool
+        Whether the result is a gradient.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reads: tuple[str, ...],
+        made_by: PlanStep,
+        watched: tuple[Sequence[MPSImage], MPSImage],
+        window: Window,
+        *,
+        is_backward: bool,
+    ) -> None:
+        self.name = name
+        self.reads = reads
+        self.is_backward = is_backward
+        self.made_by, self._window = made_by, window
+        self._watched = watched
+        self.differing = ""
+        """What tells the neuron from others of its type."""
+        self.node = type(made_by.node).__name__
+        self.operation: Operation = made_by.operation
+        self.kind = self.operation.kind
+        self.storage = watched[1].storage
+        self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
+        self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
+
+    def within(self, window: Window) -> Step:
+        """The same step for some elements."""
+        read, made = self._watched
+        watched = [window.image(image) for image in read], window.image(made)
+        step = Step(self.name, self.reads, self.made_by, watched, window, is_backward=self.is_backward)
+        step.differing = self.differing
+        return step
+
+    @property
+    def function(self) -> str:
+        """The neuron, or what the node does, in a word: ``TanH``."""
+        return short_kind(self.made_by.node)
+
+    @property
+    def symbol(self) -> str:
+        """
+        The neuron in formulas: with the parameters that tell it from others of its type, ``TanH[a=2]``.
+
+        All steps of a graph in which no two differ have just the neuron: ``TanH``.
+        """
+        return self.function + self.differing
+
+    @cached_property
+    def sources(self) -> tuple[Numbers, ...]:
+        """What it read, decoded: float64 arrays of shape (N, H, W, C)."""
+        return tuple(self._window.array(image) for image in self._watched[0])
+
+    @cached_property
+    def slope(self) -> Numbers | None:
+        """
+        What the incoming gradient is multiplied by, or a neuron's slope, in float64; None for sums, products and ones.
+
+        At a kink it is the one that the documented comparison chooses.
+        """
+        slope = self.operation.slope(*self._watched[0])
+        return None if slope is None else self._decoded(slope)
+
+    @property
+    def upstream(self) -> Numbers | None:
+        """The incoming gradient; None where there is none."""
+        roles = self.operation.roles
+        return self.sources[roles.index(Role.GRADIENT)] if Role.GRADIENT in roles else None
+
+    @cached_property
+    def value(self) -> Numbers:
+        """
+        The result before storage, in float64: for a gradient the product `upstream` times `slope`.
+
+        Whatever the mode of the graph is, this is the documented function.
+        """
+        read = self._watched[0]
+        how = evaluation("ideal")
+        return self._decoded(self.operation.run(*read, result=FLOAT64, how=how))
+
+    @cached_property
+    def stored(self) -> Numbers:
+        """What the image holds, in float64."""
+        return self._window.array(self._watched[1])
+
+    @cached_property
+    def rounding(self) -> Numbers:
+        """`stored` minus `value`; 0 where both are the same infinity or both NaN."""
+        same = (self.stored == self.value) | (np.isnan(self.stored) & np.isnan(self.value))
+        with np.errstate(all="ignore"):
+            return np.where(same, 0.0, self.stored - self.value)
+
+    @cached_property
+    def rounding_ulp(self) -> Numbers:
+        """`rounding` in units in the last place of the format, where `value` lies."""
+        with np.errstate(all="ignore"):
+            ulps: Numbers = self.rounding / ulp_at(self.value, self.storage)
+        return ulps
+
+    def _decoded(self, slices: npt.NDArray[Any]) -> Numbers:
+        return self._window.array(MPSImage._from_slices(slices, FLOAT64, self._watched[0][0].feature_channels))
+
+    @property
+    def rule(self) -> str:
+        """What the step does, with names: ``dx = dh * TanH'(x)``."""
+        return f"{self.name} = {self.expression(self.reads)}"
+
+    def expression(self, read: Sequence[str]) -> str:
+        """What it does, with texts for what it reads."""
+        return self.operation.text(read, self.symbol)
+
+    @property
+    def is_clamped(self) -> bool:
+        """Whether the result is kept between bounds."""
+        return self.operation.is_clamped
+
+    def __repr__(self) -> str:
+        return f"<Step {self.rule!r}>"
+
+
+def tell_apart(steps: Iterable[Step]) -> None:
+    """Let neurons of one type have their symbols of their own, if their parameters differ."""
+    by_function: dict[str, list[tuple[Step, dict[str, str]]]] = {}
+    for step in steps:
+        if (d := step.descriptor) is not None:
+            facts = {name: number_text(value) for name, value in d.parameters.items()}
+            if d.data is not None:
+                more = ", ..." if len(d.data) > MOST_SLOPES else ""
+                facts["data"] = ", ".join(map(number_text, d.data[:MOST_SLOPES].tolist())) + more
+            by_function.setdefault(step.function, []).append((step, facts))
+    for group in by_function.values():
+        names = [name for name in group[0][1] if len({facts[name] for _, facts in group}) > 1]
+        for step, facts in group:
+            step.differing = f"[{', '.join(f'{name}={facts[name]}' for name in names)}]" if names else ""
+
+
+def stored_text(step: Step) -> str:
+    """What the image holds at the one element."""
+    return number_text(single(step.stored))
+
+
+def off_text(step: Step, value: float) -> str:
+    """How far the stored number is from a value."""
+    stored = single(step.stored)
+    if stored == value or (np.isnan(stored) and np.isnan(value)):
+        return "exact"
+    if (clamped := _clamped(step, value)) is not None:
+        return clamped
+    # Python's floats subtract without a warning.
+    difference = stored - value
+    ulps = abs(difference) / single(ulp_at(np.array([value]), step.storage))
+    return f"{difference:+.2g}, {ulp_text(ulps)}"
+
+
+def _clamped(step: Step, value: float) -> str | None:
+    """What is to be said where a number is not rounded, but outside of what the format can tell."""
+    if not step.storage.unorm_max or 0 <= value <= 1:
+        return None
+    return "nan becomes 0" if np.isnan(value) else "clamped"
+
+
+def ulps_text(step: Step) -> str:
+    """How far storing moved the one element, in ULP."""
+    ulps = single(step.rounding_ulp)
+    if ulps == 0:
+        return "exact"
+    if (clamped := _clamped(step, single(step.value))) is not None:
+        return clamped
+    text = ulp_text(abs(ulps))
+    return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
+
+
+def title(step: Step) -> str:
+    """What the node does, in a word or two."""
+    is_gradient = Role.GRADIENT in step.operation.roles
+    return f"gradient of {step.function.removesuffix('Gradient')}" if is_gradient else step.function

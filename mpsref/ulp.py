@@ -1,0 +1,103 @@
+"""Units in the last place: how far one stored number is from another, and how many are how far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import Stored
+from mpsref.storage import StorageFormat
+
+__all__ = ["UNREACHABLE", "distances_by_power", "farthest", "histogram_rows", "percent", "ulp_distance"]
+
+UNREACHABLE = np.iinfo(np.int64).max
+"""The distance of NaN from a number, and of an infinity from all else."""
+
+
+def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
+    """
+    Distance in units in the last place of the storage format.
+
+    The integer distance of the sign-magnitude bit patterns (of the codes, for unorm). Zeros are equal, NaN equals
+    NaN, and an infinity equals only itself; whatever else meets NaN or an infinity is `UNREACHABLE`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.storage import storage_of
+    >>> got, want = np.float16([1, -0.0, np.nan]), np.float16([1.002, 0.0, np.nan])
+    >>> ulp_distance(got, want, storage_of(got, "got"))
+    array([2, 0, 0])
+    """
+    distance: npt.NDArray[np.int64] = np.abs(storage.ordinals(got) - storage.ordinals(want))
+    if storage.unorm_max:
+        return distance
+    got_nan, want_nan = np.isnan(got), np.isnan(want)
+    distance[(got_nan != want_nan) | ((np.isinf(got) | np.isinf(want)) & (distance != 0))] = UNREACHABLE
+    distance[got_nan & want_nan] = 0
+    return distance
+
+
+def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
+    """
+    Count distances by the least power of two that they do not exceed; 0 has a place of its own.
+
+    What is not comparable is not counted, nor listed what does not occur.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> distances_by_power(np.array([0, 0, 1, 2, 3, 4, 5]))
+    {0: 2, 1: 1, 2: 1, 4: 2, 8: 1}
+    """
+    reachable = distance[distance != UNREACHABLE]
+    far = reachable[reachable > 0]
+    # The exponent of a float64 is exact: what is rounded up to a power of two is one bit further all the same.
+    bits = np.frexp((far - 1).astype(np.float64))[1]
+    counts = {0: reachable.size - far.size}
+    counts |= {1 << bit: count for bit, count in enumerate(np.bincount(bits).tolist())}
+    return {limit: count for limit, count in counts.items() if count}
+
+
+def histogram_rows(counts: Mapping[int, int], elements: int, others: Mapping[str, int]) -> list[list[str]]:
+    """
+    A histogram as the cells of a table, whose last column is how many of all elements are at most so far away.
+
+    Parameters
+    ----------
+    counts : mapping of int to int
+        From `distances_by_power`.
+    elements : int
+        Of how many; at least 1.
+    others : mapping of str to int
+        What is not comparable, by name; shown where it occurs.
+    """
+    rows, sum_ = [["ULP", "elements", "share"]], 0
+    for limit in sorted(counts):
+        sum_ += counts[limit]
+        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", percent(sum_, elements)])
+    return rows + [[name, f"{count:,}", ""] for name, count in others.items() if count]
+
+
+def percent(part: int, whole: int) -> str:
+    """
+    A share, of which 100 % is said only of all.
+
+    Examples
+    --------
+    >>> percent(9_999_999, 10_000_000), percent(4, 4)
+    ('99.9999 %', '100.0000 %')
+    """
+    return f"{min(100 * part / whole, 100.0 if part == whole else 99.9999):.4f} %"
+
+
+def farthest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
+    """Indices of the largest values, the largest first and equal ones in their order."""
+    if count <= 0:
+        return np.empty(0, np.intp)
+    threshold = np.partition(rank, rank.size - count)[rank.size - count]
+    above = np.flatnonzero(rank > threshold)
+    chosen = np.concatenate([above, np.flatnonzero(rank == threshold)[: count - above.size]])
+    return chosen[np.argsort(-rank[chosen], kind="stable")]

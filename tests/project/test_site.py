@@ -1,0 +1,139 @@
+"""The built site: links, anchors and resources lead somewhere, and nothing in it needs a network."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITE = Path(os.environ.get("MPSREF_SITE", "site")).resolve()
+
+pytestmark = pytest.mark.skipif(
+    "MPSREF_SITE" not in os.environ, reason="build the site with sphinx-build, and name its folder in MPSREF_SITE"
+)
+
+HOSTS = {"hypothesis.readthedocs.io", "keepachangelog.com"}
+"""Where links may lead outside; nothing is loaded from anywhere."""
+
+LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+NAVIGATION = {"canonical", "index", "search", "next", "prev", "author", "copyright", "help", "top", "up"}
+VERBATIM = {"pre", "code", "script", "style"}
+
+
+class Page(HTMLParser):
+    """What a page loads, where it leads, and the anchors that it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads, self.links, self.anchors, self.prose, self.pictures = [], [], {"", "top"}, [], {}
+        self._verbatim = 0
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self._verbatim += tag in VERBATIM
+        self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
+        if tag == "link" and NAVIGATION & set((values.get("rel") or "").split()):
+            tag = "a"
+        if tag == "img":
+            self.pictures[values["src"]] = values.get("alt")
+        if tag in LOADS and values.get(LOADS[tag]):
+            self.loads.append(values[LOADS[tag]])
+        elif tag == "a" and values.get("href"):
+            self.links.append(values["href"])
+
+    def handle_endtag(self, tag):
+        self._verbatim -= tag in VERBATIM
+
+    def handle_data(self, data):
+        if not self._verbatim:
+            self.prose.append(data)
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return {path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts}
+
+
+def test_the_site_has_the_pages_that_a_reader_looks_for(pages):
+    names = {path.relative_to(SITE).as_posix() for path in pages}
+
+    documents = {path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")}
+    assert {path.with_suffix(".html").as_posix() for path in documents if path.name != "README.md"} <= names
+    assert {"api/mpsref.html", "api/mpsref.verify.html", "search.html"} <= names
+
+
+def test_links_and_what_pages_load_are_in_the_site(pages):
+    astray = []
+    for path, page in pages.items():
+        for target in page.loads + page.links:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            found = there.is_file() and there.is_relative_to(SITE)
+            if not found or (there in pages and unquote(parts.fragment) not in pages[there].anchors):
+                astray.append((path.relative_to(SITE).as_posix(), target))
+
+    assert not astray
+
+
+def test_nothing_is_loaded_from_elsewhere(pages):
+    for path, page in pages.items():
+        assert not [target for target in page.loads if urlsplit(target).netloc], path
+        text = path.read_text("utf-8")
+        assert not re.search(r"@import|url\(['\"]?(https?:)?//", text), path
+        assert "mathjax" not in text.lower(), path
+    for sheet in SITE.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//", sheet.read_text("utf-8")), sheet
+
+
+def test_pictures_say_in_words_what_they_show(pages):
+    """Thumbnails stand above a title, and have no words of their own; a figure without a title has its file's name."""
+    for path, page in pages.items():
+        for source, words in page.pictures.items():
+            assert words or source.endswith("_thumb.png"), (path, source)
+            assert not re.match(r"plot \w", words or ""), (path, words)
+
+
+def test_links_that_leave_the_site_lead_to_known_hosts(pages):
+    hosts = {urlsplit(target).netloc for page in pages.values() for target in page.links if urlsplit(target).scheme}
+
+    assert hosts <= HOSTS
+
+
+def test_no_page_names_a_place_on_the_machine_that_built_it(pages):
+    texts = [path.read_text("utf-8") for path in pages]
+    texts += [(SITE / "searchindex.js").read_text("utf-8")]
+    home = re.compile(rf"{re.escape(str(ROOT))}|/(?:home|root|tmp|work|Users)/|site-packages|file://|pypi|pythonhosted")
+
+    assert not [match[0] for text in texts for match in home.finditer(text)]
+
+
+def test_signatures_say_what_there_is_to_give(pages):
+    (nodes,) = (page for path, page in pages.items() if path == SITE / "api" / "mpsref.html")
+
+    assert re.search(r"MPSCNNNeuronTanHNode\(\s*\*, source, a=None, b=None\s*\)", "".join(nodes.prose))
+    assert not re.search(r"\*args", "".join(nodes.prose))
+
+
+def test_no_markup_is_left_in_prose(pages):
+    for path, page in pages.items():
+        assert not re.findall(r".{0,40}(?:`|\]\().{0,40}", "".join(page.prose)), path
+
+
+def test_every_public_name_is_explained(pages):
+    explained = {anchor for path, page in pages.items() if path.parent == SITE / "api" for anchor in page.anchors}
+    modules = [path.stem for path in (SITE / "api").glob("mpsref*.html")]
+    for module in map(importlib.import_module, modules):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            places = [f"module-{thing.__name__}"] if inspect.ismodule(thing) else [f"{each}.{name}" for each in modules]
+            assert explained & set(places), (module.__name__, name)

@@ -1,0 +1,371 @@
+"""The bounds of correct devices: rules of the analysis, real ones within them, and planted faults beyond."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mpsref as mps
+from mpsref.arrays import Elements
+from mpsref.storage import FORMATS
+from mpsref.verify import verify, write_recording
+from mpsref.verify.bounds import ALTERNATIVES, BEYOND, MODELS, WITHIN, allowed, classify, neuron_forms, read
+from mpsref.verify.running import Reason, Running
+
+T = mps.MPSCNNNeuronType
+Format = mps.MPSImageFeatureChannelFormat
+HALF, SINGLE = FORMATS[Format.float16], FORMATS[Format.float32]
+PRECISE, FAST = MODELS["metal-precise"], MODELS["metal-fast"]
+PARAMETERS = {
+    T.reLU: (0.1,), T.linear: (1.5, -0.25), T.tanH: (1.5, 0.75), T.softPlus: (1.5, 0.75), T.ELU: (1.25,),
+    T.reLUN: (0.1, 6), T.power: (0.5, 9, 2.5), T.exponential: (0.5, 0.25, 2), T.logarithm: (1.5, 14, -1),
+}  # fmt: skip
+X = np.linspace(-8, 8, 2048, dtype=np.float32).reshape(1, 8, 16, 16)
+every_neuron = pytest.mark.parametrize("neuron_type", list(mps.NEURONS), ids=lambda t: t.name)
+both_directions = pytest.mark.parametrize("direction", ["forward", "gradient"])
+
+
+def descriptor(neuron_type):
+    data = np.linspace(-0.5, 0.5, 16) if mps.NEURONS[neuron_type].per_channel else None
+    return mps.MPSNNNeuronDescriptor(neuron_type, *PARAMETERS.get(neuron_type, ()), data=data)
+
+
+def evaluated(d, x, direction, mode="ideal"):
+    if direction == "forward":
+        return mps.neuron.forward(d, x, mode=mode)
+    return mps.neuron.gradient(d, x, np.ones_like(x), mode=mode)
+
+
+def bounds_of(d, x, direction, model, **more):
+    return allowed(d, x, model, upstream=None if direction == "forward" else np.ones_like(x), **more)
+
+
+# ---- the rules ----
+
+
+def numbers(model, low, high=None, *, flush=False):
+    f = Running(model, flush)
+    return f, f.between(np.float64(low), np.float64(low if high is None else high))
+
+
+# No product of three underflows: what becomes of subnormals depends on the order.
+floats = st.just(0.0) | st.floats(2.0**-30, 1e6, width=32) | st.floats(-1e6, -(2.0**-30), width=32)
+
+
+@given(floats, floats, floats)
+def test_ranges_hold_every_order_and_contraction_of_float32_operations(a, b, c):
+    f = Running(FAST)
+    x, y, z = (f.range(np.array([value])) for value in (a, b, c))
+    a, b, c = np.float32([a]), np.float32([b]), np.float32([c])
+
+    with np.errstate(all="ignore"):
+        exact = a.astype(float) * b + c
+        for value, found in (
+            (a * b + c, x * y + z),
+            (exact, f.fma(x, y, z)),
+            (a * b * c, x * y * z),
+            (a * (b * c), x * y * z),
+            ((a - b) * (a - b), f.square(x - y)),
+            (a / b, x / y),
+            (a * (np.float32(1) / b), x / y),
+        ):
+            if np.isfinite(value).all():
+                assert (found.low <= value).all()
+                assert (value <= found.high).all()
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
+def test_a_function_is_as_far_from_the_truth_as_its_law_says(model, name):
+    f, x = numbers(model, 3.0)
+    found = getattr(f, name)(x)
+    law = model.laws.get(name)
+
+    if law is None:
+        return
+    # Half of it would be too narrow, twice as much too wide.
+    middle, wide = (found.low + found.high) / 2, (found.high - found.low) / 2
+    ulp = (law.ulp + law.growth * 3) * np.spacing(middle.astype(model.storage.dtype)).astype(float)
+    assert 0.99 * ulp <= wide <= 2 * ulp
+
+
+def test_exact_results_of_rounded_operations_stay_exact():
+    f, x = numbers(FAST, 0.75)
+
+    for found in (x * 2, x + 1, f.square(x), abs(-x), f.fma(2.0, x, 1.0)):
+        assert found.low == found.high
+
+
+def test_a_sum_is_not_rounded_across_a_number_of_the_format():
+    _, x = numbers(PRECISE, 1e-12)
+
+    assert (x + 1).low == 1
+    assert 1 < (x + 1).high < 1 + 2.0**-23
+
+
+def test_the_logarithm_of_the_fast_model_has_an_absolute_error_near_one():
+    f, x = numbers(FAST, 1.0)
+
+    assert (f.log(x).low, f.log(x).high) == (-(2.0**-21), 2.0**-21)
+    f, x = numbers(PRECISE, 1.0)
+    assert f.log(x).low == f.log(x).high == 0
+
+
+def test_the_exponential_of_the_fast_model_errs_more_for_large_arguments():
+    widths = []
+    for argument in (1.0, 40.0):
+        f, x = numbers(FAST, argument)
+        widths.append((f.exp(x).high - f.exp(x).low) / np.exp(argument) * 2**22)
+
+    assert 5 < widths[0] < 5.1
+    assert 83 < widths[1] < 83.1
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "reason", "nan"),
+    [
+        (lambda f, x: f.exp(x * 100), Reason.OVERFLOW, False),
+        (lambda f, x: f.exp(x * 100) / f.exp(x * 100), Reason.OVERFLOW | Reason.INVALID, True),
+        (lambda f, x: 1.0 / (x - x), Reason.NONE, False),
+        (lambda f, x: 1.0 / (f.exp(x) - np.e), Reason.POLE, False),
+        (lambda f, x: f.log(f.exp(x) - np.e), Reason.POLE, True),
+        (lambda f, x: f.pow(f.exp(x) - np.e, 0.5), Reason.POLE, True),
+        (lambda f, x: f.max(x * np.nan, 0.0), Reason.NAN_LOST, False),
+        (lambda f, x: f.where(x * np.nan >= 0, 1.0, 2.0), Reason.NAN_LOST, False),
+        (lambda f, x: x / (x * np.inf), Reason.NONE, False),
+    ],
+)
+def test_what_an_operation_cannot_do_has_a_reason(evaluate, reason, nan):
+    f, x = numbers(PRECISE, 1.0)
+
+    with np.errstate(all="ignore"):
+        found = evaluate(f, x)
+
+    assert (Reason(int(found.reason)), bool(found.nan)) == (reason, nan)
+
+
+def test_fast_division_by_large_numbers_may_give_zero():
+    _, x = numbers(FAST, 2.0**127)
+
+    with np.errstate(all="ignore"):
+        found = 3.0 / x
+
+    assert found.low <= 0 < found.high
+    assert found.reason == Reason.DIVISION
+    _, x = numbers(PRECISE, 2.0**127)
+    assert (3.0 / x).reason == Reason.NONE
+
+
+def test_subnormal_float32_may_be_flushed_and_halves_may_not():
+    _, x = numbers(PRECISE, 1e-40, flush=True)
+    assert (x.low, x.reason) == (0, Reason.FLUSH)
+    _, x = numbers(PRECISE, 1e-40)
+    assert (x.low > 0, x.reason) == (True, Reason.NONE)
+    assert not MODELS["metal-half"].flushes
+
+
+def test_a_branch_that_rounding_may_decide_gives_both():
+    f, x = numbers(PRECISE, 1 - 1e-9, 1 + 1e-9)
+
+    found = f.where(x >= 1, 5.0, 3.0)
+
+    assert (found.low, found.high, found.reason) == (3, 5, Reason.NONE)
+
+
+# ---- the neurons ----
+
+
+@both_directions
+@every_neuron
+@pytest.mark.parametrize("model", ["metal-fast", "metal-precise"])
+def test_the_ideal_and_the_stepwise_modes_are_within_bounds(neuron_type, direction, model):
+    d = descriptor(neuron_type)
+    bounds = bounds_of(d, X, direction, model)
+
+    for mode in ("ideal", "stepwise", "stepwise-fma"):
+        y = evaluated(d, X, direction, mode)
+        assert ((bounds.lower <= y) & (y <= bounds.upper)).all(), mode
+    assert not (bounds.reason | bounds.nan).any()
+
+
+@both_directions
+@pytest.mark.parametrize(
+    # numpy has no erf and no pow of half precision.
+    "neuron_type",
+    [t for t in mps.NEURONS if t not in {T.geLU, T.power, T.exponential}],
+    ids=lambda t: t.name,
+)
+def test_kernels_in_half_are_within_the_bounds_of_half(neuron_type, direction):
+    """The row's own formula on numpy's halves, every operation rounded to half."""
+    d = descriptor(neuron_type)
+    x = X.astype(np.float16)
+
+    class Arithmetic:
+        fma = staticmethod(lambda a, b, c: np.float16(a) * b + np.float16(c))
+        square, exp, log, tanh = (staticmethod(f) for f in (np.square, np.exp, np.log, np.tanh))
+        min, max = staticmethod(np.fmin), staticmethod(np.fmax)
+        where = staticmethod(lambda t, x, y: np.where(t, np.float16(x), np.float16(y)))
+
+    @dataclasses.dataclass
+    class Half:
+        a, b, c = (np.float16(value) for value in (d.a, d.b, d.c))
+        data = np.zeros(0) if d.data is None else d.data.astype(np.float16)
+
+    name = "stepwise_forward" if direction == "forward" else "stepwise_derivative"
+    with np.errstate(all="ignore"):
+        y = np.broadcast_to(np.float16(getattr(d.row, name)(x, Half, Arithmetic)), x.shape)
+
+    flat = x.reshape(-1)
+
+    def form(f, index):
+        slopes = np.empty(0) if d.data is None else d.data[index % 16]
+        return neuron_forms(d, direction)[0](read(f, Elements(flat[index], HALF)), slopes, f)
+
+    classes = classify(y.reshape(-1), MODELS["metal-half"], HALF, [form], lambda index: np.isnan(flat[index]))
+
+    # The square of e^x + 1 overflows in half, from x = 5.54 on.
+    overflows = np.where((neuron_type == T.sigmoid) & (direction == "gradient") & (flat > 5.54), classes, WITHIN)
+    assert set(overflows.tolist()) <= {WITHIN, Reason.OVERFLOW}
+    assert (classes == overflows).all()
+
+
+def test_a_slope_is_wider_for_a_wider_gradient():
+    d = descriptor(T.softSign)
+    one, many = (allowed(d, X, upstream=np.full_like(X, value)) for value in (1, 1024))
+
+    width = (many.upper.astype(float) - many.lower) / (one.upper.astype(float) - one.lower)
+
+    assert (width > 900).all()
+
+
+def test_the_overflow_of_one_form_is_no_reason_where_another_does_not():
+    sigmoid = descriptor(T.sigmoid)
+    x = np.float32([-100, 0, 50, 100])
+
+    def of(formula):
+        return lambda f, index: formula(f.range(x[index]), np.empty(0), f)
+
+    literal, other = (of(formula) for formula in neuron_forms(sigmoid, "gradient"))
+    got = np.float32([0, 0.25, 0, np.nan])
+    classes = [
+        classify(got, PRECISE, SINGLE, forms, lambda index: np.isnan(x[index]))
+        for forms in ([literal], [literal, other])
+    ]
+
+    # e^x / (e^x + 1)^2 is 0 where only the square overflows, and NaN where both do; s (1 - s) is 0 as well.
+    assert classes[0].tolist() == [Reason.FLUSH, WITHIN, Reason.OVERFLOW, Reason.OVERFLOW]
+    assert classes[1].tolist() == [Reason.OVERFLOW, WITHIN, WITHIN, Reason.OVERFLOW]
+    bounds = bounds_of(sigmoid, x[np.newaxis], "gradient", "metal-precise")
+    assert bounds.reason.tolist() == [[0, 0, 0, 0]]
+    assert bounds.lower[0, 2] <= 0
+
+
+def test_the_formula_of_tanh_in_fast_math_overflows_and_is_told_so():
+    tanh = mps.MPSNNNeuronDescriptor(T.tanH)
+    got = np.float32([np.nan, 1, 0, 0.5])
+    x = np.float32([50, 50, 44.0, 3.0])
+    row = tanh.row
+
+    def form(f, index):
+        one = f.range(np.ones(()))
+        p = type("P", (), {"a": one, "b": one})
+        return row.stepwise_forward(f.range(x[index]), p, f)
+
+    classes = classify(got, FAST, SINGLE, [form], lambda index: np.isnan(x[index]))
+
+    assert classes.tolist() == [Reason.OVERFLOW, WITHIN, Reason.DIVISION, BEYOND]
+
+
+def test_every_alternative_names_its_source_and_is_another_form():
+    for (neuron_type, direction), others in ALTERNATIVES.items():
+        d = descriptor(neuron_type)
+        assert direction in ("forward", "gradient")
+        for other in others:
+            assert other.source
+            f = Running(PRECISE)
+            p = type("P", (), {name: f.range(np.float64(getattr(d, name))) for name in "abc"})
+            found = other.formula(f.range(X.reshape(-1)), p, f)
+            want = evaluated(d, X.reshape(-1), direction).astype(float)
+            # The same function: its ranges hold the ideal values, and are narrow.
+            assert ((found.low * (1 - 1e-6) - 1e-40 <= want) & (want <= found.high * (1 + 1e-6))).all()
+            assert (found.high - found.low < 1e-5 * np.maximum(1, np.abs(want))).all()
+
+
+# ---- faults ----
+
+
+def wrong_by_four_bounds(d, x, direction, model):
+    """Beside the ideal values, four times as far as the bounds and at least three units in the last place."""
+    want = evaluated(d, x, direction)
+    bounds = bounds_of(d, x, direction, model)
+    error = np.maximum(bounds.upper.astype(float) - want, want - bounds.lower.astype(float))
+    error = np.maximum(4 * error, 3 * np.spacing(np.abs(want)).astype(float))
+    sign = np.where(np.arange(x.size).reshape(x.shape) % 2, 1, -1)
+    return (want + sign * error).astype(x.dtype)
+
+
+@both_directions
+@every_neuron
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("model", ["metal-fast", "metal-precise"])
+def test_faults_of_four_times_the_bounds_are_caught(tmp_path, neuron_type, direction, dtype, model):
+    d = descriptor(neuron_type)
+    x = X.astype(dtype)
+    source, upstream = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    forward = mps.MPSCNNNeuronNode(source=source, descriptor=d)
+    gradient = mps.MPSCNNNeuronGradientNode(
+        source_gradient=upstream, source_image=source, gradient_state=forward.result_state, descriptor=d
+    )
+    node = forward if direction == "forward" else gradient
+    node.result_image.handle = "y"
+    storage = Format.float16 if dtype == np.float16 else Format.float32
+    file = mps.GraphFile.from_results([forward.result_image, gradient.result_image], storage)
+    arrays = {"x": x, "dy": np.ones_like(x), "y": evaluated(d, x, direction)}
+    planted = np.zeros(x.shape, bool)
+    planted.reshape(-1)[::7] = True
+    arrays["y"] = np.where(planted, wrong_by_four_bounds(d, x, direction, model), arrays["y"])
+    images = {name: mps.MPSImage.from_array(array) for name, array in arrays.items()}
+
+    (report,) = verify(write_recording(tmp_path / "r", file, images, "faulty"), model).images
+
+    assert report.counts.beyond == np.count_nonzero(planted)
+    assert report.counts.explained == {}
+
+
+def test_tables_of_half_patterns_say_the_same_as_elements(tmp_path, monkeypatch):
+    d = descriptor(T.softPlus)
+    x = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(1, 64, 64, 16)
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=d)
+    node.result_image.handle = "y"
+    arrays = {"x": x, "y": mps.neuron.forward(d, x)}
+    arrays["y"].view(np.uint16)[...] ^= 3
+    images = {name: mps.MPSImage.from_array(array) for name, array in arrays.items()}
+    path = write_recording(tmp_path / "r", mps.GraphFile.from_results([node.result_image]), images, "x")
+    reports = []
+    for limit in (1, 10**9):
+        monkeypatch.setattr("mpsref.verify.judge.WORTH_A_TABLE", limit)
+        reports.append(verify(path, "metal-fast"))
+
+    assert reports[0] == reports[1]
+    assert reports[0].images[0].counts.beyond > 1000
+
+
+def test_a_node_of_another_kind_has_bounds_too(tmp_path):
+    x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    node = mps.MPSNNAdditionNode(left_source=x, right_source=y)
+    node.result_image.handle = "s"
+    rng = np.random.default_rng(1)
+    arrays = {name: rng.uniform(-4, 4, (1, 4, 4, 4)).astype(np.float32) for name in "xy"}
+    file = mps.GraphFile.from_results([node.result_image], Format.float32)
+    arrays["s"] = arrays["x"] + arrays["y"]
+    arrays["s"][0, 0, 0, 0] += 1e-4
+    images = {name: mps.MPSImage.from_array(array) for name, array in arrays.items()}
+
+    report = verify(write_recording(tmp_path / "r", file, images, "x"))
+
+    assert report.images[0].counts.beyond == 1
+    assert report.images[0].neuron is None
