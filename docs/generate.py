@@ -21,6 +21,7 @@ import numpy as np
 
 import mpsref as mps
 from mpsref import cli
+from mpsref.attributes import left_out
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
@@ -355,8 +356,8 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, TIMES, FINDINGS, END = (
-    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "end")
+BEGIN, SWEEPS, TIMES, FINDINGS, LEFT_OUT, END = (
+    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "left out", "end")
 )
 LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
@@ -371,6 +372,18 @@ def proof_page() -> str:
     before, _, rest = (folder / "proof.md").read_text("utf-8").partition(BEGIN)
     rows = certificate_rows(CERTIFICATES)
     return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+
+
+def swift_page() -> str:
+    """The page on Swift as it stands, with the table of what the classes leave out made anew."""
+    before, _, rest = (Path(__file__).parent / "swift.md").read_text("utf-8").partition(LEFT_OUT)
+    rows = ["| class | Apple's name | why |", "|---|---|---|"]
+    for kind in (getattr(mps, name) for name in mps.__all__):
+        names: dict[str, list[str]] = {}  # by reason
+        for apple, why in left_out(kind).items() if isinstance(kind, type) else ():
+            names.setdefault(why, []).append(f"`{apple}`")
+        rows += [f"| `{kind.__name__}` | {', '.join(apple)} | {why} |" for why, apple in names.items()]
+    return before + LEFT_OUT + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
 def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
@@ -660,6 +673,7 @@ PAGES = {
     "faults.md": faults_page,
     "speed.md": speed_page,
     "proof.md": proof_page,
+    "swift.md": swift_page,
     "sweep.md": sweep_page,
     "api.md": api_page,
     "comparison.md": comparison_page,

@@ -12,10 +12,14 @@ __all__ = [
     "ImplementationError",
     "MPSRefError",
     "ParameterError",
+    "PropertyError",
     "SourceError",
     "UnavailableError",
     "VerificationError",
 ]
+
+LONGEST_MESSAGE = 2000
+"""Characters of what is said of a file."""
 
 
 class MPSRefError(Exception):
@@ -24,6 +28,10 @@ class MPSRefError(Exception):
 
 class ParameterError(MPSRefError, ValueError):
     """A neuron's parameter is missing, not one of its own, or not a finite float32."""
+
+
+class PropertyError(MPSRefError, AttributeError):
+    """An attribute that an object does not have, or one that cannot be set."""
 
 
 class UnavailableError(MPSRefError, TypeError):
@@ -39,7 +47,11 @@ class SourceError(MPSRefError, LookupError):
 
 
 class FileFormatError(MPSRefError, ValueError):
-    """A file cannot be read as what it claims to be."""
+    """A file cannot be read as what it claims to be; of a message that quotes much of it, the middle is left out."""
+
+    def __init__(self, message: str) -> None:
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[: half - 5]} ... {message[-half:]}")
 
 
 class FloatingPointModeError(MPSRefError, FloatingPointError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure, svg
@@ -22,7 +23,7 @@ from mpsref.storage import array_or_error, storage_format
 __all__ = ["MPSNNGraph"]
 
 
-class MPSNNGraph:
+class MPSNNGraph(Strict):
     """
     A graph of nodes, ready to be evaluated.
 
@@ -66,6 +67,18 @@ class MPSNNGraph:
     >>> graph.run(x=np.float16([[[-1, 2]]]))["y"].to_array()
     array([[[[-0.5,  2. ]]]], dtype=float16)
     """
+
+    _left_out: ClassVar = {
+        "destinationImageAllocator": NO_MEMORY,
+        "executeAsyncWithSourceImages:completionHandler:": "everything is done on return",
+        "initWithCoder:device:": "GraphFile takes its place",
+        "initWithDevice:": "unavailable in the SDK, and nothing is left of it without a device",
+        "outputStateIsTemporary": OPAQUE_STATES,
+        "readCountForSourceStateAtIndex:": OPAQUE_STATES,
+        "reloadFromDataSources": "no mirrored node has a data source",
+        "resultStateHandles": OPAQUE_STATES,
+        "sourceStateHandles": OPAQUE_STATES,
+    }
 
     def __init__(
         self,

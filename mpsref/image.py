@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Stored, meaning
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
 from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.environment import environment_or_error
@@ -28,7 +29,7 @@ def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPSImageDescriptor:
+class MPSImageDescriptor(Strict):
     """
     Size and format of an `MPSImage`. A value: make a new one instead of changing it.
 
@@ -60,6 +61,13 @@ class MPSImageDescriptor:
     ('rgba16Float', 1)
     """
 
+    _left_out: ClassVar = {
+        "copyWithZone:": "a value needs no copy",
+        "cpuCacheMode": NO_MEMORY,
+        "storageMode": NO_MEMORY,
+        "usage": NO_MEMORY,
+    }
+
     channel_format: MPSImageFeatureChannelFormat
     width: int = 1
     height: int = 1
@@ -80,8 +88,15 @@ class MPSImageDescriptor:
         """The pixel format of the texture: 1, 2 or 4 components by channel count."""
         return _pixel_format(storage_format(self.channel_format), components(self.feature_channels))
 
+    def _instead(self, name: str, value: object) -> str:
+        return f": dataclasses.replace(descriptor, {name}={value!r}) makes another" if name in vars(self) else ""
 
-class MPSImage:
+
+# That of frozen dataclasses knows no reason and no other name.
+del MPSImageDescriptor.__setattr__
+
+
+class MPSImage(Strict):
     """
     Images with any number of feature channels, in the texture layout of Metal.
 
@@ -119,6 +134,16 @@ class MPSImage:
 
     # One image a row, one slice a column: (images, slices of one image, height, width, components). A view of some
     # images or some slices stays a plain numpy view, which Metal's flat slice index would not allow.
+    _left_out: ClassVar = {
+        "defaultAllocator": NO_MEMORY,
+        "device": NO_DEVICE,
+        "initWithParentImage:sliceRange:featureChannels:": "sub_image and batch_representation are public",
+        "resourceSize": NO_MEMORY,
+        "setPurgeableState:": NO_MEMORY,
+        "synchronizeOnCommandBuffer:": NO_DEVICE,
+        "usage": NO_MEMORY,
+    }
+
     __slots__ = ("_channels", "_parent", "_slices", "_storage", "label")
 
     def __init__(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, overload
+from typing import ClassVar, Never, overload
 
 import numpy as np
 
+from mpsref.attributes import NO_STRIDES
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 FLT_MAX = float(np.finfo(np.float32).max)
+
+STRIDES = ("StrideInPixelsX", "StrideInPixelsY", "StrideInFeatureChannels")
 
 
 class MPSNNArithmeticGradientStateNode(MPSNNBinaryGradientStateNode):
@@ -101,6 +104,8 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     Source: ``MPSNNGraphNodes.h``, ``MPSCNNMath.h``. Strides, which broadcast a source, are not mirrored.
     """
 
+    _left_out: ClassVar = {f"{side}{stride}": NO_STRIDES for side in ("primary", "secondary") for stride in STRIDES}
+
     fields = (ImagesField("sources"), *(NumberField(name, default=number.default) for name, number in NUMBERS.items()))
     _state_class = MPSNNArithmeticGradientStateNode
     _operation: ClassVar[type[Arithmetic]]
@@ -111,7 +116,9 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
         left_source: MPSNNImageNode | None = None,
         right_source: MPSNNImageNode | None = None,
         sources: Sequence[MPSNNImageNode] | None = None,
+        **refused: Never,
     ) -> None:
+        self._refuse_arguments(refused)
         if type(self) is MPSNNBinaryArithmeticNode:
             raise UnavailableError("MPSNNBinaryArithmeticNode has no initialiser: use one of its subclasses")
         if sources is not None:
@@ -179,6 +186,8 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
     Source: ``MPSNNGraphNodes.h``. The scales start as those of the forward node.
     """
 
+    _left_out: ClassVar = {f"secondary{stride}": NO_STRIDES for stride in STRIDES}
+
     fields = (
         ImageField("source_gradient", place=0),
         ImageField("source_image", place=1),
@@ -198,7 +207,9 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         gradient_state: MPSNNBinaryGradientStateNode | None = None,
         gradient_images: Sequence[MPSNNImageNode] | None = None,
         forward_filter: MPSNNFilterNode | None = None,
+        **refused: Never,
     ) -> None:
+        self._refuse_arguments(refused)
         if type(self) is MPSNNArithmeticGradientNode:
             raise UnavailableError("MPSNNArithmeticGradientNode has no initialiser: use one of its subclasses")
         if gradient_images is not None:

@@ -103,17 +103,17 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
     @property
     def a(self) -> float:
-        """First parameter, as float32; 0 if the neuron has none."""
+        """First parameter, as float32."""
         return self._descriptor.a
 
     @property
     def b(self) -> float:
-        """Second parameter, as float32; 0 if the neuron has none."""
+        """Second parameter, as float32."""
         return self._descriptor.b
 
     @property
     def c(self) -> float:
-        """Third parameter, as float32; 0 if the neuron has none."""
+        """Third parameter, as float32."""
         return self._descriptor.c
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:

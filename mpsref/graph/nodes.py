@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.drawing import Structure, svg
@@ -44,13 +45,14 @@ def sequence_or_error(name: str, value: object) -> list[Any]:
     return list(value)
 
 
-class _Tagged:
+class _Tagged(Strict):
     """What image and state nodes have in common."""
+
+    export_from_graph = Flag("Whether encoding also hands out this image. Default False.")
+    synchronize_resource = Flag("Without effect here. Default False.")
 
     def __init__(self, handle: Handle | None) -> None:
         self.handle = handle
-        self.export_from_graph = False
-        self.synchronize_resource = False
 
     @property
     def handle(self) -> Handle | None:
@@ -105,10 +107,13 @@ class MPSNNImageNode(_Tagged):
     (True, None)
     """
 
+    _left_out: ClassVar = {"imageAllocator": NO_MEMORY}
+
+    stop_gradient = Flag("Whether `MPSNNFilterNode.training_graph` stops here. Default False.")
+
     def __init__(self, *, handle: Handle | None) -> None:
         super().__init__(handle)
         self.format = MPSImageFeatureChannelFormat.none
-        self.stop_gradient = False
         self._producer: MPSNNFilterNode | None = None
 
     @classmethod
@@ -202,7 +207,7 @@ NodeHandler: TypeAlias = Callable[
 """Called with (gradient node, inference node or None, inference source, gradient source): see `training_graph`."""
 
 
-class MPSNNFilterNode:
+class MPSNNFilterNode(Strict):
     """
     Base of all nodes that make an image out of images.
 
@@ -215,6 +220,8 @@ class MPSNNFilterNode:
     -----
     Source: ``MPSNNGraphNodes.h``.
     """
+
+    _left_out: ClassVar = {"paddingPolicy": GEOMETRY}
 
     fields: ClassVar[tuple[Field, ...] | None] = None
     """What a graph file says of a node of this class; None if it cannot hold one. Not Apple's."""

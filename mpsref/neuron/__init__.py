@@ -163,11 +163,13 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    read = Elements(incoming, storage), Elements(values, storage)
-    return evaluation(mode).gradient(descriptor, *read, storage, slopes, workers=count)
+    factors, source = Elements(incoming, storage), Elements(values, storage)
+    return evaluation(mode).gradient(descriptor, factors, source, storage, slopes, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:
+    if descriptor.data is None and type(channel_axis) is int:
+        return None
     axis = channel_axis_or_error(descriptor, shape, channel_axis)
     if descriptor.data is None:
         return None

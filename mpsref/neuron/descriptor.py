@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, ParameterError
@@ -52,7 +55,7 @@ def _from_integer(value: int) -> float:
     return float(round_to_odd(np.array([near]), np.array([float(error)])).astype(np.float32)[0])
 
 
-class MPSNNNeuronDescriptor:
+class MPSNNNeuronDescriptor(Strict):
     """
     A neuron type with its parameters. A value: equal descriptors compare equal, and none can be changed.
 
@@ -61,7 +64,8 @@ class MPSNNNeuronDescriptor:
     neuron_type : MPSCNNNeuronType
         The neuron.
     a, b, c : float, optional
-        Rounded once to float32. Omitted: the documented default. Only those that the neuron has may be given.
+        Rounded once to float32. Omitted: the documented default. Those that the neuron does not have are kept and
+        shown, as by Apple, and count for nothing: not for results, equality or files.
     data : array_like of float32 or bytes, optional
         The slopes of pReLU, one for each feature channel: required there, refused elsewhere. Bytes are
         little-endian float32, as in Apple's ``NSData``.
@@ -69,12 +73,14 @@ class MPSNNNeuronDescriptor:
     Raises
     ------
     ParameterError
-        A parameter that the neuron does not have, one that is not finite as a float32, or missing `data`.
+        A parameter is not finite as a float32; `data` is missing, or given to another neuron than pReLU.
+    PropertyError
+        An attribute is set.
 
     Notes
     -----
-    Source: ``MPSCNNNeuron.h``. Apple's descriptor is mutable and its factories ``cnnNeuronDescriptor(with:...)`` leave
-    omitted parameters open; here the constructor fills in what the header calls default behaviour.
+    Source: ``MPSCNNNeuron.h``. Apple's descriptor is mutable, and made by `cnn_neuron_descriptor`, which has no
+    defaults; here the constructor fills in what the header calls default behaviour.
 
     Examples
     --------
@@ -105,9 +111,6 @@ class MPSNNNeuronDescriptor:
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
             if given is not None:
-                if name not in row.parameters:
-                    has = ", ".join(row.parameters) or ("data" if row.per_channel else "none")
-                    raise ParameterError(f"{name} is no parameter of {self._type.name}: it has {has}")
                 values[name] = given
         self._a, self._b, self._c = (float32_parameter(name, values[name]) for name in "abc")
         if row.per_channel != (data is not None):
@@ -118,9 +121,54 @@ class MPSNNNeuronDescriptor:
             )
         self._data = None if data is None else _slopes(data)
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        numbers = struct.pack("3d", self._a, self._b, self._c)
+        numbers = struct.pack(f"{len(row.parameters)}d", *self.parameters.values())
         self._key = (int(self._type), numbers, b"" if self._data is None else bytes(self._data))
         self._hash = hash(self._key)
+
+    @classmethod
+    def cnn_neuron_descriptor(
+        cls, *, with_: MPSCNNNeuronType, a: float = 0.0, b: float = 0.0, c: float = 0.0
+    ) -> MPSNNNeuronDescriptor:
+        """
+        Apple's factory: parameters that are left out are 0, not the documented default.
+
+        Parameters
+        ----------
+        with_ : MPSCNNNeuronType
+            The neuron; for pReLU use `cnn_neuron_p_re_lu_descriptor`.
+        a, b, c : float
+            As for the class.
+
+        Notes
+        -----
+        The header does not say what a parameter is that is left out: this is what a new Objective-C object holds.
+
+        Examples
+        --------
+        >>> from mpsref import MPSCNNNeuronType, MPSNNNeuronDescriptor
+        >>> MPSNNNeuronDescriptor.cnn_neuron_descriptor(with_=MPSCNNNeuronType.reLUN, a=0.5)
+        MPSNNNeuronDescriptor(MPSCNNNeuronType.reLUN, a=0.5, b=0.0)
+        """
+        return cls(with_, a, b, c)
+
+    @classmethod
+    def cnn_neuron_p_re_lu_descriptor(
+        cls,
+        *,
+        with_: npt.ArrayLike | bytes,
+        no_copy: bool = False,  # noqa: ARG003 (a hint for Apple's allocator)
+    ) -> MPSNNNeuronDescriptor:
+        """
+        Apple's factory for pReLU.
+
+        Parameters
+        ----------
+        with_ : array_like of float32 or bytes
+            The `data` of the class.
+        no_copy : bool
+            A hint for Apple's allocator, without effect here: the slopes are copied.
+        """
+        return cls(MPSCNNNeuronType.pReLU, data=with_)
 
     @property
     def neuron_type(self) -> MPSCNNNeuronType:
@@ -129,17 +177,17 @@ class MPSNNNeuronDescriptor:
 
     @property
     def a(self) -> float:
-        """First parameter; 0 if the neuron has none."""
+        """First parameter; where the neuron has none, what was given, or 0."""
         return self._a
 
     @property
     def b(self) -> float:
-        """Second parameter; 0 if the neuron has none."""
+        """Second parameter; where the neuron has none, what was given, or 0."""
         return self._b
 
     @property
     def c(self) -> float:
-        """Third parameter; 0 if the neuron has none."""
+        """Third parameter; where the neuron has none, what was given, or 0."""
         return self._c
 
     @property
@@ -155,7 +203,7 @@ class MPSNNNeuronDescriptor:
     @property
     def parameters(self) -> dict[str, float]:
         """The parameters that the neuron has, by name."""
-        return {name: getattr(self, name) for name in self.row.parameters}
+        return {name: getattr(self, name) for name in self._row.parameters}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MPSNNNeuronDescriptor) and self._key == other._key
@@ -164,10 +212,25 @@ class MPSNNNeuronDescriptor:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (self._type, self.parameters, self._data)
+        return _remade, (self._type, self._shown(), self._data)
+
+    def _shown(self) -> dict[str, float]:
+        """The parameters that the neuron has, and those without effect that are not 0."""
+        return {name: value for name in "abc" if (value := getattr(self, name)) or name in self._row.parameters}
+
+    def _instead(self, name: str, value: object) -> str:
+        if name not in (*"abc", "neuron_type" if self._data is None else "data"):
+            return ""
+        others = [*self._shown(), *(() if self._data is None else ["data"])]
+        arguments = {each: f"{each}=d.{each}" for each in others} | {name: f"{name}={reprlib.repr(value)}"}
+        first = "d.neuron_type"
+        if isinstance(value, MPSCNNNeuronType):
+            first = f"{MPSCNNNeuronType.__name__}.{value.name}"
+            del arguments[name]
+        return f": MPSNNNeuronDescriptor({', '.join([first, *arguments.values()])}) makes another"
 
     def __repr__(self) -> str:
-        given = [f"{name}={np.float32(value)!s}" for name, value in self.parameters.items()]
+        given = [f"{name}={np.float32(value)!s}" for name, value in self._shown().items()]
         if self._data is not None:
             given.append(f"data=<{len(self._data)} slopes>")
         return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *given])})"
@@ -177,6 +240,15 @@ def _remade(
     neuron_type: MPSCNNNeuronType, parameters: dict[str, float], data: npt.NDArray[np.float32] | None
 ) -> MPSNNNeuronDescriptor:
     return MPSNNNeuronDescriptor(neuron_type, **parameters, data=data)
+
+
+def parameters_or_error(neuron_type: MPSCNNNeuronType, names: Iterable[str]) -> None:
+    """Raise unless the neuron has parameters with these names: one in a file or command that does nothing is a slip."""
+    row = NEURONS[neuron_type]
+    for name in names:
+        if name not in row.parameters:
+            has = ", ".join(row.parameters) or ("data" if row.per_channel else "none")
+            raise ParameterError(f"{name} is no parameter of {neuron_type.name}: it has {has}")
 
 
 def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
@@ -219,7 +291,7 @@ def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: st
         )
 
 
-def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_axis: int) -> int:
+def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> int:
     """
     The axis of an array x that counts feature channels, from 0 on; 0 where no channel has its own slope.
 
@@ -228,17 +300,16 @@ def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_ax
     ImageError
         There is no such axis.
     ParameterError
-        `descriptor` is none, or has not one slope for each channel.
+        The descriptor has not one slope for each channel.
     """
-    d = descriptor_or_error(descriptor)
     try:
         axis = operator.index(channel_axis)
     except TypeError:
         raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
-    if d.data is None:
+    if descriptor.data is None:
         return 0
     if not -len(shape) <= axis < len(shape):
         raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
     axis %= len(shape)
-    channels_or_error(d, shape[axis], f"axis {axis} of x")
+    channels_or_error(descriptor, shape[axis], f"axis {axis} of x")
     return axis

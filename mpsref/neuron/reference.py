@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Stored, flat
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error, descriptor_or_error
 from mpsref.neuron.elementwise import Elementwise
 from mpsref.neuron.exact import WIDE, Digits, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
@@ -99,6 +99,7 @@ def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
     environment_or_error()
+    descriptor_or_error(descriptor)
     storage = _FORMATS.get(x.dtype)
     if storage is None:
         raise ImageError(f"x has dtype {x.dtype}: give float16 or float32")

@@ -24,6 +24,9 @@ __all__ = ["sweep"]
 SECONDS = 1.0
 """At least so long a checkpoint is as it is."""
 
+MOST_PACKAGES, LONGEST_PACKAGE = 90, 200
+"""How many packages a report has room for, and characters of a name."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -113,6 +116,8 @@ def sweep(
         raise ParameterError(f"workers is {workers}: give at least 1")
     if block < 1:
         raise ParameterError(f"block is {block}: give at least 1")
+    if len(packages) > MOST_PACKAGES or not all(0 < len(name) <= LONGEST_PACKAGE for name in packages):
+        raise ParameterError(f"packages: give at most {MOST_PACKAGES} names of 1 to {LONGEST_PACKAGE} characters")
     if executor is None:
         load(function)
         if workers > 1:

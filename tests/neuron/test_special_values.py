@@ -1,6 +1,8 @@
 """Special values (N6), clean manners (N7), shapes, channels and the descriptor (N1)."""
 
+import copy
 import math
+import pickle
 import threading
 import warnings
 
@@ -10,6 +12,7 @@ import pytest
 import mpsref as mps
 from builders import SPECIAL, SPECIAL_CASES, Either, J, descriptor_of, judge_of
 from mpsref.proof import judge
+from mpsref.verify import verify, write_recording
 
 T = mps.MPSCNNNeuronType
 D = mps.MPSNNNeuronDescriptor
@@ -466,13 +469,64 @@ def test_the_largest_float32_is_a_parameter():
     assert D(T.reLU, -3.4028235e38).a == -float(np.finfo(np.float32).max)
 
 
-@pytest.mark.parametrize("neuron_type", list(T))
-def test_a_parameter_that_the_neuron_does_not_have_is_refused(neuron_type):
+def recorded(folder, d, wrong):
+    """A graph file, and what the verdict says of wrong results."""
+    x, dy = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
+    node = mps.MPSCNNNeuronNode(source=x, descriptor=d)
+    slope = node.gradient_filter(with_source=dy)
+    node.result_image.handle, slope.result_image.handle = "y", "dx"
+    file = mps.GraphFile.from_results([node.result_image, slope.result_image], mps.MPSImageFeatureChannelFormat.float32)
+    images = {name: mps.MPSImage.from_array(array) for name, array in wrong.items()}
+    report = verify(write_recording(folder, file, images, "wrong"))
+    return (folder / "graph.json").read_text(), report.to_json()["images"]
+
+
+@pytest.mark.parametrize("neuron_type", [t for t in T if len(mps.NEURONS[t].parameters) < 3])
+def test_parameters_that_the_neuron_does_not_have_are_kept_and_count_for_nothing(neuron_type, tmp_path):
     has = mps.NEURONS[neuron_type].parameters
-    data = {"data": [1]} if neuron_type == T.pReLU else {}
-    for name in {*"abc"} - set(has):
-        with pytest.raises(mps.ParameterError, match=f"{name} is no parameter of {neuron_type.name}"):
-            D(neuron_type, **{name: 1}, **data)
+    data = {"data": [0.5, -0.25, 2]} if neuron_type == T.pReLU else {}
+    more = {name: value for name, value in zip("abc", (3e38, -7, 2), strict=True) if name not in has}
+    plain, d = D(neuron_type, **data), D(neuron_type, **more, **data)
+
+    for same in (d, copy.copy(d), pickle.loads(pickle.dumps(d))):  # noqa: S301
+        assert {name: getattr(same, name) for name in more} == {n: float(np.float32(v)) for n, v in more.items()}
+        assert same == plain
+        assert hash(same) == hash(plain)
+        assert same.parameters == plain.parameters
+    assert all(f"{name}={np.float32(value)!s}" in repr(d) for name, value in more.items())
+
+    x = np.float32([[[-3, 0.5, 2], [np.inf, -0.0, 0.25], [1e-30, -40, 7]]])
+    dy = np.float32([[[1, 2, -3]] * 3])
+    for mode in ("ideal", "specified", "stepwise", "stepwise-fma"):
+        want, got = (mps.neuron.forward(each, x, mode=mode) for each in (plain, d))
+        assert got.tobytes() == want.tobytes()
+        want, got = (mps.neuron.gradient(each, x, dy, mode=mode) for each in (plain, d))
+        assert got.tobytes() == want.tobytes()
+    wrong = {"x": x, "dy": dy, "y": np.arange(9, dtype=np.float32).reshape(x.shape), "dx": dy * 3}
+    assert recorded(tmp_path / "more", d, wrong) == recorded(tmp_path / "plain", plain, wrong)
+
+
+def test_a_parameter_in_a_graph_file_that_the_neuron_does_not_have_is_refused():
+    x = mps.MPSNNImageNode(handle="x")
+    document = mps.GraphFile.from_results([mps.MPSCNNNeuronNode(source=x, descriptor=D(T.none)).result_image]).to_json()
+    document["nodes"][0]["descriptor"]["a"] = 1
+    with pytest.raises(mps.FileFormatError, match="unknown here"):
+        mps.GraphFile.from_json(document)
+
+
+def test_apples_factories_have_no_defaults():
+    make = D.cnn_neuron_descriptor
+    assert make(with_=T.reLUN) == D(T.reLUN, a=0, b=0) != D(T.reLUN)
+    assert make(with_=T.power, a=2, b=3, c=4) == D(T.power, 2, 3, 4)
+    assert make(with_=T.sigmoid, a=2).a == 2
+    with pytest.raises(mps.ParameterError, match="pReLU needs data"):
+        make(with_=T.pReLU)
+    slopes = np.float32([0.5, 2])
+    for data in (slopes, slopes.tobytes()):
+        d = D.cnn_neuron_p_re_lu_descriptor(with_=data, no_copy=True)
+        assert d == D(T.pReLU, data=slopes)
+    slopes[0] = 7
+    assert d.data[0] == 0.5
 
 
 @pytest.mark.parametrize("neuron_type", list(T))

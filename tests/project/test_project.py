@@ -31,7 +31,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.documents", "mpsref.environment", "mpsref.storage"],
+    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.storage"],
     ["mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
@@ -61,7 +61,8 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.samples", "mpsref.record.tensors"],
+    ["mpsref.record.npy", "mpsref.record.samples"],
+    ["mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
     ["mpsref.record"],
@@ -303,7 +304,8 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
         else:  # the README's other JSON has a test below
-            assert language in {"python", "console", "text", "cpp", "{toctree}", "{include}"} | (
+            known = {"python", "console", "text", "cpp", "swift", "objective-c"}
+            assert language in known | {"{toctree}", "{include}", "{literalinclude}"} | (
                 {"json"} if path.name == "README.md" else set()
             )
 
@@ -335,13 +337,12 @@ def test_tables_of_file_formats_have_every_field_of_the_schemas():
         for rule in schema("graph")["$defs"]["node"]["allOf"]
     }
     neurons = {name: fields.pop(name) for name in list(fields) if re.fullmatch(r"MPSCNNNeuron(?!Gradient).+Node", name)}
-    scales = {"primary_scale", "secondary_scale"}
     for row in node_classes:
-        given = words(row[1]) | (scales if "optional scales" in row[1] else set())
         if "..." in row[0]:
-            assert set().union(*neurons.values()) == given
+            assert set().union(*neurons.values()) == words(row[1])
         else:
-            assert fields.pop(row[0].strip("`")) == given - {"none"}, row
+            for name in words(row[0]):
+                assert fields.pop(name) == words(row[1]) - {"none"}, name
     assert not fields
 
 

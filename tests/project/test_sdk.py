@@ -2,61 +2,28 @@
 
 import inspect
 import json
-import keyword
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mpsref as mps
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, left_out, snake
+from mpsref.graph.neurons import NEURON_NODES
 
 SDK = json.loads((Path(__file__).parents[1] / "data" / "sdk.json").read_text(encoding="utf-8"))
 APPLE = SDK["classes"]
 CLASSES = sorted(name for name in mps.__all__ if name in APPLE)
 F16 = mps.MPSImageFeatureChannelFormat.float16
 
-NO_MEMORY = "where the memory lies is no part of the numbers"
-NO_DEVICE = "mpsref talks to no device"
-NO_STRIDES = "strides broadcast a source, which mpsref does not mirror"
-OPAQUE_STATES = "states carry nothing that could be passed in or out"
-GEOMETRY = "all paddings give the same answer for pointwise filters"
+# ---- what of Apple's is left out: the classes say why ----
 
-# ---- what of Apple's is left out, and why ----
-
-STRIDES = [f"StrideIn{axis}" for axis in ("PixelsX", "PixelsY", "FeatureChannels")]
-NOT_MIRRORED_PROPERTIES = {
-    ("MPSNNImageNode", "imageAllocator"): NO_MEMORY,
-    ("MPSNNFilterNode", "paddingPolicy"): GEOMETRY,
-    **{("MPSNNBinaryArithmeticNode", f"{side}{s}"): NO_STRIDES for side in ("primary", "secondary") for s in STRIDES},
-    **{("MPSNNArithmeticGradientNode", f"secondary{s}"): NO_STRIDES for s in STRIDES},
-    ("MPSNNGraph", "sourceStateHandles"): OPAQUE_STATES,
-    ("MPSNNGraph", "resultStateHandles"): OPAQUE_STATES,
-    ("MPSNNGraph", "outputStateIsTemporary"): OPAQUE_STATES,
-    ("MPSNNGraph", "destinationImageAllocator"): NO_MEMORY,
-    ("MPSImage", "device"): NO_DEVICE,
-    ("MPSImage", "usage"): NO_MEMORY,
-    ("MPSImageDescriptor", "cpuCacheMode"): NO_MEMORY,
-    ("MPSImageDescriptor", "storageMode"): NO_MEMORY,
-    ("MPSImageDescriptor", "usage"): NO_MEMORY,
-}
-
-IMMUTABLE_VALUES = {"MPSNNNeuronDescriptor", "MPSImageDescriptor"}
-
+LEFT_OUT = {(cls, name) for cls in CLASSES for name in left_out(getattr(mps, cls))}
+NOT_MIRRORED_PROPERTIES = {(cls, name) for cls, name in LEFT_OUT if name in APPLE[cls]["properties"]}
 NOT_MIRRORED_METHODS = {
-    ("MPSNNGraph", "-initWithCoder:device:"): "GraphFile takes its place",
-    ("MPSNNGraph", "-initWithDevice:"): "unavailable in the SDK, and nothing is left of it without a device",
-    ("MPSNNGraph", "-reloadFromDataSources"): "no mirrored node has a data source",
-    ("MPSNNGraph", "-executeAsyncWithSourceImages:completionHandler:"): "everything is done on return",
-    ("MPSNNGraph", "-readCountForSourceStateAtIndex:"): OPAQUE_STATES,
-    ("MPSImage", "+defaultAllocator"): NO_MEMORY,
-    ("MPSImage", "-initWithParentImage:sliceRange:featureChannels:"): "sub_image and batch_representation are public",
-    ("MPSImage", "-resourceSize"): NO_MEMORY,
-    ("MPSImage", "-setPurgeableState:"): NO_MEMORY,
-    ("MPSImage", "-synchronizeOnCommandBuffer:"): NO_DEVICE,
-    ("MPSImageDescriptor", "-copyWithZone:"): "a value needs no copy",
+    (cls, f"{kind}{name}") for cls, name in LEFT_OUT for kind in "+-" if f"{kind}{name}" in APPLE[cls]["selectors"]
 }
-
+IMMUTABLE_VALUES = {"MPSNNNeuronDescriptor", "MPSImageDescriptor"}
 DROPPED_LABELS = {
     "device": NO_DEVICE,
     "to_command_buffer": "everything is done on return",
@@ -91,11 +58,11 @@ SWIFT = {
         "encode_batch",
         ["to_command_buffer", "source_images", "source_states", "intermediate_images", "destination_states"],
     ),
-    "cnnNeuronDescriptorWithType:": ("init", ["neuron_type"]),
-    "cnnNeuronDescriptorWithType:a:": ("init", ["neuron_type", "a"]),
-    "cnnNeuronDescriptorWithType:a:b:": ("init", ["neuron_type", "a", "b"]),
-    "cnnNeuronDescriptorWithType:a:b:c:": ("init", ["neuron_type", "a", "b", "c"]),
-    "cnnNeuronPReLUDescriptorWithData:noCopy:": ("init", ["neuron_type", "data", "no_copy"]),  # the type is in its name
+    "cnnNeuronDescriptorWithType:": ("cnn_neuron_descriptor", ["with_"]),
+    "cnnNeuronDescriptorWithType:a:": ("cnn_neuron_descriptor", ["with_", "a"]),
+    "cnnNeuronDescriptorWithType:a:b:": ("cnn_neuron_descriptor", ["with_", "a", "b"]),
+    "cnnNeuronDescriptorWithType:a:b:c:": ("cnn_neuron_descriptor", ["with_", "a", "b", "c"]),
+    "cnnNeuronPReLUDescriptorWithData:noCopy:": (snake("cnnNeuronPReLUDescriptor"), ["with_", "no_copy"]),
 }
 
 # ---- what is public here and not Apple's, and why ----
@@ -103,7 +70,15 @@ SWIFT = {
 OURS = {
     ("MPSNNImageNode", "producer"): "the graph can be walked",
     ("MPSNNStateNode", "producer"): "the graph can be walked",
+    ("MPSNNImageNode", "structure"): "what a drawing shows",
+    ("MPSNNStateNode", "structure"): "what a drawing shows",
     ("MPSNNFilterNode", "sources"): "the graph can be walked",
+    ("MPSNNFilterNode", "structure"): "what a drawing shows",
+    ("MPSNNFilterNode", "forward_node"): "the graph can be walked",
+    ("MPSNNFilterNode", "operation"): "what the node does, as a value",
+    ("MPSNNFilterNode", "fields"): "what a graph file says of the node",
+    ("MPSNNGradientFilterNode", "differentiated_source"): "whose gradient the result is",
+    ("MPSNNGradientFilterNode", "expected_operation"): "what the forward node's gradient is",
     ("MPSCNNNeuronNode", "descriptor"): "type and parameters as one value",
     ("MPSCNNNeuronNode", "neuron_type"): "names the row",
     ("MPSCNNNeuronGradientNode", "gradient_state"): "the graph can be walked",
@@ -112,6 +87,10 @@ OURS = {
     ("MPSNNNeuronDescriptor", "parameters"): "those of a, b, c that the neuron has",
     ("MPSNNGraph", "run"): "encode by name and with arrays",
     ("MPSNNGraph", "mode"): "ideal, or as a plain shader computes",
+    ("MPSNNGraph", "plan"): "the steps, frozen",
+    ("MPSNNGraph", "manner"): "how the steps are evaluated",
+    ("MPSNNGraph", "images_by_handle"): "the order of encode, from the names of run",
+    ("MPSNNGraph", "structure"): "what a drawing shows",
     ("MPSImage", "from_array"): "numpy in",
     ("MPSImage", "to_array"): "numpy out",
     ("MPSImage", "storage"): "conversions and distances of the format",
@@ -138,11 +117,6 @@ METAL_PIXEL_FORMATS = {
     "r8Unorm": 10, "r16Unorm": 20, "r16Float": 25, "rg8Unorm": 30, "r32Float": 55, "rg16Unorm": 60, "rg16Float": 65,
     "rgba8Unorm": 70, "rg32Float": 105, "rgba16Unorm": 110, "rgba16Float": 115, "rgba32Float": 125,
 }  # fmt: skip
-
-
-def snake(name):
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    return f"{text}_" if keyword.iskeyword(text) else text
 
 
 def is_accessor(cls, selector):
@@ -193,8 +167,7 @@ class Samples:
         self.image_descriptor = mps.MPSImageDescriptor(channel_format=F16, width=2, height=3, feature_channels=4)
 
     def arguments(self, cls, labels):
-        arithmetic = "Arithmetic" in cls or "Addition" in cls
-        by_count = {1: "sigmoid", 2: "ELU", 3: "linear", 4: "power"}
+        arithmetic = issubclass(getattr(mps, cls), (mps.MPSNNBinaryArithmeticNode, mps.MPSNNArithmeticGradientNode))
         values = {
             "handle": "x",
             "source": self.x,
@@ -205,8 +178,6 @@ class Samples:
             "b": 0.25,
             "c": 2.0,
             "a_data": [0.5, 0.25],
-            "data": [0.5, 0.25],
-            "neuron_type": mps.MPSCNNNeuronType["pReLU" if "data" in labels else by_count.get(len(labels), "none")],
             "descriptor": self.tanh.descriptor,
             "source_gradient": self.y,
             "source_image": self.x,
@@ -245,6 +216,8 @@ def sample(cls):
               "MPSNNArithmeticGradientStateNode": s.addition, "MPSNNStateNode": s.tanh}  # fmt: skip
     if cls in states:
         return states[cls].result_state
+    if cls == "MPSNNNeuronDescriptor":
+        return s.tanh.descriptor
     concrete = CONCRETE.get(cls, cls)
     for owner in [cls, *apple_chain(concrete)]:
         for selector in APPLE[owner]["selectors"]:
@@ -337,10 +310,14 @@ def test_the_unavailable_plain_init_is_a_type_error(cls):
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if "init" in {swift(s)[0] for s in APPLE[cls]["selectors"]}])
 def test_constructors_take_no_argument_that_is_not_a_label_of_apples(cls):
-    ours = {"MPSNNGraph": {"format", "mode"}}  # a settable property of Apple's that can be given at once, and ours
+    ours = {
+        "MPSNNGraph": {"format", "mode"},  # a settable property of Apple's that can be given at once, and ours
+        "MPSNNNeuronDescriptor": {"neuron_type", "a", "b", "c", "data"},  # the factories are Apple's way
+    }
     labels = {label for c in apple_chain(cls)[:1] for s in APPLE[c]["selectors"] if swift(s)[0] == "init"
               for label in swift(s)[1]}  # fmt: skip
-    accepted = set(inspect.signature(getattr(mps, cls).__init__).parameters) - {"self"}
+    parameters = inspect.signature(getattr(mps, cls).__init__).parameters
+    accepted = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - {"self"}
     assert accepted - labels == ours.get(cls, set())
 
 
@@ -422,17 +399,16 @@ def test_a_node_handler_has_as_many_arguments_as_apples_block():
 def test_rows_enum_and_node_classes_are_complete_and_agree():
     assert list(mps.NEURONS) == list(mps.MPSCNNNeuronType)
     assert all(row.neuron_type is key for key, row in mps.NEURONS.items())
-    classes = mps.MPSCNNNeuronNode.__subclasses__()
-    assert len(classes) == 15
-    types = {cls.neuron_type for cls in classes}
+    assert len(NEURON_NODES) == 15
+    types = {cls.neuron_type for cls in NEURON_NODES}
     assert types | {mps.MPSCNNNeuronType.none} == set(mps.NEURONS)
     assert mps.MPSCNNNeuronType.none not in types
-    for cls in classes:
+    for cls in NEURON_NODES:
         stem = cls.__name__.removeprefix("MPSCNNNeuron").removesuffix("Node")
         assert cls.neuron_type.name.lower() == stem.lower()
 
 
-@pytest.mark.parametrize("cls", mps.MPSCNNNeuronNode.__subclasses__(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", NEURON_NODES, ids=lambda cls: cls.__name__)
 def test_a_nodes_constructor_takes_exactly_the_parameters_of_its_row(cls):
     row = mps.NEURONS[cls.neuron_type]
     names = list(inspect.signature(cls.__init__).parameters)[2:]
@@ -441,6 +417,13 @@ def test_a_nodes_constructor_takes_exactly_the_parameters_of_its_row(cls):
 
 
 # ---- no table may be stale ----
+
+
+def test_what_the_classes_leave_out_is_in_the_sdk():
+    listed = NOT_MIRRORED_PROPERTIES | {(cls, selector[1:]) for cls, selector in NOT_MIRRORED_METHODS}
+    assert listed == LEFT_OUT
+    bases = {base for cls in CLASSES for base in getattr(mps, cls).__mro__ if base.__name__ not in CLASSES}
+    assert not any(map(left_out, bases))
 
 
 @pytest.mark.parametrize(("cls", "name"), sorted(NOT_MIRRORED_PROPERTIES))

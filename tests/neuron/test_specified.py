@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import ALL, BOTH, TWO, F, T, cases, descriptor_of, float32_inputs, seeded
 from mpsref.arrays import Elements
 from mpsref.neuron import descriptor as descriptors
 from mpsref.neuron.kernels import KERNELS
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import MODES
 from mpsref.neuron.table import Neuron
+from mpsref.operations.arithmetic import Scaling, Sum
 from mpsref.storage import FORMATS
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_neuron_values import ALL, BOTH, TWO, cases, descriptor_of, float32_inputs, seeded
-
-T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 D = mps.MPSNNNeuronDescriptor
 HALVES = np.arange(65_536, dtype=np.uint16).view(np.float16)
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 65504.0, -65504.0]
@@ -157,7 +155,7 @@ def test_signs_of_zero_of_powers(d, x, want):
 def test_a_sum_of_negative_zeros_has_the_sign_of_the_formula(mode, bias, negative):
     zero = Elements(np.float32([-0.0]), FORMATS[F.float32])
 
-    (got,) = MODES[mode].add(zero, zero, FORMATS[F.float32], (1.0, 1.0), bias)
+    (got,) = MODES[mode].elementwise(Sum(bias=bias), [zero, zero], FORMATS[F.float32])
 
     assert got == 0
     assert np.signbit(got) == negative
@@ -209,10 +207,9 @@ def test_sums_are_specified_for_what_is_awkward():
             )
         scales, bias = tuple(rng.choice(finite, 2).tolist()), float(rng.choice(finite))
         bounds = (-np.inf, np.inf) if rng.random() < 0.5 else (-0.5, 2.0)
-        want, got = (MODES[m].add(left, right, storages[2], scales, bias, bounds) for m in ("specified", "ideal"))
-        same_bits(got, want, left.stored, right.stored)
-        want, got = (MODES[m].scale(left, scales[0], storages[2]) for m in ("specified", "ideal"))
-        same_bits(got, want, left.stored)
+        for operation, sources in ((Sum(scales, bias, bounds), [left, right]), (Scaling(scales[0]), [left])):
+            want, got = (MODES[m].elementwise(operation, sources, storages[2]) for m in ("specified", "ideal"))
+            same_bits(got, want, left.stored, right.stored)
 
 
 # ---- arguments ----

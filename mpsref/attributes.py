@@ -1,0 +1,145 @@
+"""What classes of Apple's have in common: an attribute that an object does not have is an error, read or set."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import keyword
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+from mpsref.errors import PropertyError, UnavailableError
+
+__all__ = ["GEOMETRY", "NO_DEVICE", "NO_MEMORY", "NO_STRIDES", "OPAQUE_STATES", "Flag", "Strict", "left_out", "snake"]
+
+NO_MEMORY = "where the memory lies is no part of the numbers"
+NO_DEVICE = "mpsref talks to no device"
+NO_STRIDES = "strides broadcast a source, and both sources must have one size here"
+OPAQUE_STATES = "states carry nothing that could be passed in or out"
+GEOMETRY = "all paddings give the same answer for pointwise filters"
+
+
+def snake(name: str) -> str:
+    """
+    The Python spelling of a Swift name.
+
+    Examples
+    --------
+    >>> snake("resultImageIsNeeded"), snake("cnnNeuronPReLUDescriptor"), snake("with")
+    ('result_image_is_needed', 'cnn_neuron_p_re_lu_descriptor', 'with_')
+    """
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return f"{text}_" if keyword.iskeyword(text) else text
+
+
+class Strict:
+    """
+    Base of Apple's classes, which has the error for an attribute that an object does not have.
+
+    Settable are properties, and what a subclass outside mpsref declares in its body with a value. Names that start
+    with an underscore are free.
+    """
+
+    __slots__ = ()
+
+    _left_out: ClassVar[Mapping[str, str]] = {}
+    """Properties and selectors that Apple's class has and this one leaves out, and why."""
+
+    if not TYPE_CHECKING:  # hidden from type checkers, for which an unknown name must stay an error
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return object.__getattribute__(self, name)
+            except AttributeError:
+                if name.startswith("_") or hasattr(type(self), name):  # a protocol asks; or a property has failed
+                    raise
+            raise PropertyError(_unknown(self, name))
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if not name.startswith("_"):
+                declared = getattr(type(self), name, None)
+                is_property = hasattr(declared, "__set__") and getattr(declared, "fset", declared) is not None
+                if not is_property and not _is_users(type(self), name):
+                    is_known = hasattr(type(self), name) or name in getattr(self, "__dict__", ())
+                    raise PropertyError(
+                        f"{name} of {type(self).__name__} cannot be set{self._instead(name, value)}"
+                        if is_known
+                        else _unknown(self, name)
+                    )
+            object.__setattr__(self, name, value)
+
+    def _instead(self, name: str, value: object) -> str:
+        """What to do instead of setting an attribute that is read-only, to end a sentence."""
+        return ": give it to the initialiser" if name in inspect.signature(type(self).__init__).parameters else ""
+
+    @classmethod
+    def _refuse_arguments(cls, names: Iterable[str]) -> None:
+        """Raise for arguments by keyword that the initialiser does not take."""
+        for name in names:
+            why = _reason(cls, [snake(name)])
+            raise UnavailableError(f"{cls.__name__} takes no {name}" + (f": {why}" if why else ""))
+
+
+def left_out(kind: type) -> Mapping[str, str]:
+    """What a class itself leaves out, without its bases, by Apple's name of a property or selector; and why."""
+    own: Mapping[str, str] = vars(kind).get("_left_out", {})
+    return own
+
+
+class Flag:
+    """A settable property that is true or false, at first False."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, thing: None, owner: type) -> Flag: ...
+
+    @overload
+    def __get__(self, thing: object, owner: type) -> bool: ...
+
+    def __get__(self, thing: object | None, owner: type) -> Flag | bool:
+        return self if thing is None else thing.__dict__.get(self._name, False)
+
+    def __set__(self, thing: object, value: bool) -> None:
+        thing.__dict__[self._name] = bool(value)
+
+
+def _is_users(kind: type, name: str) -> bool:
+    """Whether a class outside mpsref has introduced the name."""
+    owner = next((base for base in reversed(kind.__mro__) if name in vars(base)), None)
+    return owner is not None and not f"{owner.__module__}.".startswith(f"{__package__}.")
+
+
+def _reason(kind: type, names: list[str]) -> str | None:
+    """Why Apple's attribute with one of these names is left out; None if none is."""
+    for base in kind.__mro__:
+        for apple, why in left_out(base).items():
+            stem = snake(apple.partition(":")[0])
+            if any(f"{stem}_".startswith(f"{name}_") or name.startswith(f"{stem}_") for name in names):
+                return why
+    return None
+
+
+def _unknown(thing: Strict, name: str) -> str:
+    """The text of an error: the attribute that was meant, or why there is none."""
+    kind = type(thing)
+    known = [each for each in dir(thing) if not each.startswith("_")]
+    spelled = snake(name.rstrip("_"))
+    names = [spelled.removeprefix("set_"), spelled] if spelled.startswith("set_") else [spelled]
+    if why := _reason(kind, names):
+        return f"{kind.__name__} has no {name}: {why}"
+    # PyObjC spells selectors: gradientFilterWithSource_ is gradient_filter(with_source=...).
+    begins = max((each for each in known if f"{names[0]}_".startswith(f"{each}_")), key=len, default=None)
+    close = [begins] if begins else difflib.get_close_matches(names[0], known, 1)
+    if close:
+        meant = f"set {close[0]} = ..." if len(names) > 1 else f"use {close[0]}"
+    else:
+        meant = f"help(mpsref.{kind.__name__}) shows what it has"
+    if not kind.__module__.startswith(f"{__package__}."):
+        meant += f"; or declare it in the body of {kind.__name__}, with a value"
+    return f"{kind.__name__} has no attribute {name}: {meant}"
