@@ -7,13 +7,13 @@ import operator
 import reprlib
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.attributes import Strict
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import MPSCNNNeuronType, member_of
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
@@ -61,8 +61,8 @@ class MPSNNNeuronDescriptor(Strict):
 
     Parameters
     ----------
-    neuron_type : MPSCNNNeuronType
-        The neuron.
+    neuron_type : MPSCNNNeuronType or str
+        The neuron: a member, or its name.
     a, b, c : float, optional
         Rounded once to float32. Omitted: the documented default. Those that the neuron does not have are kept and
         shown, as by Apple, and count for nothing: not for results, equality or files.
@@ -95,18 +95,14 @@ class MPSNNNeuronDescriptor(Strict):
 
     def __init__(
         self,
-        neuron_type: MPSCNNNeuronType,
+        neuron_type: MPSCNNNeuronType | str,
         a: float | None = None,
         b: float | None = None,
         c: float | None = None,
         *,
         data: npt.ArrayLike | bytes | None = None,
     ) -> None:
-        try:
-            self._type = MPSCNNNeuronType(neuron_type)
-        except ValueError:
-            choices = ", ".join(t.name for t in MPSCNNNeuronType)
-            raise ParameterError(f"neuron_type is {neuron_type!r}: choose one of {choices}") from None
+        self._type = neuron_type_or_error(neuron_type)
         self._row = row = NEURONS[self._type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
@@ -276,8 +272,22 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
     return slopes
 
 
+NeuronLike: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | str
+"""What may stand for a neuron: a descriptor; a type or its name, which means the documented parameters."""
+
+
+def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeuronType:
+    """The neuron type that is meant by a member of Apple's enumeration, its name or its raw value."""
+    found = member_of(MPSCNNNeuronType, value)
+    if found is None:
+        raise ParameterError(f"{name} is {value!r}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
+    return found
+
+
 def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
-    """`value` itself, if it is a descriptor."""
+    """`value` itself, if it is a descriptor; that of a neuron type, or its name, with the documented parameters."""
+    if isinstance(value, MPSCNNNeuronType | str):
+        return MPSNNNeuronDescriptor(neuron_type_or_error(value, name))
     if not isinstance(value, MPSNNNeuronDescriptor):
         raise ParameterError(f"{name} is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
     return value
