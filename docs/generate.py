@@ -22,6 +22,7 @@ import numpy as np
 import mpsref as mps
 from mpsref import cli
 from mpsref.attributes import left_out
+from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
@@ -124,8 +125,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             "Bounds of the relative error in float64, at the defaults, before the result is rounded once;",
             "[accuracy.md](../accuracy.md) has the reasons.",
             "",
-            f"- forward: {_bound(row.error_bound(d))}",
-            f"- derivative: {_bound(row.slope_error_bound(d))}",
+            f"- forward: {_bound(KERNELS[type(row)].error_bound(d))}",
+            f"- derivative: {_bound(KERNELS[type(row)].slope_error_bound(d))}",
             "",
             "[The proof](../proof.md) has tried every float32, and says what these counts are:",
             "",

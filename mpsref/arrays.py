@@ -20,7 +20,8 @@ Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+# Not frozen: that doubles what making one costs, which shows in a call for a single element.
+@dataclass(eq=False, slots=True)
 class Elements:
     """
     Stored elements and their format.

@@ -5,19 +5,44 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 from mpsref.errors import FileFormatError
 
-__all__ = ["parse", "read_document", "read_json", "regular_file", "schema", "validate", "write_atomically"]
+__all__ = [
+    "encoded",
+    "exactly",
+    "opened",
+    "parse",
+    "read_bytes",
+    "read_document",
+    "read_json",
+    "schema",
+    "validate",
+    "write_atomically",
+]
 
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
+
+MOST_VALUES = 4_000_000
+"""Values in a document, all levels together: an empty list takes 3 bytes of a file, and 30 times as many of memory."""
+
+BLOCK = 2**20
+"""Bytes at once."""
+
+LONGEST_VALUE = 60
+"""Characters of a value in a message."""
 
 DEEPEST = 6
 """Levels of a document that fits a schema; what is deeper is refused as unknown, or by the parser's own limit."""
@@ -29,12 +54,38 @@ def schema(name: str) -> Any:
     return json.loads(resources.files("mpsref").joinpath("schemas", f"{name}.schema.json").read_text("utf-8"))
 
 
-def parse(text: str) -> Any:
-    """JSON without a key that stands twice in one object, ``NaN`` or ``Infinity``; raises `ValueError`."""
+def parse(data: bytes) -> Any:
+    """
+    JSON in UTF-8, without a key that stands twice in one object, ``NaN`` or ``Infinity``.
+
+    Raises
+    ------
+    ValueError
+        It is none, or has more than `MOST_VALUES` values.
+    """
+    if _has_too_many_values(data):
+        raise ValueError(f"more than {MOST_VALUES:,} values, which no graph or recording needs")
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError(f"nested too deeply: at most {DEEPEST} levels are needed") from None
+
+
+def encoded(text: str) -> bytes:
+    """
+    JSON as it is written.
+
+    Raises
+    ------
+    FileFormatError
+        It is too large to be read again.
+    """
+    data = text.encode()
+    if len(data) > LARGEST_DOCUMENT or _has_too_many_values(data):
+        raise FileFormatError(
+            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, and {MOST_VALUES:,} values, are read"
+        )
+    return data
 
 
 def read_json(path: Path) -> Any:
@@ -46,17 +97,16 @@ def read_json(path: Path) -> Any:
     FileFormatError
         The file cannot be read, is no JSON or too large, or has a key twice.
     """
-    if regular_file(path).st_size > LARGEST_DOCUMENT:
-        raise FileFormatError(f"{path}: larger than {LARGEST_DOCUMENT >> 20} MiB, which no graph or recording needs")
+    data = read_bytes(path, LARGEST_DOCUMENT, "graph or recording")
     try:
-        return parse(path.read_bytes().decode("utf-8"))
-    except (ValueError, OSError) as error:
+        return parse(data)
+    except ValueError as error:
         raise FileFormatError(f"{path}: no JSON in UTF-8: {error}: write the file again") from None
 
 
 def read_document(path: Path, kind: str) -> Any:
     """
-    Read a JSON file and check it against the schema of its kind.
+    Read a JSON file and check it against the schema of its kind; where this asks for integers, 1.0 becomes 1.
 
     Raises
     ------
@@ -69,23 +119,85 @@ def read_document(path: Path, kind: str) -> Any:
         if isinstance(document, dict) and "format" in document:
             # First of all, because what another kind of file lacks is beside the point.
             validate(document["format"], rule["properties"]["format"], "format")
-        validate(document, rule)
+        return validate(document, rule)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    return document
 
 
-def regular_file(path: Path) -> os.stat_result:
-    """The status of a file that can be read to its end; raises `FileFormatError` for anything else."""
+@contextmanager
+def opened(path: Path, folder: Path | None = None) -> Iterator[tuple[IO[bytes], int]]:
+    """
+    Open a file that can be read to its end, and tell its size: the file is judged as it was opened, whatever happens.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    folder : Path, optional
+        Where it must lie, or below, links resolved, also its own.
+
+    Raises
+    ------
+    FileFormatError
+        It cannot be opened, lies elsewhere, or is a folder, a pipe or a device, none of which is waited for.
+    """
     try:
-        status = path.stat()
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
+        # Some systems do not open folders at all.
+        if os.path.isdir(path):  # noqa: PTH112  which raises nothing, whatever the name
+            raise FileFormatError(f"{path}: is a folder: name a file in it") from None
         raise FileFormatError(f"{path}: {getattr(error, 'strerror', None) or error}: check the name") from None
-    if path.is_dir():
-        raise FileFormatError(f"{path}: is a folder: name a file in it")
-    if not path.is_file():
-        raise FileFormatError(f"{path}: not a regular file: give one that can be read to its end")
-    return status
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise FileFormatError(f"{path}: is a folder: name a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(f"{path}: not a regular file: give one that can be read to its end")
+        if folder is not None and not _lies_below(path, status, folder):
+            raise FileFormatError(f"{path}: lies outside {folder}: copy it there")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def _lies_below(path: Path, status: os.stat_result, folder: Path) -> bool:
+    """Whether the file of this status is the one that the path leads to, in the folder or below."""
+    real = Path(os.path.realpath(path))
+    try:
+        return real.is_relative_to(folder) and os.path.samestat(status, real.stat())
+    except OSError:
+        return False
+
+
+def read_bytes(path: Path, most: int, needed_by: str) -> bytes:
+    """
+    Read a whole file.
+
+    Raises
+    ------
+    FileFormatError
+        It cannot be read, or has more than `most` bytes, which nothing of the kind `needed_by` needs.
+    """
+    try:
+        with opened(path) as (file, size):
+            # A file can have grown since it told its size.
+            data = b"" if size > most else file.read(most + 1)
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror}: copy it elsewhere") from None
+    if max(size, len(data)) > most:
+        raise FileFormatError(f"{path}: larger than {most >> 20} MiB, which no {needed_by} needs")
+    return data
+
+
+def exactly(file: IO[bytes], count: int) -> bytes:
+    """Read so many bytes; raises `ValueError` if the file ends before."""
+    data = file.read(count)
+    if len(data) != count:
+        raise ValueError(f"cut short: {count} bytes are needed, {len(data)} are there")
+    return data
 
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
@@ -116,13 +228,28 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
         raise
 
 
+def _has_too_many_values(data: bytes) -> bool:
+    """Whether more than `MOST_VALUES` values begin: behind a comma, or as a list or an object."""
+    if sum(map(data.count, (b",", b"[", b"{"))) <= MOST_VALUES:
+        return False
+    # Only now are strings left out, which may hold such characters too.
+    plain = np.frombuffer(data.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    values, inside = 0, np.uint8(0)
+    for start in range(0, plain.size, BLOCK):
+        part = plain[start : start + BLOCK]
+        quotes = np.cumsum(part == ord('"'), dtype=np.uint8) + inside
+        marks = (part == ord(",")) | (part == ord("[")) | (part == ord("{"))
+        values += int(np.count_nonzero(marks & (quotes % 2 == 0)))
+        inside = quotes[-1] % 2
+    return values > MOST_VALUES
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {_short(twice)} stands twice in one object")
+    return fields
 
 
 def _no_constant(name: str) -> float:
@@ -141,9 +268,14 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, Any] | None = None) -> None:
+def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, Any] | None = None) -> Any:
     """
     Check a document against the part of JSON Schema (2020-12) that the shipped schemas use.
+
+    Returns
+    -------
+    The document, in which floats with an integer's value are integers where the schema asks for these; it is changed
+    in place.
 
     Raises
     ------
@@ -153,16 +285,17 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
     root = rule if root is None else root
     if "$ref" in rule:
         name = rule["$ref"].removeprefix("#/$defs/")
-        validate(value, root["$defs"][name], where, root)
+        value = validate(value, root["$defs"][name], where, root)
     _validate_value(value, rule, where)
     if isinstance(value, dict):
         _validate_object(value, rule, where, root)
     elif isinstance(value, list):
         _validate_array(value, rule, where, root)
     for part in rule.get("allOf", ()):
-        validate(value, part, where, root)
-    if "if" in rule:
-        validate(value, rule.get("then" if _fits(value, rule["if"], root) else "else", {}), where, root)
+        # Most parts are nothing but an "if" whose answer is no.
+        (_validate_chosen if part.keys() == {"if", "then"} else validate)(value, part, where, root)
+    _validate_chosen(value, rule, where, root)
+    return int(value) if isinstance(value, float) and rule.get("type") == "integer" else value
 
 
 def _validate_value(value: Any, rule: dict[str, Any], where: str) -> None:
@@ -175,7 +308,7 @@ def _validate_value(value: Any, rule: dict[str, Any], where: str) -> None:
     if isinstance(value, str):
         if not rule.get("minLength", 0) <= len(value) <= rule.get("maxLength", len(value)):
             raise _misfit(where, value, f"{rule.get('minLength', 0)} to {rule.get('maxLength')} characters are allowed")
-        if "pattern" in rule and not re.search(rule["pattern"], value):
+        if "pattern" in rule and not _pattern(rule["pattern"]).search(value):
             raise _misfit(where, value, f"it must match {rule['pattern']}")
     elif isinstance(value, int | float) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
         raise _misfit(where, value, f"give {rule.get('minimum', 'any')} to {rule.get('maximum', 'any')}")
@@ -187,7 +320,7 @@ def _validate_array(value: list[Any], rule: dict[str, Any], where: str, root: di
         raise FileFormatError(f"{where or 'the document'}: has {len(value)} items: {bounds} are allowed")
     if "items" in rule:
         for i, item in enumerate(value):
-            validate(item, rule["items"], f"{where}[{i}]", root)
+            value[i] = validate(item, rule["items"], f"{where}[{i}]", root)
 
 
 def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:
@@ -206,9 +339,18 @@ def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, ro
     if len(value) > rule.get("maxProperties", len(value)):
         raise FileFormatError(f"{where}: has {len(value)} entries: at most {rule['maxProperties']} are allowed")
     for name, item in value.items():
+        if "propertyNames" in rule:
+            validate(name, rule["propertyNames"], f"{prefix}{_short(name)}", root)
         part = known.get(name, others)
         if part is not None:
-            validate(item, part, f"{prefix}{name}", root)
+            value[name] = validate(item, part, f"{prefix}{name}", root)
+
+
+def _validate_chosen(value: Any, rule: dict[str, Any], where: str, root: dict[str, Any]) -> None:
+    if "if" in rule:
+        chosen = rule.get("then" if _fits(value, rule["if"], root) else "else")
+        if chosen is not None:
+            validate(value, chosen, where, root)
 
 
 def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
@@ -223,10 +365,26 @@ def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
     return True
 
 
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    # As ECMA-262 has it, and so JSON Schema: a dollar sign is the very end, not what stands before a last line feed.
+    return re.compile(re.sub(r"(?<!\\)\$", r"\\Z", text), re.ASCII)
+
+
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """The beginning of a value, as JSON; of what is long or deep no more is looked at than is shown."""
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:
+        return f"{json.dumps(value[:LONGEST_VALUE])[: LONGEST_VALUE - 3]}..."
+    text = ""
+    try:
+        for part in json.JSONEncoder(default=str).iterencode(value):
+            text += part
+            if len(text) > LONGEST_VALUE:
+                return f"{text[: LONGEST_VALUE - 3]}..."
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text
 
 
-def _misfit(where: str, value: Any, mend: str) -> FileFormatError:
-    return FileFormatError(f"{where or 'the document'}: is {_short(value)}: {mend}")
+def _misfit(where: str, value: Any, fix: str) -> FileFormatError:
+    return FileFormatError(f"{where or 'the document'}: is {_short(value)}: {fix}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
+from typing import TypeVar
 
 __all__ = [
     "MPSCNNNeuronType",
@@ -11,6 +12,20 @@ __all__ = [
     "MTLPixelFormat",
     "MTLTextureType",
 ]
+
+_E = TypeVar("_E", bound=IntEnum)
+
+
+def member_of(enum: type[_E], value: object) -> _E | None:
+    """The member that is meant by itself, its name or its raw value; None if there is none."""
+    if isinstance(value, str):
+        return enum.__members__.get(value)
+    if isinstance(value, bool) or (isinstance(value, Enum) and not isinstance(value, enum)):
+        return None
+    try:
+        return enum(value)  # type: ignore[arg-type]
+    except ValueError:
+        return None
 
 
 class MPSCNNNeuronType(IntEnum):

@@ -18,6 +18,9 @@ __all__ = [
     "VerificationError",
 ]
 
+LONGEST_MESSAGE = 2000
+"""Characters of what is said of a file."""
+
 
 class MPSRefError(Exception):
     """Base class of every error that mpsref raises on purpose."""
@@ -44,7 +47,11 @@ class SourceError(MPSRefError, LookupError):
 
 
 class FileFormatError(MPSRefError, ValueError):
-    """A file cannot be read as what it claims to be."""
+    """A file cannot be read as what it claims to be; of a message that quotes much of it, the middle is left out."""
+
+    def __init__(self, message: str) -> None:
+        half = LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[: half - 5]} ... {message[-half:]}")
 
 
 class FloatingPointModeError(MPSRefError, FloatingPointError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from numbers import Number
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +15,39 @@ from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure, svg
+from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
-from mpsref.graph.nodes import MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count
 from mpsref.plan import Input, Manner, Plan, Progress
-from mpsref.storage import array_or_error, storage_format
+from mpsref.storage import FormatLike, array_or_error, storage_format
 
-__all__ = ["MPSNNGraph"]
+__all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
+
+CompletionHandler: TypeAlias = Callable[[MPSImage | None, None], object]
+"""Called with the result of `MPSNNGraph.execute_async`, and None for no error."""
+
+
+class Results(dict[str, MPSImage]):
+    """
+    Images by name, as `MPSNNGraph.run` returns them; ``[]`` takes a result's handle, label or number too.
+
+    Parameters
+    ----------
+    images : mapping of str to MPSImage
+        By the one name that each is shown with.
+    names : mapping of str to str
+        Other names, and which of these they mean.
+    """
+
+    def __init__(self, images: Mapping[str, MPSImage], names: Mapping[str, str]) -> None:
+        super().__init__(images)
+        self._names = names
+
+    def __missing__(self, name: str) -> MPSImage:
+        return self[self._names[name]]
 
 
 class MPSNNGraph(Strict):
@@ -31,19 +58,21 @@ class MPSNNGraph(Strict):
 
     Parameters
     ----------
-    result_image : MPSNNImageNode
-        The result. The graph holds everything that it depends on.
+    device : None or object
+        Apple's argument; whatever stands for a device is left alone.
+    result_image : MPSNNImageNode or MPSNNFilterNode
+        The result, or the node that makes it. The graph holds everything that it depends on.
     result_image_is_needed : bool
         If False, `encode` returns None and evaluates only what exported images need.
-    result_images : sequence of MPSNNImageNode
+    result_images : sequence of MPSNNImageNode or MPSNNFilterNode
         Instead of `result_image`: several results.
     results_are_needed : sequence of bool, optional
         For each of `result_images`. Default: all are.
-    format : MPSImageFeatureChannelFormat
+    format : MPSImageFeatureChannelFormat, str or dtype
         How results and intermediate images are stored whose nodes leave the format open.
     mode : str
-        ``ideal``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for `mpsref.neuron.forward`. Not
-        Apple's.
+        ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for
+        `mpsref.neuron.forward`. Not Apple's.
 
     Raises
     ------
@@ -54,7 +83,8 @@ class MPSNNGraph(Strict):
     -----
     Source: ``MPSNNGraph.h``. An image is stored in the format of its own node, which starts as that of the first
     source's node; where that is ``none``, in the graph's `format`. The actual format of the source images does not
-    matter. Images are rounded once, at each node, and freed after their last reader.
+    matter. Images are rounded once, at each node, and freed after their last reader. A copy, also a deep one, shares
+    the nodes and the frozen plan, and has a format of its own.
 
     Examples
     --------
@@ -83,24 +113,26 @@ class MPSNNGraph(Strict):
     def __init__(
         self,
         *,
-        result_image: MPSNNImageNode | None = None,
+        device: object = None,
+        result_image: ImageLike | None = None,
         result_image_is_needed: bool = True,
-        result_images: Sequence[MPSNNImageNode] | None = None,
+        result_images: Sequence[ImageLike] | None = None,
         results_are_needed: Sequence[bool] | None = None,
-        format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float16,
+        format: FormatLike = MPSImageFeatureChannelFormat.float16,
         mode: str = "ideal",
     ) -> None:
+        _opaque_or_error("device", device, NO_DEVICE)
         if (result_image is None) == (result_images is None):
             raise ParameterError("give either result_image or result_images")
         if result_image is not None:
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
-            node_or_error("result_image", result_image, MPSNNImageNode)
             result_images, results_are_needed = [result_image], [result_image_is_needed]
         elif not result_image_is_needed:
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
         given = sequence_or_error("result_images", result_images)
-        results = [node_or_error("result_images", node, MPSNNImageNode) for node in given]
+        name = "result_images" if result_image is None else "result_image"
+        results = [node_or_error(name, node, MPSNNImageNode) for node in given]
         needed = [True] * len(results)
         if results_are_needed is not None:
             needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
@@ -111,6 +143,11 @@ class MPSNNGraph(Strict):
         self.format = format
         self._mode, self._evaluation = mode, evaluation(mode)
         self._plan = Plan(results, needed)
+        self._output_state_is_temporary = False
+        self._destination_image_allocator: object = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MPSNNGraph:
+        return copy.copy(self)
 
     # ---- properties, as Apple has them ----
 
@@ -120,12 +157,12 @@ class MPSNNGraph(Strict):
         return self._format
 
     @format.setter
-    def format(self, value: MPSImageFeatureChannelFormat) -> None:
+    def format(self, value: FormatLike) -> None:
         self._format = storage_format(value, "format").channel_format
 
     @property
     def mode(self) -> str:
-        """How every node is evaluated: ``ideal``, ``stepwise`` or ``stepwise-fma``."""
+        """How every node is evaluated: ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``."""
         return self._mode
 
     @property
@@ -148,6 +185,35 @@ class MPSNNGraph(Strict):
         return list(self._plan.export_handles)
 
     @property
+    def source_state_handles(self) -> list[Handle | None]:
+        """Empty: the states that a graph reads come from its own nodes."""
+        return []
+
+    @property
+    def result_state_handles(self) -> list[Handle | None]:
+        """Empty: states hold nothing here, and none is handed out."""
+        return []
+
+    @property
+    def output_state_is_temporary(self) -> bool:
+        """Settable, without effect: there are no states whose memory could be reused. Default False."""
+        return self._output_state_is_temporary
+
+    @output_state_is_temporary.setter
+    def output_state_is_temporary(self, value: bool) -> None:
+        self._output_state_is_temporary = bool(value)
+
+    @property
+    def destination_image_allocator(self) -> object:
+        """Settable to any object that stands for an allocator, without effect: images lie in the host's memory."""
+        return self._destination_image_allocator
+
+    @destination_image_allocator.setter
+    def destination_image_allocator(self, value: object) -> None:
+        _opaque_or_error("destination_image_allocator", value, "images lie in the host's memory")
+        self._destination_image_allocator = value
+
+    @property
     def result_handle(self) -> Handle | None:
         """Handle of the (first) result image."""
         return self._plan.result_handles[0]
@@ -163,13 +229,19 @@ class MPSNNGraph(Strict):
             raise SourceError(f"at is {at}: the graph has {len(self._plan.inputs)} source images")
         return self._plan.inputs[at].read_count
 
+    def reload_from_data_sources(self) -> None:
+        """Do nothing: no node of this package has a data source; weights are in its descriptor."""
+
     # ---- evaluation ----
 
     def encode(
         self,
         *,
+        to: object = None,
         source_images: Sequence[MPSImage],
+        source_states: object = None,
         intermediate_images: list[MPSImage] | None = None,
+        destination_states: object = None,
         progress: Progress | None = None,
         workers: int = 1,
     ) -> MPSImage | None:
@@ -178,11 +250,15 @@ class MPSNNGraph(Strict):
 
         Parameters
         ----------
+        to : None or object
+            Apple's command buffer; whatever stands for one is left alone.
         source_images : sequence of MPSImage
             In the order of `source_image_handles`, all with the size that the nodes need.
         intermediate_images : list, optional
             Is appended the results after the first that are needed, then the exported images in the order of
             `intermediate_image_handles`.
+        source_states, destination_states : None, an empty list, or object
+            Apple's arguments; states hold nothing here, so none is read or appended.
         progress : callable, optional
             Called after each step with the number of steps done and of all steps.
         workers : int
@@ -200,12 +276,14 @@ class MPSNNGraph(Strict):
             Too few or too many source images.
         ImageError
             A source has the wrong size or format; the message names its handle.
+        ParameterError
+            `to` or the states are something that cannot be meant, such as a list of images.
 
         Notes
         -----
-        Apple's method takes a command buffer first; here everything is done on return.
+        Everything is done on return.
         """
-        _list_or_none(intermediate_images)
+        _check_arguments(to, source_states, intermediate_images, destination_states)
         images = self._plan.walk(_images(source_images), self.manner(workers), progress)
         results = [None if index is None else images[index] for index in self._plan.results]
         if intermediate_images is not None:
@@ -216,8 +294,11 @@ class MPSNNGraph(Strict):
     def encode_batch(
         self,
         *,
+        to: object = None,
         source_images: Sequence[Sequence[MPSImage]],
+        source_states: object = None,
         intermediate_images: list[list[MPSImage]] | None = None,
+        destination_states: object = None,
         workers: int = 1,
     ) -> list[MPSImage] | None:
         """
@@ -229,7 +310,7 @@ class MPSNNGraph(Strict):
             For each source image handle its batch; all of one length, each image with `number_of_images` 1.
         intermediate_images : list, optional
             Is appended a batch for each image that `encode` would append.
-        workers : int
+        to, source_states, destination_states, workers
             As for `encode`.
 
         Returns
@@ -239,10 +320,10 @@ class MPSNNGraph(Strict):
 
         Raises
         ------
-        SourceError, ImageError
+        SourceError, ImageError, ParameterError
             As for `encode`; or the batches differ in length, or hold an image with several images in it.
         """
-        _list_or_none(intermediate_images)
+        _check_arguments(to, source_states, intermediate_images, destination_states)
         source_images = [_images(batch, "a batch of source_images") for batch in _images(source_images)]
         lengths = {len(batch) for batch in source_images}
         if len(source_images) != len(self._plan.inputs):
@@ -263,7 +344,46 @@ class MPSNNGraph(Strict):
             intermediate_images += [list(column) for column in zip(*columns, strict=True)]
         return [image for image in results if image is not None] if self.result_image_is_needed else None
 
-    def run(self, *, workers: int = 1, **sources: npt.ArrayLike | MPSImage) -> dict[str, MPSImage]:
+    def execute_async(
+        self, *, source_images: Sequence[MPSImage], completion_handler: CompletionHandler | None = None
+    ) -> MPSImage | None:
+        """
+        Evaluate the graph, and call a function when that is done.
+
+        Parameters
+        ----------
+        source_images : sequence of MPSImage
+            As for `encode`.
+        completion_handler : callable, optional
+            Called with the result, None if it is not needed, and None, as Apple's is with an error.
+
+        Returns
+        -------
+        MPSImage or None
+            The first result, which the handler gets too.
+
+        Raises
+        ------
+        SourceError, ImageError
+            As for `encode`. They are raised, and not given to the handler: each is a mistake in the call.
+        ParameterError
+            The handler cannot be called.
+
+        Notes
+        -----
+        Apple returns an image at once that holds its values only when the handler is called, on another thread, perhaps
+        before this returns. Here all is done on return: the handler has been called, on the caller's thread.
+        """
+        if completion_handler is not None and not callable(completion_handler):
+            raise ParameterError(
+                f"completion_handler is a {type(completion_handler).__name__}: give a function of (image, error)"
+            )
+        result = self.encode(source_images=source_images)
+        if completion_handler is not None:
+            completion_handler(result, None)
+        return result
+
+    def run(self, *, workers: int = 1, **sources: npt.ArrayLike | MPSImage) -> Results:
         """
         Evaluate the graph on arrays or images given by handle.
 
@@ -271,15 +391,18 @@ class MPSNNGraph(Strict):
         ----------
         workers : int
             As for `encode`. A source with this handle can only be given to `encode`.
-        **sources : array_like of shape (H, W, C) or (N, H, W, C), or MPSImage
-            One for each source image, named by its handle (or its handle's label). Arrays are stored in the format of
-            the source's node if it has one; else float16 and float32 as they are, and float64 rounded to float32.
+        **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
+            One for each source image, named by its handle (or its handle's label). A number, or one for each feature
+            channel, is an image of one pixel. Arrays are stored in the format of the source's node if it has one; else
+            float16 and float32 as they are, and everything else rounded to float32.
 
         Returns
         -------
         dict of str to MPSImage
-            The needed results: by handle, else by the label of the node that makes them, else as ``result0``, ... in
-            the order of `result_images`. ``np.asarray`` of an image is its array.
+            The needed results, in the order of `result_images`, by the names that they have in `mpsref.teach.trace` and
+            in drawings: the handle, else the label of the node that makes it, else ``result0``, ...; a gradient that
+            has the handle of its source ``x`` is ``dx``. ``[]`` also finds an image by its handle, label or number, as
+            long as no other has that name. ``np.asarray`` of an image is its array.
 
         Raises
         ------
@@ -288,13 +411,11 @@ class MPSNNGraph(Strict):
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
-        manner = self.manner(workers)
-        images = self._plan.walk(self.images_by_handle(sources), manner)
-        return {
-            name: images[index]
-            for name, index in zip(self._plan.result_names, self._plan.results, strict=True)
-            if index is not None
-        }
+        images = self._plan.walk(self.images_by_handle(sources), self.manner(workers))
+        names = {name: self._plan.names[index] for name, index in self._plan.results_by_name.items()}
+        return Results(
+            {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names
+        )
 
     def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
         """The source images, in the order of `encode`, of what `run` takes by handle. Not Apple's."""
@@ -306,7 +427,9 @@ class MPSNNGraph(Strict):
             what = [f"{word} {', '.join(sorted(map(repr, names)))}" for word, names in
                     (("missing", missing), ("unknown", unknown)) if names]  # fmt: skip
             raise SourceError(f"{'; '.join(what)}: the sources are {', '.join(map(repr, labels))}")
-        return [_as_image(source, sources[str(label)]) for source, label in zip(self._plan.inputs, labels, strict=True)]
+        return [
+            source_image(source, sources[str(label)]) for source, label in zip(self._plan.inputs, labels, strict=True)
+        ]
 
     def _repr_svg_(self) -> str:
         return svg(self)
@@ -322,22 +445,79 @@ def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     return value
 
 
-def _list_or_none(intermediate_images: object) -> None:
+NO_DEVICE = "there is no device here"
+
+NO_STATES = "states hold nothing here"
+
+
+def _opaque_or_error(name: str, value: object, why: str) -> None:
+    """Raise unless it is None or some object of the caller's that can stand for what is not there."""
+    known = (str, bytes, bytearray, Number, np.generic, np.ndarray, Sequence, Mapping, AbstractSet)
+    ours = any(base.__module__.startswith("mpsref.") for base in type(value).__mro__)
+    if ours or isinstance(value, known):
+        raise ParameterError(f"{name} is a {type(value).__name__}: {why}, leave {name} out")
+
+
+def _check_arguments(
+    to: object, source_states: object, intermediate_images: object, destination_states: object
+) -> None:
+    _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
+    for name, states in (("source_states", source_states), ("destination_states", destination_states)):
+        if not (isinstance(states, list | tuple) and not states):
+            _opaque_or_error(name, states, NO_STATES)
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 
 
-def _as_image(source: Input, value: npt.ArrayLike | MPSImage) -> MPSImage:
+def source_image(source: Input, value: npt.ArrayLike | MPSImage, wide: FormatLike = "float32") -> MPSImage:
+    """
+    The image that stands for a source.
+
+    Parameters
+    ----------
+    source : Input
+        The source; its format, if it has one, is that of the image.
+    value : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
+        An image stays as it is; of an array float16 and float32 do.
+    wide : MPSImageFeatureChannelFormat, str or dtype
+        How other numbers are stored.
+
+    Raises
+    ------
+    ImageError
+        It can be no image; the message names the source's handle.
+    """
     if isinstance(value, MPSImage):
         return value
     array = array_or_error(value, str(source))
-    if array.dtype.kind != "f":
+    if array.dtype.kind == "u" or (array.dtype.kind == "i" and array.ndim > 1 and hasattr(value, "dtype")):
         raise ImageError(
             f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"
         )
-    half = array.dtype == np.float16
-    wanted = source.format or (MPSImageFeatureChannelFormat.float16 if half else MPSImageFeatureChannelFormat.float32)
+    wanted = source.format or (array.dtype if array.dtype in (np.float16, np.float32) else wide)
     try:
-        return MPSImage.from_array(array, wanted)
+        return MPSImage.from_array(value, wanted)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from None
+
+
+def graph_or_error(graph: object) -> MPSNNGraph:
+    """
+    A graph itself; or one that evaluates what a graph file holds, a node makes, or several do.
+
+    Raises
+    ------
+    ParameterError
+        It is none of these.
+    """
+    if isinstance(graph, MPSNNGraph):
+        return graph
+    if isinstance(graph, GraphFile):
+        return MPSNNGraph(result_images=graph.result_images, format=graph.storage)
+    if isinstance(graph, MPSNNFilterNode | MPSNNImageNode):
+        return MPSNNGraph(result_image=graph)
+    if isinstance(graph, list | tuple):
+        return MPSNNGraph(result_images=graph)
+    raise ParameterError(
+        f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of nodes"
+    )

@@ -17,7 +17,7 @@ from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFo
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
-from mpsref.storage import StorageFormat, array_or_error, image_storage_of, storage_format
+from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
@@ -34,8 +34,8 @@ class MPSImageDescriptor(Strict):
 
     Parameters
     ----------
-    channel_format : MPSImageFeatureChannelFormat
-        One of the four storage formats.
+    channel_format : MPSImageFeatureChannelFormat, str or dtype
+        One of the four storage formats: a member, its name, or the dtype of its elements.
     width, height : int
         In pixels, at least 1.
     feature_channels, number_of_images : int
@@ -189,17 +189,18 @@ class MPSImage(Strict):
         return image
 
     @classmethod
-    def from_array(cls, array: npt.ArrayLike, channel_format: MPSImageFeatureChannelFormat | None = None) -> MPSImage:
+    def from_array(cls, array: npt.ArrayLike, channel_format: FormatLike | None = None) -> MPSImage:
         """
         Pack an array, rounding each value once to the storage format.
 
         Parameters
         ----------
-        array : array_like, shape (H, W, C) or (N, H, W, C)
+        array : array_like, shape (H, W, C) or (N, H, W, C), or (C,) or () for one pixel
             Floating point values, or elements that already have the dtype of the storage format (codes 0 to 255 in
-            uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are taken as they are.
-        channel_format : MPSImageFeatureChannelFormat, optional
-            Default: the format that has the dtype of `array`.
+            uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are taken as they are. Python's integers
+            are values.
+        channel_format : MPSImageFeatureChannelFormat, str or dtype, optional
+            A member, its name, or the dtype of its elements. Default: the format that has the dtype of `array`.
 
         Raises
         ------
@@ -209,10 +210,17 @@ class MPSImage(Strict):
         values = array_or_error(array, "array")
         if not values.dtype.isnative:
             values = values.astype(values.dtype.newbyteorder("="))
-        if values.ndim == 3:
+        shape = values.shape
+        if values.dtype.kind == "i" and (values.ndim < 2 or not hasattr(array, "dtype")):
+            values = values.astype(np.float64)
+        if values.ndim < 2:
+            values = values.reshape(1, 1, 1, -1)
+        elif values.ndim == 3:
             values = values[np.newaxis]
         if values.ndim != 4 or 0 in values.shape:
-            raise ImageError(f"array has shape {np.shape(array)}: give (H, W, C) or (N, H, W, C), no axis empty")
+            raise ImageError(
+                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or (C,) for one pixel, no axis empty"
+            )
         if channel_format is None:
             storage = image_storage_of(values.dtype, "array")
         else:
@@ -398,7 +406,7 @@ class MPSImage(Strict):
 
     def read_bytes(
         self,
-        data_layout: MPSDataLayout,
+        data_layout: MPSDataLayout | str,
         image_index: int = 0,
         *,
         bytes_per_row: int | None = None,
@@ -411,8 +419,8 @@ class MPSImage(Strict):
 
         Parameters
         ----------
-        data_layout : MPSDataLayout
-            Order of the elements of one image.
+        data_layout : MPSDataLayout or str
+            Order of the elements of one image; a member or its name.
         image_index : int
             Which image; with a region, the one that ``origin.z`` counts from.
         bytes_per_row, bytes_per_image : int, optional
@@ -461,7 +469,7 @@ class MPSImage(Strict):
     def write_bytes(
         self,
         data: bytes | bytearray | memoryview | Stored,
-        data_layout: MPSDataLayout,
+        data_layout: MPSDataLayout | str,
         image_index: int = 0,
         *,
         bytes_per_column: int | None = None,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.enums import MPSDataLayout
+from mpsref.enums import MPSDataLayout, member_of
 from mpsref.errors import ImageError
 from mpsref.image_lanes import LANES
 from mpsref.storage import StorageFormat
@@ -62,7 +62,7 @@ class Transfer:
         slices: Stored,
         storage: StorageFormat,
         channels: int,
-        data_layout: MPSDataLayout,
+        data_layout: MPSDataLayout | str,
         image_index: int,
         bytes_per_column: int | None,
         bytes_per_row: int | None,
@@ -70,11 +70,10 @@ class Transfer:
         region: MTLRegion | None,
         feature_channel_info: MPSImageReadWriteParams | None,
     ) -> None:
-        try:
-            layout = MPSDataLayout(data_layout)
-        except ValueError:
+        layout = member_of(MPSDataLayout, data_layout)
+        if layout is None:
             choices = " or ".join(m.name for m in MPSDataLayout)
-            raise ImageError(f"data_layout is {data_layout!r}: give {choices}") from None
+            raise ImageError(f"data_layout is {data_layout!r}: give {choices}")
         index = whole("image_index", image_index)
         images, _, height, width, _ = slices.shape
         x, y, z, w, h, depth = _region(region, width, height)

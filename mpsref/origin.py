@@ -23,14 +23,14 @@ __all__ = ["digest_of_sources", "machine", "software"]
 def software(*packages: str) -> dict[str, str]:
     """Versions, those of other `packages` too, and the digest of the sources that decide results."""
     package = Path(__file__).parent
-    sources = sorted([*package.glob("neuron/*.py"), package / "storage.py"])
+    sources = sorted([*package.glob("neuron/**/*.py"), package / "storage.py"])
     return {
+        **{name: _version(name) for name in packages},
         "mpsref": mpsref.__version__,
         "sources": digest_of_sources(path.read_text("utf-8") for path in sources),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": _version("scipy"),
-        **{name: _version(name) for name in packages},
     }
 
 
@@ -65,8 +65,8 @@ def _doing(node: Any) -> Any:
 
 def _version(package: str) -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return version(package) or "unknown"
+    except (PackageNotFoundError, ValueError):  # the second for what can be no package's name
         return "unknown"
 
 

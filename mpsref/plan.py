@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from typing import Any, TypeAlias
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure
 from mpsref.graph.handles import Handle, handle_label
-from mpsref.graph.names import image_names, image_tag
+from mpsref.graph.names import image_names, image_tags
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
@@ -135,8 +134,10 @@ class Plan:
         The slot of each result; None for one that is not needed.
     result_handles : tuple
         The handle of each result.
-    result_names : tuple of str
-        Of each result its handle, else the label of its node, else ``result0``, ...; no two alike.
+    names : tuple of str
+        A name for the image of each slot, as people see it, see `mpsref.graph.names.image_names`; no two alike.
+    results_by_name : Mapping of str to int
+        The slots of the needed results by name; where that is free, by handle, label and number (``result0``) too.
     exports, export_handles : tuple
         Slots and handles of the exported images.
     """
@@ -162,7 +163,6 @@ class Plan:
                 forget[reader].append(index)
 
         self.images = tuple(slot)
-        self._tags = tuple(image_tag(image) for image in slot)
         self.inputs = tuple(Input(image.handle, image.format, reads[slot[image]]) for image in sources)
         self.steps = tuple(
             Step(
@@ -180,22 +180,22 @@ class Plan:
             slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
         )
         self.result_handles = tuple(image.handle for image in results)
-        self.result_names = tuple(
-            _result_names([(image.handle, image.producer.label if image.producer else None) for image in results])
-        )
+        asked = [(i, image) for i, image in enumerate(results) if needed[i]]
+        self.names = tuple(image_names(slot, {image: i for i, image in reversed(asked)}).values())
+        by_name = {self.names[slot[image]]: slot[image] for _, image in asked}
+        for i, image in asked:
+            for tag in (*image_tags(image), f"result{i}"):
+                by_name.setdefault(tag, slot[image])
+        self.results_by_name: Mapping[str, int] = by_name
         self.exports = tuple(slot[image] for image in exported)
         self.export_handles = tuple(image.handle for image in exported)
 
     # ---- what there is ----
 
-    def names(self) -> tuple[str, ...]:
-        """A name for the image of each slot, as people see it; no two alike."""
-        return tuple(image_names(self.images, dict(zip(self.images, self._tags, strict=True))).values())
-
     def structure(self) -> Structure:
         """The images by name, to be drawn."""
         wanted = [self.images[index] for index in (*self.results, *self.exports) if index is not None]
-        return Structure.of(dict(zip(self.images, self.names(), strict=True)), wanted)
+        return Structure.of(dict(zip(self.images, self.names, strict=True)), wanted)
 
     def inputs_behind(self, step: Step) -> list[int]:
         """The slots of the inputs that a step depends on."""
@@ -273,12 +273,3 @@ class Plan:
             if progress is not None:
                 progress(i + 1, len(self.steps))
         return images
-
-
-def _result_names(results: Iterable[tuple[Handle | None, str | None]]) -> list[str]:
-    """Handle, else label, else number; a name that is taken already gives way to the next."""
-    names: dict[str, None] = {}
-    for i, (handle, label) in enumerate(results):
-        candidates = chain((handle_label(handle), label, f"result{i}"), (f"result{i}.{k}" for k in count(1)))
-        names[next(name for name in candidates if name is not None and name not in names)] = None
-    return list(names)

@@ -6,19 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.enums import MPSImageFeatureChannelFormat, member_of
 from mpsref.errors import ImageError
 
 __all__ = [
     "FLOAT64",
     "FORMATS",
+    "FormatLike",
     "StorageFormat",
     "array_or_error",
+    "channel_format_of",
     "image_storage_of",
     "round_to_odd",
     "storage_format",
@@ -197,25 +199,40 @@ FLOAT64 = StorageFormat(_F.none, np.dtype(np.float64), 53)
 """What arrays may have besides; no image is stored so."""
 
 
+_BY_DTYPE = {storage.dtype: channel_format for channel_format, storage in FORMATS.items()}
 _FLOATING = {storage.dtype: storage for storage in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64)}
 
 
-def storage_format(channel_format: MPSImageFeatureChannelFormat, name: str = "format") -> StorageFormat:
+FormatLike: TypeAlias = MPSImageFeatureChannelFormat | str | npt.DTypeLike | StorageFormat
+"""What may stand for a format: a member of Apple's enumeration, its name, a dtype, or what mpsref makes of them."""
+
+
+def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
+    """The member that is meant by itself, its name or raw value, or a dtype; None if there is none."""
+    if isinstance(value, StorageFormat):
+        return value.channel_format
+    if isinstance(value, np.dtype | type):
+        try:
+            return _BY_DTYPE.get(np.dtype(value))
+        except TypeError:
+            return None
+    return member_of(MPSImageFeatureChannelFormat, value)
+
+
+def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     """
-    The storage format of an Apple enum value.
+    The storage format that is meant by a member of Apple's enumeration, its name or raw value, or a dtype.
 
     Raises
     ------
     ImageError
-        `channel_format` is ``none`` or no member; the message calls it `name`.
+        `value` is ``none``, or means no format; the message calls it `name`.
     """
-    try:
-        return FORMATS[MPSImageFeatureChannelFormat(channel_format)]
-    except (KeyError, ValueError):
+    found = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
+    if found is None:
         choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(
-            f"{name} is {channel_format!r}: choose one of MPSImageFeatureChannelFormat: {choices}"
-        ) from None
+        raise ImageError(f"{name} is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+    return found
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
@@ -235,9 +252,9 @@ def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:
     ImageError
         There is none; the message calls what has the dtype `name`.
     """
-    for candidate in FORMATS.values():
-        if dtype == candidate.dtype:
-            return candidate
+    found = _BY_DTYPE.get(dtype)
+    if found is not None:
+        return FORMATS[found]
     raise ImageError(f"{name} has dtype {dtype}: give float16, float32, uint8 (unorm8) or uint16 (unorm16)")
 
 

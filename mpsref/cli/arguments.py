@@ -10,7 +10,18 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
 from mpsref.neuron.descriptor import parameters_or_error
 
-__all__ = ["FORMATS", "NEURON_TYPES", "add_subject", "descriptor", "element", "named_file", "part", "shape"]
+__all__ = [
+    "FORMATS",
+    "NEURON_TYPES",
+    "add_subject",
+    "descriptor",
+    "element",
+    "integer",
+    "named_file",
+    "number",
+    "part",
+    "shape",
+]
 
 FORMATS = [channel_format.name for channel_format in MPSImageFeatureChannelFormat if channel_format]
 NEURON_TYPES = [neuron_type.name for neuron_type in NEURONS]
@@ -19,8 +30,8 @@ NEURON_TYPES = [neuron_type.name for neuron_type in NEURONS]
 def add_subject(parser: argparse.ArgumentParser) -> None:
     """What a proof and a sweep are about."""
     for name in "abc":
-        parser.add_argument(f"--{name}", metavar="X", type=float, help=f"parameter {name} (default: as documented)")
-    parser.add_argument("--data", metavar="X", type=float, help="the slope of pReLU (default 0.25)")
+        parser.add_argument(f"--{name}", metavar="X", type=number, help=f"parameter {name} (default: as documented)")
+    parser.add_argument("--data", metavar="X", type=number, help="the slope of pReLU (default 0.25)")
     parser.add_argument("--format", choices=FORMATS, default="float32",
                         help="what sources and results are stored in (default float32)")  # fmt: skip
 
@@ -35,6 +46,20 @@ def descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MP
     return MPSNNNeuronDescriptor(neuron_type, **parameters, data=None if slope is None else [slope])
 
 
+def integer(text: str) -> int:
+    """A decimal integer; unlike for `int`, digits of other scripts are none, and nothing stands between them."""
+    if not re.fullmatch("[+-]?[0-9]{1,20}", text):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r}: give an integer, such as 16")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A decimal number; unlike for `float`, digits of other scripts are none, and nothing stands between them."""
+    if not re.fullmatch(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)", text.lower()):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r}: give a number, such as 1e-3")
+    return float(text)
+
+
 def named_file(text: str) -> tuple[str, Path]:
     """``NAME=FILE``."""
     name, equals, file = text.partition("=")
@@ -45,7 +70,7 @@ def named_file(text: str) -> tuple[str, Path]:
 
 def shape(text: str) -> tuple[int, ...]:
     """``HxWxC`` or ``NxHxWxC``, as (N, H, W, C)."""
-    if not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){2,3}", text):
+    if not re.fullmatch("[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){2,3}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: give HxWxC or NxHxWxC")
     sizes = tuple(map(int, text.split("x")))
     return (1,) * (4 - len(sizes)) + sizes
@@ -53,7 +78,7 @@ def shape(text: str) -> tuple[int, ...]:
 
 def element(text: str) -> tuple[int, ...]:
     """``Y,X,C`` or ``N,Y,X,C``, as (image, y, x, channel)."""
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9}){2,3}", text):
+    if not re.fullmatch("[0-9]{1,9}(,[0-9]{1,9}){2,3}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: give Y,X,C or N,Y,X,C, such as 0,3,2")
     place = tuple(map(int, text.split(",")))
     return (0,) * (4 - len(place)) + place
@@ -61,7 +86,7 @@ def element(text: str) -> tuple[int, ...]:
 
 def part(text: str) -> tuple[int, int]:
     """``I/N``."""
-    if not re.fullmatch(r"\d{1,10}/\d{1,10}", text):
+    if not re.fullmatch("[0-9]{1,10}/[0-9]{1,10}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: give I/N, such as 1/16")
     i, n = map(int, text.split("/"))
     return i, n

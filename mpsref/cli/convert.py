@@ -34,7 +34,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the images of a recording or of files elsewhere."""
-    to_file = options.out.suffix in {".npz", ".safetensors"}
+    to_file = options.out.name.endswith((".npz", ".safetensors"))
     if options.graph is None:
         if len(options.inputs) > 1 or "=" in options.inputs[0] or not options.inputs[0].endswith(".json"):
             raise FileFormatError(f"{options.inputs[0]}: no recording file: give one, or --graph for arrays")

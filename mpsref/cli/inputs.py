@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mpsref.cli.arguments import FORMATS, shape
+from mpsref.cli.arguments import FORMATS, integer, shape
 from mpsref.cli.status import PASSED
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import GraphFile
@@ -25,7 +25,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="makes other images (default 1)")
+    parser.add_argument("--seed", metavar="N", type=integer, default=1, help="makes other images (default 1)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, part
+from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.progress import Bar
 from mpsref.cli.reports import checkpoint_beside, interrupted, write_json
 from mpsref.cli.status import MISMATCH, PASSED
@@ -30,10 +30,10 @@ def define(parser: argparse.ArgumentParser) -> None:
                         help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
-    parser.add_argument("--sample", metavar="N", type=int, default=65_536,
+    parser.add_argument("--sample", metavar="N", type=integer, default=65_536,
                         help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the sample (default 1)")
-    parser.add_argument("--workers", metavar="N", type=int, default=os.cpu_count() or 1,
+    parser.add_argument("--seed", metavar="N", type=integer, default=1, help="of the sample (default 1)")
+    parser.add_argument("--workers", metavar="N", type=integer, default=os.cpu_count() or 1,
                         help="how many processes (default: one for each processor)")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path,
                         help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip

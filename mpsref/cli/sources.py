@@ -11,6 +11,7 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.record import RecordedImage, read_npy
+from mpsref.record.recording import is_npy
 
 __all__ = ["add_raw", "add_sources", "read_image", "source_files"]
 
@@ -60,7 +61,7 @@ def source_files(options: argparse.Namespace, names: Sequence[str], *, complete:
 
 def read_image(path: Path, options: argparse.Namespace) -> MPSImage:
     """Read a ``.npy`` file, or raw elements of the shape and format in the options."""
-    if path.suffix == ".npy":
+    if is_npy(path):
         return read_npy(path)
     if options.shape is None or options.channel_format is None:
         raise FileFormatError(f"{path}: raw elements: give --shape and --channel-format, or a .npy file")

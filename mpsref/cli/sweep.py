@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, part
+from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.progress import Bar
 from mpsref.cli.reports import checkpoint_beside, interrupted
 from mpsref.cli.status import MISMATCH, PASSED
@@ -32,10 +32,10 @@ def define(parser: argparse.ArgumentParser) -> None:
     add_subject(parser)
     parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
                         help="gradient: for an upstream gradient of 1 (default forward)")  # fmt: skip
-    parser.add_argument("--ulp", metavar="N", type=int, default=0,
+    parser.add_argument("--ulp", metavar="N", type=integer, default=0,
                         help="pass within N units in the last place of the format (default 0: exact)")  # fmt: skip
     parser.add_argument("--shard", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
-    parser.add_argument("--workers", metavar="N", type=int, default=1, help="how many processes (default 1)")
+    parser.add_argument("--workers", metavar="N", type=integer, default=1, help="how many processes (default 1)")
     parser.add_argument("--package", metavar="NAME", action="append", default=[],
                         help="a package whose version belongs into the report")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from mpsref.cli.arguments import integer, number
 from mpsref.cli.progress import Progress
 from mpsref.cli.reports import write_json
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
@@ -27,11 +28,13 @@ def define(parser: argparse.ArgumentParser) -> None:
                         f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
     parser.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
                         "neurons, formats or directions")  # fmt: skip
-    parser.add_argument("--ulp", metavar="N", type=int, help="pass within N units in the last place of the storage "
+    parser.add_argument("--ulp", metavar="N", type=integer, help="pass within N units in the last place of the storage "
                         "format (0 if --rtol or --atol is given)")  # fmt: skip
-    parser.add_argument("--rtol", metavar="R", type=float, default=0.0, help="pass within A + R |want|")
-    parser.add_argument("--atol", metavar="A", type=float, default=0.0, help="pass within A + R |want|")
-    parser.add_argument("--worst", metavar="N", type=int, default=5, help="elements to list for each image (default 5)")
+    parser.add_argument("--rtol", metavar="R", type=number, default=0.0, help="pass within A + R |want|")
+    parser.add_argument("--atol", metavar="A", type=number, default=0.0, help="pass within A + R |want|")
+    parser.add_argument(
+        "--worst", metavar="N", type=integer, default=5, help="elements to list for each image (default 5)"
+    )
     parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
     parser.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
                         "beyond the bounds")  # fmt: skip

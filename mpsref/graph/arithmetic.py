@@ -11,6 +11,7 @@ from mpsref.attributes import NO_STRIDES
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
+    ImageLike,
     MPSNNBinaryGradientStateNode,
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
@@ -113,9 +114,9 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     def __init__(
         self,
         *,
-        left_source: MPSNNImageNode | None = None,
-        right_source: MPSNNImageNode | None = None,
-        sources: Sequence[MPSNNImageNode] | None = None,
+        left_source: ImageLike | None = None,
+        right_source: ImageLike | None = None,
+        sources: Sequence[ImageLike] | None = None,
         **refused: Never,
     ) -> None:
         self._refuse_arguments(refused)
@@ -148,7 +149,7 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
         return MPSNNArithmeticGradientNode
 
     def gradient_filter(
-        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+        self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
     ) -> MPSNNGradientFilterNode:
         """Unavailable: raises `UnavailableError`. Use `gradient_filters`, which makes two nodes."""
         raise UnavailableError(f"gradient_filter of {type(self).__name__} is unavailable: use gradient_filters")
@@ -202,10 +203,10 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
         self,
         *,
         is_secondary_source_filter: bool,
-        source_gradient: MPSNNImageNode | None = None,
-        source_image: MPSNNImageNode | None = None,
+        source_gradient: ImageLike | None = None,
+        source_image: ImageLike | None = None,
         gradient_state: MPSNNBinaryGradientStateNode | None = None,
-        gradient_images: Sequence[MPSNNImageNode] | None = None,
+        gradient_images: Sequence[ImageLike] | None = None,
         forward_filter: MPSNNFilterNode | None = None,
         **refused: Never,
     ) -> None:
@@ -367,7 +368,7 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
     fields = (ImageField("source"),)
     _state_class = None
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._connect(source=source)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.documents import read_document, schema, validate, write_atomically
+from mpsref.documents import encoded, read_document, schema, validate, write_atomically
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.graph.drawing import Structure, svg
@@ -152,12 +152,27 @@ class GraphFile:
         return document | ({"images": settings} if settings else {})
 
     def write(self, path: str | Path) -> None:
-        """Write the file, whole or not at all, one node a line."""
+        """
+        Write the file, whole or not at all, one node a line.
+
+        Raises
+        ------
+        FileFormatError
+            The graph could not be read again: it is too large, or a name too long; or the file cannot be written.
+        """
+        data = self.encoded(path)
+        write_atomically(Path(path), lambda file: file.write(data))
+
+    def encoded(self, path: str | Path) -> bytes:
+        """Make what `write` writes; raises like it, naming the file, before there is one."""
         document = self.to_json()
-        nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
-        fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
-        text = "{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n"
-        write_atomically(Path(path), lambda file: file.write(text.encode()))
+        try:
+            self.from_json(document)
+            nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
+            fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
+            return encoded("{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n")
+        except FileFormatError as error:
+            raise FileFormatError(f"{path}: {error}") from None
 
     @classmethod
     def _from_valid(cls, document: Any) -> GraphFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from mpsref.errors import ParameterError
+from mpsref.image import MPSImage
 
 __all__ = ["Handle", "MPSHandle", "handle_label"]
 
@@ -17,13 +18,15 @@ class MPSHandle(Protocol):
         """Name to show to people."""
 
 
-Handle: TypeAlias = str | MPSHandle
+Handle: TypeAlias = str | MPSHandle | MPSImage
 """A tag by which the caller knows an image or state again; mpsref never looks inside."""
 
 
 def handle_label(handle: Handle | None) -> str | None:
     """The text of a handle."""
-    label = handle if handle is None or isinstance(handle, str) else handle.label()
+    if handle is None or isinstance(handle, str):
+        return handle
+    label = handle.label if isinstance(handle, MPSImage) else handle.label()
     if label is not None and not isinstance(label, str):
-        raise ParameterError(f"label() of a handle gave a {type(label).__name__}: it must give a string or None")
+        raise ParameterError(f"label of a handle gave a {type(label).__name__}: it must give a string or None")
     return label

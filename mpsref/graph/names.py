@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from mpsref.graph.handles import handle_label
@@ -12,12 +12,13 @@ from mpsref.operations import Role
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
-__all__ = ["differentiated", "image_names", "image_tag", "short_kind"]
+__all__ = ["differentiated", "image_names", "image_tags", "short_kind"]
 
 
-def image_tag(image: MPSNNImageNode) -> str | None:
-    """What the caller calls an image: its handle, else the label of the node that makes it."""
-    return handle_label(image.handle) or (image.producer.label if image.producer else None) or None
+def image_tags(image: MPSNNImageNode) -> tuple[str, ...]:
+    """What the caller calls an image: its handle, and the label of the node that makes it."""
+    tags = (handle_label(image.handle), image.producer.label if image.producer else None)
+    return tuple(tag for tag in tags if tag)
 
 
 def differentiated(nodes: Iterable[MPSNNFilterNode]) -> dict[MPSNNImageNode, MPSNNImageNode]:
@@ -46,7 +47,7 @@ def short_kind(node: MPSNNFilterNode) -> str:
 
 
 def image_names(
-    images: Iterable[MPSNNImageNode], tags: Mapping[MPSNNImageNode, str | None] | None = None
+    images: Iterable[MPSNNImageNode], results: Mapping[MPSNNImageNode, int] | None = None
 ) -> dict[MPSNNImageNode, str]:
     """
     A name for each image, no two alike.
@@ -55,14 +56,16 @@ def image_names(
     ----------
     images : iterable of MPSNNImageNode
         Each after those that its producer reads.
-    tags : mapping, optional
-        What the caller calls each image, if that is not to be read from the nodes.
+    results : mapping, optional
+        Results that have a name of their own, and their numbers.
 
     Returns
     -------
     dict
-        The tag, for the first image that has it. For another the gradient of ``x`` is ``dx``; where several gradients
-        of ``x`` are summed, they are ``dx.1``, ``dx.2`` and the sum is ``dx``. What is left is named by its kind.
+        Its handle, else its node's label. Where several images want one name, sources come first, then results, then
+        the others in order. A result without a name is ``result0``, ... by its number. For another, and for one that
+        has the handle of its source, the gradient of ``x`` is ``dx``; where several gradients of ``x`` are summed, they
+        are ``dx.1``, ``dx.2`` and the sum is ``dx``. What is left is named by its kind.
 
     Examples
     --------
@@ -73,7 +76,7 @@ def image_names(
     >>> list(image_names([x, n.result_image, last.result_image]).values())
     ['x', 'tanH', 'dx']
     """
-    everything = list(images)
+    everything, numbered = list(images), results or {}
     names: dict[MPSNNImageNode, str] = {}
     taken: set[str] = set()
 
@@ -81,12 +84,18 @@ def image_names(
         names[image] = name
         taken.add(name)
 
-    for image in everything:
-        tag = image_tag(image) if tags is None else tags[image]
-        if tag is not None and tag not in taken:
-            take(image, tag)
     nodes = [image.producer for image in everything if image.producer is not None]
     of = differentiated(nodes)
+    tags = {image: image_tags(image) for image in everything}
+    inherits = {image for image, source in of.items() if tags[image][:1] and tags[image][:1] == tags[source][:1]}
+    for image in sorted(everything, key=lambda image: (image.producer is not None) * (2 - (image in numbered))):
+        tag = next((tag for tag in tags[image] if tag not in taken), None)
+        if tag is not None and image not in inherits:
+            take(image, tag)
+        elif image in numbered and image not in inherits:
+            stem = f"result{numbered[image]}"
+            wanted = chain([stem], (f"{stem}.{k}" for k in count(1)))
+            take(image, next(name for name in wanted if name not in taken))
     summed = {source for node in nodes if node.result_image in of and node.operation.accumulates
               for source in node.sources}  # fmt: skip
     numbers: dict[str, int] = {}

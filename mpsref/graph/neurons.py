@@ -10,13 +10,14 @@ from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import UnavailableError
 from mpsref.graph.fields import DescriptorField, Field, ImageField, ParameterField, SlopesField, StateField
 from mpsref.graph.nodes import (
+    ImageLike,
     MPSNNFilterNode,
     MPSNNGradientFilterNode,
     MPSNNGradientStateNode,
     MPSNNImageNode,
     node_or_error,
 )
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.operations import NeuronForward, NeuronGradient, Operation
 
@@ -48,8 +49,9 @@ class _ByDescriptor(type):
 
     def __call__(cls, *args: Any, **arguments: Any) -> Any:
         descriptor = arguments.get("descriptor")
-        if cls is not MPSCNNNeuronNode or not isinstance(descriptor, MPSNNNeuronDescriptor):
+        if cls is not MPSCNNNeuronNode or descriptor is None:
             return super().__call__(*args, **arguments)
+        descriptor = arguments["descriptor"] = descriptor_or_error(descriptor)
         node = object.__new__(_OWN_CLASSES.get(descriptor.neuron_type, MPSCNNNeuronNode))
         MPSCNNNeuronNode.__init__(node, *args, **arguments)
         return node
@@ -63,7 +65,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
     ----------
     source : MPSNNImageNode
         The image to read.
-    descriptor : MPSNNNeuronDescriptor
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         Type and parameters. The node that is made is of the type's own class, and of this one for type ``none``.
 
     Notes
@@ -83,11 +85,11 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
     neuron_type: ClassVar[MPSCNNNeuronType | None] = None
     _descriptor: MPSNNNeuronDescriptor
 
-    def __init__(self, *, source: MPSNNImageNode, descriptor: MPSNNNeuronDescriptor) -> None:
+    def __init__(self, *, source: ImageLike, descriptor: NeuronLike) -> None:
         self._connect(source=source)
         self._descriptor = descriptor_or_error(descriptor)
 
-    def _describe(self, source: MPSNNImageNode, **parameters: Any) -> None:
+    def _describe(self, source: ImageLike, **parameters: Any) -> None:
         assert self.neuron_type is not None
         MPSCNNNeuronNode.__init__(self, source=source, descriptor=MPSNNNeuronDescriptor(self.neuron_type, **parameters))
 
@@ -144,7 +146,7 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
         Source of the forward node (not its result).
     gradient_state : MPSNNGradientStateNode
         ``result_state`` of the forward node.
-    descriptor : MPSNNNeuronDescriptor
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         Type and parameters of the forward node.
 
     Notes
@@ -162,10 +164,10 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
     def __init__(
         self,
         *,
-        source_gradient: MPSNNImageNode,
-        source_image: MPSNNImageNode,
+        source_gradient: ImageLike,
+        source_image: ImageLike,
         gradient_state: MPSNNGradientStateNode,
-        descriptor: MPSNNNeuronDescriptor,
+        descriptor: NeuronLike,
     ) -> None:
         self._connect(source_gradient=source_gradient, source_image=source_image)
         self._gradient_state: MPSNNGradientStateNode = node_or_error(
@@ -197,7 +199,7 @@ class MPSCNNNeuronAbsoluteNode(MPSCNNNeuronNode):
 
     neuron_type = T.absolute
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._describe(source)
 
 
@@ -206,7 +208,7 @@ class MPSCNNNeuronELUNode(MPSCNNNeuronNode):
 
     neuron_type = T.ELU
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None) -> None:
         self._describe(source, a=a)
 
 
@@ -215,7 +217,7 @@ class MPSCNNNeuronReLUNNode(MPSCNNNeuronNode):
 
     neuron_type = T.reLUN
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None, b: float | None = None) -> None:
         self._describe(source, a=a, b=b)
 
 
@@ -224,7 +226,7 @@ class MPSCNNNeuronLinearNode(MPSCNNNeuronNode):
 
     neuron_type = T.linear
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None, b: float | None = None) -> None:
         self._describe(source, a=a, b=b)
 
 
@@ -233,7 +235,7 @@ class MPSCNNNeuronReLUNode(MPSCNNNeuronNode):
 
     neuron_type = T.reLU
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None) -> None:
         self._describe(source, a=a)
 
 
@@ -242,7 +244,7 @@ class MPSCNNNeuronSigmoidNode(MPSCNNNeuronNode):
 
     neuron_type = T.sigmoid
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._describe(source)
 
 
@@ -251,7 +253,7 @@ class MPSCNNNeuronHardSigmoidNode(MPSCNNNeuronNode):
 
     neuron_type = T.hardSigmoid
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None, b: float | None = None) -> None:
         self._describe(source, a=a, b=b)
 
 
@@ -260,7 +262,7 @@ class MPSCNNNeuronSoftPlusNode(MPSCNNNeuronNode):
 
     neuron_type = T.softPlus
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None, b: float | None = None) -> None:
         self._describe(source, a=a, b=b)
 
 
@@ -269,7 +271,7 @@ class MPSCNNNeuronSoftSignNode(MPSCNNNeuronNode):
 
     neuron_type = T.softSign
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._describe(source)
 
 
@@ -278,7 +280,7 @@ class MPSCNNNeuronTanHNode(MPSCNNNeuronNode):
 
     neuron_type = T.tanH
 
-    def __init__(self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a: float | None = None, b: float | None = None) -> None:
         self._describe(source, a=a, b=b)
 
 
@@ -301,7 +303,7 @@ class MPSCNNNeuronPReLUNode(MPSCNNNeuronNode):
 
     neuron_type = T.pReLU
 
-    def __init__(self, *, source: MPSNNImageNode, a_data: npt.ArrayLike | bytes | None = None) -> None:
+    def __init__(self, *, source: ImageLike, a_data: npt.ArrayLike | bytes | None = None) -> None:
         if a_data is None:
             raise UnavailableError("MPSCNNNeuronPReLUNode without a_data is unavailable: give one slope a channel")
         self._describe(source, data=a_data)
@@ -313,7 +315,7 @@ class MPSCNNNeuronPowerNode(MPSCNNNeuronNode):
     neuron_type = T.power
 
     def __init__(
-        self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None, c: float | None = None
+        self, *, source: ImageLike, a: float | None = None, b: float | None = None, c: float | None = None
     ) -> None:
         self._describe(source, a=a, b=b, c=c)
 
@@ -324,7 +326,7 @@ class MPSCNNNeuronExponentialNode(MPSCNNNeuronNode):
     neuron_type = T.exponential
 
     def __init__(
-        self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None, c: float | None = None
+        self, *, source: ImageLike, a: float | None = None, b: float | None = None, c: float | None = None
     ) -> None:
         self._describe(source, a=a, b=b, c=c)
 
@@ -335,7 +337,7 @@ class MPSCNNNeuronLogarithmNode(MPSCNNNeuronNode):
     neuron_type = T.logarithm
 
     def __init__(
-        self, *, source: MPSNNImageNode, a: float | None = None, b: float | None = None, c: float | None = None
+        self, *, source: ImageLike, a: float | None = None, b: float | None = None, c: float | None = None
     ) -> None:
         self._describe(source, a=a, b=b, c=c)
 
@@ -345,7 +347,7 @@ class MPSCNNNeuronGeLUNode(MPSCNNNeuronNode):
 
     neuron_type = T.geLU
 
-    def __init__(self, *, source: MPSNNImageNode) -> None:
+    def __init__(self, *, source: ImageLike) -> None:
         self._describe(source)
 
 

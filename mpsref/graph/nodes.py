@@ -13,7 +13,9 @@ from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import Field
 from mpsref.graph.handles import Handle, MPSHandle, handle_label
 from mpsref.graph.training import copy_handle, training_graph
+from mpsref.image import MPSImage
 from mpsref.operations import Operation
+from mpsref.storage import FormatLike, channel_format_of
 
 __all__ = [
     "Handle",
@@ -31,8 +33,14 @@ __all__ = [
 _N = TypeVar("_N")
 
 
+ImageLike: TypeAlias = "MPSNNImageNode | MPSNNFilterNode"
+"""What may stand for an image node: itself, or the filter node that makes it."""
+
+
 def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
-    """`value` itself, if it is a `kind`."""
+    """`value` itself, if it is a `kind`; where an image node is wanted, a filter node stands for its result."""
+    if kind is MPSNNImageNode and isinstance(value, MPSNNFilterNode):
+        value = value.result_image
     if not isinstance(value, kind):
         raise ParameterError(f"{name} is a {type(value).__name__}: give an {kind.__name__}")
     return value
@@ -55,12 +63,13 @@ class _Tagged(Strict):
 
     @property
     def handle(self) -> Handle | None:
-        """A string, any object with ``label()``, or None."""
+        """A string, any object with ``label()``, an `MPSImage`, or None."""
         return self._handle
 
     @handle.setter
     def handle(self, value: Handle | None) -> None:
-        if value is not None and not isinstance(value, str) and not callable(getattr(value, "label", None)):
+        is_handle = isinstance(value, str | MPSImage) or callable(getattr(value, "label", None))
+        if value is not None and not is_handle:
             raise ParameterError(f"handle is a {type(value).__name__}: give a string, or an object with label()")
         self._handle = value
 
@@ -78,13 +87,13 @@ class MPSNNImageNode(_Tagged):
 
     Parameters
     ----------
-    handle : str or MPSHandle or None
-        Tag for the caller.
+    handle : str, MPSHandle, MPSImage or None
+        Tag for the caller: a text, anything with ``label()``, or an image, which is known by its `label`.
 
     Attributes
     ----------
     format : MPSImageFeatureChannelFormat
-        How the image is stored; ``none``, the default, leaves it to the graph. Settable.
+        How the image is stored; ``none``, the default, leaves it to the graph. Settable, by name or dtype too.
     export_from_graph : bool
         Whether encoding also hands out this image. Settable, default False.
     stop_gradient : bool
@@ -130,14 +139,12 @@ class MPSNNImageNode(_Tagged):
         return self._format
 
     @format.setter
-    def format(self, value: MPSImageFeatureChannelFormat) -> None:
-        try:
-            self._format = MPSImageFeatureChannelFormat(value)
-        except ValueError:
+    def format(self, value: FormatLike) -> None:
+        found = channel_format_of(value)
+        if found is None:
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
-            raise ParameterError(
-                f"format is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}"
-            ) from None
+            raise ParameterError(f"format is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+        self._format = found
 
     @property
     def producer(self) -> MPSNNFilterNode | None:
@@ -238,7 +245,7 @@ class MPSNNFilterNode(Strict):
     def __init__(self) -> None:
         raise UnavailableError(f"{type(self).__name__} has no initialiser: use one of its subclasses")
 
-    def _connect(self, **sources: MPSNNImageNode) -> None:
+    def _connect(self, **sources: ImageLike) -> None:
         """Take the sources, by argument name, and make the result image, in the format of the first."""
         self._sources = tuple(node_or_error(name, node, MPSNNImageNode) for name, node in sources.items())
         self._result_image = MPSNNImageNode(handle=None)
@@ -290,7 +297,7 @@ class MPSNNFilterNode(Strict):
         return None if state is None else [state]
 
     def gradient_filter(
-        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+        self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
     ) -> MPSNNGradientFilterNode:
         """
         The gradient filter of this filter.
@@ -313,7 +320,7 @@ class MPSNNFilterNode(Strict):
         return filters[0]
 
     def gradient_filters(
-        self, *, with_source: MPSNNImageNode | None = None, with_sources: Sequence[MPSNNImageNode] | None = None
+        self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
     ) -> list[MPSNNGradientFilterNode]:
         """
         All gradient filters of this filter, one for each source, in the order of the sources.
@@ -323,7 +330,7 @@ class MPSNNFilterNode(Strict):
         return self._gradient_filters(self._one_gradient(with_source, with_sources))
 
     def training_graph(
-        self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None
+        self, *, with_source_gradient: ImageLike | None = None, node_handler: NodeHandler | None = None
     ) -> list[MPSNNFilterNode] | None:
         """
         Build the gradient nodes of everything that this node depends on.
@@ -351,14 +358,12 @@ class MPSNNFilterNode(Strict):
             A gradient filter would have to be differentiated.
         """
         if with_source_gradient is not None:
-            node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
+            with_source_gradient = node_or_error("with_source_gradient", with_source_gradient, MPSNNImageNode)
         if node_handler is not None and not callable(node_handler):
             raise ParameterError(f"node_handler is a {type(node_handler).__name__}: give a function")
         return training_graph(self, with_source_gradient, node_handler or copy_handle, self._accumulation)
 
-    def _one_gradient(
-        self, with_source: MPSNNImageNode | None, with_sources: Sequence[MPSNNImageNode] | None
-    ) -> MPSNNImageNode:
+    def _one_gradient(self, with_source: ImageLike | None, with_sources: Sequence[ImageLike] | None) -> MPSNNImageNode:
         if (with_source is None) == (with_sources is None):
             raise ParameterError("give either with_source or with_sources")
         if with_sources is not None:
@@ -418,7 +423,7 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
         return gradients[self._place]
 
     def training_graph(
-        self, *, with_source_gradient: MPSNNImageNode | None = None, node_handler: NodeHandler | None = None
+        self, *, with_source_gradient: ImageLike | None = None, node_handler: NodeHandler | None = None
     ) -> list[MPSNNFilterNode] | None:
         """Unavailable: raises `UnavailableError`."""
         raise UnavailableError(f"{type(self).__name__} cannot be differentiated")

@@ -20,7 +20,12 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements
 from mpsref.errors import ImageError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error, descriptor_or_error
+from mpsref.neuron.descriptor import (
+    MPSNNNeuronDescriptor,
+    NeuronLike,
+    channel_axis_or_error,
+    descriptor_or_error,
+)
 from mpsref.neuron.reference import specified, specified_gradient
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
@@ -41,7 +46,7 @@ __all__ = [
 
 
 def forward(
-    descriptor: MPSNNNeuronDescriptor,
+    descriptor: NeuronLike,
     x: npt.ArrayLike,
     *,
     channel_axis: int = -1,
@@ -53,8 +58,8 @@ def forward(
 
     Parameters
     ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron and its parameters.
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
+        The neuron and its parameters; a type or its name has the documented ones.
     x : array_like of float16, float32 or float64
         Any shape. Never written to.
     channel_axis : int
@@ -102,7 +107,7 @@ def forward(
     >>> mps.neuron.forward(d, np.float32([-20, 100]), mode="stepwise")
     array([ 0., inf], dtype=float32)
     """
-    descriptor_or_error(descriptor)
+    descriptor = descriptor_or_error(descriptor)
     values = array_or_error(x, "x")
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
@@ -111,7 +116,7 @@ def forward(
 
 
 def gradient(
-    descriptor: MPSNNNeuronDescriptor,
+    descriptor: NeuronLike,
     x: npt.ArrayLike,
     upstream: npt.ArrayLike,
     *,
@@ -154,7 +159,7 @@ def gradient(
     >>> mps.neuron.gradient(d, np.float32([-1, 0, 1]), np.float32([3, 3, 3]))
     array([1.5, 3. , 3. ], dtype=float32)
     """
-    descriptor_or_error(descriptor)
+    descriptor = descriptor_or_error(descriptor)
     values, incoming = array_or_error(x, "x"), array_or_error(upstream, "upstream")
     storage = storage_of(values, "x")
     if incoming.shape != values.shape or incoming.dtype != values.dtype:
@@ -163,11 +168,13 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    read = Elements(incoming, storage), Elements(values, storage)
-    return evaluation(mode).gradient(descriptor, *read, storage, slopes, workers=count)
+    factors, source = Elements(incoming, storage), Elements(values, storage)
+    return evaluation(mode).gradient(descriptor, factors, source, storage, slopes, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:
+    if descriptor.data is None and type(channel_axis) is int:
+        return None
     axis = channel_axis_or_error(descriptor, shape, channel_axis)
     if descriptor.data is None:
         return None

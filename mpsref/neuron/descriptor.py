@@ -7,13 +7,13 @@ import operator
 import reprlib
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.attributes import Strict
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import MPSCNNNeuronType, member_of
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
 from mpsref.storage import round_to_odd
@@ -55,8 +55,8 @@ class MPSNNNeuronDescriptor(Strict):
 
     Parameters
     ----------
-    neuron_type : MPSCNNNeuronType
-        The neuron.
+    neuron_type : MPSCNNNeuronType or str
+        The neuron: a member, or its name.
     a, b, c : float, optional
         Rounded once to float32. Omitted: the documented default. Those that the neuron does not have are kept and
         shown, as by Apple, and count for nothing: not for results, equality or files.
@@ -89,18 +89,14 @@ class MPSNNNeuronDescriptor(Strict):
 
     def __init__(
         self,
-        neuron_type: MPSCNNNeuronType,
+        neuron_type: MPSCNNNeuronType | str,
         a: float | None = None,
         b: float | None = None,
         c: float | None = None,
         *,
         data: npt.ArrayLike | bytes | None = None,
     ) -> None:
-        try:
-            self._type = MPSCNNNeuronType(neuron_type)
-        except ValueError:
-            choices = ", ".join(t.name for t in MPSCNNNeuronType)
-            raise ParameterError(f"neuron_type is {neuron_type!r}: choose one of {choices}") from None
+        self._type = neuron_type_or_error(neuron_type)
         self._row = row = NEURONS[self._type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
@@ -269,8 +265,22 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
     return slopes
 
 
+NeuronLike: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | str
+"""What may stand for a neuron: a descriptor; a type or its name, which means the documented parameters."""
+
+
+def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeuronType:
+    """The neuron type that is meant by a member of Apple's enumeration, its name or its raw value."""
+    found = member_of(MPSCNNNeuronType, value)
+    if found is None:
+        raise ParameterError(f"{name} is {value!r}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
+    return found
+
+
 def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
-    """`value` itself, if it is a descriptor."""
+    """`value` itself, if it is a descriptor; that of a neuron type, or its name, with the documented parameters."""
+    if isinstance(value, MPSCNNNeuronType | str):
+        return MPSNNNeuronDescriptor(neuron_type_or_error(value, name))
     if not isinstance(value, MPSNNNeuronDescriptor):
         raise ParameterError(f"{name} is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
     return value
@@ -284,7 +294,7 @@ def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: st
         )
 
 
-def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_axis: int) -> int:
+def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> int:
     """
     The axis of an array x that counts feature channels, from 0 on; 0 where no channel has its own slope.
 
@@ -293,17 +303,16 @@ def channel_axis_or_error(descriptor: object, shape: tuple[int, ...], channel_ax
     ImageError
         There is no such axis.
     ParameterError
-        `descriptor` is none, or has not one slope for each channel.
+        The descriptor has not one slope for each channel.
     """
-    d = descriptor_or_error(descriptor)
     try:
         axis = operator.index(channel_axis)
     except TypeError:
         raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
-    if d.data is None:
+    if descriptor.data is None:
         return 0
     if not -len(shape) <= axis < len(shape):
         raise ImageError(f"channel_axis is {channel_axis}: x has {len(shape)} axes")
     axis %= len(shape)
-    channels_or_error(d, shape[axis], f"axis {axis} of x")
+    channels_or_error(descriptor, shape[axis], f"axis {axis} of x")
     return axis

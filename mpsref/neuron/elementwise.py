@@ -10,7 +10,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Stored, Wide, flat
 from mpsref.neuron.rounding import canonical_nan
-from mpsref.neuron.threads import over_blocks, scratch
+from mpsref.neuron.threads import over_blocks, thread
 from mpsref.storage import StorageFormat
 
 __all__ = ["Elementwise", "elementwise"]
@@ -37,7 +37,7 @@ def elementwise(
     flat_out = out.reshape(-1)
 
     def block(start: int, stop: int) -> None:
-        buffers = scratch().scratch[: stop - start], scratch().upstream[: stop - start]
+        buffers = thread.now.scratch[: stop - start], thread.now.upstream[: stop - start]
         values = [
             source.storage.decode(stored[start:stop], buffer)
             for source, stored, buffer in zip(sources, flats, buffers, strict=False)

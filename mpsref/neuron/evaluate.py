@@ -32,7 +32,7 @@ from mpsref.neuron.reference import exact_parameters, specified_elements
 from mpsref.neuron.rounding import canonical_nan, round_once
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.threads import BLOCK, over_blocks, quietly, scratch
+from mpsref.neuron.threads import BLOCK, over_blocks, quietly, thread
 from mpsref.neuron.workspace import Array, Workspace, product_beside
 from mpsref.storage import FLOAT64, StorageFormat
 
@@ -132,11 +132,11 @@ def gradient(
     out = np.empty(x.shape, result.dtype)
     task = _Task(descriptor, kernel, flat(x), storage, out.reshape(-1), result, slopes, decisions)
     incoming = flat(gradient.stored)
-    # The product with the upstream gradient is one rounding more.
-    is_native = not kernel.slope_is_rounded(descriptor) and storage.native_roundings >= 1
+    is_one_format = storage is result is gradient.storage
     if kernel.slope_is_one(descriptor) and gradient.storage is result:
         block = partial(task.copied, incoming)
-    elif is_native and storage is result is gradient.storage:
+    elif is_one_format and storage.native_roundings >= 1 and not kernel.slope_is_rounded(descriptor):
+        # The product with the incoming gradient is the one rounding.
         block = partial(task.native_gradient, incoming)
     else:
         table = task.slope_table()
@@ -161,7 +161,7 @@ class _Task:
     # ---- in the storage format itself ----
 
     def native_values(self, start: int, stop: int) -> None:
-        x, out, w = self.x[start:stop], self.out[start:stop], scratch().workspace
+        x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
         # A float16 only changes its sign: no buffer is needed.
         if self.source.dtype == np.float32:
             self._prepare_native(x, start, w)
@@ -177,7 +177,7 @@ class _Task:
         canonical_nan(out)
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
-        x, out, w = self.x[start:stop], self.out[start:stop], scratch().workspace
+        x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
         self._prepare_native(x, start, w)
         slope = self.kernel.derivative(x, self.descriptor, w)
         np.multiply(slope, incoming[start:stop], out=out)
@@ -205,7 +205,7 @@ class _Task:
     def gradient(
         self, incoming: Stored, upstream_source: StorageFormat, table: Array | None, start: int, stop: int
     ) -> None:
-        size, memory = stop - start, scratch()
+        size, memory = stop - start, thread.now
         if table is None:
             slope = self.computed(self.kernel.derivative, start, stop)
         else:
@@ -216,7 +216,7 @@ class _Task:
 
     def computed(self, function: Function, start: int, stop: int) -> Array:
         """What the kernel's forward or derivative makes of some elements, in a buffer of the workspace."""
-        stored, w = self.x[start:stop], scratch().workspace
+        stored, w = self.x[start:stop], thread.now.workspace
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
@@ -228,16 +228,17 @@ class _Task:
 
     def _round(self, values: Array, bound: float, upstream: Array | None, start: int) -> None:
         out = self.out[start : start + values.size]
-        round_once(values, bound, out, self.result, scratch(), partial(self._decided, upstream, start))
+        open_ = round_once(values, bound, out, self.result, thread.now)
+        if open_ is not None:
+            out[open_] = self._decided(open_, None if upstream is None else upstream[open_], start)
 
-    def _decided(self, upstream: Array | None, start: int, open_: Index) -> Stored:
+    def _decided(self, open_: Index, upstream: Array | None, start: int) -> Stored:
         """Results that float64 leaves open."""
         row, d, result = self.descriptor.row, self.descriptor, self.result
         x = self.source.decode(self.x[start:][open_], np.empty(open_.size))
         if upstream is None:
             exact, known = row.exact[0], self.kernel.beside(x, d)
         else:
-            upstream = upstream[open_]
             exact, known = row.exact[1], product_beside(*self.kernel.slope_beside(x, d), upstream)
         # The rules tell on which side of a limit a value is; at an infinity it is the limit.
         np.copyto(known, np.nan, where=np.isinf(x))

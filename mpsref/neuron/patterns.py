@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 import numpy as np
 
 from mpsref.arrays import Index, Stored
-from mpsref.neuron.threads import scratch
+from mpsref.neuron.threads import thread
 
 __all__ = ["DISTINCT_SLOPES", "WORTH_A_TABLE", "Tables", "channel_tables", "forward_tables", "look_up", "slope_tables"]
 
@@ -62,7 +62,7 @@ forward_tables, slope_tables, channel_tables = map(Tables, (FORWARD_TABLES, SLOP
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
     """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
-    index = scratch().index[: stored.size]
+    index = thread.now.index[: stored.size]
     bits = stored.view(f"u{stored.itemsize}")
     if rank is None:
         np.copyto(index, bits)

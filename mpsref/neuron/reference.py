@@ -11,9 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Stored, flat
-from mpsref.environment import environment_or_error
+from mpsref.environment import ONE, SUBNORMAL, TINY, environment_or_error
 from mpsref.errors import ImageError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channel_axis_or_error
+from mpsref.neuron.descriptor import (
+    MPSNNNeuronDescriptor,
+    NeuronLike,
+    channel_axis_or_error,
+    descriptor_or_error,
+)
 from mpsref.neuron.elementwise import Elementwise
 from mpsref.neuron.exact import WIDE, Digits, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
@@ -25,14 +30,14 @@ __all__ = ["Specified", "exact_parameters", "specified", "specified_elements", "
 _FORMATS = {storage.dtype: storage for storage in FORMATS.values() if not storage.unorm_max}
 
 
-def specified(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
+def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
     """
     The neuron's value at every element, as it is specified: *the* reference, of which `forward` is a fast copy.
 
     Parameters
     ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron and its parameters.
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
+        The neuron and its parameters; a type or its name has the documented ones.
     x : array_like of float16 or float32
         Any shape. Takes about 0.1 ms an element.
     channel_axis : int
@@ -58,11 +63,11 @@ def specified(descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, *, channel_ax
     >>> mps.neuron.specified(d, np.float32([-5, 0, 3]))
     array([-1.4332578e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
     """
-    return _elementwise(descriptor, np.asarray(x), None, channel_axis)
+    return _elementwise(descriptor_or_error(descriptor), np.asarray(x), None, channel_axis)
 
 
 def specified_gradient(
-    descriptor: MPSNNNeuronDescriptor, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
+    descriptor: NeuronLike, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
 ) -> npt.NDArray[Any]:
     """
     `upstream` times the neuron's slope at `x`, as it is specified: what `gradient` is a fast copy of.
@@ -92,13 +97,16 @@ def specified_gradient(
     >>> mps.neuron.specified_gradient(d, np.float16([0, 1]), np.float16([3, 3]))
     array([3.  , 1.26], dtype=float16)
     """
-    return _elementwise(descriptor, np.asarray(x), np.asarray(upstream), channel_axis)
+    return _elementwise(descriptor_or_error(descriptor), np.asarray(x), np.asarray(upstream), channel_axis)
 
 
 def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
-    environment_or_error()
+    # Of `environment_or_error` the part that matters to scalars, in place: who reads what a call enters need not read it.
+    if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
+        environment_or_error()
+    descriptor_or_error(descriptor)
     storage = _FORMATS.get(x.dtype)
     if storage is None:
         raise ImageError(f"x has dtype {x.dtype}: give float16 or float32")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -15,19 +14,17 @@ from mpsref.storage import FLOAT64, StorageFormat
 __all__ = ["canonical_nan", "round_once"]
 
 
-def round_once(
-    values: Array, bound: float, out: Stored, result: StorageFormat, scratch: Scratch, decide: Callable[[Index], Stored]
-) -> None:
+def round_once(values: Array, bound: float, out: Stored, result: StorageFormat, scratch: Scratch) -> Index | None:
     """
     Round to the result, once.
 
-    `values` are exact, or rounded to odd; or they are within a relative error bound. Then `decide` gives those whose
-    error interval holds a rounding boundary.
+    `values` are exact, or rounded to odd; or they are within a relative error bound. Then those are returned, by index,
+    whose error interval holds a rounding boundary: they are still to be decided.
     """
     if bound == 0 or result is FLOAT64:
         result.encode(values, out)
         canonical_nan(out)
-        return
+        return None
     is_open = scratch.mask[: values.size]
     if result.encode_within(values, bound, out, is_open, scratch.other.view(result.dtype)[: values.size]):
         nan = np.isnan(values)
@@ -35,8 +32,8 @@ def round_once(
         if not result.unorm_max:
             np.copyto(out, np.nan, where=nan)
         open_ = np.flatnonzero(is_open)
-        if open_.size:
-            out[open_] = decide(open_)
+        return open_ if open_.size else None
+    return None
 
 
 def canonical_nan(out: Stored) -> None:

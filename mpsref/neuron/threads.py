@@ -21,7 +21,7 @@ from mpsref.neuron.workspace import Workspace
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["BLOCK", "Scratch", "over_blocks", "quietly", "scratch", "worker_count"]
+__all__ = ["BLOCK", "Scratch", "over_blocks", "quietly", "thread", "worker_count"]
 
 BLOCK = 65_536
 """Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
@@ -60,12 +60,8 @@ class _Thread(threading.local):
         self.free.append(self.now)
 
 
-_thread = _Thread()
-
-
-def scratch() -> Scratch:
-    """The memory that the evaluation in progress on this thread may use."""
-    return _thread.now
+thread = _Thread()
+"""Of the thread that asks: `now` is the memory that the evaluation in progress may use."""
 
 
 def worker_count(workers: int) -> int:
@@ -116,15 +112,15 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call with scratch memory, and without any warning of numpy's, where arithmetic is as it must be."""
     environment_or_error()
-    scratch = _thread.free.pop() if _thread.free else Scratch()
-    outer = _thread.now
+    scratch = thread.free.pop() if thread.free else Scratch()
+    outer = thread.now
     try:
-        _thread.now = scratch
+        thread.now = scratch
         return scratch.quiet.run(function, *arguments)
     finally:
-        _thread.now = outer
+        thread.now = outer
         scratch.workspace.release()
-        _thread.free.append(scratch)
+        thread.free.append(scratch)
 
 
 def _take_all(block: Block, starts: deque[int], size: int) -> None:

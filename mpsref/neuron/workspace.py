@@ -19,7 +19,7 @@ Pair: TypeAlias = tuple[Array, Array | None]
 """An unevaluated sum: a float64, and what its rounding lost (None: nothing)."""
 
 LARGEST = float(np.finfo(np.float64).max)
-SMALLEST = math.nextafter(0.0, 1.0)
+SMALLEST = float(np.finfo(np.float64).smallest_subnormal)
 
 MODERATE = 300.0
 """The square of an exponential of that is a float64, and so is the reciprocal, even times a product of two float32."""

@@ -74,6 +74,9 @@ class Operation(ABC):
         What each source is read for.
     makes_gradient : bool
         Whether the result is a gradient.
+    is_pointwise : bool
+        Whether each element of the result depends on the elements at its own place alone. Where not, `feeding` tells on
+        which.
     descriptor : MPSNNNeuronDescriptor or None
         The neuron, of the operations that have one.
     bounds : tuple of two floats
@@ -83,6 +86,7 @@ class Operation(ABC):
     kind: ClassVar[str]
     roles: ClassVar[tuple[Role, ...]]
     makes_gradient: ClassVar[bool] = False
+    is_pointwise: ClassVar[bool] = True
     bounds: tuple[float, float] = UNBOUNDED
 
     @property
@@ -104,6 +108,25 @@ class Operation(ABC):
         if len(set(sources)) > 1:
             raise ImageError(f"the sources differ in size: {', '.join(map(size_text, sources))}")
         return sources[0]
+
+    def feeding(self, index: Index, *sources: Size) -> tuple[Index, ...]:
+        """
+        Which elements of the sources feed some elements of the result.
+
+        Parameters
+        ----------
+        index : ndarray of int, shape (n,)
+            Flat indices of elements of the result, of shape (N, H, W, C).
+        *sources : Size
+            The sizes of the sources.
+
+        Returns
+        -------
+        tuple of ndarray
+            For each source flat indices: of shape (n,) where each element feeds the one at its own place; else of shape
+            (n, count), negative where there is none.
+        """
+        return (index,) * len(sources)
 
     # ---- values ----
 

@@ -165,11 +165,14 @@ def sweep(block: Block) -> Tally:
 
 def _suspects(y: Stored, values: Wide) -> tuple[Mask, Mask]:
     """Which `values` lie near a rounding boundary, and which results elsewhere are not the value rounded."""
+    high, low = np.empty_like(y), np.empty_like(y)
     with np.errstate(all="ignore"):
-        high, low = ((values * factor).astype(y.dtype) for factor in (1 + BAND, 1 - BAND))
-    bits = f"u{y.itemsize}"
-    near = (high != low) & ~np.isnan(values)
-    return near, (y.view(bits) != high.view(bits)) & ~near
+        np.multiply(values, 1 + BAND, out=high, casting="same_kind")
+        np.multiply(values, 1 - BAND, out=low, casting="same_kind")
+    # As bits: a NaN is no suspect where it should be one.
+    got, high, low = (stored.view(f"u{y.itemsize}") for stored in (y, high, low))
+    near = high != low
+    return near, (got != high) & ~near
 
 
 def _judge(block: Block, storage: StorageFormat, x: Stored, y: Stored, chosen: Index, tally: Tally) -> None:

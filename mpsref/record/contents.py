@@ -17,7 +17,7 @@ from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
-from mpsref.record.recording import Recording, read_npy
+from mpsref.record.recording import Recording, is_npy, read_npy
 
 __all__ = ["contents", "contents_text"]
 
@@ -34,9 +34,9 @@ def contents(path: str | Path) -> dict[str, Any]:
         The file is none of these, or damaged.
     """
     path = Path(path)
-    if path.suffix == ".npy":
+    if is_npy(path):
         return {"kind": "array", "images": {path.stem: _statistics(read_npy(path))}}
-    if path.suffix in ENDINGS:
+    if path.name.endswith(ENDINGS):
         return {"kind": "arrays", "images": {name: _statistics(image) for name, image in read_images(path).items()}}
     document = read_json(path)
     kind = document.get("format") if isinstance(document, dict) else None

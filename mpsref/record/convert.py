@@ -51,6 +51,7 @@ def write_images(path: str | Path, images: Mapping[str, MPSImage]) -> None:
 
 
 def _ending(path: Path) -> str:
-    if path.suffix not in ENDINGS:
+    ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
+    if ending is None:
         raise FileFormatError(f"{path}: ends with {path.suffix!r}: name a file that ends with {' or '.join(ENDINGS)}")
-    return path.suffix
+    return ending

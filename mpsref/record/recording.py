@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from mpsref.documents import read_document, regular_file, write_atomically
+from mpsref.documents import encoded, exactly, opened, read_document, schema, validate, write_atomically
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.record.npy import NpyHeader, read_header
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
@@ -33,23 +35,34 @@ class RecordedImage:
     Attributes
     ----------
     path : Path
-        A ``.npy`` file, or raw little-endian elements.
+        A file whose name ends with ``.npy``, or else raw little-endian elements.
     descriptor : MPSImageDescriptor
         Size and format.
     data_layout : MPSDataLayout
         Order of the elements of each image.
+    folder : Path or None
+        Where the file must lie, or below, whenever it is read, links resolved; None: anywhere.
     """
 
     path: Path
     descriptor: MPSImageDescriptor
     data_layout: MPSDataLayout = HWC
+    folder: Path | None = None
 
     @classmethod
-    def of_raw_file(cls, path: Path, descriptor: MPSImageDescriptor, data_layout: MPSDataLayout = HWC) -> RecordedImage:
+    def of_raw_file(
+        cls,
+        path: Path,
+        descriptor: MPSImageDescriptor,
+        data_layout: MPSDataLayout = HWC,
+        folder: Path | None = None,
+    ) -> RecordedImage:
         """A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor."""
         size = storage_format(descriptor.channel_format).dtype.itemsize
         shape = (descriptor.number_of_images, descriptor.height, descriptor.width, descriptor.feature_channels, size)
-        found, needed = regular_file(path).st_size, math.prod(shape)
+        needed = math.prod(shape)
+        with opened(path, folder) as (_, found):
+            pass
         if found != needed:
             factors = " x ".join(map(str, shape))
             fits = [f.name for f, storage in FORMATS.items() if needed // size * storage.dtype.itemsize == found]
@@ -58,7 +71,7 @@ class RecordedImage:
                 + (f"that many fit {' or '.join(fits)}: mend the format" if fits else "mend the size")
                 + ", or write the file again"
             )
-        return cls(path, descriptor, data_layout)
+        return cls(path, descriptor, data_layout, folder)
 
     def read(self) -> MPSImage:
         """
@@ -83,13 +96,21 @@ class RecordedImage:
         d, dtype = self.descriptor, storage_format(self.descriptor.channel_format).dtype
         shape: tuple[int, ...] = (d.number_of_images, d.height, d.width, d.feature_channels)
         try:
-            if self.path.suffix == ".npy":
-                array = _open_npy(self.path).view(dtype)
-            else:
-                array = np.fromfile(self.path, dtype.newbyteorder("<")).astype(dtype, copy=False)
+            with opened(self.path, self.folder) as (file, size):
+                if is_npy(self.path):
+                    header = read_header(file)
+                    if _descriptor_of(self.path, header, self.data_layout) != d:
+                        raise ValueError(f"shape is {header.shape}")  # noqa: TRY301  one message for all of these
+                    array = header.array(exactly(file, header.data_bytes)).astype(dtype, copy=False)
+                elif size != math.prod(shape) * dtype.itemsize:
+                    raise ValueError(f"has {size} bytes")  # noqa: TRY301
+                else:
+                    array = np.fromfile(file, dtype.newbyteorder("<")).astype(dtype, copy=False)
             if self.data_layout is HWC:
                 return array.reshape(shape)
             return np.moveaxis(array.reshape(shape[0], shape[3], *shape[1:3]), 1, -1)
+        except FileFormatError:
+            raise
         except (ValueError, OSError) as error:
             raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
 
@@ -149,6 +170,7 @@ class Recording:
         document = read_document(path, "recording")
         graph_path = _below(path, "graph", document["graph"])
         graph = GraphFile.read(graph_path)
+        folder = Path(os.path.realpath(path.parent))
         images: dict[str, RecordedImage] = {}
         missing: dict[str, Path] = {}
         for name, fields in document["images"].items():
@@ -164,7 +186,7 @@ class Recording:
             except OSError:
                 pass  # which what reads it reports
             try:
-                images[name] = _recorded(file, fields)
+                images[name] = _recorded(file, fields, folder)
             except ImageError as error:
                 raise FileFormatError(f"{path}: {where}: {error}") from None
         if complete and missing:
@@ -185,7 +207,25 @@ def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
     FileFormatError
         The file is no such array, or truncated.
     """
-    return _image_of(path, _open_npy(path), data_layout)
+    try:
+        with opened(path) as (file, size):
+            header = _header_of(path, file, size)
+            array = header.array(exactly(file, header.data_bytes))
+    except FileFormatError:
+        raise
+    except (ValueError, OSError) as error:
+        raise FileFormatError(f"{path}: cannot be read: {error}: write it again with numpy.save") from None
+    if data_layout is not HWC and array.ndim >= 3:
+        array = np.moveaxis(array, -3, -1)
+    try:
+        return MPSImage.from_array(array)
+    except ImageError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+
+
+def is_npy(path: Path) -> bool:
+    """Whether a file of this name is a ``.npy`` file; its name is all that decides, wherever a link leads."""
+    return path.name.endswith(".npy")
 
 
 def write_recording(
@@ -223,28 +263,86 @@ def write_recording(
     Raises
     ------
     FileFormatError
-        The folder is not empty, or cannot be made.
+        The recording could not be read again: then nothing is written. Or the folder is not empty, or cannot be made.
     """
-    folder = _empty_folder(folder)
-    path = folder / "recording.json"
-    awaited = awaited or {}
-    graph.write(folder / "graph.json")
+    entries = recording_entries(images, awaited or {}, raw=raw)
+    write_files(folder, recording_files(Path(folder), graph, images, device, entries))
+    return Path(folder) / "recording.json"
+
+
+def recording_entries(
+    images: Mapping[str, MPSImage], awaited: Mapping[str, MPSImageDescriptor], *, raw: bool
+) -> dict[str, dict[str, Any]]:
+    """What a recording file says of each image; the arguments are those of `write_recording`."""
+    names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip([*images, *awaited], _file_names([*images, *awaited]), strict=True):
+    for name, stem in zip(names, _file_names(names), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
         else:
             entries[name] = {"file": f"{stem}.npy"}
-        if name in images:
-            array = images[name].to_array()
-            little = array.astype(array.dtype.newbyteorder("<"))
-            write = little.tofile if raw else partial(np.save, arr=array, allow_pickle=False)
-            write_atomically(folder / entries[name]["file"], write)
+    return entries
+
+
+def recording_files(
+    folder: Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, entries: Mapping[str, dict[str, Any]]
+) -> dict[str, Callable[[IO[bytes]], Any]]:
+    """
+    What writes each file of a recording, by its name, the recording last.
+
+    Raises
+    ------
+    FileFormatError
+        The recording could not be read again; nothing is written yet.
+    """
+    graph_data = graph.encoded(folder / "graph.json")
+    data = _encoded(folder / "recording.json", graph, device, entries)
+    files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
+    for name, image in images.items():
+        file = entries[name]["file"]
+        files[file] = partial(_write_npy if file.endswith(".npy") else _write_raw, image)
+    return files | {"recording.json": lambda out: out.write(data)}
+
+
+def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], Any]]) -> None:
+    """
+    Write files by name into a folder, each whole or not at all.
+
+    Raises
+    ------
+    FileFormatError
+        The folder is not empty, or cannot be made.
+    """
+    folder = _empty_folder(folder)
+    for name, write in files.items():
+        write_atomically(folder / name, write)
+
+
+def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
+    np.save(file, _little(image), allow_pickle=False)
+
+
+def _write_raw(image: MPSImage, file: IO[bytes]) -> None:
+    file.write(_little(image).data.cast("B"))
+
+
+def _little(image: MPSImage) -> np.ndarray[Any, Any]:
+    array = image.to_array()
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:
+    """The recording file; raises `FileFormatError` if it could not be read again."""
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
-    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
-    text = json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n'
-    write_atomically(path, lambda out: out.write(text.encode()))
-    return path
+    try:
+        validate(head | {"images": entries}, schema("recording"))
+        for name in entries:
+            if name not in graph.images:
+                raise FileFormatError(f"images.{name}: the graph has no image of this name")  # noqa: TRY301  see below
+        lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
 
 
 def _empty_folder(folder: str | Path) -> Path:
@@ -282,76 +380,67 @@ def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
 
 def _below(recording: Path, field: str, name: str) -> Path:
     """The file of this name, if it lies in the folder of the recording, links resolved."""
-    folder = recording.parent.resolve()
+    path = recording.parent / name
     try:
-        path = (folder / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
+        folder = os.path.realpath(recording.parent)
+        is_below = Path(os.path.realpath(path)).is_relative_to(folder)
+    except (OSError, ValueError) as error:
         raise FileFormatError(f"{recording}: {field}: {name!r}: {error}") from None
-    if not path.is_relative_to(folder):
+    if not is_below:
         raise FileFormatError(f"{recording}: {field}: {name!r} lies outside the folder of the recording: copy it there")
-    return recording.parent / path.relative_to(folder)
+    return path
 
 
-def _recorded(path: Path, fields: Mapping[str, Any]) -> RecordedImage:
+def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedImage:
     layout = MPSDataLayout[fields.get("data_layout", HWC.name)]
     given: dict[str, Any] = {
-        name: int(fields[name])
-        for name in ("width", "height", "feature_channels", "number_of_images")
-        if name in fields
+        name: fields[name] for name in ("width", "height", "feature_channels", "number_of_images") if name in fields
     }
     if "channel_format" in fields:
         given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
-    if path.suffix == ".npy":
-        descriptor = _descriptor_of(path, _open_npy(path), layout)
+    if is_npy(path):
+        with opened(path, folder) as (file, size):
+            descriptor = _descriptor_of(path, _header_of(path, file, size), layout)
         for name, value in given.items():
             if getattr(descriptor, name) != value:
                 raise ImageError(f"{name}: is {fields[name]}, but {path.name} has {getattr(descriptor, name)!s}")
-        return RecordedImage(path, descriptor, layout)
-    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), layout)
+        return RecordedImage(path, descriptor, layout, folder)
+    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), layout, folder)
 
 
-def _open_npy(path: Path) -> np.ndarray[Any, Any]:
-    regular_file(path)
+def _header_of(path: Path, file: IO[bytes], size: int) -> NpyHeader:
+    """The header of a ``.npy`` file that has all its elements."""
     try:
-        # Mapped, so that a header that promises too much is refused before anything is allocated.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - there is no end to what numpy's header parser may raise
+        header = read_header(file)
+        if header.length + header.data_bytes > size:
+            raise ValueError(f"{size} bytes are too few for shape {header.shape}")  # noqa: TRY301  see below
+    except (ValueError, OSError) as error:
         raise FileFormatError(
-            f"{path}: no .npy array of numbers, or cut short ({type(error).__name__}): write it again with numpy.save"
+            f"{path}: no .npy array of numbers, or cut short ({error}): write it again with numpy.save"
         ) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise FileFormatError(f"{path}: an archive: give a single .npy array")
-    return array
+    return header
 
 
-def _image_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayout) -> MPSImage:
-    if layout is not HWC and array.ndim >= 3:
-        array = np.moveaxis(array, -3, -1)
-    try:
-        return MPSImage.from_array(np.asarray(array))
-    except ImageError as error:
-        raise FileFormatError(f"{path}: {error}") from None
-
-
-def _descriptor_of(path: Path, array: np.ndarray[Any, Any], layout: MPSDataLayout) -> MPSImageDescriptor:
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise ImageError(f"file: {path.name} has shape {array.shape}: store 3 or 4 axes, none empty")
-    n, h, w, c = (1,) * (4 - array.ndim) + array.shape
+def _descriptor_of(path: Path, header: NpyHeader, layout: MPSDataLayout) -> MPSImageDescriptor:
+    if len(header.shape) not in (3, 4) or 0 in header.shape:
+        raise ImageError(f"file: {path.name} has shape {header.shape}: store 3 or 4 axes, none empty")
+    n, h, w, c = (1,) * (4 - len(header.shape)) + header.shape
     if layout is not HWC:
         h, w, c = w, c, h
-    channel_format = image_storage_of(array.dtype, f"file: {path.name}").channel_format
+    # Little-endian on every machine, as raw files are.
+    dtype = header.dtype if header.dtype != header.dtype.newbyteorder("<") else header.dtype.newbyteorder("=")
+    channel_format = image_storage_of(dtype, f"file: {path.name}").channel_format
     return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
 def _file_names(names: Iterable[str]) -> Iterator[str]:
     """A file name for each image, without an ending, safe and distinct on every file system."""
     used: set[str] = set()
+    numbers: dict[str, int] = {}
     for name in names:
         stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
-        number = 1
         while stem.lower() in used:
-            number += 1
+            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
             stem = f"{base}-{number}"
         used.add(stem.lower())
         yield stem

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mpsref
 from mpsref.display import aligned
-from mpsref.documents import read_document, write_atomically
+from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.executor import MPSNNGraph
@@ -17,7 +19,7 @@ from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.operations import Role
-from mpsref.record.recording import write_recording
+from mpsref.record.recording import recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
 
@@ -94,6 +96,8 @@ def request(
     needed = GraphFile.from_results(graph.result_images, graph.storage)
     if not needed.nodes:
         raise FileFormatError("the graph has only sources: give one with nodes")
+    for size in shape:
+        validate(size, schema("recording")["$defs"]["extent"], "shape")
     n, h, w, c = shape
     sizes = {
         image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
@@ -110,9 +114,12 @@ def request(
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    path = write_recording(folder, graph, sources, device, raw=True, awaited=awaited)
-    write_atomically(path.with_name("README.txt"), lambda out: out.write(_readme(path, graph, n).encode()))
-    return path
+    entries = recording_entries(sources, awaited, raw=True)
+    files = recording_files(Path(folder), graph, sources, device, entries)
+    # The name of a folder need not be UTF-8; here it stands as it is.
+    readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
+    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
+    return Path(folder) / "recording.json"
 
 
 def _number(name: str) -> int:
@@ -150,9 +157,8 @@ def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
     return incoming - {source for source, role in reads if role is not Role.GRADIENT}
 
 
-def _readme(path: Path, graph: GraphFile, count: int) -> str:
+def _readme(folder: Path, graph: GraphFile, count: int, entries: Mapping[str, dict[str, Any]]) -> str:
     lines = [("image", "role", "file", "format", "height x width x channels")]
-    entries = read_document(path, "recording")["images"]
     for name, entry in entries.items():
         image = graph.images[name]
         role = "result" if name in graph.results else "source" if image.producer is None else "intermediate"
@@ -161,5 +167,5 @@ def _readme(path: Path, graph: GraphFile, count: int) -> str:
         lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
     table = "\n".join(aligned(lines, left=5))
     return README.format(
-        version=mpsref.__version__, folder=path.parent.name, count=count, storage=graph.storage.name, table=table
+        version=mpsref.__version__, folder=folder.absolute().name, count=count, storage=graph.storage.name, table=table
     )

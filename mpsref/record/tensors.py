@@ -6,19 +6,19 @@ Sizes are checked before anything is allocated, and nothing is ever unpickled.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.documents import LARGEST_DOCUMENT, parse, regular_file, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse, write_atomically
 from mpsref.errors import FileFormatError
+from mpsref.record.npy import read_header
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
@@ -35,7 +35,18 @@ MOST_ARRAYS = 300_000
 MOST_INFLATED, LARGEST_RATIO = 64 * 2**20, 100
 """An archive may unpack to so many bytes, or to so many times its own size."""
 
-LONGEST_NPY_HEADER = 10_000
+
+LONGEST_NAME = 1000
+"""Characters of an array's name in a file that is written, as in a graph."""
+
+
+def _check_names(path: Path, names: Collection[str]) -> None:
+    """Raise `FileFormatError` for arrays that a file of any kind could not give back."""
+    if len(names) > MOST_ARRAYS:
+        raise FileFormatError(f"{path}: {len(names)} arrays: no more than {MOST_ARRAYS} are read")
+    for name in names:
+        if len(name) > LONGEST_NAME or (not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name)):
+            raise FileFormatError(f"{path}: {name!r:.120}: give a name of at most {LONGEST_NAME} Unicode characters")
 
 
 # ---- safetensors ----
@@ -50,15 +61,18 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     FileFormatError
         The file is cut short, its header is no header, or its arrays overlap, leave gaps or have another dtype.
     """
-    size = regular_file(path).st_size
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(_exactly(file, 8), "little")
-            header = parse(_exactly(file, min(length, LARGEST_DOCUMENT)).decode("utf-8"))
+        with opened(path) as (file, size):
+            length = int.from_bytes(exactly(file, 8), "little")
+            if length > min(LARGEST_DOCUMENT, size):
+                raise ValueError(f"cut short, or too large: the header has {length} bytes")  # noqa: TRY301
+            header = parse(exactly(file, length))
             return {
-                name: np.frombuffer(_exactly(file, end - begin), dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+                name: np.frombuffer(exactly(file, end - begin), dtype.newbyteorder("<")).astype(dtype).reshape(shape)
                 for name, dtype, shape, begin, end in _tensors(header, size - 8 - length)
             }
+    except FileFormatError:
+        raise
     except (ValueError, OSError) as error:
         raise FileFormatError(f"{path}: no .safetensors file of images: {error}") from None
 
@@ -100,8 +114,9 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name is the one that the format reserves.
+        A name is the one that the format reserves, or too long, or there are too many.
     """
+    _check_names(path, arrays)
     if "__metadata__" in arrays:
         raise FileFormatError(f"{path}: '__metadata__' is no name for an array there: choose another format")
     codes = {dtype: code for code, dtype in DTYPES.items()}
@@ -115,11 +130,14 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
             "data_offsets": [place, place + array.nbytes],
         }
         place += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text = json.dumps(header)
+    try:
+        data = encoded(text + " " * (-len(text) % 8))
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: the header {error}") from None
 
     def write(file: IO[bytes]) -> None:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(len(data).to_bytes(8, "little") + data)
         for _, array in ordered:
             file.write(_little(array).tobytes())
 
@@ -138,10 +156,11 @@ def read_npz(path: Path) -> dict[str, Stored]:
     FileFormatError
         The file is no archive of such arrays, is damaged, or would unpack to more than a hundred times its size.
     """
-    size = regular_file(path).st_size
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as (file, size), zipfile.ZipFile(file) as archive:
             return {name: _member(archive, member) for name, member in _members(archive, size).items()}
+    except FileFormatError:
+        raise
     except Exception as error:  # noqa: BLE001 - zipfile and zlib raise what they like at damaged archives
         raise FileFormatError(f"{path}: no .npz file of images: {error}") from None
 
@@ -162,29 +181,16 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     if not member.filename.endswith(".npy"):
         raise ValueError(f"{member.filename!r} is no .npy array")
     with archive.open(member) as file:
-        start = _exactly(file, 8)
-        width = {1: 2, 2: 4, 3: 4}.get(start[6], 0) if start[:6] == b"\x93NUMPY" else 0
-        if not width:
-            raise ValueError(f"{member.filename!r} is no .npy array")
-        start += _exactly(file, width)
-        length = int.from_bytes(start[8:], "little")
-        if length > LONGEST_NPY_HEADER:
-            raise ValueError(f"{member.filename!r}: a header of {length} bytes")
-        header = io.BytesIO(start[8:] + _exactly(file, length))
-        # The third version differs from the second in UTF-8 only, which no header of plain numbers has.
-        read: Callable[..., Any] = (
-            np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
-        )
-        shape, is_fortran, dtype = read(header, max_header_size=LONGEST_NPY_HEADER)
-        stored = dtype.newbyteorder("=")
+        header = read_header(file)
+        stored = header.dtype.newbyteorder("=")
         if stored not in DTYPES.values():
-            raise ValueError(f"{member.filename!r}: dtype {dtype}: images have float16, float32, uint8 or uint16")
-        needed = math.prod(shape) * dtype.itemsize
-        if min((*shape, 0)) < 0 or len(start) + length + needed != member.file_size:
-            raise ValueError(f"{member.filename!r}: {member.file_size} bytes are not what shape {shape} needs")
+            raise ValueError(
+                f"{member.filename!r}: dtype {header.dtype}: images have float16, float32, uint8 or uint16"
+            )
+        if header.length + header.data_bytes != member.file_size:
+            raise ValueError(f"{member.filename!r}: {member.file_size} bytes are not what shape {header.shape} needs")
         # All of the member is read, so zipfile compares its checksum.
-        flat = np.frombuffer(_exactly(file, needed), dtype).astype(stored)
-        return flat.reshape(shape, order="F" if is_fortran else "C")
+        return header.array(exactly(file, header.data_bytes)).astype(stored)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
@@ -194,8 +200,10 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name would be a path that leads out of a folder, if somebody unpacked the archive.
+        A name would be a path that leads out of a folder, if somebody unpacked the archive, or is too long, or there
+        are too many.
     """
+    _check_names(path, arrays)
     for name in arrays:
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise FileFormatError(f"{path}: {name!r} is no name for an array there: choose another format")
@@ -214,10 +222,3 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
 
 def _little(array: Stored) -> Stored:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-
-
-def _exactly(file: IO[bytes], count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise ValueError(f"cut short: {count} bytes are needed, {len(data)} are there")
-    return data

@@ -25,6 +25,9 @@ __all__ = ["DIRECTIONS", "Subject", "SweepReport", "merge"]
 
 DIRECTIONS = "forward", "gradient"
 
+LONGEST_NAME = 1000
+"""Characters of an implementation's name, as the schema has it."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -60,6 +63,10 @@ class Subject:
 
     def __post_init__(self) -> None:
         storage_format(self.channel_format)
+        if not 0 < len(self.implementation) <= LONGEST_NAME:
+            raise ParameterError(
+                f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"
+            )
         if self.direction not in DIRECTIONS:
             raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
@@ -202,15 +209,18 @@ class SweepReport:
 
 
 def _subject(document: dict[str, Any]) -> Subject:
-    values = {name: float.fromhex(value) for name, value in document["parameters"].items()}
+    values = {}
+    for name, value in document["parameters"].items():
+        try:
+            values[name] = float.fromhex(value)
+        except OverflowError:
+            raise ParameterError(f"parameters.{name}: is {value}: give a float32") from None
     data = values.pop("data", None)
     neuron_type = MPSCNNNeuronType[document["neuron"]]
     parameters_or_error(neuron_type, values)
     descriptor = MPSNNNeuronDescriptor(neuron_type, **values, data=None if data is None else [data])
     channel_format = MPSImageFeatureChannelFormat[document["storage"]]
-    return Subject(
-        document["implementation"], descriptor, document["direction"], channel_format, int(document["ulp"])
-    )  # fmt: skip
+    return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
 
 
 def merge(reports: Iterable[SweepReport]) -> SweepReport:

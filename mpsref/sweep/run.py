@@ -12,9 +12,9 @@ from pathlib import Path
 from mpsref.blocks import BLOCK, chunks, evaluated, in_blocks, ones, share
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
 from mpsref.origin import machine, software
-from mpsref.storage import storage_format
+from mpsref.storage import FormatLike, storage_format
 from mpsref.sweep.implementation import Implementation, call, load, name_of
 from mpsref.sweep.report import Subject, SweepReport
 from mpsref.sweep.summary import Summary, canonical, gaps, summary_of
@@ -23,6 +23,9 @@ __all__ = ["sweep"]
 
 SECONDS = 1.0
 """At least so long a checkpoint is as it is."""
+
+MOST_PACKAGES, LONGEST_PACKAGE = 90, 200
+"""How many packages a report has room for, and characters of a name."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Block:
 
 def sweep(
     function: Implementation,
-    descriptor: MPSNNNeuronDescriptor,
+    descriptor: NeuronLike,
     *,
     direction: str = "forward",
-    format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32,
+    format: FormatLike = MPSImageFeatureChannelFormat.float32,
     ulp: int = 0,
     shard: tuple[int, int] = (1, 1),
     workers: int = 1,
@@ -60,11 +63,11 @@ def sweep(
         The implementation, or ``module:function``. Called with a one-dimensional array of the format's dtype, for a
         gradient with the upstream gradients as well, and returns an array (or what numpy makes one of) of the same
         shape and dtype.
-    descriptor : MPSNNNeuronDescriptor
-        What it should compute. pReLU needs exactly one slope.
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
+        What it should compute; a type or its name has the documented parameters. pReLU needs exactly one slope.
     direction : str
         ``forward``, or ``gradient`` for an upstream gradient of 1.
-    format : MPSImageFeatureChannelFormat
+    format : MPSImageFeatureChannelFormat, str or dtype
         How sources and results are stored.
     ulp : int
         What is within bounds; by default only what is exact.
@@ -107,12 +110,15 @@ def sweep(
     >>> sweep(lambda x: x / (1 + np.abs(x)), d, format=half).verdict
     'FAIL: 11,560 of 65,536 results are not exact'
     """
-    subject = Subject(name_of(function), descriptor_or_error(descriptor), direction, format, ulp)
-    inputs = share(shard, storage_format(format), "shard")
+    storage, neuron = storage_format(format), descriptor_or_error(descriptor)
+    subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp)
+    inputs = share(shard, storage, "shard")
     if workers < 1:
         raise ParameterError(f"workers is {workers}: give at least 1")
     if block < 1:
         raise ParameterError(f"block is {block}: give at least 1")
+    if len(packages) > MOST_PACKAGES or not all(0 < len(name) <= LONGEST_PACKAGE for name in packages):
+        raise ParameterError(f"packages: give at most {MOST_PACKAGES} names of 1 to {LONGEST_PACKAGE} characters")
     if executor is None:
         load(function)
         if workers > 1:

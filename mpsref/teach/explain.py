@@ -19,18 +19,18 @@ import numpy.typing as npt
 import mpsref
 from mpsref.display import html_text, printable
 from mpsref.documents import write_atomically
-from mpsref.errors import ImageError, ParameterError
-from mpsref.executor import MPSNNGraph
+from mpsref.errors import ParameterError
+from mpsref.executor import MPSNNGraph, graph_or_error, source_image
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import MPSNNFilterNode, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Role, Sum
+from mpsref.operations import Role, Sum, size_of
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
-from mpsref.teach.trace import Step, Trace, pixels, trace
+from mpsref.teach.trace import Step, Trace, trace
 
 __all__ = ["explain", "write_explanation"]
 
@@ -53,7 +53,7 @@ VALUE, UPSTREAM = 0.5, 1.0
 
 
 def explain(
-    graph: MPSNNGraph | GraphFile,
+    graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike],
     /,
     *,
     at: Sequence[int] = (0, 0, 0),
@@ -65,7 +65,7 @@ def explain(
 
     Parameters
     ----------
-    graph : MPSNNGraph or GraphFile
+    graph : MPSNNGraph, GraphFile, node, image node or list of nodes
         What to explain: everything that its results depend on.
     at : sequence of three or four int
         The element: y, x and channel; or image, y, x and channel. The channel chooses among the slopes of pReLU.
@@ -101,16 +101,16 @@ def explain(
 
 
 def explanation(
-    graph: MPSNNGraph | GraphFile, sources: Mapping[str, npt.ArrayLike | MPSImage], at: Sequence[int], title: str
+    graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike],
+    sources: Mapping[str, npt.ArrayLike | MPSImage],
+    at: Sequence[int],
+    title: str,
 ) -> str:
     """The same, for sources of any name."""
-    if isinstance(graph, GraphFile):
-        graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
-    if not isinstance(graph, MPSNNGraph):
-        raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
+    graph = graph_or_error(graph)
     _check(graph)
     place = _place(at)
-    traced = trace(graph, **_given(graph, pixels(sources))).at(*place[1:], image=place[0])
+    traced = trace(graph, **_given(graph, sources)).at(*place[1:], image=place[0])
     return _page(_Explained(graph, traced, place[3]), title)
 
 
@@ -149,24 +149,19 @@ def _place(at: Sequence[int]) -> tuple[int, int, int, int]:
     return image, y, x, channel
 
 
-def _given(graph: MPSNNGraph, sources: dict[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
+def _given(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
     """The sources, with images full of one number for those that are missing."""
-    upstream = _upstream(graph)
-    shape = _shape(graph, sources)
-    for i, source in enumerate(graph.plan.inputs):
-        name = source.label
-        if name is not None and name not in sources:
-            value = UPSTREAM if i in upstream else VALUE
-            sources[name] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
-        elif name is not None and not isinstance(sources[name], MPSImage) and not source.format:
+    upstream, given = _upstream(graph), dict(sources)
+    for source in graph.plan.inputs:
+        if source.label in given:
             # As the graph stores what its nodes make, so that a number that is typed is stored like one that is given.
-            array = np.asarray(sources[name])
-            if array.dtype == np.float64:
-                try:
-                    sources[name] = MPSImage.from_array(array, graph.format)
-                except ImageError as error:
-                    raise ImageError(f"source {name!r}: {error}") from None
-    return sources
+            given[source.label] = source_image(source, given[source.label], graph.format)
+    shape = _shape(graph, given.values())
+    for i, source in enumerate(graph.plan.inputs):
+        if source.label is not None and source.label not in given:
+            value = UPSTREAM if i in upstream else VALUE
+            given[source.label] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
+    return given
 
 
 def _upstream(graph: MPSNNGraph) -> set[int]:
@@ -176,12 +171,11 @@ def _upstream(graph: MPSNNGraph) -> set[int]:
     return as_gradient - {source for source, role in reads if role is not Role.GRADIENT}
 
 
-def _shape(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
+def _shape(graph: MPSNNGraph, given: Iterable[npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
     """Of the images that are made: that of one that is given, else one pixel."""
-    for given in sources.values():
-        shape = np.shape(given.to_array() if isinstance(given, MPSImage) else given)
-        if len(shape) in (3, 4):
-            return shape
+    for image in given:
+        if isinstance(image, MPSImage):
+            return size_of(image)
     descriptors = (step.operation.descriptor for step in graph.plan.steps)
     slopes = (d.data for d in descriptors if d is not None)
     return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from mpsref import neuron
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError, ParameterError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.neuron.stepwise import MODES
 from mpsref.neuron.table import NEURONS
-from mpsref.storage import StorageFormat, storage_format
+from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import call, name_of
 
 __all__ = ["plot_error", "plot_gallery", "plot_neuron"]
@@ -100,13 +100,13 @@ def _title(descriptor: MPSNNNeuronDescriptor) -> str:
 # ---- a neuron ----
 
 
-def plot_neuron(descriptor: MPSNNNeuronDescriptor, *, ax: Axes | None = None, limits: Limits | None = None) -> Axes:
+def plot_neuron(descriptor: NeuronLike, *, ax: Axes | None = None, limits: Limits | None = None) -> Axes:
     """
     Draw a neuron and its derivative.
 
     Parameters
     ----------
-    descriptor : MPSNNNeuronDescriptor
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         The neuron. Of pReLU's slopes the first four different ones are drawn.
     ax : matplotlib.axes.Axes, optional
         Where to draw. Default: a new figure.
@@ -134,7 +134,7 @@ def plot_neuron(descriptor: MPSNNNeuronDescriptor, *, ax: Axes | None = None, li
     >>> ax.get_title()
     'ELU, a = 0.5'
     """
-    descriptor_or_error(descriptor)
+    descriptor = descriptor_or_error(descriptor)
     limits = _limits_or_error(limits)
     ax = _axes(ax, (6.4, 4.2))
     _draw(ax, descriptor, limits)
@@ -313,10 +313,10 @@ def _default(neuron_type: MPSCNNNeuronType, *, per_channel: bool) -> MPSNNNeuron
 
 def plot_error(
     implementation: str | Callable[..., Any],
-    descriptor: MPSNNNeuronDescriptor,
+    descriptor: NeuronLike,
     *,
     direction: str = "forward",
-    format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32,
+    format: FormatLike = MPSImageFeatureChannelFormat.float32,
     ax: Axes | None = None,
     limits: Limits | None = None,
 ) -> Axes:
@@ -328,11 +328,11 @@ def plot_error(
     implementation : str or callable
         ``stepwise`` or ``stepwise-fma``; or a function, or ``module:function``, that is called with an array of
         sources, and for the gradient with one of ones as well, as by `mpsref.sweep.sweep`.
-    descriptor : MPSNNNeuronDescriptor
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         The neuron; of pReLU's slopes the first is taken.
     direction : str
         ``forward`` or ``gradient``.
-    format : MPSImageFeatureChannelFormat
+    format : MPSImageFeatureChannelFormat, str or dtype
         float16, of which every number is tried, or float32, of which 65,536 are, as many of each magnitude.
     ax : matplotlib.axes.Axes, optional
         Where to draw. Default: a new figure.
@@ -364,7 +364,7 @@ def plot_error(
     >>> ax.get_ylabel()
     'error in ULP of float16'
     """
-    descriptor_or_error(descriptor)
+    descriptor = descriptor_or_error(descriptor)
     if direction not in ("forward", "gradient"):
         raise ParameterError(f"direction is {direction!r}: choose forward or gradient")
     storage = storage_format(format)
@@ -421,7 +421,7 @@ def _results(
         return reference(implementation), reference("ideal")
     if isinstance(implementation, str) and ":" not in implementation:
         raise ParameterError(
-            f"implementation is {implementation!r}: choose {' or '.join(m for m in MODES if m != 'ideal')}, or give a "
+            f"implementation is {implementation!r}: choose {' or '.join(list(MODES)[2:])}, or give a "
             "function or MODULE:FUNCTION"
         )
     got = call(implementation, x.copy(), None if upstream is None else upstream.copy())

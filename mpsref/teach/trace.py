@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.display import aligned, html_table, printable
-from mpsref.errors import ImageError, ParameterError, SourceError
-from mpsref.executor import MPSNNGraph
+from mpsref.errors import ImageError, SourceError
+from mpsref.executor import MPSNNGraph, graph_or_error
 from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated
+from mpsref.graph.nodes import ImageLike
 from mpsref.image import MPSImage
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
-from mpsref.storage import array_or_error
 from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
 from mpsref.teach.numbers import Numbers, place_text, range_text, single, ulp_text
 from mpsref.teach.step import Step, Window, stored_text, tell_apart, title, ulps_text
@@ -303,28 +303,18 @@ class Trace:
         return single(self._by_name[name].stored if name in self._by_name else self.sources[name])
 
 
-def pixels(sources: Mapping[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
-    """The sources, numbers and lists of numbers made images of one pixel."""
-    made: dict[str, npt.ArrayLike | MPSImage] = {}
-    for name, value in sources.items():
-        made[name] = value
-        if not isinstance(value, MPSImage):
-            array = array_or_error(value, f"source {name!r}")
-            if array.ndim < 2:
-                made[name] = array.reshape(1, 1, -1).astype(float if array.dtype.kind in "iu" else array.dtype)
-    return made
-
-
-def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage) -> Trace:
+def trace(
+    graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike], /, **sources: npt.ArrayLike | MPSImage
+) -> Trace:
     """
     Evaluate a graph, and keep everything on the way.
 
     Parameters
     ----------
-    graph : MPSNNGraph or GraphFile
+    graph : MPSNNGraph, GraphFile, node, image node or list of nodes
         What to evaluate; a graph in its mode.
     **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
-        As for `MPSNNGraph.run`; and a number, or one for each feature channel, is an image of one pixel.
+        As for `MPSNNGraph.run`.
 
     Returns
     -------
@@ -334,14 +324,15 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
     Raises
     ------
     ParameterError
-        `graph` is neither.
+        `graph` is none of these.
     SourceError, ImageError
         As for `MPSNNGraph.run`.
 
     Notes
     -----
-    A step is named by the handle of the image that it makes, else by the node's label. Where that is taken or there is
-    none, the gradient of ``x`` is ``dx``, and the gradients that are summed to it are ``dx.1`` and ``dx.2``.
+    A step is named by the handle of the image that it makes, else by the node's label; a result without a name is
+    ``result0``, ..., as in `MPSNNGraph.run`. Where the name is taken or there is none, the gradient of ``x`` is ``dx``,
+    and the gradients that are summed to it are ``dx.1`` and ``dx.2``.
 
     Examples
     --------
@@ -353,12 +344,9 @@ def trace(graph: MPSNNGraph | GraphFile, /, **sources: npt.ArrayLike | MPSImage)
     >>> t["y"].rule, t["y"].stored.item(), t["y"].slope.item()
     ('y = Absolute(x)', 3.0, -1.0)
     """
-    if isinstance(graph, GraphFile):
-        graph = MPSNNGraph(result_images=graph.result_images, format=graph.storage)
-    if not isinstance(graph, MPSNNGraph):
-        raise ParameterError(f"graph is a {type(graph).__name__}: give an MPSNNGraph or a GraphFile")
-    given, plan = graph.images_by_handle(pixels(sources)), graph.plan
-    names = plan.names()
+    graph = graph_or_error(graph)
+    given, plan = graph.images_by_handle(sources), graph.plan
+    names = plan.names
     gradients = differentiated(step.node for step in plan.steps)
     window = Window(None)
     steps: list[Step] = []

@@ -12,7 +12,7 @@ from mpsref.arrays import Elements, Stored
 from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.image import MPSImage
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error, descriptor_or_error
+from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
@@ -214,7 +214,7 @@ def compare(
     atol: float | None = None,
     max_mismatches: int = 0,
     name: str = "actual",
-    neuron: MPSNNNeuronDescriptor | None = None,
+    neuron: NeuronLike | None = None,
     x: Any = None,
     upstream: Any = None,
 ) -> Comparison:
@@ -239,7 +239,7 @@ def compare(
         How many elements may be outside the bounds.
     name : str
         How the report calls it.
-    neuron : MPSNNNeuronDescriptor, optional
+    neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
         Whose results, or gradients, are compared, if the bounds are those of a model; channels are along the last axis.
     x, upstream : array_like, optional
         What it read: its sources, and, for a gradient, the incoming gradients, of the shape of `actual`.
@@ -298,7 +298,7 @@ def compare(
 def judge_of(
     bounds: presets.Bounds,
     got: Elements,
-    neuron: MPSNNNeuronDescriptor | None,
+    neuron: NeuronLike | None,
     x: Any,
     upstream: Any,
 ) -> Judge:
@@ -308,7 +308,7 @@ def judge_of(
             f"bounds are {bounds.model!r}, which are of a neuron: give neuron=descriptor and x=, what it read, and for "
             "a gradient upstream="
         )
-    descriptor_or_error(neuron)
+    neuron = descriptor_or_error(neuron, "neuron")
     if got.storage is FLOAT64:
         raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
     read = []
@@ -336,7 +336,7 @@ def assert_close(
     atol: float | None = None,
     max_mismatches: int = 0,
     name: str = "actual",
-    neuron: MPSNNNeuronDescriptor | None = None,
+    neuron: NeuronLike | None = None,
     x: Any = None,
     upstream: Any = None,
 ) -> None:

@@ -203,9 +203,8 @@ def _target(image: MPSNNImageNode) -> MPSNNImageNode | None:
 
 def _named_claims(graph: MPSNNGraph, gradients: Mapping[str, str], upstream: Mapping[str, str]) -> list[Claim]:
     # A handle that a gradient has from its source names both.
-    results = dict(zip(graph.plan.result_names, graph.plan.results, strict=True))
-    slots = {name: index for name, index in results.items() if index is not None}
-    slots |= {str(source.label): i for i, source in enumerate(graph.plan.inputs)}
+    results = graph.plan.results_by_name
+    slots = dict(results) | {str(source.label): i for i, source in enumerate(graph.plan.inputs)}
     for name in (*gradients, *gradients.values(), *upstream, *upstream.values()):
         if name not in slots:
             raise SourceError(f"{name!r} is no source and no needed result: they are {', '.join(map(repr, slots))}")

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ImageError, ImplementationError, ParameterError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
 from mpsref.sweep.implementation import name_of
 from mpsref.testing.comparison import as_array
 from mpsref.testing.composition import of_nodes
@@ -36,7 +37,7 @@ DECIDES = 1e-3
 
 
 def check_gradient(
-    subject: MPSNNNeuronDescriptor | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
+    subject: NeuronLike | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
     inputs: Any,
     *,
     upstream: Any = None,
@@ -51,10 +52,10 @@ def check_gradient(
     Parameters
     ----------
     subject : MPSNNNeuronDescriptor, MPSNNFilterNode, GraphFile, MPSNNGraph, or (forward, gradient)
-        A neuron; the last node of a forward graph, whose `training_graph` is made; a graph file or graph that has
-        gradient nodes; or two functions of your own, ``forward(*inputs)`` and ``gradient(*inputs, upstream)``, which
-        work on float64 element by element. The second returns the gradient of each input, a tuple of them if there are
-        several.
+        A neuron, or its type or name; the last node of a forward graph, whose `training_graph` is made; a graph file or
+        graph that has gradient nodes; or two functions of your own, ``forward(*inputs)`` and
+        ``gradient(*inputs, upstream)``, which work on float64 element by element. The second returns the gradient of
+        each input, a tuple of them if there are several.
     inputs : array_like, tuple of array_like, or Mapping of str to array_like
         For a neuron an array, for functions an array or a tuple of them, for graphs the sources by handle. Whatever the
         dtype, all is computed in float64, and nothing is rounded between nodes.
@@ -111,6 +112,8 @@ def check_gradient(
     __tracebackhide__ = True
     if not _is_share(rtol):
         raise ParameterError(f"rtol is {rtol!r}: give a number of at least 0 and below 1")
+    if isinstance(subject, MPSCNNNeuronType | str):
+        subject = descriptor_or_error(subject, "subject")
     if isinstance(subject, tuple):
         functions: tuple[Any, ...] = subject
         if len(functions) != 2 or not all(map(callable, functions)):

@@ -9,7 +9,8 @@ import numpy as np
 
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.storage import StorageFormat, storage_format
+from mpsref.neuron.descriptor import neuron_type_or_error
+from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, load, name_of
 from mpsref.testing.attack import Attack
 from mpsref.testing.comparison import Bounds, bounds_text, resolved
@@ -23,14 +24,14 @@ F = MPSImageFeatureChannelFormat
 
 def check_implementation(
     function: Implementation,
-    neuron: Neurons,
+    neuron: Neurons | str,
     *,
     direction: str = "forward",
     bounds: Bounds | None = None,
     ulp: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    formats: Sequence[MPSImageFeatureChannelFormat] = (F.float32, F.float16),
+    formats: Sequence[FormatLike] = (F.float32, F.float16),
     max_examples: int | None = None,
     seed: int | None = None,
     name: str | None = None,
@@ -45,14 +46,14 @@ def check_implementation(
         arrays of a format's dtype, and one dimension; it returns an array of the same shape and dtype. For a pReLU with
         several slopes there are two dimensions, the last being the feature channels. It should be quick: it is called a
         few hundred times.
-    neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or strategy of MPSNNNeuronDescriptor
-        What it should compute. With a type or a strategy parameters vary, and the function is given the descriptor as
-        its last argument.
+    neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType, str or strategy of MPSNNNeuronDescriptor
+        What it should compute. With a type, its name or a strategy parameters vary, and the function is given the
+        descriptor as its last argument.
     direction : str
         ``forward`` or ``gradient``.
     bounds, ulp, rtol, atol
         What passes, as for `mpsref.testing.compare`; by default 4 ULP.
-    formats : sequence of MPSImageFeatureChannelFormat
+    formats : sequence of MPSImageFeatureChannelFormat, str or dtype
         Among float32 and float16.
     max_examples : int, optional
         Arrays for each format, besides those that have all halves. Default: what the Hypothesis profile says, 100
@@ -105,6 +106,8 @@ def check_implementation(
     _integer_or_error(max_examples, "max_examples", 1)
     _integer_or_error(seed, "seed", 0)
     storages = _storages(formats)
+    if isinstance(neuron, str):
+        neuron = neuron_type_or_error(neuron, "neuron")
     load(function)
     attacks = [Attack(Subject(function, neuron, direction, limit, storage)) for storage in storages]
     for attack in attacks:
@@ -136,7 +139,7 @@ def _storages(formats: Any) -> list[StorageFormat]:
     return storages
 
 
-def _floating(format: MPSImageFeatureChannelFormat) -> StorageFormat:
+def _floating(format: FormatLike) -> StorageFormat:
     storage = storage_format(format, "formats")
     if storage.unorm_max:
         raise ParameterError(f"formats has {storage.name}: give float32 or float16, in which kernels compute")

@@ -216,7 +216,7 @@ class _Verification:
         found = compare(actual, expected, storage, judge, self.worst)
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, found, self._sources(node, read))
-        explained = self.faults and found.beyond.size and len(nodes) == 1
+        explained = self.faults and found.beyond.size and len(nodes) == 1 and operation.is_pointwise
         # Packed only if somebody looks at it.
         own = MPSImage.from_array(actual) if (kept or explained) and not found.identical else want
         end_to_end = None

@@ -40,6 +40,9 @@ LARGEST_LINEAR = 16.0
 UNIT = 1 / 16
 """About where a logarithmic scale becomes linear, to pass through 0."""
 
+MOST_BYTES = 64 * 2**20
+"""Of all pictures together: a page has no room for what these show, and a picture takes 170 KB at least."""
+
 MOST_PLOTS, MOST_BARS, LARGEST_MAP = 3, 128, 64
 SINGLE_IMAGES, SINGLE_CHANNELS = 4, 4
 """How many images and channels have a heat map of their own: those with most to show."""
@@ -121,6 +124,12 @@ class Picture:
     channels_each: int
     maps: tuple[HeatMap, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory its numbers take."""
+        counts = [*(plot.counts for plot in self.plots), *(heat_map.counts for heat_map in self.maps)]
+        return sum(array.nbytes for array in (*counts, self.channels))
+
 
 class Aggregate:
     """
@@ -129,7 +138,8 @@ class Aggregate:
     Attributes
     ----------
     pictures : dict of str to Picture
-        By image name.
+        By image name. They take about `MOST_BYTES` together at most: images beyond the bounds have theirs first, then
+        those with elements that are explained, and of either the first ones.
 
     Examples
     --------
@@ -148,6 +158,9 @@ class Aggregate:
 
     def __init__(self) -> None:
         self.pictures: dict[str, Picture] = {}
+        # By how bad the images are, the best first.
+        self._names: tuple[list[str], list[str], list[str]] = [], [], []
+        self._bytes = 0
 
     def add(
         self,
@@ -174,8 +187,19 @@ class Aggregate:
         sources : mapping of str to MPSImage
             What the node read.
         """
+        names = self._names[2 if found.counts.beyond else 1 if found.counts.explained else 0]
+        if self._bytes >= MOST_BYTES and names is self._least():
+            return
         with np.errstate(all="ignore"):  # of whatever NaN a device wrote
             self.pictures[name] = _picture(storage, got, want, found, sources)
+        names.append(name)
+        self._bytes += self.pictures[name].nbytes
+        while self._bytes > MOST_BYTES and (least := self._least()) is not names:
+            self._bytes -= self.pictures.pop(least.pop()).nbytes
+
+    def _least(self) -> list[str]:
+        """Names of the images that are to be left out first, the last of them before the others."""
+        return next(names for names in self._names if names)
 
 
 def _picture(

@@ -31,8 +31,8 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Stored, meaning
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
+from mpsref.storage import FORMATS, FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
 
 __all__ = [
@@ -325,12 +325,12 @@ class Allowed:
 
 
 def allowed(
-    descriptor: MPSNNNeuronDescriptor,
+    descriptor: NeuronLike,
     x: Stored,
     model: str = "metal-fast",
     *,
-    source: StorageFormat | None = None,
-    result: StorageFormat | None = None,
+    source: FormatLike | None = None,
+    result: FormatLike | None = None,
     upstream: Stored | None = None,
     flush: bool = False,
 ) -> Allowed:
@@ -339,13 +339,14 @@ def allowed(
 
     Parameters
     ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron; pReLU with one slope for each element of the last axis.
+    descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
+        The neuron; a type or its name has the documented parameters. pReLU has one slope for each element of the
+        last axis.
     x : ndarray
         Stored sources.
     model : str
         One of `MODELS`.
-    source, result : StorageFormat, optional
+    source, result : MPSImageFeatureChannelFormat, str, dtype or StorageFormat, optional
         How sources and results are stored. Default: as the dtype of `x` says.
     upstream : ndarray, optional
         Stored incoming gradients, in the format of the sources: the bounds are those of the gradient.
@@ -361,11 +362,14 @@ def allowed(
     ------
     ParameterError
         There is no such model.
+    ImageError
+        There is no such format.
     """
     if model not in MODELS:
         raise ParameterError(f"model is {model!r}: choose one of {', '.join(MODELS)}")
-    source = source or next(storage for storage in FORMATS.values() if storage.dtype == x.dtype)
-    result = result or source
+    descriptor = descriptor_or_error(descriptor)
+    source = image_storage_of(x.dtype, "x") if source is None else storage_format(source, "source")
+    result = source if result is None else storage_format(result, "result")
     attempts = [Running(variant, flush) for variant in MODELS[model].variants]
     out = Allowed(
         np.empty(x.size, result.dtype),

@@ -200,23 +200,22 @@ def _head(columns: Iterable[str], texts: int) -> str:
 
 
 def _table(report: Report, links: Mapping[str, str]) -> str:
-    rows = []
-    for image in report.images:
+    def row(image: ImageReport) -> str:
         counts, link = image.counts, links.get(image.name)
         name = f'<a href="{link}">{_text(image.name)}</a>' if link else _text(image.name)
         numbers = (counts.elements, counts.exact, counts.within, image.explained, counts.beyond, counts.largest)
         cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
-        rows.append(
+        return (
             f'<tr><th scope="row">{name}</th><td>{_text(image.node)}</td><td>{image.channel_format}</td>'
             f"<td>{_status(_verdict(image))}</td>{cells}</tr>\n"
         )
-    shown = _fitting(rows, TABLE_BYTES)
+
+    shown = _fitting(map(row, report.images), TABLE_BYTES)
     head = _head(
         ("image", "node", "format", "verdict", "elements", "exact", "within", "explained", "beyond", "largest ULP"), 4
     )
-    rest = (
-        f'<p class="note">{len(rows) - len(shown):,} more: see the JSON report.</p>' if len(shown) < len(rows) else ""
-    )
+    left_out = len(report.images) - len(shown)
+    rest = f'<p class="note">{left_out:,} more: see the JSON report.</p>' if left_out else ""
     return (
         '<section aria-labelledby="images-title"><h2 id="images-title">Images</h2><div class="scroll"><table>'
         "<caption>Every recorded image that the graph makes, in the order of evaluation</caption>"

@@ -13,7 +13,7 @@ from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, size_of
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
@@ -82,6 +82,33 @@ def neuron_judge(
     return judge
 
 
+_Part: TypeAlias = tuple[int, tuple[int, ...]]
+"""Where elements begin among those that are wanted of an image, and their shape."""
+
+
+class _Wanted:
+    """The elements of an image that the nodes after it read."""
+
+    def __init__(self) -> None:
+        self._lists: list[Index] = []
+
+    def add(self, index: Index) -> _Part:
+        """Want these too; the same array is taken once."""
+        start = 0
+        for known in self._lists:
+            if known is index:
+                break
+            start += known.size
+        else:
+            self._lists.append(index)
+        return start, index.shape
+
+    def index(self) -> Index:
+        """All of them, flat."""
+        first, *others = self._lists
+        return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
+
+
 class Segment:
     """
     The nodes between recorded images and one recorded image: a single node, where all its sources are recorded.
@@ -104,8 +131,10 @@ class Segment:
     ) -> None:
         self._nodes, self._formats = nodes, formats
         self._given = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in given.items()}
-        self._channels = next(iter(given.values())).feature_channels
         self._operations = [node.operation for node in nodes]
+        self._sizes = {image: size_of(value) for image, value in given.items()}
+        for node, operation in zip(nodes, self._operations, strict=True):
+            self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
 
@@ -130,14 +159,25 @@ class Segment:
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
-        values = {image: read(f, elements.at(index)) for image, elements in self._given.items()}
+        wanted, feeds = self._wanted(index)
+        values = {image: read(f, elements.at(wanted[image].index())) for image, elements in self._given.items()}
         for node, forms in zip(self._nodes, self._forms, strict=True):
-            form = forms[min(number, len(forms) - 1)]
-            value = form([values[source] for source in node.sources], index, self._channels, f)
-            if node is not self._nodes[-1]:
-                value = stored(value, self._formats[node.result_image])[2]
-            values[node.result_image] = value
+            form, result = forms[min(number, len(forms) - 1)], node.result_image
+            sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
+            value = form(sources, wanted[result].index(), self._sizes[result][3], f)
+            values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
         return values[self._nodes[-1].result_image]
+
+    def _wanted(self, index: Index) -> tuple[dict[MPSNNImageNode, _Wanted], dict[MPSNNFilterNode, list[_Part]]]:
+        """The elements of each image that some elements of the last depend on, and which of those each node reads."""
+        wanted = {image: _Wanted() for image in self._sizes}
+        wanted[self._nodes[-1].result_image].add(index)
+        feeds = {}
+        for node, operation in zip(reversed(self._nodes), reversed(self._operations), strict=True):
+            sizes = [self._sizes[source] for source in node.sources]
+            feeding = operation.feeding(wanted[node.result_image].index(), *sizes)
+            feeds[node] = [wanted[source].add(feed) for source, feed in zip(node.sources, feeding, strict=True)]
+        return wanted, feeds
 
     def _looked_up(self, index: Index, number: int, f: Running) -> Range | None:
         """From a table of all patterns of the input, where one neuron reads at most 16 bits; else None."""

@@ -8,6 +8,7 @@ cancels, saturates or overflows comes out by itself, from the formula as it stan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
@@ -257,6 +258,14 @@ class Range:
         """The same for each element of an array, if it is one number."""
         low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
         return Range(low, high, nan, reason, self.f)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> Range:
+        """So many elements from one on."""
+        if start == 0 and shape == self.low.shape:
+            return self
+        chosen = slice(start, start + math.prod(shape))
+        low, high = self.low[chosen].reshape(shape), self.high[chosen].reshape(shape)
+        return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
 
     def joined(self, other: Range) -> Range:
         """What is possible in either."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mpsref.documents import regular_file, schema, validate
+from mpsref.documents import read_bytes, schema, validate
 from mpsref.errors import FileFormatError, ParameterError
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.compare import Tolerance
@@ -16,6 +18,19 @@ from mpsref.verify.compare import Tolerance
 __all__ = ["Bounds", "Limit", "Override", "Tolerances", "limit_json", "limit_of", "tolerances_of"]
 
 LARGEST_FILE = 2**20
+"""Bytes; 10,000 overrides have about 700 KB."""
+
+MOST_TABLES, MOST_DOTS = 50_000, 8
+"""
+Brackets, braces and dots outside of texts, and dots in one key: a byte of these can take a KiB of memory, and a key
+with n dots n^2 times as much.
+"""
+
+_TEXT = re.compile(
+    r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)|\'{3}.*?(?:\'{3,5}|\Z)|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|#[^\n]*''',
+    re.DOTALL,
+)
+"""A text of TOML, or a comment; one that has no end goes on to where it must end."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ def limit_of(text: str) -> Limit:
     """
     if text == "exact":
         return Tolerance(ulp=0)
-    if match := re.fullmatch(r"ulp=(\d{1,20})", text):
+    if match := re.fullmatch("ulp=([0-9]{1,20})", text):
         return Tolerance(ulp=int(match[1]))
     return Bounds(text)
 
@@ -116,10 +131,14 @@ class Tolerances:
 
     def of(self, *, image: str, neuron: str | None, format: str, direction: str | None) -> Limit:
         """The limit of one image."""
-        for override in reversed(self.overrides):
-            if override.fits(image=image, neuron=neuron, format=format, direction=direction):
-                return override.limit
-        return self.default
+        choices = product(*((None, fact) for fact in (image, neuron, format, direction)))
+        chosen = max(self._places.get(facts, -1) for facts in choices)
+        return self.overrides[chosen].limit if chosen >= 0 else self.default
+
+    @cached_property
+    def _places(self) -> dict[tuple[str | None, ...], int]:
+        """The last override of those that ask for the same: an image looks up 16 of them, however many there are."""
+        return {(o.image, o.neuron, o.format, o.direction): i for i, o in enumerate(self.overrides)}
 
     @classmethod
     def read(cls, path: str | Path, default: Limit | None = None) -> Tolerances:
@@ -139,11 +158,10 @@ class Tolerances:
             It cannot be read, is no TOML, or does not fit the schema; the message names the field and the mend.
         """
         path = Path(path)
-        if regular_file(path).st_size > LARGEST_FILE:
-            raise FileFormatError(f"{path}: larger than {LARGEST_FILE >> 20} MiB, which no tolerance needs")
+        data = read_bytes(path, LARGEST_FILE, "tolerance")
         try:
-            document = tomllib.loads(path.read_bytes().decode("utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
+            document = _parse(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path}: no TOML in UTF-8: {error}: write the file again") from None
         try:
             validate(document, schema("tolerance"))
@@ -158,6 +176,15 @@ class Tolerances:
         except (FileFormatError, ParameterError) as error:
             raise FileFormatError(f"{path}: {error}") from None
         return cls(own or default or Bounds(), tuple(overrides))
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """TOML; raises `ValueError` if it is none, or would take much memory."""
+    rest = _TEXT.sub("", text)
+    parts = re.split(r"[\[\]{},=\n]", rest)
+    if sum(map(rest.count, "[{.")) > MOST_TABLES or max(part.count(".") for part in parts) > MOST_DOTS:
+        raise ValueError("more tables or dots than any tolerance needs")
+    return tomllib.loads(text)
 
 
 def _limit(fields: dict[str, Any], where: str) -> Limit | None:

@@ -545,7 +545,7 @@ def test_an_unknown_mode_is_refused_with_the_choices(mode):
         lambda: mps.neuron.gradient(d, x, x, mode=mode),
         lambda: mps.MPSNNGraph(result_image=node.result_image, mode=mode),
     ):
-        with pytest.raises(mps.ParameterError, match="choose one of ideal, stepwise, stepwise-fma"):
+        with pytest.raises(mps.ParameterError, match="choose one of ideal, specified, stepwise, stepwise-fma"):
             call()
 
 

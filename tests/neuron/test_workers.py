@@ -16,9 +16,12 @@ import pytest
 
 import mpsref as mps
 from mpsref.neuron import evaluate
+from mpsref.neuron.kernels import KERNELS
+from mpsref.neuron.patterns import WORTH_A_TABLE, Tables
+from mpsref.neuron.threads import BLOCK
 
 T = mps.MPSCNNNeuronType
-SIZE = 5 * evaluate.BLOCK + 7
+SIZE = 5 * BLOCK + 7
 MODES = ["ideal", "stepwise"]
 
 
@@ -89,7 +92,8 @@ def test_a_graph_gives_the_same_images_with_several_workers():
 def test_an_error_in_one_worker_ends_the_call_and_the_next_call_works(monkeypatch):
     d, x = mps.MPSNNNeuronDescriptor(T.sigmoid), elements(np.float32)
     want = mps.neuron.forward(d, x)
-    calls, real = [], d.row.forward
+    kernel = KERNELS[type(d.row)]
+    calls, real = [], kernel.forward
 
     def failing(x, p, w):
         calls.append(threading.current_thread().name)
@@ -97,7 +101,7 @@ def test_an_error_in_one_worker_ends_the_call_and_the_next_call_works(monkeypatc
             raise MemoryError("no more")
         return real(x, p, w)
 
-    monkeypatch.setattr(type(d.row), "forward", staticmethod(failing))
+    monkeypatch.setattr(type(kernel), "forward", staticmethod(failing))
     with pytest.raises(MemoryError, match="no more"):
         mps.neuron.forward(d, x, workers=2)
     assert len(calls) <= 4
@@ -142,19 +146,19 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads():
 def test_tables_are_made_only_when_enough_elements_have_asked(monkeypatch):
     """A single small image is evaluated directly, a long series of them by table; the bits are the same."""
     made = []
-    monkeypatch.setattr(evaluate, "_forward_tables", evaluate._Tables(2))
+    monkeypatch.setattr(evaluate, "forward_tables", Tables(2))
     real = evaluate._forward_table
     monkeypatch.setattr(evaluate, "_forward_table", lambda *a: made.append(a[0]) or real(*a))
     d, x = mps.MPSNNNeuronDescriptor(T.sigmoid), elements(np.float16)[:4096]
 
-    results = {mps.neuron.forward(d, x).tobytes() for _ in range(evaluate.WORTH_A_TABLE // 4096 - 1)}
+    results = {mps.neuron.forward(d, x).tobytes() for _ in range(WORTH_A_TABLE // 4096 - 1)}
     assert made == []
     results |= {mps.neuron.forward(d, x).tobytes() for _ in range(5)}
     assert made == [d]
     assert len(results) == 1
 
     # The two that were used last are kept.
-    large = np.resize(x, evaluate.WORTH_A_TABLE)
+    large = np.resize(x, WORTH_A_TABLE)
     others = [mps.MPSNNNeuronDescriptor(T.tanH, a=a) for a in (1, 2)]
     for other in (others[0], d, others[1], d, others[0]):
         mps.neuron.forward(other, large)
@@ -232,8 +236,8 @@ def test_a_child_does_not_wait_for_a_lock_that_another_thread_held():
     done = run(
         "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
         + START
-        + "from mpsref.neuron import evaluate\n"
-        "evaluate._forward_tables._lock.acquire()\n"
+        + "from mpsref.neuron import patterns\n"
+        "patterns.forward_tables._lock.acquire()\n"
         "t = threading.Thread(target=lambda: None); t.start(); t.join()\n"
         "def fork():\n"
         "    global child\n"
@@ -293,7 +297,7 @@ def test_workers_at_the_end_of_the_interpreter_are_done_without():
 def test_slopes_that_differ_in_the_sign_of_zero_have_tables_of_their_own():
     plus, minus = (mps.MPSNNNeuronDescriptor(T.pReLU, data=[slope]) for slope in (0.0, -0.0))
     both = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.0, -0.0, 0.5])
-    large = np.full((4 * evaluate.WORTH_A_TABLE, 1), -1, np.float16)
+    large = np.full((4 * WORTH_A_TABLE, 1), -1, np.float16)
 
     for d, sign in ((plus, True), (minus, False), (plus, True)):
         assert np.signbit(mps.neuron.forward(d, large)).all() == sign

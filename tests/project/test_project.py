@@ -19,6 +19,7 @@ import pytest
 
 import mpsref as mps
 from mpsref.cli import main, parser
+from mpsref.neuron.kernels import KERNELS
 from mpsref.storage import FORMATS
 from mpsref.testing import assert_close, tolerances
 from mpsref.verify import Recording
@@ -38,9 +39,8 @@ LAYERS = [
     ["mpsref.neuron.workspace", "mpsref.neuron.exact", "mpsref.neuron.slopes"],
     ["mpsref.neuron.tail", "mpsref.neuron.threads", "mpsref.neuron.specification"],
     ["mpsref.neuron.table", "mpsref.neuron.patterns", "mpsref.neuron.rounding"],
-    ["mpsref.neuron.descriptor", "mpsref.neuron.elementwise"],
+    ["mpsref.neuron.descriptor", "mpsref.neuron.elementwise", "mpsref.neuron.kernels.base"],
     ["mpsref.neuron.reference"],
-    ["mpsref.neuron.kernels.base"],
     ["mpsref.neuron.kernels.curves", "mpsref.neuron.kernels.lines"],
     ["mpsref.neuron.kernels.powers"],
     ["mpsref.neuron.kernels"],
@@ -61,7 +61,8 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.samples", "mpsref.record.tensors"],
+    ["mpsref.record.npy", "mpsref.record.samples"],
+    ["mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
     ["mpsref.record"],
@@ -162,7 +163,9 @@ def test_importing_brings_nothing_that_is_not_needed_yet():
     code = "import sys, numpy; old = {*sys.modules}; from mpsref import MPSImage; print(*({*sys.modules} - old))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    brought = {name for name in run.stdout.split() if not re.match(r"mpsref(\.(neuron|graph|operations)\b|\.\w+$|$)", name)}
+    brought = {
+        name for name in run.stdout.split() if not re.match(r"mpsref(\.(neuron|graph|operations)\b|\.\w+$|$)", name)
+    }
     assert not {name for name in run.stdout.split() if re.match(r"mpsref\.(cli|proof|record|sweep|te|verify)", name)}
     assert {name.partition(".")[0] for name in brought} <= {*sys.stdlib_module_names, "numpy"}
     assert "argparse" not in brought
@@ -301,7 +304,8 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
         else:  # the README's other JSON has a test below
-            assert language in {"python", "console", "text", "cpp", "swift", "objective-c", "{toctree}", "{include}"} | (
+            known = {"python", "console", "text", "cpp", "swift", "objective-c"}
+            assert language in known | {"{toctree}", "{include}", "{literalinclude}"} | (
                 {"json"} if path.name == "README.md" else set()
             )
 
@@ -333,13 +337,12 @@ def test_tables_of_file_formats_have_every_field_of_the_schemas():
         for rule in schema("graph")["$defs"]["node"]["allOf"]
     }
     neurons = {name: fields.pop(name) for name in list(fields) if re.fullmatch(r"MPSCNNNeuron(?!Gradient).+Node", name)}
-    scales = {"primary_scale", "secondary_scale"}
     for row in node_classes:
-        given = words(row[1]) | (scales if "optional scales" in row[1] else set())
         if "..." in row[0]:
-            assert set().union(*neurons.values()) == given
+            assert set().union(*neurons.values()) == words(row[1])
         else:
-            assert fields.pop(row[0].strip("`")) == given - {"none"}, row
+            for name in words(row[0]):
+                assert fields.pop(name) == words(row[1]) - {"none"}, name
     assert not fields
 
 
@@ -389,7 +392,7 @@ def test_the_table_of_formats_says_how_arrays_are_stored():
 def test_the_table_of_error_bounds_has_those_of_the_kernels_and_the_margin_that_its_text_states():
     """Each row's bound is that of its neuron; all but two rows, which the text names, are 4 times what is lost."""
     (rows,) = tables(ROOT / "docs" / "accuracy.md")
-    exact = {t.name for t, row in mps.NEURONS.items() if row.is_exact}
+    exact = {t.name for t, row in mps.NEURONS.items() if KERNELS[type(row)].is_exact}
     parameters = {
         "linear, hardSigmoid": {"a": 0.3},
         r"power, \|c\| <= 64": {"c": 3.0},
@@ -403,7 +406,7 @@ def test_the_table_of_error_bounds_has_those_of_the_kernels_and_the_margin_that_
         names = [name for name in mps.MPSCNNNeuronType.__members__ if re.search(rf"\b{name}\b", subject)]
         for name in names:
             d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[name], **parameters.get(subject, {}))
-            assert mps.NEURONS[d.neuron_type].error_bound(d) == bounds[-1], (subject, name)
+            assert KERNELS[type(d.row)].error_bound(d) == bounds[-1], (subject, name)
         seen |= set(names)
         narrow |= {subject} if min(bounds) < 4 * lost else set()
 
@@ -458,7 +461,7 @@ TOOLS = {
     ("python", "docs/generate.py"),
     ("python", "benchmarks/run.py"),
     ("python", "examples/property/attack.py"),
-    ("python", "tests/project/test_digests.py"),
+    ("python", "tests/proof/test_digests.py"),
     ("ruff", "check"),
     ("ruff", "format"),
     ("mypy",),

@@ -6,6 +6,7 @@ import numpy as np
 
 import mpsref as mps
 from mpsref.neuron import evaluate
+from mpsref.neuron.kernels import KERNELS
 from mpsref.proof import Subject, passed, prove, report
 
 T = mps.MPSCNNNeuronType
@@ -52,17 +53,17 @@ def test_a_result_that_is_not_its_float64_value_rounded(monkeypatch):
 
 
 def test_a_kernel_that_is_wrong_at_one_input_differs_from_the_certificate(monkeypatch):
-    row, at = mps.NEURONS[T.softSign], np.uint32(0x3F801234).view(np.float32)
+    kernel, at = KERNELS[type(mps.NEURONS[T.softSign])], np.uint32(0x3F801234).view(np.float32)
     inputs = subject(T.softSign, 0x3F800000, 1 << 16)
     certified = prove(inputs)
-    right = row.forward
+    right = kernel.forward
 
     def forward(x, p, w):
         y = right(x, p, w)
         y[x == at] *= 1 + 2.0**-22
         return y
 
-    monkeypatch.setattr(row, "forward", forward)
+    monkeypatch.setattr(kernel, "forward", forward)
 
     proof = prove(inputs)
 
@@ -80,7 +81,7 @@ def test_an_error_bound_that_is_too_small(monkeypatch):
     inputs = subject(T.logarithm, 0x3C410000, 1 << 16)
     assert prove(inputs)["wrong"] == 0
 
-    monkeypatch.setattr(mps.NEURONS[T.logarithm], "error_bound", lambda p: 2.0**-60)
+    monkeypatch.setattr(KERNELS[type(mps.NEURONS[T.logarithm])], "error_bound", lambda p: 2.0**-60)
     forward = prove(inputs)["forward"]
 
     assert [example["x"] for example in forward["examples"]] == ["0x3c413d3a"]

@@ -13,6 +13,7 @@ from scipy import special
 
 import mpsref as mps
 from mpsref.graph.schedule import inputs
+from mpsref.neuron.kernels import KERNELS
 from mpsref.testing import GradientCheck, check_gradient
 from mpsref.testing import strategies as mpst
 from mpsref.testing.differences import complex_slope, slope
@@ -83,13 +84,14 @@ def test_what_cannot_be_seen_is_said_to_be_undecided():
 
 def patched(monkeypatch, d, fault):
     """A neuron whose derivative is faulty."""
-    right = d.row.derivative
+    kernel = KERNELS[type(d.row)]
+    right = kernel.derivative
 
     def derivative(x, p, w):
         source = x.copy()
         return fault(source, np.array(right(x, p, w)))
 
-    monkeypatch.setattr(type(d.row), "derivative", staticmethod(derivative))
+    monkeypatch.setattr(type(kernel), "derivative", staticmethod(derivative))
 
 
 FAULTS = {

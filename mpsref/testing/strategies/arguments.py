@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
-__all__ = ["count", "drawn", "flag", "instance", "number", "strategy"]
+from mpsref.errors import ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
+
+__all__ = ["count", "drawn", "flag", "instance", "neuron_or_invalid", "number", "strategy"]
 
 Kind = TypeVar("Kind")
 
@@ -38,6 +41,14 @@ def instance(value: Any, kind: type[Kind], name: str, *, is_optional: bool = Fal
     """An instance of a class, or None if that may be."""
     if not isinstance(value, kind) and not (is_optional and value is None):
         raise InvalidArgument(f"{name}={value!r} must be {_article(kind)}")
+
+
+def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
+    """The neuron that is meant, or None."""
+    try:
+        return None if value is None else descriptor_or_error(value, "neuron")
+    except ParameterError:
+        raise InvalidArgument(f"neuron={value!r} must be an MPSNNNeuronDescriptor") from None
 
 
 def strategy(value: Any, kind: type[Any], name: str, *, is_optional: bool = False) -> None:

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FORMATS, storage_format
-from mpsref.testing.strategies.arguments import count, drawn, instance
-from mpsref.testing.strategies.numbers import floats, formats
+from mpsref.neuron.descriptor import NeuronLike
+from mpsref.storage import storage_format
+from mpsref.testing.strategies.arguments import count, drawn, instance, neuron_or_invalid
+from mpsref.testing.strategies.numbers import Format, floats, formats, storage_or_invalid
 
 __all__ = ["image_descriptors", "images"]
 
@@ -21,7 +19,7 @@ __all__ = ["image_descriptors", "images"]
 @st.composite
 def image_descriptors(
     draw: st.DrawFn,
-    format: MPSImageFeatureChannelFormat | None = None,
+    format: Format | None = None,
     *,
     max_side: int = 3,
     channels: int | None = None,
@@ -33,7 +31,7 @@ def image_descriptors(
 
     Parameters
     ----------
-    format : MPSImageFeatureChannelFormat, optional
+    format : MPSImageFeatureChannelFormat, str or dtype, optional
         Default: any of the four.
     max_side : int
         Largest width and height.
@@ -50,14 +48,12 @@ def image_descriptors(
     >>> d.width, d.height, d.feature_channels, d.number_of_images
     (1, 1, 5, 1)
     """
-    instance(format, MPSImageFeatureChannelFormat, "format", is_optional=True)
-    if format is not None and format not in FORMATS:
-        raise InvalidArgument(f"{format=} must be one of {', '.join(FORMATS[one].name for one in FORMATS)}")
+    own = None if format is None else storage_or_invalid(format, of_images=True).channel_format
     given = {"max_side": max_side, "max_channels": max_channels, "max_images": max_images}
     for name, value in (given if channels is None else {"channels": channels, **given}).items():
         count(value, name)
     return MPSImageDescriptor(
-        channel_format=draw(formats()) if format is None else format,
+        channel_format=draw(formats()) if own is None else own,
         width=draw(st.integers(1, max_side)),
         height=draw(st.integers(1, max_side)),
         feature_channels=draw(st.integers(1, max_channels)) if channels is None else channels,
@@ -71,7 +67,7 @@ def images(
     descriptor: MPSImageDescriptor | st.SearchStrategy[MPSImageDescriptor] | None = None,
     /,
     *,
-    neuron: MPSNNNeuronDescriptor | None = None,
+    neuron: NeuronLike | None = None,
     max_values: int = 7,
     **options: Any,
 ) -> MPSImage:
@@ -82,7 +78,7 @@ def images(
     ----------
     descriptor : MPSImageDescriptor or strategy, optional
         Size and format. Default: `image_descriptors`.
-    neuron : MPSNNNeuronDescriptor, optional
+    neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
         What reads the image: its kinks and edges are drawn too.
     max_values : int
         How many distinct values there are at most.
@@ -104,7 +100,7 @@ def images(
     d = image_descriptors() if descriptor is None else descriptor
     d = drawn(draw(d), MPSImageDescriptor, "descriptor") if isinstance(d, st.SearchStrategy) else d
     instance(d, MPSImageDescriptor, "descriptor")
-    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    neuron = neuron_or_invalid(neuron)
     storage = storage_format(d.channel_format)
     shape = (d.number_of_images, d.height, d.width, d.feature_channels)
     numbers = floats(storage.name, neuron=neuron, **options)

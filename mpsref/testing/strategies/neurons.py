@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.errors import ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.testing.strategies.arguments import count, drawn, strategy
 
 __all__ = ["descriptors", "neuron_types", "parameters"]
 
-Types: TypeAlias = Iterable[MPSCNNNeuronType] | st.SearchStrategy[MPSCNNNeuronType]
+Types: TypeAlias = Iterable[MPSCNNNeuronType | str] | st.SearchStrategy[MPSCNNNeuronType]
 
 FLOAT32 = np.finfo(np.float32)
 SPECIAL_PARAMETERS = [0.0, 1.0, -1.0, -0.0, *(sign * float(value) for value in (
@@ -26,13 +27,13 @@ SPECIAL_PARAMETERS = [0.0, 1.0, -1.0, -0.0, *(sign * float(value) for value in (
 
 
 @st.composite
-def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType] | None = None) -> MPSCNNNeuronType:
+def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType | str] | None = None) -> MPSCNNNeuronType:
     """
     A strategy for the neuron types that have a row in `mpsref.NEURONS`.
 
     Parameters
     ----------
-    types : iterable of MPSCNNNeuronType, optional
+    types : iterable of MPSCNNNeuronType or str, optional
         Only these. Default: all.
 
     Notes
@@ -49,10 +50,12 @@ def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType] | None = Non
     return draw(st.sampled_from(list(NEURONS) if types is None else sorted(_checked(types))))
 
 
-def _checked(types: Iterable[MPSCNNNeuronType], name: str = "types") -> set[MPSCNNNeuronType]:
+def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> set[MPSCNNNeuronType]:
+    if isinstance(types, str):
+        raise InvalidArgument(f"{name}={types!r} must be a list")
     try:
-        found = {MPSCNNNeuronType(one) for one in types}
-    except (TypeError, ValueError):
+        found = {neuron_type_or_error(one) for one in types}
+    except (TypeError, ParameterError):
         raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
     if not found:
         raise InvalidArgument(f"{name} is empty: give at least one")
@@ -108,7 +111,7 @@ def descriptors(
 
     Parameters
     ----------
-    neuron_types : strategy or iterable of MPSCNNNeuronType, optional
+    neuron_types : strategy or iterable of MPSCNNNeuronType or str, optional
         Which neurons. Default: all.
     channels : int or strategy of int
         How many slopes pReLU has. No other neuron minds.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,10 +14,11 @@ from hypothesis.errors import InvalidArgument
 from hypothesis.extra import numpy as hnp
 
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.errors import ImageError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
 from mpsref.record.samples import edges
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat
-from mpsref.testing.strategies.arguments import flag, instance, number
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat, storage_format
+from mpsref.testing.strategies.arguments import flag, neuron_or_invalid, number
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
@@ -61,7 +61,7 @@ def floats(
     draw: st.DrawFn,
     format: Format = "float32",
     *,
-    neuron: MPSNNNeuronDescriptor | None = None,
+    neuron: NeuronLike | None = None,
     min_value: float | None = None,
     max_value: float | None = None,
     allow_nan: bool | None = None,
@@ -75,7 +75,7 @@ def floats(
     ----------
     format : MPSImageFeatureChannelFormat, str or dtype
         One of the four formats of an image, or float64; ``uint8`` means unorm8, and ``uint16`` unorm16.
-    neuron : MPSNNNeuronDescriptor, optional
+    neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
         Draws its kinks too, the edges of its domain and range, such as where it saturates, overflows or vanishes, and
         their neighbours.
     min_value, max_value : float, optional
@@ -105,7 +105,7 @@ def floats(
     np.float16(5.996)
     """
     storage = storage_or_invalid(format)
-    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    neuron = neuron_or_invalid(neuron)
     number(min_value, "min_value")
     number(max_value, "max_value")
     flag(allow_nan, "allow_nan", is_optional=True)
@@ -123,7 +123,7 @@ def sources(
     format: Format = "float32",
     *,
     shape: tuple[int, ...] | st.SearchStrategy[tuple[int, ...]] | None = None,
-    neuron: MPSNNNeuronDescriptor | None = None,
+    neuron: NeuronLike | None = None,
     **options: Any,
 ) -> npt.NDArray[Any]:
     """
@@ -146,7 +146,7 @@ def sources(
     array([0., 0., 2.], dtype=float16)
     """
     dtype = storage_or_invalid(format).dtype
-    instance(neuron, MPSNNNeuronDescriptor, "neuron", is_optional=True)
+    neuron = neuron_or_invalid(neuron)
     lengths: tuple[Any, ...] = shape if isinstance(shape, tuple) else ()
     if any(isinstance(n, int) and n < 0 for n in lengths):
         raise InvalidArgument(f"{shape=} must have no negative number")
@@ -158,22 +158,20 @@ def sources(
     return draw(hnp.arrays(dtype, shape, elements=floats(format, neuron=neuron, **options), fill=st.nothing()))
 
 
-def storage_or_invalid(format: Format) -> StorageFormat:
-    """The storage format that is meant; raises `InvalidArgument` if there is none."""
-    if isinstance(format, MPSImageFeatureChannelFormat) and format in FORMATS:
-        return FORMATS[format]
-    if isinstance(format, str) and format in STORAGES:
-        return STORAGES[format]
-    if not isinstance(format, str | int | NoneType):  # of None numpy would make float64
-        try:
-            dtype = np.dtype(format)
-        except TypeError:
-            pass
-        else:
-            for storage in STORAGES.values():
-                if storage.dtype == dtype:
-                    return storage
-    raise InvalidArgument(f"{format=} must be one of {', '.join(STORAGES)}, or the dtype of one")
+def storage_or_invalid(format: Format, *, of_images: bool = False) -> StorageFormat:
+    """The storage format that is meant, of an image or float64; raises `InvalidArgument` if there is none."""
+    is_wide = (
+        format == "float64"
+        if isinstance(format, str)
+        else isinstance(format, np.dtype | type) and (FLOAT64.dtype == format)
+    )
+    if is_wide and not of_images:
+        return FLOAT64
+    try:
+        return storage_format(format)
+    except ImageError:
+        names = [storage.name for storage in FORMATS.values()] if of_images else STORAGES
+        raise InvalidArgument(f"{format=} must be one of {', '.join(names)}, or the dtype of one") from None
 
 
 @lru_cache(maxsize=512)

@@ -35,7 +35,7 @@ def environment(bits=0):
 
 EVALUATIONS = """
 import mpsref as mps
-from mpsref.neuron import evaluate
+from mpsref.neuron import patterns, threads
 from mpsref.proof import Subject, prove
 from mpsref.testing import check_gradient
 
@@ -45,7 +45,7 @@ def descriptor(neuron_type):
 def graph(node):
     return mps.MPSNNGraph(result_image=node.result_image)
 
-f, g, e = mps.neuron.forward, mps.neuron.gradient, evaluate
+f, g = mps.neuron.forward, mps.neuron.gradient
 x, y = (mps.MPSNNImageNode(handle=name) for name in "xy")
 evaluations = {}
 for t in mps.NEURONS:
@@ -55,7 +55,7 @@ for t in mps.NEURONS:
         evaluations[f"forward {t.name} {one.dtype}"] = lambda d=d, one=one: f(d, one)
         evaluations[f"gradient {t.name} {one.dtype}"] = lambda d=d, one=one: g(d, one, one)
 relu, tanh = descriptor(mps.MPSCNNNeuronType.reLU), descriptor(mps.MPSCNNNeuronType.tanH)
-halves, image = np.ones(evaluate.WORTH_A_TABLE, np.float16), mps.MPSImage.from_array(np.ones((1, 1, 1), np.float32))
+halves, image = np.ones(patterns.WORTH_A_TABLE, np.float16), mps.MPSImage.from_array(np.ones((1, 1, 1), np.float32))
 node = mps.MPSCNNNeuronTanHNode(source=x)
 addition = mps.MPSNNAdditionNode(left_source=x, right_source=y)
 unorm8 = mps.MPSImageFeatureChannelFormat.unorm8
@@ -66,6 +66,7 @@ evaluations |= {
     "a table of slopes": lambda: g(tanh, halves, halves),
     "a graph": lambda: graph(node).run(x=image),
     "a graph that adds": lambda: graph(addition).run(x=image, y=image),
+    "the specification": lambda: mps.neuron.specified(tanh, np.float32([1])),
     "a proof": lambda: prove(Subject(relu, unorm8)),
     "a check of gradients": lambda: check_gradient(tanh, np.ones((1, 1))),
 }
@@ -80,7 +81,7 @@ def run(code):
 
 def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
     found = run(
-        EVALUATIONS + f"modes = {MODES | {'right': 0}}\n"
+        EVALUATIONS + f"modes = { {'right': 0} | MODES }\n"
         "def refused(evaluation, bits):\n"
         "    environment(bits)\n"
         "    try:\n"
@@ -93,7 +94,7 @@ def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
         "print(json.dumps([[mode, name, refused(evaluations[name], modes[mode])] for mode, name in pairs]))"
     )
 
-    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 8)
+    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 9)
     for mode, name, message in found:
         words = "flushes subnormal" if mode in FLUSHING else "does not round to nearest"
         assert message is None if mode == "right" else message and words in message, (mode, name)
@@ -102,13 +103,13 @@ def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
 def test_every_thread_looks_at_its_own_environment():
     found = run(
         EVALUATIONS + f"modes = {MODES}\n"
-        "x = np.full(3 * evaluate.BLOCK, -1e-40, np.float32)\n"
+        "x = np.full(3 * threads.BLOCK, -1e-40, np.float32)\n"
         "half = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU, a=0.5)\n"
         "want = f(half, x)\n"
         "assert (f(half, x, workers=2) == want).all()\n"
         # The pool's only thread is kept, and with it its environment.
         "def worker(bits):\n"
-        "    evaluate._pool(1).submit(environment, bits).result()\n"
+        "    threads._pool(1).submit(environment, bits).result()\n"
         "def refused(workers):\n"
         "    try:\n"
         "        return bool((f(half, x, workers=workers) != want).any())\n"
@@ -128,14 +129,42 @@ def test_every_thread_looks_at_its_own_environment():
     assert found == [main, right, worker, right] * len(MODES)
 
 
+def test_numpys_vectors_are_looked_at_where_scalars_tell_nothing():
+    found = run(
+        f"modes = {MODES | {'right': 0}}\n"
+        "import mpsref as mps\n"
+        "from mpsref import environment as module\n"
+        # Sums of these are right in every environment.
+        "module.SUBNORMAL, module.TINY = 1.0, 0.0\n"
+        "def refused(bits):\n"
+        "    environment(bits)\n"
+        "    try:\n"
+        "        module.environment_or_error()\n"
+        "    except mps.FloatingPointModeError as error:\n"
+        "        return str(error)\n"
+        "    finally:\n"
+        "        environment()\n"
+        # The last is right: from then on this thread does not look again, but another one does.
+        "found = [refused(bits) for bits in [*modes.values(), 0x8040]]\n"
+        "thread = threading.Thread(target=lambda: found.append(refused(0x8040)))\n"
+        "thread.start(), thread.join()\n"
+        "print(json.dumps(found))"
+    )
+
+    flushes, rounds = "numpy's vector code flushes", "numpy's vector code does not round"
+    assert [message and message[: len(flushes)] for message in found[:3]] == [flushes] * 3
+    assert [message and message[: len(rounds)] for message in found[3:6]] == [rounds] * 3
+    assert found[6:8] == [None, None]
+    assert found[8][: len(flushes)] == flushes
+
+
 def test_results_are_right_after_an_import_that_flushed():
     # A slope that is too small for float64: it counts as the smallest, so that its product with infinity is infinite.
     code = (
-        "environment(0x8040)\n"
         "import warnings\n"
-        "with warnings.catch_warnings():\n"
-        "    warnings.simplefilter('ignore')\n"
-        "    import mpsref as mps\n"
+        "warnings.simplefilter('error')\n"
+        "environment(0x8040)\n"
+        "import mpsref as mps\n"
         "environment()\n"
         "d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)\n"
         "print(json.dumps(float(mps.neuron.gradient(d, np.float32([500]), np.float32([np.inf]))[0])))"

@@ -1,7 +1,7 @@
 """
 The same bits on every machine: digests of results, committed, and computed again with numpy's SIMD code switched off.
 
-After a change that is meant to change results: ``python tests/project/test_digests.py``.
+After a change that is meant to change results: ``python tests/proof/test_digests.py``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_results_do_not_depend_on_simd_code(step):
 @pytest.mark.parametrize("architecture", ["arm64", "s390x"])
 def test_results_do_not_depend_on_the_processor(tmp_path, architecture):
     """On an emulated one; s390x is big-endian."""
-    script = Path(__file__).parent / "proof" / "emulated.py"
+    script = Path(__file__).parent / "emulated.py"
     code = f"{PROGRAM}; import platform; print(platform.machine(), sys.byteorder)"
     command = [sys.executable, script, architecture, tmp_path, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

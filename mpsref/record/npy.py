@@ -1,0 +1,99 @@
+"""The header of a ``.npy`` file, read as if hostile: nothing of it is evaluated."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from mpsref.documents import exactly
+
+__all__ = ["NpyHeader", "read_header"]
+
+MAGIC = b"\x93NUMPY"
+LENGTH_BYTES = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
+"""By version. The third differs from the second in UTF-8 only, which no header of plain numbers has."""
+
+LONGEST_HEADER = 10_000
+MOST_AXES = 64
+
+_SIZES = r"\((?:\s*[0-9]{1,19}L?\s*,)*(?:\s*[0-9]{1,19}L?)?\s*\)"
+_ENTRY = re.compile(
+    rf"""\s*(['"])(?:(descr)\1\s*:\s*(['"])([<>|=]?[a-zA-Z?][0-9]{{0,5}})\3"""
+    rf"""|(fortran_order)\1\s*:\s*(True|False)|(shape)\1\s*:\s*({_SIZES}))\s*""",
+    re.ASCII,
+)
+
+
+class NpyHeader(NamedTuple):
+    """What stands before the elements of a ``.npy`` file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_fortran: bool
+    length: int
+    """Bytes before the first element."""
+
+    @property
+    def data_bytes(self) -> int:
+        """How many bytes the elements have."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def array(self, data: bytes) -> np.ndarray[Any, Any]:
+        """Make the array of its elements, read-only."""
+        return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.is_fortran else "C")
+
+
+def read_header(file: IO[bytes]) -> NpyHeader:
+    """
+    Read the header from the beginning of a file.
+
+    Raises
+    ------
+    ValueError
+        It is none of an array of numbers.
+    """
+    start = file.read(8)
+    if start[:2] == b"PK":
+        raise ValueError("an archive: give a single .npy array")
+    width = LENGTH_BYTES.get(start[6:], 0) if start[:6] == MAGIC else 0
+    if not width:
+        raise ValueError("no .npy file")
+    length = int.from_bytes(exactly(file, width), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    fields = _fields(exactly(file, length).decode("latin-1"))
+    shape = tuple(int(size) for size in re.findall("[0-9]+", fields["shape"]))
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"{len(shape)} axes")
+    return NpyHeader(shape, _dtype(fields["descr"]), fields["fortran_order"] == "True", 8 + width + length)
+
+
+def _fields(text: str) -> dict[str, str]:
+    """The three entries of the dictionary that a header is, in whatever order, as they stand there."""
+    body = text.strip()
+    fields: dict[str, str] = {}
+    place, end = 1, len(body) - 1
+    while place < end and (entry := _ENTRY.match(body, place, end)):
+        _, descr, _, code, order, flag, shape, sizes = entry.groups()
+        fields |= {name: value for name, value in ((descr, code), (order, flag), (shape, sizes)) if name}
+        place = entry.end()
+        if body[place] == ",":
+            place += 1
+        elif place != end:
+            break
+    if body[:1] != "{" or body[-1:] != "}" or body[place:end].strip() or len(fields) != 3:
+        raise ValueError("descr, fortran_order and shape are needed in the header, and no more")
+    return fields
+
+
+def _dtype(code: str) -> np.dtype[Any]:
+    # Text, objects and records are no numbers, and to make their dtypes may warn.
+    if re.fullmatch("[<>|=]?[?biufc][0-9]{0,2}", code):
+        try:
+            return np.dtype(code)
+        except TypeError:
+            pass
+    raise ValueError(f"dtype {code!r}")
