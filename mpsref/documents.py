@@ -1,4 +1,4 @@
-"""JSON documents: read as if hostile, checked against a JSON Schema that ships with mpsref, written whole or not."""
+"""JSON documents: read as if hostile, checked against a JSON Schema that ships with mpsref."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ __all__ = [
     "read_json",
     "schema",
     "validate",
-    "write_atomically",
 ]
 
 LARGEST_DOCUMENT = 64 * 2**20
@@ -198,34 +196,6 @@ def exactly(file: IO[bytes], count: int) -> bytes:
     if len(data) != count:
         raise ValueError(f"cut short: {count} bytes are needed, {len(data)} are there")
     return data
-
-
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """
-    Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
-    try:
-        if path.is_dir():
-            raise FileFormatError(f"{path}: is a folder: name a file")
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be written: {error.strerror}: choose another place") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
 
 
 def _has_too_many_values(data: bytes) -> bool:

@@ -14,6 +14,7 @@ from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
 from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
@@ -206,6 +207,8 @@ class MPSImage(Strict):
         ------
         ImageError
             The shape has another rank or an empty axis, or the dtype does not go with the format.
+        FloatingPointModeError
+            Values must be rounded, and this thread flushes subnormals or does not round to nearest.
         """
         values = array_or_error(array, "array")
         if not values.dtype.isnative:
@@ -231,6 +234,7 @@ class MPSImage(Strict):
                     f"array has dtype {values.dtype}: {storage.name} is made from float16, float32, float64 "
                     f"or {storage.dtype}"
                 )
+            environment_or_error()
             rounded = np.empty(values.shape, storage.dtype)
             with np.errstate(all="ignore"):
                 values = storage.encode(np.ascontiguousarray(values, np.float64), rounded)

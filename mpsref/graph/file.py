@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.documents import encoded, read_document, schema, validate, write_atomically
+from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
+from mpsref.files import write_atomically
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
@@ -283,17 +284,17 @@ def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNIma
     """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
     if not isinstance(node, MPSNNGradientFilterNode):
         return
-    state, expected = names(node.forward_node.result_image), node.expected_operation
+    expected = node.expected_operation
     if type(node.operation) is not type(expected) or node.operation.descriptor != expected.descriptor:
         what, of = ("descriptor", node.operation.descriptor) if node.operation.descriptor else ("class", type(node))
         raise FileFormatError(
-            f"{where}.{what}: is {of}, but {state!r} is made by {node.forward_node}: "
+            f"{where}.{what}: is {of}, but {names(node.forward_node.result_image)!r} is made by {node.forward_node}: "
             "give the forward node's own type and parameters"
         )
     if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
         raise FileFormatError(
-            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} "
-            "reads"
+            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of "
+            f"{names(node.forward_node.result_image)!r} reads"
         )
 
 
