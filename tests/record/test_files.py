@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpsref as mps
-from mpsref.documents import LARGEST_DOCUMENT, schema, validate, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, schema, validate
+from mpsref.files import write_atomically
 from mpsref.graph.fields import shortest
 from mpsref.graph.schema import MOST_NODES, NODE_CLASSES, graph_schema
 from mpsref.teach import trace
