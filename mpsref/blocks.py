@@ -1,4 +1,4 @@
-"""Work on every bit pattern of a format: which patterns, what the reference makes of them, and who works on a block."""
+"""Work on every bit pattern of a format: ranges of patterns, the reference's results, and worker processes."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat
 
-__all__ = ["BLOCK", "WorkerEndedError", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
+__all__ = ["BLOCK", "WorkerEndedError", "chunks", "evaluated", "in_blocks", "ones", "parameters_json", "patterns"]
 
 BLOCK = 1 << 24
-"""Patterns in a block: a second's work, and what is lost at most by a kill."""
+"""Patterns in a block: about a second's work, which is the most that a kill can lose."""
 
 CHUNK = 1 << 18
-"""Patterns that are evaluated in one call: few enough for the caches."""
+"""Patterns evaluated in one call: few enough for the caches."""
 
-FEW = 1 << 20
-"""Fewer results are there before another process is."""
+WORTH_A_PROCESS = 1 << 20
+"""With fewer patterns, this process is done before another has started."""
 
 
 class Sized(Protocol):
-    """A block of so many patterns."""
+    """A block of patterns."""
 
     @property
     def size(self) -> int:
-        """How many."""
+        """How many patterns it has."""
 
 
 class WorkerEndedError(MPSRefError):
     """
-    A process that worked on blocks came to an end.
+    A worker process ended before its work was done.
 
     Attributes
     ----------
     reason : str
-        What is known of it.
+        How it ended, as far as is known.
     """
 
     def __init__(self, reason: str) -> None:
@@ -61,31 +61,31 @@ B = TypeVar("B", bound=Sized)
 R = TypeVar("R")
 
 
-def share(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
+def patterns(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
     """
-    The i-th of n equal ranges of the bit patterns, counted from 1.
+    The i-th of n equal ranges of a format's bit patterns, counted from 1.
 
     Raises
     ------
     ParameterError
-        There is no such range; the message calls it `name`.
+        There is no such range; the message calls the argument `name`.
     """
     i, n = part
-    patterns = 1 << (8 * storage.dtype.itemsize)
-    if not 1 <= i <= n <= patterns:
-        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
-    return range(patterns * (i - 1) // n, patterns * i // n)
+    count = 1 << (8 * storage.dtype.itemsize)
+    if not 1 <= i <= n <= count:
+        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {count}")
+    return range(count * (i - 1) // n, count * i // n)
 
 
-def stated(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
-    """A neuron with one slope at most, as JSON; parameters, which are float32, in C's hexadecimal notation."""
+def parameters_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
+    """A neuron with at most one slope as JSON; float32 parameters in C's hexadecimal notation."""
     values = descriptor.parameters if descriptor.data is None else {"data": float(descriptor.data[0])}
     parameters = {name: value.hex() for name, value in values.items()}
     return {"neuron": descriptor.neuron_type.name, "parameters": parameters}
 
 
 def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int, Stored]]:
-    """A range of patterns in chunks: where each begins in the range, and its elements, in memory that is used again."""
+    """The chunks of a range of patterns: their offsets and elements, which the next chunk overwrites."""
     ramp = np.arange(min(CHUNK, size), dtype=storage.bits_dtype)
     bits = np.empty_like(ramp)
     for offset in range(0, size, CHUNK):
@@ -95,7 +95,7 @@ def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int,
 
 
 def ones(size: int, storage: StorageFormat) -> Stored:
-    """So many elements that mean 1."""
+    """Stored elements whose value is 1."""
     return np.full(size, storage.unorm_max or 1, storage.dtype)
 
 
@@ -108,9 +108,9 @@ def evaluated(
     result: StorageFormat | None = None,
 ) -> Stored:
     """
-    What the reference gives for stored elements: the forward; with `upstream`, the gradient.
+    The reference's results for stored elements: the forward, or with `upstream` the gradient.
 
-    In the storage format, or in `result`: in float64 it is what the kernel computes, before anything is rounded.
+    They are in the storage format, or in `result`: in float64 they are the kernel's values before rounding.
     """
     result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
@@ -130,25 +130,25 @@ def in_blocks(
     isolated: bool = False,
 ) -> Iterator[tuple[B, R]]:
     """
-    Every block and what `work` makes of it, each when it is done.
+    Every block with the result of `work`, in the order in which they are finished.
 
     Parameters
     ----------
     work : callable
-        Is pickled, unless this process does all.
+        Called with each block; pickled, unless this process does the work.
     blocks : sequence
-        What to do.
+        The blocks.
     workers : int
-        How many processes; with 1, or where there is little to do, it is this one.
+        Number of processes; with 1, or if there is little to do, this process does the work.
     executor : concurrent.futures.Executor, optional
-        Works instead. It is not shut down.
+        Does the work instead. It is not shut down.
     isolated : bool
-        Whether this process is to do nothing of it, however little there is to do.
+        Whether other processes do the work, however little there is.
 
     Raises
     ------
     WorkerEndedError
-        A process of the workers' came to an end.
+        A worker process ended.
     """
     if executor is not None:
         futures = {executor.submit(work, block): block for block in blocks}
@@ -162,7 +162,7 @@ def in_blocks(
     workers = min(workers, len(blocks))
     if not blocks:
         return
-    if not isolated and (workers <= 1 or sum(block.size for block in blocks) < FEW):
+    if not isolated and (workers <= 1 or sum(block.size for block in blocks) < WORTH_A_PROCESS):
         for block in blocks:
             yield block, work(block)
         return
@@ -178,8 +178,8 @@ def in_blocks(
         pool.shutdown()
         raise WorkerEndedError(_end_of(children)) from None
     except BaseException:
-        # Whoever interrupts does not want to wait for the blocks that are on the way. The pool cancels the others
-        # itself: what is cancelled behind its back it may try to end once more.
+        # An interruption must not wait for running blocks. The pool itself cancels the others: it might try to finish
+        # futures that were cancelled from outside once more.
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
             child.kill()
@@ -195,7 +195,7 @@ def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """In this context Ctrl-C waits; a process that is begun has it blocked, until it knows what to do with it."""
+    """In this context Ctrl-C waits; a process started here has it blocked until it can handle it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -207,7 +207,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _end_of(children: Iterable[BaseProcess]) -> str:
-    """How the first of some processes ended; the pool terminates the others."""
+    """How the first process ended; the pool terminates the others."""
     codes = [code for child in children if (code := child.exitcode) is not None]
     code = next((code for code in codes if code != -signal.SIGTERM), next(iter(codes), None))
     if code is None:
@@ -216,11 +216,11 @@ def _end_of(children: Iterable[BaseProcess]) -> str:
 
 
 def _begin_work() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and without it there is nothing left to do."""
+    """In a worker: leave Ctrl-C to the parent, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    # What an implementation prints is no part of a report.
+    # The output of an implementation does not belong in a report.
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
     parent = multiprocessing.parent_process()

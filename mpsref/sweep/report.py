@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.blocks import share, stated
+from mpsref.blocks import parameters_json, patterns
 from mpsref.display import aligned, printable
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
@@ -80,7 +80,7 @@ class Subject:
         """All of it; parameters in C's hexadecimal notation."""
         return {
             "implementation": self.implementation,
-            **stated(self.descriptor),
+            **parameters_json(self.descriptor),
             "direction": self.direction,
             "storage": self.channel_format.name,
             "ulp": self.ulp,
@@ -121,7 +121,7 @@ class SweepReport:
 
     @property
     def _inputs(self) -> int:
-        return share((1, 1), storage_format(self.subject.channel_format)).stop
+        return patterns((1, 1), storage_format(self.subject.channel_format)).stop
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -177,7 +177,7 @@ class SweepReport:
         subject, found = self.subject, self.summary
         parameters = "".join(
             f", {name} = {np.float32(float.fromhex(value))!s}"
-            for name, value in stated(subject.descriptor)["parameters"].items()
+            for name, value in parameters_json(subject.descriptor)["parameters"].items()
         )
         name = subject.channel_format.name
         yield f"implementation  {subject.implementation}"

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, share
+from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, patterns
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
@@ -116,7 +116,7 @@ def sweep(
     """
     storage, neuron = storage_format(format), descriptor_or_error(descriptor)
     subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp)
-    inputs = share(shard, storage, "shard")
+    inputs = patterns(shard, storage, "shard")
     _check_arguments(workers, block, packages)
     if executor is None:
         if not isolated:
