@@ -114,11 +114,8 @@ def evaluated(
     """
     result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
-    source = Elements(x, storage)
-    if upstream is not None:
-        incoming = Elements(upstream, storage)
-        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
+    gradient = None if upstream is None else Elements(upstream, storage)
+    return evaluate.evaluate(descriptor, Elements(x, storage), result, slopes, gradient=gradient, decisions=decisions)
 
 
 def in_blocks(

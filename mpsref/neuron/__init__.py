@@ -112,7 +112,7 @@ def forward(
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).forward(descriptor, Elements(values, storage), storage, slopes, workers=count)
+    return evaluation(mode).neuron(descriptor, Elements(values, storage), storage, slopes, workers=count)
 
 
 def gradient(
@@ -168,8 +168,8 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    factors, source = Elements(incoming, storage), Elements(values, storage)
-    return evaluation(mode).gradient(descriptor, factors, source, storage, slopes, workers=count)
+    source, factors = Elements(values, storage), Elements(incoming, storage)
+    return evaluation(mode).neuron(descriptor, source, storage, slopes, gradient=factors, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:

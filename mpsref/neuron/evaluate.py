@@ -8,7 +8,7 @@ open is decided by the specification; so is everything of a neuron that has no k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -32,11 +32,11 @@ from mpsref.neuron.reference import exact_parameters, specified_elements
 from mpsref.neuron.rounding import canonical_nan, round_once
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.threads import BLOCK, over_blocks, quietly, thread
+from mpsref.neuron.threads import BLOCK, Block, over_blocks, quietly, thread
 from mpsref.neuron.workspace import Array, Workspace, product_beside
 from mpsref.storage import FLOAT64, StorageFormat
 
-__all__ = ["Decisions", "forward", "gradient"]
+__all__ = ["Decisions", "evaluate"]
 
 Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 """A kernel's forward or derivative."""
@@ -44,30 +44,24 @@ Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 
 @dataclass
 class Decisions:
-    """
-    Where float64 left the rounding open.
+    """How many results float64 left open, and a vector rule of the row or multi-precision decided."""
 
-    Attributes
-    ----------
-    by_rule, by_digits : list of ndarray of intp
-        Indices into the flattened sources: of what a row's vector rule decided, and multi-precision.
-    """
-
-    by_rule: list[Index] = field(default_factory=list)
-    by_digits: list[Index] = field(default_factory=list)
+    by_rule: int = 0
+    by_digits: int = 0
 
 
-def forward(
+def evaluate(
     descriptor: MPSNNNeuronDescriptor,
     source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
+    gradient: Elements | None = None,
     workers: int = 1,
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    The neuron's value at every element of `source`, rounded once to `result`.
+    The neuron's value at every element, or the slope there times the incoming gradient, rounded once.
 
     Parameters
     ----------
@@ -79,10 +73,12 @@ def forward(
         How the result is stored.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
+    gradient : Elements, optional
+        The incoming gradient, of the shape of `source`.
     workers : int
         How many threads share the blocks.
     decisions : Decisions, optional
-        Is appended where float64 left the rounding open. Nothing is, where a table serves.
+        Counts what float64 left open; nothing where a table serves. For one worker.
 
     Returns
     -------
@@ -91,56 +87,11 @@ def forward(
     """
     kernel = KERNELS.get(type(descriptor.row))
     if kernel is None:
-        return specified_elements(descriptor, None, source, result, slopes)
-    x, storage = source.stored, source.storage
+        return specified_elements(descriptor, source, result, slopes, gradient)
+    x = source.stored
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, kernel, flat(x), storage, out.reshape(-1), result, slopes, decisions)
-    roundings = kernel.roundings(descriptor)
-    if storage is result and storage.native_roundings >= (2 if roundings is None else roundings):
-        block = task.native_values
-    else:
-        table = task.table()
-        block = task.values if table is None else partial(task.looked_up, table)
-    over_blocks(block, x.size, workers)
-    return out
-
-
-def gradient(
-    descriptor: MPSNNNeuronDescriptor,
-    gradient: Elements,
-    source: Elements,
-    result: StorageFormat,
-    slopes: ChannelSlopes | None = None,
-    *,
-    workers: int = 1,
-    decisions: Decisions | None = None,
-) -> Stored:
-    """
-    `gradient` times the neuron's slope at every element of `source`, the product rounded once to `result`.
-
-    Parameters
-    ----------
-    descriptor, source, result, slopes, workers, decisions
-        As for `forward`.
-    gradient : Elements
-        The incoming gradient, of the shape of `source`.
-    """
-    kernel = KERNELS.get(type(descriptor.row))
-    if kernel is None:
-        return specified_elements(descriptor, gradient, source, result, slopes)
-    x, storage = source.stored, source.storage
-    out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, kernel, flat(x), storage, out.reshape(-1), result, slopes, decisions)
-    incoming = flat(gradient.stored)
-    is_one_format = storage is result is gradient.storage
-    if kernel.slope_is_one(descriptor) and gradient.storage is result:
-        block = partial(task.copied, incoming)
-    elif is_one_format and storage.native_roundings >= 1 and not kernel.slope_is_rounded(descriptor):
-        # The product with the incoming gradient is the one rounding.
-        block = partial(task.native_gradient, incoming)
-    else:
-        table = task.slope_table()
-        block = partial(task.gradient, incoming, gradient.storage, table)
+    task = _Task(descriptor, kernel, flat(x), source.storage, out.reshape(-1), result, slopes, decisions)
+    block = task.forward_block() if gradient is None else task.gradient_block(gradient)
     over_blocks(block, x.size, workers)
     return out
 
@@ -157,6 +108,23 @@ class _Task:
     result: StorageFormat
     slopes: ChannelSlopes | None
     decisions: Decisions | None
+
+    def forward_block(self) -> Block:
+        roundings = self.kernel.roundings(self.descriptor)
+        if self.source is self.result and self.source.native_roundings >= (2 if roundings is None else roundings):
+            return self.native_values
+        table = self.table()
+        return self.values if table is None else partial(self.looked_up, table)
+
+    def gradient_block(self, gradient: Elements) -> Block:
+        incoming, storage = flat(gradient.stored), gradient.storage
+        if self.kernel.slope_is_one(self.descriptor) and storage is self.result:
+            return partial(self.copied, incoming)
+        is_one_format = self.source is self.result is storage
+        if is_one_format and storage.native_roundings >= 1 and not self.kernel.slope_is_rounded(self.descriptor):
+            # The product with the incoming gradient is the one rounding.
+            return partial(self.native_gradient, incoming)
+        return partial(self.gradient, incoming, storage, self.slope_table())
 
     # ---- in the storage format itself ----
 
@@ -245,8 +213,8 @@ class _Task:
         decided = result.encode(known, np.empty(x.size, result.dtype))
         left = np.isnan(known)
         if self.decisions is not None:
-            self.decisions.by_rule.append(open_[~left] + start)
-            self.decisions.by_digits.append(open_[left] + start)
+            self.decisions.by_digits += (digits := int(np.count_nonzero(left)))
+            self.decisions.by_rule += x.size - digits
         if upstream is None and self.kernel.is_constant(d):
             x = np.zeros_like(x)
         p = exact_parameters(d)

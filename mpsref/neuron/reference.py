@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +16,12 @@ from mpsref.neuron.descriptor import (
     channel_axis_or_error,
     descriptor_or_error,
 )
-from mpsref.neuron.elementwise import Elementwise
-from mpsref.neuron.exact import WIDE, Digits, decide, number
+from mpsref.neuron.exact import WIDE, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.specification import ExactParameters
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.storage import FORMATS, StorageFormat
 
-__all__ = ["Specified", "exact_parameters", "specified", "specified_elements", "specified_gradient"]
+__all__ = ["exact_parameters", "specified", "specified_elements", "specified_gradient"]
 
 _FORMATS = {storage.dtype: storage for storage in FORMATS.values() if not storage.unorm_max}
 
@@ -141,69 +137,14 @@ def _result(
 
 def specified_elements(
     descriptor: MPSNNNeuronDescriptor,
-    gradient: Elements | None,
     source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None,
+    gradient: Elements | None,
 ) -> Stored:
-    """The same for stored elements: the value, or with an incoming gradient the slope times that."""
+    """The same for stored elements."""
     x = flat(source.values()).tolist()
     factors = [None] * len(x) if gradient is None else flat(gradient.values()).tolist()
     channels = [None] * len(x) if slopes is None else slopes.window(0, len(x)).tolist()
     results = [_result(descriptor, *each[:2], result, each[2]) for each in zip(x, factors, channels, strict=True)]
     return np.array(results, result.dtype).reshape(source.stored.shape)
-
-
-class Specified:
-    """The mode of evaluation: the specification itself, also of sums and multiples. Slow, and by one thread."""
-
-    def forward(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        """The neuron's value at every element."""
-        _not_wide(source)
-        return specified_elements(descriptor, None, source, result, slopes)
-
-    def gradient(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        gradient: Elements,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        """`gradient`, the incoming one, times the neuron's slope at every element of `source`."""
-        _not_wide(gradient, source)
-        return specified_elements(descriptor, gradient, source, result, slopes)
-
-    def elementwise(
-        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
-    ) -> Stored:
-        """The operation's result for every element."""
-        _not_wide(*sources)
-        return _of_each(operation.exact, sources, result)
-
-
-def _of_each(function: Callable[..., Decimal], sources: Sequence[Elements], result: StorageFormat) -> Stored:
-    """An exact function of each element of some sources, rounded once."""
-    read = zip(*(map(number, flat(source.values()).tolist()) for source in sources), strict=True)
-    results = [decide(partial(_apply, function, each), result) for each in read]
-    return np.array(results, result.dtype).reshape(sources[0].stored.shape)
-
-
-def _apply(function: Callable[..., Decimal], arguments: Sequence[Decimal], _: Digits) -> Decimal:
-    return function(*arguments)
-
-
-def _not_wide(*sources: Elements) -> None:
-    environment_or_error()
-    if any(source.storage is FLOAT64 for source in sources):
-        raise ImageError("the sources are float64, of which nothing is specified: convert them, or use mode 'ideal'")

@@ -10,7 +10,7 @@ Subnormals are kept, though devices may flush them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -18,17 +18,18 @@ from typing import Protocol
 
 import numpy as np
 
-from mpsref.arrays import Elements, Floats, Mask, Stored, Wide
+from mpsref.arrays import Elements, Floats, Mask, Stored, Wide, flat
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.elementwise import Elementwise, elementwise
-from mpsref.neuron.evaluate import forward, gradient
-from mpsref.neuron.exact import Digits, settle
+from mpsref.neuron.evaluate import evaluate
+from mpsref.neuron.exact import Digits, decide, number, settle
 from mpsref.neuron.kernels import KERNELS
-from mpsref.neuron.reference import Specified
+from mpsref.neuron.reference import specified_elements
 from mpsref.neuron.slopes import ChannelSlopes
-from mpsref.neuron.table import Scalar
+from mpsref.neuron.table import Float32Parameters, Scalar
 from mpsref.neuron.threads import over_blocks
 from mpsref.neuron.workspace import two_sum
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat, round_to_odd
@@ -46,45 +47,24 @@ _tanh = MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH)
 
 
 class Evaluation(Protocol):
-    """What a mode does; `mpsref.neuron.evaluate` documents the arguments."""
+    """What a mode does."""
 
-    def forward(
+    def neuron(
         self,
         descriptor: MPSNNNeuronDescriptor,
         source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
+        gradient: Elements | None = None,
         workers: int = 1,
     ) -> Stored:
-        """The neuron's value at every element."""
-
-    def gradient(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        gradient: Elements,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        """`gradient`, the incoming one, times the neuron's slope at every element of `source`."""
+        """See `mpsref.neuron.evaluate.evaluate`."""
 
     def elementwise(
         self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
     ) -> Stored:
         """The operation's result for every element."""
-
-
-@dataclass(frozen=True)
-class _Parameters:
-    """A descriptor's parameters as float32, and the slopes of a block."""
-
-    a: np.float32
-    b: np.float32
-    c: np.float32
-    data: Floats
 
 
 @dataclass(frozen=True)
@@ -104,13 +84,13 @@ class _Arithmetic:
         return np.square(x)
 
     def exp(self, x: Floats) -> Floats:
-        return forward(_exponential, Elements(x, FLOAT32), FLOAT32)
+        return evaluate(_exponential, Elements(x, FLOAT32), FLOAT32)
 
     def log(self, x: Floats | Scalar) -> Floats:
-        return forward(_logarithm, Elements(np.asarray(x, np.float32), FLOAT32), FLOAT32)
+        return evaluate(_logarithm, Elements(np.asarray(x, np.float32), FLOAT32), FLOAT32)
 
     def tanh(self, x: Floats) -> Floats:
-        return forward(_tanh, Elements(x, FLOAT32), FLOAT32)
+        return evaluate(_tanh, Elements(x, FLOAT32), FLOAT32)
 
     def erf(self, x: Floats) -> Floats:
         # Here, because importing mpsref must not import scipy.special.
@@ -130,7 +110,7 @@ class _Arithmetic:
         return _rounded(
             np.power(bases, exponents, dtype=np.float64),
             KERNELS[type(neuron.row)].error_bound(neuron),
-            lambda open_: forward(neuron, Elements(x[open_].astype(np.float32), FLOAT32), FLOAT32),
+            lambda open_: evaluate(neuron, Elements(x[open_].astype(np.float32), FLOAT32), FLOAT32),
         )
 
     def min(self, x: Floats, y: Scalar) -> Floats:
@@ -159,9 +139,43 @@ def _exact_erf(x: Decimal, m: Digits) -> Decimal:
 class _Ideal:
     """The exact value, rounded once."""
 
-    forward = staticmethod(forward)
-    gradient = staticmethod(gradient)
+    neuron = staticmethod(evaluate)
     elementwise = staticmethod(elementwise)
+
+
+class _Specified:
+    """The specification itself: slow, in one thread."""
+
+    def neuron(
+        self,
+        descriptor: MPSNNNeuronDescriptor,
+        source: Elements,
+        result: StorageFormat,
+        slopes: ChannelSlopes | None = None,
+        *,
+        gradient: Elements | None = None,
+        workers: int = 1,
+    ) -> Stored:
+        environment_or_error()
+        _not_wide([source] if gradient is None else [gradient, source], "nothing is specified for that")
+        return specified_elements(descriptor, source, result, slopes, gradient)
+
+    def elementwise(
+        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
+    ) -> Stored:
+        environment_or_error()
+        _not_wide(sources, "nothing is specified for that")
+
+        def rounded(*values: float) -> float | int:
+            return decide(lambda _: operation.exact(*map(number, values)), result)
+
+        results = list(map(rounded, *(flat(source.values()).tolist() for source in sources)))
+        return np.array(results, result.dtype).reshape(sources[0].stored.shape)
+
+
+def _not_wide(sources: Iterable[Elements], reason: str) -> None:
+    if any(source.storage is FLOAT64 for source in sources):
+        raise ImageError(f"the sources are float64, but {reason}: convert them, or use mode 'ideal'")
 
 
 @dataclass(frozen=True)
@@ -170,35 +184,27 @@ class _Stepwise:
 
     f: _Arithmetic
 
-    def forward(
+    def neuron(
         self,
         descriptor: MPSNNNeuronDescriptor,
         source: Elements,
         result: StorageFormat,
         slopes: ChannelSlopes | None = None,
         *,
+        gradient: Elements | None = None,
         workers: int = 1,
     ) -> Stored:
-        def block(start: int, x: Floats) -> Floats:
-            return descriptor.row.stepwise_forward(x, _parameters(descriptor, slopes, start, x.size), self.f)
+        row = descriptor.row
 
-        return _by_blocks(block, [source], result, workers)
+        def forward(start: int, x: Floats) -> Floats:
+            return row.stepwise_forward(x, _parameters(descriptor, slopes, start, x.size), self.f)
 
-    def gradient(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        gradient: Elements,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        def block(start: int, incoming: Floats, x: Floats) -> Floats:
-            slope = descriptor.row.stepwise_derivative(x, _parameters(descriptor, slopes, start, x.size), self.f)
-            return slope * incoming
+        def derivative(start: int, x: Floats, incoming: Floats) -> Floats:
+            return row.stepwise_derivative(x, _parameters(descriptor, slopes, start, x.size), self.f) * incoming
 
-        return _by_blocks(block, [gradient, source], result, workers)
+        if gradient is None:
+            return _by_blocks(forward, [source], result, workers)
+        return _by_blocks(derivative, [source, gradient], result, workers)
 
     def elementwise(
         self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
@@ -209,24 +215,21 @@ class _Stepwise:
         return _by_blocks(block, sources, result, workers)
 
 
-def _parameters(descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int) -> _Parameters:
+def _parameters(
+    descriptor: MPSNNNeuronDescriptor, slopes: ChannelSlopes | None, start: int, size: int
+) -> Float32Parameters:
     window = np.empty(0) if slopes is None else slopes.window(start, size)
     a, b, c = (np.float32(value) for value in (descriptor.a, descriptor.b, descriptor.c))
-    return _Parameters(a, b, c, window.astype(np.float32))
+    return Float32Parameters(a, b, c, window.astype(np.float32))
 
 
 def _by_blocks(
     block: Callable[..., Floats], sources: Sequence[Elements], result: StorageFormat, workers: int
 ) -> Stored:
     """Load as float32, compute, store: ``block(start, *loaded)`` on blocks of the flattened sources."""
-    for source in sources:
-        if source.storage is FLOAT64:
-            raise ImageError(
-                "the sources are float64, but a stepwise mode computes in float32: convert them, or use mode 'ideal'"
-            )
+    _not_wide(sources, "a stepwise mode computes in float32")
     out = np.empty(sources[0].stored.shape, result.dtype)
-    flat = out.reshape(-1)
-    flats = [Elements(np.ascontiguousarray(source.stored).reshape(-1), source.storage) for source in sources]
+    flat_out, flats = out.reshape(-1), [Elements(flat(source.stored), source.storage) for source in sources]
 
     def store(start: int, stop: int) -> None:
         loaded = [
@@ -235,7 +238,7 @@ def _by_blocks(
         ]
         values = block(start, *loaded).astype(np.float64)
         np.copyto(values, np.nan, where=np.isnan(values))
-        result.encode(values, flat[start:stop])
+        result.encode(values, flat_out[start:stop])
 
     over_blocks(store, out.size, workers)
     return out
@@ -244,7 +247,7 @@ def _by_blocks(
 MODES: Mapping[str, Evaluation] = MappingProxyType(
     {
         "ideal": _Ideal(),
-        "specified": Specified(),
+        "specified": _Specified(),
         "stepwise": _Stepwise(_Arithmetic(fused=False)),
         "stepwise-fma": _Stepwise(_Arithmetic(fused=True)),
     }

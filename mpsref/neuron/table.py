@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
@@ -48,24 +49,18 @@ class Parameters(Protocol):
         """Third parameter."""
 
 
-class Float32Parameters(Protocol):
-    """What a row's stepwise formulas read: float32, so that products of parameters round too."""
+@dataclass(frozen=True)
+class Float32Parameters:
+    """
+    What a row's stepwise formulas read: float32, so that products of parameters round too.
 
-    @property
-    def a(self) -> np.float32:
-        """First parameter."""
+    `data` holds the slope of each element, for a neuron with a slope for each channel.
+    """
 
-    @property
-    def b(self) -> np.float32:
-        """Second parameter."""
-
-    @property
-    def c(self) -> np.float32:
-        """Third parameter."""
-
-    @property
-    def data(self) -> Floats:
-        """The slope of each element, for a neuron with a slope for each channel."""
+    a: np.float32
+    b: np.float32
+    c: np.float32
+    data: Floats
 
 
 class Arithmetic(Protocol):
@@ -106,6 +101,7 @@ class Arithmetic(Protocol):
         """`x` where the condition holds, else `y`."""
 
 
+@dataclass(frozen=True)
 class Erratum:
     """
     A place where Apple's header prints something that is not the derivative, or not the forward that runs.
@@ -120,10 +116,9 @@ class Erratum:
         What mpsref computes instead, and the evidence.
     """
 
-    def __init__(self, printed: str, where: str, why: str) -> None:
-        self.printed = printed
-        self.where = where
-        self.why = why
+    printed: str
+    where: str
+    why: str
 
 
 class Neuron(ABC):

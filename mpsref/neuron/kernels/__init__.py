@@ -1,9 +1,9 @@
 """
-Fast kernels, one for each row of the table that has one; `evaluate` does without, only slowly.
+Fast kernels of the rows of the table; without one, `evaluate` is slow.
 
-A kernel is called as ``kernel(x, p, w)`` with a block of float64 sources, the descriptor and a `Workspace`, and returns
-a buffer with the result to within its `error_bound`, relative. It knows nothing of formats. What `evaluate` does for
-all neurons alike is not repeated in it: NaN stays NaN, and its payload is dropped (N6).
+A kernel is called as ``kernel(x, p, w)`` with a block of float64 inputs, the descriptor and a `Workspace`, and returns
+a buffer with the result to within its relative `error_bound`. It knows nothing of formats or of NaN: `evaluate` makes
+NaN of NaN and drops the payload (N6).
 """
 
 from __future__ import annotations
