@@ -146,6 +146,12 @@ class MPSImage(Strict):
 
     __slots__ = ("_channels", "_parent", "_slices", "_storage", "label")
 
+    _slices: Stored
+    _storage: StorageFormat
+    _channels: int
+    _parent: MPSImage | None
+    label: str | None
+
     def __init__(
         self,
         *,
@@ -168,11 +174,12 @@ class MPSImage(Strict):
         self._init(slices, storage, channels, None)
 
     def _init(self, slices: Stored, storage: StorageFormat, channels: int, parent: MPSImage | None) -> None:
-        self._slices = slices
-        self._storage = storage
-        self._channels = channels
-        self._parent = parent
-        self.label: str | None = None
+        put = object.__setattr__  # past what `Strict` asks of users, which would take longer than the rest
+        put(self, "_slices", slices)
+        put(self, "_storage", storage)
+        put(self, "_channels", channels)
+        put(self, "_parent", parent)
+        put(self, "label", None)
 
     @classmethod
     def _from_slices(
