@@ -300,6 +300,18 @@ def test_a_folder_whose_name_is_not_utf8_gets_a_recording(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_names_that_are_made_can_be_read(tmp_path):
+    images = [mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="n" * 1000)]
+    for image in images:
+        for _ in range(1200):
+            node = mps.MPSCNNNeuronTanHNode(source=image)
+            image = node.gradient_filter(with_source=images[0]).result_image  # noqa: PLW2901
+        file = mps.GraphFile.from_results([image])
+        file.write(tmp_path / "graph.json")
+
+        assert list(mps.GraphFile.read(tmp_path / "graph.json").results) == list(file.results)
+
+
 # ---- many ----
 
 
