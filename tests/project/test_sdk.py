@@ -89,6 +89,7 @@ OURS = {
     ("MPSImage", "to_array"): "numpy out",
     ("MPSImage", "storage"): "conversions and distances of the format",
     ("MPSImage", "descriptor"): "size and format as one value",
+    ("MPSImage", "shape"): "that of the array",
     ("MPSImage", "slices"): "the texture by image",
 }
 OUR_CLASSES = {
@@ -219,9 +220,8 @@ def sample(cls):
             base, labels = swift(selector)
             usable = (owner, selector) not in NOT_MIRRORED_METHODS and (owner, selector) not in UNAVAILABLE_INITIALISERS
             if base == "init" and selector != "-init" and usable:
-                return getattr(mps, concrete)(
-                    **s.arguments(concrete, [v for v in labels if (owner, v) not in DROPPED_LABELS])
-                )
+                taken = [label for label in labels if (owner, label) not in DROPPED_LABELS]
+                return getattr(mps, concrete)(**s.arguments(concrete, taken))
     raise AssertionError(f"no initialiser known for {cls}")
 
 
