@@ -34,7 +34,9 @@ LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
 
 MOST_VALUES = 4_000_000
-"""Values in a document, all levels together: an empty list takes 3 bytes of a file, and 30 times as many of memory."""
+"""
+Commas, lists and objects in a document: an empty list takes 3 bytes of a file, and 30 times as many of memory.
+"""
 
 BLOCK = 2**20
 """Bytes at once."""
@@ -59,10 +61,10 @@ def parse(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        It is none, or has more than `MOST_VALUES` values.
+        It is none, or has more than `MOST_VALUES` commas, lists and objects.
     """
     if _has_too_many_values(data):
-        raise ValueError(f"more than {MOST_VALUES:,} values, which no graph or recording needs")
+        raise ValueError(f"more than {MOST_VALUES:,} commas, lists and objects, which no graph or recording needs")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
@@ -81,7 +83,8 @@ def encoded(text: str) -> bytes:
     data = text.encode()
     if len(data) > LARGEST_DOCUMENT or _has_too_many_values(data):
         raise FileFormatError(
-            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, and {MOST_VALUES:,} values, are read"
+            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, "
+            f"and {MOST_VALUES:,} commas, lists and objects, are read"
         )
     return data
 
@@ -199,7 +202,7 @@ def exactly(file: IO[bytes], count: int) -> bytes:
 
 
 def _has_too_many_values(data: bytes) -> bool:
-    """Whether more than `MOST_VALUES` values begin: behind a comma, or as a list or an object."""
+    """Whether there are more than `MOST_VALUES` commas, lists and objects, which bound the values."""
     if sum(map(data.count, (b",", b"[", b"{"))) <= MOST_VALUES:
         return False
     # Only now are strings left out, which may hold such characters too.
