@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
+from mpsref.attributes import OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure, svg
@@ -99,15 +99,9 @@ class MPSNNGraph(Strict):
     """
 
     _left_out: ClassVar = {
-        "destinationImageAllocator": NO_MEMORY,
-        "executeAsyncWithSourceImages:completionHandler:": "everything is done on return",
         "initWithCoder:device:": "GraphFile takes its place",
         "initWithDevice:": "unavailable in the SDK, and nothing is left of it without a device",
-        "outputStateIsTemporary": OPAQUE_STATES,
         "readCountForSourceStateAtIndex:": OPAQUE_STATES,
-        "reloadFromDataSources": "no mirrored node has a data source",
-        "resultStateHandles": OPAQUE_STATES,
-        "sourceStateHandles": OPAQUE_STATES,
     }
 
     def __init__(
