@@ -53,9 +53,9 @@ def check_gradient(
     ----------
     subject : MPSNNNeuronDescriptor, MPSNNFilterNode, GraphFile, MPSNNGraph, or (forward, gradient)
         A neuron, or its type or name; the last node of a forward graph, whose `training_graph` is made; a graph file or
-        graph that has gradient nodes; or two functions of your own, ``forward(*inputs)`` and ``gradient(*inputs, upstream)``, which
-        work on float64 element by element. The second returns the gradient of each input, a tuple of them if there are
-        several.
+        graph that has gradient nodes; or two functions of your own, ``forward(*inputs)`` and
+        ``gradient(*inputs, upstream)``, which work on float64 element by element. The second returns the gradient of
+        each input, a tuple of them if there are several.
     inputs : array_like, tuple of array_like, or Mapping of str to array_like
         For a neuron an array, for functions an array or a tuple of them, for graphs the sources by handle. Whatever the
         dtype, all is computed in float64, and nothing is rounded between nodes.
