@@ -279,7 +279,10 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
             setattr(made, place, value)
     except (MPSRefError, OverflowError) as error:
         raise FileFormatError(f"{where}.{place}: {error}") from None
-    for finding in contradictions(made, lambda image: next(name for name, own in images.items() if own is image)):
+    own = {made.result_image: node["result"]}
+    for finding in contradictions(
+        made, lambda image: own.get(image) or next(n for n, one in images.items() if one is image)
+    ):
         raise FileFormatError(f"{where}.{finding.field}: {finding.text}")
     made.label = node.get("label")
     return made

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, left_out, snake
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, left_out, snake
 from mpsref.graph.neurons import NEURON_NODES
 
 SDK = json.loads((Path(__file__).parents[1] / "data" / "sdk.json").read_text(encoding="utf-8"))
@@ -26,9 +26,6 @@ NOT_MIRRORED_METHODS = {
 IMMUTABLE_VALUES = {"MPSNNNeuronDescriptor", "MPSImageDescriptor"}
 DROPPED_LABELS = {
     "device": NO_DEVICE,
-    "to_command_buffer": "everything is done on return",
-    "source_states": OPAQUE_STATES,
-    "destination_states": OPAQUE_STATES,
     "usage": NO_MEMORY,
     "no_copy": "a hint for the allocator",
 }
@@ -44,19 +41,20 @@ NO_PLAIN_INIT = {name for name in CLASSES if "-init" in APPLE[name]["selectors"]
 
 SWIFT = {
     "exportedNodeWithHandle:": ("exported_node", ["with_"]),
+    "executeAsyncWithSourceImages:completionHandler:": ("execute_async", ["source_images", "completion_handler"]),
     "readCountForSourceImageAtIndex:": ("read_count_for_source_image", ["at"]),
-    "encodeToCommandBuffer:sourceImages:": ("encode", ["to_command_buffer", "source_images"]),
+    "encodeToCommandBuffer:sourceImages:": ("encode", ["to", "source_images"]),
     "encodeToCommandBuffer:sourceImages:sourceStates:intermediateImages:destinationStates:": (
         "encode",
-        ["to_command_buffer", "source_images", "source_states", "intermediate_images", "destination_states"],
+        ["to", "source_images", "source_states", "intermediate_images", "destination_states"],
     ),
     "encodeBatchToCommandBuffer:sourceImages:sourceStates:": (
         "encode_batch",
-        ["to_command_buffer", "source_images", "source_states"],
+        ["to", "source_images", "source_states"],
     ),
     "encodeBatchToCommandBuffer:sourceImages:sourceStates:intermediateImages:destinationStates:": (
         "encode_batch",
-        ["to_command_buffer", "source_images", "source_states", "intermediate_images", "destination_states"],
+        ["to", "source_images", "source_states", "intermediate_images", "destination_states"],
     ),
     "cnnNeuronDescriptorWithType:": ("cnn_neuron_descriptor", ["with_"]),
     "cnnNeuronDescriptorWithType:a:": ("cnn_neuron_descriptor", ["with_", "a"]),
