@@ -37,8 +37,8 @@ NO_PLAIN_INIT = {name for name in CLASSES if "-init" in APPLE[name]["selectors"]
 
 SWIFT = {
     "exportedNodeWithHandle:": ("exported_node", ["with_"]),
-    "readCountForSourceImageAtIndex:": ("read_count_for_source_image", ["at"]),
     "executeAsyncWithSourceImages:completionHandler:": ("execute_async", ["source_images", "completion_handler"]),
+    "readCountForSourceImageAtIndex:": ("read_count_for_source_image", ["at"]),
     "encodeToCommandBuffer:sourceImages:": ("encode", ["to", "source_images"]),
     "encodeToCommandBuffer:sourceImages:sourceStates:intermediateImages:destinationStates:": (
         "encode",
