@@ -21,7 +21,7 @@ from mpsref.plan import Step as PlanStep
 from mpsref.storage import FLOAT64
 from mpsref.teach.numbers import Numbers, single, ulp_at, ulp_text
 
-__all__ = ["Step", "Window", "off_text", "stored_text", "tell_apart", "title", "ulps_text"]
+__all__ = ["Step", "Window", "largest_ulps_text", "off_text", "stored_text", "tell_apart", "title", "ulps_text"]
 
 MOST_SLOPES = 4
 """How many of pReLU's slopes a formula shows."""
@@ -241,6 +241,14 @@ def ulps_text(step: Step) -> str:
         return clamped
     text = ulp_text(abs(ulps))
     return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
+
+
+def largest_ulps_text(step: Step) -> str:
+    """How far storing moved any element at most, in ULP, but for those that were clamped."""
+    ulps = np.abs(step.rounding_ulp)
+    inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
+    largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
+    return ulp_text(largest) + ("" if inside.all() else ", clamped")
 
 
 def title(step: Step) -> str:
