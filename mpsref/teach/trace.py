@@ -247,7 +247,7 @@ class Trace:
         # Always the gradient that was made last: no other depends on it any more.
         while leaves := {leaf for leaf, _ in terms if leaf in order} - unexpanded:
             leaf = max(leaves, key=lambda gradient: order[str(gradient)])
-            expanded = [part for term in terms for part in (self._expanded(*term) if term[0] == leaf else [term])]
+            expanded = [part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])]
             is_long = len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded)
             if leaf != name and (is_long or self._by_name[leaf].is_clamped):
                 is_cut = is_cut or not self._by_name[leaf].is_clamped
