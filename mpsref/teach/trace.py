@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Wide
 from mpsref.display import aligned, html_table, printable
 from mpsref.errors import ImageError, SourceError
 from mpsref.executor import MPSNNGraph, graph_or_error
@@ -26,7 +27,7 @@ from mpsref.image import MPSImage
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
-from mpsref.teach.numbers import Numbers, place_text, range_text, single
+from mpsref.teach.numbers import place_text, range_text, single
 from mpsref.teach.step import Step, Window, largest_ulps_text, tell_apart, title, ulps_text
 
 __all__ = ["Step", "Trace", "trace"]
@@ -68,7 +69,7 @@ class Trace:
         self._by_name = {step.name: step for step in self.steps}
 
     @cached_property
-    def sources(self) -> dict[str, Numbers]:
+    def sources(self) -> dict[str, Wide]:
         """The source images by name, decoded."""
         window = Window(self.place)
         return {name: window.array(image) for name, image in self.images.items()}
@@ -247,7 +248,9 @@ class Trace:
         # Always the gradient that was made last: no other depends on it any more.
         while leaves := {leaf for leaf, _ in terms if leaf in order} - unexpanded:
             leaf = max(leaves, key=lambda gradient: order[str(gradient)])
-            expanded = [part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])]
+            expanded = [
+                part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])
+            ]
             is_long = len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded)
             if leaf != name and (is_long or self._by_name[leaf].is_clamped):
                 is_cut = is_cut or not self._by_name[leaf].is_clamped

@@ -488,7 +488,7 @@ def test_the_checkpoint_of_another_sweep_is_refused(tmp_path):
         (["--implementation", "implementations"], "give MODULE:FUNCTION"),
         (["--implementation", "no.such:f"], "no.such:f: no.such cannot be imported: ModuleNotFoundError: No module"),
         (["--implementation", "implementations:f"], "f is not in implementations"),
-        (["--implementation", "implementations:NO_FUNCTION"], "is no function, but of type int"),
+        (["--implementation", "implementations:NO_FUNCTION"], "not a function, but of type int"),
         (["--implementation", "implementations:raises"], "implementations:raises: raised RuntimeError: no way"),
         (["--implementation", "implementations:widens"], "returned float64[65536] for float16[65536]: it must be like"),
         (["--implementation", "implementations:flattens"], "returned float16[65536, 1] for float16[65536]"),
