@@ -509,6 +509,24 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, capsys, mon
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
+def test_a_signal_while_a_worker_begins_is_quiet():
+    code = (
+        "import os, signal, sys; from multiprocessing import util; from mpsref.__main__ import main\n"
+        "spawn = util.spawnv_passfds\n"
+        "def spawn_and_meet(*rest):\n"
+        "    process = spawn(*rest)\n"
+        "    if 'spawn_main' in str(rest): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return process\n"
+        "util.spawnv_passfds = spawn_and_meet\n"
+        "sys.exit(main())"
+    )
+    command = ["sweep", "--neuron", "absolute", "--implementation", "implementations:absolute", "--format", "unorm8"]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "mpsref: interrupted: nothing is kept without --json or --checkpoint\n"
+
+
 def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("MPSREF_TEST_LOG", str(tmp_path / "log"))
     checkpoint = tmp_path / "checkpoint"
