@@ -47,7 +47,7 @@ def digest_of_sources(sources: Iterable[str]) -> str:
 
 
 def _doing(node: Any) -> Any:
-    """A syntax tree as tuples, without text for people, nor empty fields, of which later versions of Python add some."""
+    """A syntax tree as tuples, without text for people or empty fields, of which later Pythons have more."""
     match node:
         case ast.Raise(exc=ast.Call(func=error)):
             return "Raise", _doing(error)
