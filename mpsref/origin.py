@@ -47,7 +47,7 @@ def digest_of_sources(sources: Iterable[str]) -> str:
 
 
 def _doing(node: Any) -> Any:
-    """A syntax tree as tuples, without text for people or empty fields, of which later Pythons have more."""
+    """A syntax tree as tuples, without text for people or empty fields, which differ between versions of Python."""
     match node:
         case ast.Raise(exc=ast.Call(func=error)):
             return "Raise", _doing(error)

@@ -132,6 +132,8 @@ class Plan:
         In the order of evaluation.
     results : tuple of int or None
         The slot of each result; None for one that is not needed.
+    result_images : tuple of MPSNNImageNode
+        The node of each result.
     result_handles : tuple
         The handle of each result.
     names : tuple of str
@@ -179,6 +181,7 @@ class Plan:
         self.results = tuple(
             slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
         )
+        self.result_images = tuple(results)
         self.result_handles = tuple(image.handle for image in results)
         asked = [(i, image) for i, image in enumerate(results) if needed[i]]
         self.names = tuple(image_names(slot, {image: i for i, image in reversed(asked)}).values())

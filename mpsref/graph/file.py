@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.documents import encoded, read_document, schema, validate, write_atomically
+from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
+from mpsref.files import write_atomically
+from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import (
-    MPSNNFilterNode,
-    MPSNNGradientFilterNode,
-    MPSNNImageNode,
-    node_or_error,
-    sequence_or_error,
-)
-from mpsref.graph.schedule import schedule
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.schedule import schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
-from mpsref.storage import storage_format
+from mpsref.storage import FormatLike, storage_format
 
 __all__ = ["GraphFile"]
 
@@ -104,38 +100,48 @@ class GraphFile:
     @classmethod
     def from_results(
         cls,
-        result_images: Sequence[MPSNNImageNode],
-        storage: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float16,
+        result_images: Sequence[ImageLike],
+        storage: FormatLike = MPSImageFeatureChannelFormat.float16,
     ) -> GraphFile:
         """
         Everything that some images depend on, ready to be written.
 
-        An image is named by its handle, or else by the label of its node. Without a name that is free, it is named as
-        `mpsref.teach.trace` names it: a gradient of ``x`` is ``dx``, the result of a tanH ``tanH``.
+        An image is named by its handle, or else by the label of its node. Without a name that is free, a gradient of
+        ``x`` is ``dx``, and the result of a tanH ``tanH``.
+
+        Parameters
+        ----------
+        result_images : sequence of MPSNNImageNode or MPSNNFilterNode
+            What is asked for.
+        storage : MPSImageFeatureChannelFormat, str or dtype
+            The graph's format.
 
         Raises
         ------
         ParameterError
-            `result_images` is no list of image nodes.
+            `result_images` is no list of image nodes; or there is something that `read` refuses: a gradient node that
+            contradicts its forward node, a name that is too long, a class of your own.
         ImageError
             `storage` is no format.
         """
         given = sequence_or_error("result_images", result_images)
         results = [node_or_error("result_images", image, MPSNNImageNode) for image in given]
-        # A gradient node names the forward node of its state, which the results need not depend on.
-        done: set[MPSNNFilterNode] = set()
-        nodes = list(schedule(results, done=done))
-        for node in nodes:  # which grows meanwhile
-            if node.forward_node is not None:
-                nodes += schedule([node.forward_node.result_image], done=done)
+        nodes = with_forward_nodes(results)
         images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
         names = image_names(images)
-        return cls(
+        for finding in (each for node in nodes for each in contradictions(node, names.__getitem__)):
+            raise ParameterError(f"{finding}")
+        made = cls(
             storage_format(storage, "storage").channel_format,
             tuple(nodes),
             {name: image for image, name in names.items()},
             tuple(names[image] for image in results),
         )
+        try:
+            validate(made.to_json(), schema("graph"))
+        except FileFormatError as error:
+            raise ParameterError(f"no graph file can hold it: {error}") from None
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """The document, as `json` would load it. Floats are the shortest decimals that give the float32 back."""
@@ -274,27 +280,13 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
             setattr(made, place, value)
     except (MPSRefError, OverflowError) as error:
         raise FileFormatError(f"{where}.{place}: {error}") from None
-    _check_gradient(made, where, lambda image: next(name for name, own in images.items() if own is image))
+    own = {made.result_image: node["result"]}
+    for finding in contradictions(
+        made, lambda image: own.get(image) or next(n for n, one in images.items() if one is image)
+    ):
+        raise FileFormatError(f"{where}.{finding.field}: {finding.text}")
     made.label = node.get("label")
     return made
-
-
-def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNImageNode], str]) -> None:
-    """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
-    if not isinstance(node, MPSNNGradientFilterNode):
-        return
-    state, expected = names(node.forward_node.result_image), node.expected_operation
-    if type(node.operation) is not type(expected) or node.operation.descriptor != expected.descriptor:
-        what, of = ("descriptor", node.operation.descriptor) if node.operation.descriptor else ("class", type(node))
-        raise FileFormatError(
-            f"{where}.{what}: is {of}, but {state!r} is made by {node.forward_node}: "
-            "give the forward node's own type and parameters"
-        )
-    if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
-        raise FileFormatError(
-            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of {state!r} "
-            "reads"
-        )
 
 
 def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["differentiated", "image_names", "image_tags", "short_kind"]
 
+LONGEST_STEM = 100
+"""Characters of a name that the name of a gradient is made of: a gradient's gradient, and so on, has one more each."""
+
 
 def image_tags(image: MPSNNImageNode) -> tuple[str, ...]:
     """What the caller calls an image: its handle, and the label of the node that makes it."""
@@ -63,9 +66,9 @@ def image_names(
     -------
     dict
         Its handle, else its node's label. Where several images want one name, sources come first, then results, then
-        the others in order. A result without a name is ``result0``, ... by its number. For another, and for one that
-        has the handle of its source, the gradient of ``x`` is ``dx``; where several gradients of ``x`` are summed, they
-        are ``dx.1``, ``dx.2`` and the sum is ``dx``. What is left is named by its kind.
+        the others in order; a gradient never has the handle of the image that it is of. For what has no name then, the
+        gradient of ``x`` is ``dx``; where several gradients of ``x`` are summed, they are ``dx.1``, ``dx.2`` and the
+        sum is ``dx``. Another result is ``result0``, ... by its number; what is left is named by its kind.
 
     Examples
     --------
@@ -92,7 +95,7 @@ def image_names(
         tag = next((tag for tag in tags[image] if tag not in taken), None)
         if tag is not None and image not in inherits:
             take(image, tag)
-        elif image in numbered and image not in inherits:
+        elif image in numbered and image not in of:
             stem = f"result{numbered[image]}"
             wanted = chain([stem], (f"{stem}.{k}" for k in count(1)))
             take(image, next(name for name in wanted if name not in taken))
@@ -102,7 +105,8 @@ def image_names(
     for image in everything:
         if image in names:
             continue
-        stem = f"d{names[of[image]]}" if image in of else _stem(image)
+        is_short = image in of and len(names[of[image]]) < LONGEST_STEM
+        stem = f"d{names[of[image]]}" if is_short else _stem(image)
         if stem not in taken and image not in summed:
             take(image, stem)
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
-__all__ = ["inputs", "schedule"]
+__all__ = ["inputs", "schedule", "with_forward_nodes"]
 
 
 def schedule(
@@ -33,6 +33,16 @@ def schedule(
         else:
             stack.append((node, True))
             stack.extend((source.producer, False) for source in node.sources[::backwards])
+
+
+def with_forward_nodes(images: Iterable[MPSNNImageNode]) -> list[MPSNNFilterNode]:
+    """Every filter that the images depend on, and the forward nodes of gradients, which they need not depend on."""
+    done: set[MPSNNFilterNode] = set()
+    nodes = list(schedule(images, done=done))
+    for node in nodes:  # which grows meanwhile
+        if node.forward_node is not None:
+            nodes += schedule([node.forward_node.result_image], done=done)
+    return nodes
 
 
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, member_of
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
 from mpsref.storage import round_to_odd
@@ -29,12 +30,17 @@ def float32_parameter(name: str, value: Any) -> float:
     ------
     ParameterError
         `value` is no real number, or not finite as a float32; the message calls it `name`.
+    FloatingPointModeError
+        This thread would flush it to zero, or round it otherwise than to nearest.
     """
     if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
         # A large integer is no float64 either: numpy's own conversion would round twice.
         with np.errstate(over="ignore"):
             exact = isinstance(value, float | np.floating)
             rounded = float(np.float32(value)) if exact else _from_integer(int(value))
+        if rounded != value:
+            # Not always: importing mpsref makes descriptors, and is to work in any environment.
+            environment_or_error()
         if math.isfinite(rounded):
             return rounded
     raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
@@ -87,6 +93,15 @@ class MPSNNNeuronDescriptor(Strict):
 
     __slots__ = ("_a", "_b", "_c", "_data", "_hash", "_key", "_row", "_type")
 
+    _type: MPSCNNNeuronType
+    _row: Neuron
+    _a: float
+    _b: float
+    _c: float
+    _data: npt.NDArray[np.float32] | None
+    _key: tuple[int, bytes, bytes]
+    _hash: int
+
     def __init__(
         self,
         neuron_type: MPSCNNNeuronType | str,
@@ -96,24 +111,31 @@ class MPSNNNeuronDescriptor(Strict):
         *,
         data: npt.ArrayLike | bytes | None = None,
     ) -> None:
-        self._type = neuron_type_or_error(neuron_type)
-        self._row = row = NEURONS[self._type]
+        own_type = neuron_type_or_error(neuron_type)
+        row = NEURONS[own_type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
             if given is not None:
                 values[name] = given
-        self._a, self._b, self._c = (float32_parameter(name, values[name]) for name in "abc")
+        numbers = {name: float32_parameter(name, value) for name, value in values.items()}
         if row.per_channel != (data is not None):
             raise ParameterError(
-                f"{self._type.name} needs data: one float32 slope for each feature channel"
+                f"{own_type.name} needs data: one float32 slope for each feature channel"
                 if row.per_channel
-                else f"data is only for pReLU: {self._type.name} does not take it"
+                else f"data is only for pReLU: {own_type.name} does not take it"
             )
-        self._data = None if data is None else _slopes(data)
+        slopes = None if data is None else _slopes(data)
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        numbers = struct.pack(f"{len(row.parameters)}d", *self.parameters.values())
-        self._key = (int(self._type), numbers, b"" if self._data is None else bytes(self._data))
-        self._hash = hash(self._key)
+        patterns = struct.pack(f"{len(row.parameters)}d", *(numbers[name] for name in row.parameters))
+        key = (int(own_type), patterns, b"" if slopes is None else bytes(slopes))
+        put = object.__setattr__  # past the guard, as images are made
+        put(self, "_type", own_type)
+        put(self, "_row", row)
+        for name, number in numbers.items():
+            put(self, f"_{name}", number)
+        put(self, "_data", slopes)
+        put(self, "_key", key)
+        put(self, "_hash", hash(key))
 
     @classmethod
     def cnn_neuron_descriptor(
@@ -254,6 +276,7 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
             raise ParameterError(f"data: {error}: give one slope for each feature channel") from None
         if values.dtype.kind not in "fiu":
             raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
+        environment_or_error()
         with np.errstate(over="ignore"):
             slopes = values.astype(np.float32)
     if slopes.ndim != 1 or not slopes.size:
@@ -288,9 +311,10 @@ def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronD
 
 def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
     """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
-    if descriptor.data is not None and len(descriptor.data) != channels:
+    slopes = descriptor.data
+    if slopes is not None and len(slopes) != channels:
         raise ParameterError(
-            f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels: give one each"
+            f"pReLU's data has {len(slopes)} slopes, but {what} has {channels} channels: give one each"
         )
 
 

@@ -250,8 +250,8 @@ def test_what_cannot_be_traced():
     trace = teach.trace(neuron_graph(descriptor(T.tanH)), x=np.ones((2, 1, 1), np.float32), dy=np.ones((2, 1, 1), "f4"))
     forward = mps.MPSNNGraph(result_image=mps.MPSCNNNeuronTanHNode(source=image("x")).result_image)
 
-    with pytest.raises(mps.ParameterError, match="graph is a list"):
-        teach.trace([])
+    with pytest.raises(mps.ParameterError, match="graph is a dict"):
+        teach.trace({})
     with pytest.raises(mps.SourceError, match="missing 'dy'"):
         teach.trace(neuron_graph(descriptor(T.tanH)), x=one(1))
     with pytest.raises(mps.SourceError, match="no step makes 'z': the steps make 'h', 'y', 'dh', 'dx'"):
