@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import numpy.typing as npt
 
 import mpsref
 from mpsref.display import html_text, printable
-from mpsref.documents import write_atomically
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
@@ -31,7 +29,7 @@ from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
 
-__all__ = ["explain", "write_explanation"]
+__all__ = ["explain", "explanation"]
 
 MOST_STEPS, MOST_CHANNELS = 200, 256
 """Steps of a page, and channels of pReLU that can be chosen on it, at most."""
@@ -111,18 +109,6 @@ def explanation(
     place = _place(at)
     traced = trace(graph, **_with_defaults(graph, sources)).at(*place[1:], image=place[0])
     return _page(_Explained(graph, traced, place[3]), title)
-
-
-def write_explanation(page: str, path: Path) -> None:
-    """
-    Write a page, whole or not at all.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
-    write_atomically(path, lambda file: file.write(page.encode()))
 
 
 # ---- the trace ----
