@@ -27,8 +27,17 @@ from mpsref.image import MPSImage
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
-from mpsref.teach.numbers import place_text, range_text, single
-from mpsref.teach.step import Step, Window, largest_ulps_text, tell_apart, title, ulps_text
+from mpsref.teach.step import (
+    Step,
+    Window,
+    largest_ulps_text,
+    place_text,
+    range_text,
+    single,
+    tell_apart,
+    title,
+    ulps_text,
+)
 
 __all__ = ["Step", "Trace", "trace"]
 
