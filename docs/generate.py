@@ -22,6 +22,7 @@ import numpy as np
 import mpsref as mps
 from mpsref import cli
 from mpsref.attributes import left_out
+from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
@@ -197,6 +198,20 @@ def command_line_page() -> str:
         "| command | what it does |",
         "|---|---|",
         *(f"| [`mpsref {one.dest}`](#mpsref-{one.dest}) | {one.help} |" for one in commands._choices_actions),
+        "",
+        "## Exit status",
+        "",
+        "| status | what it says | what it promises |",
+        "|---|---|---|",
+        *(f"| {status} | {says} | {promises} |" for status, (says, promises) in STATUSES.items()),
+        "",
+        "These hold whatever standard streams are: closed, a pipe that nobody reads, no terminal, ASCII. Errors go to",
+        "stderr. A full disk under stdout is bad output, and ends with 2.",
+        "",
+        "A file to write may be `-`, or `/dev/stdout`: then the report for people goes to stderr. Files are written",
+        "whole or not at all: beside their place, then renamed. A link is followed, and a file that is replaced hands",
+        "on its mode and owner. Devices, pipes, sockets and folders are refused, and so is any file that the command",
+        "reads or writes as well.",
     ]
     for name, command in commands.choices.items():
         lines += [

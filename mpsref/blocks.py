@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat
 
-__all__ = ["BLOCK", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
+__all__ = ["BLOCK", "WorkerEndedError", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
 
 BLOCK = 1 << 24
 """Patterns in a block: a second's work, and what is lost at most by a kill."""
@@ -38,6 +40,21 @@ class Sized(Protocol):
     @property
     def size(self) -> int:
         """How many."""
+
+
+class WorkerEndedError(MPSRefError):
+    """
+    A process that worked on blocks came to an end.
+
+    Attributes
+    ----------
+    reason : str
+        What is known of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"a worker process {reason}: run it again to go on, with fewer --workers")
+        self.reason = reason
 
 
 B = TypeVar("B", bound=Sized)
@@ -105,7 +122,12 @@ def evaluated(
 
 
 def in_blocks(
-    work: Callable[[B], R], blocks: Sequence[B], workers: int = 1, executor: Executor | None = None
+    work: Callable[[B], R],
+    blocks: Sequence[B],
+    workers: int = 1,
+    executor: Executor | None = None,
+    *,
+    isolated: bool = False,
 ) -> Iterator[tuple[B, R]]:
     """
     Every block and what `work` makes of it, each when it is done.
@@ -120,11 +142,13 @@ def in_blocks(
         How many processes; with 1, or where there is little to do, it is this one.
     executor : concurrent.futures.Executor, optional
         Works instead. It is not shut down.
+    isolated : bool
+        Whether this process is to do nothing of it, however little there is to do.
 
     Raises
     ------
-    MPSRefError
-        A process of the workers' was ended from outside.
+    WorkerEndedError
+        A process of the workers' came to an end.
     """
     if executor is not None:
         futures = {executor.submit(work, block): block for block in blocks}
@@ -136,24 +160,29 @@ def in_blocks(
             raise
         return
     workers = min(workers, len(blocks))
-    if workers <= 1 or sum(block.size for block in blocks) < FEW:
+    if not blocks:
+        return
+    if not isolated and (workers <= 1 or sum(block.size for block in blocks) < FEW):
         for block in blocks:
             yield block, work(block)
         return
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+    children: set[BaseProcess] = set()
     try:
-        yield from _completed({pool.submit(work, block): block for block in blocks})
+        with _without_interrupts():
+            futures = {pool.submit(work, block): block for block in blocks}
+            children = set(multiprocessing.active_children()) - others
+        yield from _completed(futures)
     except BrokenProcessPool:
-        raise MPSRefError(
-            "a worker process was ended from outside: run it again to go on, with fewer --workers"
-        ) from None
+        pool.shutdown()
+        raise WorkerEndedError(_end_of(children)) from None
     except BaseException:
         # Whoever interrupts does not want to wait for the blocks that are on the way. The pool cancels the others
         # itself: what is cancelled behind its back it may try to end once more.
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+        for child in children:
+            child.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -164,9 +193,36 @@ def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
         yield futures[future], future.result()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """In this context Ctrl-C waits; a process that is begun has it blocked, until it knows what to do with it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_of(children: Iterable[BaseProcess]) -> str:
+    """How the first of some processes ended; the pool terminates the others."""
+    codes = [code for child in children if (code := child.exitcode) is not None]
+    code = next((code for code in codes if code != -signal.SIGTERM), next(iter(codes), None))
+    if code is None:
+        return "came to an end"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+
+
 def _begin_work() -> None:
     """In a worker: Ctrl-C is the parent's to handle, and without it there is nothing left to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    # What an implementation prints is no part of a report.
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,4 +1,4 @@
-"""JSON documents: read as if hostile, checked against a JSON Schema that ships with mpsref, written whole or not."""
+"""JSON documents: read as if hostile, checked against a JSON Schema that ships with mpsref."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,14 +28,15 @@ __all__ = [
     "read_json",
     "schema",
     "validate",
-    "write_atomically",
 ]
 
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
 
 MOST_VALUES = 4_000_000
-"""Values in a document, all levels together: an empty list takes 3 bytes of a file, and 30 times as many of memory."""
+"""
+Commas, lists and objects in a document: an empty list takes 3 bytes of a file, and 30 times as many of memory.
+"""
 
 BLOCK = 2**20
 """Bytes at once."""
@@ -61,10 +61,10 @@ def parse(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        It is none, or has more than `MOST_VALUES` values.
+        It is none, or has more than `MOST_VALUES` commas, lists and objects.
     """
     if _has_too_many_values(data):
-        raise ValueError(f"more than {MOST_VALUES:,} values, which no graph or recording needs")
+        raise ValueError(f"more than {MOST_VALUES:,} commas, lists and objects, which no graph or recording needs")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
@@ -83,7 +83,8 @@ def encoded(text: str) -> bytes:
     data = text.encode()
     if len(data) > LARGEST_DOCUMENT or _has_too_many_values(data):
         raise FileFormatError(
-            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, and {MOST_VALUES:,} values, are read"
+            f"has {len(data):,} bytes: no more than {LARGEST_DOCUMENT >> 20} MiB, "
+            f"and {MOST_VALUES:,} commas, lists and objects, are read"
         )
     return data
 
@@ -200,36 +201,8 @@ def exactly(file: IO[bytes], count: int) -> bytes:
     return data
 
 
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """
-    Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
-    try:
-        if path.is_dir():
-            raise FileFormatError(f"{path}: is a folder: name a file")
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be written: {error.strerror}: choose another place") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
-
-
 def _has_too_many_values(data: bytes) -> bool:
-    """Whether more than `MOST_VALUES` values begin: behind a comma, or as a list or an object."""
+    """Whether there are more than `MOST_VALUES` commas, lists and objects, which bound the values."""
     if sum(map(data.count, (b",", b"[", b"{"))) <= MOST_VALUES:
         return False
     # Only now are strings left out, which may hold such characters too.

@@ -22,6 +22,19 @@ LONGEST_MESSAGE = 2000
 """Characters of what is said of a file."""
 
 
+LONGEST = 500
+"""Characters of somebody else's error that a message quotes."""
+
+
+def described(error: BaseException) -> str:
+    """Type and message of somebody else's error in one line, which the error itself may be unable to say."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:  # noqa: BLE001  its __str__ may raise anything
+        text = "its message cannot be shown"
+    return f"{type(error).__name__}: {text}"[:LONGEST].rstrip(": ")
+
+
 class MPSRefError(Exception):
     """Base class of every error that mpsref raises on purpose."""
 

@@ -14,6 +14,7 @@ from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
 from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
@@ -145,6 +146,12 @@ class MPSImage(Strict):
 
     __slots__ = ("_channels", "_parent", "_slices", "_storage", "label")
 
+    _slices: Stored
+    _storage: StorageFormat
+    _channels: int
+    _parent: MPSImage | None
+    label: str | None
+
     def __init__(
         self,
         *,
@@ -167,11 +174,12 @@ class MPSImage(Strict):
         self._init(slices, storage, channels, None)
 
     def _init(self, slices: Stored, storage: StorageFormat, channels: int, parent: MPSImage | None) -> None:
-        self._slices = slices
-        self._storage = storage
-        self._channels = channels
-        self._parent = parent
-        self.label: str | None = None
+        put = object.__setattr__  # past what `Strict` asks of users, which would take longer than the rest
+        put(self, "_slices", slices)
+        put(self, "_storage", storage)
+        put(self, "_channels", channels)
+        put(self, "_parent", parent)
+        put(self, "label", None)
 
     @classmethod
     def _from_slices(
@@ -199,6 +207,8 @@ class MPSImage(Strict):
         ------
         ImageError
             The shape has another rank or an empty axis, or the dtype does not go with the format.
+        FloatingPointModeError
+            Values must be rounded, and this thread flushes subnormals or does not round to nearest.
         """
         values = array_or_error(array, "array")
         if not values.dtype.isnative:
@@ -224,6 +234,7 @@ class MPSImage(Strict):
                     f"array has dtype {values.dtype}: {storage.name} is made from float16, float32, float64 "
                     f"or {storage.dtype}"
                 )
+            environment_or_error()
             rounded = np.empty(values.shape, storage.dtype)
             with np.errstate(all="ignore"):
                 values = storage.encode(np.ascontiguousarray(values, np.float64), rounded)

@@ -77,7 +77,7 @@ def _tolerances(path: str | None) -> Tolerances | None:
 
 
 def _write(folder: Path, name: str, comparison: Comparison) -> None:
-    from mpsref.documents import write_atomically  # noqa: PLC0415
+    from mpsref.files import write_atomically  # noqa: PLC0415
 
     # Different tests have different files, also where only what no file name can have differs.
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

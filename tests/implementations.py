@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -46,3 +48,29 @@ def flattens(x):
 
 def says_nothing(x):
     return None
+
+
+def exits(x):
+    sys.exit(0)
+
+
+def killed(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupts(x):
+    raise KeyboardInterrupt
+
+
+class UnsayableError(Exception):
+    def __str__(self):
+        raise SystemExit(0)
+
+
+def raises_what_it_cannot_say(x):
+    raise UnsayableError
+
+
+def prints(x):
+    print("look")
+    return np.abs(x)

@@ -73,6 +73,16 @@ THREE_PARAMETERS = {
     "MPSCNNNeuronExponentialNode": MPS.MPSCNNNeuronExponentialNode,
     "MPSCNNNeuronLogarithmNode": MPS.MPSCNNNeuronLogarithmNode,
 }
+ARITHMETIC = {
+    "MPSNNAdditionNode": MPS.MPSNNAdditionNode,
+    "MPSNNSubtractionNode": MPS.MPSNNSubtractionNode,
+    "MPSNNMultiplicationNode": MPS.MPSNNMultiplicationNode,
+}
+ARITHMETIC_GRADIENTS = {
+    "MPSNNAdditionGradientNode": MPS.MPSNNAdditionGradientNode,
+    "MPSNNSubtractionGradientNode": MPS.MPSNNSubtractionGradientNode,
+    "MPSNNMultiplicationGradientNode": MPS.MPSNNMultiplicationGradientNode,
+}
 
 
 def stop(message: str) -> NoReturn:
@@ -179,7 +189,7 @@ class Builder:
         if "source_gradient" in node:
             return self.gradient(node)
         if "sources" in node:
-            return self.addition(node)
+            return self.arithmetic(node)
         name, source = node["class"], self.images[node["source"]]
         if name == "MPSCNNNeuronNode":
             made = MPS.MPSCNNNeuronNode.nodeWithSource_descriptor_(source, self.neuron(node["descriptor"]))
@@ -195,10 +205,10 @@ class Builder:
             made = THREE_PARAMETERS[name].nodeWithSource_a_b_c_(source, node["a"], node["b"], node["c"])
         return made
 
-    def addition(self, node: dict[str, Any]) -> Any:
-        """An addition with its scales, bias and bounds."""
+    def arithmetic(self, node: dict[str, Any]) -> Any:
+        """An addition, subtraction or multiplication with its scales, bias and bounds."""
         left, right = (self.images[name] for name in node["sources"])
-        made = MPS.MPSNNAdditionNode.nodeWithLeftSource_rightSource_(left, right)
+        made = ARITHMETIC[node["class"]].nodeWithLeftSource_rightSource_(left, right)
         self.scale(made, node)
         if "bias" in node:
             made.setBias_(node["bias"])
@@ -217,14 +227,15 @@ class Builder:
             made.setSecondaryScale_(node["secondary_scale"])
 
     def gradient(self, node: dict[str, Any]) -> Any:
-        """The gradient of a neuron or of an addition."""
+        """The gradient of a neuron or of arithmetic."""
         incoming, image = self.images[node["source_gradient"]], self.images[node["source_image"]]
         state = self.makers[node["gradient_state"]].resultState()
         if node["class"] == "MPSCNNNeuronGradientNode":
             return MPS.MPSCNNNeuronGradientNode.nodeWithSourceGradient_sourceImage_gradientState_descriptor_(
                 incoming, image, state, self.neuron(node["descriptor"])
             )
-        made = MPS.MPSNNAdditionGradientNode.nodeWithSourceGradient_sourceImage_gradientState_isSecondarySourceFilter_(
+        kind = ARITHMETIC_GRADIENTS[node["class"]]
+        made = kind.nodeWithSourceGradient_sourceImage_gradientState_isSecondarySourceFilter_(
             incoming, image, state, node["is_secondary_source_filter"]
         )
         self.scale(made, node)

@@ -200,7 +200,7 @@ final class Builder {
 
     func make(_ node: Node) -> MPSNNFilterNode {
         if node.source_gradient != nil { return gradient(node) }
-        if node.class == "MPSNNAdditionNode" { return addition(node) }
+        if node.sources != nil { return arithmetic(node) }
         let source = images[needed(node.source, "source")]!
         let a = { Float(needed(node.a, "a")) }
         let b = { Float(needed(node.b, "b")) }
@@ -229,9 +229,17 @@ final class Builder {
         }
     }
 
-    func addition(_ node: Node) -> MPSNNFilterNode {
+    func arithmetic(_ node: Node) -> MPSNNFilterNode {
         let sources = needed(node.sources, "sources")
-        let made = MPSNNAdditionNode(leftSource: images[sources[0]]!, rightSource: images[sources[1]]!)
+        let left = images[sources[0]]!
+        let right = images[sources[1]]!
+        let made: MPSNNBinaryArithmeticNode
+        switch node.class {
+        case "MPSNNAdditionNode": made = MPSNNAdditionNode(leftSource: left, rightSource: right)
+        case "MPSNNSubtractionNode": made = MPSNNSubtractionNode(leftSource: left, rightSource: right)
+        case "MPSNNMultiplicationNode": made = MPSNNMultiplicationNode(leftSource: left, rightSource: right)
+        default: stop("no node class " + node.class)
+        }
         if let value = node.primary_scale { made.primaryScale = Float(value) }
         if let value = node.secondary_scale { made.secondaryScale = Float(value) }
         if let value = node.bias { made.bias = Float(value) }
@@ -253,9 +261,20 @@ final class Builder {
         guard let state = forward.resultState as? MPSNNBinaryGradientStateNode else {
             stop("no state of " + node.result)
         }
-        let made = MPSNNAdditionGradientNode(
-            sourceGradient: incoming, sourceImage: image, gradientState: state,
-            isSecondarySourceFilter: needed(node.is_secondary_source_filter, "is_secondary_source_filter"))
+        let secondary = needed(node.is_secondary_source_filter, "is_secondary_source_filter")
+        let made: MPSNNArithmeticGradientNode
+        switch node.class {
+        case "MPSNNAdditionGradientNode":
+            made = MPSNNAdditionGradientNode(
+                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+        case "MPSNNSubtractionGradientNode":
+            made = MPSNNSubtractionGradientNode(
+                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+        case "MPSNNMultiplicationGradientNode":
+            made = MPSNNMultiplicationGradientNode(
+                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+        default: stop("no node class " + node.class)
+        }
         if let value = node.primary_scale { made.primaryScale = Float(value) }
         if let value = node.secondary_scale { made.secondaryScale = Float(value) }
         return made

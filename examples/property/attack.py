@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mpsref as mps
-from mpsref.documents import write_atomically
+from mpsref.files import write_atomically
 from mpsref.origin import software
 from mpsref.testing import check_implementation
 

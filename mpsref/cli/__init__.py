@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import mpsref
 from mpsref.cli.status import BAD_INPUT, INTERRUPTED
-from mpsref.display import printable
-from mpsref.errors import MPSRefError
+from mpsref.cli.streams import standard_streams
+from mpsref.errors import MPSRefError, described
+from mpsref.process import complain, ended_by, fault, working
 
 __all__ = ["COMMANDS", "main", "parser"]
 
@@ -38,7 +37,7 @@ status.
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(complain(f"{message} (see {self.prog} --help)", BAD_INPUT, self.prog))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,25 +53,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 all within bounds, or nothing wrong; 1 a mismatch, or something wrong; 2 bad usage or bad input;
-        130 interrupted.
+        3 a fault of mpsref; 130 interrupted, 143 terminated.
     """
-    options = _options(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    with standard_streams():
+        try:
+            status = _status(sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        except MPSRefError as error:
+            status = complain(str(error), BAD_INPUT)
+        except MemoryError as error:
+            status = complain(f"out of memory: {described(error)}", BAD_INPUT)
+        except OSError as error:
+            named = "" if error.filename is None else f"{error.filename}: "
+            status = complain(f"{named}{error.strerror or described(error)}", BAD_INPUT)
+        except BaseException as error:  # noqa: BLE001  none may end as if it were a verdict
+            status = fault(error)
+        ended = ended_by()
+    return status if ended is None else 128 + ended
+
+
+def _status(arguments: Sequence[str]) -> int:
     try:
+        options = _options(arguments)
+    except SystemExit as end:  # the parser has said why
+        return int(end.code or 0)
+    with working():
         status: int = options.command(options)
-        sys.stdout.flush()
-    except MPSRefError as error:
-        return _complain(str(error))
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing is left to say, not even at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BAD_INPUT
-    except (OSError, MemoryError) as error:
-        return _complain(f"{getattr(error, 'filename', None) or ''}: {getattr(error, 'strerror', None) or error!r}")
-    except KeyboardInterrupt:
-        return INTERRUPTED
     return status
 
 
@@ -108,8 +116,3 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         whole.prog += f" {options.name}"
         whole.error(f"unrecognized arguments: {' '.join(unknown)}")
     return options
-
-
-def _complain(message: str) -> int:
-    print(f"mpsref: {printable(' '.join(message.split()))}", file=sys.stderr)
-    return BAD_INPUT

@@ -8,6 +8,7 @@ from pathlib import Path
 from mpsref.cli.sources import add_raw, read_image
 from mpsref.cli.status import PASSED
 from mpsref.errors import FileFormatError
+from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage
 from mpsref.record import Recording, read_images, write_images, write_recording
@@ -39,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
         if len(options.inputs) > 1 or "=" in options.inputs[0] or not options.inputs[0].endswith(".json"):
             raise FileFormatError(f"{options.inputs[0]}: no recording file: give one, or --graph for arrays")
         recording = Recording.read(options.inputs[0], complete=False)
+        if to_file:
+            check_outputs({"--out": options.out}, recording.files)
         file, device = recording.graph, options.device or recording.device
         images = {name: image.read() for name, image in recording.images.items()}
         left_out = len(recording.missing)

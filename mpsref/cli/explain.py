@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from mpsref.cli.arguments import element
+from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
 from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.teach.explain import explanation, write_explanation
@@ -23,7 +25,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         "of its images: values, slopes, products, rounding, and numbers to change."
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
-    parser.add_argument("--html", metavar="FILE", type=Path, required=True, help="the page to write")
+    parser.add_argument("--html", metavar="FILE", type=output_file, required=True, help="the page to write")
     add_sources(parser, " (default: 0.5 everywhere, or 1 for an incoming gradient)")
     parser.add_argument("--at", metavar="[N,]Y,X,C", type=element, default=(0, 0, 0, 0),
                         help="the element: image, y, x and channel (default 0,0,0)")  # fmt: skip
@@ -35,14 +37,12 @@ def run(options: argparse.Namespace) -> int:
     file = GraphFile.read(options.graph)
     names = {image: name for name, image in file.images.items()}
     files = source_files(options, [names[node] for node in inputs(file.result_images)], complete=False)
-    for read in (options.graph, *files.values()):
-        if options.html.resolve() == read.resolve():
-            raise FileFormatError(f"--html {options.html}: is read: choose another file")
+    check_outputs({"--html": options.html}, [options.graph, *files.values()])
     sources = {name: read_image(path, options) for name, path in files.items()}
     try:
         page = explanation(file, sources, options.at, options.graph.name)
     except MPSRefError as error:
         raise FileFormatError(f"{options.graph}: {error}") from None
     write_explanation(page, options.html)
-    print(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser")
+    tell(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser", options.html)
     return PASSED

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell, write_json
 from mpsref.cli.progress import Bar
-from mpsref.cli.reports import checkpoint_beside, interrupted, write_json
 from mpsref.cli.status import MISMATCH, PASSED
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
+from mpsref.files import STDOUT, check_outputs
 from mpsref.neuron import NEURONS
 from mpsref.proof import Subject, committed_certificates, passed, prove, report, require_judge
 
@@ -25,7 +26,10 @@ def define(parser: argparse.ArgumentParser) -> None:
         "results near a rounding boundary and a sample of the others; compare the digest of all results with that of "
         "the certificate that comes with mpsref, if there is one. Needs the extra: pip install 'mpsref[proof]'."
     )
-    parser.epilog = "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 130 interrupted"
+    parser.epilog = (
+        "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 3 a fault of mpsref, "
+        "130 interrupted"
+    )
     parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES,
                         help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
     add_subject(parser)
@@ -35,7 +39,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=integer, default=1, help="of the sample (default 1)")
     parser.add_argument("--workers", metavar="N", type=integer, default=os.cpu_count() or 1,
                         help="how many processes (default: one for each processor)")  # fmt: skip
-    parser.add_argument("--out", metavar="FILE", type=Path,
+    parser.add_argument("--out", metavar="FILE", type=output_file,
                         help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE", type=Path,
                         help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
@@ -57,11 +61,12 @@ def run(options: argparse.Namespace) -> int:
                 write_json(out, proof)
             certificates.append(proof)
     except KeyboardInterrupt:
-        return interrupted(places[0][1], "--out")
+        interrupted(places[0][1], "--out")
+        raise
+    tell(report(certificates, committed), options.out)
     for _, checkpoint in places:
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
-    print(report(certificates, committed))
     return PASSED if passed(certificates, committed) else MISMATCH
 
 
@@ -87,9 +92,11 @@ def _places(options: argparse.Namespace, names: list[str]) -> list[tuple[Path | 
     """Where the certificate and the checkpoint of each proof go."""
     out: Path | None = options.out
     if options.neuron is not None:
-        if out is not None and out.is_dir():
-            raise FileFormatError(f"--out {out}: is a folder: with --neuron, name a file")
-        return [(out, options.checkpoint or (out and checkpoint_beside(out)))]
+        checkpoint = options.checkpoint or checkpoint_beside(out)
+        check_outputs({"--out": out, "--checkpoint": checkpoint})
+        return [(out, checkpoint)]
+    if out == STDOUT:
+        raise FileFormatError("--out: without --neuron, name a folder")
     if out is None:
         return [(None, None)] * len(names)
     try:
@@ -97,4 +104,6 @@ def _places(options: argparse.Namespace, names: list[str]) -> list[tuple[Path | 
     except OSError as error:
         raise FileFormatError(f"--out {out}: {error.strerror}: without --neuron, name a folder") from None
     files = [out / f"{name}.{options.format}.json" for name in names]
-    return [(file, checkpoint_beside(file)) for file in files]
+    places: list[tuple[Path | None, Path | None]] = [(file, checkpoint_beside(file)) for file in files]
+    check_outputs({str(path): path for place in places for path in place})
+    return places

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
-from mpsref.cli.reports import checkpoint_beside, interrupted
 from mpsref.cli.status import MISMATCH, PASSED
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError
+from mpsref.files import check_outputs
 from mpsref.sweep import sweep
+from mpsref.sweep.implementation import sources_of
 
 __all__ = ["define", "run"]
 
@@ -21,8 +22,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     """Describe the command and add its arguments."""
     parser.description = "Call your implementation with every bit pattern of a format, and compare with the reference."
     parser.epilog = (
-        "exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be "
-        "called, 130 interrupted"
+        "exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be called or "
+        "ends its process, 3 a fault of mpsref, 130 interrupted"
     )
     parser.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
                         help="takes an array, for a gradient the upstream gradients too, and returns one like it; the "
@@ -38,7 +39,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", type=integer, default=1, help="how many processes (default 1)")
     parser.add_argument("--package", metavar="NAME", action="append", default=[],
                         help="a package whose version belongs into the report")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
     parser.add_argument("--checkpoint", metavar="FILE", type=Path,
                         help="keep what is done, to go on after an interruption (default: beside --json)")  # fmt: skip
 
@@ -47,12 +48,11 @@ def run(options: argparse.Namespace) -> int:
     """Compare an implementation at every input and print the report."""
     neuron = descriptor(MPSCNNNeuronType[options.neuron], options)
     json_file: Path | None = options.json
-    if json_file is not None and json_file.is_dir():
-        raise FileFormatError(f"--json {json_file}: is a folder: name a file")
-    checkpoint = options.checkpoint or (json_file and checkpoint_beside(json_file))
+    checkpoint = options.checkpoint or checkpoint_beside(json_file)
     # As python -m has it; a console script has its own folder there.
     if "" not in sys.path:
         sys.path.insert(0, "")
+    check_outputs({"--json": json_file, "--checkpoint": checkpoint}, sources_of(options.implementation))
     try:
         with Bar(f"{options.neuron} {options.format}") as progress:
             report = sweep(
@@ -66,12 +66,14 @@ def run(options: argparse.Namespace) -> int:
                 checkpoint=checkpoint,
                 packages=options.package,
                 progress=progress,
+                isolated=True,
             )
     except KeyboardInterrupt:
-        return interrupted(checkpoint, "--json")
+        interrupted(checkpoint, "--json")
+        raise
     if json_file is not None:
         report.write(json_file)
+    tell(report.text(), json_file)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    print(report.text())
     return PASSED if report.passed else MISMATCH

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from mpsref.cli.arguments import integer, number
+from mpsref.cli.outputs import output_file, tell, write_json
 from mpsref.cli.progress import Progress
-from mpsref.cli.reports import write_json
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.errors import FileFormatError
+from mpsref.files import check_outputs
 from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.tolerance import limit_of
@@ -38,10 +39,10 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
     parser.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
                         "beyond the bounds")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the report as JUnit XML")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page for a browser, with the "
-                        "graph, plots and heat maps")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
+    parser.add_argument("--junit", metavar="FILE", type=output_file, help="write the report as JUnit XML")
+    parser.add_argument("--html", metavar="FILE", type=output_file, help="write the report as a page for a browser, "
+                        "with the graph, plots and heat maps")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
-    _check_outputs(options, recording)
+    outputs = {f"--{name}": getattr(options, name) for name in ("json", "junit", "html")}
+    check_outputs(outputs, [*recording.files, *filter(None, [options.tolerance])])
     collected = None if options.html is None else Aggregate()
     with Progress() as progress:
         report = verify(
@@ -76,19 +78,8 @@ def run(options: argparse.Namespace) -> int:
 
         write_page(report, recording.graph, collected, options.html)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(report.text(every_image=options.all, colour=colour))
+    tell(report.text(every_image=options.all, colour=colour), *outputs.values())
     return PASSED if report.passed else MISMATCH
-
-
-def _check_outputs(options: argparse.Namespace, recording: Recording) -> None:
-    """Before any work: no report may be written over the recording, or over another report."""
-    taken = {file.resolve(): "belongs to the recording" for file in recording.files}
-    for name in ("json", "junit", "html"):
-        file: Path | None = getattr(options, name)
-        if file is not None:
-            used = taken.setdefault(file.resolve(), f"is the file of --{name} already")
-            if used != f"is the file of --{name} already":
-                raise FileFormatError(f"--{name} {file}: {used}: choose another file")
 
 
 def _limit(options: argparse.Namespace) -> Limit | None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.documents import encoded, read_document, schema, validate, write_atomically
+from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
+from mpsref.files import write_atomically
 from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField

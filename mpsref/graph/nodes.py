@@ -56,11 +56,10 @@ def sequence_or_error(name: str, value: object) -> list[Any]:
 class _Tagged(Strict):
     """What image and state nodes have in common."""
 
+    _handle: Handle | None = None
+
     export_from_graph = Flag("Whether encoding also hands out this image. Default False.")
     synchronize_resource = Flag("Without effect here. Default False.")
-
-    def __init__(self, handle: Handle | None) -> None:
-        self.handle = handle
 
     @property
     def handle(self) -> Handle | None:
@@ -120,10 +119,12 @@ class MPSNNImageNode(_Tagged):
 
     stop_gradient = Flag("Whether `MPSNNFilterNode.training_graph` stops here. Default False.")
 
+    _format = MPSImageFeatureChannelFormat.none
+    _producer: MPSNNFilterNode | None = None
+
     def __init__(self, *, handle: Handle | None) -> None:
-        super().__init__(handle)
-        self.format = MPSImageFeatureChannelFormat.none
-        self._producer: MPSNNFilterNode | None = None
+        if handle is not None:
+            self.handle = handle
 
     @classmethod
     def exported_node(cls, *, with_: Handle | None) -> MPSNNImageNode:
@@ -185,7 +186,6 @@ class MPSNNStateNode(_Tagged):
     @classmethod
     def _of(cls, producer: MPSNNFilterNode) -> MPSNNStateNode:
         state = cls.__new__(cls)
-        _Tagged.__init__(state, None)
         state._producer = producer
         return state
 
@@ -240,7 +240,7 @@ class MPSNNFilterNode(Strict):
     _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode
     _sources: tuple[MPSNNImageNode, ...]
     _result_image: MPSNNImageNode
-    _result_state: MPSNNStateNode | None
+    _result_state: MPSNNStateNode | None = None
 
     def __init__(self) -> None:
         raise UnavailableError(f"{type(self).__name__} has no initialiser: use one of its subclasses")
@@ -251,7 +251,6 @@ class MPSNNFilterNode(Strict):
         self._result_image = MPSNNImageNode(handle=None)
         self._result_image._producer = self
         self._result_image.format = self._sources[0].format
-        self._result_state = None
 
     @property
     def label(self) -> str | None:

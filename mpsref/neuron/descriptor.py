@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, member_of
+from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, ParameterError
 from mpsref.neuron.table import NEURONS, Neuron
 from mpsref.storage import round_to_odd
@@ -29,12 +30,17 @@ def float32_parameter(name: str, value: Any) -> float:
     ------
     ParameterError
         `value` is no real number, or not finite as a float32; the message calls it `name`.
+    FloatingPointModeError
+        This thread would flush it to zero, or round it otherwise than to nearest.
     """
     if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
         # A large integer is no float64 either: numpy's own conversion would round twice.
         with np.errstate(over="ignore"):
             exact = isinstance(value, float | np.floating)
             rounded = float(np.float32(value)) if exact else _from_integer(int(value))
+        if rounded != value:
+            # Not always: importing mpsref makes descriptors, and is to work in any environment.
+            environment_or_error()
         if math.isfinite(rounded):
             return rounded
     raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
@@ -254,6 +260,7 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
             raise ParameterError(f"data: {error}: give one slope for each feature channel") from None
         if values.dtype.kind not in "fiu":
             raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
+        environment_or_error()
         with np.errstate(over="ignore"):
             slopes = values.astype(np.float32)
     if slopes.ndim != 1 or not slopes.size:

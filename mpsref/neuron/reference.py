@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Stored, flat
-from mpsref.environment import environment_or_error
+from mpsref.environment import ONE, SUBNORMAL, TINY, environment_or_error
 from mpsref.errors import ImageError
 from mpsref.neuron.descriptor import (
     MPSNNNeuronDescriptor,
@@ -103,8 +103,9 @@ def specified_gradient(
 def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
-    environment_or_error()
-    descriptor_or_error(descriptor)
+    # What of `environment_or_error` matters to scalars, in place: one file less for who reads all that a call enters.
+    if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
+        environment_or_error()
     storage = _FORMATS.get(x.dtype)
     if storage is None:
         raise ImageError(f"x has dtype {x.dtype}: give float16 or float32")

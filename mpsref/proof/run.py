@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mpsref.blocks import in_blocks
-from mpsref.documents import read_document, write_atomically
-from mpsref.errors import FileFormatError
+from mpsref.documents import read_document
+from mpsref.errors import FileFormatError, ParameterError
+from mpsref.files import write_atomically
 from mpsref.origin import machine
 from mpsref.proof.certificate import DIRECTIONS, Subject, certificate, software
+from mpsref.proof.checks import check_tally, judge_sources, seal
 from mpsref.proof.sweep import Block, Tally, require_judge, sweep
 
 __all__ = ["prove"]
@@ -97,12 +99,12 @@ class _Checkpoint:
         self.tallies: dict[tuple[str, int], Tally] = {}
         self._path = path
         # What a block depends on; how many workers there are is free to change.
-        self._of = subject.to_json() | {"software": software(), "machine": machine()}
+        self._of = subject.to_json() | {"software": software(), "judge": judge_sources(), "machine": machine()}
         self._before, self._began, self._written = 0.0, time.monotonic(), 0.0
         if path is not None and path.exists():
-            self._read(path)
+            self._read(path, {_key(block): block for block in subject.blocks()})
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, blocks: dict[tuple[str, int], Block]) -> None:
         document = read_document(path, "checkpoint")
         for name, value in self._of.items():
             if document["of"].get(name) != value:
@@ -110,8 +112,22 @@ class _Checkpoint:
                     f"{path}: the checkpoint of another proof ({name} differs): delete it, or name another --checkpoint"
                 )
         self._before = document["wall_seconds"]
-        for entry in document["blocks"]:
-            self.tallies[entry["direction"], entry["start"]] = Tally(**entry["tally"])
+        for i, entry in enumerate(document["blocks"]):
+            try:
+                self._keep_entry(entry, blocks)
+            except ParameterError as error:
+                raise FileFormatError(f"{path}: blocks[{i}]: {error}: delete the checkpoint") from None
+
+    def _keep_entry(self, entry: dict[str, Any], blocks: dict[tuple[str, int], Block]) -> None:
+        key, tally = (entry["direction"], entry["start"]), Tally(**entry["tally"])
+        if key not in blocks:
+            raise ParameterError("is none of this proof")
+        if key in self.tallies:
+            raise ParameterError("is there twice")
+        check_tally(tally, blocks[key])
+        if entry["sha256"] != seal(self._of, *key, entry["tally"]):
+            raise ParameterError("sha256 is not that of its tally in this proof")
+        self.tallies[key] = tally
 
     def seconds(self) -> float:
         """How long it took, with what was done before."""
@@ -133,7 +149,12 @@ class _Checkpoint:
             "of": self._of,
             "wall_seconds": self.seconds(),
             "blocks": [
-                {"direction": direction, "start": start, "tally": asdict(tally)}
+                {
+                    "direction": direction,
+                    "start": start,
+                    "tally": asdict(tally),
+                    "sha256": seal(self._of, direction, start, asdict(tally)),
+                }
                 for (direction, start), tally in self.tallies.items()
             ],
         }

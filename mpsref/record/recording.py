@@ -14,9 +14,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpsref.documents import encoded, exactly, opened, read_document, schema, validate, write_atomically
+from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError
+from mpsref.files import NewFolder, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.record.npy import NpyHeader, read_header
@@ -306,16 +307,16 @@ def recording_files(
 
 def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], Any]]) -> None:
     """
-    Write files by name into a folder, each whole or not at all.
+    Write files by name into a folder, all or none of them.
 
     Raises
     ------
     FileFormatError
         The folder is not empty, or cannot be made.
     """
-    folder = _empty_folder(folder)
-    for name, write in files.items():
-        write_atomically(folder / name, write)
+    with NewFolder(folder) as new:
+        for name, write in files.items():
+            write_atomically(new.file(name), write)
 
 
 def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
@@ -323,6 +324,7 @@ def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
 
 
 def _write_raw(image: MPSImage, file: IO[bytes]) -> None:
+    # Not tofile, whose errors do not say what happened.
     file.write(_little(image).data.cast("B"))
 
 
@@ -343,26 +345,6 @@ def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, di
         return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
-
-
-def _empty_folder(folder: str | Path) -> Path:
-    """
-    Make a folder, or take one that is empty.
-
-    Raises
-    ------
-    FileFormatError
-        The folder is not empty, or cannot be made.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise FileFormatError(f"{folder}: {error.strerror}: choose another folder") from None
-    if occupied:
-        raise FileFormatError(f"{folder}: not empty: choose another folder, so that nothing is overwritten")
-    return folder
 
 
 def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:

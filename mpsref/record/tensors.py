@@ -16,8 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse
 from mpsref.errors import FileFormatError
+from mpsref.files import write_atomically
 from mpsref.record.npy import read_header
 from mpsref.storage import FORMATS
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.errors import ImplementationError
+from mpsref.errors import ImplementationError, described
 
-__all__ = ["Implementation", "call", "load", "name_of"]
+__all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
 Implementation: TypeAlias = Callable[..., Any] | str
 """A function, or where it is: ``module:function``."""
@@ -28,6 +31,21 @@ def name_of(implementation: Implementation) -> str:
     return f"{module}:{name}" if module else str(name)
 
 
+def sources_of(implementation: str) -> list[Path]:
+    """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
+    found: list[Path] = []
+    name, path = "", None
+    for part in implementation.partition(":")[0].split("."):
+        name = f"{name}.{part}".removeprefix(".")
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
+            break
+        if spec.origin is not None:
+            found.append(Path(spec.origin))
+        path = spec.submodule_search_locations
+    return found
+
+
 @cache
 def _imported(name: str) -> Callable[..., Any]:
     module, colon, attributes = name.partition(":")
@@ -35,8 +53,9 @@ def _imported(name: str) -> Callable[..., Any]:
         raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as torch_neurons:softPlus")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001  somebody's module may raise anything
-        raise ImplementationError(f"{name}: {module} cannot be imported: {_said(error)}") from None
+    except BaseException as error:  # noqa: BLE001  somebody's module may raise anything
+        _pass_on_interrupts(error)
+        raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from None
     for attribute in attributes.split("."):
         if not hasattr(found, attribute):
             raise ImplementationError(f"{name}: {attribute} is not in {getattr(found, '__name__', found)!s}")
@@ -78,8 +97,9 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
     try:
         with np.errstate(all="ignore"):
             result = np.asarray(function(*arguments))
-    except Exception as error:  # noqa: BLE001  somebody's function may raise anything
-        raise ImplementationError(f"{name}: raised {_said(error)}") from None
+    except BaseException as error:  # noqa: BLE001  somebody's function may raise anything
+        _pass_on_interrupts(error)
+        raise ImplementationError(f"{name}: raised {described(error)}") from None
     if result.dtype != dtype or result.shape != shape:
         raise ImplementationError(
             f"{name}: returned {result.dtype}{list(result.shape)} for {dtype}{list(shape)}: it must be like x"
@@ -87,6 +107,7 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
     return np.ascontiguousarray(result)
 
 
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+def _pass_on_interrupts(error: BaseException) -> None:
+    """Raise an interrupt by Ctrl-C, which workers ignore: there it is the implementation's own."""
+    if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+        raise error

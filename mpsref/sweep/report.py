@@ -12,11 +12,13 @@ import numpy as np
 
 from mpsref.blocks import share, stated
 from mpsref.display import aligned, printable
-from mpsref.documents import read_document, write_atomically
+from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.files import write_atomically
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
+from mpsref.sweep.agreement import check_summary
 from mpsref.sweep.summary import Mismatch, Summary
 from mpsref.ulp import histogram_rows
 from mpsref.verify.compare import MOST_ULP
@@ -160,6 +162,11 @@ class SweepReport:
         try:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
+            check_summary(report.summary, storage_format(subject.channel_format), subject.ulp)
+            said = report.to_json()
+            for name in ("elements", "exact", "passed", "verdict"):
+                if document[name] != said[name]:
+                    raise ParameterError(f"{name}: contradicts the counts, which say {said[name]}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
         except (MPSRefError, ValueError) as error:
@@ -230,7 +237,7 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
     Raises
     ------
     ParameterError
-        There is none, they are of different subjects, or an input is in two of them.
+        There is none, they are of different subjects or of no inputs, or an input is in two of them.
 
     Examples
     --------
@@ -254,4 +261,6 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
             name = next(name for name in ours if ours[name] != theirs[name])
             raise ParameterError(f"reports of different sweeps: {name} is {ours[name]} and {theirs[name]}")
         summary += report.summary
+    if not summary.elements:
+        raise ParameterError("the reports are of no inputs: give those of shards that are done")
     return SweepReport(subject, summary)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpsref.blocks import BLOCK, chunks, evaluated, in_blocks, ones, share
+from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, share
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
@@ -53,6 +54,7 @@ def sweep(
     packages: Sequence[str] = (),
     block: int = BLOCK,
     progress: Callable[[int, int], None] | None = None,
+    isolated: bool = False,
 ) -> SweepReport:
     """
     Compare somebody's implementation of a neuron with the reference at every input of a format.
@@ -85,6 +87,8 @@ def sweep(
         How many inputs are one piece of work.
     progress : callable, optional
         Called with the number of inputs that are done, and of all.
+    isolated : bool
+        Whether a single worker is another process too, so that an implementation that ends its process ends only that.
 
     Returns
     -------
@@ -94,7 +98,7 @@ def sweep(
     Raises
     ------
     ImplementationError
-        The implementation cannot be imported, raises an error, or returns something else.
+        The implementation cannot be imported, raises an error, ends its process, or returns something else.
     ParameterError
         An argument makes no sense.
     FileFormatError
@@ -113,15 +117,11 @@ def sweep(
     storage, neuron = storage_format(format), descriptor_or_error(descriptor)
     subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp)
     inputs = share(shard, storage, "shard")
-    if workers < 1:
-        raise ParameterError(f"workers is {workers}: give at least 1")
-    if block < 1:
-        raise ParameterError(f"block is {block}: give at least 1")
-    if len(packages) > MOST_PACKAGES or not all(0 < len(name) <= LONGEST_PACKAGE for name in packages):
-        raise ParameterError(f"packages: give at most {MOST_PACKAGES} names of 1 to {LONGEST_PACKAGE} characters")
+    _check_arguments(workers, block, packages)
     if executor is None:
-        load(function)
-        if workers > 1:
+        if not isolated:
+            load(function)
+        if workers > 1 or isolated:
             _send(function)
     path = None if checkpoint is None else Path(checkpoint)
     found = _before(path, subject, inputs)
@@ -134,15 +134,38 @@ def sweep(
     if progress is not None:
         progress(found.elements, len(inputs))
     try:
-        for _, summary in in_blocks(_summary, blocks, workers, executor):
+        for _, summary in _summaries(blocks, workers, executor, isolated=isolated):
             found += summary
             if time.monotonic() - written > SECONDS:
                 written = _written(path, subject, found)
             if progress is not None:
                 progress(found.elements, len(inputs))
     finally:
-        _written(path, subject, found)
+        if found.elements:
+            _written(path, subject, found)
+        elif path is not None:
+            path.unlink(missing_ok=True)
     return SweepReport(subject, found)
+
+
+def _check_arguments(workers: int, block: int, packages: Sequence[str]) -> None:
+    if workers < 1:
+        raise ParameterError(f"workers is {workers}: give at least 1")
+    if block < 1:
+        raise ParameterError(f"block is {block}: give at least 1")
+    if len(packages) > MOST_PACKAGES or not all(0 < len(name) <= LONGEST_PACKAGE for name in packages):
+        raise ParameterError(f"packages: give at most {MOST_PACKAGES} names of 1 to {LONGEST_PACKAGE} characters")
+
+
+def _summaries(
+    blocks: Sequence[Block], workers: int, executor: Executor | None, *, isolated: bool
+) -> Iterator[tuple[Block, Summary]]:
+    try:
+        yield from in_blocks(_summary, blocks, workers, executor, isolated=isolated)
+    except WorkerEndedError as error:
+        raise ImplementationError(
+            f"{blocks[0].subject.implementation}: the process that ran it {error.reason}"
+        ) from None
 
 
 def _send(function: Implementation) -> None:
@@ -164,11 +187,18 @@ def _before(path: Path | None, subject: Subject, inputs: range) -> Summary:
     ranges = report.summary.ranges
     if ranges and not (inputs.start <= ranges[0][0] and ranges[-1][1] <= inputs.stop):
         names.append("shard")
+    names += [name for facts in report.summary.made_by for name in _other_software(json.loads(facts)["software"])]
     if names:
         raise FileFormatError(
             f"{path}: the checkpoint of another sweep ({names[0]} differs): delete it, or name another --checkpoint"
         )
     return report.summary
+
+
+def _other_software(theirs: dict[str, str]) -> list[str]:
+    """In which packages and sources other software differs from this."""
+    ours = software()
+    return [name for name in ours if theirs.get(name) != ours[name]]
 
 
 def _written(path: Path | None, subject: Subject, found: Summary) -> float:

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 import mpsref
 from mpsref.display import html_text, printable
-from mpsref.documents import write_atomically
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
+from mpsref.files import write_atomically
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error

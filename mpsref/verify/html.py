@@ -18,7 +18,7 @@ import numpy as np
 
 import mpsref
 from mpsref.display import html_text, printable
-from mpsref.documents import write_atomically
+from mpsref.files import write_atomically
 from mpsref.graph.drawing import (
     NODE_HEIGHT,
     NODE_WIDTH,

@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET  # only written, never parsed
 
 import mpsref
 from mpsref.display import printable
-from mpsref.documents import write_atomically
+from mpsref.files import write_atomically
 from mpsref.verify.report import ImageReport, Report
 from mpsref.verify.running import Reason
 

@@ -19,6 +19,7 @@ from mpsref.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PRECISE = ROOT / "examples" / "gpu-run" / "precise"
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture
@@ -160,12 +161,7 @@ def test_run_takes_and_writes_raw_elements(tmp_path, graph, capsys):
 def test_bad_usage_or_input_ends_with_2_and_one_line(tmp_path, graph, capsys, arguments, words):
     names = {"graph": graph, "out": tmp_path / "out", "x": tmp_path / "x.npy"}
 
-    try:
-        status = main([argument.format(**names) for argument in arguments])
-    except SystemExit as stopped:
-        status = stopped.code
-
-    assert status == 2
+    assert main([argument.format(**names) for argument in arguments]) == 2
     refused(capsys, *words)
     assert not (tmp_path / "out").exists()
 
@@ -179,10 +175,7 @@ def test_run_does_not_write_into_a_folder_that_holds_something(tmp_path, graph, 
 
 
 def test_the_version_is_told(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--version"])
-
-    assert stopped.value.code == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"mpsref {mps.__version__}\n"
 
 
@@ -197,12 +190,113 @@ def test_python_dash_m_is_the_command():
     assert done.stdout.splitlines()[-1].startswith("FAIL: 701 of 8,192")
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback():
-    command = f"{sys.executable} -m mpsref verify {PRECISE / 'neurons.json'} --worst 4000 | head -1"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+# ---- streams ----
 
-    assert done.stdout.startswith("recording")
-    assert done.stderr == ""
+SHORT = f"{sys.executable} -m mpsref verify {PRECISE / 'chain-float32.json'} --ulp"
+LONG = f"{sys.executable} -m mpsref verify {PRECISE / 'chain-float32.json'} --no-faults --all --worst 1024"
+
+
+def test_odd_streams_change_neither_status_nor_what_is_said():
+    """All at once, because each is a process that begins."""
+    expected = {
+        f"{SHORT} 4 >&-": (1, "", ""),
+        f"{SHORT} 9999999999 2>&-": (2, "", ""),
+        f"{SHORT} 4294967296 >&- 2>&- <&-": (0, "", ""),
+        f"{SHORT} 4294967296 >/dev/full": (2, "", "mpsref: standard output: No space left on device\n"),
+        f"{SHORT} -1 2>/dev/full": (2, "", ""),
+        f"{LONG} --ulp 4 | head -1; exit ${{PIPESTATUS[0]}}": (1, "recording", ""),
+        f"{LONG} --bounds metal-precise --json - | true; exit ${{PIPESTATUS[0]}}": (0, "", "recording"),
+        f"{SHORT} 4 --json - >&-": (2, "", "mpsref: --json /dev/stdout: standard output is closed: name a file\n"),
+        f"{sys.executable} -m mpsref --help >/dev/full": (2, "", "No space left"),
+    }  # fmt: skip
+    running = {
+        command: subprocess.Popen(
+            ["/bin/bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for command in expected
+    }
+    for command, process in running.items():
+        out, err = process.communicate(timeout=60)
+        status, begins, said = expected[command]
+        assert process.returncode == status, (command, err)
+        assert out.startswith(begins), command
+        assert (said in err) if said else err == "", (command, err)
+        assert "Traceback" not in err, command
+        assert "mpsref: " not in out, command
+
+
+@pytest.mark.parametrize(
+    "arguments", [["\x1b[31mred"], ["verify", "r", "--\x1b[0m"], ["verify", "r", "--ulp", "\x1b\r1"]]
+)
+def test_terminal_escapes_in_arguments_are_escaped(arguments, capsys):
+    assert main(arguments) == 2
+    refused(capsys, "\\x1b")
+
+
+def test_a_message_has_an_end(capsys):
+    assert main(["verify", "n" * 100_000]) == 2
+    assert len(capsys.readouterr().err) < 3_000
+
+
+# ---- faults and signals ----
+
+
+class UnsayableError(Exception):
+    def __str__(self):
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ZeroDivisionError("by\nzero \x1b"), "ZeroDivisionError: by zero \\x1b: a fault of mpsref: set MPSREF_DEBUG=1"),
+        (UnsayableError(), "UnsayableError: its message cannot be shown"),
+        (SystemExit(0), "SystemExit: 0"),
+        (SystemExit(), "SystemExit: a fault"),
+        (GeneratorExit(), "GeneratorExit"),
+        (BaseException("odd"), "BaseException: odd"),
+        (RecursionError("deep"), "RecursionError: deep"),
+    ],
+)
+def test_a_fault_of_ours_ends_with_3_and_one_line(monkeypatch, capsys, error, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("mpsref.cli.verify.verify", fail)
+
+    assert main(["verify", str(PRECISE / "recording.json")]) == 3
+    refused(capsys, words)
+    monkeypatch.setenv("MPSREF_DEBUG", "1")
+    assert main(["verify", str(PRECISE / "recording.json")]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "MPSREF_DEBUG" not in err.splitlines()[-1]
+
+
+def test_a_fault_before_a_command_is_known_ends_with_3(monkeypatch, capsys):
+    monkeypatch.setattr("mpsref.cli.importlib.import_module", lambda _: 1 / 0)
+
+    assert main(["verify"]) == 3
+    refused(capsys, "ZeroDivisionError")
+
+
+def test_an_installation_that_is_broken_is_a_fault(tmp_path):
+    (tmp_path / "argparse.py").write_text("raise ImportError('no such luck')\n")
+    code = f"import sys; from mpsref.__main__ import main; sys.path.insert(0, {str(tmp_path)!r}); sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("mpsref: ImportError: no such luck: a fault of mpsref")
+
+
+def test_too_little_memory_is_bad_input(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("mpsref.cli.verify.verify", fail)
+
+    assert main(["verify", str(PRECISE / "recording.json")]) == 2
+    refused(capsys, "out of memory")
 
 
 def test_an_interruption_is_quiet(monkeypatch, capsys):
@@ -213,6 +307,47 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
 
     assert main(["verify", str(PRECISE / "recording.json")]) == 130
     assert capsys.readouterr().err == ""
+
+
+# What a process does at each of these moments, with a signal that it sends to itself.
+IMPORT = "import builtins; load = builtins.__import__\ndef meet(name, *rest):\n    {} if 'argparse' in name else None; return load(name, *rest)\nbuiltins.__import__ = meet\n"  # fmt: skip  # noqa: E501
+LAZY = "import mpsref.cli; mpsref.cli.importlib.import_module = lambda name: {}\n"
+WORK = "import mpsref.cli.inspect as command\ndef meet(path): {}\ncommand.contents = meet\n"
+SWALLOWED = "import mpsref.cli.inspect as command\ndef meet(path):\n    try: {}\n    except BaseException: raise ValueError\ncommand.contents = meet\n"  # fmt: skip  # noqa: E501
+FINISHED = "import atexit; atexit.register(lambda: {})\n"
+
+
+@pytest.mark.parametrize("moment", [IMPORT, LAZY, WORK, SWALLOWED, FINISHED])
+def test_signals_end_with_their_status_at_any_moment(moment):
+    statuses = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+    running = {}
+    for name in statuses:
+        code = "import os, signal, sys; from mpsref.__main__ import main\n{}sys.exit(main())\n".format(
+            moment.format(f"os.kill(os.getpid(), signal.{name})")
+        )
+        command = [sys.executable, "-c", code, "inspect", str(PRECISE / "chain-float32.json")]
+        running[name] = subprocess.Popen(command, **PIPES)
+    for name, process in running.items():
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == statuses[name]
+        assert "Traceback" not in err
+
+
+def test_what_is_ignored_stays_ignored():
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from mpsref.process import handle_signals; handle_signals(); os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_page_lists_every_exit_status():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "130", "143"]
+
+
+# ---- what a terminal shows ----
 
 
 def test_progress_shows_on_a_terminal_only_and_leaves_nothing_behind():
@@ -319,7 +454,7 @@ def test_every_module_with_a_command_is_listed_once():
         (["run", "{graph}", "--source", "x={x}", "--out", "{out}"], r"verify|teach|testing|sweep|proof"),
         (["inspect", "{graph}"], r"verify|teach|testing|sweep|proof"),
         (["verify", str(PRECISE / "chain-float32.json"), "--ulp", "9999"], r"teach|testing|sweep|proof"),
-        (["--help"], r"verify|record|teach|testing|sweep|proof|cli\.(?!status)"),
+        (["--help"], r"verify|record|teach|testing|sweep|proof|cli\.(?!st)"),
     ],
 )
 def test_a_command_imports_nothing_that_only_others_need(tmp_path, graph, command, others):

@@ -231,7 +231,7 @@ def _npy(random, data):
         )  # fmt: skip
         header = re.sub(pattern, lambda _, new=new: random.choice(new), header, count=1)
     encoded = header.encode("utf-8")
-    length = random.choice([len(encoded)] * 8 + [0, len(encoded) - 1, 65_535])
+    length = random.choice([len(encoded)] * 8 + [0, max(len(encoded) - 1, 0), 65_535])
     magic = random.choice([b"\x93NUMPY"] * 9 + [b"PK\3\4xx"])
     version = random.choice([b"\1\0"] * 6 + [b"\2\0", b"\3\0", b"\4\0", b"\1\1"])
     width = 2 if version[:1] == b"\1" else 4
@@ -265,7 +265,7 @@ def _npz(random, data):
 def _safetensors(random, data):
     length = int.from_bytes(data[:8], "little")
     header, rest = _json(random, data[8 : 8 + length]), data[8 + length :]
-    length = random.choice([len(header)] * 8 + [0, len(header) - 1, len(header) + 1, 2**63, 2**40])
+    length = random.choice([len(header)] * 8 + [0, max(len(header) - 1, 0), len(header) + 1, 2**63, 2**40])
     return length.to_bytes(8, "little") + header + random.choice([rest] * 6 + [rest[:-1], rest + b"\0"])
 
 

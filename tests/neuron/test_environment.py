@@ -1,4 +1,4 @@
-"""No result is wrong in silence where a thread flushes subnormals or does not round to nearest."""
+"""Nothing is wrong in silence where a thread flushes subnormals or does not round to nearest."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ evaluations |= {
     "a graph": lambda: graph(node).run(x=image),
     "a graph that adds": lambda: graph(addition).run(x=image, y=image),
     "the specification": lambda: mps.neuron.specified(tanh, np.float32([1])),
+    "a parameter": lambda: mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.reLU, a=0.1),
+    "slopes of channels": lambda: mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.pReLU, data=[0.1]),
+    "a scale": lambda: setattr(addition, "primary_scale", 0.1),
+    "an image": lambda: mps.MPSImage.from_array(np.ones((1, 1, 1)), unorm8),
     "a proof": lambda: prove(Subject(relu, unorm8)),
     "a check of gradients": lambda: check_gradient(tanh, np.ones((1, 1))),
 }
@@ -79,7 +83,7 @@ def run(code):
     return json.loads(done.stdout)
 
 
-def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
+def test_all_that_rounds_refuses_to_flush_and_to_round_otherwise():
     found = run(
         EVALUATIONS + f"modes = { {'right': 0} | MODES }\n"
         "def refused(evaluation, bits):\n"
@@ -94,7 +98,7 @@ def test_every_evaluation_refuses_to_flush_and_to_round_otherwise():
         "print(json.dumps([[mode, name, refused(evaluations[name], modes[mode])] for mode, name in pairs]))"
     )
 
-    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 9)
+    assert len(found) == 7 * (2 * 3 * len(mps.NEURONS) + 13)
     for mode, name, message in found:
         words = "flushes subnormal" if mode in FLUSHING else "does not round to nearest"
         assert message is None if mode == "right" else message and words in message, (mode, name)
@@ -165,6 +169,7 @@ def test_results_are_right_after_an_import_that_flushed():
         "warnings.simplefilter('error')\n"
         "environment(0x8040)\n"
         "import mpsref as mps\n"
+        "mps.neuron, mps.MPSNNGraph\n"
         "environment()\n"
         "d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)\n"
         "print(json.dumps(float(mps.neuron.gradient(d, np.float32([500]), np.float32([np.inf]))[0])))"

@@ -9,6 +9,7 @@ import runpy
 import struct
 import sys
 import types
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -437,7 +438,7 @@ def stand_in(monkeypatch):
 def every_class():
     """A graph in which every class that a file can hold occurs, forward and back."""
     x = mps.MPSNNImageNode(handle="x")
-    total = None
+    total, kinds = None, cycle([mps.MPSNNAdditionNode, mps.MPSNNSubtractionNode, mps.MPSNNMultiplicationNode])
     for t, row in mps.NEURONS.items():
         slopes = {"data": [0.1, 0.2, 0.3, 0.4, 0.5]} if row.per_channel else {}
         node = mps.MPSCNNNeuronNode(source=x, descriptor=mps.MPSNNNeuronDescriptor(t, **slopes))
@@ -445,7 +446,7 @@ def every_class():
         if total is None:
             total = node.result_image
             continue
-        addition = mps.MPSNNAdditionNode(left_source=total, right_source=node.result_image)
+        addition = next(kinds)(left_source=total, right_source=node.result_image)
         addition.primary_scale, addition.secondary_scale, addition.bias = 0.75, 0.5, 0.125
         addition.minimum_value, addition.maximum_value = -300, 300
         total = addition.result_image

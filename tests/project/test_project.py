@@ -31,7 +31,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.storage"],
+    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.files", "mpsref.process", "mpsref.storage"],
     ["mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
@@ -56,6 +56,7 @@ LAYERS = [
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic"],
     ["mpsref.graph.schema"],
+    ["mpsref.graph.check"],
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.plan"],
@@ -80,6 +81,7 @@ LAYERS = [
     ["mpsref.verify.html", "mpsref.verify.junit"],
     ["mpsref.blocks", "mpsref.origin"],
     ["mpsref.sweep.implementation", "mpsref.sweep.summary"],
+    ["mpsref.sweep.agreement"],
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
@@ -100,6 +102,7 @@ LAYERS = [
     ["mpsref.conftest", "mpsref.hypothesis_plugin", "mpsref.pytest_plugin"],
     ["mpsref.proof.judge"],
     ["mpsref.proof.sweep"],
+    ["mpsref.proof.checks"],
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
@@ -109,8 +112,8 @@ LAYERS = [
     ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],
     ["mpsref.teach"],
-    ["mpsref.cli.arguments", "mpsref.cli.progress", "mpsref.cli.status"],
-    ["mpsref.cli.reports", "mpsref.cli.sources"],
+    ["mpsref.cli.arguments", "mpsref.cli.outputs", "mpsref.cli.progress", "mpsref.cli.status", "mpsref.cli.streams"],
+    ["mpsref.cli.sources"],
     [
         *(f"mpsref.cli.{name}" for name in ("run", "verify", "explain", "prove", "sweep", "merge")),
         *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect")),

@@ -23,6 +23,7 @@ from mpsref.cli import main, parser
 from mpsref.documents import schema, validate
 from mpsref.neuron import evaluate
 from mpsref.proof import Subject, judge, prove, run
+from mpsref.proof.checks import check_tally
 from mpsref.storage import FORMATS
 
 ROOT = Path(__file__).parents[2]
@@ -341,6 +342,70 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, capsys, text, words
     assert checkpoint.read_text() == text
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A subject and the checkpoint of its four blocks."""
+    subject = Subject(descriptor(T.reLU), part=(1, 1 << 14), sample=40, block=1 << 17)
+    prove(subject, checkpoint=tmp_path_factory.mktemp("finished") / "checkpoint")
+    return subject, tmp_path_factory.getbasetemp() / "finished0" / "checkpoint"
+
+
+def nothing_judged(tally):
+    tally.update({name: 0 for name in tally if name.startswith("judged_")})
+
+
+def swap(blocks):
+    blocks[0]["start"], blocks[2]["start"] = blocks[2]["start"], blocks[0]["start"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["blocks"][0]["tally"].update(inputs=0), "inputs cannot be of 131072 inputs from 0x0 on"),
+        (lambda d: d["blocks"][0]["tally"].update(not_finite=1), "not_finite"),
+        (lambda d: d["blocks"][0]["tally"].update(nan_results=1 << 20), "nan_results"),
+        (
+            lambda d: nothing_judged(d["blocks"][0]["tally"]),
+            "judged",
+        ),
+        (lambda d: d["blocks"][0]["tally"].update(judged_sample=1 << 20), "judged"),
+        (lambda d: d["blocks"][0]["tally"].update(wrong=1 << 20), "wrong"),
+        (lambda d: d["blocks"][0]["tally"].update(wrong=1), "examples"),
+        (lambda d: d["blocks"][0]["tally"].update(digests=["0" * 64]), "sha256 is not that of its tally"),
+        (lambda d: d["blocks"][0]["tally"].update(nan_results=3), "sha256 is not that of its tally"),
+        (lambda d: swap(d["blocks"]), "sha256 is not that of its tally"),
+        (lambda d: d["blocks"][0].update(start=1), "blocks[0]: is none of this proof"),
+        (lambda d: d["blocks"].append(d["blocks"][0]), "is there twice"),
+        (lambda d: d["of"]["software"].update(sources="0" * 64), "another proof (software differs)"),
+        (lambda d: d["of"].update(judge="0" * 64), "another proof (judge differs)"),
+    ],
+)
+def test_a_checkpoint_is_held_to_its_blocks(tmp_path, finished, change, words):
+    subject, right = finished
+    document = json.loads(right.read_text())
+    change(document)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_text(json.dumps(document))
+
+    with pytest.raises(mps.FileFormatError, match=re.escape(words)) as raised:
+        prove(subject, checkpoint=checkpoint)
+    assert str(raised.value).startswith(str(checkpoint))
+    assert prove(subject, checkpoint=right)["wrong"] == 0
+
+
+@pytest.mark.parametrize("channel_format", ["unorm8", "float16", "float32"])
+def test_the_tally_of_a_block_is_held_possible(channel_format):
+    # Where infinities and NaN are, and where none are.
+    stored = FORMATS[mps.MPSImageFeatureChannelFormat[channel_format]]
+    bits = 8 * stored.dtype.itemsize
+    parts = [1] if bits == 8 else [1, 1 << 7, 1 << 8]
+    for i in parts:
+        part = (i, 1 if bits == 8 else 1 << 8)
+        subject = Subject(descriptor(T.none), stored.channel_format, part=part, sample=99, block=1 << max(8, bits - 12))
+        for block in subject.blocks()[:4] + subject.blocks()[-4:]:
+            check_tally(run.sweep(block), block)
+
+
 # ---- bad usage, and flint ----
 
 
@@ -366,13 +431,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, capsys, text, words
 )
 def test_bad_usage_ends_with_2_before_anything_is_proved(capsys, monkeypatch, arguments, words):
     monkeypatch.setattr(run, "sweep", lambda _: pytest.fail("it began"))
-    try:
-        status = main(["prove", "--workers", "1", *arguments])
-    except SystemExit as end:
-        status = end.code
-
+    assert main(["prove", "--workers", "1", *arguments]) == 2
     captured = capsys.readouterr()
-    assert status == 2
     assert captured.out == ""
     assert words in captured.err
     assert captured.err.count("\n") == 1

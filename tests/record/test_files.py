@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import zipfile
+from itertools import cycle
 
 import jsonschema
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpsref as mps
-from mpsref.documents import LARGEST_DOCUMENT, schema, validate, write_atomically
+from mpsref.documents import LARGEST_DOCUMENT, schema, validate
+from mpsref.files import write_atomically
 from mpsref.graph.fields import shortest
 from mpsref.graph.schema import MOST_NODES, NODE_CLASSES, graph_schema
 from mpsref.teach import trace
@@ -54,8 +56,9 @@ def every_class() -> mps.GraphFile:
         node.label = f"label of {t.name}"
         images.append(node.result_image)
     total = images[0]
-    for image in images[1:]:
-        node = mps.MPSNNAdditionNode(left_source=total, right_source=image)
+    kinds = cycle([mps.MPSNNAdditionNode, mps.MPSNNSubtractionNode, mps.MPSNNMultiplicationNode])
+    for kind, image in zip(kinds, images[1:], strict=False):
+        node = kind(left_source=total, right_source=image)
         node.primary_scale, node.bias, node.maximum_value = 0.1, -1e-40, 7
         total = node.result_image
     total.export_from_graph = images[3].stop_gradient = True

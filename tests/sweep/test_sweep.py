@@ -36,8 +36,17 @@ ABSOLUTE, RELU = mps.MPSNNNeuronDescriptor(T.absolute), mps.MPSNNNeuronDescripto
 HALF = FORMATS[Format.float16]
 
 
+@pytest.fixture(scope="module")
+def modules_that_end(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
+    (folder / "ends.py").write_text("import os\nos._exit(0)\n")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def importable(monkeypatch):
+def importable(monkeypatch, modules_that_end):
+    monkeypatch.syspath_prepend(str(modules_that_end))
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
 
@@ -305,6 +314,74 @@ def test_a_report_that_does_not_agree_with_itself_is_refused(tmp_path):
             SweepReport.read(path)
 
 
+@pytest.fixture(scope="module")
+def wrong_in_all_ways():
+    """A report with something in every field."""
+    one, nan = 0x3C00, 0x7E00
+    changes = {one + i: one + i + 2**i for i in range(9)} | {one + 20: nan, 0x7C00: 0xFC00, 0: 0x8000}
+    return sweep(with_bits(np.abs, changes), ABSOLUTE, format=Format.float16, ulp=4).to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.update(elements=65_535), "elements"),
+        (lambda d: d.update(exact=1), "exact"),
+        (lambda d: d.update(passed=True), "passed"),
+        (lambda d: d.update(verdict="PASS: all 65,536 results are within 4 ULP"), "verdict"),
+        (lambda d: d.update(beyond=0, passed=True), "beyond"),
+        (lambda d: d.update(beyond=7), "beyond"),
+        (lambda d: d.update(beyond=9), "beyond"),
+        (lambda d: d.update(ulp=3), "beyond"),
+        (lambda d: d.update(ulp=256), "beyond"),
+        (lambda d: d.update(largest=4), "largest"),
+        (lambda d: d.update(largest=0), "largest"),
+        (lambda d: d.update(largest=257), "largest"),
+        (lambda d: d.update(nan_disagreements=0, infinity_disagreements=1), "add up"),
+        (lambda d: d.update(zero_signs=65_536), "zero_signs"),
+        (lambda d: d["histogram"].update({"3": 0}), "histogram"),
+        (lambda d: d["histogram"].update({"512": 0}), "histogram"),
+        (lambda d: d.update(made_by=[]), "made_by"),
+        (lambda d: d["worst"].pop(), "worst"),
+        (lambda d: d["worst"].reverse(), "worst"),
+        (lambda d: d["worst"][0].update(got="0x7e00"), "worst"),
+        (lambda d: d["not_comparable"].pop(), "not_comparable"),
+        (lambda d: d["not_comparable"][0].update(got="0x0"), "not_comparable"),
+        (lambda d: d["first"].pop(), "first"),
+        (lambda d: d["first"].reverse(), "first"),
+        (lambda d: d["first"].__setitem__(0, d["worst"][-1]), "first"),
+        (lambda d: d["first"][0].update(x="0xffffffff"), "first"),
+        (lambda d: d.update(storage="unorm16"), "none"),
+    ],
+)
+def test_a_report_that_contradicts_itself_is_refused(tmp_path, capsys, wrong_in_all_ways, change, words):
+    path, document = tmp_path / "r.json", json.loads(json.dumps(wrong_in_all_ways))
+    path.write_text(json.dumps(document))
+    assert SweepReport.read(path).to_json() == document
+
+    change(document)
+    path.write_text(json.dumps(document))
+    assert main(["merge", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+
+
+def test_reports_of_no_inputs_have_no_verdict():
+    with pytest.raises(mps.ParameterError, match="of no inputs"):
+        merge([SweepReport(sweep(np.abs, ABSOLUTE, format=Format.unorm8).subject, Summary())])
+
+
+def test_a_merged_report_replaces_none_of_its_parts(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    sweep(np.abs, ABSOLUTE, format=Format.float16).write(path)
+    before = path.read_bytes()
+
+    assert main(["merge", str(path), "--json", str(tmp_path / "." / "r.json")]) == 2
+    assert "is read: choose another file" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_the_text_is_aligned_and_says_what_is_missing():
     report = sweep(with_bits(np.abs, {0x3C00: 0x3C01, 0x3C01: 0x7E00}), ABSOLUTE, format=Format.float16, shard=(1, 2))
 
@@ -415,19 +492,19 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
     command = ["sweep", "--neuron", "absolute", "--implementation", "implementations:absolute", "--shard", "7/1024"]
     out = tmp_path / "r.json"
-    right = run._summary
+    right = run.in_blocks
 
-    def interrupted(block):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_summary", interrupted)
+    monkeypatch.setattr(run, "in_blocks", interrupted)
     assert main([*command, "--json", str(out)]) == 130
     assert capsys.readouterr().err == "mpsref: interrupted: run the same command again to go on\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["r.json.checkpoint"]
+    assert list(tmp_path.iterdir()) == []
     assert main(command) == 130
     assert "nothing is kept without --json or --checkpoint" in capsys.readouterr().err
 
-    monkeypatch.setattr(run, "_summary", right)
+    monkeypatch.setattr(run, "in_blocks", right)
     assert main([*command, "--json", str(out)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
@@ -476,6 +553,13 @@ def test_the_checkpoint_of_another_sweep_is_refused(tmp_path):
         with pytest.raises(mps.FileFormatError, match=rf"another sweep \({name} differs\)"):
             call()
     assert checkpoint.read_bytes() == before
+
+    document = json.loads(before)
+    document["made_by"][0]["software"]["sources"] = "0" * 64
+    checkpoint.write_text(json.dumps(document))
+    with pytest.raises(mps.FileFormatError, match=r"another sweep \(sources differs\)"):
+        sweep("implementations:absolute", ABSOLUTE, shard=(2, 4), **other)
+    checkpoint.write_bytes(before)
     assert sweep("implementations:absolute", ABSOLUTE, **other).summary.elements == 65_536  # more is no other
 
 
@@ -485,15 +569,9 @@ def test_the_checkpoint_of_another_sweep_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--implementation", "implementations"], "give MODULE:FUNCTION"),
-        (["--implementation", "no.such:f"], "no.such:f: no.such cannot be imported: ModuleNotFoundError: No module"),
-        (["--implementation", "implementations:f"], "f is not in implementations"),
-        (["--implementation", "implementations:NO_FUNCTION"], "is no function, but of type int"),
         (["--implementation", "implementations:raises"], "implementations:raises: raised RuntimeError: no way"),
-        (["--implementation", "implementations:widens"], "returned float64[65536] for float16[65536]: it must be like"),
-        (["--implementation", "implementations:flattens"], "returned float16[65536, 1] for float16[65536]"),
-        (["--implementation", "implementations:says_nothing"], "returned object[] for float16"),
-        (["--implementation", "implementations:absolute", "--direction", "gradient"], "raised TypeError"),
+        (["--implementation", "exits:f"], "exits:f: exits cannot be imported: SystemExit: 0"),
+        (["--implementation", "ends:f"], "ends:f: the process that ran it ended with exit status 0"),
         (["--implementation", "implementations:absolute", "--ulp", "-1"], "ulp is -1: give 0 to"),
         (["--implementation", "implementations:absolute", "--shard", "3/2"], "shard is 3/2"),
         (["--implementation", "implementations:absolute", "--workers", "0"], "workers is 0"),
@@ -505,17 +583,73 @@ def test_the_checkpoint_of_another_sweep_is_refused(tmp_path):
 )
 def test_bad_usage_ends_with_2_and_one_line(tmp_path, capsys, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    try:
-        status = main(["sweep", "--neuron", "absolute", "--format", "float16", *arguments])
-    except SystemExit as end:
-        status = end.code
-
+    assert main(["sweep", "--neuron", "absolute", "--format", "float16", "--checkpoint", "kept", *arguments]) == 2
     captured = capsys.readouterr()
-    assert status == 2
     assert captured.out == ""
     assert words in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("implementation", "words"),
+    [
+        ("implementations", "give MODULE:FUNCTION"),
+        ("no.such:f", "no.such:f: no.such cannot be imported: ModuleNotFoundError: No module"),
+        ("exits:f", "exits:f: exits cannot be imported: SystemExit: 0"),
+        ("implementations:f", "f is not in implementations"),
+        ("implementations:NO_FUNCTION", "is no function, but of type int"),
+        ("implementations:raises", "implementations:raises: raised RuntimeError: no way"),
+        ("implementations:raises_what_it_cannot_say", "raised UnsayableError: its message cannot be shown"),
+        ("implementations:exits", "implementations:exits: raised SystemExit: 0"),
+        ("implementations:widens", r"returned float64[65536] for float16[65536]: it must be like"),
+        ("implementations:flattens", "returned float16[65536, 1] for float16[65536]"),
+        ("implementations:says_nothing", "returned object[] for float16"),
+        ("implementations:relu_gradient", "raised TypeError"),
+    ],
+)
+def test_a_bad_implementation_is_an_error_that_names_it(implementation, words):
+    with pytest.raises(mps.ImplementationError, match=re.escape(words)):
+        sweep(implementation, ABSOLUTE, format=Format.float16)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "words"),
+    [
+        ("implementations:killed", "the process that ran it was ended by SIGKILL"),
+        ("implementations:interrupts", "raised KeyboardInterrupt"),
+    ],
+)
+def test_an_isolated_implementation_ends_only_its_own_process(tmp_path, implementation, words):
+    with pytest.raises(mps.ImplementationError, match=words):
+        sweep(implementation, ABSOLUTE, format=Format.float16, isolated=True, checkpoint=tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_not_written_over_the_implementation(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "package").mkdir()
+    files = [tmp_path / "package" / "__init__.py", tmp_path / "package" / "inner.py"]
+    for file in files:
+        file.write_text("raise SystemExit")
+    (tmp_path / "link").symlink_to(files[1])
+
+    for output in ("package/inner.py", "package/__init__.py", "link"):
+        for option in ("--json", "--checkpoint"):
+            command = ["sweep", "--neuron", "absolute", "--implementation", "package.inner:f", option, output]
+            assert main(command) == 2
+            assert capsys.readouterr().err == f"mpsref: {option} {output}: is read: choose another file\n"
+    assert [file.read_text() for file in files] == ["raise SystemExit"] * 2
+
+
+def test_what_an_implementation_prints_is_not_in_the_report():
+    command = ["sweep", "--neuron", "absolute", "--implementation", "implementations:prints", "--format", "unorm8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mpsref", *command, "--json", "-"], capture_output=True, text=True, check=True
+    )
+
+    assert json.loads(done.stdout)["passed"]
+    assert done.stderr.startswith("look\nimplementation  implementations:prints\n")
 
 
 def test_a_worker_says_the_same_of_a_bad_implementation(capsys):

@@ -22,7 +22,7 @@ from jax import nn, numpy
 from onnx import TensorProto, helper
 from torch.nn import functional
 
-from mpsref.documents import write_atomically
+from mpsref.files import write_atomically
 
 PACKAGES = ("torch", "jax", "jaxlib", "onnx", "onnxruntime")
 
