@@ -56,6 +56,7 @@ LAYERS = [
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic"],
     ["mpsref.graph.schema"],
+    ["mpsref.graph.check"],
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.plan"],
