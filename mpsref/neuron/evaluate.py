@@ -1,8 +1,8 @@
 """
-How a neuron is evaluated fast: bits where nothing rounds, tables for 16-bit sources, blocks for all others.
+Fast evaluation of a neuron: in blocks, or by tables for 16-bit inputs.
 
-Blocks run in the storage format itself where the kernel rounds at most once, and in float64 else. What float64 leaves
-open is decided by the specification; so is everything of a neuron that has no kernel.
+Blocks run in the storage format itself where the kernel rounds at most once, else in float64. What float64 leaves open
+is decided by the specification; so is every result of a neuron without a kernel.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def evaluate(
 
 @dataclass(slots=True)
 class _Task:
-    """One call: a neuron, flat sources and a flat result. Each method evaluates the elements from start to stop."""
+    """One call: a neuron, flat inputs and a flat result. A block method evaluates the elements from start to stop."""
 
     descriptor: MPSNNNeuronDescriptor
     kernel: Kernel
@@ -130,9 +130,9 @@ class _Task:
 
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        # A float16 only changes its sign: no buffer is needed.
+        # In float16 only signs change: no buffer is needed.
         if self.source.dtype == np.float32:
-            self._prepare_native(x, start, w)
+            self._begin_native(x, start, w)
         w.y = out
         y = self.kernel.forward(x, self.descriptor, w)
         if y is not out:
@@ -146,20 +146,20 @@ class _Task:
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        self._prepare_native(x, start, w)
+        self._begin_native(x, start, w)
         slope = self.kernel.derivative(x, self.descriptor, w)
         np.multiply(slope, incoming[start:stop], out=out)
         if not self.descriptor.row.slope_is_constant and not w.regular:
             np.copyto(out, np.nan, where=np.isnan(x))
         canonical_nan(out)
 
-    def _prepare_native(self, x: Stored, start: int, w: Workspace) -> None:
+    def _begin_native(self, x: Stored, start: int, w: Workspace) -> None:
         w.block(x.size, np.float32)
         w.begin(x)
         w.wide = False
-        self._lay_slopes(start, x.size, np.float32, w)
+        self._set_slopes(start, x.size, np.float32, w)
 
-    def _lay_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
+    def _set_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
         if self.slopes is not None:
             w.slopes = self.slopes.window(start, size, dtype)
             w.slopes_shrink = self.slopes.shrink
@@ -183,12 +183,12 @@ class _Task:
         self._round(product, self.kernel.slope_error_bound(self.descriptor), upstream, start)
 
     def computed(self, function: Function, start: int, stop: int) -> Array:
-        """What the kernel's forward or derivative makes of some elements, in a buffer of the workspace."""
+        """The kernel's forward or derivative for some elements, in a buffer of the workspace."""
         stored, w = self.x[start:stop], thread.now.workspace
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
-        self._lay_slopes(start, stored.size, np.float64, w)
+        self._set_slopes(start, stored.size, np.float64, w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))
@@ -208,24 +208,24 @@ class _Task:
             exact, known = row.exact[0], self.kernel.beside(x, d)
         else:
             exact, known = row.exact[1], product_beside(*self.kernel.slope_beside(x, d), upstream)
-        # The rules tell on which side of a limit a value is; at an infinity it is the limit.
+        # The rules give the side of a limit on which a value is; at an infinity it is the limit.
         np.copyto(known, np.nan, where=np.isinf(x))
         decided = result.encode(known, np.empty(x.size, result.dtype))
-        left = np.isnan(known)
+        unknown = np.isnan(known)
         if self.decisions is not None:
-            self.decisions.by_digits += (digits := int(np.count_nonzero(left)))
+            self.decisions.by_digits += (digits := int(np.count_nonzero(unknown)))
             self.decisions.by_rule += x.size - digits
         if upstream is None and self.kernel.is_constant(d):
             x = np.zeros_like(x)
         p = exact_parameters(d)
-        factors = None if upstream is None else upstream[left]
-        decided[left] = settle(lambda x, m: exact(x, p, m), x[left], factors, result)
+        factors = None if upstream is None else upstream[unknown]
+        decided[unknown] = settle(lambda x, m: exact(x, p, m), x[unknown], factors, result)
         return decided
 
     # ---- by table ----
 
     def table(self) -> Stored | None:
-        """The results for all bit patterns of a source of at most 16 bits, if it is worth while."""
+        """The results for all bit patterns of an input of at most 16 bits, if a table pays."""
         if self.source.dtype.itemsize > 2:
             return None
         source, result = self.source, self.result
@@ -266,7 +266,7 @@ def _forward_table(
 
 
 def _channel_table(distinct: tuple[float, ...], source: StorageFormat, result: StorageFormat) -> Stored:
-    """Of a neuron with a slope for each channel: a rectifier's for each different slope."""
+    """The tables of a rectifier with each distinct slope, concatenated."""
     tables = np.empty((len(distinct), 65_536), result.dtype)
     for table, slope in zip(tables, distinct, strict=True):
         rectifier = MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=slope)

@@ -1,4 +1,4 @@
-"""The reference: decode, evaluate the specification exactly, round once. Slow, and short enough to be read whole."""
+"""The reference: decode, evaluate the specification exactly, round once. Slow, and short enough to read whole."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _FORMATS = {storage.dtype: storage for storage in FORMATS.values() if not storag
 
 def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
     """
-    The neuron's value at every element, as it is specified: *the* reference, of which `forward` is a fast copy.
+    The neuron's value at every element, by its specification: *the* reference, of which `forward` is a fast copy.
 
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron and its parameters; a type or its name has the documented ones.
+        The neuron; a type or its name means the documented parameters.
     x : array_like of float16 or float32
-        Any shape. Takes about 0.1 ms an element.
+        Any shape. An element takes about 0.1 ms.
     channel_axis : int
-        Which axis counts feature channels; matters for pReLU only.
+        The axis of feature channels; only pReLU uses it.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -
     ImageError
         `x` has another dtype, or no axis `channel_axis`.
     ParameterError
-        pReLU's data has not one slope for each channel.
+        pReLU's data does not have one slope per channel.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def specified_gradient(
     descriptor: NeuronLike, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
 ) -> npt.NDArray[Any]:
     """
-    `upstream` times the neuron's slope at `x`, as it is specified: what `gradient` is a fast copy of.
+    `upstream` times the neuron's slope at `x`, by its specification; `gradient` is a fast copy.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def specified_gradient(
     Raises
     ------
     ImageError, ParameterError
-        As by `specified`; or `upstream` differs from `x` in shape or dtype.
+        As for `specified`; or `upstream` differs from `x` in shape or dtype.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def specified_gradient(
 def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
-    # What of `environment_or_error` matters to scalars, in place: one file less for who reads all that a call enters.
+    # The part of `environment_or_error` that matters to scalars, inline: one file fewer to read for the whole path.
     if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
         environment_or_error()
     storage = _FORMATS.get(x.dtype)
@@ -117,7 +117,7 @@ def _elementwise(
 
 
 def exact_parameters(descriptor: MPSNNNeuronDescriptor, slope: float | None = None) -> ExactParameters:
-    """The parameters; in the place of `a` the slope of the channel, where there is one for each."""
+    """The parameters; a slope of the channel, if any, takes the place of `a`."""
     a = descriptor.a if slope is None else slope
     return ExactParameters(*map(number, (a, descriptor.b, descriptor.c)))
 
@@ -125,7 +125,7 @@ def exact_parameters(descriptor: MPSNNNeuronDescriptor, slope: float | None = No
 def _result(
     descriptor: MPSNNNeuronDescriptor, x: float, upstream: float | None, result: StorageFormat, slope: float | None
 ) -> float | int:
-    """The value at x, or with an incoming gradient the slope times that, rounded once."""
+    """The value at x, or the slope times the incoming gradient, rounded once."""
     row, p, source = descriptor.row, exact_parameters(descriptor, slope), number(x)
     if upstream is None:
         return decide(lambda m: source if source.is_nan() else row.exact[0](source, p, m), result)
@@ -142,7 +142,7 @@ def specified_elements(
     slopes: ChannelSlopes | None,
     gradient: Elements | None,
 ) -> Stored:
-    """The same for stored elements."""
+    """The same for all elements."""
     x = flat(source.values()).tolist()
     factors = [None] * len(x) if gradient is None else flat(gradient.values()).tolist()
     channels = [None] * len(x) if slopes is None else slopes.window(0, len(x)).tolist()

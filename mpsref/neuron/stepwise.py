@@ -1,11 +1,9 @@
 """
 The modes of evaluation, and the stepwise ones: the documented formula in float32, every operation rounded.
 
-That is what a plain shader does. It explains what a device gives; it never judges, since its faults are the formula's.
-Which operations there are, and in which order, the rows say; here is how each of them rounds. In the elementary
-functions devices differ: here they are correctly rounded, the same on every machine.
-
-Subnormals are kept, though devices may flush them.
+That is what a plain shader does. It explains a device's results but never judges them, since it has the formula's
+faults. The rows list the operations in order; this module rounds them. Elementary functions, in which devices differ,
+are correctly rounded here, the same on every machine. Subnormals are kept, though devices may flush them.
 """
 
 from __future__ import annotations
@@ -40,14 +38,13 @@ FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 ERF_ERROR = 2.0**-44
 """Far more than the relative error of any library's error function in float64."""
 
-
 _exponential = MPSNNNeuronDescriptor(MPSCNNNeuronType.exponential)
 _logarithm = MPSNNNeuronDescriptor(MPSCNNNeuronType.logarithm)
 _tanh = MPSNNNeuronDescriptor(MPSCNNNeuronType.tanH)
 
 
 class Evaluation(Protocol):
-    """What a mode does."""
+    """What a mode provides."""
 
     def neuron(
         self,
@@ -69,14 +66,14 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class _Arithmetic:
-    """The `Arithmetic` of the rows: numpy's float32 operators round once, and so does all that is here."""
+    """The `Arithmetic` of the rows: like NumPy's float32 operators, every method rounds once."""
 
     fused: bool
 
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
         if not self.fused:
             return np.asarray(np.multiply(a, b) + c, np.float32)
-        # The product of two float32 is a float64; the sum with another one is rounded to odd, and then only once.
+        # The product of two float32 is a float64; the sum is rounded to odd, so that only one rounding shows.
         product, addend = np.broadcast_arrays(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64))
         return round_to_odd(*two_sum(product, addend)).astype(np.float32)
 
@@ -93,7 +90,7 @@ class _Arithmetic:
         return evaluate(_tanh, Elements(x, FLOAT32), FLOAT32)
 
     def erf(self, x: Floats) -> Floats:
-        # Here, because importing mpsref must not import scipy.special.
+        # Imported here: importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
         wide = x.astype(np.float64)
@@ -101,7 +98,7 @@ class _Arithmetic:
 
     def pow(self, base: Floats | Scalar, exponent: Floats | Scalar) -> Floats:
         bases, exponents = np.broadcast_arrays(base, exponent)
-        # What float64 leaves open is finite and not 0, and the neurons differ from IEEE's pow at no such value.
+        # What float64 leaves open is finite and not 0, where the neurons agree with IEEE's pow.
         neuron, x = (
             (MPSNNNeuronDescriptor(MPSCNNNeuronType.power, c=float(exponent)), bases)
             if np.ndim(exponent) == 0
@@ -124,7 +121,7 @@ class _Arithmetic:
 
 
 def _rounded(wide: Wide, error: float, decide: Callable[[Mask], Floats]) -> Floats:
-    """float64 results as float32; `decide` gives those of which a relative `error` leaves the rounding open."""
+    """float64 results as float32; `decide` returns those whose rounding a relative `error` leaves open."""
     result = (wide * (1.0 + error)).astype(np.float32)
     open_ = (result != (wide * (1.0 - error)).astype(np.float32)) & ~np.isnan(wide)
     if open_.any():
@@ -226,7 +223,7 @@ def _parameters(
 def _by_blocks(
     block: Callable[..., Floats], sources: Sequence[Elements], result: StorageFormat, workers: int
 ) -> Stored:
-    """Load as float32, compute, store: ``block(start, *loaded)`` on blocks of the flattened sources."""
+    """Load as float32, compute, store: ``block(start, *loaded)`` for each block of the flattened sources."""
     _not_wide(sources, "a stepwise mode computes in float32")
     out = np.empty(sources[0].stored.shape, result.dtype)
     flat_out, flats = out.reshape(-1), [Elements(flat(source.stored), source.storage) for source in sources]
@@ -257,12 +254,12 @@ MODES: Mapping[str, Evaluation] = MappingProxyType(
 
 def evaluation(mode: object) -> Evaluation:
     """
-    What evaluates in a mode.
+    The evaluation of a mode.
 
     Raises
     ------
     ParameterError
-        There is no such mode.
+        `mode` is unknown.
     """
     if not isinstance(mode, str) or mode not in MODES:
         raise ParameterError(f"mode is {mode!r}: choose one of {', '.join(MODES)}")

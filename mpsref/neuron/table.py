@@ -1,9 +1,9 @@
 """
 The sixteen neurons: one class each, and the only list of them.
 
-A row states the facts, says which functions of the specification are its value and its slope, and has each formula as a
-plain shader evaluates it, called as ``stepwise_forward(x, p, f)`` with float32 sources, float32 parameters and an
-`Arithmetic`. Python's numbers in it are exact, or become the nearest float32. In the formulas ``u`` is ``a x + b``.
+A row states the facts, names its value and slope in the specification, and has each formula as a plain shader evaluates
+it, called as ``stepwise_forward(x, p, f)`` with float32 inputs, float32 parameters and an `Arithmetic`. Python numbers
+in it are exact, or become the nearest float32. In the formulas ``u`` is ``a x + b``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Exact: TypeAlias = Callable[[Decimal, ExactParameters, Digits], Decimal]
 
 
 class Parameters(Protocol):
-    """What a row reads of a descriptor."""
+    """What a row reads from a descriptor."""
 
     @property
     def a(self) -> float:
@@ -52,9 +52,9 @@ class Parameters(Protocol):
 @dataclass(frozen=True)
 class Float32Parameters:
     """
-    What a row's stepwise formulas read: float32, so that products of parameters round too.
+    The parameters of stepwise formulas: float32, so that their products round too.
 
-    `data` holds the slope of each element, for a neuron with a slope for each channel.
+    `data` holds the slope of each element for pReLU.
     """
 
     a: np.float32
@@ -67,11 +67,11 @@ class Arithmetic(Protocol):
     """
     What a stepwise formula needs besides ``+``, ``-``, ``*``, ``/`` and ``abs`` of float32 arrays.
 
-    Each result is rounded once to float32, but for a product in `fma`, which is rounded too unless it is fused.
+    Each result is rounded once to float32, except in `fma`, where the product is rounded too unless it is fused.
     """
 
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
-        """``a b + c``: one rounding where the mode contracts it, else two; of two products `a b` is the left one."""
+        """``a b + c``, with one rounding where the mode fuses it, else two; of two products, `a b` is the left one."""
 
     def square(self, x: Floats) -> Floats:
         """``x x``."""
@@ -92,10 +92,10 @@ class Arithmetic(Protocol):
         """``base ^ exponent``, one of them a scalar, with the special values of IEEE 754."""
 
     def min(self, x: Floats, y: Scalar) -> Floats:
-        """The smaller, with -0 below +0; `y` where `x` is NaN."""
+        """The smaller one, with -0 below +0; `y` where `x` is NaN."""
 
     def max(self, x: Floats, y: Scalar) -> Floats:
-        """The larger likewise."""
+        """The larger one likewise."""
 
     def where(self, condition: Mask, x: Floats | Scalar, y: Floats | Scalar) -> Floats:
         """`x` where the condition holds, else `y`."""
@@ -104,14 +104,14 @@ class Arithmetic(Protocol):
 @dataclass(frozen=True)
 class Erratum:
     """
-    A place where Apple's header prints something that is not the derivative, or not the forward that runs.
+    A place where Apple's header prints a wrong derivative, or a forward that is not the one that runs.
 
     Attributes
     ----------
     printed : str
-        What stands in the header.
+        The header's text.
     where : str
-        The header and the SDKs in which it was read.
+        The header, and the SDKs that have it.
     why : str
         What mpsref computes instead, and the evidence.
     """
@@ -123,16 +123,16 @@ class Erratum:
 
 class Neuron(ABC):
     """
-    One row of the table. A subclass states the facts; instances hold nothing.
+    One row of the table. A subclass states the facts; instances are stateless.
 
     Attributes
     ----------
     neuron_type : MPSCNNNeuronType
         Apple's name and raw value.
     parameters : Mapping[str, float]
-        The parameters that it has, with their documented defaults.
+        Its parameters with their documented defaults.
     per_channel : bool
-        Whether the slope below zero is given for each feature channel instead.
+        Whether it takes a slope per feature channel instead.
     formula, slope : str
         Forward and derivative, as text.
     domain : str
@@ -140,9 +140,9 @@ class Neuron(ABC):
     source : str
         Where Apple documents it.
     errata : tuple of Erratum
-        What is printed wrongly there.
+        What is printed wrong there.
     slope_is_constant : bool
-        Whether the derivative does not depend on the source, and so ignores a NaN there (N6).
+        Whether the derivative does not depend on the input, and so ignores a NaN there (N6).
     exact : pair of callable
         Value and slope in `mpsref.neuron.specification`.
     """
@@ -161,7 +161,7 @@ class Neuron(ABC):
     @staticmethod
     @abstractmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
-        """f(x) as a plain shader computes it: the documented formula in float32, with all its faults."""
+        """f(x) as a plain shader computes it: the documented formula in float32, faults and all."""
 
     @staticmethod
     @abstractmethod
