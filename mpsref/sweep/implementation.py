@@ -33,7 +33,7 @@ def name_of(implementation: Implementation) -> str:
 
 def sources_of(implementation: str) -> list[Path]:
     """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
-    found: list[Path] = []
+    paths: list[Path] = []
     name, path = "", None
     for part in implementation.partition(":")[0].split("."):
         name = f"{name}.{part}".removeprefix(".")
@@ -41,9 +41,9 @@ def sources_of(implementation: str) -> list[Path]:
         if spec is None:
             break
         if spec.origin is not None:
-            found.append(Path(spec.origin))
+            paths.append(Path(spec.origin))
         path = spec.submodule_search_locations
-    return found
+    return paths
 
 
 @cache

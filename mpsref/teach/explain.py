@@ -278,7 +278,7 @@ this page was made.</p></noscript>
 <span class="hint">Keys: left and right arrow</span>
 </div>
 <p id="summary" class="scripted" aria-hidden="true"></p>
-<p id="said" class="hidden" role="status" aria-live="polite"></p>
+<p id="announcement" class="hidden" role="status" aria-live="polite"></p>
 {_graph(explained)}
 <div class="two scripted">
 <section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
