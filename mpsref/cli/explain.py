@@ -9,6 +9,7 @@ from mpsref.cli.arguments import element
 from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
@@ -44,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
     except MPSRefError as error:
         raise FileFormatError(f"{options.graph}: {error}") from None
     write_explanation(page, options.html)
-    tell(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser", options.html)
+    tell(f"wrote {printable(str(options.html))}, {len(page.encode()):,} bytes: open it in a browser", options.html)
     return PASSED

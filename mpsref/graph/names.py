@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["differentiated", "image_names", "image_tags", "short_kind"]
 
+LONGEST_STEM = 100
+"""Characters of a name that the name of a gradient is made of: a gradient's gradient, and so on, has one more each."""
+
 
 def image_tags(image: MPSNNImageNode) -> tuple[str, ...]:
     """What the caller calls an image: its handle, and the label of the node that makes it."""
@@ -102,7 +105,8 @@ def image_names(
     for image in everything:
         if image in names:
             continue
-        stem = f"d{names[of[image]]}" if image in of else _stem(image)
+        is_short = image in of and len(names[of[image]]) < LONGEST_STEM
+        stem = f"d{names[of[image]]}" if is_short else _stem(image)
         if stem not in taken and image not in summed:
             take(image, stem)
             continue

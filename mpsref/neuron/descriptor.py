@@ -93,6 +93,15 @@ class MPSNNNeuronDescriptor(Strict):
 
     __slots__ = ("_a", "_b", "_c", "_data", "_hash", "_key", "_row", "_type")
 
+    _type: MPSCNNNeuronType
+    _row: Neuron
+    _a: float
+    _b: float
+    _c: float
+    _data: npt.NDArray[np.float32] | None
+    _key: tuple[int, bytes, bytes]
+    _hash: int
+
     def __init__(
         self,
         neuron_type: MPSCNNNeuronType | str,
@@ -102,24 +111,31 @@ class MPSNNNeuronDescriptor(Strict):
         *,
         data: npt.ArrayLike | bytes | None = None,
     ) -> None:
-        self._type = neuron_type_or_error(neuron_type)
-        self._row = row = NEURONS[self._type]
+        own_type = neuron_type_or_error(neuron_type)
+        row = NEURONS[own_type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
         for name, given in (("a", a), ("b", b), ("c", c)):
             if given is not None:
                 values[name] = given
-        self._a, self._b, self._c = (float32_parameter(name, values[name]) for name in "abc")
+        numbers = {name: float32_parameter(name, value) for name, value in values.items()}
         if row.per_channel != (data is not None):
             raise ParameterError(
-                f"{self._type.name} needs data: one float32 slope for each feature channel"
+                f"{own_type.name} needs data: one float32 slope for each feature channel"
                 if row.per_channel
-                else f"data is only for pReLU: {self._type.name} does not take it"
+                else f"data is only for pReLU: {own_type.name} does not take it"
             )
-        self._data = None if data is None else _slopes(data)
+        slopes = None if data is None else _slopes(data)
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        numbers = struct.pack(f"{len(row.parameters)}d", *self.parameters.values())
-        self._key = (int(self._type), numbers, b"" if self._data is None else bytes(self._data))
-        self._hash = hash(self._key)
+        patterns = struct.pack(f"{len(row.parameters)}d", *(numbers[name] for name in row.parameters))
+        key = (int(own_type), patterns, b"" if slopes is None else bytes(slopes))
+        put = object.__setattr__  # past the guard, as images are made
+        put(self, "_type", own_type)
+        put(self, "_row", row)
+        for name, number in numbers.items():
+            put(self, f"_{name}", number)
+        put(self, "_data", slopes)
+        put(self, "_key", key)
+        put(self, "_hash", hash(key))
 
     @classmethod
     def cnn_neuron_descriptor(
@@ -295,9 +311,10 @@ def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronD
 
 def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
     """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
-    if descriptor.data is not None and len(descriptor.data) != channels:
+    slopes = descriptor.data
+    if slopes is not None and len(slopes) != channels:
         raise ParameterError(
-            f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels: give one each"
+            f"pReLU's data has {len(slopes)} slopes, but {what} has {channels} channels: give one each"
         )
 
 

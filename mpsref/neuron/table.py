@@ -16,9 +16,9 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+import mpsref.neuron.specification as spec
 from mpsref.arrays import Floats, Mask
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.neuron import specification
 from mpsref.neuron.exact import Digits
 from mpsref.neuron.specification import ExactParameters
 from mpsref.neuron.tail import RECIPROCAL_SQRT_2PI
@@ -185,7 +185,7 @@ class None_(Neuron):
     slope = "1"
     source = "MPSCNNNeuronType.h"
     slope_is_constant = True
-    exact = specification.none, specification.none_slope
+    exact = spec.none, spec.none_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -201,7 +201,7 @@ class ReLU(Neuron):
     parameters = MappingProxyType({"a": 0.0})
     formula = "x if x >= 0 else a x"
     slope = "1 if x >= 0 else a"
-    exact = specification.rectified, specification.rectified_slope
+    exact = spec.rectified, spec.rectified_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -222,7 +222,7 @@ class Linear(Neuron):
     formula = "a x + b"
     slope = "a"
     slope_is_constant = True
-    exact = specification.linear, specification.linear_slope
+    exact = spec.linear, spec.linear_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -237,7 +237,7 @@ class Sigmoid(Neuron):
     neuron_type = T.sigmoid
     formula = "1 / (1 + e^-x)"
     slope = "e^x / (e^x + 1)^2"
-    exact = specification.sigmoid, specification.sigmoid_slope
+    exact = spec.sigmoid, spec.sigmoid_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -261,7 +261,7 @@ class HardSigmoid(Neuron):
             "Tests x instead of a x + b. Later headers print 0 <= a x + b <= 1, and so does hardware behave.",
         ),
     )
-    exact = specification.hard_sigmoid, specification.hard_sigmoid_slope
+    exact = spec.hard_sigmoid, spec.hard_sigmoid_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -282,7 +282,7 @@ class TanH(Neuron):
     parameters = MappingProxyType({"a": 1.0, "b": 1.0})
     formula = "a tanh(b x)"
     slope = "a b (1 - tanh(b x)^2)"
-    exact = specification.tanh, specification.tanh_slope
+    exact = spec.tanh, spec.tanh_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -298,7 +298,7 @@ class Absolute(Neuron):
     neuron_type = T.absolute
     formula = "|x|"
     slope = "sign(x), and 0 at 0"
-    exact = specification.absolute, specification.absolute_slope
+    exact = spec.absolute, spec.absolute_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -318,7 +318,7 @@ class SoftPlus(Neuron):
     parameters = MappingProxyType({"a": 1.0, "b": 1.0})
     formula = "a ln(1 + e^(b x))"
     slope = "a b e^(b x) / (e^(b x) + 1)"
-    exact = specification.soft_plus, specification.soft_plus_slope
+    exact = spec.soft_plus, spec.soft_plus_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -334,7 +334,7 @@ class SoftSign(Neuron):
     neuron_type = T.softSign
     formula = "x / (1 + |x|)"
     slope = "1 / (|x| + 1)^2"
-    exact = specification.soft_sign, specification.soft_sign_slope
+    exact = spec.soft_sign, spec.soft_sign_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -357,7 +357,7 @@ class ELU(Neuron):
             "The kernel's header prints a (e^x - 1), which is continuous at 0 and has the printed derivative.",
         ),
     )
-    exact = specification.elu, specification.elu_slope
+    exact = spec.elu, spec.elu_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -377,7 +377,7 @@ class PReLU(Neuron):
     per_channel = True
     formula = "x if x >= 0 else data[channel] x"
     slope = "1 if x >= 0 else data[channel]"
-    exact = specification.rectified, specification.rectified_slope
+    exact = spec.rectified, spec.rectified_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -405,7 +405,7 @@ class ReLUN(Neuron):
             "which matters for a < 0 and for b < 0.",
         ),
     )
-    exact = specification.relun, specification.relun_slope
+    exact = spec.relun, spec.relun_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -429,7 +429,7 @@ class Power(Neuron):
     slope = "a c (a x + b)^(c - 1)"
     domain = "a x + b >= 0, or all x for an integer c; infinite where a x + b = 0 and c < 0"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronPower"
-    exact = specification.power, specification.power_slope
+    exact = spec.power, spec.power_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -447,7 +447,7 @@ class Exponential(Neuron):
     slope = "a ln(c) c^(a x + b); c = -1: a e^(a x + b)"
     domain = "all x for c > 0 or c = -1; a x + b >= 0 for c = 0; integers a x + b for other c < 0"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronExponential"
-    exact = specification.exponential, specification.exponential_slope
+    exact = spec.exponential, spec.exponential_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -467,7 +467,7 @@ class Logarithm(Neuron):
     slope = "a / (ln(c) (a x + b)); c = -1: a / (a x + b)"
     domain = "a x + b > 0, for c = -1, or c > 0 and c != 1; the slope on the whole line"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronLogarithm"
-    exact = specification.logarithm, specification.logarithm_slope
+    exact = spec.logarithm, spec.logarithm_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -493,7 +493,7 @@ class GeLU(Neuron):
             "derivative.",
         ),
     )
-    exact = specification.gelu, specification.gelu_slope
+    exact = spec.gelu, spec.gelu_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:

@@ -261,7 +261,7 @@ class Operation(ABC):
 
 def size_of(image: MPSImage) -> Size:
     """The size of an image."""
-    return image.number_of_images, image.height, image.width, image.feature_channels
+    return image.shape
 
 
 def size_text(size: Size) -> str:
@@ -272,7 +272,7 @@ def size_text(size: Size) -> str:
 
 def spread_by_lane(image: MPSImage) -> Spread:
     """For the slices of an image."""
-    pixels = image.height * image.width
+    pixels = math.prod(image.shape[1:3])
     return lambda data: ChannelSlopes(by_lane(data.astype(np.float64)), pixels)
 
 

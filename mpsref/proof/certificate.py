@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-from mpsref.blocks import BLOCK, share, stated
+from mpsref.blocks import BLOCK, neuron_json, part_of_patterns
 from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
@@ -86,7 +86,7 @@ class Subject:
     @property
     def inputs(self) -> range:
         """The bit patterns of the sources."""
-        return share(self.part, storage_format(self.channel_format))
+        return part_of_patterns(self.part, storage_format(self.channel_format))
 
     def blocks(self) -> list[Block]:
         """The sweep in blocks, both directions of a range next to each other."""
@@ -108,7 +108,7 @@ class Subject:
     def to_json(self) -> dict[str, Any]:
         """All of it; numbers that are float32 in C's hexadecimal notation."""
         return {
-            **stated(self.descriptor),
+            **neuron_json(self.descriptor),
             "storage": self.channel_format.name,
             "part": "{}/{}".format(*self.part),
             "sample": self.sample,

@@ -200,10 +200,10 @@ class _Explained:
 
     def _owners(self) -> list[int]:
         """For each step the one whose parameters it has: a gradient follows its forward node."""
-        makers: dict[MPSNNFilterNode | None, int] = {step.made_by.node: i for i, step in enumerate(self.steps)}
+        makers: dict[MPSNNFilterNode | None, int] = {step.plan_step.node: i for i, step in enumerate(self.steps)}
         owners = []
         for i, step in enumerate(self.steps):
-            forward = makers.get(step.made_by.node.forward_node, i)
+            forward = makers.get(step.plan_step.node.forward_node, i)
             owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
         return owners
 

@@ -1,38 +1,34 @@
-"""Numbers of a trace as text."""
+"""Wide of a trace as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Wide
 from mpsref.display import printable
 from mpsref.operations.base import number_text
 from mpsref.storage import StorageFormat
 
-__all__ = ["Numbers", "place_text", "range_text", "single", "sum_text", "ulp_at", "ulp_text"]
-
-Numbers: TypeAlias = npt.NDArray[np.float64]
-"""Decoded elements."""
+__all__ = ["place_text", "range_text", "single", "sum_text", "ulp_at", "ulp_text"]
 
 WIDEST = 110
-"""Characters of a line that holds several terms."""
+"""Characters of a line with several terms."""
 
 
-def ulp_at(values: Numbers, storage: StorageFormat) -> Numbers:
-    """The distance of neighbours in the format, where the values lie."""
+def ulp_at(values: Wide, storage: StorageFormat) -> Wide:
+    """The distance between neighbours of the format at these values."""
     if storage.unorm_max:
         return np.full_like(values, 1.0 / storage.unorm_max)
     facts = np.finfo(storage.dtype)
     size = np.clip(np.nan_to_num(np.abs(values), nan=1.0), float(facts.smallest_normal), float(facts.max))
-    ulps: Numbers = np.ldexp(1.0, np.frexp(size)[1] - 1 - int(facts.nmant))
+    ulps: Wide = np.ldexp(1.0, np.frexp(size)[1] - 1 - int(facts.nmant))
     return ulps
 
 
 def sum_text(terms: Iterable[str], indent: str = "") -> str:
-    """The terms added up, one a line if they are too long for one."""
+    """A sum of terms, one on each line if they do not fit on one."""
     terms = [printable(term) for term in terms]
     text = " + ".join(terms)
     if len(indent) + len(text) > WIDEST:
@@ -40,7 +36,7 @@ def sum_text(terms: Iterable[str], indent: str = "") -> str:
     return text.replace(" + -", " - ")
 
 
-def single(numbers: Numbers) -> float:
+def single(numbers: Wide) -> float:
     """The one element of an array."""
     return float(numbers.reshape(-1)[0])
 
@@ -52,8 +48,8 @@ def ulp_text(ulps: float) -> str:
     return f"{ulps:.2g} ULP" if ulps >= 0.001 or np.isnan(ulps) else "below 0.001 ULP"
 
 
-def range_text(numbers: Numbers) -> str:
-    """The smallest and the largest number, and whether some are NaN."""
+def range_text(numbers: Wide) -> str:
+    """The smallest and the largest number, and whether there is NaN."""
     known = numbers[~np.isnan(numbers)]
     if not known.size:
         return "nan"
@@ -63,6 +59,6 @@ def range_text(numbers: Numbers) -> str:
 
 
 def place_text(place: tuple[int, int, int, int]) -> str:
-    """Where an element is."""
+    """The place of an element."""
     image, y, x, channel = place
     return f"image {image}, y {y}, x {x}, channel {channel}"

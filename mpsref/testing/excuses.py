@@ -1,4 +1,4 @@
-"""Why an element may be wrong: what a model of arithmetic allows, or a fault that explains all."""
+"""Why an element may be wrong: a model of arithmetic allows it, or a fault explains all failures of its kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from mpsref.arrays import Elements
 from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.storage import StorageFormat
-from mpsref.testing.subject import Tried
+from mpsref.testing.subject import Trial
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
@@ -18,26 +18,26 @@ from mpsref.verify.running import Reason
 __all__ = ["why"]
 
 MENTIONED = 12
-"""So many of the faults that explain most are looked at."""
+"""Faults that are considered, those that explain most."""
 
 EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
-"""The models that are asked why, the strictest first."""
+"""Models that may allow a result, the strictest first."""
 
 
-def why(tried: Tried, index: int, evidence: Tried, kind: str, storage: StorageFormat) -> str:
-    """What a model says of the element, or else a hypothesis of all elements that fail like it."""
-    given = None if tried.upstream is None else Elements(tried.upstream, storage)
-    got, x = Elements(tried.got, storage), Elements(tried.x, storage)
+def why(trial: Trial, index: int, evidence: Trial, kind: str, storage: StorageFormat) -> str:
+    """The reason that a model gives for the element, or else the fault that explains all elements that fail like it."""
+    incoming = None if trial.upstream is None else Elements(trial.upstream, storage)
+    got, x = Elements(trial.got, storage), Elements(trial.x, storage)
     for model in EXPLAINING[storage.name]:
-        judge = neuron_judge(tried.descriptor, MODELS[model], got, x, given)
-        (found,) = judge(np.array([index], np.intp)).tolist()
-        if found == WITHIN:
+        judge = neuron_judge(trial.descriptor, MODELS[model], got, x, incoming)
+        (verdict,) = judge(np.array([index], np.intp)).tolist()
+        if verdict == WITHIN:
             return f"within what {model} arithmetic allows the formula"
-        if found != BEYOND and Reason(found) is not Reason.NAN_UNDEFINED:
-            return f"{Reason(found).text}, as {model} arithmetic may"
+        if verdict != BEYOND and Reason(verdict) is not Reason.NAN_UNDEFINED:
+            return f"{Reason(verdict).text}, as {model} arithmetic may"
     of_all = explain(_case(evidence, kind, storage), MENTIONED)
-    # Of a fault that a single element shows, no arrangement of elements is to blame.
-    alone = explain(_case(tried, kind, storage), MENTIONED) if tried.x.size == 1 else of_all
+    # Where a single element shows the fault, the arrangement of elements is not to blame.
+    alone = explain(_case(trial, kind, storage), MENTIONED) if trial.x.size == 1 else of_all
     names = {finding.name for finding in alone if finding.fits}
     for finding in of_all:
         if finding.fits and finding.name in names and not finding.where and finding.explained == finding.of:
@@ -45,17 +45,17 @@ def why(tried: Tried, index: int, evidence: Tried, kind: str, storage: StorageFo
     return ""
 
 
-def _case(tried: Tried, kind: str, storage: StorageFormat) -> Case:
-    """A call as an image of one row, in which what fails in this way is bad."""
-    bad = np.zeros(tried.x.size, np.bool_)
-    bad[tried.of(kind)] = True
-    shape = (1, 1, *tried.x.shape)
+def _case(trial: Trial, kind: str, storage: StorageFormat) -> Case:
+    """A trial as an image of one row, in which the elements that fail in this way are bad."""
+    bad = np.zeros(trial.x.size, np.bool_)
+    bad[trial.failing(kind)] = True
+    shape = (1, 1, *trial.x.shape)
     return Case(
-        NeuronForward(tried.descriptor) if tried.upstream is None else NeuronGradient(tried.descriptor),
-        tuple(Elements(one.reshape(shape), storage) for one in (tried.upstream, tried.x) if one is not None),
+        NeuronForward(trial.descriptor) if trial.upstream is None else NeuronGradient(trial.descriptor),
+        tuple(Elements(each.reshape(shape), storage) for each in (trial.upstream, trial.x) if each is not None),
         storage,
-        tried.got.reshape(shape),
-        tried.want.reshape(shape),
+        trial.got.reshape(shape),
+        trial.want.reshape(shape),
         bad.reshape(shape),
         within(storage, Tolerance()),
     )

@@ -480,7 +480,7 @@ def test_any_graph_can_be_traced_and_drawn(seed):
     sources = {name: rng.normal(0, 3, shape).astype(rng.choice(["f2", "f4"])) for name in graph.source_image_handles}
     next(iter(sources.values())).flat[0] = rng.choice(SPECIAL)
     trace, images = teach.trace(graph, **sources), list(graph.run(**sources).values())
-    by_image = dict(zip((step.made_by.node.result_image for step in trace.steps), trace.steps, strict=True))
+    by_image = dict(zip((step.plan_step.node.result_image for step in trace.steps), trace.steps, strict=True))
     pixel = trace.at(0, 1, channels - 1, image=1)
 
     assert len({*trace.sources, *(step.name for step in trace.steps)}) == len(trace.sources) + len(trace.steps)
