@@ -1,7 +1,7 @@
 """
-What is suspicious in a graph, though Apple's API takes it: one list of rules.
+Rules for what is suspicious in a graph, though Apple's API accepts it.
 
-A graph file, in which nothing but a slip makes a gradient contradict its forward node, refuses what some of them find.
+Graph files refuse what some of them report: there a gradient that contradicts its forward node is always a mistake.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = ["Finding", "check", "contradictions"]
 @dataclass(frozen=True)
 class Finding:
     """
-    Something in a graph that is hardly meant.
+    Something suspicious in a graph.
 
     Attributes
     ----------
     name : str
-        The image that it is about, as people see it.
+        The name of the image that it is about.
     node : MPSNNFilterNode or MPSNNImageNode
-        The node that makes this image; the image's own node if none does.
+        The node that makes this image; the image node if there is none.
     field : str
-        The argument or property that is wrong.
+        The wrong argument or property.
     text : str
-        What it is, and what it should be.
+        Its value, and the fix.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Finding:
 
 
 Names: TypeAlias = Callable[[MPSNNImageNode], str]
-Found: TypeAlias = Iterator[tuple[str, str]]
+Problems: TypeAlias = Iterator[tuple[str, str]]
 """Fields and texts."""
 
 
-# ---- of a gradient node: what contradicts its forward node ----
+# ---- gradient nodes that contradict their forward node ----
 
 
-def _descriptor(node: MPSNNGradientFilterNode, name: Names) -> Found:
+def _descriptor(node: MPSNNGradientFilterNode, name: Names) -> Problems:
     """A neuron's type and parameters."""
     own, forward = node.operation.descriptor, node.forward_node
     if own != node.expected_operation.descriptor:
@@ -66,78 +66,78 @@ def _descriptor(node: MPSNNGradientFilterNode, name: Names) -> Found:
         yield "descriptor", f"{made_by}: give the forward node's own type and parameters"
 
 
-def _class(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    """Which arithmetic is differentiated."""
+def _class(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The kind of arithmetic."""
     forward = node.forward_node
     if isinstance(forward, MPSNNBinaryArithmeticNode) and type(node) is not forward.gradient_class():
         made_by = f"is {type(node).__name__}, but {name(forward.result_image)!r} is made by {forward}"
         yield "class", f"{made_by}: give {forward.gradient_class().__name__}"
 
 
-def _neurons_source(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    """Where a neuron's slope is taken."""
+def _neurons_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The input of a neuron's slope."""
     if node.operation.descriptor is not None:
         yield from _source(node, name)
 
 
-def _arithmetics_source(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    """The source that is differentiated; most arithmetic reads its size alone."""
+def _arithmetics_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The differentiated source; most arithmetic reads only its size."""
     if node.operation.descriptor is None:
         yield from _source(node, name)
 
 
-def _source(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    given, wanted, forward = node.sources[1], node.differentiated_source, node.forward_node
-    if given is wanted:
+def _source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    source, expected, forward = node.sources[1], node.differentiated_source, node.forward_node
+    if source is expected:
         return
     result = name(forward.result_image)
-    if given is forward.result_image:
-        what = f"is {name(given)!r}, the result of the forward node, which is not what it reads"
-    elif given in forward.sources:
-        what = f"is {name(given)!r}, the other source of the forward node of {result!r}"
+    if source is forward.result_image:
+        what = f"is {name(source)!r}, the result of the forward node, which is not what it reads"
+    elif source in forward.sources:
+        what = f"is {name(source)!r}, the other source of the forward node of {result!r}"
     else:
-        what = f"is {name(given)!r}, which is not what the forward node of {result!r} reads"
-    yield "source_image", f"{what}: give {name(wanted)!r}"
+        what = f"is {name(source)!r}, which is not what the forward node of {result!r} reads"
+    yield "source_image", f"{what}: give {name(expected)!r}"
 
 
-def _scales(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    """Scales of arithmetic, those that count."""
+def _scales(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The scales of arithmetic that have an effect."""
     forward = node.forward_node
     if not isinstance(node, MPSNNArithmeticGradientNode) or not isinstance(forward, MPSNNBinaryArithmeticNode):
         return
     if type(node) is forward.gradient_class() and node.operation != node.expected_operation:
         for scale in ("primary_scale", "secondary_scale"):
-            own, wanted = getattr(node, scale), getattr(forward, scale)
-            if own != wanted:
-                yield scale, f"is {own:g}, but {wanted:g} in {name(forward.result_image)!r}: give the forward node's"
+            own, expected = getattr(node, scale), getattr(forward, scale)
+            if own != expected:
+                yield scale, f"is {own:g}, but {expected:g} in {name(forward.result_image)!r}: give the forward node's"
 
 
-def _ignored(node: MPSNNGradientFilterNode, name: Names) -> Found:
-    """What a gradient does not do."""
+def _ignored(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """Numbers that a gradient ignores."""
     if isinstance(node, MPSNNArithmeticGradientNode):
         for number in ("bias", "minimum_value", "maximum_value"):
             if getattr(node, number) != NUMBERS[number].default:
                 yield number, f"is {getattr(node, number):g}, which a gradient ignores: leave it at its default"
 
 
-Rule: TypeAlias = Callable[[MPSNNGradientFilterNode, Names], Found]
+Rule: TypeAlias = Callable[[MPSNNGradientFilterNode, Names], Problems]
 
 REFUSED: tuple[Rule, ...] = (_descriptor, _class, _neurons_source)
-"""What a graph file refuses, besides clamps that are exchanged."""
+"""What a graph file refuses, besides exchanged clamps."""
 
 RULES: tuple[Rule, ...] = (*REFUSED, _arithmetics_source, _scales, _ignored)
 
 
 def contradictions(node: MPSNNFilterNode, name: Names, rules: Iterable[Rule] = REFUSED) -> Iterator[Finding]:
-    """What contradicts itself in a node, or its forward node; by default what a graph file refuses."""
-    found: Found = iter(())
+    """Contradictions in a node, or with its forward node; by default those that a graph file refuses."""
+    problems: Problems = iter(())
     if isinstance(node, MPSNNBinaryArithmeticNode) and _exchanged(node):
-        # No graph can be made of it, and what its gradient is cannot be said.
+        # No graph can be made of it, and its gradient is undefined.
         text = f"is {node.minimum_value:g}, above maximum_value, {node.maximum_value:g}: exchange them"
-        found = iter([("minimum_value", text)])
+        problems = iter([("minimum_value", text)])
     elif isinstance(node, MPSNNGradientFilterNode) and not _exchanged(node.forward_node):
-        found = chain.from_iterable(rule(node, name) for rule in rules)
-    for where, text in found:
+        problems = chain.from_iterable(rule(node, name) for rule in rules)
+    for where, text in problems:
         yield Finding(name(node.result_image), node, where, text)
 
 
@@ -145,12 +145,12 @@ def _exchanged(node: MPSNNFilterNode) -> bool:
     return isinstance(node, MPSNNBinaryArithmeticNode) and node.minimum_value > node.maximum_value
 
 
-# ---- of a whole graph ----
+# ---- whole graphs ----
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """What rules look at."""
+    """What the rules check."""
 
     results: Sequence[MPSNNImageNode]
     nodes: Sequence[MPSNNFilterNode]
@@ -162,13 +162,13 @@ class _Graph:
 
 
 def _nodes(graph: _Graph) -> Iterator[Finding]:
-    """What contradicts itself."""
+    """Contradictions in single nodes."""
     for node in graph.nodes:
         yield from contradictions(node, graph.names.__getitem__, RULES)
 
 
 def _unorm(graph: _Graph) -> Iterator[Finding]:
-    """Gradients that a format cuts at 0 and 1."""
+    """Gradients in a format that clamps to [0, 1]."""
     nodes = [node for node in graph.nodes if not _exchanged(node)]
     incoming = [
         source
@@ -177,15 +177,15 @@ def _unorm(graph: _Graph) -> Iterator[Finding]:
         if role is Role.GRADIENT
     ]
     for image in dict.fromkeys([*incoming, *differentiated(nodes)]):
-        made_open = graph.storage if image.producer is not None else None
-        storage = FORMATS.get(image.format or made_open)  # type: ignore[arg-type]
+        default = graph.storage if image.producer is not None else None
+        storage = FORMATS.get(image.format or default)  # type: ignore[arg-type]
         if storage is not None and storage.unorm_max:
             text = f"is {storage.name}, which cuts a gradient at 0 and 1: give float16 or float32"
             yield graph.finding(image, "format", text)
 
 
 def _handles(graph: _Graph) -> Iterator[Finding]:
-    """Sources that cannot be told apart."""
+    """Sources without a handle of their own."""
     sources = inputs(graph.results)
     labels = [handle_label(source.handle) for source in sources]
     for i, (source, label) in enumerate(zip(sources, labels, strict=True)):
@@ -198,7 +198,7 @@ def _handles(graph: _Graph) -> Iterator[Finding]:
 
 
 def _exports(graph: _Graph) -> Iterator[Finding]:
-    """Sources that are handed out, by the caller to the caller."""
+    """Exported sources, which the caller has already."""
     for source in inputs(graph.results):
         if source.export_from_graph:
             text = "is True, which has no effect on a source: the caller has that image"
@@ -228,20 +228,19 @@ class _Planned(Protocol):
 
 def check(graph: object) -> list[Finding]:
     """
-    List what is hardly meant in a graph, though Apple's API and this one take it.
+    List what is suspicious in a graph, though Apple's API and this one accept it.
 
     Parameters
     ----------
     graph : MPSNNGraph, GraphFile, node, image node, or list of nodes and image nodes
-        What to look at, with everything that it depends on. Nodes are looked at as they are now.
+        What to check, with everything that it depends on, as the nodes are now.
 
     Returns
     -------
     list of Finding
-        Empty where nothing is suspicious. Gradient nodes with another type, other parameters, another class or other
-        scales than their forward node, or with another `source_image` than it has read, such as its result; numbers
-        that a gradient ignores; exchanged clamps; gradients stored as unorm; of several sources those without a handle,
-        which their order alone tells apart, and those with the handle of another; exported sources.
+        Gradient nodes whose type, parameters, class or scales differ from the forward node's, or whose `source_image`
+        is not the image that it read but, for instance, its result; numbers that a gradient ignores; exchanged clamps;
+        gradients stored as unorm; several sources of which one has no handle, or two the same; exported sources.
 
     Raises
     ------
@@ -267,17 +266,17 @@ def check(graph: object) -> list[Finding]:
     numbers = {image: i for i, image in reversed(list(enumerate(results)))} if isinstance(graph, _Planned) else None
     names = (
         {image: next(iter(image_tags(image)), repr(image)) for image in images}
-        if any(map(_exchanged, nodes))  # what such a node does cannot be said
+        if any(map(_exchanged, nodes))  # such a node has no operation
         else image_names(images, numbers)
     )
-    looked_at = _Graph(results, nodes, storage, names)
-    return [finding for rule in GRAPH_RULES for finding in rule(looked_at)]
+    checked = _Graph(results, nodes, storage, names)
+    return [finding for rule in GRAPH_RULES for finding in rule(checked)]
 
 
 def _parts(
     graph: object,
 ) -> tuple[list[MPSNNImageNode], MPSImageFeatureChannelFormat | None, list[MPSNNImageNode]]:
-    """Results, the format of images whose nodes leave it open, and other images to look at."""
+    """Results, the default format of images, and other images to check."""
     if isinstance(graph, _File):
         return list(graph.result_images), graph.storage, [node.result_image for node in graph.nodes]
     if isinstance(graph, _Planned):

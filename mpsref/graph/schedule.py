@@ -17,8 +17,8 @@ def schedule(
     """
     Yield every filter that the images depend on, once, after those that make its sources.
 
-    Sources are followed depth-first, from left to right unless `right_to_left`. Filters in `done` are not yielded
-    again, and those that are yielded are added to it. Nothing recurses: a chain may be longer than Python's stack.
+    Sources are visited depth-first, from left to right unless `right_to_left`. Filters in `done` are skipped, and
+    yielded ones are added to it. Iterative, since a chain may be longer than Python's stack.
     """
     done = set() if done is None else done
     backwards = 1 if right_to_left else -1
@@ -36,23 +36,23 @@ def schedule(
 
 
 def with_forward_nodes(images: Iterable[MPSNNImageNode]) -> list[MPSNNFilterNode]:
-    """Every filter that the images depend on, and the forward nodes of gradients, which they need not depend on."""
+    """Every filter that the images depend on, and the forward nodes of gradients, even without such a dependency."""
     done: set[MPSNNFilterNode] = set()
     nodes = list(schedule(images, done=done))
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # grows during the loop
         if node.forward_node is not None:
             nodes += schedule([node.forward_node.result_image], done=done)
     return nodes
 
 
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
-    """The images that no filter makes, in the order in which a depth-first walk from the left meets them."""
+    """The images that no filter makes, in depth-first order from the left."""
     stack = list(images)[::-1]
-    met: dict[MPSNNImageNode, None] = {}
+    visited: dict[MPSNNImageNode, None] = {}
     while stack:
         image = stack.pop()
-        if image not in met:
-            met[image] = None
+        if image not in visited:
+            visited[image] = None
             if image.producer is not None:
                 stack.extend(image.producer.sources[::-1])
-    return [image for image in met if image.producer is None]
+    return [image for image in visited if image.producer is None]

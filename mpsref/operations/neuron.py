@@ -1,4 +1,4 @@
-"""Neurons and their gradients. What a neuron is, its row of the table says."""
+"""Neurons and their gradients."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ __all__ = ["NeuronForward", "NeuronGradient", "NeuronOperation"]
 
 @dataclass(frozen=True)
 class NeuronOperation(Operation):
-    """What a neuron and its gradient have in common."""
+    """Base of a neuron and its gradient."""
 
     neuron: MPSNNNeuronDescriptor
 
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor:
-        """The neuron."""
         return self.neuron
 
     def result_size(self, *sources: Size) -> Size:
-        """Of any size, but with as many channels as pReLU has slopes."""
+        """The size of the source, whose channels must match the slopes of pReLU."""
         size = super().result_size(*sources)
         channels_or_error(self.neuron, size[3], "the source")
         return size
@@ -57,11 +56,9 @@ class NeuronOperation(Operation):
         return slope
 
     def slope_text(self, names: Sequence[str], symbol: str) -> str:
-        """``TanH'(x)``."""
         return f"{symbol}'({names[-1]})"
 
     def facts(self) -> dict[str, Any]:
-        """The row's texts."""
         row = self.neuron.row
         return {
             "neuron": row.neuron_type.name,
@@ -80,24 +77,19 @@ class NeuronForward(NeuronOperation):
     roles = (Role.INPUT,)
 
     def gradients(self) -> tuple[Operation, ...]:
-        """The neuron's gradient."""
         return (NeuronGradient(self.neuron),)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """The value."""
         assert function is not None
         return function(sources[0])
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """``TanH(x)``."""
         return f"{symbol}({names[0]})"
 
     def kinks(self) -> tuple[float, ...]:
-        """Those of the row."""
         return self.neuron.row.kinks(self.neuron)
 
     def at_argument(self, argument: Wide) -> Wide:
-        """The neuron's value."""
         return forward(self.neuron, argument)
 
 
@@ -110,10 +102,8 @@ class NeuronGradient(NeuronOperation):
     makes_gradient = True
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """The slope times the incoming gradient."""
         assert function is not None
         return function(sources[1]) * sources[0]
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """``dy * TanH'(x)``."""
         return f"{names[0]} * {self.slope_text(names, symbol)}"
