@@ -41,6 +41,9 @@ def modules_that_end(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules")
     (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "ends.py").write_text("import os\nos._exit(0)\n")
+    (folder / "odd.py").write_text(
+        "def __getattr__(name):\n    raise AttributeError if '__' in name else SystemExit(0)\n"
+    )
     return folder
 
 
@@ -616,7 +619,8 @@ def test_bad_usage_ends_with_2_and_one_line(tmp_path, capsys, monkeypatch, argum
         ("no.such:f", "no.such:f: no.such cannot be imported: ModuleNotFoundError: No module"),
         ("exits:f", "exits:f: exits cannot be imported: SystemExit: 0"),
         ("implementations:f", "f is not in implementations"),
-        ("implementations:NO_FUNCTION", "is no function, but of type int"),
+        ("odd:f", "odd:f: f cannot be read: SystemExit: 0"),
+        ("implementations:NO_FUNCTION", "not a function, but of type int"),
         ("implementations:raises", "implementations:raises: raised RuntimeError: no way"),
         ("implementations:raises_what_it_cannot_say", "raised UnsayableError: its message cannot be shown"),
         ("implementations:exits", "implementations:exits: raised SystemExit: 0"),
