@@ -1,4 +1,4 @@
-"""Work on every bit pattern of a format: ranges of patterns, the reference's results, and worker processes."""
+"""Work on every bit pattern of a format, in blocks and in processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,16 +23,25 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat
 
-__all__ = ["BLOCK", "WorkerEndedError", "chunks", "evaluated", "in_blocks", "ones", "parameters_json", "patterns"]
+__all__ = [
+    "BLOCK",
+    "WorkerEndedError",
+    "chunks",
+    "evaluated",
+    "in_blocks",
+    "neuron_json",
+    "ones",
+    "part_of_patterns",
+]
 
 BLOCK = 1 << 24
-"""Patterns in a block: about a second's work, which is the most that a kill can lose."""
+"""Patterns in a block: a second's work, which a kill loses at most."""
 
 CHUNK = 1 << 18
-"""Patterns evaluated in one call: few enough for the caches."""
+"""Patterns that are evaluated in one call: few enough for the caches."""
 
-WORTH_A_PROCESS = 1 << 20
-"""With fewer patterns, this process is done before another has started."""
+FEW = 1 << 20
+"""Fewer results take less time than starting a process."""
 
 
 class Sized(Protocol):
@@ -39,17 +49,17 @@ class Sized(Protocol):
 
     @property
     def size(self) -> int:
-        """How many patterns it has."""
+        """Number of patterns."""
 
 
 class WorkerEndedError(MPSRefError):
     """
-    A worker process ended before its work was done.
+    A process that worked on blocks came to an end.
 
     Attributes
     ----------
     reason : str
-        How it ended, as far as is known.
+        What is known of it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -61,31 +71,24 @@ B = TypeVar("B", bound=Sized)
 R = TypeVar("R")
 
 
-def patterns(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
-    """
-    The i-th of n equal ranges of a format's bit patterns, counted from 1.
-
-    Raises
-    ------
-    ParameterError
-        There is no such range; the message calls the argument `name`.
-    """
+def part_of_patterns(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
+    """The i-th of n equal ranges of the bit patterns, counted from 1; a `ParameterError` calls the argument `name`."""
     i, n = part
-    count = 1 << (8 * storage.dtype.itemsize)
-    if not 1 <= i <= n <= count:
-        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {count}")
-    return range(count * (i - 1) // n, count * i // n)
+    patterns = 1 << (8 * storage.dtype.itemsize)
+    if not 1 <= i <= n <= patterns:
+        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
+    return range(patterns * (i - 1) // n, patterns * i // n)
 
 
-def parameters_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
-    """A neuron with at most one slope as JSON; float32 parameters in C's hexadecimal notation."""
+def neuron_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
+    """A neuron with at most one slope, as JSON; the parameters in C's hexadecimal notation."""
     values = descriptor.parameters if descriptor.data is None else {"data": float(descriptor.data[0])}
     parameters = {name: value.hex() for name, value in values.items()}
     return {"neuron": descriptor.neuron_type.name, "parameters": parameters}
 
 
 def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int, Stored]]:
-    """The chunks of a range of patterns: their offsets and elements, which the next chunk overwrites."""
+    """A range of patterns in chunks: the offset of each and its elements, in memory that is reused."""
     ramp = np.arange(min(CHUNK, size), dtype=storage.bits_dtype)
     bits = np.empty_like(ramp)
     for offset in range(0, size, CHUNK):
@@ -95,7 +98,7 @@ def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int,
 
 
 def ones(size: int, storage: StorageFormat) -> Stored:
-    """Stored elements whose value is 1."""
+    """An array of elements that mean 1."""
     return np.full(size, storage.unorm_max or 1, storage.dtype)
 
 
@@ -108,17 +111,14 @@ def evaluated(
     result: StorageFormat | None = None,
 ) -> Stored:
     """
-    The reference's results for stored elements: the forward, or with `upstream` the gradient.
+    The reference's forward of stored elements; with `upstream`, its gradient.
 
-    They are in the storage format, or in `result`: in float64 they are the kernel's values before rounding.
+    In the storage format, or in `result`: float64 results are those of the kernel, before any rounding.
     """
     result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
-    source = Elements(x, storage)
-    if upstream is not None:
-        incoming = Elements(upstream, storage)
-        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
+    gradient = None if upstream is None else Elements(upstream, storage)
+    return evaluate.evaluate(descriptor, Elements(x, storage), result, slopes, gradient=gradient, decisions=decisions)
 
 
 def in_blocks(
@@ -130,25 +130,10 @@ def in_blocks(
     isolated: bool = False,
 ) -> Iterator[tuple[B, R]]:
     """
-    Every block with the result of `work`, in the order in which they are finished.
+    Every block and the result of `work` on it, each when it is done.
 
-    Parameters
-    ----------
-    work : callable
-        Called with each block; pickled, unless this process does the work.
-    blocks : sequence
-        The blocks.
-    workers : int
-        Number of processes; with 1, or if there is little to do, this process does the work.
-    executor : concurrent.futures.Executor, optional
-        Does the work instead. It is not shut down.
-    isolated : bool
-        Whether other processes do the work, however little there is.
-
-    Raises
-    ------
-    WorkerEndedError
-        A worker process ended.
+    This process does the work if `workers` is 1 or there is little to do, unless the work is `isolated`; else
+    processes, or the executor, which is not shut down. Raises `WorkerEndedError` where a worker process ended.
     """
     if executor is not None:
         futures = {executor.submit(work, block): block for block in blocks}
@@ -162,12 +147,13 @@ def in_blocks(
     workers = min(workers, len(blocks))
     if not blocks:
         return
-    if not isolated and (workers <= 1 or sum(block.size for block in blocks) < WORTH_A_PROCESS):
+    if not isolated and (workers <= 1 or sum(block.size for block in blocks) < FEW):
         for block in blocks:
             yield block, work(block)
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+    with _without_interrupts():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
     children: set[BaseProcess] = set()
     try:
         with _without_interrupts():
@@ -178,8 +164,8 @@ def in_blocks(
         pool.shutdown()
         raise WorkerEndedError(_end_of(children)) from None
     except BaseException:
-        # An interruption must not wait for running blocks. The pool itself cancels the others: it might try to finish
-        # futures that were cancelled from outside once more.
+        # An interrupt does not wait for the blocks in progress. The pool itself cancels the others: it may try to
+        # finish once more what is cancelled behind its back.
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
             child.kill()
@@ -195,19 +181,36 @@ def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """In this context Ctrl-C waits; a process started here has it blocked until it can handle it."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """
+    In this context signals wait, so that no process is left half begun, which would say so on stderr.
+
+    A process that is begun has Ctrl-C blocked, until it knows what to do with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    came: list[int] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     try:
+        # The mask is of this thread alone, and numpy may have begun others, which take a signal as well.
+        for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+            handler = None if number is None else signal.getsignal(number)
+            if number is not None and callable(handler):
+                handlers[number] = handler
+                signal.signal(number, lambda number, _frame: came.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in came[:1]:
+            handlers[number](number, None)
 
 
 def _end_of(children: Iterable[BaseProcess]) -> str:
-    """How the first process ended; the pool terminates the others."""
+    """How the first of some processes ended; the pool terminates the others."""
     codes = [code for child in children if (code := child.exitcode) is not None]
     code = next((code for code in codes if code != -signal.SIGTERM), next(iter(codes), None))
     if code is None:
@@ -216,11 +219,11 @@ def _end_of(children: Iterable[BaseProcess]) -> str:
 
 
 def _begin_work() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when the parent ends."""
+    """In a worker process: leave Ctrl-C to the parent, and exit when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    # The output of an implementation does not belong in a report.
+    # What an implementation prints is no part of a report.
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
     parent = multiprocessing.parent_process()

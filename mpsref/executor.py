@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure, svg
@@ -99,15 +99,9 @@ class MPSNNGraph(Strict):
     """
 
     _left_out: ClassVar = {
-        "destinationImageAllocator": NO_MEMORY,
-        "executeAsyncWithSourceImages:completionHandler:": "everything is done on return",
         "initWithCoder:device:": "GraphFile takes its place",
         "initWithDevice:": "unavailable in the SDK, and nothing is left of it without a device",
-        "outputStateIsTemporary": OPAQUE_STATES,
         "readCountForSourceStateAtIndex:": OPAQUE_STATES,
-        "reloadFromDataSources": "no mirrored node has a data source",
-        "resultStateHandles": OPAQUE_STATES,
-        "sourceStateHandles": OPAQUE_STATES,
     }
 
     def __init__(
@@ -210,7 +204,7 @@ class MPSNNGraph(Strict):
 
     @destination_image_allocator.setter
     def destination_image_allocator(self, value: object) -> None:
-        _opaque_or_error("destination_image_allocator", value, "images lie in the host's memory")
+        _opaque_or_error("destination_image_allocator", value, NO_MEMORY)
         self._destination_image_allocator = value
 
     @property
@@ -445,11 +439,6 @@ def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     return value
 
 
-NO_DEVICE = "there is no device here"
-
-NO_STATES = "states hold nothing here"
-
-
 def _opaque_or_error(name: str, value: object, why: str) -> None:
     """Raise unless it is None or some object of the caller's that can stand for what is not there."""
     known = (str, bytes, bytearray, Number, np.generic, np.ndarray, Sequence, Mapping, AbstractSet)
@@ -464,7 +453,7 @@ def _check_arguments(
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
     for name, states in (("source_states", source_states), ("destination_states", destination_states)):
         if not (isinstance(states, list | tuple) and not states):
-            _opaque_or_error(name, states, NO_STATES)
+            _opaque_or_error(name, states, OPAQUE_STATES)
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 

@@ -339,6 +339,12 @@ class MPSImage(Strict):
         return self._storage
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of `to_array`: images, rows, pixels in a row, feature channels."""
+        n, _, h, w, _ = self._slices.shape
+        return n, h, w, self._channels
+
+    @property
     def descriptor(self) -> MPSImageDescriptor:
         """Size and format as one value: what makes a fresh image like this one."""
         return MPSImageDescriptor(

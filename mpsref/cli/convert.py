@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpsref.cli.sources import add_raw, read_image
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         path = write_recording(options.out, file, images, device, raw=options.raw)
         wrote = f"wrote {len(images)} images and {path}"
-    print(wrote + (f"; left out {left_out} whose files are missing" if left_out else ""))
+    print(printable(wrote) + (f"; left out {left_out} whose files are missing" if left_out else ""))
     return PASSED
 
 

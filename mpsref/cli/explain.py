@@ -9,11 +9,12 @@ from mpsref.cli.arguments import element
 from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.errors import naming
-from mpsref.files import check_outputs
+from mpsref.files import check_outputs, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
-from mpsref.teach.explain import explanation, write_explanation
+from mpsref.teach.explain import explanation
 
 __all__ = ["define", "run"]
 
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     sources = {name: read_image(path, options) for name, path in files.items()}
     with naming(options.graph):
         page = explanation(file, sources, options.at, options.graph.name)
-    write_explanation(page, options.html)
-    tell(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser", options.html)
+    data = page.encode()
+    write_atomically(options.html, lambda out: out.write(data))
+    tell(f"wrote {printable(str(options.html))}, {len(data):,} bytes: open it in a browser", options.html)
     return PASSED

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpsref.cli.arguments import FORMATS, integer, shape
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import GraphFile
 from mpsref.record import Recording, request
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     path = request(options.out, file, options.shape, MPSImageFeatureChannelFormat[name], seed=options.seed)
     recording = Recording.read(path, complete=False)
     print(
-        f"wrote {len(recording.images)} sources, README.txt and {path}; "
+        f"wrote {len(recording.images)} sources, README.txt and {printable(str(path))}; "
         f"a device is to write {len(recording.missing)} images"
     )
     return PASSED

@@ -9,6 +9,7 @@ import mpsref
 from mpsref.cli.progress import Progress
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.errors import naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
@@ -44,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
     results = dict(zip((names[image] for image in wanted), [first, *rest], strict=False))
     images = dict(zip(needed, sources, strict=True)) | results
     path = write_recording(options.out, file, images, f"mpsref {mpsref.__version__}", raw=options.raw)
-    print(f"wrote {len(images)} images and {path}")
+    print(printable(f"wrote {len(images)} images and {path}"))
     return PASSED

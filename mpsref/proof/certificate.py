@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-from mpsref.blocks import BLOCK, parameters_json, patterns
+from mpsref.blocks import BLOCK, neuron_json, part_of_patterns
 from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
@@ -86,7 +86,7 @@ class Subject:
     @property
     def inputs(self) -> range:
         """The bit patterns of the inputs."""
-        return patterns(self.part, storage_format(self.channel_format))
+        return part_of_patterns(self.part, storage_format(self.channel_format))
 
     def blocks(self) -> list[Block]:
         """The blocks of the sweep, both directions of a range next to each other."""
@@ -108,7 +108,7 @@ class Subject:
     def to_json(self) -> dict[str, Any]:
         """The subject as JSON; float32 parameters in C's hexadecimal notation."""
         return {
-            **parameters_json(self.descriptor),
+            **neuron_json(self.descriptor),
             "storage": self.channel_format.name,
             "part": "{}/{}".format(*self.part),
             "sample": self.sample,

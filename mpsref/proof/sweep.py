@@ -134,8 +134,8 @@ def sweep(block: Block) -> Tally:
             near, unlike = np.zeros_like(finite), np.zeros_like(finite)
             sample = finite
         else:
-            tally.open_by_digits += sum(map(len, decisions.by_digits))
-            tally.open_by_rule += sum(map(len, decisions.by_rule))
+            tally.open_by_digits += decisions.by_digits
+            tally.open_by_rule += decisions.by_rule
             near, unlike = _suspects(y, evaluated(block.descriptor, x, upstream, storage, result=FLOAT64))
             near &= finite
             unlike &= finite

@@ -14,7 +14,7 @@ from mpsref.arrays import meaning
 from mpsref.display import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
-from mpsref.graph import GraphFile
+from mpsref.graph import GraphFile, check
 from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
 from mpsref.record.recording import Recording, is_npy, read_npy
@@ -95,8 +95,9 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 def _graph(file: GraphFile) -> dict[str, Any]:
     document = file.to_json()
     sources = [name for name, image in file.images.items() if image.producer is None]
+    findings = [{"image": each.name, "field": each.field, "text": each.text} for each in check(file)]
     return {"storage": document["storage"], "sources": sources, "results": document["results"],
-            "nodes": document["nodes"], "settings": document.get("images", {})}  # fmt: skip
+            "nodes": document["nodes"], "settings": document.get("images", {}), "findings": findings}  # fmt: skip
 
 
 # ---- as text ----
@@ -117,6 +118,8 @@ def contents_text(facts: Mapping[str, Any]) -> str:
         blocks.append(_nodes_text(facts["nodes"]))
         if facts["settings"]:
             blocks.append([f"{name}: {_pairs(setting)}" for name, setting in facts["settings"].items()])
+        if facts["findings"]:
+            blocks.append(["suspicious:", *("  {image}: {field} {text}".format(**each) for each in facts["findings"])])
     return "\n\n".join("\n".join(map(printable, lines)) for lines in blocks)
 
 

@@ -172,8 +172,8 @@ def test_images_without_a_name_get_those_that_a_trace_has():
 def test_results_that_are_no_list_of_images_are_refused():
     node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
 
-    with pytest.raises(mps.ParameterError, match="result_images is a MPSCNNNeuronTanHNode: give an MPSNNImageNode"):
-        mps.GraphFile.from_results([node])
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSNNGradientStateNode: give an MPSNNImageNode"):
+        mps.GraphFile.from_results([node.result_state])
     with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
         mps.GraphFile.from_results(node.result_image)
     with pytest.raises(mps.ImageError, match="storage is 'half': choose one of MPSImageFeatureChannelFormat: unorm8"):
