@@ -553,7 +553,7 @@ def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool)
 
 
 def sweep_page() -> str:
-    """The page on sweeps as it stands, with the table of the committed reports made anew."""
+    """The page on sweeps, with its table of the committed reports generated anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "sweep.md").read_text("utf-8").partition(SWEEPS)
     head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
@@ -602,7 +602,7 @@ def sweep_rows(folder: Path) -> list[str]:
 
 
 def implementations_page() -> str:
-    """The page on attacks as it stands, with the tables of what they found made anew."""
+    """The page on attacks, with its tables generated anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
     paths = sorted((folder / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
@@ -611,13 +611,13 @@ def implementations_page() -> str:
 
 
 def findings_of(path: Path) -> list[str]:
-    """What attacks on one library have found."""
-    found = json.loads(path.read_text("utf-8"))
-    used = {k: v for k, v in found["software"].items() if k not in OURS or k in ("numpy", "scipy")}
-    lines = [f"## {found['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    """The findings of attacks on one library."""
+    findings = json.loads(path.read_text("utf-8"))
+    used = {k: v for k, v in findings["software"].items() if k not in OURS or k in ("numpy", "scipy")}
+    lines = [f"## {findings['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
     passed: dict[str, list[str]] = {}
     rows = []
-    for attack in found["attacks"]:
+    for attack in findings["attacks"]:
         name = attack["function"].replace("_gradient", "' ").replace("_", " ").strip()
         if attack.get("error"):
             rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | |")
@@ -636,13 +636,13 @@ def findings_of(path: Path) -> list[str]:
         head = ["neuron", "format", "x", "got", "right", "ULP", "why"]
         lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---:|---|", *rows, ""]
     if passed:
-        some = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
-        lines += [f"Nothing was found of {', '.join(some)}.", ""]
+        clean = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
+        lines += [f"No failures: {', '.join(clean)}.", ""]
     return lines
 
 
 def _reason(why: str) -> str:
-    """What explains a failure, in as few words as a table has room for."""
+    """The explanation of a failure, short enough for a table."""
     short = re.sub(r" arithmetic may$", " allows", why.partition(":")[0])
     return re.sub(r"^within what (\S+) arithmetic allows the formula$", r"rounding, as \1 allows", short)
 

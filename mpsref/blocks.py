@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -151,7 +152,8 @@ def in_blocks(
             yield block, work(block)
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+    with _without_interrupts():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
     children: set[BaseProcess] = set()
     try:
         with _without_interrupts():
@@ -179,15 +181,32 @@ def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """In this context Ctrl-C waits; a process that is begun has it blocked, until it knows what to do with it."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """
+    In this context signals wait, so that no process is left half begun, which would say so on stderr.
+
+    A process that is begun has Ctrl-C blocked, until it knows what to do with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    came: list[int] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     try:
+        # The mask is of this thread alone, and numpy may have begun others, which take a signal as well.
+        for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+            handler = None if number is None else signal.getsignal(number)
+            if number is not None and callable(handler):
+                handlers[number] = handler
+                signal.signal(number, lambda number, _frame: came.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in came[:1]:
+            handlers[number](number, None)
 
 
 def _end_of(children: Iterable[BaseProcess]) -> str:

@@ -57,8 +57,8 @@ def _doing(node: Any) -> Any:
             fields = ((name, _doing(value)) for name, value in ast.iter_fields(node))
             return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
         case list():
-            said = [isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in node]
-            return tuple(_doing(n) for n, is_said in zip(node, said, strict=True) if not is_said)
+            texts = [isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in node]
+            return tuple(_doing(n) for n, is_text in zip(node, texts, strict=True) if not is_text)
         case _:
             return node
 

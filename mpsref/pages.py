@@ -19,8 +19,8 @@ def html_page(title: str, body: str, *, data: str, style: str, script: str) -> s
     """
     A self-contained document.
 
-    The title and the body are escaped HTML; `data` is JSON from `embedded`. The script finds ``data``, ``get``,
-    ``all``, ``add`` and ``SVG`` defined.
+    The title and the body are escaped HTML; `data` is JSON from `embedded`. The script may use ``data``, ``get``,
+    ``all``, ``add`` and ``SVG``.
     """
     style, script = file_text("pages.css") + style, file_text("pages.js") + script
     policy = (

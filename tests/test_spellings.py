@@ -215,6 +215,8 @@ def test_run_trace_and_drawings_name_results_alike():
     assert names(graph) == ["y", "dx"], "its handle is x, which names the source"
     unnamed = y.gradient_filter(with_source=g)
     assert names(mps.MPSNNGraph(result_images=[unnamed, y])) == ["dh", "y"]
+    of_h = last.sources[0]
+    assert names(mps.MPSNNGraph(result_images=[of_h, y])) == ["dh", "y"], "its handle is h, the forward image's"
     last.result_image.handle = "gradient"
     assert names(mps.MPSNNGraph(result_images=[y, last])) == ["y", "gradient"]
 

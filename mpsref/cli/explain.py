@@ -11,10 +11,10 @@ from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
 from mpsref.errors import FileFormatError, MPSRefError
-from mpsref.files import check_outputs
+from mpsref.files import check_outputs, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
-from mpsref.teach.explain import explanation, write_explanation
+from mpsref.teach.explain import explanation
 
 __all__ = ["define", "run"]
 
@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         page = explanation(file, sources, options.at, options.graph.name)
     except MPSRefError as error:
         raise FileFormatError(f"{options.graph}: {error}") from None
-    write_explanation(page, options.html)
-    tell(f"wrote {printable(str(options.html))}, {len(page.encode()):,} bytes: open it in a browser", options.html)
+    data = page.encode()
+    write_atomically(options.html, lambda out: out.write(data))
+    tell(f"wrote {printable(str(options.html))}, {len(data):,} bytes: open it in a browser", options.html)
     return PASSED

@@ -14,7 +14,10 @@ __all__ = ["define", "run"]
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Describe the command and add its arguments."""
-    parser.description = "Tell what is in a recording, a graph file, a .npy, .npz or .safetensors file."
+    parser.description = (
+        "Tell what is in a recording, a graph file, a .npy, .npz or .safetensors file; of a graph also what is "
+        "suspicious, as mpsref.check does."
+    )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--json", action="store_true", help="as JSON")
 

@@ -33,7 +33,7 @@ def name_of(implementation: Implementation) -> str:
 
 def sources_of(implementation: str) -> list[Path]:
     """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
-    found: list[Path] = []
+    paths: list[Path] = []
     name, path = "", None
     for part in implementation.partition(":")[0].split("."):
         name = f"{name}.{part}".removeprefix(".")
@@ -41,9 +41,9 @@ def sources_of(implementation: str) -> list[Path]:
         if spec is None:
             break
         if spec.origin is not None:
-            found.append(Path(spec.origin))
+            paths.append(Path(spec.origin))
         path = spec.submodule_search_locations
-    return found
+    return paths
 
 
 @cache
@@ -57,9 +57,15 @@ def _imported(name: str) -> Callable[..., Any]:
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from None
     for attribute in attributes.split("."):
-        if not hasattr(target, attribute):
-            raise ImplementationError(f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}")
-        target = getattr(target, attribute)
+        try:
+            target = getattr(target, attribute)
+        except AttributeError:
+            raise ImplementationError(
+                f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}"
+            ) from None
+        except BaseException as error:  # noqa: BLE001  so may a user's __getattr__
+            _pass_on_interrupts(error)
+            raise ImplementationError(f"{name}: {attribute} cannot be read: {described(error)}") from None
     if not callable(target):
         raise ImplementationError(f"{name}: not a function, but of type {type(target).__name__}")
     function: Callable[..., Any] = target

@@ -168,10 +168,10 @@ class SweepReport:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
             check_summary(report.summary, storage_format(subject.channel_format), subject.ulp)
-            said = report.to_json()
+            derived = report.to_json()
             for name in ("elements", "exact", "passed", "verdict"):
-                if document[name] != said[name]:
-                    raise ParameterError(f"{name}: contradicts the counts, which say {said[name]}")
+                if document[name] != derived[name]:
+                    raise ParameterError(f"{name}: contradicts the counts, which say {derived[name]}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
         except (MPSRefError, ValueError) as error:

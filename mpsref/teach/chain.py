@@ -9,8 +9,7 @@ from typing import TypeAlias
 from mpsref.display import aligned, printable
 from mpsref.operations import Role, SumOfProducts
 from mpsref.operations.base import number_text
-from mpsref.teach.numbers import single, sum_text
-from mpsref.teach.step import Step, off_text, stored_text
+from mpsref.teach.step import Step, off_text, single, stored_text, sum_text
 
 __all__ = ["Term", "bias_of", "equation", "gradients_read", "stored_lines"]
 

@@ -81,17 +81,9 @@ class _Recorder:
 
 def javascript(rows: Iterable[Neuron]) -> str:
     """
-    The members of an object that has forward, derivative and kinks of each row, by the name of its type.
+    The members of an object with the forward, derivative and kinks of each row, by the name of its type.
 
-    Parameters
-    ----------
-    rows : iterable of Neuron
-        Of `mpsref.NEURONS`.
-
-    Returns
-    -------
-    str
-        They call what ``explain.js`` defines. ``x`` is the source and ``p`` has the parameters.
+    They call functions of ``explain.js``; ``x`` is the source and ``p`` has the parameters.
 
     Examples
     --------

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -27,8 +28,17 @@ from mpsref.image import MPSImage
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
-from mpsref.teach.numbers import place_text, range_text, single
-from mpsref.teach.step import Step, Window, largest_ulps_text, tell_apart, title, ulps_text
+from mpsref.teach.step import (
+    Step,
+    Window,
+    largest_ulps_text,
+    place_text,
+    range_text,
+    single,
+    tell_apart,
+    title,
+    ulps_text,
+)
 
 __all__ = ["Step", "Trace", "trace"]
 
@@ -78,11 +88,7 @@ class Trace:
         try:
             return self._by_name[name]
         except (KeyError, TypeError):
-            names = [*map(repr, self._by_name)]
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            raise SourceError(
-                f"no step makes {name!r}: the steps make {printable(', '.join(names[:MOST_NAMES]))}{more}"
-            ) from None
+            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -220,8 +226,7 @@ class Trace:
         if name is None and gradients:
             name = gradients[-1]
         if name not in gradients:
-            names = ", ".join(map(repr, gradients[:MOST_NAMES])) or "none"
-            raise SourceError(f"{name!r} is not a gradient that a step makes: these are {printable(names)}")
+            raise SourceError(f"{name!r} is not a gradient that a step makes: these are {_listed(gradients)}")
         steps = self._contributors(name)
         terms, is_cut = self._terms(name)
         lines = equation(self._by_name[name], terms)
@@ -270,6 +275,11 @@ class Trace:
 
     def _value_of(self, name: str) -> float:
         return single(self._by_name[name].stored if name in self._by_name else self.sources[name])
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (printable(", ".join(map(repr, islice(names, MOST_NAMES)))) or "none") + more
 
 
 def trace(

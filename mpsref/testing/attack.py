@@ -16,10 +16,9 @@ from mpsref.arrays import Stored
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
-from mpsref.testing.excuses import why
 from mpsref.testing.reports import KINDS, Failure
 from mpsref.testing.strategies import floats
-from mpsref.testing.subject import Subject, Trial
+from mpsref.testing.subject import Subject, Trial, why
 from mpsref.ulp import UNREACHABLE, ulp_distance
 
 __all__ = ["Attack"]

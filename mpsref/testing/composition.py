@@ -229,14 +229,7 @@ class _Composition:
     """
     A graph in float64 without rounding between nodes, each node on the smooth piece on which its source lies.
 
-    Parameters
-    ----------
-    graph : MPSNNGraph
-        The graph.
-    sources : sequence of ndarray
-        Its sources.
-    stops : set of int
-        Images at which gradients stop: they are constants.
+    `stops` are images at which gradients stop: they are constants.
     """
 
     def __init__(self, graph: MPSNNGraph, sources: Sequence[Wide], stops: set[int]) -> None:

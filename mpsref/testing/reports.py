@@ -13,6 +13,7 @@ from mpsref.errors import VerificationError
 __all__ = ["KINDS", "CheckReport", "Failure", "GradientCheck", "ImplementationCheck", "Slope"]
 
 
+@dataclass(frozen=True)
 class CheckReport(ABC):
     """What the reports of this package have in common."""
 
@@ -39,6 +40,10 @@ class CheckReport(ABC):
     def text(self) -> str:
         """For people: the verdict first, then the details."""
         return "\n".join(map(printable, self._lines()))
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: everything, as `json` can write it."""
+        return asdict(self) | {"passed": self.passed, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,6 @@ class GradientCheck(CheckReport):
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
         yield from (f"  {slope}" for slope in self.worst)
-
-    def to_json(self) -> dict[str, Any]:
-        """For programs: everything, as `json` can write it."""
-        return asdict(self) | {
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "worst": [asdict(slope) | {"place": list(slope.place)} for slope in self.worst],
-        }
 
 
 KINDS = {
@@ -257,7 +254,3 @@ class ImplementationCheck(CheckReport):
         # Often one array has shown them all.
         for comparison in dict.fromkeys(f"{failure.format}, {failure.comparison}" for failure in self.failures):
             yield from ("", "first found in:", *(f"  {line}" for line in comparison.splitlines()))
-
-    def to_json(self) -> dict[str, Any]:
-        """For programs: everything, as `json` can write it."""
-        return asdict(self) | {"passed": self.passed, "verdict": self.verdict}

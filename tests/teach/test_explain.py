@@ -393,7 +393,7 @@ def test_the_command_overwrites_nothing_that_it_reads(example, tmp_path, capsys)
 # ---- the page, in a browser ----
 
 POSITION = "document.getElementById('position').textContent"
-STATUS = "document.getElementById('said').textContent"
+STATUS = "document.getElementById('announcement').textContent"
 
 
 def test_steps_go_forward_and_back_by_keys_and_clicks(browser, opened, shown):
