@@ -260,7 +260,7 @@ def test_what_cannot_be_traced():
         trace.chain_rule()
     with pytest.raises(mps.SourceError, match="'h' is not a gradient that a step makes: these are 'dh', 'dx'"):
         trace.at(0, 0, 0).chain_rule("h")
-    with pytest.raises(mps.SourceError, match=r"None is no gradient .* none"):
+    with pytest.raises(mps.SourceError, match=r"None is not a gradient .* none"):
         teach.trace(forward, x=one(1)).chain_rule()
 
 

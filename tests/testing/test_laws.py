@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 import tempfile
 from fractions import Fraction
@@ -348,11 +349,20 @@ def one_node(node, values, result):
     kind = type(node).__name__
     if kind == "MPSNNInitialGradientNode":
         return stored(np.ones(values[0].size), result).reshape(shape), np.ones(shape)
-    if kind == "MPSNNAdditionGradientNode":
+    if kind == "MPSNNMultiplicationGradientNode":
+        factor = Fraction(node.primary_scale) * Fraction(node.secondary_scale)
+        dy, other = values[0], values[-1]
+        exact = np.array(
+            [odd(factor * Fraction(g) * Fraction(v)) for g, v in zip(dy.ravel(), other.ravel(), strict=True)]
+        )
+        return stored(exact, result).reshape(shape), exact.reshape(shape)
+    if kind in ("MPSNNAdditionGradientNode", "MPSNNSubtractionGradientNode"):
         factor = node.secondary_scale if node.is_secondary_source_filter else node.primary_scale
+        if kind == "MPSNNSubtractionGradientNode" and node.is_secondary_source_filter:
+            factor = -factor
         exact = np.array([odd(Fraction(v) * Fraction(factor)) for v in values[0].ravel()])
         return stored(exact, result).reshape(shape), exact.reshape(shape)
-    if kind == "MPSNNAdditionNode":
+    if isinstance(node, mps.MPSNNBinaryArithmeticNode):
         exact = np.array([odd(total(node, *pair)) for pair in zip(*(v.ravel() for v in values), strict=True)])
         return stored(exact, result).reshape(shape), exact.reshape(shape)
     backward = kind == "MPSCNNNeuronGradientNode"
@@ -367,9 +377,16 @@ def one_node(node, values, result):
     return out, nears
 
 
+COMBINED = {
+    mps.MPSNNAdditionNode: operator.add,
+    mps.MPSNNSubtractionNode: operator.sub,
+    mps.MPSNNMultiplicationNode: operator.mul,
+}
+
+
 def total(node, x, y):
-    exact = Fraction(node.primary_scale) * Fraction(x) + Fraction(node.secondary_scale) * Fraction(y)
-    exact += Fraction(node.bias)
+    x, y = Fraction(node.primary_scale) * Fraction(x), Fraction(node.secondary_scale) * Fraction(y)
+    exact = COMBINED[type(node)](x, y) + Fraction(node.bias)
     most = float(np.finfo(np.float32).max)
     if node.minimum_value > -most:
         exact = max(exact, Fraction(node.minimum_value))
@@ -471,8 +488,8 @@ def in_float64(graph, sources):
         reads = [values.get(names[source]) for source in node.sources]
         if isinstance(node, mps.MPSCNNNeuronNode):
             values[names[node.result_image]] = mps.neuron.forward(node.descriptor, reads[0])
-        elif isinstance(node, mps.MPSNNAdditionNode) and all(read is not None for read in reads):
-            y = node.primary_scale * reads[0] + node.secondary_scale * reads[1] + node.bias
+        elif type(node) in COMBINED and all(read is not None for read in reads):
+            y = COMBINED[type(node)](node.primary_scale * reads[0], node.secondary_scale * reads[1]) + node.bias
             # Where it is clamped, the gradient filter does not care, and is no slope.
             values[names[node.result_image]] = np.where((y > node.minimum_value) & (y < node.maximum_value), y, np.nan)
     return values
@@ -488,7 +505,7 @@ def kinks_of(node):
 def test_gradients_are_slopes_between_kinks(graph, data):
     assume("dy" in graph.images)
     # Gradients are float32 here: beside one that is much larger, another would be lost when they are added.
-    sums = [node for node in graph.nodes if isinstance(node, mps.MPSNNAdditionNode)]
+    sums = [node for node in graph.nodes if type(node) in COMBINED]
     assume(all(abs(scale) <= 64 for node in sums for scale in (node.primary_scale, node.secondary_scale)))
     # Sixteenths that are odd: they seldom lie on a kink, and where they do the example is another test's.
     point = st.integers(-24, 24).map(lambda k: (2 * k + 1) / 16)
