@@ -1,18 +1,11 @@
-"""Output for people: safe text, tables in columns, and pictures of feature channels for notebooks."""
+"""Output for people: safe text, and tables in columns."""
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-__all__ = ["aligned", "html_table", "html_text", "image_html", "printable"]
+__all__ = ["aligned", "html_table", "html_text", "printable"]
 
 LONGEST_CELL, MOST_ROWS = 160, 200
 """Characters of a cell and rows of a table in a notebook, at most."""
@@ -55,78 +48,4 @@ def html_table(caption: str, rows: Iterable[Sequence[object]]) -> str:
     return (
         f"<table><caption>{html_text(caption, 2 * LONGEST_CELL)}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>{note}"
-    )
-
-
-MOST_NUMBERS, MOST_CHANNELS, LARGEST, SHOWN = 64, 12, 64, 96
-"""Elements written as numbers, pictures, pixels of a picture's side, and its size on the page, at most."""
-
-Decode: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[np.float64]]
-"""From stored elements to their values."""
-
-NAN, INFINITE = (204, 121, 167), (230, 159, 0)
-"""Colours of NaN and infinities."""
-
-
-def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
-    """
-    An image stored as (N, H, W, C): its numbers if they are few, else pictures of its first channels.
-
-    The smallest number is black and the largest white; a large image is shown by every n-th pixel.
-    """
-    n, height, width, channels = stored.shape
-    if stored.size <= MOST_NUMBERS:
-        values = decode(stored)
-        rows: list[list[object]] = [["image, y, x", *(f"channel {c}" for c in range(channels))]]
-        for i, y, x in np.ndindex(n, height, width):
-            rows.append([f"{i}, {y}, {x}", *(f"{value:.6g}" for value in values[i, y, x])])
-        return html_table(title, rows)
-    step = -(-max(height, width) // LARGEST)
-    shown = [(i, c) for i in range(n) for c in range(channels)][:MOST_CHANNELS]
-    pictures = decode(np.stack([stored[i, ::step, ::step, c] for i, c in shown]))
-    finite = pictures[np.isfinite(pictures)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    scale = max(pictures.shape[1:])
-    figures = []
-    for (i, c), picture in zip(shown, pictures, strict=True):
-        name = f"channel {c}" if n == 1 else f"image {i}, channel {c}"
-        data = base64.b64encode(_png(_colours(picture, low, high))).decode()
-        h, w = (max(1, round(SHOWN * side / scale)) for side in picture.shape)
-        figures.append(
-            '<figure style="display:inline-block;margin:4px">'
-            f'<img alt="{name}" width="{w}" height="{h}" style="image-rendering:pixelated;border:1px solid #767676" '
-            f'src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
-        )
-    rest = n * channels - len(shown)
-    facts = [f"black {low:.6g}, white {high:.6g}"]
-    if finite.size < pictures.size:
-        facts.append("pink NaN, orange infinite")
-    if step > 1:
-        facts.append(f"every {step} pixels")
-    if rest:
-        facts.append(f"{rest:,} more channels")
-    return f"<div><p>{html_text(title, 160)}: {'; '.join(facts)}</p>{''.join(figures)}</div>"
-
-
-def _colours(picture: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
-    # Halves, since the distance of two finite numbers may overflow.
-    span = high / 2 - low / 2
-    finite = np.where(np.isfinite(picture), picture, low)
-    grey = np.rint(255 * ((finite / 2 - low / 2) / span if span > 0 else np.full(picture.shape, 0.5)))
-    colours = np.repeat(grey.astype(np.uint8)[..., np.newaxis], 3, axis=-1)
-    colours[np.isnan(picture)] = NAN
-    colours[np.isinf(picture)] = INFINITE
-    return colours
-
-
-def _png(colours: npt.NDArray[np.uint8]) -> bytes:
-    height, width, _ = colours.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), colours.reshape(height, -1)], axis=1)
-    chunks: list[tuple[bytes, Any]] = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

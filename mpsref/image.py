@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
-from mpsref.display import image_html
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
+from mpsref.pictures import image_html
 from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]

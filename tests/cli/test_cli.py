@@ -301,6 +301,13 @@ def test_an_installation_that_is_broken_is_a_fault(tmp_path):
     assert done.stderr.startswith("mpsref: ImportError: no such luck: a fault of mpsref")
 
 
+def test_signals_are_handled_before_numpy_is_imported():
+    code = "import sys, mpsref.__main__; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
+
+
 def test_too_little_memory_is_bad_input(monkeypatch, capsys):
     def fail(*_, **__):
         raise MemoryError

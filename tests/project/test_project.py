@@ -31,7 +31,15 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
-    ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.files", "mpsref.process", "mpsref.storage"],
+    [
+        "mpsref.attributes",
+        "mpsref.documents",
+        "mpsref.environment",
+        "mpsref.files",
+        "mpsref.pictures",
+        "mpsref.process",
+        "mpsref.storage",
+    ],
     ["mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
