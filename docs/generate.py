@@ -109,8 +109,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             f"- Here: {erratum.why}",
             "",
         ]
-    cells = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[-1].strip("|").split("|")]
-    titles = [cell.strip() for cell in certificate_rows(CERTIFICATES, name)[0].strip("|").split("|")]
+    certified = certificate_rows(CERTIFICATES, name)
+    titles, cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in (certified[0], certified[-1]))
     return "\n".join(
         [
             *lines,
@@ -381,24 +381,26 @@ CERTIFICATES = Path(mps.__file__).parent / "proof" / "certificates"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
+def _filled(name: str, mark: str, rows: list[str]) -> str:
+    """A page as it stands, with the lines after a mark made anew."""
+    before, _, rest = (Path(__file__).parent / name).read_text("utf-8").partition(mark)
+    return before + mark + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+
+
 def proof_page() -> str:
     """The page on proofs as it stands, with the table of the committed certificates made anew."""
-    folder = Path(__file__).parent
-    before, _, rest = (folder / "proof.md").read_text("utf-8").partition(BEGIN)
-    rows = certificate_rows(CERTIFICATES)
-    return before + BEGIN + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+    return _filled("proof.md", BEGIN, certificate_rows(CERTIFICATES))
 
 
 def swift_page() -> str:
     """The page on Swift as it stands, with the table of what the classes leave out made anew."""
-    before, _, rest = (Path(__file__).parent / "swift.md").read_text("utf-8").partition(LEFT_OUT)
     rows = ["| class | Apple's name | why |", "|---|---|---|"]
     for kind in (getattr(mps, name) for name in mps.__all__):
         names: dict[str, list[str]] = {}  # by reason
         for apple, why in left_out(kind).items() if isinstance(kind, type) else ():
             names.setdefault(why, []).append(f"`{apple}`")
         rows += [f"| `{kind.__name__}` | {', '.join(apple)} | {why} |" for why, apple in names.items()]
-    return before + LEFT_OUT + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+    return _filled("swift.md", LEFT_OUT, rows)
 
 
 def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
@@ -554,18 +556,14 @@ def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool)
 
 def sweep_page() -> str:
     """The page on sweeps, with its table of the committed reports generated anew."""
-    folder = Path(__file__).parent
-    before, _, rest = (folder / "sweep.md").read_text("utf-8").partition(SWEEPS)
     head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
-    rows = [*head, "|---|---|---|---|---:|---:|---:|---:|---:|", *sweep_rows(folder / "sweeps")]
-    return before + SWEEPS + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
+    rows = [*head, "|---|---|---|---|---:|---:|---:|---:|---:|", *sweep_rows(Path(__file__).parent / "sweeps")]
+    return _filled("sweep.md", SWEEPS, rows)
 
 
 def comparison_page() -> str:
     """The page that compares with others as it stands, with the table of times made anew."""
-    folder = Path(__file__).parent
-    before, _, rest = (folder / "comparison.md").read_text("utf-8").partition(TIMES)
-    return before + TIMES + "\n".join(["", *time_rows(folder / "speed.json"), "", ""]) + END + rest.partition(END)[2]
+    return _filled("comparison.md", TIMES, time_rows(Path(__file__).parent / "speed.json"))
 
 
 def time_rows(measured: Path) -> list[str]:
@@ -603,11 +601,9 @@ def sweep_rows(folder: Path) -> list[str]:
 
 def implementations_page() -> str:
     """The page on attacks, with its tables generated anew."""
-    folder = Path(__file__).parent
-    before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
-    paths = sorted((folder / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
+    paths = sorted((Path(__file__).parent / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
     lines = [line for path in paths for line in findings_of(path)]
-    return before + FINDINGS + "\n".join(["", *lines, ""]) + END + rest.partition(END)[2]
+    return _filled("implementations.md", FINDINGS, lines[:-1])  # the last line is empty
 
 
 def findings_of(path: Path) -> list[str]:

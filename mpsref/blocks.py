@@ -21,6 +21,7 @@ from mpsref.errors import MPSRefError, ParameterError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
+from mpsref.process import SIGNALS
 from mpsref.storage import StorageFormat
 
 __all__ = [
@@ -194,9 +195,9 @@ def _without_interrupts() -> Iterator[None]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     try:
         # The mask is of this thread alone, and numpy may have begun others, which take a signal as well.
-        for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
-            handler = None if number is None else signal.getsignal(number)
-            if number is not None and callable(handler):
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
                 handlers[number] = handler
                 signal.signal(number, lambda number, _frame: came.append(number))
         yield

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpsref.errors import FileFormatError
+from mpsref.errors import FileFormatError, naming
 
 __all__ = [
     "encoded",
@@ -116,13 +116,11 @@ def read_document(path: Path, kind: str) -> Any:
         names the file and the field.
     """
     document, rule = read_json(path), schema(kind)
-    try:
+    with naming(path, FileFormatError):
         if isinstance(document, dict) and "format" in document:
             # First of all, because what another kind of file lacks is beside the point.
             validate(document["format"], rule["properties"]["format"], "format")
         return validate(document, rule)
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from None
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Strict
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
-from mpsref.graph.drawing import Structure, svg
+from mpsref.graph.drawing import Structure, not_a_graph, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
@@ -137,7 +137,6 @@ class MPSNNGraph(Strict):
         self.format = format
         self._mode, self._evaluation = mode, evaluation(mode)
         self._plan = Plan(results, needed)
-        self._output_state_is_temporary = False
         self._destination_image_allocator: object = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MPSNNGraph:
@@ -188,14 +187,9 @@ class MPSNNGraph(Strict):
         """Empty: states have no contents here, and none is returned."""
         return []
 
-    @property
-    def output_state_is_temporary(self) -> bool:
-        """Settable, without effect: there are no states whose memory could be reused. Default False."""
-        return self._output_state_is_temporary
-
-    @output_state_is_temporary.setter
-    def output_state_is_temporary(self, value: bool) -> None:
-        self._output_state_is_temporary = bool(value)
+    output_state_is_temporary = Flag(
+        "Settable, without effect: there are no states whose memory could be reused. Default False."
+    )
 
     @property
     def destination_image_allocator(self) -> object:
@@ -507,6 +501,4 @@ def graph_or_error(graph: object) -> MPSNNGraph:
         return MPSNNGraph(result_image=graph)
     if isinstance(graph, list | tuple):
         return MPSNNGraph(result_images=graph)
-    raise ParameterError(
-        f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of nodes"
-    )
+    raise not_a_graph(graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ try:
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STDOUT", "NewFolder", "check_outputs", "is_stdout", "write_atomically"]
+__all__ = ["STDOUT", "NewFolder", "check_outputs", "is_stdout", "write_atomically", "write_json"]
 
 STDOUT = Path("/dev/stdout")
 """As a target it is standard output, on every system."""
@@ -80,6 +81,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a document, whole or not at all."""
+    data = (json.dumps(document, indent=1) + "\n").encode()
+    write_atomically(path, lambda out: out.write(data))
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:

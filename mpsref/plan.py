@@ -16,7 +16,7 @@ from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
-from mpsref.operations import Operation, Size, size_of, size_text
+from mpsref.operations import Operation, Size, size_text
 from mpsref.storage import FORMATS
 
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
@@ -231,7 +231,7 @@ class Plan:
             if source.format and image.feature_channel_format != source.format:
                 stored = image.storage.name
                 raise ImageError(f"{source} is stored as {stored}: its node asks for {source.format.name}, convert it")
-            sizes[i] = size_of(image)
+            sizes[i] = image.shape
         for step in self.steps:
             try:
                 sizes[step.result] = step.operation.result_size(*(sizes[source] for source in step.sources))
@@ -248,7 +248,7 @@ class Plan:
     def run_step(self, step: Step, read: Sequence[MPSImage], manner: Manner) -> MPSImage:
         """The result of a step."""
         storage = FORMATS[step.format or manner.format]
-        channels = step.operation.result_size(*map(size_of, read))[3]
+        channels = step.operation.result_size(*(image.shape for image in read))[3]
         slices = step.operation.run(*read, result=storage, how=manner.evaluation, workers=manner.workers)
         clear_unused_lanes(slices, channels)
         return MPSImage._from_slices(slices, storage, channels)

@@ -13,7 +13,7 @@ from types import FrameType
 from mpsref.display import printable
 from mpsref.errors import described
 
-__all__ = ["FAULT", "complain", "ended_by", "fault", "handle_signals", "working"]
+__all__ = ["FAULT", "SIGNALS", "complain", "ended_by", "fault", "handle_signals", "working"]
 
 FAULT = 3
 """The exit status of a fault of mpsref itself."""
@@ -21,7 +21,8 @@ FAULT = 3
 LONGEST = 2_000
 """Characters of a message: it may quote a file."""
 
-SIGNALS = "SIGINT", "SIGTERM", "SIGHUP"
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends the process in order; Windows has no SIGHUP."""
 
 
 class _State:
@@ -35,9 +36,8 @@ def handle_signals() -> None:
 
     What is ignored, as ``nohup`` does it, stays ignored.
     """
-    for name in SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
 
 

@@ -8,7 +8,6 @@ that have nothing to do with mpsref.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -77,11 +76,10 @@ def _tolerances(path: str | None) -> Tolerances | None:
 
 
 def _write(folder: Path, name: str, comparison: Comparison) -> None:
-    from mpsref.files import write_atomically  # noqa: PLC0415
+    from mpsref.files import write_json  # noqa: PLC0415
 
     # Names of tests may differ only in characters that file names cannot have.
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
-    data = (json.dumps(comparison.to_json(), indent=1) + "\n").encode()
     file = folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[-150:]}.{digest}.json"
-    write_atomically(file, lambda out: out.write(data))
+    write_json(file, comparison.to_json())

@@ -1,4 +1,4 @@
-"""What tests of several parts share: nodes, neurons with parameters, their judges, inputs, and special values."""
+"""What tests of several parts share: nodes, neurons with parameters, judges, inputs, special values, and folders."""
 
 import math
 import zlib
@@ -27,6 +27,13 @@ def image(handle=None, channel_format=F.none):
 def named(node, name):
     node.result_image.handle = name
     return node
+
+
+# --- files --------------------
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 # --- neurons, judged --------------------
@@ -66,7 +73,6 @@ AWKWARD = {
 }  # fmt: skip
 ALL = [(name, p) for name, sets in CASES.items() for p in sets]
 TWO = [(name, p) for name, sets in CASES.items() for p in dict.fromkeys((sets[0], AWKWARD.get(name, sets[0])))]
-FIRSTS = [(name, sets[0]) for name, sets in CASES.items()]
 BOTH = pytest.mark.parametrize("derivative", [False, True], ids=["forward", "derivative"])
 
 

@@ -13,6 +13,7 @@ from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
 from mpsref.image import MPSImage
 from mpsref.record import Recording, read_images, write_images, write_recording
+from mpsref.record.convert import ENDINGS
 
 __all__ = ["define", "run"]
 
@@ -34,7 +35,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    to_file = options.out.name.endswith((".npz", ".safetensors"))
+    to_file = options.out.name.endswith(ENDINGS)
     if options.graph is None:
         if len(options.inputs) > 1 or "=" in options.inputs[0] or not options.inputs[0].endswith(".json"):
             raise FileFormatError(f"{options.inputs[0]}: not a recording file: give one, or --graph for arrays")
@@ -73,7 +74,7 @@ def _arrays(options: argparse.Namespace) -> dict[str, MPSImage]:
     for text in options.inputs:
         name, equals, path = text.partition("=")
         # The name of an existing file may have an equals sign.
-        is_archive = not equals or (text.endswith((".npz", ".safetensors")) and Path(text).exists())
+        is_archive = not equals or (text.endswith(ENDINGS) and Path(text).exists())
         more = read_images(text) if is_archive else {name: read_image(Path(path), options)}
         for duplicate in images.keys() & more.keys():
             raise FileFormatError(f"{text}: {duplicate}: is given twice")

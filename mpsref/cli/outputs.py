@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from mpsref.files import STDOUT, is_stdout, write_atomically
+from mpsref.files import STDOUT, is_stdout
 
-__all__ = ["checkpoint_beside", "interrupted", "output_file", "tell", "write_json"]
+__all__ = ["checkpoint_beside", "interrupted", "output_file", "tell"]
 
 
 def output_file(text: str) -> Path:
     """An output file; ``-`` and all names of standard output are `STDOUT`."""
     return STDOUT if text == "-" or is_stdout(Path(text)) else Path(text)
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a document, whole or not at all."""
-    data = (json.dumps(document, indent=1) + "\n").encode()
-    write_atomically(path, lambda out: out.write(data))
 
 
 def tell(text: str, *outputs: Path | None) -> None:

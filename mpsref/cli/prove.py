@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
-from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell, write_json
+from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
-from mpsref.files import STDOUT, check_outputs
+from mpsref.files import STDOUT, check_outputs, write_json
 from mpsref.neuron import NEURONS
 from mpsref.proof import Subject, committed_certificates, passed, prove, report, require_judge
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from mpsref.cli.arguments import integer, number
-from mpsref.cli.outputs import output_file, tell, write_json
+from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.progress import Progress
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.errors import FileFormatError
-from mpsref.files import check_outputs
+from mpsref.files import check_outputs, write_json
 from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.tolerance import limit_of

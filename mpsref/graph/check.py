@@ -12,12 +12,12 @@ from itertools import chain
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError
 from mpsref.graph.arithmetic import NUMBERS, MPSNNArithmeticGradientNode, MPSNNBinaryArithmeticNode
+from mpsref.graph.drawing import not_a_graph
 from mpsref.graph.handles import handle_label
 from mpsref.graph.names import differentiated, image_names, image_tags
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error
-from mpsref.graph.schedule import inputs, with_forward_nodes
+from mpsref.graph.schedule import images_of, inputs, with_forward_nodes
 from mpsref.operations import Role
 from mpsref.storage import FORMATS
 
@@ -262,7 +262,7 @@ def check(graph: object) -> list[Finding]:
     """
     results, storage, others = _parts(graph)
     nodes = with_forward_nodes([*results, *others])
-    images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
+    images = images_of(nodes, results)
     numbers = {image: i for i, image in reversed(list(enumerate(results)))} if isinstance(graph, _Planned) else None
     names = (
         {image: next(iter(image_tags(image)), repr(image)) for image in images}
@@ -284,9 +284,6 @@ def _parts(
     if isinstance(graph, MPSNNFilterNode | MPSNNImageNode):
         return [node_or_error("graph", graph, MPSNNImageNode)], None, []
     if not isinstance(graph, list | tuple):
-        raise ParameterError(
-            f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of "
-            "nodes"
-        )
+        raise not_a_graph(graph)
     items: Sequence[ImageLike] = graph
     return [node_or_error("graph", item, MPSNNImageNode) for item in items], None, []

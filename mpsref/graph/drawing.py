@@ -160,6 +160,13 @@ class Drawable(Protocol):
         """The images and their connections."""
 
 
+def not_a_graph(graph: object) -> ParameterError:
+    """The error for what is neither a graph nor a part of one."""
+    return ParameterError(
+        f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of nodes"
+    )
+
+
 def structure(graph: object) -> Structure:
     """
     The structure of a graph, or of everything that a node, an image or several of them depend on.
@@ -172,10 +179,7 @@ def structure(graph: object) -> Structure:
     if isinstance(graph, Drawable):
         return graph.structure()
     if not isinstance(graph, list | tuple):
-        raise ParameterError(
-            f"graph is a {type(graph).__name__}: give an MPSNNGraph, a GraphFile, a node, an image node or a list of "
-            "nodes"
-        )
+        raise not_a_graph(graph)
     results: list[Any] = []
     for item in graph:
         results.append(getattr(item, "result_image", item))

@@ -10,14 +10,14 @@ from typing import Any
 
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, MPSRefError, ParameterError
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
 from mpsref.files import write_atomically
 from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
-from mpsref.graph.schedule import schedule, with_forward_nodes
+from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.storage import FormatLike, storage_format
 
@@ -86,10 +86,8 @@ class GraphFile:
             file, the field and the fix.
         """
         document = read_document(Path(path), "graph")
-        try:
+        with naming(path, FileFormatError):
             return cls._from_valid(document)
-        except FileFormatError as error:
-            raise FileFormatError(f"{path}: {error}") from None
 
     @classmethod
     def from_json(cls, document: Any) -> GraphFile:
@@ -127,7 +125,7 @@ class GraphFile:
         images_or_nodes = sequence_or_error("result_images", result_images)
         results = [node_or_error("result_images", image, MPSNNImageNode) for image in images_or_nodes]
         nodes = with_forward_nodes(results)
-        images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
+        images = images_of(nodes, results)
         names = image_names(images)
         for finding in (each for node in nodes for each in contradictions(node, names.__getitem__)):
             raise ParameterError(f"{finding}")
@@ -172,13 +170,11 @@ class GraphFile:
     def encoded(self, path: str | Path) -> bytes:
         """The bytes that `write` writes; raises like it, naming the file."""
         document = self.to_json()
-        try:
+        with naming(path, FileFormatError):
             self.from_json(document)
             nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
             fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
             return encoded("{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n")
-        except FileFormatError as error:
-            raise FileFormatError(f"{path}: {error}") from None
 
     @classmethod
     def _from_valid(cls, document: Any) -> GraphFile:
@@ -209,7 +205,7 @@ class GraphFile:
 
 def _fields(node: Mapping[str, Any]) -> Iterator[Field]:
     """The fields of an entry, in the order of its class."""
-    return (field for field in NODE_CLASSES[node["class"]].fields or () if field.name in node)
+    return (field for field in NODE_CLASSES[node["class"]].fields if field.name in node)
 
 
 def _reads(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -246,11 +242,12 @@ def _source_names(nodes: list[dict[str, Any]], requested: list[str], results: di
 
 def _dependency_order(nodes: list[dict[str, Any]], results: dict[str, int]) -> Iterator[int]:
     """Indices of the nodes, each after those that make what it reads."""
-    waits = [sum(name in results for _, name in _reads(node)) for node in nodes]
+    waits = [0] * len(nodes)
     readers: dict[int, list[int]] = {}
     for i, node in enumerate(nodes):
         for _, name in _reads(node):
             if name in results:
+                waits[i] += 1
                 readers.setdefault(results[name], []).append(i)
     ready = [i for i in range(len(nodes) - 1, -1, -1) if not waits[i]]
     while ready:
@@ -292,7 +289,7 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
 def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:
     if NODE_CLASSES.get(type(node).__name__) is not type(node):
         raise ParameterError(f"{type(node).__name__} has no place in a graph file")
-    values = {field.name: field.write(node, names) for field in node.fields or ()}
+    values = {field.name: field.write(node, names) for field in node.fields}
     values = {name: value for name, value in values.items() if value is not ABSENT}
     if node.label is not None:
         values["label"] = node.label

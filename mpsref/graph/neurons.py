@@ -80,7 +80,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
     <MPSCNNNeuronReLUNNode a=0.0 b=6.0>
     """
 
-    fields: ClassVar[tuple[Field, ...] | None] = (ImageField("source"), DescriptorField("descriptor"))
+    fields: ClassVar[tuple[Field, ...]] = (ImageField("source"), DescriptorField("descriptor"))
     neuron_type: ClassVar[MPSCNNNeuronType | None] = None
     _descriptor: MPSNNNeuronDescriptor
 

@@ -228,8 +228,8 @@ class MPSNNFilterNode(Strict):
 
     _left_out: ClassVar = {"paddingPolicy": GEOMETRY}
 
-    fields: ClassVar[tuple[Field, ...] | None] = None
-    """The fields of this class in a graph file; None if it has no place there. Not Apple's."""
+    fields: ClassVar[tuple[Field, ...]] = ()
+    """The fields of this class in a graph file; empty if it has no place there. Not Apple's."""
 
     _accumulation: ClassVar[Callable[..., MPSNNFilterNode]]
     """The node class that adds two gradients of an image; set by its own module, which depends on this one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
-__all__ = ["inputs", "schedule", "with_forward_nodes"]
+__all__ = ["images_of", "inputs", "schedule", "with_forward_nodes"]
 
 
 def schedule(
@@ -43,6 +43,11 @@ def with_forward_nodes(images: Iterable[MPSNNImageNode]) -> list[MPSNNFilterNode
         if node.forward_node is not None:
             nodes += schedule([node.forward_node.result_image], done=done)
     return nodes
+
+
+def images_of(nodes: Iterable[MPSNNFilterNode], results: Iterable[MPSNNImageNode]) -> dict[MPSNNImageNode, None]:
+    """The images that nodes read and make, node by node, and then the results, each once."""
+    return dict.fromkeys([*(image for node in nodes for image in (*node.sources, node.result_image)), *results])
 
 
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:

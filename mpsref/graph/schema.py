@@ -91,7 +91,7 @@ def graph_schema() -> dict[str, Any]:
                 "required": ["class", "result"],
                 "properties": {"class": {"enum": list(NODE_CLASSES)}},
                 "allOf": [
-                    {"if": {"properties": {"class": {"const": name}}}, "then": _node(node.fields or ())}
+                    {"if": {"properties": {"class": {"const": name}}}, "then": _node(node.fields)}
                     for name, node in NODE_CLASSES.items()
                 ],
             },

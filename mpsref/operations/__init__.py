@@ -10,7 +10,7 @@ from mpsref.operations.arithmetic import (
     Sum,
     SumOfProducts,
 )
-from mpsref.operations.base import Operation, Role, Size, size_of, size_text
+from mpsref.operations.base import Operation, Role, Size, size_text
 from mpsref.operations.neuron import NeuronForward, NeuronGradient, NeuronOperation
 
 __all__ = [
@@ -28,6 +28,5 @@ __all__ = [
     "Size",
     "Sum",
     "SumOfProducts",
-    "size_of",
     "size_text",
 ]

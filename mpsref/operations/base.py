@@ -28,7 +28,6 @@ __all__ = [
     "Spread",
     "number_text",
     "scaled_text",
-    "size_of",
     "size_text",
     "spread_by_channel",
     "spread_by_lane",
@@ -254,11 +253,6 @@ class Operation(ABC):
     def is_clamped(self) -> bool:
         """Whether the result is clamped, which its gradient ignores, as MPS documents."""
         return self.bounds != UNBOUNDED
-
-
-def size_of(image: MPSImage) -> Size:
-    """The size of an image."""
-    return image.shape
 
 
 def size_text(size: Size) -> str:

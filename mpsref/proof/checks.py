@@ -39,16 +39,13 @@ def check_tally(tally: Tally, block: Block) -> None:
     not_finite = _not_finite(block, storage)
     judged = sum(count for name, count in asdict(tally).items() if name.startswith("judged_"))
     finite = block.size - not_finite
-    if storage.dtype.itemsize <= 2:
-        least, most = finite, finite
-    else:
-        # The whole sample is judged, except for inputs that are not finite.
-        least, most = min(block.sample, block.size) - not_finite, finite
+    # Of a wide format the whole sample is judged, except for inputs that are not finite.
+    least = finite if storage.dtype.itemsize <= 2 else min(block.sample, block.size) - not_finite
     for holds, name in (
         (tally.inputs == block.size, "inputs"),
         (tally.not_finite == not_finite, "not_finite"),
         (tally.nan_results <= block.size, "nan_results"),
-        (least <= judged <= most, "judged"),
+        (least <= judged <= finite, "judged"),
         (tally.wrong <= judged, "wrong"),
         (len(tally.examples) == min(tally.wrong, EXAMPLES), "examples"),
         (len(tally.digests) == 1, "digests"),

@@ -159,16 +159,16 @@ class Recording:
         """
         path = Path(path)
         document = read_document(path, "recording")
-        graph_path = _below(path, "graph", document["graph"])
-        graph = GraphFile.read(graph_path)
         folder = Path(os.path.realpath(path.parent))
+        graph_path = _below(path, folder, "graph", document["graph"])
+        graph = GraphFile.read(graph_path)
         images: dict[str, RecordedImage] = {}
         missing: dict[str, Path] = {}
         for name, fields in document["images"].items():
             where = f"images.{name}"
             if name not in graph.images:
                 raise FileFormatError(f"{path}: {where}: {document['graph']} has no image of this name")
-            file = _below(path, f"{where}.file", fields["file"])
+            file = _below(path, folder, f"{where}.file", fields["file"])
             try:
                 file.stat()
             except FileNotFoundError:
@@ -325,11 +325,10 @@ def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
     }
 
 
-def _below(recording: Path, field: str, name: str) -> Path:
-    """The path of a file in the folder of the recording, or below, links resolved."""
+def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
+    """The path of a file in the folder of the recording, which is given with links resolved, or below."""
     path = recording.parent / name
     try:
-        folder = os.path.realpath(recording.parent)
         is_below = Path(os.path.realpath(path)).is_relative_to(folder)
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{recording}: {field}: {name!r}: {error}") from None

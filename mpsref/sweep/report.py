@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from mpsref.display import aligned, printable
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
-from mpsref.files import write_atomically
+from mpsref.files import write_json
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
 from mpsref.sweep.agreement import check_summary
@@ -150,8 +149,7 @@ class SweepReport:
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        data = (json.dumps(self.to_json(), indent=1) + "\n").encode()
-        write_atomically(Path(path), lambda file: file.write(data))
+        write_json(Path(path), self.to_json())
 
     @staticmethod
     def read(path: str | Path) -> SweepReport:

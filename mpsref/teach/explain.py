@@ -23,7 +23,7 @@ from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error
 from mpsref.image import MPSImage
-from mpsref.operations import Role, Sum, size_of
+from mpsref.operations import Role, Sum
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
@@ -162,7 +162,7 @@ def _shape(graph: MPSNNGraph, sources: Iterable[npt.ArrayLike | MPSImage]) -> tu
     """The shape of default images: that of a source, else one pixel."""
     for image in sources:
         if isinstance(image, MPSImage):
-            return size_of(image)
+            return image.shape
     descriptors = (step.operation.descriptor for step in graph.plan.steps)
     slopes = (d.data for d in descriptors if d is not None)
     return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)

@@ -96,7 +96,7 @@ class Trace:
     @cached_property
     def _shapes(self) -> dict[Shape, None]:
         """The distinct shapes of the sources: parts of a graph that share no image may differ."""
-        return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self.images.values())
+        return dict.fromkeys(image.shape for image in self.images.values())
 
     @property
     def shape(self) -> Shape:

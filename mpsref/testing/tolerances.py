@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsref.documents import read_document
-from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.errors import naming
 from mpsref.testing.comparison import resolved
 from mpsref.verify.tolerance import Limit
 
@@ -42,12 +42,10 @@ class Tolerances:
             It is not one.
         """
         document = read_document(Path(path), "tolerances")
-        try:
+        with naming(path):
             default = _tolerance("default", document["default"]) if "default" in document else None
             patterns = document.get("tests", {}).items()
             return Tolerances(default, tuple((pattern, _tolerance(pattern, entry)) for pattern, entry in patterns))
-        except MPSRefError as error:
-            raise FileFormatError(f"{path}: {error}") from None
 
     def of(self, *names: str) -> Limit | None:
         """The limit of a comparison with these names."""
@@ -58,7 +56,5 @@ class Tolerances:
 
 
 def _tolerance(where: str, entry: dict[str, Any]) -> Limit:
-    try:
+    with naming(where):
         return resolved(**entry)
-    except MPSRefError as error:
-        raise FileFormatError(f"{where}: {error}") from None

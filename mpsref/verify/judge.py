@@ -13,7 +13,7 @@ from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, size_of
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
@@ -125,7 +125,7 @@ class Segment:
         self._nodes, self._formats = nodes, formats
         self._inputs = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in inputs.items()}
         self._operations = [node.operation for node in nodes]
-        self._sizes = {image: size_of(value) for image, value in inputs.items()}
+        self._sizes = {image: value.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
@@ -190,5 +190,9 @@ class Segment:
             table = self._tables[number, id(f)] = form(read(f, patterns), np.empty(0), f)
         code = elements.at(index).stored.view(storage.bits_dtype)
         value = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
-        result: Range = operation.stepwise(f, *(read(f, x.at(index)) for x in sources), function=lambda _: value)
+        reads = (
+            value if role is Role.INPUT else read(f, x.at(index))
+            for x, role in zip(sources, operation.roles, strict=True)
+        )
+        result: Range = operation.stepwise(f, *reads, function=lambda _: value)
         return result

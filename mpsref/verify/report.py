@@ -151,8 +151,7 @@ _COLUMNS = {
     "beyond": "beyond",
 }
 
-_SHOWN_END_TO_END = ("exact", "within_1", "within_4", "within_64", "largest", "nan_disagreements",
-                     "infinity_disagreements")  # fmt: skip
+_SHOWN_END_TO_END = tuple(each.name for each in fields(EndToEnd))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import names_in
 from mpsref.cli import main
 from mpsref.files import STDOUT, UNFINISHED, NewFolder, check_outputs, write_atomically
 from mpsref.record import request, write_recording
@@ -27,10 +28,6 @@ unix = pytest.mark.skipif(os.name != "posix", reason="needs modes, links and dev
 
 def write(path, data=b"new"):
     write_atomically(path, lambda file: file.write(data))
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 # ---- what may be replaced ----

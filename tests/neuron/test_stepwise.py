@@ -16,6 +16,7 @@ import pytest
 from flint import arb
 
 import mpsref as mps
+from builders import descriptor_of
 from mpsref.neuron import stepwise
 from mpsref.neuron.stepwise import MODES
 from mpsref.proof.judge import fraction, precisely
@@ -240,12 +241,6 @@ def same_bits(got, want):
     np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), want.view(f"u{want.itemsize}"))
 
 
-def descriptor(name, parameters):
-    if name == "pReLU":
-        return mps.MPSNNNeuronDescriptor(T[name], data=np.float32(parameters))
-    return mps.MPSNNNeuronDescriptor(T[name], *parameters)
-
-
 def sources(seed, ordinary=60, any_bits=60):
     """Edges of both signs, NaN, ordinary numbers and random bit patterns."""
     rng = np.random.default_rng(seed)
@@ -275,7 +270,7 @@ def test_forward_is_the_formula_with_each_operation_rounded(name, parameters, mo
 
     want = np.float32([[shader(x=v, **p)] for v in x.ravel().tolist()])
 
-    same_bits(mps.neuron.forward(descriptor(name, parameters), x, mode=mode), quiet(want))
+    same_bits(mps.neuron.forward(descriptor_of(name, parameters), x, mode=mode), quiet(want))
 
 
 @pytest.mark.parametrize("mode", STEPWISE)
@@ -289,7 +284,7 @@ def test_gradient_is_the_rounded_slope_times_upstream_rounded(name, parameters, 
     pairs = zip(x.ravel().tolist(), upstream.ravel().tolist(), strict=True)
     want = np.float32([[of_rationals(operator.mul, shader(x=v, **p), g)] for v, g in pairs])
 
-    same_bits(mps.neuron.gradient(descriptor(name, parameters), x, upstream, mode=mode), quiet(want))
+    same_bits(mps.neuron.gradient(descriptor_of(name, parameters), x, upstream, mode=mode), quiet(want))
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf"])
@@ -565,7 +560,7 @@ def test_the_mode_of_a_graph_cannot_be_changed():
 @pytest.mark.parametrize("mode", STEPWISE)
 @pytest.mark.parametrize("name", PRINTED)
 def test_nothing_is_written_warned_of_or_left_behind(name, mode):
-    d = descriptor(name, PARAMETERS.get(name, [()])[-1])
+    d = descriptor_of(name, PARAMETERS.get(name, [()])[-1])
     x, payload = sources(10), np.array([0xFFC12345, 0x7F800001], np.uint32).view(np.float32)
     x = np.concatenate([x, payload])[:, np.newaxis]
     before, kept = np.geterr(), x.copy()
@@ -590,7 +585,7 @@ def test_a_row_computes_in_float32_only():
     x = sources(11)
     with np.errstate(all="ignore"):
         for name, parameters in CASES:
-            d = descriptor(name, parameters)
+            d = descriptor_of(name, parameters)
             p = stepwise._parameters(d, None, 0, 0)
             if name == "pReLU":
                 p = stepwise.Float32Parameters(p.a, p.b, p.c, np.full_like(x, 0.1))

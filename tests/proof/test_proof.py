@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -25,6 +23,7 @@ from mpsref.neuron import evaluate
 from mpsref.proof import Subject, judge, prove, run
 from mpsref.proof.checks import check_tally
 from mpsref.storage import FORMATS
+from processes import killed_at
 
 ROOT = Path(__file__).parents[2]
 T = mps.MPSCNNNeuronType
@@ -294,19 +293,7 @@ def test_a_killed_proof_goes_on_and_its_workers_are_gone(tmp_path):
         "prove(subject, workers=2, checkpoint=Path(sys.argv[1]), progress=lambda *n: print(*n, flush=True))"
     )
     checkpoint = tmp_path / "checkpoint"
-    command = [sys.executable, "-c", code, str(checkpoint)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line.split()[0]) >= 3 << 18:
-                process.kill()
-                break
-        try:
-            # The workers hold the other end of this pipe: it ends when the last of them does.
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    killed_at(3 << 18, code, checkpoint)
 
     kept = len(json.loads(checkpoint.read_text())["blocks"])
     subject = Subject(descriptor(T.tanH), **SMALL)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpsref as mps
+from builders import names_in
 from mpsref.documents import LARGEST_DOCUMENT, schema, validate
 from mpsref.files import write_atomically
 from mpsref.graph.fields import shortest
@@ -23,7 +24,6 @@ from mpsref.teach import trace
 from mpsref.verify import Recording, verify, write_recording
 
 Format = mps.MPSImageFeatureChannelFormat
-T = mps.MPSCNNNeuronType
 
 GRAPH = {
     "format": "mpsref-graph",
@@ -65,10 +65,6 @@ def every_class() -> mps.GraphFile:
     ones = mps.MPSNNInitialGradientNode(source=total)
     termini = ones.training_graph()
     return mps.GraphFile.from_results([total, *(node.result_image for node in termini)], Format.unorm16)
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def refused(document, *words):

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import runpy
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from mpsref.documents import schema, validate
 from mpsref.storage import FORMATS
 from mpsref.sweep import Mismatch, Summary, SweepReport, merge, run, sweep
 from mpsref.sweep.summary import SHOWN, gaps, summary_of
+from processes import killed_at
 
 ROOT = Path(__file__).parents[2]
 T, Format = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
@@ -50,7 +50,6 @@ def modules_that_end(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def importable(monkeypatch, modules_that_end):
     monkeypatch.syspath_prepend(str(modules_that_end))
-    monkeypatch.syspath_prepend(str(ROOT / "tests"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
 
 
@@ -540,18 +539,7 @@ def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
         f"sweep('implementations:slow', d, workers=2, checkpoint=sys.argv[1], **{PIECES!r}, "
         "progress=lambda *n: print(*n, flush=True))"
     )
-    command = [sys.executable, "-c", code, str(checkpoint)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line.split()[0]) >= 2 << 19:
-                process.kill()
-                break
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    killed_at(2 << 19, code, checkpoint)
 
     assert SweepReport.read(checkpoint).summary.elements >= 2 << 19
     resumed = sweep("implementations:slow", ABSOLUTE, checkpoint=checkpoint, **PIECES)

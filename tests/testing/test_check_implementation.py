@@ -327,9 +327,7 @@ def test_an_array_that_shows_several_failures_is_reported_once():
     assert str(raised.value).count("first found in:") == len(arrays)
 
 
-def test_an_implementation_may_write_to_its_arguments_and_be_given_by_name(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tests"))
-
+def test_an_implementation_may_write_to_its_arguments_and_be_given_by_name():
     assert check_implementation("implementations:in_place", neuron("absolute"), bounds="exact", **SINGLE).passed
     for name, message in (("raises", "no way"), ("widens", "it must be like x"), ("missing", "is not in")):
         with pytest.raises(mps.ImplementationError, match=message):

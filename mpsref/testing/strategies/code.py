@@ -89,7 +89,7 @@ class _Code:
 
     def _node(self, node: MPSNNFilterNode, written: Mapping[str, Any]) -> Iterator[str]:
         variable, name = self._variable(written["result"]), written["result"]
-        fields = [field for field in node.fields or () if field.name in written]
+        fields = [field for field in node.fields if field.name in written]
         makers = {image: variable.removesuffix(RESULT) for image, variable in self.images.items()}
         texts = []
         for field in fields:

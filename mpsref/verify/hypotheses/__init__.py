@@ -42,7 +42,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     precision.truncated,
     memory.lanes_permuted,
     memory.channel_major,
-    memory.slices_in_arow,
+    memory.slices_in_a_row,
     memory.padding_counted,
     memory.rows_and_columns,
     memory.row_stride,

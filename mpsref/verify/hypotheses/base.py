@@ -14,6 +14,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.image_lanes import LANES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Operation
 from mpsref.storage import FLOAT64, FORMATS
@@ -38,7 +39,6 @@ __all__ = [
 
 T = MPSCNNNeuronType
 HALF, SINGLE = FORMATS[MPSImageFeatureChannelFormat.float16], FORMATS[MPSImageFeatureChannelFormat.float32]
-LANES = 4
 PLACES = ("the first source", "the second source", "the third source")
 
 

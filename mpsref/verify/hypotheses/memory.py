@@ -127,7 +127,7 @@ def channel_major(case: Case) -> Iterator[Candidate]:
     "texture slices taken for pixels",
     "The bytes are slice after slice, as in the texture, but read pixel after pixel, or the reverse.",
 )
-def slices_in_arow(case: Case) -> Iterator[Candidate]:
+def slices_in_a_row(case: Case) -> Iterator[Candidate]:
     def written_by_slice(shape: tuple[int, int, int], index: Index) -> Index:
         h, w, c = shape
         part, pixel, lane = _split(index, h * w, LANES)
