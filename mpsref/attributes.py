@@ -45,6 +45,8 @@ class Strict:
 
     _left_out: ClassVar[Mapping[str, str]] = {}
     """Properties and selectors that Apple's class has and this one leaves out, and why."""
+    _is_value: ClassVar[bool] = False
+    """Whether nothing can be set."""
 
     if not TYPE_CHECKING:  # hidden from type checkers, for which an unknown name must stay an error
 
@@ -60,7 +62,7 @@ class Strict:
             if not name.startswith("_"):
                 declared = getattr(type(self), name, None)
                 is_property = hasattr(declared, "__set__") and getattr(declared, "fset", declared) is not None
-                if not is_property and not _is_users(type(self), name):
+                if (self._is_value or not is_property) and not _is_users(type(self), name):
                     is_known = hasattr(type(self), name) or name in getattr(self, "__dict__", ())
                     raise PropertyError(
                         f"{name} of {type(self).__name__} cannot be set{self._instead(name, value)}"
