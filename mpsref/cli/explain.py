@@ -10,7 +10,7 @@ from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
-from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.errors import naming
 from mpsref.files import check_outputs, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
@@ -20,10 +20,9 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
     parser.description = (
         "Make a page for a browser that steps through a graph file forward and backward, for one element "
-        "of its images: values, slopes, products, rounding, and numbers to change."
+        "of its images: values, slopes, products, rounding, and inputs to change."
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--html", metavar="FILE", type=output_file, required=True, help="the page to write")
@@ -34,16 +33,13 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page."""
     file = GraphFile.read(options.graph)
     names = {image: name for name, image in file.images.items()}
     files = source_files(options, [names[node] for node in inputs(file.result_images)], complete=False)
     check_outputs({"--html": options.html}, [options.graph, *files.values()])
     sources = {name: read_image(path, options) for name, path in files.items()}
-    try:
+    with naming(options.graph):
         page = explanation(file, sources, options.at, options.graph.name)
-    except MPSRefError as error:
-        raise FileFormatError(f"{options.graph}: {error}") from None
     data = page.encode()
     write_atomically(options.html, lambda out: out.write(data))
     tell(f"wrote {printable(str(options.html))}, {len(data):,} bytes: open it in a browser", options.html)

@@ -1,4 +1,4 @@
-"""What is in a file: a recording, a graph, or arrays."""
+"""The contents of a file: a recording, a graph, or arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COUNTS = ("NaN", "+inf", "-inf", "+0", "-0", "subnormal", "distinct")
 
 def contents(path: str | Path) -> dict[str, Any]:
     """
-    Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON could hold it.
+    Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON.
 
     Raises
     ------
@@ -70,18 +70,18 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 
     zero = size == 0
     subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < np.finfo(storage.dtype).smallest_normal)
-    some = values[finite]
+    numbers = values[finite]
     # Exact products, summed exactly: the same mean on every machine.
-    total = math.fsum((some * number[finite]).tolist())
+    total = math.fsum((numbers * number[finite]).tolist())
     return {
         "format": storage.name,
         "number_of_images": d.number_of_images,
         "height": d.height,
         "width": d.width,
         "feature_channels": d.feature_channels,
-        "min": float(some.min()) if some.size else None,
-        "max": float(some.max()) if some.size else None,
-        "mean": total / count(finite) if some.size else None,
+        "min": float(numbers.min()) if numbers.size else None,
+        "max": float(numbers.max()) if numbers.size else None,
+        "mean": total / count(finite) if numbers.size else None,
         "NaN": count(np.isnan(values)),
         "+inf": count(values == np.inf),
         "-inf": count(values == -np.inf),
@@ -103,23 +103,23 @@ def _graph(file: GraphFile) -> dict[str, Any]:
 # ---- as text ----
 
 
-def contents_text(found: Mapping[str, Any]) -> str:
-    """The same, to be read."""
+def contents_text(facts: Mapping[str, Any]) -> str:
+    """What `contents` returned, as text for people."""
     blocks = []
-    if "device" in found:
-        blocks.append([f"device   {found['device']}"])
-    if "images" in found:
-        blocks.append(_images_text(found["images"]))
-    if found.get("missing"):
-        blocks.append([f"missing  {name}: {file}" for name, file in found["missing"].items()])
-    if "nodes" in found:
-        blocks.append([f"{title:9}{', '.join(found[title]) if title != 'storage' else found[title]}"
+    if "device" in facts:
+        blocks.append([f"device   {facts['device']}"])
+    if "images" in facts:
+        blocks.append(_images_text(facts["images"]))
+    if facts.get("missing"):
+        blocks.append([f"missing  {name}: {file}" for name, file in facts["missing"].items()])
+    if "nodes" in facts:
+        blocks.append([f"{title:9}{', '.join(facts[title]) if title != 'storage' else facts[title]}"
                        for title in ("storage", "sources", "results")])  # fmt: skip
-        blocks.append(_nodes_text(found["nodes"]))
-        if found["settings"]:
-            blocks.append([f"{name}: {_pairs(setting)}" for name, setting in found["settings"].items()])
-        if found["findings"]:
-            blocks.append(["suspicious:", *("  {image}: {field} {text}".format(**each) for each in found["findings"])])
+        blocks.append(_nodes_text(facts["nodes"]))
+        if facts["settings"]:
+            blocks.append([f"{name}: {_pairs(setting)}" for name, setting in facts["settings"].items()])
+        if facts["findings"]:
+            blocks.append(["suspicious:", *("  {image}: {field} {text}".format(**each) for each in facts["findings"])])
     return "\n\n".join("\n".join(map(printable, lines)) for lines in blocks)
 
 

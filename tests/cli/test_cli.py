@@ -426,7 +426,7 @@ def test_a_bound_beyond_all_distances_is_refused(capsys):
     refused(capsys, "ulp", "at most")
 
 
-def test_a_source_of_the_wrong_format_names_file_and_mend(tmp_path, capsys):
+def test_a_source_of_the_wrong_format_names_file_and_fix(tmp_path, capsys):
     x = mps.MPSNNImageNode(handle="x")
     x.format = mps.MPSImageFeatureChannelFormat.float32
     y = mps.MPSCNNNeuronTanHNode(source=x)

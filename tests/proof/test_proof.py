@@ -374,8 +374,8 @@ def swap(blocks):
         (lambda d: d["blocks"][0]["tally"].update(digests=["0" * 64]), "sha256 is not that of its tally"),
         (lambda d: d["blocks"][0]["tally"].update(nan_results=3), "sha256 is not that of its tally"),
         (lambda d: swap(d["blocks"]), "sha256 is not that of its tally"),
-        (lambda d: d["blocks"][0].update(start=1), "blocks[0]: is none of this proof"),
-        (lambda d: d["blocks"].append(d["blocks"][0]), "is there twice"),
+        (lambda d: d["blocks"][0].update(start=1), "blocks[0]: does not belong to this proof"),
+        (lambda d: d["blocks"].append(d["blocks"][0]), "is a duplicate"),
         (lambda d: d["of"]["software"].update(sources="0" * 64), "another proof (software differs)"),
         (lambda d: d["of"].update(judge="0" * 64), "another proof (judge differs)"),
     ],
@@ -442,9 +442,7 @@ def test_without_flint_one_error_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "flint", None)
 
     assert main(["prove", "--neuron", "tanH", "--format", "unorm8"]) == 2
-    assert capsys.readouterr().err == (
-        "mpsref: python-flint is missing, which judges results: pip install 'mpsref[proof]'\n"
-    )
+    assert capsys.readouterr().err == ("mpsref: the judge needs python-flint: pip install 'mpsref[proof]'\n")
     with pytest.raises(ImportError):
         prove(Subject(descriptor(T.tanH), Format.unorm8))
 
