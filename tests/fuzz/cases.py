@@ -146,20 +146,23 @@ def outcome_here(command, path):
     return Outcome(status, said, seconds, None if before is None else max(peak - before, 0), size_of(path))
 
 
+# A process begins with its parent's peak of memory as its own: a small one stands between, and waits for it.
+MEASURED = """
+import os, subprocess, sys
+process = subprocess.Popen([sys.executable, "-m", "mpsref", *sys.argv[1:]], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
+"""
+
+
 def outcome_apart(command, path):
     """What comes of a command in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mpsref", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    with process.stderr as stream:
-        errors = stream.read().decode(errors="surrogateescape")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    seconds = usage.ru_utime + usage.ru_stime
-    return Outcome(
-        process.returncode, errors, max(seconds - START_SECONDS, 0), max(memory - START_BYTES, 0), size_of(path)
-    )
+    process = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, check=True)
+    status, memory, seconds = process.stdout.split()
+    memory = int(memory) * (1 if sys.platform == "darwin" else 1024)
+    errors = process.stderr.decode(errors="surrogateescape")
+    seconds = max(float(seconds) - START_SECONDS, 0)
+    return Outcome(int(status), errors, seconds, max(memory - START_BYTES, 0), size_of(path))
 
 
 def unreadable(command, folder):

@@ -183,6 +183,14 @@ def test_no_module_imports_in_a_circle():
     assert circular({"a": {"b"}, "b": {"a", "c"}, "c": set()}) == ["a", "b"]
 
 
+def test_the_layers_in_the_guide_name_every_module():
+    (text,) = [code for language, code in blocks(ROOT / "CONTRIBUTING.md") if language == "text"]
+    unnamed = {name for name in MODULES if name.split(".")[-1] not in re.findall(r"\w+", text)}
+    families = ("mpsref.__main__", "mpsref.testing.strategies.", "mpsref.verify.hypotheses.")
+
+    assert sorted(name for name in unnamed if not name.startswith(families)) == []
+
+
 def test_importing_brings_nothing_that_is_not_needed_yet():
     code = "import sys, numpy; old = {*sys.modules}; from mpsref import MPSImage; print(*({*sys.modules} - old))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -442,9 +442,7 @@ def test_without_flint_one_error_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "flint", None)
 
     assert main(["prove", "--neuron", "tanH", "--format", "unorm8"]) == 2
-    assert capsys.readouterr().err == (
-        "mpsref: the judge needs python-flint: pip install 'mpsref[proof]'\n"
-    )
+    assert capsys.readouterr().err == ("mpsref: the judge needs python-flint: pip install 'mpsref[proof]'\n")
     with pytest.raises(ImportError):
         prove(Subject(descriptor(T.tanH), Format.unorm8))
 

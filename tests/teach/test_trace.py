@@ -258,7 +258,7 @@ def test_what_cannot_be_traced():
         trace["z"]
     with pytest.raises(mps.ImageError, match="for one element"):
         trace.chain_rule()
-    with pytest.raises(mps.SourceError, match="'h' is no gradient that a step makes: those are 'dh', 'dx'"):
+    with pytest.raises(mps.SourceError, match="'h' is not a gradient that a step makes: these are 'dh', 'dx'"):
         trace.at(0, 0, 0).chain_rule("h")
     with pytest.raises(mps.SourceError, match=r"None is no gradient .* none"):
         teach.trace(forward, x=one(1)).chain_rule()
