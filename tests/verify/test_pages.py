@@ -310,7 +310,7 @@ def test_findings_and_the_histogram_have_a_place(tmp_path):
     assert escape(first.findings[0].sentence) in text
     assert len(re.findall("<caption>Elements by distance, in ULP</caption>", text)) == 2
     failure = ET.fromstring(junit(report)).find(".//failure")  # noqa: S314
-    assert f"what may be the fault:\n{first.findings[0]}" in failure.text
+    assert f"the likely fault:\n{first.findings[0]}" in failure.text
 
 
 # ---- JUnit ----
