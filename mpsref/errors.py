@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 __all__ = [
@@ -33,6 +34,18 @@ def described(error: BaseException) -> str:
     except BaseException:  # noqa: BLE001  its __str__ may raise anything
         text = "its message cannot be shown"
     return f"{type(error).__name__}: {text}"[:LONGEST].rstrip(": ")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
+def shown(value: object) -> str:
+    """A value in a message: as Python writes it, the middle of much left out; its type, if it cannot be shown."""
+    try:
+        return " ".join(_SHORT.repr(value).splitlines())
+    except BaseException:  # noqa: BLE001  its __repr__ may raise anything
+        return f"a {type(value).__name__}"
 
 
 class MPSRefError(Exception):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
@@ -170,6 +171,7 @@ class MPSNNGraph(Strict):
         """The frozen plan. Not Apple's."""
         return self._plan
 
+    @checked
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated, by so many threads. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))
@@ -223,6 +225,7 @@ class MPSNNGraph(Strict):
         """Whether `encode` returns the (first) result image."""
         return self._plan.results[0] is not None
 
+    @checked
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
         if at not in range(len(self._plan.inputs)):
@@ -234,6 +237,7 @@ class MPSNNGraph(Strict):
 
     # ---- evaluation ----
 
+    @checked
     def encode(
         self,
         *,
@@ -417,6 +421,7 @@ class MPSNNGraph(Strict):
             {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names
         )
 
+    @checked
     def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
         """The source images, in the order of `encode`, of what `run` takes by handle. Not Apple's."""
         labels = [source.label for source in self._plan.inputs]

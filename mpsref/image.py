@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
 from mpsref.display import image_html
@@ -364,6 +365,7 @@ class MPSImage(Strict):
 
     # ---- views ----
 
+    @checked
     def batch_representation(self, *, with_sub_range: range | None = None) -> list[MPSImage]:
         """
         One aliasing image for each contained image, or for those in a range.
@@ -383,6 +385,7 @@ class MPSImage(Strict):
             raise ImageError(f"with_sub_range is {chosen}: it must lie in range({self.number_of_images}), with step 1")
         return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in chosen]
 
+    @checked
     def sub_image(self, *, with_feature_channel_range: range) -> MPSImage:
         """
         An aliasing image over a range of feature channels.

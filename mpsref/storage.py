@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSImageFeatureChannelFormat, member_of
-from mpsref.errors import ImageError
+from mpsref.errors import ImageError, described, shown
 
 __all__ = [
     "FLOAT64",
@@ -214,7 +214,7 @@ def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
     if isinstance(value, np.dtype | type):
         try:
             return _BY_DTYPE.get(np.dtype(value))
-        except TypeError:
+        except Exception:  # noqa: BLE001  a class may say anything of its dtype
             return None
     return member_of(MPSImageFeatureChannelFormat, value)
 
@@ -231,16 +231,25 @@ def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     found = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
     if found is None:
         choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(f"{name} is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+        raise ImageError(f"{name} is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
     return found
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """`value` as an array; raises `ImageError` where numpy can make none of it."""
+    """`value` as an array; raises `ImageError` where numpy can make none of it, or would forget what is masked."""
     try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ImageError(f"{name}: {error}: give an array of numbers") from None
+        if not _is_masked(value):
+            return np.asarray(value)
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        reason = str(error) if type(error) is ValueError else described(error)
+        raise ImageError(f"{name}: {reason}: give an array of numbers") from None
+    raise ImageError(f"{name} has masked elements, which have no numbers: fill them first")
+
+
+def _is_masked(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_is_masked(each) for each in value if isinstance(each, list | tuple | np.ndarray))
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
 def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
 from mpsref.storage import StorageFormat
 
@@ -16,6 +17,7 @@ UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""
 
 
+@checked
 def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
     """
     Distance in units in the last place of the storage format.

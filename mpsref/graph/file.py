@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
@@ -80,6 +81,7 @@ class GraphFile:
         return svg(self)
 
     @classmethod
+    @checked
     def read(cls, path: str | Path) -> GraphFile:
         """
         Read a graph file.
@@ -103,6 +105,7 @@ class GraphFile:
         return cls._from_valid(document)
 
     @classmethod
+    @checked
     def from_results(
         cls,
         result_images: Sequence[MPSNNImageNode],
@@ -152,6 +155,7 @@ class GraphFile:
         settings = {name: setting for name, setting in settings.items() if setting}
         return document | ({"images": settings} if settings else {})
 
+    @checked
     def write(self, path: str | Path) -> None:
         """
         Write the file, whole or not at all, one node a line.
@@ -164,6 +168,7 @@ class GraphFile:
         data = self.encoded(path)
         write_atomically(Path(path), lambda file: file.write(data))
 
+    @checked
     def encoded(self, path: str | Path) -> bytes:
         """Make what `write` writes; raises like it, naming the file, before there is one."""
         document = self.to_json()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError, UnavailableError
+from mpsref.errors import ParameterError, UnavailableError, described, shown
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import Field
 from mpsref.graph.handles import Handle, MPSHandle, handle_label
@@ -50,7 +50,10 @@ def sequence_or_error(name: str, value: object) -> list[Any]:
     """`value` as a list, if it is a sequence and no text."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise ParameterError(f"{name} is a {type(value).__name__}: give a list")
-    return list(value)
+    try:
+        return list(value)
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
 class _Tagged(Strict):
@@ -143,7 +146,7 @@ class MPSNNImageNode(_Tagged):
         found = channel_format_of(value)
         if found is None:
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
-            raise ParameterError(f"format is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+            raise ParameterError(f"format is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
         self._format = found
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor, forward, gradient
@@ -30,6 +31,7 @@ MOST_NEURONS, MOST_EDGES = 256, 256
 GOLDEN = 0.6180339887498949
 
 
+@checked
 def sample_image(
     d: MPSImageDescriptor, neurons: Iterable[MPSNNNeuronDescriptor], seed: tuple[int, ...], *, is_gradient: bool = False
 ) -> MPSImage:
@@ -199,6 +201,7 @@ def _without_slopes(neurons: Iterable[MPSNNNeuronDescriptor]) -> Iterator[MPSNNN
             yield one
 
 
+@checked
 def edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     """
     Kinks, and pairs of neighbouring float32 between which the result or the slope changes its kind.

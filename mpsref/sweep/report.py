@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import share, stated
 from mpsref.display import aligned, printable
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.files import write_atomically
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
@@ -31,6 +32,7 @@ LONGEST_NAME = 1000
 """Characters of an implementation's name, as the schema has it."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Subject:
     """
@@ -70,7 +72,7 @@ class Subject:
                 f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"
             )
         if self.direction not in DIRECTIONS:
-            raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
+            raise ParameterError(f"direction is {shown(self.direction)}: choose forward or gradient")
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
             raise ParameterError(f"data has {self.descriptor.data.size} slopes: a sweep is for one")
         if not 0 <= self.ulp <= MOST_ULP:
@@ -87,6 +89,7 @@ class Subject:
         }
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SweepReport:
     """
@@ -143,12 +146,14 @@ class SweepReport:
             **self.summary.to_json(),
         }
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
         data = (json.dumps(self.to_json(), indent=1) + "\n").encode()
         write_atomically(Path(path), lambda file: file.write(data))
 
     @staticmethod
+    @checked
     def read(path: str | Path) -> SweepReport:
         """
         Read a report.
@@ -230,6 +235,7 @@ def _subject(document: dict[str, Any]) -> Subject:
     return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
 
 
+@checked
 def merge(reports: Iterable[SweepReport]) -> SweepReport:
     """
     One report of several that have no input in common; in whatever order, it is the same.

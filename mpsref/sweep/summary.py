@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
 from mpsref.errors import ParameterError
 from mpsref.storage import StorageFormat
@@ -130,6 +131,7 @@ class Summary:
         }
 
     @staticmethod
+    @checked
     def from_json(document: dict[str, Any]) -> Summary:
         """
         Read what `to_json` gave.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
+from mpsref.arguments import checked
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
@@ -52,6 +53,7 @@ VALUE, UPSTREAM = 0.5, 1.0
 """What a source holds that nobody gives, and an incoming gradient."""
 
 
+@checked
 def explain(
     graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike],
     /,

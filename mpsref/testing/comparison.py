@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.display import aligned, html_table, html_text, printable
-from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
+from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
@@ -175,6 +176,7 @@ def bounds_text(tolerance: presets.Limit) -> str:
     return str(tolerance).replace(" of each image's format", "")
 
 
+@checked
 def resolved(
     bounds: Bounds | None = None, ulp: int | None = None, rtol: float | None = None, atol: float | None = None
 ) -> presets.Limit:
@@ -200,10 +202,11 @@ def resolved(
     if isinstance(bounds, Tolerance | presets.Bounds):
         return bounds
     if not isinstance(bounds, str):
-        raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, or the name of a preset")
+        raise ParameterError(f"bounds is {shown(bounds)}: give a Tolerance, or the name of a preset")
     return presets.limit_of(bounds)
 
 
+@checked
 def compare(
     actual: Any,
     expected: Any,
@@ -326,6 +329,7 @@ def judge_of(
     return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)
 
 
+@checked
 def assert_close(
     actual: Any,
     expected: Any,

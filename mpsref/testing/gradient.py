@@ -8,8 +8,9 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ImageError, ImplementationError, ParameterError
+from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
@@ -36,6 +37,7 @@ DECIDES = 1e-3
 """A difference that is less good than this, relative, decides nothing but what is far off."""
 
 
+@checked
 def check_gradient(
     subject: NeuronLike | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
     inputs: Any,
@@ -111,7 +113,7 @@ def check_gradient(
     """
     __tracebackhide__ = True
     if not _is_share(rtol):
-        raise ParameterError(f"rtol is {rtol!r}: give a number of at least 0 and below 1")
+        raise ParameterError(f"rtol is {shown(rtol)}: give a number of at least 0 and below 1")
     if isinstance(subject, MPSCNNNeuronType | str):
         subject = descriptor_or_error(subject, "subject")
     if isinstance(subject, tuple):

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_document
 from mpsref.errors import FileFormatError, MPSRefError
 from mpsref.testing.comparison import resolved
@@ -15,6 +16,7 @@ from mpsref.verify.tolerance import Limit
 __all__ = ["Tolerances"]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerances:
     """
@@ -32,6 +34,7 @@ class Tolerances:
     patterns: tuple[tuple[str, Limit], ...] = ()
 
     @staticmethod
+    @checked
     def read(path: str | Path) -> Tolerances:
         """
         Read a tolerance file.
@@ -49,6 +52,7 @@ class Tolerances:
         except MPSRefError as error:
             raise FileFormatError(f"{path}: {error}") from None
 
+    @checked
     def of(self, *names: str) -> Limit | None:
         """What the file says of a comparison that has these names."""
         for pattern, tolerance in self.patterns:

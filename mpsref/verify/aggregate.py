@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored, meaning
 from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
@@ -162,6 +163,7 @@ class Aggregate:
         self._names: tuple[list[str], list[str], list[str]] = [], [], []
         self._bytes = 0
 
+    @checked
     def add(
         self,
         name: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import random
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref import proof, record, sweep, teach, testing, verify
+from mpsref import arguments, proof, record, sweep, teach, testing, verify
 from mpsref.errors import MPSRefError
 from mpsref.storage import FORMATS
 from mpsref.testing import strategies
@@ -140,6 +141,7 @@ class Right:
 
     def __init__(self, folder: Path) -> None:
         array = np.float32([[[-1, 2, 3]]])
+        batch = array[np.newaxis]
         x, g = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="g")
         node = mps.MPSCNNNeuronReLUNode(source=x, a=0.5)
         neuron = mps.MPSNNNeuronDescriptor("reLU", a=0.5)
@@ -155,8 +157,9 @@ class Right:
         recording = record.Recording.read(path)
         record.write_images(folder / "images.safetensors", images)
         file.write(folder / "graph.json")
-        (folder / "tolerances.toml").write_text('[default]\nulp = 1\n')
-        (folder / "presets.toml").write_text("[tool.mpsref]\nulp = 1\n")
+        (folder / "tolerances.toml").write_text('bounds = "ieee"\n')
+        (folder / "presets.json").write_text('{"x": "exact"}')
+        (folder / "raw.bin").write_bytes(bytes(12))
         swept = sweep.sweep(absolute, "absolute", format="float16", shard=(1, 1024))
         swept.write(folder / "sweep.json")
         traced = teach.trace(graph, x=array)
@@ -203,6 +206,7 @@ class Right:
             "MPSNNNeuronDescriptor": {"neuron_type": T.reLU, "a": 0.5},
             "MPSNNNeuronDescriptor.cnn_neuron_descriptor": {"with_": T.reLU, "a": 0.5},
             "MPSNNNeuronDescriptor.cnn_neuron_p_re_lu_descriptor": {"with_": [0.5]},
+            "Erratum": {"printed": "a", "where": "b", "why": "c"},
             "FileFormatError": {"message": "text"}, "VerificationError": {"message": "text", "report": None},
             "GraphFile.read": {"path": folder / "graph.json"}, "GraphFile.from_json": {"document": file.to_json()},
             "GraphFile.from_results": {"result_images": [node.result_image]},
@@ -227,9 +231,9 @@ class Right:
             **{f"MPSCNNNeuron{kind}Node": {**plain, "a": 1.0, "b": 2.0} for kind in ("HardSigmoid", "Linear", "ReLUN", "SoftPlus", "TanH")},
             **{f"MPSCNNNeuron{kind}Node": {**plain, "a": 1.0, "b": 2.0, "c": 2.0} for kind in ("Exponential", "Logarithm", "Power")},
             "forward": one, "specified": one, "gradient": both, "specified_gradient": both,
-            "Aggregate.add": {"name": "x", "storage": storage, "got": array, "want": array, "found": comparison, "sources": {}},
+            "Aggregate.add": {"name": "x", "storage": storage, "got": batch, "want": batch, "found": verify.compare(batch, batch, storage, exact), "sources": {}},
             "EndToEnd.of": {"counts": report.counts}, "Override.fits": {"image": "x"},
-            "RecordedImage.of_raw_file": {"path": recording.images["x"].path, "descriptor": image_descriptor()},
+            "RecordedImage.of_raw_file": {"path": folder / "raw.bin", "descriptor": image_descriptor()},
             "Recording.read": {"path": path},
             "verify.Tolerances.of": {"image": "x", "neuron": "reLU", "format": "float32", "direction": "forward"},
             "verify.Tolerances.read": {"path": folder / "tolerances.toml"},
@@ -240,7 +244,7 @@ class Right:
             "read_images": {"path": folder / "images.safetensors"}, "write_images": {"path": folder / "written.safetensors", "images": images},
             "request": {"folder": folder / "request", "graph": file, "shape": (1, 1, 1, 3), "channel_format": F.float32},
             "sample_image": {"d": image_descriptor(), "neurons": [neuron], "seed": (1,)},
-            "testing.Tolerances.read": {"path": folder / "presets.toml"}, "testing.Tolerances.of": {},
+            "testing.Tolerances.read": {"path": folder / "presets.json"}, "testing.Tolerances.of": {},
             "assert_close": pair, "testing.compare": pair, "check_gradient": {"subject": "reLU", "inputs": np.float64([1, 2])},
             "check_implementation": {"function": absolute_of, "neuron": "absolute", "max_examples": 2, "seed": 1, "formats": ["float16"]},
             "resolved": {"ulp": 1}, "graph_code": {"graph": file}, "graph_sources": {"graph": file}, "images": {"descriptor": image_descriptor()},
@@ -279,7 +283,7 @@ class Subject:
 def subjects(right: Right) -> Iterator[Subject]:
     """Every public function, initialiser and public method, once."""
     met: set[Any] = set()
-    by_class = {type(each): each for each in reversed(right.instances)}
+    by_class = {type(each): each for each in reversed(right.instances) if each is not None}
     for module in MODULES:
         namespace = importlib.import_module(f"mpsref{module}")
         for name in namespace.__all__:
@@ -301,7 +305,7 @@ def _subjects_of(right: Right, module: str, name: str, thing: Any, by_class: dic
         arguments = known.get(qualified, known.get(name))
         instance = by_class.get(thing) if isinstance(thing, type) else None
         if arguments is None and instance is not None and (hasattr(thing, "__dataclass_fields__") or hasattr(thing, "_fields")):
-            fields = getattr(thing, "_fields", None) or [f.name for f in thing.__dataclass_fields__.values() if f.init]
+            fields = getattr(thing, "_fields", None) or [f.name for f in dataclasses.fields(thing) if f.init]
             arguments = {field: getattr(instance, field) for field in fields}
         yield _subject(name if isinstance(thing, type) else qualified.lstrip("."), thing, arguments or {})
     if not isinstance(thing, type):
@@ -364,7 +368,7 @@ def is_fitting(error: BaseException | None) -> bool:
     if error is None or isinstance(error, MPSRefError):
         return error is None or _is_shown(error)
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, arguments.__file__):
         trace = trace.tb_next
     return isinstance(error, TypeError) and trace is None
 

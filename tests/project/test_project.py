@@ -32,7 +32,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 LAYERS = [
     ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
     ["mpsref.attributes", "mpsref.documents", "mpsref.environment", "mpsref.files", "mpsref.process", "mpsref.storage"],
-    ["mpsref.arrays"],
+    ["mpsref.arguments", "mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
     ["mpsref.image"],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 
 __all__ = ["count", "drawn", "flag", "instance", "neuron_or_invalid", "number", "strategy"]
@@ -19,28 +19,28 @@ Kind = TypeVar("Kind")
 def count(value: Any, name: str) -> int:
     """An integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgument(f"{name}={value!r} must be an integer")
+        raise InvalidArgument(f"{name}={shown(value)} must be an integer")
     if value < 1:
-        raise InvalidArgument(f"{name}={value!r} must be at least 1")
+        raise InvalidArgument(f"{name}={shown(value)} must be at least 1")
     return value
 
 
 def number(value: Any, name: str) -> None:
     """A real number, or None."""
     if value is not None and (not isinstance(value, Real) or value != value):  # noqa: PLR0124  NaN
-        raise InvalidArgument(f"{name}={value!r} must be a number")
+        raise InvalidArgument(f"{name}={shown(value)} must be a number")
 
 
 def flag(value: Any, name: str, *, is_optional: bool = False) -> None:
     """A bool, or None if that may be."""
     if not isinstance(value, bool) and not (is_optional and value is None):
-        raise InvalidArgument(f"{name}={value!r} must be True or False{', or None' if is_optional else ''}")
+        raise InvalidArgument(f"{name}={shown(value)} must be True or False{', or None' if is_optional else ''}")
 
 
 def instance(value: Any, kind: type[Kind], name: str, *, is_optional: bool = False) -> None:
     """An instance of a class, or None if that may be."""
     if not isinstance(value, kind) and not (is_optional and value is None):
-        raise InvalidArgument(f"{name}={value!r} must be {_article(kind)}")
+        raise InvalidArgument(f"{name}={shown(value)} must be {_article(kind)}")
 
 
 def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
@@ -48,19 +48,19 @@ def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
     try:
         return None if value is None else descriptor_or_error(value, "neuron")
     except ParameterError:
-        raise InvalidArgument(f"neuron={value!r} must be an MPSNNNeuronDescriptor") from None
+        raise InvalidArgument(f"neuron={shown(value)} must be an MPSNNNeuronDescriptor") from None
 
 
 def strategy(value: Any, kind: type[Any], name: str, *, is_optional: bool = False) -> None:
     """A strategy, or None if that may be."""
     if not isinstance(value, st.SearchStrategy) and not (is_optional and value is None):
-        raise InvalidArgument(f"{name}={value!r} must be a strategy, of {kind.__name__}")
+        raise InvalidArgument(f"{name}={shown(value)} must be a strategy, of {kind.__name__}")
 
 
 def drawn(value: Any, kind: type[Kind], name: str) -> Kind:
     """What somebody's strategy has given."""
     if not isinstance(value, kind):
-        raise InvalidArgument(f"{name} has drawn {value!r}: it must be a strategy of {kind.__name__}")
+        raise InvalidArgument(f"{name} has drawn {shown(value)}: it must be a strategy of {kind.__name__}")
     return value
 
 

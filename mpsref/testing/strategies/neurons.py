@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.testing.strategies.arguments import count, drawn, strategy
@@ -52,15 +52,15 @@ def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType | str] | None
 
 def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> set[MPSCNNNeuronType]:
     if isinstance(types, str):
-        raise InvalidArgument(f"{name}={types!r} must be a list")
+        raise InvalidArgument(f"{name}={shown(types)} must be a list")
     try:
         found = {neuron_type_or_error(one) for one in types}
     except (TypeError, ParameterError):
-        raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
+        raise InvalidArgument(f"{name}={shown(types)} must be a list of MPSCNNNeuronType members") from None
     if not found:
         raise InvalidArgument(f"{name} is empty: give at least one")
     if found - NEURONS.keys():
-        raise InvalidArgument(f"{name}={types!r} must be neurons that have a row in mpsref.NEURONS")
+        raise InvalidArgument(f"{name}={shown(types)} must be neurons that have a row in mpsref.NEURONS")
     return found
 
 
