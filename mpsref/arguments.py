@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_orig
 
 import numpy as np
 
+from mpsref.attributes import flag_or_error
 from mpsref.enums import member_of
 from mpsref.errors import MPSRefError, ParameterError, shown
 from mpsref.storage import array_or_error
@@ -74,7 +75,7 @@ def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, function.__globals__)  # type: ignore[attr-defined]  # noqa: S307  our own
-        except NameError:  # for type checkers only
+        except (NameError, TypeError):  # of a name that only type checkers know, or with one in quotes
             return _anything
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
@@ -188,12 +189,6 @@ def _none(name: str, value: Any) -> None:
         raise _refused(name, value, "None")
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | int | np.bool_):
-        raise _refused(name, value, "True or False")
-    return bool(value)
-
-
 def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
@@ -221,13 +216,13 @@ def _path(name: str, value: Any) -> Any:
     try:
         path = os.fspath(value)
         if isinstance(path, str) and b"\0" not in os.fsencode(path):
-            return value if type(value) is str or isinstance(value, Path) else Path(path)
+            return Path(path)
     except Exception:  # noqa: BLE001  somebody's object may raise anything
         pass
     raise _refused(name, value, "a path")
 
 
 _PLAIN: dict[Any, Check] = {
-    None: _none, types.NoneType: _none, bool: _flag, int: _integer, float: _number, str: _text, Path: _path, range: _instance(range),
+    None: _none, types.NoneType: _none, bool: flag_or_error, int: _integer, float: _number, str: _text, Path: _path, range: _instance(range),
     Any: _anything, inspect.Parameter.empty: _anything, bytes: _instance(bytes),
 }  # fmt: skip

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict
+from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError, ParameterError, SourceError
+from mpsref.errors import ImageError, ParameterError, SourceError, described
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
@@ -129,14 +129,17 @@ class MPSNNGraph(Strict):
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
             result_images, results_are_needed = [result_image], [result_image_is_needed]
-        elif not result_image_is_needed:
+        elif not flag_or_error("result_image_is_needed", result_image_is_needed):
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
         given = sequence_or_error("result_images", result_images)
         name = "result_images" if result_image is None else "result_image"
         results = [node_or_error(name, node, MPSNNImageNode) for node in given]
         needed = [True] * len(results)
         if results_are_needed is not None:
-            needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
+            needed = [
+                flag_or_error(f"results_are_needed[{i}]", value)
+                for i, value in enumerate(sequence_or_error("results_are_needed", results_are_needed))
+            ]
         if not results:
             raise ParameterError("result_images is empty: give at least one")
         if len(needed) != len(results):
@@ -203,7 +206,7 @@ class MPSNNGraph(Strict):
 
     @output_state_is_temporary.setter
     def output_state_is_temporary(self, value: bool) -> None:
-        self._output_state_is_temporary = bool(value)
+        self._output_state_is_temporary = flag_or_error("output_state_is_temporary", value)
 
     @property
     def destination_image_allocator(self) -> object:
@@ -447,7 +450,10 @@ class MPSNNGraph(Strict):
 def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     if not isinstance(value, Sequence):
         raise ImageError(f"{name} is a {type(value).__name__}: give a list")
-    return value
+    try:
+        return list(value)
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ImageError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
 NO_DEVICE = "there is no device here"
@@ -468,7 +474,7 @@ def _check_arguments(
 ) -> None:
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
     for name, states in (("source_states", source_states), ("destination_states", destination_states)):
-        if not (isinstance(states, list | tuple) and not states):
+        if not (type(states) in (list, tuple) and not states):
             _opaque_or_error(name, states, NO_STATES)
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")

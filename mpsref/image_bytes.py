@@ -120,7 +120,7 @@ def _region(region: MTLRegion | None, width: int, height: int) -> tuple[Any, ...
         return 0, 0, 0, width, height, 1
     try:
         (x, y, z), (w, h, depth) = region
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         raise ImageError(f"region is {shown(region)}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))") from None
     return x, y, z, w, h, depth
 
@@ -141,7 +141,7 @@ def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int,
     name = "feature_channel_info"
     try:
         offset, count = info
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         raise ImageError(f"{name} is {shown(info)}: give MPSImageReadWriteParams(offset, number)") from None
     offset = whole(f"{name}.feature_channel_offset", offset)
     count = whole(f"{name}.number_of_feature_channels_to_read_write", count, minimum=1)
@@ -163,4 +163,6 @@ def _stride(name: str, given: Any, dense: int, minimum: int) -> int:
     stride = whole(name, given)
     if stride < minimum:
         raise ImageError(f"{name} is {stride}: elements would overlap, at least {minimum} are needed")
+    if stride > LARGEST_IMAGE:
+        raise ImageError(f"{name} is {stride}: give at most {LARGEST_IMAGE}")
     return stride

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mpsref.arguments import checked
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError, shown
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor, forward, gradient
 from mpsref.storage import FORMATS, StorageFormat, storage_format
@@ -50,6 +51,8 @@ def sample_image(
     is_gradient : bool
         Whether it is an incoming gradient: of moderate size, with a few special values.
     """
+    if not seed or min(seed) < 0:
+        raise ParameterError(f"seed is {shown(seed)}: give integers of at least 0")
     storage = storage_format(d.channel_format)
     pixels = d.number_of_images * d.height * d.width
     values = _palette(storage, pixels * d.feature_channels, neurons, seed, is_gradient=is_gradient)

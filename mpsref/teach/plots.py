@@ -67,6 +67,8 @@ def _pyplot() -> Any:
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     plt = _pyplot()
+    if ax is not None and not isinstance(ax, plt.Axes):
+        raise ParameterError(f"ax is {shown(ax)}: give matplotlib's Axes")
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
@@ -75,7 +77,7 @@ def _limits_or_error(limits: Limits | None) -> Limits | None:
         return None
     try:
         low, high = (float(limit) for limit in limits)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         raise ParameterError(f"limits are {shown(limits)}: give two numbers") from None
     if not (low < high and math.isfinite(high - low)):
         raise ParameterError(f"limits are {shown(limits)}: give two finite numbers, the smaller first")

@@ -60,6 +60,7 @@ class Trace:
         The source images by name.
     """
 
+    @checked
     def __init__(
         self, steps: Iterable[Step], sources: Mapping[str, MPSImage], place: tuple[int, int, int, int] | None = None
     ) -> None:

@@ -14,7 +14,7 @@ from mpsref.arguments import checked, checked_fields
 from mpsref.arrays import Index, Stored, meaning
 from mpsref.errors import ParameterError, shown
 from mpsref.storage import StorageFormat
-from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
+from mpsref.ulp import UNREACHABLE, comparable_or_error, distances_by_power, farthest, ulp_distance
 from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.running import Reason
 
@@ -173,6 +173,7 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
     worst : int
         How many of the farthest elements to find.
     """
+    comparable_or_error(got, want, storage)
     got, want = got.reshape(-1), want.reshape(-1)
     # Most elements are equal, bit for bit, or neighbours, which pass. What follows is of the others.
     neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
@@ -86,6 +87,7 @@ class EndToEnd:
     infinity_disagreements: int
 
     @classmethod
+    @checked
     def of(cls, counts: Counts) -> EndToEnd:
         """The same of what was counted."""
         return cls(**{each.name: getattr(counts, each.name) for each in fields(cls)})
@@ -218,6 +220,7 @@ class Report:
         if not self.passed:
             raise VerificationError(f"{self.recording}: {self.verdict}", self)
 
+    @checked
     def text(self, *, every_image: bool = False, colour: bool = False) -> str:
         """
         For people: a table; of images out of bounds the worst elements, a histogram and the fault; the verdict last.

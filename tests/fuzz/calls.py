@@ -328,6 +328,8 @@ def _subject(name: str, call: Callable[..., Any], right: dict[str, Any]) -> Subj
 
 # --- what comes of a call --------------------
 
+CALLED = {"progress", "node_handler", "completion_handler"}
+KEEPING = {"Erratum", "FileFormatError", "VerificationError"}
 OPAQUE = {"device", "to", "handle"}
 UNBOUNDED = {"max_examples", "worst", "max_values", "max_nodes", "max_mismatches", "max_side", "max_channels", "max_images"}
 
@@ -395,6 +397,10 @@ def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:
     """What is wrong with the answer to a wrong call; None if it is as it should be."""
     if parameter in UNBOUNDED and wrong in {"huge", "astronomic", "2**63"}:
         return None
+    if parameter == "isolated" and wrong in {"True", "zero", "minus one", "huge", "minus huge", "astronomic", "2**63"}:
+        return None  # right ones, which start a process
+    if parameter in CALLED and wrong in {"function", "class", "own class", "node class"}:
+        return None
     error = called(subject, subject.right | {parameter: wrong_values()[wrong]})
     where = f"{subject.name}({parameter}=<{wrong}>)"
     if not is_fitting(error):
@@ -402,6 +408,7 @@ def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:
         while place.tb_next is not None and "mpsref/mpsref" in place.tb_next.tb_frame.f_code.co_filename.replace("trees/wrongcalls", "mpsref"):
             place = place.tb_next
         return f"{where}: {type(error).__name__} at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
-    if error is None and wrong == "masked" and parameter not in OPAQUE:
+    keeps = parameter in OPAQUE or subject.name in KEEPING or dataclasses.is_dataclass(subject.call) or hasattr(subject.call, "_fields")
+    if error is None and wrong == "masked" and not keeps:
         return f"{where}: the mask is dropped"
     return None

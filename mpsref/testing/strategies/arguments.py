@@ -5,15 +5,19 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, TypeVar
 
+import hypothesis.errors
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
 from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 
-__all__ = ["count", "drawn", "flag", "instance", "neuron_or_invalid", "number", "strategy"]
+__all__ = ["InvalidArgument", "count", "drawn", "flag", "instance", "neuron_or_invalid", "number", "strategy"]
 
 Kind = TypeVar("Kind")
+
+
+class InvalidArgument(ParameterError, hypothesis.errors.InvalidArgument):  # noqa: N818  Hypothesis calls it so
+    """An argument of a strategy makes no sense: an error of Hypothesis, which has its own ways with them, and ours."""
 
 
 def count(value: Any, name: str) -> int:

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 from hypothesis.extra import numpy as hnp
 
 from mpsref.enums import MPSImageFeatureChannelFormat
@@ -18,7 +17,7 @@ from mpsref.errors import ImageError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
 from mpsref.record.samples import edges
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat, storage_format
-from mpsref.testing.strategies.arguments import flag, neuron_or_invalid, number
+from mpsref.testing.strategies.arguments import InvalidArgument, flag, neuron_or_invalid, number
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
