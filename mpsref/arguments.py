@@ -16,12 +16,14 @@ import numpy as np
 
 from mpsref.attributes import flag_or_error
 from mpsref.enums import member_of
-from mpsref.errors import MPSRefError, ParameterError, shown
+from mpsref.errors import MPSRefError, ParameterError, described, shown
 from mpsref.storage import array_or_error
 
-__all__ = ["checked", "checked_fields"]
+__all__ = ["checked", "checked_fields", "mapping_or_error", "sequence_or_error"]
 
-P, R, C = ParamSpec("P"), TypeVar("R"), TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
 Check: TypeAlias = Callable[[str, Any], Any]
 """Takes an argument's name and value, and returns the value to go on with, or raises an error of mpsref."""
 
@@ -53,13 +55,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*bound.args, **bound.kwargs)
 
     # In the module of the function, or doctest takes its examples for those of another module.
-    here = types.FunctionType(call.__code__, function.__globals__, "checked", None, call.__closure__)  # type: ignore[attr-defined]
+    here = types.FunctionType(call.__code__, function.__globals__, "checked", None, call.__closure__)
     return functools.wraps(function)(here)
 
 
 def checked_fields(kind: type[C]) -> type[C]:
     """Let the initialiser of a dataclass raise `ParameterError` for a field that is not what its annotation says."""
-    kind.__init__ = checked(kind.__init__)  # type: ignore[misc]
+    setattr(kind, "__init__", checked(kind.__init__))  # noqa: B010  mypy refuses an assignment
     return kind
 
 
@@ -74,7 +76,7 @@ def _refused(name: str, value: Any, wanted: str) -> ParameterError:
 def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:
     if isinstance(annotation, str):
         try:
-            annotation = eval(annotation, function.__globals__)  # type: ignore[attr-defined]  # noqa: S307  our own
+            annotation = eval(annotation, function.__globals__)  # noqa: S307  our own
         except (NameError, TypeError):  # of a name that only type checkers know, or with one in quotes
             return _anything
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -90,7 +92,7 @@ def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:
         if issubclass(origin, Iterable):
             is_one_pass = not issubclass(origin, Sequence)
             return _sequence(_check_of(parts[0], function), tuple if origin is tuple else list, is_one_pass=is_one_pass)
-        return _callable if origin is Callable else _anything
+        return _callable if issubclass(origin, Callable) else _anything  # type: ignore[arg-type]
     return _PLAIN.get(annotation) or _instance(annotation)
 
 
@@ -115,19 +117,31 @@ def _union(checks: list[Check]) -> Check:
     return check
 
 
-def _elements(name: str, value: Any, wanted: str) -> list[Any]:
+def sequence_or_error(name: str, value: Any, *, is_one_pass: bool = False) -> list[Any]:
+    """`value` as a list, if it is a sequence, or an iterable if that will do, and no text."""
+    is_right = isinstance(value, Iterable if is_one_pass else Sequence)
+    if not is_right or isinstance(value, str | bytes | bytearray | np.ndarray):
+        raise ParameterError(f"{name} is a {type(value).__name__}: give a list")
     try:
         return list(value)
-    except Exception:  # noqa: BLE001  somebody's object may raise anything
-        raise _refused(name, value, wanted) from None
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(f"{name} cannot be read, {described(error)}: give a list") from None
+
+
+def mapping_or_error(name: str, value: Any) -> dict[Any, Any]:
+    """`value` as a dict, if it is a mapping."""
+    if not isinstance(value, Mapping):
+        raise ParameterError(f"{name} is a {type(value).__name__}: give a mapping")
+    try:
+        return {key: value[key] for key in value}
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(f"{name} cannot be read, {described(error)}: give a mapping") from None
 
 
 def _sequence(element: Check, kind: type[list[Any] | tuple[Any, ...]], *, is_one_pass: bool) -> Check:
     def check(name: str, value: Any) -> Any:
-        is_right = isinstance(value, Iterable if is_one_pass else Sequence)
-        if not is_right or isinstance(value, str | bytes | bytearray | np.ndarray):
-            raise _refused(name, value, "a list")
-        return kind(element(f"{name}[{i}]", each) for i, each in enumerate(_elements(name, value, "a list")))
+        values = sequence_or_error(name, value, is_one_pass=is_one_pass)
+        return kind(element(f"{name}[{i}]", each) for i, each in enumerate(values))
 
     return check
 
@@ -136,9 +150,7 @@ def _row(elements: list[Check]) -> Check:
     wanted = f"{len(elements)} values"
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
-            raise _refused(name, value, wanted)
-        values = _elements(name, value, wanted)
+        values = sequence_or_error(name, value)
         if len(values) != len(elements):
             raise _refused(name, value, wanted)
         found = [each(f"{name}[{i}]", part) for i, (each, part) in enumerate(zip(elements, values, strict=True))]
@@ -149,12 +161,7 @@ def _row(elements: list[Check]) -> Check:
 
 def _mapping(key: Check, element: Check) -> Check:
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise _refused(name, value, "a mapping")
-        try:
-            items = [(k, value[k]) for k in value]
-        except Exception:  # noqa: BLE001  somebody's object may raise anything
-            raise _refused(name, value, "a mapping") from None
+        items = mapping_or_error(name, value).items()
         return {key(f"a name in {name}", k): element(f"{name}[{shown(k)}]", each) for k, each in items}
 
     return check

@@ -76,7 +76,7 @@ class FileFormatError(MPSRefError, ValueError):
     """A file cannot be read as what it claims to be; of a message that quotes much of it, the middle is left out."""
 
     def __init__(self, message: str) -> None:
-        message = message if isinstance(message, str) else shown(message)
+        message = message if isinstance(message, str) else shown(message)  # type: ignore[redundant-expr]
         half = LONGEST_MESSAGE // 2
         super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[: half - 5]} ... {message[-half:]}")
 

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arguments import checked
+from mpsref.arguments import checked, sequence_or_error
 from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, described
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count

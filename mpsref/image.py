@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arguments import checked
 from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
 from mpsref.display import image_html
@@ -19,7 +18,7 @@ from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
-from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format
+from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format, unmasked_or_error
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
@@ -365,7 +364,6 @@ class MPSImage(Strict):
 
     # ---- views ----
 
-    @checked
     def batch_representation(self, *, with_sub_range: range | None = None) -> list[MPSImage]:
         """
         One aliasing image for each contained image, or for those in a range.
@@ -385,7 +383,6 @@ class MPSImage(Strict):
             raise ImageError(f"with_sub_range is {chosen}: it must lie in range({self.number_of_images}), with step 1")
         return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in chosen]
 
-    @checked
     def sub_image(self, *, with_feature_channel_range: range) -> MPSImage:
         """
         An aliasing image over a range of feature channels.
@@ -519,6 +516,7 @@ class MPSImage(Strict):
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
+            unmasked_or_error(data, "data")
             if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
             raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
@@ -538,11 +536,13 @@ class MPSImage(Strict):
 def _range(name: str, value: Any) -> range:
     if not isinstance(value, range):
         raise ImageError(f"{name} is a {type(value).__name__}: give a range(start, stop)")
+    if max(abs(value.start), abs(value.stop)) > LARGEST_IMAGE:
+        raise ImageError(f"{name} is {value}: no image has so many")
     return value
 
 
 def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
-    slices = math.ceil(d.feature_channels / LANES)
+    slices = -(-d.feature_channels // LANES)
     return d.number_of_images, slices, d.height, d.width, components(d.feature_channels)
 
 

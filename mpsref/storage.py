@@ -238,18 +238,23 @@ def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     """`value` as an array; raises `ImageError` where numpy can make none of it, or would forget what is masked."""
     try:
-        if not _is_masked(value):
-            return np.asarray(value)
+        unmasked_or_error(value, name)
+        return np.asarray(value)
+    except ImageError:
+        raise
     except Exception as error:  # noqa: BLE001  somebody's object may raise anything
         reason = str(error) if type(error) is ValueError else described(error)
         raise ImageError(f"{name}: {reason}: give an array of numbers") from None
-    raise ImageError(f"{name} has masked elements, which have no numbers: fill them first")
 
 
-def _is_masked(value: object) -> bool:
+def unmasked_or_error(value: object, name: str) -> None:
+    """Raise `ImageError` for an array, also one in a list, with masked elements, which numpy would forget."""
     if isinstance(value, list | tuple):
-        return any(_is_masked(each) for each in value if isinstance(each, list | tuple | np.ndarray))
-    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+        for each in value:
+            if isinstance(each, list | tuple | np.ndarray):
+                unmasked_or_error(each, name)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ImageError(f"{name} has masked elements, which have no values: fill them first")
 
 
 def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:

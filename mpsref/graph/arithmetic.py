@@ -7,6 +7,7 @@ from typing import ClassVar, Never, overload
 
 import numpy as np
 
+from mpsref.arguments import sequence_or_error
 from mpsref.attributes import NO_STRIDES, flag_or_error
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
@@ -17,7 +18,6 @@ from mpsref.graph.nodes import (
     MPSNNGradientFilterNode,
     MPSNNImageNode,
     node_or_error,
-    sequence_or_error,
 )
 from mpsref.neuron.descriptor import float32_parameter
 from mpsref.operations import Arithmetic, Difference, Ones, Operation, Product, Sum

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.arguments import checked
+from mpsref.arguments import checked, sequence_or_error
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
@@ -21,7 +21,6 @@ from mpsref.graph.nodes import (
     MPSNNGradientFilterNode,
     MPSNNImageNode,
     node_or_error,
-    sequence_or_error,
 )
 from mpsref.graph.schedule import schedule
 from mpsref.graph.schema import NODE_CLASSES

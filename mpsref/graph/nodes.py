@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from mpsref.arguments import sequence_or_error
 from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError, UnavailableError, described, shown
+from mpsref.errors import ParameterError, UnavailableError, shown
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import Field
 from mpsref.graph.handles import Handle, MPSHandle, handle_label
@@ -44,16 +45,6 @@ def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
     if not isinstance(value, kind):
         raise ParameterError(f"{name} is a {type(value).__name__}: give an {kind.__name__}")
     return value
-
-
-def sequence_or_error(name: str, value: object) -> list[Any]:
-    """`value` as a list, if it is a sequence and no text."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise ParameterError(f"{name} is a {type(value).__name__}: give a list")
-    try:
-        return list(value)
-    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
-        raise ParameterError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
 class _Tagged(Strict):

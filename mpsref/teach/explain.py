@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
-from mpsref.arguments import checked
+from mpsref.arguments import checked, sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
 from mpsref.files import write_atomically
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Role, Sum, size_of

@@ -14,7 +14,7 @@ from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
-from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of, unmasked_or_error
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
 from mpsref.verify.bounds import BEYOND, MODELS
@@ -404,6 +404,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
     if value is None:  # of which numpy would make NaN
         raise ImageError(f"{name} is None: give an array")
     try:
+        unmasked_or_error(value, name)
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import mapping_or_error
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
@@ -79,6 +80,7 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection
             raise SourceError(f"inputs is no mapping: give the sources {', '.join(map(repr, labels))} by name")
         given: dict[int, Any] = {own[0]: inputs}
     else:
+        inputs = mapping_or_error("inputs", inputs)
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own")
         unknown = set(inputs) - set(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -31,7 +32,11 @@ def count(value: Any, name: str) -> int:
 
 def number(value: Any, name: str) -> None:
     """A real number, or None."""
-    if value is not None and (not isinstance(value, Real) or value != value):  # noqa: PLR0124  NaN
+    try:
+        is_number = value is None or (isinstance(value, Real) and not math.isnan(value))
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        is_number = False
+    if not is_number:
         raise InvalidArgument(f"{name}={shown(value)} must be a number")
 
 
