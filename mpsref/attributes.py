@@ -7,13 +7,25 @@ import inspect
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Never, overload
 
 import numpy as np
 
 from mpsref.errors import ParameterError, PropertyError, UnavailableError, shown
 
-__all__ = ["GEOMETRY", "NO_DEVICE", "NO_MEMORY", "NO_STRIDES", "OPAQUE_STATES", "Flag", "Strict", "flag_or_error", "left_out", "snake"]
+__all__ = [
+    "GEOMETRY",
+    "NO_DEVICE",
+    "NO_MEMORY",
+    "NO_STRIDES",
+    "OPAQUE_STATES",
+    "Connected",
+    "Flag",
+    "Strict",
+    "flag_or_error",
+    "left_out",
+    "snake",
+]
 
 NO_MEMORY = "where the memory lies is no part of the numbers"
 NO_DEVICE = "mpsref talks to no device"
@@ -81,6 +93,15 @@ class Strict:
         for name in names:
             why = _reason(cls, [snake(name)])
             raise UnavailableError(f"{cls.__name__} takes no {name}" + (f": {why}" if why else ""))
+
+
+class Connected:
+    """Base of what is held together by references, chains of any length: pickle and deepcopy would recurse."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        raise UnavailableError(f"{type(self).__name__} cannot be pickled or copied: GraphFile.write keeps a graph")
 
 
 def left_out(kind: type) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked, sequence_or_error
-from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Strict, flag_or_error
+from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Connected, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, described
 from mpsref.graph.drawing import Structure, svg
@@ -51,7 +51,7 @@ class Results(dict[str, MPSImage]):
         return self[self._names[name]]
 
 
-class MPSNNGraph(Strict):
+class MPSNNGraph(Connected, Strict):
     """
     A graph of nodes, ready to be evaluated.
 
@@ -149,6 +149,11 @@ class MPSNNGraph(Strict):
         self._plan = Plan(results, needed)
         self._output_state_is_temporary = False
         self._destination_image_allocator: object = None
+
+    def __copy__(self) -> MPSNNGraph:
+        graph = object.__new__(type(self))
+        graph.__dict__.update(self.__dict__)
+        return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MPSNNGraph:
         return copy.copy(self)

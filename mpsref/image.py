@@ -18,7 +18,14 @@ from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
-from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format, unmasked_or_error
+from mpsref.storage import (
+    FormatLike,
+    StorageFormat,
+    array_or_error,
+    image_storage_of,
+    storage_format,
+    unmasked_or_error,
+)
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 

@@ -121,7 +121,9 @@ def _region(region: MTLRegion | None, width: int, height: int) -> tuple[Any, ...
     try:
         (x, y, z), (w, h, depth) = region
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-        raise ImageError(f"region is {shown(region)}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))") from None
+        raise ImageError(
+            f"region is {shown(region)}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))"
+        ) from None
     return x, y, z, w, h, depth
 
 

@@ -12,7 +12,15 @@ from mpsref.arrays import Stored
 from mpsref.errors import ImageError
 from mpsref.storage import StorageFormat
 
-__all__ = ["UNREACHABLE", "comparable_or_error", "distances_by_power", "farthest", "histogram_rows", "percent", "ulp_distance"]
+__all__ = [
+    "UNREACHABLE",
+    "comparable_or_error",
+    "distances_by_power",
+    "farthest",
+    "histogram_rows",
+    "percent",
+    "ulp_distance",
+]
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from all else."""

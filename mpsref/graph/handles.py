@@ -28,7 +28,7 @@ def handle_label(handle: Handle | None) -> str | None:
         return handle
     try:
         label = handle.label if isinstance(handle, MPSImage) else handle.label()
-    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+    except Exception as error:
         raise ParameterError(f"label of a {type(handle).__name__} raised {described(error)}") from error
     if label is not None and not isinstance(label, str):
         raise ParameterError(f"label of a handle gave a {type(label).__name__}: it must give a string or None")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from mpsref.arguments import sequence_or_error
-from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
+from mpsref.attributes import GEOMETRY, NO_MEMORY, Connected, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, UnavailableError, shown
 from mpsref.graph.drawing import Structure, svg
@@ -47,7 +47,7 @@ def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
     return value
 
 
-class _Tagged(Strict):
+class _Tagged(Connected, Strict):
     """What image and state nodes have in common."""
 
     _handle: Handle | None = None
@@ -208,7 +208,7 @@ NodeHandler: TypeAlias = Callable[
 """Called with (gradient node, inference node or None, inference source, gradient source): see `training_graph`."""
 
 
-class MPSNNFilterNode(Strict):
+class MPSNNFilterNode(Connected, Strict):
     """
     Base of all nodes that make an image out of images.
 

@@ -193,11 +193,23 @@ class Right:
               for c in (mps.MPSNNAdditionNode, mps.MPSNNSubtractionNode, mps.MPSNNMultiplicationNode)),
         ]  # fmt: skip
         add = mps.MPSNNAdditionNode(left_source=x, right_source=g)
-        arithmetic = {"source_gradient": g, "source_image": x, "gradient_state": add.result_state, "is_secondary_source_filter": False}
+        arithmetic = {
+            "source_gradient": g,
+            "source_image": x,
+            "gradient_state": add.result_state,
+            "is_secondary_source_filter": False,
+        }
         plain = {"source": x}
         one = {"descriptor": neuron, "x": array}
         both = {**one, "upstream": array}
-        pair = {"actual": array, "expected": array, "neuron": neuron, "x": array, "upstream": array, "bounds": "metal-fast"}
+        pair = {
+            "actual": array,
+            "expected": array,
+            "neuron": neuron,
+            "x": array,
+            "upstream": array,
+            "bounds": "metal-fast",
+        }
         self.arguments: dict[str, dict[str, Any]] = {
             "MPSNNGraph": {"result_image": node},
             "MPSNNGraph.read_count_for_source_image": {"at": 0},
@@ -269,7 +281,16 @@ def image_descriptor() -> mps.MPSImageDescriptor:
     return mps.MPSImageDescriptor(channel_format=F.float32, width=1, height=1, feature_channels=3)
 
 
-INTERNAL = {"Step", "Step.within", "Neuron.stepwise_forward", "Neuron.stepwise_derivative", "Neuron.kinks", "MPSHandle", "MPSHandle.label", "Neuron"}
+INTERNAL = {
+    "Step",
+    "Step.within",
+    "Neuron.stepwise_forward",
+    "Neuron.stepwise_derivative",
+    "Neuron.kinks",
+    "MPSHandle",
+    "MPSHandle.label",
+    "Neuron",
+}
 """Not called by users: rows of the table, steps of a trace, and a protocol."""
 
 
@@ -291,7 +312,11 @@ def subjects(right: Right) -> Iterator[Subject]:
         namespace = importlib.import_module(f"mpsref{module}")
         for name in namespace.__all__:
             thing = getattr(namespace, name)
-            if not callable(thing) or isinstance(thing, EnumMeta | types.GenericAlias | types.UnionType) or thing in met:
+            if (
+                not callable(thing)
+                or isinstance(thing, EnumMeta | types.GenericAlias | types.UnionType)
+                or thing in met
+            ):
                 continue
             if not hasattr(thing, "__module__") or not thing.__module__.startswith("mpsref"):
                 continue
@@ -307,7 +332,11 @@ def _subjects_of(right: Right, module: str, name: str, thing: Any, by_class: dic
     if not isinstance(thing, type) or not issubclass(thing, BaseException) or name in known:
         arguments = known.get(qualified, known.get(name))
         instance = by_class.get(thing) if isinstance(thing, type) else None
-        if arguments is None and instance is not None and (hasattr(thing, "__dataclass_fields__") or hasattr(thing, "_fields")):
+        if (
+            arguments is None
+            and instance is not None
+            and (hasattr(thing, "__dataclass_fields__") or hasattr(thing, "_fields"))
+        ):
             fields = getattr(thing, "_fields", None) or [f.name for f in dataclasses.fields(thing) if f.init]
             arguments = {field: getattr(instance, field) for field in fields}
         yield _subject(name if isinstance(thing, type) else qualified.lstrip("."), thing, arguments or {})
@@ -333,9 +362,24 @@ def _subject(name: str, call: Callable[..., Any], right: dict[str, Any]) -> Subj
 
 UNSHOWABLE = {"explosive", "unequal", "unequal text", "short list", "bad mapping", "bad handle"}
 CALLED = {"progress", "node_handler", "completion_handler"}
-KEEPING = {"Override.fits", "MPSNNNeuronDescriptor.cnn_neuron_p_re_lu_descriptor", "Erratum", "FileFormatError", "VerificationError"}
+KEEPING = {
+    "Override.fits",
+    "MPSNNNeuronDescriptor.cnn_neuron_p_re_lu_descriptor",
+    "Erratum",
+    "FileFormatError",
+    "VerificationError",
+}
 OPAQUE = {"device", "to", "handle"}
-UNBOUNDED = {"max_examples", "worst", "max_values", "max_nodes", "max_mismatches", "max_side", "max_channels", "max_images"}
+UNBOUNDED = {
+    "max_examples",
+    "worst",
+    "max_values",
+    "max_nodes",
+    "max_mismatches",
+    "max_side",
+    "max_channels",
+    "max_images",
+}
 
 
 @contextmanager
@@ -414,10 +458,17 @@ def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:
     where = f"{subject.name}({parameter}=<{wrong}>)"
     if not is_fitting(error):
         place = error.__traceback__
-        while place.tb_next is not None and "mpsref/mpsref" in place.tb_next.tb_frame.f_code.co_filename.replace("trees/wrongcalls", "mpsref"):
+        while place.tb_next is not None and "mpsref/mpsref" in place.tb_next.tb_frame.f_code.co_filename.replace(
+            "trees/wrongcalls", "mpsref"
+        ):
             place = place.tb_next
         return f"{where}: {type(error).__name__} at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
-    keeps = parameter in OPAQUE or subject.name in KEEPING or dataclasses.is_dataclass(subject.call) or hasattr(subject.call, "_fields")
+    keeps = (
+        parameter in OPAQUE
+        or subject.name in KEEPING
+        or dataclasses.is_dataclass(subject.call)
+        or hasattr(subject.call, "_fields")
+    )
     if error is None and wrong == "masked" and not keeps:
         return f"{where}: the mask is dropped"
     return None

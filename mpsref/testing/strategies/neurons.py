@@ -54,7 +54,6 @@ def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> se
     try:
         found = {neuron_type_or_error(one) for one in types}
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-       
         raise InvalidArgument(f"{name}={shown(types)} must be a list of MPSCNNNeuronType members") from None
     if not found:
         raise InvalidArgument(f"{name} is empty: give at least one")
