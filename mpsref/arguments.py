@@ -73,7 +73,7 @@ def _refused(name: str, value: Any, wanted: str) -> ParameterError:
     return ParameterError(f"{name} is {shown(value)}: give {wanted}")
 
 
-def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:
+def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:  # noqa: PLR0911  a list of kinds
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, function.__globals__)  # noqa: S307  our own
@@ -222,14 +222,16 @@ def _text(name: str, value: Any) -> str:
 def _path(name: str, value: Any) -> Any:
     try:
         path = os.fspath(value)
-        if isinstance(path, str) and b"\0" not in os.fsencode(path):
-            return Path(path)
+        is_path = isinstance(path, str) and b"\0" not in os.fsencode(path)
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-        pass
-    raise _refused(name, value, "a path")
+        is_path = False
+    if not is_path:
+        raise _refused(name, value, "a path")
+    return Path(path)
 
 
 _PLAIN: dict[Any, Check] = {
-    None: _none, types.NoneType: _none, bool: flag_or_error, int: _integer, float: _number, str: _text, Path: _path, range: _instance(range),
+    None: _none, types.NoneType: _none, bool: flag_or_error, int: _integer, float: _number, str: _text, Path: _path,
+    range: _instance(range),
     Any: _anything, inspect.Parameter.empty: _anything, bytes: _instance(bytes),
 }  # fmt: skip

@@ -57,7 +57,8 @@ def comparable_or_error(got: Stored, want: Stored, storage: StorageFormat) -> No
     for name, array in (("got", got), ("want", want)):
         if array.dtype != storage.dtype or array.shape != want.shape:
             raise ImageError(
-                f"{name} is {array.dtype}{list(array.shape)}: give {storage.dtype} ({storage.name}), and both of one shape"
+                f"{name} is {array.dtype}{list(array.shape)}: "
+                f"give {storage.dtype} ({storage.name}), and both of one shape"
             )
 
 
