@@ -221,13 +221,13 @@ def _text(name: str, value: Any) -> str:
 
 def _path(name: str, value: Any) -> Any:
     try:
-        path = os.fspath(value)
-        is_path = isinstance(path, str) and b"\0" not in os.fsencode(path)
+        path = Path(os.fspath(value))
+        is_path = b"\0" not in os.fsencode(path)
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-        is_path = False
+        raise _refused(name, value, "a path") from None
     if not is_path:
         raise _refused(name, value, "a path")
-    return Path(path)
+    return path
 
 
 _PLAIN: dict[Any, Check] = {
