@@ -205,13 +205,13 @@ def command_line_page() -> str:
         "|---|---|---|",
         *(f"| {status} | {says} | {promises} |" for status, (says, promises) in STATUSES.items()),
         "",
-        "These hold whatever standard streams are: closed, a pipe that nobody reads, no terminal, ASCII. Errors go to",
-        "stderr. A full disk under stdout is bad output, and ends with 2.",
+        "This holds for all standard streams: closed, a pipe that nobody reads, no terminal, ASCII. Errors go to",
+        "stderr. If the disk is full under stdout, the status is 2.",
         "",
-        "A file to write may be `-`, or `/dev/stdout`: then the report for people goes to stderr. Files are written",
-        "whole or not at all: beside their place, then renamed. A link is followed, and a file that is replaced hands",
-        "on its mode and owner. Devices, pipes, sockets and folders are refused, and so is any file that the command",
-        "reads or writes as well.",
+        "An output file may be `-` or `/dev/stdout`; the report for people then goes to stderr. Files are written",
+        "whole or not at all: under a temporary name, then renamed. Links are followed, and a replaced file passes on",
+        "its mode and owner. Devices, pipes, sockets and folders are refused, and so is any file that is an input or",
+        "another output of the command.",
     ]
     for name, command in commands.choices.items():
         lines += [
@@ -348,9 +348,9 @@ def faults_page() -> str:
     lines = [
         "# Faults that are looked for",
         "",
-        "What `mpsref verify` tries on an image that is beyond its bounds, to say what may be wrong. Each fault",
-        "is a hypothesis, applied to what the node has read. Made from the classes of `mpsref.verify.hypotheses`, in",
-        "their order, by `python docs/generate.py`.",
+        "The faults that `mpsref verify` tries on an image beyond its bounds, to say what may be wrong. Each is a",
+        "hypothesis, applied to the node's inputs. Made from `mpsref.verify.hypotheses`, in its order, by",
+        "`python docs/generate.py`.",
         "",
         "| fault | what it says |",
         "|---|---|",
@@ -430,28 +430,28 @@ def bounds_page() -> str:
     lines = [
         "# Bounds",
         "",
-        "`mpsref verify` asks of each element: may a device that keeps its promises store this? The answer is",
+        "For each element `mpsref verify` asks whether a device that keeps its promises may store it. The answer is",
         "derived, for each neuron and direction, from the formula in its row (see [stepwise.md](stepwise.md)) and",
-        "from the error that a model allows each operation. No number is typed in for a neuron. This page is made by",
+        "from the error that a model allows each operation; no neuron has bounds of its own. This page is made by",
         "`python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
         "",
         "## How errors propagate",
         "",
-        "- The formula is evaluated on ranges, in float64: all values that a correct device may have there. A stored",
-        "  source is a range of one number; a parameter too, so that products of parameters are rounded as well.",
-        "- An operation makes of its operands' ranges the range of its exact results, widened at both ends by its law",
+        "- The formula is evaluated in float64 on ranges of all values that a correct device may have at each step. A",
+        "  stored source is a range of one number, and so is a parameter, so that products of parameters are rounded.",
+        "- An operation maps its operands' ranges to the range of its exact results, widened at both ends by its error",
         "  in the table: `k ULP` as `k 2^(1-p) abs(value)` (p = 24 in float32, 11 in half) plus k times the smallest",
-        "  subnormal. So each order of a product and each reading of `a b + c`, contracted or not, is inside.",
-        "- A correctly rounded operation on single numbers whose result the format has adds nothing; a sum is not",
-        "  rounded across a number of the format.",
-        "- A comparison that the ranges leave open takes both branches.",
+        "  subnormal. This covers each order of a product and each reading of `a b + c`, contracted or not.",
+        "- An operation on single numbers that is correctly rounded, and whose exact result the format has, adds no",
+        "  error; a sum is never rounded across a number of the format.",
+        "- If the ranges leave a comparison open, both branches are taken.",
         "- A gradient is the range of the slope times the incoming gradient. Storing rounds both ends once more.",
-        "- Where a source is not recorded, the ranges of the node that makes it are what the next node reads.",
-        "- What is at most 1 ULP of its storage format from the ideal value is within, and not analysed.",
+        "- If a source is not recorded, the next node reads the ranges of the node that computes it.",
+        "- Elements at most 1 ULP of their storage format from the ideal value are within, and not analysed.",
         "",
-        "So what cancels (`1 - t t`, `1 + erf`) has an absolute error, and what saturates none.",
+        "So cancellation (`1 - t t`, `1 + erf`) gives an absolute error, and saturation none.",
         "",
-        "## What an operation may lose",
+        "## The errors of operations",
         "",
         f"| operation | {' | '.join(MODELS)} |",
         f"|---|{'---|' * len(MODELS)}",
@@ -470,7 +470,7 @@ def bounds_page() -> str:
         "",
         *(f"- **{m.name}**: {m.source}." for m in MODELS.values()),
         "",
-        "`metal-fast` is the default, as it is of Metal's compiler. A device may use one of these forms as well:",
+        "`metal-fast` is the default, as in Metal's compiler. A device may also use one of these forms:",
         "",
         "| type | direction | form | source |",
         "|---|---|---|---|",
@@ -481,7 +481,7 @@ def bounds_page() -> str:
         "",
         "## What is explained",
         "",
-        "An element is *explained*, not within, if no form gives it without one of these reasons, but one with it.",
+        "An element is *explained*, not within, if forms of the formula allow it only with one of these reasons.",
         "",
         "| name | reason |",
         "|---|---|",
@@ -489,11 +489,11 @@ def bounds_page() -> str:
         "",
         "## How tight they are",
         "",
-        "Bound / error, under `metal-precise`: the smallest ratio of an element's bound to its error, both from the",
-        "exact value on. It is 1 where the bound is reached. First for what the stepwise modes give at 4,097 float32",
-        "in [-8, 8] (their functions are correctly rounded, so a real device errs more), then for the neurons of",
-        "the recording `examples/gpu-run/precise/chain-float32.json`. The largest bound is in ULP of the float32",
-        "value: large where the formula cancels.",
+        "Bound / error, under `metal-precise`: the smallest ratio of an element's bound to its error, both measured",
+        "from the exact value. It is 1 where the bound is reached. The first column is for the stepwise modes at",
+        "4,097 float32 in [-8, 8] (their functions are correctly rounded, so a real device errs more), the second for",
+        "the neurons of the recording `examples/gpu-run/precise/chain-float32.json`. The largest bound is in ULP of",
+        "the float32 value: large where the formula cancels.",
         "",
         "| type | direction | largest bound | bound / error, stepwise | bound / error, H200 |",
         "|---|---|---:|---:|---:|",
@@ -553,7 +553,7 @@ def _ratio_of_the_recording(neuron_type: mps.MPSCNNNeuronType, *, forward: bool)
 
 
 def sweep_page() -> str:
-    """The page on sweeps as it stands, with the table of the committed reports made anew."""
+    """The page on sweeps, with its table of the committed reports generated anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "sweep.md").read_text("utf-8").partition(SWEEPS)
     head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
@@ -602,7 +602,7 @@ def sweep_rows(folder: Path) -> list[str]:
 
 
 def implementations_page() -> str:
-    """The page on attacks as it stands, with the tables of what they found made anew."""
+    """The page on attacks, with its tables generated anew."""
     folder = Path(__file__).parent
     before, _, rest = (folder / "implementations.md").read_text("utf-8").partition(FINDINGS)
     paths = sorted((folder / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
@@ -611,13 +611,13 @@ def implementations_page() -> str:
 
 
 def findings_of(path: Path) -> list[str]:
-    """What attacks on one library have found."""
-    found = json.loads(path.read_text("utf-8"))
-    used = {k: v for k, v in found["software"].items() if k not in OURS or k in ("numpy", "scipy")}
-    lines = [f"## {found['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    """The findings of attacks on one library."""
+    findings = json.loads(path.read_text("utf-8"))
+    used = {k: v for k, v in findings["software"].items() if k not in OURS or k in ("numpy", "scipy")}
+    lines = [f"## {findings['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
     passed: dict[str, list[str]] = {}
     rows = []
-    for attack in found["attacks"]:
+    for attack in findings["attacks"]:
         name = attack["function"].replace("_gradient", "' ").replace("_", " ").strip()
         if attack.get("error"):
             rows.append(f"| {name} | {attack['format']} | {_escape(attack['error'])} | | | | |")
@@ -636,13 +636,13 @@ def findings_of(path: Path) -> list[str]:
         head = ["neuron", "format", "x", "got", "right", "ULP", "why"]
         lines += [f"| {' | '.join(head)} |", "|---|---|---|---|---|---:|---|", *rows, ""]
     if passed:
-        some = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
-        lines += [f"Nothing was found of {', '.join(some)}.", ""]
+        clean = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
+        lines += [f"No failures: {', '.join(clean)}.", ""]
     return lines
 
 
 def _reason(why: str) -> str:
-    """What explains a failure, in as few words as a table has room for."""
+    """The explanation of a failure, short enough for a table."""
     short = re.sub(r" arithmetic may$", " allows", why.partition(":")[0])
     return re.sub(r"^within what (\S+) arithmetic allows the formula$", r"rounding, as \1 allows", short)
 

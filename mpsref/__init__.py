@@ -1,14 +1,14 @@
 """
-The golden reference of the neuron node graph of Apple's Metal Performance Shaders, in numpy and scipy.
+The golden reference of the neuron node graph of Apple's Metal Performance Shaders, in NumPy and SciPy.
 
-It computes what a neuron graph *should* give, correctly rounded, to check what a device did give, to teach how
-gradients flow through a graph, and to test other implementations. It is not a fast runtime, trains no networks, and
-talks to no GPU.
+It computes the correctly rounded results of a neuron graph, to check what a device returned, to teach how gradients
+flow through a graph, and to test other implementations. It is not a fast runtime, does not train networks, and does not
+use a GPU.
 
-Classes and enums have Apple's names; methods and arguments are the snake_case of the Swift labels.
+Classes and enums have Apple's names; methods and arguments are the Swift labels in snake_case.
 
-Importing it is free: numpy and the rest come with the first name that is used, since Hypothesis and pytest import the
-plug-ins here in every process.
+Importing it costs nothing: NumPy and the rest are imported with the first name that is used, since Hypothesis and
+pytest import the plug-ins of this package in every process.
 
 Examples
 --------
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mpsref import testing as testing
     from mpsref import verify as verify
     from mpsref.public import *
-else:  # hidden from type checkers, for which an unknown name must stay an error
+else:  # hidden from type checkers, which must report unknown names
 
     def __getattr__(name: str) -> Any:
         if name == "__all__":
@@ -49,7 +49,7 @@ else:  # hidden from type checkers, for which an unknown name must stay an error
                     raise
             public = import_module(f"{__name__}.public")
             globals().update({each: getattr(public, each) for each in public.__all__})
-            if sys.modules.get("hypothesis"):  # imported before the types that its hook is to register
+            if sys.modules.get("hypothesis"):  # imported before the types that its hook registers
                 import_module(f"{__name__}.hypothesis_plugin").register()
             if name in globals():
                 return globals()[name]

@@ -1,4 +1,4 @@
-"""Arrays: their types, each spelled once, and stored elements together with their format."""
+"""Array types, and stored elements together with their format."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mpsref.storage import StorageFormat
 __all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "flat", "meaning"]
 
 Stored: TypeAlias = npt.NDArray[Any]
-"""Elements as a storage format has them."""
+"""Elements as stored, a code or a float."""
 Wide: TypeAlias = npt.NDArray[np.float64]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-# Not frozen: that doubles what making one costs, which shows in a call for a single element.
+# Not frozen: that doubles the cost of making one, which shows in a call for a single element.
 @dataclass(eq=False, slots=True)
 class Elements:
     """
@@ -38,7 +38,7 @@ class Elements:
     storage: StorageFormat
 
     def values(self) -> Wide:
-        """What the elements mean, as a new array."""
+        """The elements' values, as a new array."""
         return meaning(self.stored, self.storage)
 
     def at(self, index: Index) -> Elements:
@@ -50,11 +50,11 @@ class Elements:
 
 
 def meaning(stored: Stored, storage: StorageFormat) -> Wide:
-    """What stored elements mean, as a new array; signalling NaNs raise no warning."""
+    """The values of stored elements, as a new array; signalling NaNs raise no warning."""
     with np.errstate(invalid="ignore"):
         return storage.decode(stored, np.empty(stored.shape))
 
 
 def flat(array: Stored) -> Stored:
-    """The elements in a row: a view where that can be."""
+    """The array flattened: a view where possible."""
     return np.ascontiguousarray(array).reshape(-1)

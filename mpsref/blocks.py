@@ -1,4 +1,4 @@
-"""Work on every bit pattern of a format: which patterns, what the reference makes of them, and who works on a block."""
+"""Work on every bit pattern of a format, in blocks and in processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,24 +23,33 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.storage import StorageFormat
 
-__all__ = ["BLOCK", "WorkerEndedError", "chunks", "evaluated", "in_blocks", "ones", "share", "stated"]
+__all__ = [
+    "BLOCK",
+    "WorkerEndedError",
+    "chunks",
+    "evaluated",
+    "in_blocks",
+    "neuron_json",
+    "ones",
+    "part_of_patterns",
+]
 
 BLOCK = 1 << 24
-"""Patterns in a block: a second's work, and what is lost at most by a kill."""
+"""Patterns in a block: a second's work, which a kill loses at most."""
 
 CHUNK = 1 << 18
 """Patterns that are evaluated in one call: few enough for the caches."""
 
 FEW = 1 << 20
-"""Fewer results are there before another process is."""
+"""Fewer results take less time than starting a process."""
 
 
 class Sized(Protocol):
-    """A block of so many patterns."""
+    """A block of patterns."""
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Number of patterns."""
 
 
 class WorkerEndedError(MPSRefError):
@@ -61,15 +71,8 @@ B = TypeVar("B", bound=Sized)
 R = TypeVar("R")
 
 
-def share(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
-    """
-    The i-th of n equal ranges of the bit patterns, counted from 1.
-
-    Raises
-    ------
-    ParameterError
-        There is no such range; the message calls it `name`.
-    """
+def part_of_patterns(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
+    """The i-th of n equal ranges of the bit patterns, counted from 1; a `ParameterError` calls the argument `name`."""
     i, n = part
     patterns = 1 << (8 * storage.dtype.itemsize)
     if not 1 <= i <= n <= patterns:
@@ -77,15 +80,15 @@ def share(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> 
     return range(patterns * (i - 1) // n, patterns * i // n)
 
 
-def stated(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
-    """A neuron with one slope at most, as JSON; parameters, which are float32, in C's hexadecimal notation."""
+def neuron_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
+    """A neuron with at most one slope, as JSON; the parameters in C's hexadecimal notation."""
     values = descriptor.parameters if descriptor.data is None else {"data": float(descriptor.data[0])}
     parameters = {name: value.hex() for name, value in values.items()}
     return {"neuron": descriptor.neuron_type.name, "parameters": parameters}
 
 
 def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int, Stored]]:
-    """A range of patterns in chunks: where each begins in the range, and its elements, in memory that is used again."""
+    """A range of patterns in chunks: the offset of each and its elements, in memory that is reused."""
     ramp = np.arange(min(CHUNK, size), dtype=storage.bits_dtype)
     bits = np.empty_like(ramp)
     for offset in range(0, size, CHUNK):
@@ -95,7 +98,7 @@ def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int,
 
 
 def ones(size: int, storage: StorageFormat) -> Stored:
-    """So many elements that mean 1."""
+    """An array of elements that mean 1."""
     return np.full(size, storage.unorm_max or 1, storage.dtype)
 
 
@@ -108,17 +111,14 @@ def evaluated(
     result: StorageFormat | None = None,
 ) -> Stored:
     """
-    What the reference gives for stored elements: the forward; with `upstream`, the gradient.
+    The reference's forward of stored elements; with `upstream`, its gradient.
 
-    In the storage format, or in `result`: in float64 it is what the kernel computes, before anything is rounded.
+    In the storage format, or in `result`: float64 results are those of the kernel, before any rounding.
     """
     result = storage if result is None else result
     slopes = None if descriptor.data is None else ChannelSlopes(descriptor.data.astype(np.float64)[np.newaxis], 1)
-    source = Elements(x, storage)
-    if upstream is not None:
-        incoming = Elements(upstream, storage)
-        return evaluate.gradient(descriptor, incoming, source, result, slopes, decisions=decisions)
-    return evaluate.forward(descriptor, source, result, slopes, decisions=decisions)
+    gradient = None if upstream is None else Elements(upstream, storage)
+    return evaluate.evaluate(descriptor, Elements(x, storage), result, slopes, gradient=gradient, decisions=decisions)
 
 
 def in_blocks(
@@ -130,25 +130,10 @@ def in_blocks(
     isolated: bool = False,
 ) -> Iterator[tuple[B, R]]:
     """
-    Every block and what `work` makes of it, each when it is done.
+    Every block and the result of `work` on it, each when it is done.
 
-    Parameters
-    ----------
-    work : callable
-        Is pickled, unless this process does all.
-    blocks : sequence
-        What to do.
-    workers : int
-        How many processes; with 1, or where there is little to do, it is this one.
-    executor : concurrent.futures.Executor, optional
-        Works instead. It is not shut down.
-    isolated : bool
-        Whether this process is to do nothing of it, however little there is to do.
-
-    Raises
-    ------
-    WorkerEndedError
-        A process of the workers' came to an end.
+    This process does the work if `workers` is 1 or there is little to do, unless the work is `isolated`; else
+    processes, or the executor, which is not shut down. Raises `WorkerEndedError` where a worker process ended.
     """
     if executor is not None:
         futures = {executor.submit(work, block): block for block in blocks}
@@ -167,7 +152,8 @@ def in_blocks(
             yield block, work(block)
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+    with _without_interrupts():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
     children: set[BaseProcess] = set()
     try:
         with _without_interrupts():
@@ -178,8 +164,8 @@ def in_blocks(
         pool.shutdown()
         raise WorkerEndedError(_end_of(children)) from None
     except BaseException:
-        # Whoever interrupts does not want to wait for the blocks that are on the way. The pool cancels the others
-        # itself: what is cancelled behind its back it may try to end once more.
+        # An interrupt does not wait for the blocks in progress. The pool itself cancels the others: it may try to
+        # finish once more what is cancelled behind its back.
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
             child.kill()
@@ -195,15 +181,32 @@ def _completed(futures: dict[Future[R], B]) -> Iterator[tuple[B, R]]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """In this context Ctrl-C waits; a process that is begun has it blocked, until it knows what to do with it."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """
+    In this context signals wait, so that no process is left half begun, which would say so on stderr.
+
+    A process that is begun has Ctrl-C blocked, until it knows what to do with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    came: list[int] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     try:
+        # The mask is of this thread alone, and numpy may have begun others, which take a signal as well.
+        for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+            handler = None if number is None else signal.getsignal(number)
+            if number is not None and callable(handler):
+                handlers[number] = handler
+                signal.signal(number, lambda number, _frame: came.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in came[:1]:
+            handlers[number](number, None)
 
 
 def _end_of(children: Iterable[BaseProcess]) -> str:
@@ -216,7 +219,7 @@ def _end_of(children: Iterable[BaseProcess]) -> str:
 
 
 def _begin_work() -> None:
-    """In a worker: Ctrl-C is the parent's to handle, and without it there is nothing left to do."""
+    """In a worker process: leave Ctrl-C to the parent, and exit when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

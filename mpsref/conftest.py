@@ -1,4 +1,4 @@
-"""What Hypothesis finds in an example of a docstring does not depend on chance."""
+"""Makes Hypothesis deterministic in the examples of docstrings."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What people read: text that cannot deceive, tables in columns, and pictures of feature channels for notebooks."""
+"""Output for people: safe text, tables in columns, and pictures of feature channels for notebooks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 __all__ = ["aligned", "html_table", "html_text", "image_html", "printable"]
 
 LONGEST_CELL, MOST_ROWS = 160, 200
-"""Characters and rows that a table in a notebook has at most."""
+"""Characters of a cell and rows of a table in a notebook, at most."""
 
 
 def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
-    """The lines of a table, made printable, whose first `left` columns begin where the others end."""
+    """The lines of a table of printable cells; the first `left` columns are left-aligned, the others right-aligned."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -32,18 +32,18 @@ def aligned(rows: Iterable[Sequence[str]], left: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Text from a file, with everything escaped that could move the cursor or pass for another line."""
+    """Text from a file, with escapes for whatever could move the cursor or pass for another line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def html_text(text: object, longest: int) -> str:
-    """Text for HTML and XML: what could deceive is written as in Python, what is markup escaped, what is long cut."""
+    """Printable text for HTML and XML, with markup escaped, cut to at most `longest` characters."""
     safe = printable(str(text))
     return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
 
 
 def html_table(caption: str, rows: Iterable[Sequence[object]]) -> str:
-    """A table for a notebook: names of columns in the first row, of rows in the first column."""
+    """A table for a notebook; the first row names the columns, the first column the rows."""
     head, *body = [[html_text(cell, LONGEST_CELL) for cell in row] for row in rows]
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     lines = [
@@ -59,39 +59,36 @@ def html_table(caption: str, rows: Iterable[Sequence[object]]) -> str:
 
 
 MOST_NUMBERS, MOST_CHANNELS, LARGEST, SHOWN = 64, 12, 64, 96
-"""Elements that are written as numbers; pictures; pixels of a picture's side, and how large that is shown."""
+"""Elements written as numbers, pictures, pixels of a picture's side, and its size on the page, at most."""
 
 Decode: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[np.float64]]
-"""What stored elements mean."""
+"""From stored elements to their values."""
 
 NAN, INFINITE = (204, 121, 167), (230, 159, 0)
-"""Colours of what is no finite number."""
+"""Colours of NaN and infinities."""
 
 
 def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
     """
-    What an image stored as (N, H, W, C) holds: its numbers if they are few, else pictures of its first channels.
+    An image stored as (N, H, W, C): its numbers if they are few, else pictures of its first channels.
 
-    The smallest number is black and the largest white; of a large image every so many pixels are shown.
+    The smallest number is black and the largest white; a large image is shown by every n-th pixel.
     """
     n, height, width, channels = stored.shape
     if stored.size <= MOST_NUMBERS:
         values = decode(stored)
         rows: list[list[object]] = [["image, y, x", *(f"channel {c}" for c in range(channels))]]
-        rows += [
-            [f"{i}, {y}, {x}", *(f"{value:.6g}" for value in values[i, y, x])]
-            for i, y, x in np.ndindex(n, height, width)
-        ]
+        for i, y, x in np.ndindex(n, height, width):
+            rows.append([f"{i}, {y}, {x}", *(f"{value:.6g}" for value in values[i, y, x])])
         return html_table(title, rows)
     step = -(-max(height, width) // LARGEST)
     shown = [(i, c) for i in range(n) for c in range(channels)][:MOST_CHANNELS]
-    few = np.stack([stored[i, ::step, ::step, c] for i, c in shown])
-    small = decode(few)
-    finite = small[np.isfinite(small)]
+    pictures = decode(np.stack([stored[i, ::step, ::step, c] for i, c in shown]))
+    finite = pictures[np.isfinite(pictures)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    scale = max(small.shape[1:])
+    scale = max(pictures.shape[1:])
     figures = []
-    for (i, c), picture in zip(shown, small, strict=True):
+    for (i, c), picture in zip(shown, pictures, strict=True):
         name = f"channel {c}" if n == 1 else f"image {i}, channel {c}"
         data = base64.b64encode(_png(_colours(picture, low, high))).decode()
         h, w = (max(1, round(SHOWN * side / scale)) for side in picture.shape)
@@ -102,7 +99,7 @@ def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
         )
     rest = n * channels - len(shown)
     facts = [f"black {low:.6g}, white {high:.6g}"]
-    if finite.size < small.size:
+    if finite.size < pictures.size:
         facts.append("pink NaN, orange infinite")
     if step > 1:
         facts.append(f"every {step} pixels")
@@ -113,9 +110,9 @@ def image_html(title: str, stored: npt.NDArray[Any], decode: Decode) -> str:
 
 def _colours(picture: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
     # Halves, since the distance of two finite numbers may overflow.
-    room = high / 2 - low / 2
-    known = np.where(np.isfinite(picture), picture, low)
-    grey = np.rint(255 * ((known / 2 - low / 2) / room if room > 0 else np.full(picture.shape, 0.5)))
+    span = high / 2 - low / 2
+    finite = np.where(np.isfinite(picture), picture, low)
+    grey = np.rint(255 * ((finite / 2 - low / 2) / span if span > 0 else np.full(picture.shape, 0.5)))
     colours = np.repeat(grey.astype(np.uint8)[..., np.newaxis], 3, axis=-1)
     colours[np.isnan(picture)] = NAN
     colours[np.isinf(picture)] = INFINITE

@@ -18,7 +18,7 @@ _E = TypeVar("_E", bound=IntEnum)
 
 
 def member_of(enum: type[_E], value: object) -> _E | None:
-    """The member that is meant by itself, its name or its raw value; None if there is none."""
+    """The member for itself, its name or its raw value; None if there is none."""
     if isinstance(value, str):
         return enum.__members__.get(str.__str__(value))
     is_other = isinstance(value, Enum) and not isinstance(value, enum)
@@ -32,9 +32,7 @@ def member_of(enum: type[_E], value: object) -> _E | None:
 
 class MPSCNNNeuronType(IntEnum):
     """
-    The sixteen neuron types.
-
-    Apple's sentinel ``count`` is left out, so that iterating gives neurons only.
+    The sixteen neuron types, without Apple's sentinel ``count``.
 
     Source: ``MPSCNNNeuronType.h``.
 
@@ -64,9 +62,7 @@ class MPSCNNNeuronType(IntEnum):
 
 class MPSImageFeatureChannelFormat(IntEnum):
     """
-    How one feature channel is stored; ``none`` means that the graph chooses.
-
-    Apple's sentinels ``_reserved0`` and ``count`` are left out.
+    How a feature channel is stored; ``none`` leaves it to the graph. Without Apple's ``_reserved0`` and ``count``.
 
     Source: ``MPSCoreTypes.h``.
     """
@@ -79,21 +75,21 @@ class MPSImageFeatureChannelFormat(IntEnum):
 
 
 class MPSDataLayout(IntEnum):
-    """Order of the elements of one image in a byte buffer. Source: ``MPSImage.h``."""
+    """The order of the elements of an image in a byte buffer. Source: ``MPSImage.h``."""
 
     HeightxWidthxFeatureChannels = 0
     featureChannelsxHeightxWidth = 1
 
 
 class MTLTextureType(IntEnum):
-    """The two texture types that an `MPSImage` can have. Source: Metal."""
+    """The texture types of an `MPSImage`. Source: Metal."""
 
     type2D = 2
     type2DArray = 3
 
 
 class MTLPixelFormat(IntEnum):
-    """The pixel formats that an `MPSImage` can have. Source: Metal."""
+    """The pixel formats of an `MPSImage`. Source: Metal."""
 
     r8Unorm = 10
     r16Unorm = 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
@@ -20,15 +22,14 @@ __all__ = [
 ]
 
 LONGEST_MESSAGE = 2000
-"""Characters of what is said of a file."""
-
+"""Characters of a message about a file."""
 
 LONGEST = 500
-"""Characters of somebody else's error that a message quotes."""
+"""Characters of a foreign error that a message quotes."""
 
 
 def described(error: BaseException) -> str:
-    """Type and message of somebody else's error in one line, which the error itself may be unable to say."""
+    """Type and message of a foreign error in one line."""
     try:
         text = " ".join(str(error).split())
     except BaseException:  # noqa: BLE001  its __str__ may raise anything
@@ -57,11 +58,11 @@ class ParameterError(MPSRefError, ValueError):
 
 
 class PropertyError(MPSRefError, AttributeError):
-    """An attribute that an object does not have, or one that cannot be set."""
+    """An object does not have the attribute, or it cannot be set."""
 
 
 class UnavailableError(MPSRefError, TypeError):
-    """An initialiser or method that Apple marks unavailable, or that a class does not have."""
+    """Apple marks the initialiser or method unavailable, or the class does not have it."""
 
 
 class ImageError(MPSRefError, ValueError):
@@ -69,11 +70,11 @@ class ImageError(MPSRefError, ValueError):
 
 
 class SourceError(MPSRefError, LookupError):
-    """A source image of a graph is missing, or one too many was given."""
+    """A source image of a graph is missing, or there is one too many."""
 
 
 class FileFormatError(MPSRefError, ValueError):
-    """A file cannot be read as what it claims to be; of a message that quotes much of it, the middle is left out."""
+    """A file is not what it claims to be, or an option is wrong; the middle of a long message is left out."""
 
     def __init__(self, message: str) -> None:
         message = message if isinstance(message, str) else shown(message)  # type: ignore[redundant-expr]
@@ -86,21 +87,21 @@ class FloatingPointModeError(MPSRefError, FloatingPointError):
 
 
 class DependencyError(MPSRefError, ImportError):
-    """Something that only an extra installs is missing."""
+    """A package that only an extra installs is missing."""
 
 
 class ImplementationError(MPSRefError, RuntimeError):
-    """Somebody's implementation cannot be imported, raises an error, or returns what it must not."""
+    """An implementation under test cannot be imported, raises an error, or returns something invalid."""
 
 
 class VerificationError(MPSRefError, AssertionError):
     """
-    Something is not what the reference computes, or what was expected.
+    Results differ from the reference, or from what was expected.
 
     Attributes
     ----------
     report : mpsref.verify.Report, mpsref.sweep.SweepReport, a report of mpsref.testing, or None
-        Everything that was compared; None where shapes or formats already differ.
+        The whole comparison; None where shapes or formats already differ.
     """
 
     def __init__(self, message: str, report: Any) -> None:
@@ -109,3 +110,12 @@ class VerificationError(MPSRefError, AssertionError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.report)
+
+
+@contextmanager
+def naming(where: object, kind: type[MPSRefError] = MPSRefError) -> Iterator[None]:
+    """In this context errors of a kind become `FileFormatError`, with a message that begins with a file or field."""
+    try:
+        yield
+    except kind as error:
+        raise FileFormatError(f"{where}: {error}") from None

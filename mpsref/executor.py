@@ -1,4 +1,4 @@
-"""MPSNNGraph: Apple's way to evaluate a plan."""
+"""MPSNNGraph: a plan behind Apple's API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked, sequence_or_error
-from mpsref.attributes import NO_MEMORY, OPAQUE_STATES, Connected, Strict, flag_or_error
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Connected, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, described
 from mpsref.graph.drawing import Structure, svg
@@ -28,19 +28,19 @@ from mpsref.storage import FormatLike, array_or_error, storage_format
 __all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
 
 CompletionHandler: TypeAlias = Callable[[MPSImage | None, None], object]
-"""Called with the result of `MPSNNGraph.execute_async`, and None for no error."""
+"""Called with the result of `MPSNNGraph.execute_async`, and None in place of an error."""
 
 
 class Results(dict[str, MPSImage]):
     """
-    Images by name, as `MPSNNGraph.run` returns them; ``[]`` takes a result's handle, label or number too.
+    Images by name, from `MPSNNGraph.run`; ``[]`` also takes a result's handle, label or number.
 
     Parameters
     ----------
     images : mapping of str to MPSImage
-        By the one name that each is shown with.
+        By the names that drawings show.
     names : mapping of str to str
-        Other names, and which of these they mean.
+        Those names by handle, label and number.
     """
 
     def __init__(self, images: Mapping[str, MPSImage], names: Mapping[str, str]) -> None:
@@ -55,22 +55,22 @@ class MPSNNGraph(Connected, Strict):
     """
     A graph of nodes, ready to be evaluated.
 
-    The constructor takes a snapshot: changing a node later does not change the graph.
+    A snapshot: later changes to nodes do not change the graph.
 
     Parameters
     ----------
     device : None or object
-        Apple's argument; whatever stands for a device is left alone.
+        Apple's argument; not used.
     result_image : MPSNNImageNode or MPSNNFilterNode
-        The result, or the node that makes it. The graph holds everything that it depends on.
+        The result, or the node that makes it. The graph contains everything that it depends on.
     result_image_is_needed : bool
         If False, `encode` returns None and evaluates only what exported images need.
     result_images : sequence of MPSNNImageNode or MPSNNFilterNode
-        Instead of `result_image`: several results.
+        Several results instead of `result_image`.
     results_are_needed : sequence of bool, optional
         For each of `result_images`. Default: all are.
     format : MPSImageFeatureChannelFormat, str or dtype
-        How results and intermediate images are stored whose nodes leave the format open.
+        The format of results and intermediate images whose nodes leave it open.
     mode : str
         ``ideal``, ``specified``, ``stepwise`` or ``stepwise-fma``: how every node is evaluated, as for
         `mpsref.neuron.forward`. Not Apple's.
@@ -78,14 +78,14 @@ class MPSNNGraph(Connected, Strict):
     Raises
     ------
     ParameterError
-        An argument is missing, of the wrong kind or length; or there is no such mode.
+        An argument is missing, or has the wrong type or length; or the mode is unknown.
 
     Notes
     -----
     Source: ``MPSNNGraph.h``. An image is stored in the format of its own node, which starts as that of the first
-    source's node; where that is ``none``, in the graph's `format`. The actual format of the source images does not
-    matter. Images are rounded once, at each node, and freed after their last reader. A copy, also a deep one, shares
-    the nodes and the frozen plan, and has a format of its own.
+    source's node; if that is ``none``, in the graph's `format`. The actual format of the source images does not
+    matter. Each node rounds its result once; images are freed after their last reader. A copy, also a deep one, shares
+    the nodes and the frozen plan, but has its own format.
 
     Examples
     --------
@@ -100,15 +100,9 @@ class MPSNNGraph(Connected, Strict):
     """
 
     _left_out: ClassVar = {
-        "destinationImageAllocator": NO_MEMORY,
-        "executeAsyncWithSourceImages:completionHandler:": "everything is done on return",
         "initWithCoder:device:": "GraphFile takes its place",
         "initWithDevice:": "unavailable in the SDK, and nothing is left of it without a device",
-        "outputStateIsTemporary": OPAQUE_STATES,
         "readCountForSourceStateAtIndex:": OPAQUE_STATES,
-        "reloadFromDataSources": "no mirrored node has a data source",
-        "resultStateHandles": OPAQUE_STATES,
-        "sourceStateHandles": OPAQUE_STATES,
     }
 
     def __init__(
@@ -131,9 +125,9 @@ class MPSNNGraph(Connected, Strict):
             result_images, results_are_needed = [result_image], [result_image_is_needed]
         elif not flag_or_error("result_image_is_needed", result_image_is_needed):
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
-        given = sequence_or_error("result_images", result_images)
         name = "result_images" if result_image is None else "result_image"
-        results = [node_or_error(name, node, MPSNNImageNode) for node in given]
+        nodes = sequence_or_error("result_images", result_images)
+        results = [node_or_error(name, node, MPSNNImageNode) for node in nodes]
         needed = [True] * len(results)
         if results_are_needed is not None:
             needed = [
@@ -162,7 +156,7 @@ class MPSNNGraph(Connected, Strict):
 
     @property
     def format(self) -> MPSImageFeatureChannelFormat:
-        """How images are stored whose nodes leave it open. Settable, default float16."""
+        """The format of images whose nodes leave it open. Settable, default float16."""
         return self._format
 
     @format.setter
@@ -181,7 +175,7 @@ class MPSNNGraph(Connected, Strict):
 
     @checked
     def manner(self, workers: int = 1) -> Manner:
-        """How the plan is evaluated, by so many threads. Not Apple's."""
+        """How the plan is evaluated. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))
 
     @property
@@ -191,17 +185,17 @@ class MPSNNGraph(Connected, Strict):
 
     @property
     def intermediate_image_handles(self) -> list[Handle | None]:
-        """Handles of the exported images, in the order in which `encode` hands them out."""
+        """Handles of the exported images, in the order in which `encode` returns them."""
         return list(self._plan.export_handles)
 
     @property
     def source_state_handles(self) -> list[Handle | None]:
-        """Empty: the states that a graph reads come from its own nodes."""
+        """Empty: a graph reads only states of its own nodes."""
         return []
 
     @property
     def result_state_handles(self) -> list[Handle | None]:
-        """Empty: states hold nothing here, and none is handed out."""
+        """Empty: states have no contents here, and none is returned."""
         return []
 
     @property
@@ -215,12 +209,12 @@ class MPSNNGraph(Connected, Strict):
 
     @property
     def destination_image_allocator(self) -> object:
-        """Settable to any object that stands for an allocator, without effect: images lie in the host's memory."""
+        """Settable to any opaque object, without effect: images are in the host's memory."""
         return self._destination_image_allocator
 
     @destination_image_allocator.setter
     def destination_image_allocator(self, value: object) -> None:
-        _opaque_or_error("destination_image_allocator", value, "images lie in the host's memory")
+        _opaque_or_error("destination_image_allocator", value, NO_MEMORY)
         self._destination_image_allocator = value
 
     @property
@@ -241,7 +235,7 @@ class MPSNNGraph(Connected, Strict):
         return self._plan.inputs[at].read_count
 
     def reload_from_data_sources(self) -> None:
-        """Do nothing: no node of this package has a data source; weights are in its descriptor."""
+        """Do nothing: nodes have descriptors, not data sources."""
 
     # ---- evaluation ----
 
@@ -263,19 +257,19 @@ class MPSNNGraph(Connected, Strict):
         Parameters
         ----------
         to : None or object
-            Apple's command buffer; whatever stands for one is left alone.
+            Apple's command buffer; not used.
         source_images : sequence of MPSImage
-            In the order of `source_image_handles`, all with the size that the nodes need.
+            In the order of `source_image_handles`, with sizes that the nodes accept.
         intermediate_images : list, optional
-            Is appended the results after the first that are needed, then the exported images in the order of
+            To it are appended the needed results after the first, then the exported images in the order of
             `intermediate_image_handles`.
         source_states, destination_states : None, an empty list, or object
-            Apple's arguments; states hold nothing here, so none is read or appended.
+            Apple's arguments; states have no contents here, so none is read or appended.
         progress : callable, optional
             Called after each step with the number of steps done and of all steps.
         workers : int
-            How many threads share the work of each node; -1 for one for each core. The result is the same for any
-            number.
+            The number of threads that share the work of each node; -1 for one per core. The result does not depend on
+            it.
 
         Returns
         -------
@@ -285,15 +279,15 @@ class MPSNNGraph(Connected, Strict):
         Raises
         ------
         SourceError
-            Too few or too many source images.
+            There are too few or too many source images.
         ImageError
             A source has the wrong size or format; the message names its handle.
         ParameterError
-            `to` or the states are something that cannot be meant, such as a list of images.
+            `to` or the states cannot be what Apple expects, but for instance a list of images.
 
         Notes
         -----
-        Everything is done on return.
+        All work is done on return.
         """
         _check_arguments(to, source_states, intermediate_images, destination_states)
         images = self._plan.walk(_images(source_images), self.manner(workers), progress)
@@ -319,9 +313,9 @@ class MPSNNGraph(Connected, Strict):
         Parameters
         ----------
         source_images : sequence of sequences of MPSImage
-            For each source image handle its batch; all of one length, each image with `number_of_images` 1.
+            A batch for each source image handle; all of one length, each image with `number_of_images` 1.
         intermediate_images : list, optional
-            Is appended a batch for each image that `encode` would append.
+            To it is appended a batch for each image that `encode` would append.
         to, source_states, destination_states, workers
             As for `encode`.
 
@@ -333,7 +327,7 @@ class MPSNNGraph(Connected, Strict):
         Raises
         ------
         SourceError, ImageError, ParameterError
-            As for `encode`; or the batches differ in length, or hold an image with several images in it.
+            As for `encode`; or the batches differ in length, or an image contains several images.
         """
         _check_arguments(to, source_states, intermediate_images, destination_states)
         source_images = [_images(batch, "a batch of source_images") for batch in _images(source_images)]
@@ -360,31 +354,31 @@ class MPSNNGraph(Connected, Strict):
         self, *, source_images: Sequence[MPSImage], completion_handler: CompletionHandler | None = None
     ) -> MPSImage | None:
         """
-        Evaluate the graph, and call a function when that is done.
+        Evaluate the graph, then call a function.
 
         Parameters
         ----------
         source_images : sequence of MPSImage
             As for `encode`.
         completion_handler : callable, optional
-            Called with the result, None if it is not needed, and None, as Apple's is with an error.
+            Called with the result, or None if it is not needed, and with None in place of Apple's error.
 
         Returns
         -------
         MPSImage or None
-            The first result, which the handler gets too.
+            The first result, as passed to the handler.
 
         Raises
         ------
         SourceError, ImageError
-            As for `encode`. They are raised, and not given to the handler: each is a mistake in the call.
+            As for `encode`. They are raised, not passed to the handler, since each is a mistake in the call.
         ParameterError
-            The handler cannot be called.
+            The handler is not callable.
 
         Notes
         -----
-        Apple returns an image at once that holds its values only when the handler is called, on another thread, perhaps
-        before this returns. Here all is done on return: the handler has been called, on the caller's thread.
+        Apple returns at once an image whose values are there only when the handler is called, on another thread. Here
+        the handler is called on the caller's thread before this returns.
         """
         if completion_handler is not None and not callable(completion_handler):
             raise ParameterError(
@@ -397,29 +391,29 @@ class MPSNNGraph(Connected, Strict):
 
     def run(self, *, workers: int = 1, **sources: npt.ArrayLike | MPSImage) -> Results:
         """
-        Evaluate the graph on arrays or images given by handle.
+        Evaluate the graph on arrays or images, by handle.
 
         Parameters
         ----------
         workers : int
-            As for `encode`. A source with this handle can only be given to `encode`.
+            As for `encode`. A source whose handle is ``workers`` needs `encode`.
         **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
-            One for each source image, named by its handle (or its handle's label). A number, or one for each feature
-            channel, is an image of one pixel. Arrays are stored in the format of the source's node if it has one; else
-            float16 and float32 as they are, and everything else rounded to float32.
+            Each source image, by its handle (or its handle's label). A number, or one per feature channel, is an image
+            of one pixel. Arrays are stored in the format of the source's node; if that is ``none``, float16 and float32
+            as they are, and everything else rounded to float32.
 
         Returns
         -------
         dict of str to MPSImage
-            The needed results, in the order of `result_images`, by the names that they have in `mpsref.teach.trace` and
-            in drawings: the handle, else the label of the node that makes it, else ``result0``, ...; a gradient that
-            has the handle of its source ``x`` is ``dx``. ``[]`` also finds an image by its handle, label or number, as
-            long as no other has that name. ``np.asarray`` of an image is its array.
+            The needed results, in the order of `result_images`, by the names of `mpsref.teach.trace` and of drawings:
+            the handle, else the label of the node, else ``result0``, ...; a gradient with the handle of its source
+            ``x`` is ``dx``. ``[]`` also takes a handle, label or number, unless another image has that name.
+            ``np.asarray`` of an image is its array.
 
         Raises
         ------
         SourceError
-            A source is missing, unknown, or has no handle or one that another source has as well.
+            A source is missing or unknown, or has no handle of its own.
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
@@ -431,7 +425,7 @@ class MPSNNGraph(Connected, Strict):
 
     @checked
     def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
-        """The source images, in the order of `encode`, of what `run` takes by handle. Not Apple's."""
+        """The arguments of `run` as source images in the order of `encode`. Not Apple's."""
         labels = [source.label for source in self._plan.inputs]
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own to use run, or use encode")
@@ -448,7 +442,7 @@ class MPSNNGraph(Connected, Strict):
         return svg(self)
 
     def structure(self) -> Structure:
-        """The images by name, to be drawn."""
+        """The images by name, for drawings."""
         return self._plan.structure()
 
 
@@ -461,13 +455,8 @@ def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
         raise ImageError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
-NO_DEVICE = "there is no device here"
-
-NO_STATES = "states hold nothing here"
-
-
 def _opaque_or_error(name: str, value: object, why: str) -> None:
-    """Raise unless it is None or some object of the caller's that can stand for what is not there."""
+    """Raise unless `value` is None or an opaque object of the caller's."""
     known = (str, bytes, bytearray, Number, np.generic, np.ndarray, Sequence, Mapping, AbstractSet)
     ours = any(base.__module__.startswith("mpsref.") for base in type(value).__mro__)
     if ours or isinstance(value, known):
@@ -480,28 +469,28 @@ def _check_arguments(
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
     for name, states in (("source_states", source_states), ("destination_states", destination_states)):
         if not (type(states) in (list, tuple) and not states):
-            _opaque_or_error(name, states, NO_STATES)
+            _opaque_or_error(name, states, OPAQUE_STATES)
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 
 
 def source_image(source: Input, value: npt.ArrayLike | MPSImage, wide: FormatLike = "float32") -> MPSImage:
     """
-    The image that stands for a source.
+    The image of a source.
 
     Parameters
     ----------
     source : Input
-        The source; its format, if it has one, is that of the image.
+        The source, whose format the image has, unless it is ``none``.
     value : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
-        An image stays as it is; of an array float16 and float32 do.
+        An image is returned unchanged; float16 and float32 arrays keep their format.
     wide : MPSImageFeatureChannelFormat, str or dtype
-        How other numbers are stored.
+        The format of other numbers.
 
     Raises
     ------
     ImageError
-        It can be no image; the message names the source's handle.
+        The value cannot be an image; the message names the source's handle.
     """
     if isinstance(value, MPSImage):
         return value
@@ -510,21 +499,21 @@ def source_image(source: Input, value: npt.ArrayLike | MPSImage, wide: FormatLik
         raise ImageError(
             f"{source} has dtype {array.dtype}: give floating point values, or an MPSImage (MPSImage.from_array)"
         )
-    wanted = source.format or (array.dtype if array.dtype in (np.float16, np.float32) else wide)
+    channel_format = source.format or (array.dtype if array.dtype in (np.float16, np.float32) else wide)
     try:
-        return MPSImage.from_array(value, wanted)
+        return MPSImage.from_array(value, channel_format)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from None
 
 
 def graph_or_error(graph: object) -> MPSNNGraph:
     """
-    A graph itself; or one that evaluates what a graph file holds, a node makes, or several do.
+    The graph itself, or the graph of a graph file, a node or several nodes.
 
     Raises
     ------
     ParameterError
-        It is none of these.
+        `graph` is none of these.
     """
     if isinstance(graph, MPSNNGraph):
         return graph

@@ -1,8 +1,8 @@
 """
 The Hypothesis entry point of mpsref: `hypothesis.strategies.from_type` knows its types.
 
-Hypothesis runs the hook in every process that imports it, so nothing is imported for it. Where the names of `mpsref`
-come later, `mpsref` itself calls `register`. The strategies are imported when the first of them is asked for.
+Hypothesis runs the hook in every process that imports it, so the hook imports nothing. Where `mpsref` loads its names
+later, it calls `register` itself. The strategies are imported when the first of them is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Register a strategy for each type that has one, if those types are imported; else `mpsref` calls again."""
+    """Register a strategy for each type that has one, once the types are imported."""
     if "MPSImage" not in vars(mpsref):
         return
     from hypothesis import strategies as st  # noqa: PLC0415  # optional
@@ -24,8 +24,8 @@ def register() -> None:
         def strategy(_: type) -> st.SearchStrategy[Any]:
             from mpsref.testing import strategies  # noqa: PLC0415  # slow
 
-            drawn: st.SearchStrategy[Any] = getattr(strategies, name)(**options)
-            return drawn
+            registered: st.SearchStrategy[Any] = getattr(strategies, name)(**options)
+            return registered
 
         return strategy
 

@@ -1,4 +1,4 @@
-"""MPSImage: numbers in the texture layout that Metal gives them."""
+"""MPSImage: numbers in Metal's texture layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
 @dataclass(frozen=True, kw_only=True)
 class MPSImageDescriptor(Strict):
     """
-    Size and format of an `MPSImage`. A value: make a new one instead of changing it.
+    Size and format of an `MPSImage`: an immutable value.
 
     Parameters
     ----------
@@ -108,18 +108,17 @@ class MPSImage(Strict):
     Images with any number of feature channels, in the texture layout of Metal.
 
     Channel ``c`` of image ``i`` is component ``c % 4`` of slice ``i * ceil(C / 4) + c // 4``. A texture has 1, 2 or 4
-    components for 1, 2 or more channels; components of the last slice that no channel uses are zero, and nothing
-    that reads an image ever sees them.
+    components for 1, 2 or more channels; unused components of the last slice are zero, and no reader ever sees them.
 
     Parameters
     ----------
     image_descriptor : MPSImageDescriptor
-        Makes an image filled with zeros.
+        Size and format of a new image, filled with zeros.
     texture : ndarray, shape (slices, height, width, 1 or 2 or 4)
-        Makes an image that aliases this array of a storage dtype; goes with `feature_channels`. Whoever writes to the
-        array later must leave unused components finite.
+        An array of a storage dtype that the image aliases; needs `feature_channels`. Later writes to the array must
+        leave unused components finite.
     feature_channels : int
-        How many channels the `texture` holds in each image.
+        The number of channels per image in `texture`.
 
     Raises
     ------
@@ -139,8 +138,8 @@ class MPSImage(Strict):
     ((3, 2, 3, 4), (1, 2, 3, 9))
     """
 
-    # One image a row, one slice a column: (images, slices of one image, height, width, components). A view of some
-    # images or some slices stays a plain numpy view, which Metal's flat slice index would not allow.
+    # `_slices` is (images, slices of one image, height, width, components): a view of some images or some slices is a
+    # plain NumPy view, which Metal's flat slice index would not allow.
     _left_out: ClassVar = {
         "defaultAllocator": NO_MEMORY,
         "device": NO_DEVICE,
@@ -181,7 +180,7 @@ class MPSImage(Strict):
         self._init(slices, storage, channels, None)
 
     def _init(self, slices: Stored, storage: StorageFormat, channels: int, parent: MPSImage | None) -> None:
-        put = object.__setattr__  # past what `Strict` asks of users, which would take longer than the rest
+        put = object.__setattr__  # bypasses the checks of `Strict`, which would take longer than the rest
         put(self, "_slices", slices)
         put(self, "_storage", storage)
         put(self, "_channels", channels)
@@ -205,17 +204,17 @@ class MPSImage(Strict):
         ----------
         array : array_like, shape (H, W, C) or (N, H, W, C), or (C,) or () for one pixel
             Floating point values, or elements that already have the dtype of the storage format (codes 0 to 255 in
-            uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are taken as they are. Python's integers
+            uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are stored unchanged. Python integers
             are values.
         channel_format : MPSImageFeatureChannelFormat, str or dtype, optional
-            A member, its name, or the dtype of its elements. Default: the format that has the dtype of `array`.
+            A member, its name, or the dtype of its elements. Default: the format with the dtype of `array`.
 
         Raises
         ------
         ImageError
-            The shape has another rank or an empty axis, or the dtype does not go with the format.
+            The rank is wrong, an axis is empty, or the dtype does not fit the format.
         FloatingPointModeError
-            Values must be rounded, and this thread flushes subnormals or does not round to nearest.
+            Values must be rounded, but this thread flushes subnormals or does not round to nearest.
         """
         values = array_or_error(array, "array")
         if not values.dtype.isnative:
@@ -238,8 +237,7 @@ class MPSImage(Strict):
         if values.dtype != storage.dtype:
             if values.dtype.kind != "f" or values.dtype.itemsize > 8:
                 raise ImageError(
-                    f"array has dtype {values.dtype}: {storage.name} is made from float16, float32, float64 "
-                    f"or {storage.dtype}"
+                    f"array has dtype {values.dtype}: {storage.name} takes float16, float32, float64 or {storage.dtype}"
                 )
             environment_or_error()
             rounded = np.empty(values.shape, storage.dtype)
@@ -272,11 +270,11 @@ class MPSImage(Strict):
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Stored:
         if copy is False:
-            raise ValueError("an MPSImage is unpacked into a new array: copy=False cannot be had")
+            raise ValueError("an MPSImage is always unpacked into a new array: leave out copy=False")
         array = self.to_array()
         return array if dtype is None else array.astype(dtype)
 
-    # ---- properties, as Apple has them ----
+    # ---- properties, mostly Apple's ----
 
     @property
     def width(self) -> int:
@@ -290,7 +288,7 @@ class MPSImage(Strict):
 
     @property
     def feature_channels(self) -> int:
-        """Channels of each image."""
+        """Channels per image."""
         return self._channels
 
     @property
@@ -329,7 +327,7 @@ class MPSImage(Strict):
         """
         The emulated texture, shape (slices, height, width, components), read-only.
 
-        It aliases the image, except for the channel range of several images, whose slices do not lie in one run.
+        It aliases the image, except for a channel range of several images, whose slices are not contiguous.
         """
         flat = self._slices.reshape(-1, *self._slices.shape[2:])
         flat.flags.writeable = False
@@ -337,17 +335,23 @@ class MPSImage(Strict):
 
     @property
     def parent(self) -> MPSImage | None:
-        """The image that this one is a view of."""
+        """The image that this is a view of."""
         return self._parent
 
     @property
     def storage(self) -> StorageFormat:
-        """The storage format: conversions and distances."""
+        """The storage format."""
         return self._storage
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of `to_array`: images, rows, pixels in a row, feature channels."""
+        n, _, h, w, _ = self._slices.shape
+        return n, h, w, self._channels
+
+    @property
     def descriptor(self) -> MPSImageDescriptor:
-        """Size and format as one value: what makes a fresh image like this one."""
+        """Size and format, for a new image like this one."""
         return MPSImageDescriptor(
             channel_format=self.feature_channel_format,
             width=self.width,
@@ -358,7 +362,7 @@ class MPSImage(Strict):
 
     @property
     def slices(self) -> Stored:
-        """The texture as (images, slices of one image, height, width, components), as a fresh image has them."""
+        """The texture as (images, slices of one image, height, width, components of a new image)."""
         return self._slices[..., : components(self._channels)]
 
     def __repr__(self) -> str:
@@ -373,7 +377,7 @@ class MPSImage(Strict):
 
     def batch_representation(self, *, with_sub_range: range | None = None) -> list[MPSImage]:
         """
-        One aliasing image for each contained image, or for those in a range.
+        An aliasing image for each contained image, or for those in a range.
 
         Parameters
         ----------
@@ -383,12 +387,12 @@ class MPSImage(Strict):
         Raises
         ------
         ImageError
-            The range has another step or reaches outside.
+            The range has another step, or reaches outside the images.
         """
-        chosen = range(self.number_of_images) if with_sub_range is None else _range("with_sub_range", with_sub_range)
-        if chosen.step != 1 or not 0 <= chosen.start <= chosen.stop <= self.number_of_images:
-            raise ImageError(f"with_sub_range is {chosen}: it must lie in range({self.number_of_images}), with step 1")
-        return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in chosen]
+        indices = range(self.number_of_images) if with_sub_range is None else _range("with_sub_range", with_sub_range)
+        if indices.step != 1 or not 0 <= indices.start <= indices.stop <= self.number_of_images:
+            raise ImageError(f"with_sub_range is {indices}: it must lie in range({self.number_of_images}), with step 1")
+        return [self._from_slices(self._slices[i : i + 1], self._storage, self._channels, self) for i in indices]
 
     def sub_image(self, *, with_feature_channel_range: range) -> MPSImage:
         """
@@ -397,12 +401,12 @@ class MPSImage(Strict):
         Parameters
         ----------
         with_feature_channel_range : range
-            Start and length are multiples of 4; a length that is too long is cut to fit.
+            Start and length are multiples of 4; a range that is too long is truncated.
 
         Raises
         ------
         ImageError
-            Start or length is no multiple of 4, or the range is empty or starts outside.
+            Start or length is not a multiple of 4, or the range is empty or starts outside.
         """
         r = _range("with_feature_channel_range", with_feature_channel_range)
         name = f"with_feature_channel_range is {r}"
@@ -431,9 +435,9 @@ class MPSImage(Strict):
         Parameters
         ----------
         data_layout : MPSDataLayout or str
-            Order of the elements of one image; a member or its name.
+            The order of the elements of an image; a member or its name.
         image_index : int
-            Which image; with a region, the one that ``origin.z`` counts from.
+            The image; with a region, the one that ``origin.z`` counts from.
         bytes_per_row, bytes_per_image : int, optional
             Strides in the buffer. Default: dense.
         region : MTLRegion, optional
@@ -444,12 +448,12 @@ class MPSImage(Strict):
         Returns
         -------
         bytes
-            Up to the last element; gaps that the strides leave are zero.
+            Up to the last element; gaps between strides are zero.
 
         Raises
         ------
         ImageError
-            An argument is outside what the header documents; the message names it.
+            An argument is not as the header documents; the message names it.
 
         Examples
         --------
@@ -495,9 +499,9 @@ class MPSImage(Strict):
         Parameters
         ----------
         data : bytes-like or ndarray
-            Bytes, or an array of uint8, hold elements of the storage dtype, little-endian as on every Apple device. An
-            array of that dtype may be in any byte order. Without strides the length must be exact; with them it must
-            reach the last element.
+            Bytes, or a uint8 array, are elements of the storage dtype, little-endian as on Apple's devices. An array of
+            that dtype may have any byte order. Without strides the length must be exact; with strides it must reach the
+            last element.
         data_layout, image_index, bytes_per_row, bytes_per_image, region, feature_channel_info
             As for `read_bytes`.
         bytes_per_column : int, optional
@@ -506,7 +510,7 @@ class MPSImage(Strict):
         Raises
         ------
         ImageError
-            An argument is outside what the header documents, or `data` has another length or dtype.
+            An argument is not as the header documents, or `data` has the wrong length or dtype.
         """
         copy = Transfer(
             self._slices,

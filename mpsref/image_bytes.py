@@ -1,4 +1,4 @@
-"""The byte buffers that go into images and out of them: which pixels, which channels, which strides."""
+"""Byte buffers to and from images: pixels, channels and strides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpsref.storage import StorageFormat
 __all__ = ["LARGEST_IMAGE", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize", "Transfer", "whole"]
 
 LARGEST_IMAGE = 2**40
-"""Bytes; what is larger is a mistake."""
+"""Bytes; anything larger is a mistake."""
 
 
 class MTLOrigin(NamedTuple):
@@ -55,7 +55,7 @@ class MPSImageReadWriteParams(NamedTuple):
 
 
 class Transfer:
-    """The arguments of readBytes and writeBytes, checked, as a view of the image and the strides of the buffer."""
+    """The checked arguments of readBytes and writeBytes: a view of the image, and the strides of the buffer."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Transfer:
 
 
 def whole(name: str, value: Any, minimum: int = 0) -> int:
-    """An integer of at least the minimum."""
+    """`value`, if it is an integer of at least the minimum."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ImageError(f"{name} is {shown(value)}: give an integer of at least {minimum}")
     return int(value)
@@ -137,7 +137,7 @@ def _interval(owner: str, axis: str, start: Any, length: Any, limit: int) -> tup
 
 
 def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int, int]:
-    """Offset and number of the feature channels to transfer, if the header allows them."""
+    """Offset and number of the feature channels to transfer, as far as the header allows."""
     if info is None:
         return 0, channels
     name = "feature_channel_info"
@@ -159,10 +159,10 @@ def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int,
     return offset, count
 
 
-def _stride(name: str, given: Any, dense: int, minimum: int) -> int:
-    if given is None:
+def _stride(name: str, value: Any, dense: int, minimum: int) -> int:
+    if value is None:
         return dense
-    stride = whole(name, given)
+    stride = whole(name, value)
     if stride < minimum:
         raise ImageError(f"{name} is {stride}: elements would overlap, at least {minimum} are needed")
     if stride > LARGEST_IMAGE:

@@ -1,4 +1,4 @@
-"""Which software made a result, and on which machine."""
+"""The software and the machine that made a result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def digest_of_sources(sources: Iterable[str]) -> str:
 
 
 def _doing(node: Any) -> Any:
-    """A syntax tree as tuples, without what is only said or empty: later versions of Python have more fields."""
+    """A syntax tree as tuples, without text for people or empty fields, which differ between versions of Python."""
     match node:
         case ast.Raise(exc=ast.Call(func=error)):
             return "Raise", _doing(error)
@@ -57,8 +57,8 @@ def _doing(node: Any) -> Any:
             fields = ((name, _doing(value)) for name, value in ast.iter_fields(node))
             return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
         case list():
-            said = [isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in node]
-            return tuple(_doing(n) for n, is_said in zip(node, said, strict=True) if not is_said)
+            texts = [isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in node]
+            return tuple(_doing(n) for n, is_text in zip(node, texts, strict=True) if not is_text)
         case _:
             return node
 
@@ -78,7 +78,7 @@ def machine() -> dict[str, Any]:
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         model = ""
-    # numpy says it in no other way but print it.
+    # numpy has no public function that returns them.
     core = sys.modules.get("numpy._core._multiarray_umath")
     features = getattr(core, "__cpu_features__", {})
     used = [*getattr(core, "__cpu_baseline__", ()), *getattr(core, "__cpu_dispatch__", ())]

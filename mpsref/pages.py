@@ -1,8 +1,8 @@
 """
-What pages for a browser have in common.
+Common parts of pages for a browser.
 
-Nothing but what is inside may run, whatever texts they show. ``pages.css`` and ``pages.js`` stand before the style and
-the script of each.
+Only their own script may run, whatever text they show. ``pages.css`` and ``pages.js`` precede the style and the script
+of each page.
 """
 
 from __future__ import annotations
@@ -17,19 +17,12 @@ __all__ = ["embedded", "file_text", "html_page"]
 
 def html_page(title: str, body: str, *, data: str, style: str, script: str) -> str:
     """
-    A document that is complete in itself.
+    A self-contained document.
 
-    Parameters
-    ----------
-    title, body : str
-        HTML, escaped already.
-    data : str
-        JSON for the script, as `embedded` writes it.
-    style, script : str
-        Of this page. The script finds ``data``, ``get``, ``all``, ``add`` and ``SVG`` there.
+    The title and the body are escaped HTML; `data` is JSON from `embedded`. The script may use ``data``, ``get``,
+    ``all``, ``add`` and ``SVG``.
     """
     style, script = file_text("pages.css") + style, file_text("pages.js") + script
-    # Forbids all else.
     policy = (
         f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; "
         "form-action 'none'"
@@ -59,12 +52,9 @@ def file_text(*path: str) -> str:
 
 
 def embedded(value: object) -> str:
-    """As JSON for a script element: no character of it can end the element, or begin a comment."""
+    """JSON for a script element, which no text in it can end, nor begin a comment."""
     text = json.dumps(value, separators=(",", ":"))
-    changes: list[tuple[str, str]] = [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")]
-    for character, code in changes:
-        text = text.replace(character, code)
-    return text
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _digest(text: str) -> str:

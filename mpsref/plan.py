@@ -1,4 +1,4 @@
-"""A plan: the nodes that some images depend on, frozen and in order. The executor and the uses walk through it."""
+"""A plan: the nodes that some images depend on, frozen and in order of evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpsref.storage import FORMATS
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the number of steps that are done, and of all."""
+"""Called with the number of steps done, and of all steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Input:
     Attributes
     ----------
     handle : str, MPSHandle or None
-        Its tag.
+        Its handle.
     format : MPSImageFeatureChannelFormat
-        How it must be stored; ``none`` if any format will do.
+        The required format; ``none`` for any.
     read_count : int
         How many nodes read it.
     """
@@ -46,7 +46,7 @@ class Input:
 
     @property
     def label(self) -> str | None:
-        """The text of its handle."""
+        """The label of its handle."""
         return handle_label(self.handle)
 
     def __str__(self) -> str:
@@ -63,17 +63,17 @@ class Step:
     node : MPSNNFilterNode
         The node.
     operation : Operation
-        What it did when the plan was made.
+        Its operation when the plan was made.
     name : str
-        What errors call it.
+        Its name in errors.
     sources : tuple of int
         The slots that it reads.
     result : int
-        The slot that it fills.
+        The slot that it writes.
     format : MPSImageFeatureChannelFormat
         How the result is stored; ``none`` leaves it to the graph.
     last_reads : tuple of int
-        The slots that nobody reads after it.
+        The slots that no later step reads.
     """
 
     node: MPSNNFilterNode
@@ -86,7 +86,7 @@ class Step:
 
 
 Watch: TypeAlias = Callable[[Step, Sequence[MPSImage], MPSImage], None]
-"""Called after each step with what it has read and made, before anything of that is forgotten."""
+"""Called after each step with its sources and its result, before any of them is freed."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ class Manner:
     Attributes
     ----------
     format : MPSImageFeatureChannelFormat
-        How images are stored whose nodes leave it open.
+        The format of images whose nodes leave it open.
     evaluation : Evaluation
         The mode.
     workers : int
-        How many threads share the work of a step.
+        The number of threads that share the work of a step.
     """
 
     format: MPSImageFeatureChannelFormat
@@ -111,33 +111,35 @@ class Manner:
 
 class Plan:
     """
-    What is to be evaluated, in which order, and what may be forgotten on the way.
+    The steps of an evaluation in order, and when images may be freed.
 
-    Each image has a slot: first the inputs, in the order in which they are given, then the result of each step.
+    Each image has a slot: first the inputs in order, then the result of each step.
 
     Parameters
     ----------
     results : sequence of MPSNNImageNode
-        What is asked for.
+        The requested images.
     needed : sequence of bool
-        Whether each of them is handed out. What neither a needed result nor an exported image depends on is left out.
+        Whether each of them is returned. Nodes that no needed result or exported image depends on are skipped.
 
     Attributes
     ----------
     images : tuple of MPSNNImageNode
         The image node of each slot.
     inputs : tuple of Input
-        Those of the first slots.
+        The inputs, in the first slots.
     steps : tuple of Step
         In the order of evaluation.
     results : tuple of int or None
         The slot of each result; None for one that is not needed.
+    result_images : tuple of MPSNNImageNode
+        The node of each result.
     result_handles : tuple
         The handle of each result.
     names : tuple of str
-        A name for the image of each slot, as people see it, see `mpsref.graph.names.image_names`; no two alike.
+        A unique name for the image of each slot, see `mpsref.graph.names.image_names`.
     results_by_name : Mapping of str to int
-        The slots of the needed results by name; where that is free, by handle, label and number (``result0``) too.
+        The slots of the needed results by name; also by handle, label and number (``result0``) where that is unused.
     exports, export_handles : tuple
         Slots and handles of the exported images.
     """
@@ -156,11 +158,11 @@ class Plan:
             for source in node.sources:
                 last_reader[slot[source]] = i
                 reads[slot[source]] += 1
-        held = {slot[image] for image in [*wanted, *exported]}
-        forget: list[list[int]] = [[] for _ in kept]
+        kept_slots = {slot[image] for image in [*wanted, *exported]}
+        last_reads: list[list[int]] = [[] for _ in kept]
         for index, reader in last_reader.items():
-            if index not in held:
-                forget[reader].append(index)
+            if index not in kept_slots:
+                last_reads[reader].append(index)
 
         self.images = tuple(slot)
         self.inputs = tuple(Input(image.handle, image.format, reads[slot[image]]) for image in sources)
@@ -172,54 +174,53 @@ class Plan:
                 tuple(slot[source] for source in node.sources),
                 slot[node.result_image],
                 node.result_image.format,
-                tuple(forgotten),
+                tuple(slots),
             )
-            for node, forgotten in zip(kept, forget, strict=True)
+            for node, slots in zip(kept, last_reads, strict=True)
         )
         self.results = tuple(
             slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
         )
+        self.result_images = tuple(results)
         self.result_handles = tuple(image.handle for image in results)
-        asked = [(i, image) for i, image in enumerate(results) if needed[i]]
-        self.names = tuple(image_names(slot, {image: i for i, image in reversed(asked)}).values())
-        by_name = {self.names[slot[image]]: slot[image] for _, image in asked}
-        for i, image in asked:
+        requested = [(i, image) for i, image in enumerate(results) if needed[i]]
+        self.names = tuple(image_names(slot, {image: i for i, image in reversed(requested)}).values())
+        by_name = {self.names[slot[image]]: slot[image] for _, image in requested}
+        for i, image in requested:
             for tag in (*image_tags(image), f"result{i}"):
                 by_name.setdefault(tag, slot[image])
         self.results_by_name: Mapping[str, int] = by_name
         self.exports = tuple(slot[image] for image in exported)
         self.export_handles = tuple(image.handle for image in exported)
 
-    # ---- what there is ----
-
     def structure(self) -> Structure:
-        """The images by name, to be drawn."""
+        """The images by name, for drawings."""
         wanted = [self.images[index] for index in (*self.results, *self.exports) if index is not None]
         return Structure.of(dict(zip(self.images, self.names, strict=True)), wanted)
 
     def inputs_behind(self, step: Step) -> list[int]:
         """The slots of the inputs that a step depends on."""
-        makers = {maker.result: maker for maker in self.steps}
-        waiting, met = list(step.sources), set(step.sources)
-        while waiting:
-            index = waiting.pop()
-            new = set(makers[index].sources if index in makers else ()) - met
-            met |= new
-            waiting += new
-        return sorted(index for index in met if index < len(self.inputs))
+        producers = {producer.result: producer for producer in self.steps}
+        stack, visited = list(step.sources), set(step.sources)
+        while stack:
+            index = stack.pop()
+            new = set(producers[index].sources if index in producers else ()) - visited
+            visited |= new
+            stack += new
+        return sorted(index for index in visited if index < len(self.inputs))
 
     # ---- evaluation ----
 
     def sizes(self, sources: Sequence[Any]) -> dict[int, Size]:
         """
-        The size of the image of each slot; everything that can be wrong with the sources, before any work is done.
+        The size of the image of each slot. Checks the sources completely before any work is done.
 
         Raises
         ------
         SourceError
-            There are too few sources, or too many.
+            There are too few or too many sources.
         ImageError
-            A source is no image, or one of the wrong format or size; the message names its handle.
+            A source is not an image, or has the wrong format or size; the message names its handle.
         """
         if len(sources) != len(self.inputs):
             raise self.wrong_number(len(sources))
@@ -240,12 +241,12 @@ class Plan:
         return sizes
 
     def wrong_number(self, count: int) -> SourceError:
-        """The error for so many sources."""
+        """The error for a wrong number of sources."""
         names = ", ".join(str(source) for source in self.inputs)
         return SourceError(f"source_images has {count} images: {len(self.inputs)} are needed, {names}")
 
     def run_step(self, step: Step, read: Sequence[MPSImage], manner: Manner) -> MPSImage:
-        """The image that a step makes of what it reads."""
+        """The result of a step."""
         storage = FORMATS[step.format or manner.format]
         channels = step.operation.result_size(*map(size_of, read))[3]
         slices = step.operation.run(*read, result=storage, how=manner.evaluation, workers=manner.workers)
@@ -259,7 +260,7 @@ class Plan:
         progress: Progress | None = None,
         watch: Watch | None = None,
     ) -> Mapping[int, MPSImage]:
-        """Evaluate every step: the images of the slots that are held until the end."""
+        """Evaluate every step; return the images of the slots that are kept until the end."""
         self.sizes(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self.steps):

@@ -1,4 +1,4 @@
-"""The names of `mpsref` itself, each listed where it is defined: imported when the first of them is used."""
+"""The public names of `mpsref`, imported when the first of them is used."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from mpsref.image import *
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor as MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS as NEURONS
 
-if not TYPE_CHECKING:  # which reads lists of literals only; without a list it takes every name
+if not TYPE_CHECKING:  # type checkers read only literal lists, and without a list take every name
     __all__ = [
         "NEURONS",
         "MPSNNGraph",

@@ -1,8 +1,8 @@
 """
 The pytest plugin of mpsref: the fixture ``mpsref_compare`` and its options.
 
-It imports nothing of mpsref but the lazy package before a test asks for the fixture: pytest imports it in every run,
-also in those that have nothing to do with mpsref.
+It imports only the lazy package until a test uses the fixture: pytest imports the plugin in every run, also in those
+that have nothing to do with mpsref.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def mpsref_compare(request: pytest.FixtureRequest) -> Callable[..., Comparison]:
     """
     Compare two arrays as `mpsref.testing.compare` does, and fail the test unless they are close.
 
-    All that a test has compared is a section of its report when it fails. A test that gives no bounds gets those of the
+    The report of a failed test has a section with all its comparisons. A test that gives no bounds gets those of the
     tolerance file.
     """
     from mpsref.errors import ImageError, VerificationError  # noqa: PLC0415
@@ -43,21 +43,21 @@ def mpsref_compare(request: pytest.FixtureRequest) -> Callable[..., Comparison]:
 
     tolerances = _tolerances(request.config.getoption(TOLERANCES))
     folder = request.config.getoption(REPORTS)
-    done = 0
+    compared = 0
 
     def compare_and_check(actual: Any, expected: Any, *, name: str = "actual", **options: Any) -> Comparison:
         __tracebackhide__ = True
-        nonlocal done
+        nonlocal compared
         if tolerances is not None and not {"bounds", "ulp", "rtol", "atol"} & options.keys():
             options["bounds"] = tolerances.of(name, request.node.nodeid)
         try:
             comparison = compare(actual, expected, name=name, **options)
         except ImageError as error:
             raise VerificationError(str(error), None) from None
-        done += 1
+        compared += 1
         request.node.add_report_section("call", "mpsref", f"{comparison.text()}\n")
         if folder is not None:
-            _write(Path(folder), f"{request.node.nodeid}-{done}", comparison)
+            _write(Path(folder), f"{request.node.nodeid}-{compared}", comparison)
         if not comparison.passed:
             raise VerificationError(f"{name}: {comparison.verdict}", comparison)
         return comparison
@@ -79,7 +79,7 @@ def _tolerances(path: str | None) -> Tolerances | None:
 def _write(folder: Path, name: str, comparison: Comparison) -> None:
     from mpsref.files import write_atomically  # noqa: PLC0415
 
-    # Different tests have different files, also where only what no file name can have differs.
+    # Names of tests may differ only in characters that file names cannot have.
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     data = (json.dumps(comparison.to_json(), indent=1) + "\n").encode()

@@ -1,4 +1,4 @@
-"""A storage format: how a number becomes the bits of one feature channel, and back."""
+"""Storage formats: how a number is stored in one feature channel, and read back."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ SMALLEST_NORMAL_HALF, INFINITY = (int(np.float64(value).view(np.int64)) for valu
 @dataclass(frozen=True, eq=False)
 class StorageFormat:
     """
-    One of the four formats of an `MPSImage`, or float64, which plain arrays may have as well.
+    One of the four formats of an `MPSImage`, or float64, which only plain arrays have.
 
     Attributes
     ----------
     channel_format : MPSImageFeatureChannelFormat
         Apple's name; ``none`` for float64.
     dtype : numpy.dtype
-        Of one stored element (a code, for the unorm formats).
+        Of one stored element, a code in the unorm formats.
     precision : int
-        Bits of numeric precision, as ``MPSImage.precision`` gives them.
+        Bits of numeric precision, as in ``MPSImage.precision``.
     unorm_max : int
         The code that means 1.0; 0 for the floating formats.
 
@@ -66,7 +66,7 @@ class StorageFormat:
 
     @property
     def native_roundings(self) -> int:
-        """How many roundings a kernel may make in this format itself: 1 where numpy computes in it, 0 or -1 else."""
+        """How many roundings a kernel that runs in this format may make; -1 where none can run in it."""
         return -1 if self.unorm_max else 0 if self.dtype == np.float16 else 1 if self.dtype == np.float32 else -1
 
     @property
@@ -76,7 +76,7 @@ class StorageFormat:
 
     def decode(self, stored: npt.NDArray[Any], out: Array) -> Array:
         """
-        Write what `stored` elements mean into `out`.
+        Write the values of `stored` elements into `out`.
 
         Exact for the floating formats. A unorm code ``v`` means the float32 nearest to ``v / unorm_max``, which is
         what a shader reads (division; a product with the reciprocal would be wrong for many codes).
@@ -109,10 +109,10 @@ class StorageFormat:
         other: npt.NDArray[Any],
     ) -> bool:
         """
-        Round values that are good to a relative error `bound`, and tell where that leaves the result open (Ziv's test).
+        Round values with a relative error `bound`, and set `is_open` where the rounding is not decided (Ziv's test).
 
-        `is_open` is also set where a value is NaN, if the format has NaN; returned is whether it is set anywhere.
-        `other` is scratch memory like `out`.
+        `is_open` is also set for NaN, if the format has NaN. Returns whether it is set anywhere. `other` is scratch
+        memory like `out`.
         """
         if self.dtype == np.float16:
             self.encode(values, out)
@@ -128,14 +128,14 @@ class StorageFormat:
         return bool(np.logical_or.reduce(is_open))
 
     def patterns(self) -> npt.NDArray[Any]:
-        """Every element that a format of at most 16 bits can hold, in the order of the bit patterns."""
+        """All elements of a format of at most 16 bits, in the order of their bit patterns."""
         return np.arange(1 << (8 * self.dtype.itemsize), dtype=self.bits_dtype).view(self.dtype)
 
     def ordinals(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """
-        Integers that count the representable values in order, so that neighbours differ by 1 (one ULP).
+        Integers that number the representable values in order, so that neighbours differ by 1 (one ULP).
 
-        Both zeros are 0. NaN has no place in the order, and gets an ordinal beyond infinity's.
+        Both zeros are 0. NaN comes after infinity.
         """
         if self.unorm_max:
             return stored.astype(np.int64)
@@ -146,11 +146,11 @@ class StorageFormat:
 
 def round_to_odd(total: Array, error: Array) -> Array:
     """
-    Make of a rounded sum and its exact error, in place, the sum rounded to odd.
+    Turn a rounded sum and its exact error, in place, into the sum rounded to odd.
 
-    A later rounding to a format with at most 51 bits then gives the same as one rounding of the exact value
-    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
-    IEEE Transactions on Computers 57(4), 2008).
+    Rounding that to a format with at most 51 bits is the same as rounding the exact value once (Boldo and
+    Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE
+    Transactions on Computers 57(4), 2008).
     """
     bits = total.view(np.int64)
     inexact = error != 0
@@ -162,7 +162,7 @@ def round_to_odd(total: Array, error: Array) -> Array:
 
 
 def _open_in_half(values: Array, bound: float, is_open: npt.NDArray[np.bool_]) -> None:
-    """Where an interval about a float64 holds a midpoint of float16; by bits, since casts to float16 are slow."""
+    """Where the interval around a float64 holds a midpoint of float16; by bits, since casts to float16 are slow."""
     bits = values.view(np.int64)
     # 42 bits more than float16 has: the midpoint of two normal numbers has only the first of them.
     margin = math.ceil(bound * 2.0**53) + 1
@@ -170,7 +170,7 @@ def _open_in_half(values: Array, bound: float, is_open: npt.NDArray[np.bool_]) -
     np.bitwise_and(rest, (1 << 42) - 1, out=rest)
     np.less_equal(rest, 2 * margin, out=is_open)
     np.bitwise_and(bits, np.iinfo(np.int64).max, out=rest)
-    # Subnormal numbers have fewer bits, and what is NaN has none.
+    # Subnormal numbers have fewer bits, and NaN has none.
     special = np.flatnonzero((rest < SMALLEST_NORMAL_HALF) | (rest > INFINITY))
     if special.size:
         some = values[special]
@@ -196,19 +196,18 @@ FORMATS: Mapping[MPSImageFeatureChannelFormat, StorageFormat] = MappingProxyType
 """The four formats that an image can have."""
 
 FLOAT64 = StorageFormat(_F.none, np.dtype(np.float64), 53)
-"""What arrays may have besides; no image is stored so."""
-
+"""For plain arrays only; no image has it."""
 
 _BY_DTYPE = {storage.dtype: channel_format for channel_format, storage in FORMATS.items()}
 _FLOATING = {storage.dtype: storage for storage in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64)}
 
 
 FormatLike: TypeAlias = MPSImageFeatureChannelFormat | str | npt.DTypeLike | StorageFormat
-"""What may stand for a format: a member of Apple's enumeration, its name, a dtype, or what mpsref makes of them."""
+"""A member of Apple's enumeration, its name, a dtype, or the `StorageFormat` itself."""
 
 
 def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
-    """The member that is meant by itself, its name or raw value, or a dtype; None if there is none."""
+    """The member for itself, its name or raw value, or a dtype; None if there is none."""
     if isinstance(value, StorageFormat):
         return value.channel_format
     if isinstance(value, np.dtype | type):
@@ -221,22 +220,22 @@ def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
 
 def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     """
-    The storage format that is meant by a member of Apple's enumeration, its name or raw value, or a dtype.
+    The storage format for a member of Apple's enumeration, its name or raw value, or a dtype.
 
     Raises
     ------
     ImageError
-        `value` is ``none``, or means no format; the message calls it `name`.
+        `value` is ``none``, or no format; the message calls it `name`.
     """
-    found = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
-    if found is None:
+    storage = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
+    if storage is None:
         choices = ", ".join(f.name for f in FORMATS)
         raise ImageError(f"{name} is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
-    return found
+    return storage
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """`value` as an array; raises `ImageError` where numpy can make none of it, or would forget what is masked."""
+    """`value` as an array; raises `ImageError` where NumPy cannot convert it, or some of it is masked."""
     try:
         unmasked_or_error(value, name)
         return np.asarray(value)
@@ -264,26 +263,26 @@ def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:
     Raises
     ------
     ImageError
-        There is none; the message calls what has the dtype `name`.
+        There is none; the message calls the array `name`.
     """
-    found = _BY_DTYPE.get(dtype)
-    if found is not None:
-        return FORMATS[found]
+    channel_format = _BY_DTYPE.get(dtype)
+    if channel_format is not None:
+        return FORMATS[channel_format]
     raise ImageError(f"{name} has dtype {dtype}: give float16, float32, uint8 (unorm8) or uint16 (unorm16)")
 
 
 def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
     """
-    The floating storage format that has the dtype of `array`.
+    The floating storage format with the dtype of `array`.
 
     Raises
     ------
     ImageError
         The dtype is not float16, float32 or float64 in native byte order.
     """
-    found = _FLOATING.get(array.dtype)
-    if found is None:
+    storage = _FLOATING.get(array.dtype)
+    if storage is None:
         raise ImageError(
             f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"
         )
-    return found
+    return storage

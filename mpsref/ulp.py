@@ -1,4 +1,4 @@
-"""Units in the last place: how far one stored number is from another, and how many are how far."""
+"""Units in the last place: distances of stored numbers, and histograms of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 UNREACHABLE = np.iinfo(np.int64).max
-"""The distance of NaN from a number, and of an infinity from all else."""
+"""The distance of NaN from a number, and of an infinity from anything else."""
 
 
 @checked
@@ -31,8 +31,8 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     """
     Distance in units in the last place of the storage format.
 
-    The integer distance of the sign-magnitude bit patterns (of the codes, for unorm). Zeros are equal, NaN equals
-    NaN, and an infinity equals only itself; whatever else meets NaN or an infinity is `UNREACHABLE`.
+    The integer distance of the sign-magnitude bit patterns (of the codes, for unorm). Zeros are equal, NaN equals NaN,
+    and an infinity equals only itself; otherwise NaN and infinities are `UNREACHABLE`.
 
     Examples
     --------
@@ -64,9 +64,9 @@ def comparable_or_error(got: Stored, want: Stored, storage: StorageFormat) -> No
 
 def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
     """
-    Count distances by the least power of two that they do not exceed; 0 has a place of its own.
+    Count distances by the least power of two that they do not exceed; 0 is counted apart.
 
-    What is not comparable is not counted, nor listed what does not occur.
+    Only comparable elements are counted, and only counts above 0 are listed.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
     """
     reachable = distance[distance != UNREACHABLE]
     far = reachable[reachable > 0]
-    # The exponent of a float64 is exact: what is rounded up to a power of two is one bit further all the same.
+    # Right even where float64 rounds up to a power of two: that belongs to the next bit in any case.
     bits = np.frexp((far - 1).astype(np.float64))[1]
     counts = {0: reachable.size - far.size}
     counts |= {1 << bit: count for bit, count in enumerate(np.bincount(bits).tolist())}
@@ -85,27 +85,20 @@ def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
 
 def histogram_rows(counts: Mapping[int, int], elements: int, others: Mapping[str, int]) -> list[list[str]]:
     """
-    A histogram as the cells of a table, whose last column is how many of all elements are at most so far away.
+    A histogram from `distances_by_power` as the cells of a table; the last column is the share of all so far.
 
-    Parameters
-    ----------
-    counts : mapping of int to int
-        From `distances_by_power`.
-    elements : int
-        Of how many; at least 1.
-    others : mapping of str to int
-        What is not comparable, by name; shown where it occurs.
+    `others` counts elements that are not comparable, by name.
     """
-    rows, sum_ = [["ULP", "elements", "share"]], 0
+    rows, total = [["ULP", "elements", "share"]], 0
     for limit in sorted(counts):
-        sum_ += counts[limit]
-        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", percent(sum_, elements)])
+        total += counts[limit]
+        rows.append([str(limit) if limit < 2 else f"<= {limit:,}", f"{counts[limit]:,}", percent(total, elements)])
     return rows + [[name, f"{count:,}", ""] for name, count in others.items() if count]
 
 
 def percent(part: int, whole: int) -> str:
     """
-    A share, of which 100 % is said only of all.
+    A share in percent; 100 % only for all.
 
     Examples
     --------
@@ -116,7 +109,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def farthest(rank: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
-    """Indices of the largest values, the largest first and equal ones in their order."""
+    """Indices of the largest values, the largest first, equal ones in order."""
     if count <= 0:
         return np.empty(0, np.intp)
     threshold = np.partition(rank, rank.size - count)[rank.size - count]

@@ -171,7 +171,7 @@ def test_an_extent_must_be_a_positive_integer(name, value):
         MPSImageDescriptor(channel_format=F16, **{name: value})
 
 
-@pytest.mark.parametrize("value", [MPSImageFeatureChannelFormat.none, 5, "float16", None])
+@pytest.mark.parametrize("value", [MPSImageFeatureChannelFormat.none, 5, "half", np.float64, None])
 def test_a_descriptor_needs_a_storage_format(value):
     with pytest.raises(ImageError, match=r"^channel_format is"):
         MPSImageDescriptor(channel_format=value)
@@ -243,7 +243,7 @@ def test_every_float_dtype_can_be_rounded_to_every_format(channel_format, dtype)
     assert image.to_array().tolist() == [[[[0, one, {255: 64, 65535: 16384}.get(one, 0.25)]]]]
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (1, 1, 1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(0,), (2, 3), (1, 1, 1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, 1, 1)])
 def test_an_array_of_another_rank_or_with_an_empty_axis_is_refused(shape):
     with pytest.raises(ImageError, match=r"^array has shape"):
         MPSImage.from_array(np.zeros(shape), F16)

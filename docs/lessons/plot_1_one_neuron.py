@@ -11,7 +11,7 @@ result moves when the number moves, and all of backpropagation is built from suc
 # ------------------------------------
 #
 # A neuron has a type and, mostly, some parameters. A *descriptor* holds both. This one is the
-# hyperbolic tangent with ``a = 1.5`` and ``b = 0.75``. The table ``mpsref.NEURONS`` knows its
+# hyperbolic tangent with ``a = 1.5`` and ``b = 0.75``. The table ``mpsref.NEURONS`` has its
 # formula.
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,7 @@ print("formula:", row.formula)
 print("slope:  ", row.slope)
 
 # %%
-# ``mpsref.neuron.forward`` computes it, for each number of an array by itself.
+# ``mpsref.neuron.forward`` computes it for each number of an array.
 
 x = np.float32([-3, -1, 0, 1, 3])
 y = mps.neuron.forward(tanh, x)
@@ -56,8 +56,8 @@ print(f"the result moved by {after - before:.7f}")
 print(f"divided by h:       {(after - before) / h:.4f}")
 
 # %%
-# ``mpsref.neuron.gradient`` computes the slope from the formula, with no ``h``. It wants to be told
-# one more thing, the *upstream* gradient; take 1 for now.
+# ``mpsref.neuron.gradient`` computes the slope from the formula, with no ``h``. It takes one more
+# argument, the *upstream* gradient; pass 1 for now.
 
 slope = mps.neuron.gradient(tanh, x, upstream=np.ones_like(x))
 for source, value in zip(x, slope, strict=True):
@@ -76,8 +76,8 @@ assert slope.argmax() == 2
 # -----------------
 #
 # ``plot_neuron`` draws the neuron and its slope. We add the tangent at three points. A tangent is
-# the straight line that goes through the point with the slope found there. Near the point you
-# cannot tell it from the curve.
+# the straight line through the point with the slope at that point. Near the point you cannot tell
+# it from the curve.
 
 fig, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 teach.plot_neuron(tanh, ax=ax, limits=(-4, 4))
@@ -93,8 +93,8 @@ plt.show()
 
 # %%
 # The curve is steepest at 0, where the slope is 1.125. Far away it is flat, and the slope is nearly
-# 0: whatever you do to the number there, the result hardly moves. Lesson 5 is about the trouble
-# that makes.
+# 0: however you change the number there, the result hardly moves. Lesson 5 is about the trouble
+# this causes.
 #
 # What upstream means
 # -------------------
@@ -133,10 +133,10 @@ graph = mps.MPSNNGraph(
 )
 
 # %%
-# ``teach.trace`` runs the graph and writes down all that happens on the way. Each row is a step.
-# ``value`` is the result before it is stored in the image, ``stored`` is what the image holds, and
-# ``rounding`` says how far the two are apart, in units of the last place (ULP) of the image's
-# format. Until lesson 6 you need not look at that.
+# ``teach.trace`` runs the graph and records every step, one in each row. ``value`` is the result
+# before it is stored in the image, ``stored`` is the number in the image, and ``rounding`` is the
+# distance between the two, in units in the last place (ULP) of the image's format. You can ignore
+# that until lesson 6.
 
 trace = teach.trace(
     graph, x=np.full((1, 1, 1), 1, np.float32), dy=np.full((1, 1, 1), 4, np.float32)
@@ -144,7 +144,7 @@ trace = teach.trace(
 print(trace)
 
 # %%
-# And ``chain_rule`` writes down how the gradient is computed, with the numbers in it:
+# And ``chain_rule`` writes out how the gradient is computed, with its numbers:
 
 print(trace.chain_rule("dx"))
 
@@ -210,9 +210,8 @@ assert new[1] < old[1]
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# ``mpsref.NEURONS`` can be iterated over. These neurons pass a small number, and a gradient, on as
-# they are. sigmoid, softPlus, geLU and hardSigmoid make a gradient smaller there, and absolute
-# makes it 0.
+# Iterate over ``mpsref.NEURONS``. These neurons pass on a small number, and a gradient, unchanged.
+# sigmoid, softPlus, geLU and hardSigmoid make a gradient smaller there, and absolute makes it 0.
 
 unchanged = []
 zero, one = np.float32([0]), np.float32([1])

@@ -11,7 +11,7 @@ was.
 # Three neurons in a row
 # ----------------------
 #
-# A number ``x`` goes through a tanH, what comes out through a softPlus, and that through a sigmoid:
+# A number ``x`` goes through a tanH, its result through a softPlus, and that through a sigmoid:
 #
 # *h = tanh(x)*, then *p = ln(1 + e^h)*, then *y = 1 / (1 + e^-p)*.
 #
@@ -36,8 +36,8 @@ print(f"x = {x:.4f}   h = {h:.4f}   p = {p:.4f}   y = {y:.4f}")
 # ----------
 #
 # How much does ``y`` move when ``x`` moves? Ask it one neuron at a time, from the end. Each neuron
-# has a slope at the number that *it* has read: the sigmoid has read ``p``, the softPlus ``h``, the
-# tanH ``x``.
+# has a slope at the number that *it* reads: the sigmoid reads ``p``, the softPlus ``h``, the tanH
+# ``x``.
 
 slope_y = math.exp(p) / (math.exp(p) + 1) ** 2  # of the sigmoid, at p
 slope_p = math.exp(h) / (math.exp(h) + 1)  # of the softPlus, at h
@@ -92,8 +92,8 @@ graph = mps.MPSNNGraph(
 )
 
 # %%
-# Trace it for one pixel, with 1 as the gradient to begin with. In a trace the gradient of ``h`` is
-# called ``dh``. Compare each number with what we have computed by hand.
+# Trace it for one pixel, starting with a gradient of 1. In a trace the gradient of ``h`` is called
+# ``dh``. Compare each number with the one that we computed by hand.
 
 
 trace = teach.trace(graph, x=0.5, dy=1)
@@ -104,7 +104,7 @@ for name, number in by_hand.items():
     assert math.isclose(trace[name].stored.item(), number, rel_tol=1e-6)
 
 # %%
-# Everything agrees to six digits and more. Here is the chain rule with the numbers in it:
+# Everything agrees to six digits or more. Here is the chain rule with its numbers:
 
 print(trace.chain_rule("dx"))
 
@@ -184,8 +184,8 @@ assert mps.neuron.gradient(tanh, zero, upstream=back) == 0.25
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# No. The sigmoid of 0 is 1/2, with slope 1/4. But the tanh has read 1/2 and not 0, and is less
-# steep there: 0.7864. The gradient is 0.1966.
+# No. The sigmoid of 0 is 1/2, with slope 1/4. But the tanh reads 1/2, not 0, and is less steep
+# there: 0.7864. The gradient is 0.1966.
 
 middle = mps.neuron.forward(sigmoid, zero)
 back = mps.neuron.gradient(tanh, middle, upstream=one)
@@ -199,15 +199,15 @@ assert round(float(mps.neuron.gradient(sigmoid, zero, upstream=back)[0]), 4) == 
 #
 #    </details>
 #
-# **3.** A common mistake is to take a slope at what a neuron has *made* instead of what it has
-# *read*. Make it for the tanH in our chain of three: how wrong is ``dx`` then?
+# **3.** A common mistake is to take a slope at a neuron's *result* instead of its *source*. Make it
+# for the tanH in our chain of three: how wrong is ``dx`` then?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
 # The slope of tanh at ``h`` is too large, since ``h`` is nearer to 0 than ``x`` is. The gradient is
-# 3 percent too large at this ``x``: small enough to go unnoticed, unless one checks.
+# 3 percent too large at this ``x``: small enough to go unnoticed without a check.
 
 wrong = dh * (1 - math.tanh(h) ** 2)
 print(f"right {dx:.5f}, wrong {wrong:.5f}, {100 * (wrong / dx - 1):.1f} % too large")

@@ -11,8 +11,8 @@ neuron is right.
 # One number, two readers
 # -----------------------
 #
-# In the lesson before, each result had one reader. Now ``x`` is read twice: by a softSign, which
-# makes ``s``, and by a softPlus, which makes ``p``. An addition makes ``y = s + p``.
+# In the last lesson each result had one reader. Now ``x`` has two: a softSign, which computes
+# ``s``, and a softPlus, which computes ``p``. An addition computes ``y = s + p``.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,8 +50,7 @@ assert abs(by_s + by_p - by_y) < 1e-12
 # sphinx_gallery_end_ignore
 
 # %%
-# Divide by 0.001, and it says the same of slopes: 0.25 of the softSign, 0.73 of the softPlus, 0.98
-# together.
+# Divide by 0.001 to get slopes: 0.25 for the softSign, 0.73 for the softPlus, 0.98 together.
 
 print(f"{by_s / 0.001:.2f} + {by_p / 0.001:.2f} = {by_y / 0.001:.2f}")
 
@@ -63,9 +62,9 @@ assert [round(float(v) / 0.001, 2) for v in (by_s, by_p, by_y)] == [0.25, 0.73, 
 # The graph that does it
 # ----------------------
 #
-# ``training_graph`` makes a gradient node for each reader. Each of these makes a gradient of ``x``,
-# and so it makes an addition too, which nobody has asked for. A trace calls the two gradients
-# ``dx.1`` and ``dx.2``, and their sum ``dx``.
+# ``training_graph`` makes a gradient node for each reader. Each of these computes a gradient of
+# ``x``, so it also makes an addition by itself. A trace calls the two gradients ``dx.1`` and
+# ``dx.2``, and their sum ``dx``.
 
 source, upstream = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="dy")
 left = mps.MPSCNNNeuronSoftSignNode(source=source)
@@ -91,9 +90,9 @@ assert round(trace["dx"].stored.item(), 2) == 0.98
 # sphinx_gallery_end_ignore
 
 # %%
-# Read it from the top. The forward addition hands its gradient on to both of its sources, as it is.
-# Then each neuron multiplies by its slope at ``x``. The last row adds. Here is the chain rule, with
-# one term for each way back to ``x``:
+# Read it from the top. The forward addition passes its gradient on to both of its sources
+# unchanged. Then each neuron multiplies by its slope at ``x``. The last row adds. Here is the chain
+# rule, with one term for each way back to ``x``:
 
 print(trace.chain_rule("dx"))
 
@@ -170,15 +169,15 @@ assert sum(isinstance(node, mps.MPSNNAdditionNode) for node in made) == 1
 #
 #    </details>
 #
-# **2.** A *residual connection* adds what a neuron has read to what it has made: ``y = x +
-# tanh(x)``. What is ``dx`` at ``x = 3``, where the tanh alone is almost flat?
+# **2.** A *residual connection* adds a neuron's source to its result: ``y = x + tanh(x)``. What is
+# ``dx`` at ``x = 3``, where the tanh alone is almost flat?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# The tanh sends back 0.0099, and the direct way sends back 1. Together they are 1.0099. The direct
-# way keeps the gradient alive whatever the neuron does. That is why deep networks have such
+# The tanh sends back 0.0099, and the direct path sends back 1. Together they are 1.0099. The direct
+# path keeps the gradient alive whatever the neuron does. That is why deep networks have such
 # connections.
 
 source = mps.MPSNNImageNode(handle="x")
@@ -203,7 +202,7 @@ assert round(answer["dx"].stored.item(), 4) == 1.0099
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# To add *n* numbers takes *n* - 1 additions: 4 for five readers.
+# Adding *n* numbers takes *n* - 1 additions: 4 for five readers.
 
 
 def additions(readers):
@@ -228,14 +227,14 @@ assert [additions(readers) for readers in range(1, 6)] == [0, 1, 2, 3, 4]
 #    </details>
 #
 # **4.** Can two readers cancel each other? Build ``y = tanh(x) - x`` and look at ``dx`` at ``x =
-# 0``. What does it tell you of the curve there?
+# 0``. What does it tell you about the curve there?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
 # Yes: one sends back 1, the other -1, and the sum is 0. The curve is flat at 0, although neither of
-# its parts is. ``secondary_scale = -1`` makes a difference of the addition.
+# its parts is. ``secondary_scale = -1`` turns the addition into a difference.
 
 source = mps.MPSNNImageNode(handle="x")
 neuron = mps.MPSCNNNeuronTanHNode(source=source)

@@ -30,7 +30,7 @@ x = np.float32([-0.001, 0, 0.001])
 print(mps.neuron.gradient(absolute, x, upstream=np.ones_like(x)))
 
 # %%
-# mpsref answers 0 at the kink, between the two. For the other neurons it goes by the comparison
+# mpsref answers 0 at the kink, between the two. For the other neurons it follows the comparison
 # that Apple's header prints. For reLU that is ``1 if x >= 0 else a``, so that 0 belongs to the
 # right side, and the slope there is 1.
 
@@ -39,7 +39,7 @@ print(mps.NEURONS[relu.neuron_type].slope)
 print(mps.neuron.gradient(relu, x, upstream=np.ones_like(x)))
 
 # %%
-# In a plot the slopes of the two sides end in open circles, and the answer at the kink is a full
+# In a plot the slopes of the two sides end in open circles, and the answer at the kink is a filled
 # one.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
@@ -67,9 +67,9 @@ assert mps.neuron.gradient(relu, x, upstream=ones).tolist() == [0, 1, 1]
 # -------------------------
 #
 # We asked PyTorch and JAX for the gradients of their functions at the kinks. ONNX Runtime was asked
-# for the values only: it refuses a model with ONNX's ``Gradient`` operator. The answers stand in
-# ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only what mpsref answers is computed
-# now. (To run this page yourself, put :download:`kinks.json </lessons/measured/kinks.json>` in a
+# for the values only: it refuses a model with ONNX's ``Gradient`` operator. The answers are in
+# ``measured/kinks.json``, which ``measured/kinks.py`` wrote. Only those of mpsref are computed now.
+# (To run this page yourself, put :download:`kinks.json </lessons/measured/kinks.json>` in a
 # folder ``measured`` beside it.)
 
 folder = Path(__file__).parent if "__file__" in globals() else Path()
@@ -94,7 +94,7 @@ def title(kink):
     return f"{kink['neuron']}{numbers} at {float(kink['x']):g}"
 
 
-# What is answered at -0 is the same as at 0 everywhere, so it is left out.
+# All answers at -0 are the same as at 0, so they are not shown.
 shown = [kink for kink in answers["kinks"] if kink["x"] != "-0.0"]
 for kink in shown:
     left, here, right = slopes(kink)
@@ -143,12 +143,12 @@ assert mps.neuron.gradient(quarter, ends, upstream=np.ones_like(ends)).tolist() 
 # sphinx_gallery_end_ignore
 
 # %%
-# Some things to see in it:
+# Some observations:
 #
 # - At 0 the reLU of mpsref has slope 1, and those of PyTorch and JAX have slope 0.
-# - One function has three answers within one library. ``maximum`` gives half of the gradient to
-#   each of two equal numbers, so it answers 1/2. ``clamp`` of PyTorch lets it all through, and so
-#   does a ``where`` with ``>=``.
+# - One function has three answers in one library. ``maximum`` gives half of the gradient to
+#   each of two equal numbers, so it answers 1/2. ``clamp`` of PyTorch passes all of it, and so does
+#   a ``where`` with ``>=``.
 # - The leaky reLU of PyTorch takes the left side, that of JAX the right one.
 # - ``relu6`` of both is flat at both of its kinks.
 # - The absolute value of JAX has slope 1 at 0, and those of PyTorch and mpsref have 0.
@@ -206,7 +206,7 @@ for name in ("hardSigmoid", "reLUN"):
 
 # %%
 # Take reLUN with ``a = 0`` and ``b = 6`` at 7, where it is constant, and the hard sigmoid at 2,
-# where it is not. What is printed, what mpsref answers, and what differences say:
+# where it is not. Compare the printed slope, the answer of mpsref, and differences:
 
 cases = (
     (mps.MPSNNNeuronDescriptor(T.reLUN, a=0, b=6), 7.0, lambda d, x: d.b if x >= d.b else 1.0),
@@ -257,14 +257,14 @@ assert [
 #    </details>
 #
 # **2.** ``x = reLU(x) - reLU(-x)`` holds for every ``x``, and the slope of ``x`` is 1. What does
-# the chain rule make of the right side at 0, with slope 1 at the kink? With slope 0? With 1/2?
+# the chain rule give for the right side at 0, with slope 1 at the kink? With slope 0? With 1/2?
 #
 # .. raw:: html
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# With a slope ``k`` at the kink, the first term sends back ``k``. The second is turned round twice,
-# and sends back ``k`` too. That makes ``2 k``: 2 with Apple's choice, 0 with that of
+# With a slope ``k`` at the kink, the first term sends back ``k``. The second changes its sign
+# twice, and sends back ``k`` too. That makes ``2 k``: 2 with Apple's choice, 0 with that of
 # ``torch.relu``, and only with 1/2 the true slope. So the chain rule may fail at kinks, even if
 # each slope is a good answer by itself.
 
@@ -295,7 +295,7 @@ assert images["dx"].to_array().ravel().tolist() == [1, 2, 1]
 #    </details>
 #
 # **3.** Which of the sixteen neurons have a kink, with their default parameters? Each row of
-# ``mpsref.NEURONS`` has a function ``kinks`` that takes a descriptor. It tells where the slope
+# ``mpsref.NEURONS`` has a function ``kinks`` that takes a descriptor. It returns where the slope
 # *may* jump: check whether it does.
 #
 # .. raw:: html
@@ -339,8 +339,8 @@ assert all(any(jumps for _, jumps in places) for name, places in found.items() i
 #    <details class="answer"><summary>Answer</summary>
 #
 # Half of the way goes along the left side, with slope 0, and half along the right one, with slope
-# 1. The average is 1/2. A measured slope at a kink tells nothing of whether the answer of a program
-# is right.
+# 1. The average is 1/2. A measured slope at a kink does not tell whether a program's answer is
+# right.
 
 sides = np.array([-0.001, 0.001])
 low, high = mps.neuron.forward(relu, sides)

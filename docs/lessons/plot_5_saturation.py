@@ -68,8 +68,8 @@ assert at_ends["ELU"][1] == 1
 # A chain of sigmoids
 # -------------------
 #
-# Each sigmoid multiplies the gradient by its slope, and that is at most 1/4. After five of them at
-# most 1/1024 is left. The gradient that we begin with is called ``g`` here.
+# Each sigmoid multiplies the gradient by its slope, which is at most 1/4. After five of them at
+# most 1/1024 is left. The initial gradient is called ``g`` here.
 
 
 def chain(length, make, format=F.float32):
@@ -140,7 +140,7 @@ assert left["sigmoid"][-1] < left["geLU"][-1] < left["softSign"][-1] < left["tan
 
 # %%
 # The reLU keeps all of it, since a positive number has slope 1 every time. The sigmoids are the
-# worst: of 1 there is less than 1e-14 left. softSign and tanH lose it slowly here, because their
+# worst: less than 1e-14 is left of 1. softSign and tanH lose it slowly here, because their
 # results move towards 0, where they are steep.
 #
 # In half precision it is worse still. A number below the dotted line is stored as zero, or as that
@@ -162,7 +162,7 @@ assert trace["dx"].stored.item() == 0
 # Exercises
 # ---------
 #
-# **1.** A reLU with ``a = 0`` has slope 0 for negative numbers. What becomes of the gradient in a
+# **1.** A reLU with ``a = 0`` has slope 0 for negative numbers. What happens to the gradient in a
 # chain with ``x = -1``? And with ``a = 0.01``, in a chain of three?
 #
 # .. raw:: html
@@ -184,7 +184,7 @@ for a in (0, 0.01):
 #
 #    </details>
 #
-# **2.** Take ``tanH`` with ``a = 2``, so that its slope at 0 is 2. What becomes of a gradient in a
+# **2.** Take ``tanH`` with ``a = 2``, so that its slope at 0 is 2. What happens to a gradient in a
 # chain of 20, at ``x = 0``? And at ``x = 1``?
 #
 # .. raw:: html
@@ -214,7 +214,7 @@ assert doubling.run(x=pixel(1), g=pixel(1))["dx"].to_array().item() < 1e-4
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# Each step multiplies by 1 and something, so nothing vanishes. The gradient even grows a little, to
+# Each step multiplies by more than 1, so nothing vanishes. The gradient even grows a little, to
 # about 1.5.
 
 

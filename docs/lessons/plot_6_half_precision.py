@@ -12,7 +12,7 @@ by one large number, and they survive.
 # --------------------
 #
 # A half has 16 bits. It has about three decimal digits, its largest number is 65504, and its
-# smallest is 2^-24. Below 2^-14 it has fewer and fewer digits. What lies between two halves is
+# smallest is 2^-24. Below 2^-14 it has fewer and fewer digits. Numbers between two halves are
 # *rounded* to the nearer one.
 
 import matplotlib.pyplot as plt
@@ -102,7 +102,7 @@ for step in steps:
 # sphinx_gallery_end_ignore
 
 # %%
-# The last column has the rounding, in *units of the last place* (ULP): the distance from one half
+# The last column has the rounding, in *units in the last place* (ULP): the distance from one half
 # to the next. It is never more than half a unit, since the nearer half is taken. All six steps
 # round.
 
@@ -122,16 +122,16 @@ assert small["dx"].value.item() > 0
 # sphinx_gallery_end_ignore
 
 # %%
-# The end is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy`` was
-# hurt before anything was computed: 1e-6 is not a half.
+# The result is zero: the tanH is nearly flat at 4, and the product is below all halves. And ``dy``
+# was inexact before anything was computed: 1e-6 is not a half.
 #
 # Loss scaling
 # ------------
 #
-# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So begin with a ``dy`` that
+# Every gradient is a product with ``dy`` in it (lesson 2, exercise 4). So start with a ``dy`` that
 # is larger by a factor ``S``: each gradient is larger by ``S``. At the end divide by ``S``, in
-# float32. People multiply the loss by ``S``, which does the same, and call it *loss scaling*. To
-# multiply and divide by a power of two rounds nothing.
+# float32. Multiplying the loss by ``S`` does the same, hence the name *loss scaling*. Multiplying
+# and dividing by a power of two rounds nothing.
 
 S = 2.0**20
 scaled = teach.trace(half, x=pixel(4), dy=pixel(1e-6 * S))
@@ -139,7 +139,7 @@ print(scaled)
 print("dx =", scaled["dx"].stored.item() / S)
 
 # %%
-# What should it be? The same graph in float32 is near enough to the truth to tell:
+# What is the right result? The same graph in float32 is close enough to tell:
 
 exact = teach.trace(three(F.float32), x=pixel(4, np.float32), dy=pixel(1e-6, np.float32))[
     "dx"
@@ -187,8 +187,8 @@ assert widths[10:-20].min() >= 20
 # sphinx_gallery_end_ignore
 
 # %%
-# The pale band is more than twenty powers of two wide. So there is room, and it need not be chosen
-# with care: training programs take a large ``S``, and halve it whenever they meet an infinity.
+# The pale band is more than twenty powers of two wide, so ``S`` need not be chosen with care:
+# training programs take a large ``S``, and halve it whenever they meet an infinity.
 #
 # Exercises
 # ---------
@@ -246,8 +246,8 @@ assert fine == list(range(36))
 #    <details class="answer"><summary>Answer</summary>
 #
 # Hardly. The largest must stay below 65504, the smallest above 2^-25. The ratio of these is about
-# 2e12, so it looks possible, if only just. But near the lower end nothing is left of the digits.
-# Whoever wants all digits has a range from 2^-14 to 65504, which is about 1e9.
+# 2e12, so it looks just possible. But near the lower end no digits are left. With all digits the
+# range is from 2^-14 to 65504, a ratio of about 1e9.
 
 print(f"{65504 / 2.0**-25:.1e} {65504 / 2.0**-14:.1e}")
 

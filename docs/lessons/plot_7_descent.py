@@ -10,8 +10,8 @@ it often enough, and an input that meant nothing becomes one that gives the pict
 # The task
 # --------
 #
-# A sigmoid makes an image ``y`` out of an image ``x``. We want ``y`` to look like a *target*, and
-# look for the ``x`` that does it. Here is the target, a soft disc of 24 x 24 pixels:
+# A sigmoid computes an image ``y`` from an image ``x``. We want ``y`` to look like a *target*, and
+# search for the right ``x``. Here is the target, a soft disc of 24 x 24 pixels:
 
 # sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
@@ -37,9 +37,9 @@ assert np.isclose(target.max(), 0.98)
 #
 # We need one number that says how far ``y`` is from the target, the *loss*. Take the square of the
 # difference in each pixel, and add them all up. The square comes from a power neuron with ``c =
-# 2``; the difference is an addition with ``secondary_scale = -1``. The target is given and shall
-# not be changed, so the gradient need not go there: ``stop_gradient`` says so. An initial gradient
-# node at the end starts the way back with ones.
+# 2``; the difference is an addition with ``secondary_scale = -1``. The target is fixed and needs no
+# gradient, so it has ``stop_gradient``. An initial gradient node at the end starts the way back
+# with ones.
 
 
 def descent_graph(make):
@@ -64,7 +64,7 @@ def descent_graph(make):
 graph = descent_graph(lambda x: mps.MPSCNNNeuronSigmoidNode(source=x))
 
 # %%
-# First for one pixel: ``x`` is 0, and ``y`` should be 0.9. The trace has all of it.
+# First for one pixel: ``x`` is 0, and ``y`` should be 0.9. The trace shows every step.
 
 
 def pixel(value):
@@ -127,7 +127,7 @@ assert round(goal, 3) == 2.197
 
 # %%
 # The first steps are short because the sigmoid is saturated at -4, as in lesson 5, the last ones
-# because there is hardly anything left to mend. Where ``x`` ends can be computed: the sigmoid is
+# because hardly any error is left. Where ``x`` ends can be computed: the sigmoid is
 # 0.9 at ``ln(0.9 / 0.1)``, which is 2.197.
 
 # %%
@@ -171,14 +171,13 @@ assert error[extreme].min() > error[middle].max()
 # sphinx_gallery_end_ignore
 
 # %%
-# After 20 steps the grey pixels are right, and black and white are not quite there: to make a
-# sigmoid give 0.02 or 0.98, ``x`` has to go where it is flat, and there the steps become shorter
-# and shorter.
+# After 20 steps the grey pixels are right, but black and white are not quite there: for a sigmoid
+# of 0.02 or 0.98, ``x`` has to go where it is flat, and there the steps become shorter and shorter.
 #
 # Exercises
 # ---------
 #
-# **1.** Take the neuron ``none``, which makes ``y = x``. The loss is then ``(x - t)^2``, and its
+# **1.** Take the neuron ``none``, which computes ``y = x``. The loss is then ``(x - t)^2``, and its
 # gradient ``2 (x - t)``. Which rate reaches the target in one step? From which rate on does it get
 # worse with every step?
 #
@@ -216,8 +215,8 @@ assert abs(ends[1.1][-1].item() - 2) > 2
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# ``x`` grows without end, slower and slower, and ``y`` goes to 1. The loss comes as near to 0.2
-# squared, 0.04, as you like, and never below.
+# ``x`` grows without end, slower and slower, and ``y`` goes to 1. The loss goes to 0.2 squared,
+# 0.04, from above.
 
 path, losses = descend(graph, pixel(0), pixel(1.2), rate=4, steps=1000)
 for i in (1, 10, 100, 999):
@@ -232,7 +231,7 @@ assert 0.04 < losses[999] < 0.041
 #    </details>
 #
 # **3.** Use a reLU with ``a = 0`` as the neuron, start at ``x = -1``, and ask for 0.5. What
-# happens? Mend it.
+# happens? Fix it.
 #
 # .. raw:: html
 #

@@ -57,7 +57,7 @@ assert abs(central_difference - slope(x)) < abs(forward_difference - slope(x)) /
 # How long should the step be?
 # ----------------------------
 #
-# Shorter is better, one should think. Let us see: here is the error for steps from 1 down to 1e-15.
+# Shorter should be better. Let us see: here is the error for steps from 1 down to 1e-15.
 
 steps = np.geomspace(1, 1e-15, 181)
 
@@ -111,7 +111,7 @@ assert 5e-6 < epsilon ** (1 / 3) < 1e-5
 # sphinx_gallery_end_ignore
 
 # %%
-# There are two errors, and they pull in opposite ways.
+# There are two errors, and they pull in opposite directions.
 #
 # - On the left the step is too long, since a curve is not a straight line. A step ten times shorter
 #   makes the error of the forward difference ten times smaller, and that of the central one a
@@ -142,8 +142,8 @@ assert abs(by_complex_step / slope(x) - 1)[0] < 1e-15
 # sphinx_gallery_end_ignore
 
 # %%
-# That is as good as float64 can be. It fails for whatever is not made of smooth formulas: ``abs``
-# of a complex number is its length, and has no imaginary part.
+# That is as good as float64 can be. It only works for smooth formulas: ``abs`` of a complex number
+# is its length, and has no imaginary part.
 
 print(np.abs(-2 + 1j * tiny), np.abs(-2 + 1j * tiny).imag / tiny)
 
@@ -155,8 +155,8 @@ assert np.abs(-2 + 1j * tiny).imag / tiny == 0
 # Kinks
 # -----
 #
-# A difference that reaches over a kink is an average of two slopes, and says "wrong" where nothing
-# is. Here is a reLUN with ``a = 0`` and ``b = 6``, checked with the rather long step 0.25:
+# A difference across a kink is an average of two slopes, and says "wrong" where nothing is. Here is
+# a reLUN with ``a = 0`` and ``b = 6``, checked with the rather long step 0.25:
 
 relu6 = mps.MPSNNNeuronDescriptor(T.reLUN, a=0, b=6)
 line = np.linspace(-2, 8, 401)
@@ -180,8 +180,8 @@ assert (np.minimum(np.abs(line[off]), np.abs(line[off] - 6)) <= long + 1e-9).all
 # sphinx_gallery_end_ignore
 
 # %%
-# With a short step few points are that near to a kink, but in an image with a million pixels there
-# are some. A good check keeps to its own side of the kink.
+# With a short step few points are that close to a kink, but an image with a million pixels has
+# some. A good check stays on its own side of the kink.
 #
 # A check that knows all this
 # ---------------------------
@@ -253,7 +253,7 @@ assert 1e-6 < typical < 1e-5
 #
 # No: the second term is twice what it should be. It is farthest off at -1 and 1, by 0.24, and right
 # at 0.
-# Others have measured that hardware computes the true derivative.
+# According to measurements by others, hardware computes the true derivative.
 
 from scipy.special import erf
 
@@ -290,8 +290,8 @@ assert wrong_by[6] == 0
 #
 #    </details>
 #
-# **3.** Get the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare it
-# with the sigmoid of 1. Why are they the same?
+# **3.** Compute the slope of the softPlus, ``ln(1 + e^x)``, at ``x = 1`` by a complex step. Compare
+# it with the sigmoid of 1. Why are they the same?
 #
 # .. raw:: html
 #
@@ -317,7 +317,7 @@ assert abs(by_step - sigmoid_of_one) < 1e-15
 #
 #    <details class="answer"><summary>Answer</summary>
 #
-# It makes the training graph itself, and finds the gradient right, at the kink at 0 too.
+# It makes the training graph itself, and the gradient passes, even at the kink at 0.
 
 image = mps.MPSNNImageNode(handle="x")
 left = mps.MPSCNNNeuronTanHNode(source=image)

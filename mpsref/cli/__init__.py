@@ -22,10 +22,10 @@ COMMANDS = (
     ("explain", "make a page that steps through a graph"),
     ("prove", "evaluate every input of a neuron, and judge the results independently"),
     ("sweep", "compare your implementation of a neuron with the reference, at every input"),
-    ("merge", "make one report of those of several shards of a sweep"),
-    ("inputs", "write sources that test a graph well, and what a device is to write"),
-    ("convert", "take a recording apart into one file, or make one of such a file"),
-    ("inspect", "tell what is in a file"),
+    ("merge", "merge the reports of several shards of a sweep"),
+    ("inputs", "write source images that test a graph well, and a request for a recording"),
+    ("convert", "convert a recording to a file of arrays, or arrays to a recording"),
+    ("inspect", "show what is in a file"),
 )
 """
 Name and summary of each command, in the order of the help.
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 all within bounds, or nothing wrong; 1 a mismatch, or something wrong; 2 bad usage or bad input;
-        3 a fault of mpsref; 130 interrupted, 143 terminated.
+        The exit status, see `mpsref.cli.status`.
     """
     with standard_streams():
         try:
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             named = "" if error.filename is None else f"{error.filename}: "
             status = complain(f"{named}{error.strerror or described(error)}", BAD_INPUT)
-        except BaseException as error:  # noqa: BLE001  none may end as if it were a verdict
+        except BaseException as error:  # noqa: BLE001  none may pass for a verdict
             status = fault(error)
         ended = ended_by()
     return status if ended is None else 128 + ended
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _status(arguments: Sequence[str]) -> int:
     try:
         options = _options(arguments)
-    except SystemExit as end:  # the parser has said why
+    except SystemExit as end:  # the parser has printed why
         return int(end.code or 0)
     with working():
         status: int = options.command(options)
@@ -85,21 +84,14 @@ def _status(arguments: Sequence[str]) -> int:
 
 
 def parser(name: str | None = None) -> argparse.ArgumentParser:
-    """
-    Make the parser of the command line.
-
-    Parameters
-    ----------
-    name : str, optional
-        The only command whose module is imported and whose arguments are known. Default: all commands.
-    """
+    """The parser of the command line; with a name, only that command's module is imported and its arguments known."""
     whole = _Parser(prog="mpsref", description="The golden reference of Apple's MPS neuron node graph.")
     whole.add_argument("--version", action="version", version=f"mpsref {mpsref.__version__}")
     commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
     for command, summary in COMMANDS:
         one = commands.add_parser(command, help=summary)
         if name in (None, command):
-            # Here, so that a command does not wait for what only others need.
+            # Here, so that a command does not wait for the imports of others.
             module = importlib.import_module(f"mpsref.cli.{command}")
             module.define(one)
             one.set_defaults(command=module.run)
@@ -112,7 +104,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     whole = parser(next(words, ""))
     options, unknown = whole.parse_known_args(arguments)
     if unknown:
-        # Of the command, which has the help that tells what there is.
+        # The command's help lists the arguments.
         whole.prog += f" {options.name}"
         whole.error(f"unrecognized arguments: {' '.join(unknown)}")
     return options

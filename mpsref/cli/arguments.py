@@ -28,12 +28,12 @@ NEURON_TYPES = [neuron_type.name for neuron_type in NEURONS]
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
-    """What a proof and a sweep are about."""
+    """Add the options for a neuron's parameters and the format."""
     for name in "abc":
         parser.add_argument(f"--{name}", metavar="X", type=number, help=f"parameter {name} (default: as documented)")
     parser.add_argument("--data", metavar="X", type=number, help="the slope of pReLU (default 0.25)")
     parser.add_argument("--format", choices=FORMATS, default="float32",
-                        help="what sources and results are stored in (default float32)")  # fmt: skip
+                        help="format of sources and results (default float32)")  # fmt: skip
 
 
 def descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
@@ -47,14 +47,14 @@ def descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MP
 
 
 def integer(text: str) -> int:
-    """A decimal integer; unlike for `int`, digits of other scripts are none, and nothing stands between them."""
+    """A decimal integer; unlike `int`, only in ASCII digits without separators."""
     if not re.fullmatch("[+-]?[0-9]{1,20}", text):
         raise argparse.ArgumentTypeError(f"{text[:60]!r}: give an integer, such as 16")
     return int(text)
 
 
 def number(text: str) -> float:
-    """A decimal number; unlike for `float`, digits of other scripts are none, and nothing stands between them."""
+    """A decimal number; unlike `float`, only in ASCII digits without separators."""
     if not re.fullmatch(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)", text.lower()):
         raise argparse.ArgumentTypeError(f"{text[:60]!r}: give a number, such as 1e-3")
     return float(text)

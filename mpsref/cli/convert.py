@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpsref.cli.sources import add_raw, read_image
 from mpsref.cli.status import PASSED
+from mpsref.display import printable
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs
 from mpsref.graph import GraphFile
@@ -17,9 +18,8 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
     parser.description = (
-        "RECORDING to .npz, .safetensors or a folder; or, with --graph, files of arrays to a recording. "
+        "Convert a recording to .npz, .safetensors or a folder; or, with --graph, files of arrays to a recording. "
         "Nothing is rounded: an array keeps its dtype (uint8 is unorm8, uint16 is unorm16)."
     )
     parser.add_argument("inputs", metavar="INPUT", nargs="+",
@@ -34,11 +34,10 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the images of a recording or of files elsewhere."""
     to_file = options.out.name.endswith((".npz", ".safetensors"))
     if options.graph is None:
         if len(options.inputs) > 1 or "=" in options.inputs[0] or not options.inputs[0].endswith(".json"):
-            raise FileFormatError(f"{options.inputs[0]}: no recording file: give one, or --graph for arrays")
+            raise FileFormatError(f"{options.inputs[0]}: not a recording file: give one, or --graph for arrays")
         recording = Recording.read(options.inputs[0], complete=False)
         if to_file:
             check_outputs({"--out": options.out}, recording.files)
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         left_out = len(recording.missing)
     else:
         if to_file:
-            raise FileFormatError(f"--out {options.out}: with --graph a recording is made: name a folder")
+            raise FileFormatError(f"--out {options.out}: --graph makes a recording: name a folder")
         file, device, left_out = GraphFile.read(options.graph), options.device or "unknown device", 0
         images = _arrays(options)
         for name in images:
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         path = write_recording(options.out, file, images, device, raw=options.raw)
         wrote = f"wrote {len(images)} images and {path}"
-    print(wrote + (f"; left out {left_out} whose files are not there" if left_out else ""))
+    print(printable(wrote) + (f"; left out {left_out} whose files are missing" if left_out else ""))
     return PASSED
 
 
@@ -73,10 +72,10 @@ def _arrays(options: argparse.Namespace) -> dict[str, MPSImage]:
     images: dict[str, MPSImage] = {}
     for text in options.inputs:
         name, equals, path = text.partition("=")
-        # A file whose name has an equals sign is meant as it is, if it is there.
-        several = not equals or (text.endswith((".npz", ".safetensors")) and Path(text).exists())
-        more = read_images(text) if several else {name: read_image(Path(path), options)}
-        for twice in images.keys() & more.keys():
-            raise FileFormatError(f"{text}: {twice}: is given twice")
+        # The name of an existing file may have an equals sign.
+        is_archive = not equals or (text.endswith((".npz", ".safetensors")) and Path(text).exists())
+        more = read_images(text) if is_archive else {name: read_image(Path(path), options)}
+        for duplicate in images.keys() & more.keys():
+            raise FileFormatError(f"{text}: {duplicate}: is given twice")
         images |= more
     return images

@@ -9,20 +9,20 @@ from mpsref.cli.arguments import element
 from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
-from mpsref.errors import FileFormatError, MPSRefError
-from mpsref.files import check_outputs
+from mpsref.display import printable
+from mpsref.errors import naming
+from mpsref.files import check_outputs, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
-from mpsref.teach.explain import explanation, write_explanation
+from mpsref.teach.explain import explanation
 
 __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
     parser.description = (
         "Make a page for a browser that steps through a graph file forward and backward, for one element "
-        "of its images: values, slopes, products, rounding, and numbers to change."
+        "of its images: values, slopes, products, rounding, and inputs to change."
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--html", metavar="FILE", type=output_file, required=True, help="the page to write")
@@ -33,16 +33,14 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page."""
     file = GraphFile.read(options.graph)
     names = {image: name for name, image in file.images.items()}
     files = source_files(options, [names[node] for node in inputs(file.result_images)], complete=False)
     check_outputs({"--html": options.html}, [options.graph, *files.values()])
     sources = {name: read_image(path, options) for name, path in files.items()}
-    try:
+    with naming(options.graph):
         page = explanation(file, sources, options.at, options.graph.name)
-    except MPSRefError as error:
-        raise FileFormatError(f"{options.graph}: {error}") from None
-    write_explanation(page, options.html)
-    tell(f"wrote {options.html}, {len(page.encode()):,} bytes: open it in a browser", options.html)
+    data = page.encode()
+    write_atomically(options.html, lambda out: out.write(data))
+    tell(f"wrote {printable(str(options.html))}, {len(data):,} bytes: open it in a browser", options.html)
     return PASSED

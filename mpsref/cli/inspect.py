@@ -13,14 +13,15 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
-    parser.description = "Tell what is in a recording, a graph file, a .npy, .npz or .safetensors file."
+    parser.description = (
+        "Show what is in a recording, a graph file, a .npy, .npz or .safetensors file; of a graph also what is "
+        "suspicious, as mpsref.check does."
+    )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what the file holds."""
     facts = contents(options.file)
     print(json.dumps(facts, indent=1) if options.json else contents_text(facts))
     return PASSED

@@ -14,15 +14,13 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
-    parser.description = "Make one report of those that mpsref sweep wrote for different inputs; their order is free."
+    parser.description = "Merge reports that mpsref sweep wrote for different inputs, in any order."
     parser.epilog = EPILOG
     parser.add_argument("reports", metavar="FILE", type=Path, nargs="+", help="report of a shard, or a checkpoint")
     parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Add the reports up and print the sum."""
     check_outputs({"--json": options.json}, options.reports)
     report = merge([SweepReport.read(path) for path in options.reports])
     if options.json is not None:

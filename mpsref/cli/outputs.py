@@ -1,4 +1,4 @@
-"""Files that a command writes, and what it tells people beside them."""
+"""The files and messages that a command writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["checkpoint_beside", "interrupted", "output_file", "tell", "write_jso
 
 
 def output_file(text: str) -> Path:
-    """A file to write; ``-`` and all names of standard output are `STDOUT`."""
+    """An output file; ``-`` and all names of standard output are `STDOUT`."""
     return STDOUT if text == "-" or is_stdout(Path(text)) else Path(text)
 
 
@@ -34,7 +34,7 @@ def checkpoint_beside(file: Path | None) -> Path | None:
 
 
 def interrupted(checkpoint: Path | None, option: str) -> None:
-    """Say what to do next; option is the one that would have kept a checkpoint."""
+    """Say how to go on; `option` is the one that would have kept a checkpoint."""
     kept = checkpoint is not None
     advice = "run the same command again to go on" if kept else f"nothing is kept without {option} or --checkpoint"
     print(f"mpsref: interrupted: {advice}", file=sys.stderr)

@@ -20,11 +20,10 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
     parser.description = (
-        "Evaluate every input of a neuron, forward and derivative, and judge with ball arithmetic all "
-        "results near a rounding boundary and a sample of the others; compare the digest of all results with that of "
-        "the certificate that comes with mpsref, if there is one. Needs the extra: pip install 'mpsref[proof]'."
+        "Evaluate every input of a neuron, forward and derivative, and judge all results near a rounding boundary and "
+        "a sample of the others with ball arithmetic; compare the digest of all results with that of the certificate "
+        "that comes with mpsref, if there is one. Needs an extra: pip install 'mpsref[proof]'."
     )
     parser.epilog = (
         "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 3 a fault of mpsref, "
@@ -35,20 +34,19 @@ def define(parser: argparse.ArgumentParser) -> None:
     add_subject(parser)
     parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
     parser.add_argument("--sample", metavar="N", type=integer, default=65_536,
-                        help="how many float32 results of a direction to judge besides (default 65536)")  # fmt: skip
+                        help="how many other float32 results to judge in each direction (default 65536)")  # fmt: skip
     parser.add_argument("--seed", metavar="N", type=integer, default=1, help="of the sample (default 1)")
     parser.add_argument("--workers", metavar="N", type=integer, default=os.cpu_count() or 1,
-                        help="how many processes (default: one for each processor)")  # fmt: skip
+                        help="number of processes (default: one for each processor)")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=output_file,
-                        help="write the certificate as JSON; without --neuron: a folder for sixteen")  # fmt: skip
+                        help="write the certificate as JSON; without --neuron: a folder for all sixteen")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE", type=Path,
-                        help="keep what is done, to go on after an interruption (default: beside --out)")  # fmt: skip
+                        help="save progress, to go on after an interruption (default: beside --out)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prove one neuron or all, and print the certificates."""
     require_judge()
-    # Before any of them is written over.
+    # Before any of them is overwritten.
     committed = committed_certificates()
     subjects = _subjects(options)
     places = _places(options, [subject.name for subject in subjects])
@@ -75,7 +73,7 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
         raise FileFormatError(f"--workers is {options.workers}: give at least 1")
     specific = any(getattr(options, name) is not None for name in ("a", "b", "c", "data", "checkpoint"))
     if options.neuron is None and specific:
-        raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron, which they are for")
+        raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron")
     return [
         Subject(
             descriptor(neuron_type, options),
@@ -89,7 +87,7 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
 
 
 def _places(options: argparse.Namespace, names: list[str]) -> list[tuple[Path | None, Path | None]]:
-    """Where the certificate and the checkpoint of each proof go."""
+    """The files of each proof: certificate and checkpoint."""
     out: Path | None = options.out
     if options.neuron is not None:
         checkpoint = options.checkpoint or checkpoint_beside(out)

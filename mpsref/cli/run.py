@@ -9,7 +9,8 @@ import mpsref
 from mpsref.cli.progress import Progress
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
-from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.display import printable
+from mpsref.errors import naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
@@ -20,7 +21,6 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
     parser.description = "Evaluate a graph file and write sources and results into a folder, as a recording."
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     add_sources(parser)
@@ -31,7 +31,6 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate a graph and write a recording."""
     file = GraphFile.read(options.graph)
     wanted = list(file.images.values()) if options.all else file.result_images
     names = {image: name for name, image in file.images.items()}
@@ -40,14 +39,11 @@ def run(options: argparse.Namespace) -> int:
     sources = [read_image(files[name], options) for name in needed]
     graph = MPSNNGraph(result_images=wanted, format=file.storage)
     rest: list[MPSImage] = []
-    try:
-        with Progress() as progress:
-            first = graph.encode(source_images=sources, intermediate_images=rest, progress=progress)
-    except MPSRefError as error:
-        raise FileFormatError(f"{options.graph}: {error}") from None
+    with naming(options.graph), Progress() as progress:
+        first = graph.encode(source_images=sources, intermediate_images=rest, progress=progress)
     assert first is not None
     results = dict(zip((names[image] for image in wanted), [first, *rest], strict=False))
     images = dict(zip(needed, sources, strict=True)) | results
     path = write_recording(options.out, file, images, f"mpsref {mpsref.__version__}", raw=options.raw)
-    print(f"wrote {len(images)} images and {path}")
+    print(printable(f"wrote {len(images)} images and {path}"))
     return PASSED

@@ -1,4 +1,4 @@
-"""Files that hold one image, and the options that say how to read them."""
+"""Files of one image, and the options for reading them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["add_raw", "add_sources", "read_image", "source_files"]
 
 
 def add_sources(parser: argparse.ArgumentParser, default: str = "") -> None:
-    """``--source``, for a command that reads options.graph."""
+    """Add ``--source``, for a command with an argument ``graph``."""
     parser.add_argument("--source", metavar="NAME=FILE", action="append", default=[], type=named_file,
                         help="a source image: a .npy file, or raw elements with --shape and --channel-format"
                         + default)  # fmt: skip
 
 
 def add_raw(parser: argparse.ArgumentParser, files: str = "raw source files") -> None:
-    """What a file of raw elements does not say of itself."""
+    """Add the shape and format of files of raw elements."""
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, help=f"shape of {files}")
     parser.add_argument("--channel-format", choices=FORMATS, help=f"format of {files}")
 
@@ -33,19 +33,10 @@ def source_files(options: argparse.Namespace, names: Sequence[str], *, complete:
     """
     The files of ``--source`` by name.
 
-    Parameters
-    ----------
-    options : Namespace
-        With graph and source.
-    names : sequence of str
-        Sources that the graph reads.
-    complete : bool
-        Whether all of them are needed.
-
     Raises
     ------
     FileFormatError
-        A name is given twice, is not read, or is missing.
+        A name is given twice, is none of the graph's sources, or, if they have to be complete, is missing.
     """
     files: dict[str, Path] = dict(options.source)
     if len(files) != len(options.source):

@@ -13,15 +13,15 @@ EPILOG = (
 STATUSES = {
     PASSED: (
         "nothing wrong",
-        "all was done that was asked for: every element or input was compared, every file written whole",
+        "the command is complete: every element or input was compared, every file written whole",
     ),
     MISMATCH: (
-        "a verdict against what was checked",
-        "all was done as well: results beyond the bounds, or a proof with wrong results; nothing else ends so",
+        "a negative verdict",
+        "the command is complete; results are beyond the bounds, or a proof has wrong results; nothing else ends so",
     ),
     BAD_INPUT: (
         "bad usage or input",
-        "one line on stderr names the option, file or implementation, and how to fix it; there is no verdict",
+        "one line on stderr names the option, file or implementation, and the fix; there is no verdict",
     ),
     FAULT: (
         "a fault of mpsref",
@@ -29,8 +29,8 @@ STATUSES = {
     ),
     INTERRUPTED: (
         "interrupted (Ctrl-C, SIGINT)",
-        "no file is half written; a checkpoint, if there is one, has what was done, and the same command goes on",
+        "no file is half written; the same command goes on from the checkpoint, if there is one",
     ),
-    143: ("terminated (SIGTERM)", "as if interrupted; a hang-up (SIGHUP) ends so too, with 129"),
+    143: ("terminated (SIGTERM)", "as if interrupted; so is a hang-up (SIGHUP), with 129"),
 }
-"""What each status says, and what it promises."""
+"""The meaning of each status, and what it promises."""

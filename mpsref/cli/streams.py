@@ -1,4 +1,4 @@
-"""Standard streams that cannot change how a command ends: closed ones, pipes that nobody reads, narrow encodings."""
+"""Standard streams that cannot change the exit status: closed ones, broken pipes, narrow encodings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def standard_streams() -> Iterator[None]:
     """
     In this context stdout and stderr can be written to, whatever they are.
 
-    What they cannot encode is escaped. What nobody reads is lost in silence; so is all that stderr cannot take. An
-    error of stdout, such as a full disk, is raised once.
+    Characters that they cannot encode are escaped. Output that nobody reads is lost silently, and so is output that
+    stderr cannot take. An error of stdout, such as a full disk, is raised once.
 
-    Streams that somebody else has put there are left as they are.
+    Streams that were replaced before are left as they are.
     """
     before = sys.stdout, sys.stderr
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # So that no file gets a number that something else takes for a stream. The lowest free one is taken.
+            # So that no file that is opened later takes the number of a stream. This takes the lowest free one.
             os.open(os.devnull, os.O_RDWR)
     try:
         if sys.stdout is sys.__stdout__:
@@ -47,7 +47,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def _stream(original: TextIO | None, descriptor: int, name: str | None) -> TextIO:
-    """A stream to where the original goes; `name` is for errors, which None silences."""
+    """A stream to the same file as the original; its errors have a name, and are ignored without one."""
     if original is not None:
         original.flush()
         descriptor = original.fileno()

@@ -19,33 +19,31 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
-    parser.description = "Call your implementation with every bit pattern of a format, and compare with the reference."
+    parser.description = "Call your implementation with every bit pattern of a format and compare with the reference."
     parser.epilog = (
         "exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be called or "
         "ends its process, 3 a fault of mpsref, 130 interrupted"
     )
     parser.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
-                        help="takes an array, for a gradient the upstream gradients too, and returns one like it; the "
-                        "module is looked for in this folder first")  # fmt: skip
+                        help="takes an array, for a gradient the incoming gradients too, and returns one like it; the "
+                        "module is looked for in the current folder first")  # fmt: skip
     parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES, required=True,
                         help="Apple's name of the type")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
-                        help="gradient: for an upstream gradient of 1 (default forward)")  # fmt: skip
+                        help="gradient: for an incoming gradient of 1 (default forward)")  # fmt: skip
     parser.add_argument("--ulp", metavar="N", type=integer, default=0,
                         help="pass within N units in the last place of the format (default 0: exact)")  # fmt: skip
     parser.add_argument("--shard", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
-    parser.add_argument("--workers", metavar="N", type=integer, default=1, help="how many processes (default 1)")
+    parser.add_argument("--workers", metavar="N", type=integer, default=1, help="number of processes (default 1)")
     parser.add_argument("--package", metavar="NAME", action="append", default=[],
-                        help="a package whose version belongs into the report")  # fmt: skip
+                        help="a package whose version the report should have")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
     parser.add_argument("--checkpoint", metavar="FILE", type=Path,
-                        help="keep what is done, to go on after an interruption (default: beside --json)")  # fmt: skip
+                        help="save progress, to go on after an interruption (default: beside --json)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare an implementation at every input and print the report."""
     neuron = descriptor(MPSCNNNeuronType[options.neuron], options)
     json_file: Path | None = options.json
     checkpoint = options.checkpoint or checkpoint_beside(json_file)

@@ -21,12 +21,11 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and add its arguments."""
-    parser.description = "Evaluate a recording's graph on its sources and compare every image that it holds."
+    parser.description = "Evaluate a recording's graph on its sources and compare every recorded image."
     parser.epilog = EPILOG
     parser.add_argument("recording", metavar="RECORDING", type=Path, help="recording file")
-    parser.add_argument("--bounds", metavar="PRESET", help="what passes: what a model of the device's arithmetic "
-                        f"allows each formula ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
+    parser.add_argument("--bounds", metavar="PRESET", help="what passes: the results that a model of the device's "
+                        f"arithmetic allows ({', '.join(MODELS)}), exact, or ulp=N (default metal-fast)")  # fmt: skip
     parser.add_argument("--tolerance", metavar="FILE", type=Path, help="a TOML file with other bounds for some images, "
                         "neurons, formats or directions")  # fmt: skip
     parser.add_argument("--ulp", metavar="N", type=integer, help="pass within N units in the last place of the storage "
@@ -37,7 +36,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--worst", metavar="N", type=integer, default=5, help="elements to list for each image (default 5)"
     )
     parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
-    parser.add_argument("--no-faults", action="store_true", help="do not look for what may be the fault of an image "
+    parser.add_argument("--no-faults", action="store_true", help="do not look for the likely faults of images "
                         "beyond the bounds")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
     parser.add_argument("--junit", metavar="FILE", type=output_file, help="write the report as JUnit XML")
@@ -46,7 +45,6 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare a recording with the reference and print the report."""
     limit = _limit(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
@@ -68,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json is not None:
         write_json(options.json, report.to_json())
-    # Here, because XML and a page are asked for more rarely than a verification.
+    # Here, because most verifications need neither XML nor a page.
     if options.junit is not None:
         from mpsref.verify.junit import write_junit  # noqa: PLC0415
 
@@ -83,9 +81,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _limit(options: argparse.Namespace) -> Limit | None:
-    """What the options let pass; None if they say nothing."""
+    """The limit of the options; None if they have none."""
     if options.ulp is not None or options.rtol or options.atol:
         if options.bounds is not None:
-            raise FileFormatError("--bounds: stands beside --ulp, --rtol or --atol: give one or the other")
+            raise FileFormatError("--bounds: conflicts with --ulp, --rtol and --atol: give one or the other")
         return Tolerance(options.ulp, options.rtol, options.atol)
     return None if options.bounds is None else limit_of(options.bounds)

@@ -1,4 +1,4 @@
-"""Arithmetic on two images with its gradients, and the ones that gradients start from."""
+"""Arithmetic on two images, its gradients, and initial gradients."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Float32Property:
 
 
 class _Arithmetic(MPSNNFilterNode):
-    """The numbers that the forward and the gradient filter of an arithmetic operation share."""
+    """The numbers of the forward and the gradient filters of an arithmetic operation."""
 
     primary_scale = Float32Property(1.0, "Factor of the primary (left) source. Default 1.")
     secondary_scale = Float32Property(1.0, "Factor of the secondary (right) source. Default 1.")
@@ -77,7 +77,7 @@ class _Arithmetic(MPSNNFilterNode):
     maximum_value = Float32Property(FLT_MAX, "Upper clamp; the gradient filter ignores it. Default FLT_MAX.")
 
     def _facts(self) -> dict[str, object]:
-        # As text, which tells -0.0 from 0.0.
+        # As text, to distinguish -0.0 from 0.0.
         return {
             name: getattr(self, name)
             for name, number in NUMBERS.items()
@@ -96,9 +96,9 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     Parameters
     ----------
     left_source, right_source : MPSNNImageNode
-        The primary and the secondary source; or
+        The primary and the secondary source.
     sources : sequence of two MPSNNImageNode
-        the same in a list.
+        Alternatively, both in a list.
 
     Notes
     -----
@@ -110,6 +110,7 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
     fields = (ImagesField("sources"), *(NumberField(name, default=number.default) for name, number in NUMBERS.items()))
     _state_class = MPSNNArithmeticGradientStateNode
     _operation: ClassVar[type[Arithmetic]]
+    _gradient_class: ClassVar[type[MPSNNArithmeticGradientNode]]
 
     def __init__(
         self,
@@ -136,17 +137,17 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
 
     @property
     def operation(self) -> Operation:
-        """What the node does, with its parameters as they are now. Not Apple's."""
+        """The node's operation, with its current parameters. Not Apple's."""
         low, high = self.minimum_value, self.maximum_value
         if low > high:
             raise ParameterError(f"minimum_value of {self} is {low}, above maximum_value, {high}: exchange them")
-        # The default bounds stand for none: an infinite sum is infinite.
+        # The default bounds mean none: an infinite sum is infinite.
         bounds = low if low > -FLT_MAX else -np.inf, high if high < FLT_MAX else np.inf
         return self._operation((self.primary_scale, self.secondary_scale), self.bias, bounds)
 
     def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
         """The class of the two gradient filters."""
-        return MPSNNArithmeticGradientNode
+        return self._gradient_class
 
     def gradient_filter(
         self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
@@ -156,7 +157,7 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
         return [
-            self.gradient_class()(
+            self._gradient_class(
                 gradient_images=[gradient, source], forward_filter=self, is_secondary_source_filter=secondary
             )
             for secondary, source in zip((False, True), self.sources, strict=True)
@@ -165,14 +166,14 @@ class MPSNNBinaryArithmeticNode(_Arithmetic):
 
 class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
     """
-    Base of the gradient filters of arithmetic operations; each makes the gradient of one of the two sources.
+    Base of the gradient filters of arithmetic operations; each computes the gradient of one source.
 
     Parameters
     ----------
     source_gradient : MPSNNImageNode
         Gradient of the forward result.
     source_image : MPSNNImageNode
-        The forward source that is differentiated.
+        The differentiated source of the forward node.
     gradient_state : MPSNNBinaryGradientStateNode
         ``result_state`` of the forward node.
     is_secondary_source_filter : bool
@@ -234,18 +235,18 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
             self.primary_scale, self.secondary_scale = forward.primary_scale, forward.secondary_scale
 
     def _sources_of_state(self) -> dict[str, MPSNNImageNode]:
-        """What is read besides: it comes with the gradient state."""
+        """Further sources, from the gradient state."""
         return {}
 
     @property
     def operation(self) -> Operation:
-        """What the node does, with its parameters as they are now. Not Apple's."""
+        """The node's operation, with its current parameters. Not Apple's."""
         forward = self._operation((self.primary_scale, self.secondary_scale))
         return forward.gradients()[self._place]
 
     @property
     def is_secondary_source_filter(self) -> bool:
-        """Whether this makes the gradient of the right source."""
+        """Whether this computes the gradient of the right source."""
         return bool(self._place)
 
     @property
@@ -264,7 +265,7 @@ class MPSNNSubtractionGradientNode(MPSNNArithmeticGradientNode):
     """
     The gradient of a subtraction: the incoming gradient, times the scale of the source, negated for the right source.
 
-    Apple's header asks the caller for the sign in one place and has it built in elsewhere: here it is built in.
+    Apple's header leaves the sign to the caller in one place and builds it in elsewhere; here it is built in.
     """
 
     _operation = Difference
@@ -274,7 +275,7 @@ class MPSNNMultiplicationGradientNode(MPSNNArithmeticGradientNode):
     """
     The gradient of a multiplication: the incoming gradient times the *other* source, times both scales.
 
-    `source_image` is the source that is differentiated; the other one is read from the forward node of the state.
+    `source_image` is the differentiated source; the other one comes from the forward node of the state.
     """
 
     _operation = Product
@@ -299,10 +300,7 @@ class MPSNNAdditionNode(MPSNNBinaryArithmeticNode):
     """
 
     _operation = Sum
-
-    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
-        """The class of the two gradient filters."""
-        return MPSNNAdditionGradientNode
+    _gradient_class = MPSNNAdditionGradientNode
 
 
 class MPSNNSubtractionNode(MPSNNBinaryArithmeticNode):
@@ -321,10 +319,7 @@ class MPSNNSubtractionNode(MPSNNBinaryArithmeticNode):
     """
 
     _operation = Difference
-
-    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
-        """The class of the two gradient filters."""
-        return MPSNNSubtractionGradientNode
+    _gradient_class = MPSNNSubtractionGradientNode
 
 
 class MPSNNMultiplicationNode(MPSNNBinaryArithmeticNode):
@@ -343,17 +338,14 @@ class MPSNNMultiplicationNode(MPSNNBinaryArithmeticNode):
     """
 
     _operation = Product
-
-    def gradient_class(self) -> type[MPSNNArithmeticGradientNode]:
-        """The class of the two gradient filters."""
-        return MPSNNMultiplicationGradientNode
+    _gradient_class = MPSNNMultiplicationGradientNode
 
 
 class MPSNNInitialGradientNode(MPSNNFilterNode):
     """
     Ones, of the size of the source: the gradient of a result with respect to itself.
 
-    Put it after the node to differentiate and call `training_graph` on it.
+    Add it after the node to differentiate and call its `training_graph`.
 
     Parameters
     ----------
@@ -373,7 +365,7 @@ class MPSNNInitialGradientNode(MPSNNFilterNode):
 
     @property
     def operation(self) -> Operation:
-        """What the node does. Not Apple's."""
+        """The node's operation. Not Apple's."""
         return Ones()
 
 

@@ -1,8 +1,8 @@
 """
 Drawings of a graph's structure, as text: SVG, DOT for Graphviz, and Mermaid.
 
-Forward images stand in columns from left to right; the gradient of an image stands below it, so that gradients flow
-back from right to left. Names are from files or from callers: they are made printable, cut, and escaped.
+Forward images are in columns from left to right; the gradient of an image is below it, so that gradients flow back
+from right to left. Names from files and callers are made printable, truncated, and escaped.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ GAP = COLUMN - NODE_WIDTH
 """Pixels."""
 
 TALLEST = 8
-"""Nodes one above the other, until another column is begun."""
+"""Nodes in a column, before another one starts."""
 
 MOST_IMAGES = 400
-"""How many images a drawing has at most."""
+"""The most images in a drawing."""
 
 SHORT_NAME, SHORT_KIND, LONGEST = 18, 24, 160
-"""Characters of a name and a kind in a box, and of any text."""
+"""Most characters of a name and of a kind in a box, and of any text."""
 
 MOST_NAMED = 20
-"""Results that a description names."""
+"""Most results that a description names."""
 
 Place: TypeAlias = tuple[int, int]
 """The upper left corner of a box, in pixels."""
 
-# Pale boxes with dark texts, and lines of a middle lightness: what can be read on white can be read on black.
+# Pale boxes with dark text, and lines of medium lightness, are readable on white and on black.
 _INK, _LINE, _FORWARD, _BACKWARD = "#1a1a1a", "#767676", "#3374b5", "#b35f14"
 _FILLS = {"source": "#eeeeee", "forward": "#e3eefa", "gradient": "#fcebd9"}
 _STROKES = {"source": _LINE, "forward": _FORWARD, "gradient": _BACKWARD}
@@ -68,20 +68,20 @@ _STROKES = {"source": _LINE, "forward": _FORWARD, "gradient": _BACKWARD}
 @dataclass(frozen=True)
 class Structure:
     """
-    The images of a graph by name, and what ties them together.
+    The images of a graph by name, and their connections.
 
     Attributes
     ----------
     producers : mapping of str to MPSNNFilterNode or None
-        What makes each image, in the order of evaluation; None for sources, which come first.
+        The node that makes each image, in order of evaluation; None for sources, which come first.
     reads : mapping of str to tuple of str
-        What the producer of an image reads.
+        The images that the producer of an image reads.
     states : mapping of str to str
-        For a gradient the image of whose forward node the state is.
+        For a gradient, the result of the forward node whose state it reads.
     gradients : mapping of str to str
-        For a gradient the image that it is the gradient of.
+        For a gradient, the image that it is the gradient of.
     results : frozenset of str
-        What the caller asks for.
+        The requested images.
     """
 
     producers: Mapping[str, MPSNNFilterNode | None]
@@ -92,9 +92,8 @@ class Structure:
 
     @classmethod
     def of(cls, names: Mapping[MPSNNImageNode, str], results: Iterable[MPSNNImageNode]) -> Structure:
-        """The structure of images that have names, each after those that its producer reads."""
-        made = [image for image in names if image.producer is not None]
-        nodes = [image.producer for image in made if image.producer is not None]
+        """The structure of named images, each after those that its producer reads."""
+        nodes = [image.producer for image in names if image.producer is not None]
         return cls(
             {name: image.producer for image, name in names.items()},
             {names[node.result_image]: tuple(names[source] for source in node.sources) for node in nodes},
@@ -115,7 +114,7 @@ class Structure:
 
     @cached_property
     def backward(self) -> frozenset[str]:
-        """Names of gradients, also of those that come in."""
+        """Names of gradients, including incoming ones."""
         readers: dict[str, set[bool]] = {}
         ones: set[str] = set()
         for name, read in self.reads.items():
@@ -135,20 +134,20 @@ class Structure:
         return "gradient" if name in self.backward else "source" if self.producers[name] is None else "forward"
 
     def edges(self, drawn: Collection[str]) -> list[tuple[str, str, str]]:
-        """Source, target and kind (``forward``, ``gradient``) of what is read, then of the states."""
-        found = [
+        """Source, target and kind (``forward``, ``gradient``, ``state``) of the edges, states last."""
+        edges = [
             (source, name, "gradient" if source in self.backward else "forward")
             for name, read in self.reads.items()
             if name in drawn
             for source in read
             if source in drawn
         ]
-        return found + [(s, name, "state") for name, s in self.states.items() if s in drawn and name in drawn]
+        return edges + [(s, name, "state") for name, s in self.states.items() if s in drawn and name in drawn]
 
 
 @runtime_checkable
 class _ImageNode(Protocol):
-    """An image node; this module lies below that of nodes."""
+    """An image node, whose module lies above this one."""
 
     producer: Any
     stop_gradient: Any
@@ -159,17 +158,17 @@ class Drawable(Protocol):
     """A graph, or a part of one."""
 
     def structure(self) -> Structure:
-        """What there is to be drawn."""
+        """The images and their connections."""
 
 
 def structure(graph: object) -> Structure:
     """
-    The structure of a graph, of what a node or image depends on, or of what several of them do.
+    The structure of a graph, or of everything that a node, an image or several of them depend on.
 
     Raises
     ------
     ParameterError
-        It is none of those.
+        `graph` is none of those.
     """
     if isinstance(graph, Drawable) and not isinstance(graph, type):
         return graph.structure()
@@ -186,11 +185,11 @@ def structure(graph: object) -> Structure:
     return Structure.of_images(results)
 
 
-# ---- where things are ----
+# ---- layout ----
 
 
 def layout(graph: Structure, drawn: Collection[str] | None = None) -> dict[str, Place]:
-    """Where the images are drawn: columns by depth, gradients below, high columns broken into several."""
+    """The places of the images: columns by depth, gradients below, tall columns split."""
     columns: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
     for name, column in _columns(graph).items():
         if drawn is None or name in drawn:
@@ -207,7 +206,7 @@ def layout(graph: Structure, drawn: Collection[str] | None = None) -> dict[str, 
 
 
 def _columns(graph: Structure) -> dict[str, tuple[int, int]]:
-    """The column of each image: that of the image that it is the gradient of; and, before sums, of their terms."""
+    """The column of each image, for a gradient that of its image; and a level in it: terms stand before their sum."""
     columns: dict[str, int] = {}
     for name, node in graph.producers.items():
         read = graph.reads.get(name, ())
@@ -218,7 +217,7 @@ def _columns(graph: Structure) -> dict[str, tuple[int, int]]:
         else:
             columns[name] = max((columns[source] + 1 for source in read), default=0)
     for name in graph.producers:
-        # What comes in stands below the result whose gradient it is.
+        # Incoming gradients are below their result.
         if graph.producers[name] is None and name in graph.backward:
             columns[name] = 0
     levels: dict[str, int] = {}
@@ -240,10 +239,9 @@ def extent(places: Mapping[str, Place]) -> tuple[int, int]:
 
 def edge_path(source: Place, target: Place, boxes: Collection[Place]) -> str:
     """
-    The ``d`` of a path from one box to another: out of the side that is nearer, into the side that is nearer.
+    The ``d`` of a path from one box to another, between their nearer sides.
 
-    Where one of the `boxes` is in the way, the path goes round it, between rows or between columns: what a box hides
-    would look like a path to that box.
+    It goes round the `boxes` in its way, between rows or between columns: behind a box it would seem to end there.
     """
     (sx, sy), (tx, ty) = source, target
     y1, y2 = sy + NODE_HEIGHT // 2, ty + NODE_HEIGHT // 2
@@ -260,7 +258,7 @@ def edge_path(source: Place, target: Place, boxes: Collection[Place]) -> str:
     if is_free:
         bend = ahead * max(24, abs(x2 - x1) // 2)
         return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-    # Paths from columns beside each other do not lie on each other.
+    # Offset by column, so that paths from adjacent columns do not overlap.
     off = 3 + 4 * (sx // COLUMN % 3)
     lane = sy - off if ty < sy or (ty == sy and ahead > 0) else sy + NODE_HEIGHT + off
     gap, half = ahead * GAP, ahead * GAP // 2
@@ -271,7 +269,7 @@ def edge_path(source: Place, target: Place, boxes: Collection[Place]) -> str:
 
 
 def kind_text(node: MPSNNFilterNode | None) -> str:
-    """What stands below the name of an image: the label of the node that makes it, or what it does."""
+    """The text below the name of an image: the label of its node, or what the node does."""
     if node is None:
         return "source"
     if node.label:
@@ -297,18 +295,18 @@ class Drawing(str):
 
 def svg(graph: object) -> Drawing:
     """
-    Draw a graph as SVG, complete in itself, to be read on light and dark ground.
+    Draw a graph as self-contained SVG, readable on light and dark backgrounds.
 
     Parameters
     ----------
     graph : MPSNNGraph, GraphFile, MPSNNFilterNode, MPSNNImageNode, MPSNNStateNode, or list of filter and image nodes
-        What to draw; of a node or image, all that it depends on; of a state, its forward node.
+        What to draw: for a node or image, all that it depends on; for a state, its forward node.
 
     Returns
     -------
     str
-        An ``svg`` element, which a notebook shows as a picture. States are dashed lines. Of more than 400 images the
-        first are drawn, and the rest counted.
+        An ``svg`` element, which a notebook shows as a picture. States are dashed lines. Beyond 400 images, the rest
+        is only counted.
 
     Raises
     ------
@@ -332,7 +330,7 @@ def svg(graph: object) -> Drawing:
     edges = [
         f'<path d="{edge_path(places[source], places[target], taken)}" fill="none" {_EDGES[kind]} '
         f'marker-end="url(#{mark}-{kind})"><title>{html_text(source, LONGEST)} to {html_text(target, LONGEST)}: '
-        f"{_SAID[kind]}</title></path>\n"
+        f"{_LABELS[kind]}</title></path>\n"
         for source, target, kind in shape.edges(drawn)
     ]
     boxes = [_box(shape, name, place) for name, place in places.items()]
@@ -358,7 +356,7 @@ def svg(graph: object) -> Drawing:
 
 def dot(graph: object) -> str:
     r"""
-    Write a graph in the language of Graphviz; arguments and errors as for `svg`.
+    A graph in the language of Graphviz; arguments and errors as for `svg`.
 
     Examples
     --------
@@ -393,7 +391,7 @@ def dot(graph: object) -> str:
 
 def mermaid(graph: object) -> str:
     """
-    Write a graph as a Mermaid flowchart; arguments and errors as for `svg`.
+    A graph as a Mermaid flowchart; arguments and errors as for `svg`.
 
     Examples
     --------
@@ -422,13 +420,13 @@ def mermaid(graph: object) -> str:
 
 
 def _drawn(graph: object) -> tuple[Structure, set[str], int]:
-    """The structure, the names that are drawn, and how many are not."""
+    """The structure, the names to draw, and how many others there are."""
     shape = structure(graph)
     drawn = set(list(shape.producers)[:MOST_IMAGES])
     return shape, drawn, len(shape.producers) - len(drawn)
 
 
-_SAID = {"forward": "read", "gradient": "incoming gradient", "state": "state"}
+_LABELS = {"forward": "read", "gradient": "incoming gradient", "state": "state"}
 _EDGES = {
     "forward": f'stroke="{_FORWARD}" stroke-width="1.5"',
     "gradient": f'stroke="{_BACKWARD}" stroke-width="2"',
@@ -468,12 +466,12 @@ def _box(shape: Structure, name: str, place: Place) -> str:
 
 def _legend(top: int, left_out: str) -> str:
     y, x, parts = top + 8, MARGIN, []
-    for kind, said in _SAID.items():
+    for kind, label in _LABELS.items():
         parts.append(
             f'<path d="M{x} {y - 4}L{x + 28} {y - 4}" {_EDGES[kind]}/>'
-            f'<text x="{x + 34}" y="{y}" fill="{_LINE}">{said}</text>'
+            f'<text x="{x + 34}" y="{y}" fill="{_LINE}">{label}</text>'
         )
-        x += 60 + 7 * len(said)
+        x += 60 + 7 * len(label)
     return f'<g>{"".join(parts)}<text x="{x}" y="{y}" fill="{_LINE}">{left_out}</text></g>\n'
 
 
@@ -483,10 +481,10 @@ def _short(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """What may stand between quotes in DOT."""
+    """Text escaped for quotes in DOT."""
     return _short(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _coded(text: str) -> str:
-    """What may stand in a Mermaid label: all that could be syntax is written as a number."""
+    """Text escaped for a Mermaid label: everything that could be syntax, as a number."""
     return "".join(c if c.isalnum() or c in " ._-" else f"#{ord(c)};" for c in _short(text))

@@ -1,8 +1,8 @@
 """
-The fields of a node in a graph file, each stated once: its schema, how it is read, written, and typed as Python.
+The fields of a node in a graph file: schema, reading, writing, and Python code.
 
-A node class lists its fields in the order in which they are written. A field has the name of the argument of the
-class's initialiser, or of the property that is set afterwards.
+A node class lists its fields in the order in which they are written. A field is named after an argument of the class's
+initialiser, or a property that is set afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 ABSENT = object()
-"""What a field writes that is left out."""
+"""The value of a field that is not written."""
 
 NAME = {"$ref": "#/$defs/name"}
 FLOAT32 = {"$ref": "#/$defs/float32"}
@@ -56,11 +56,11 @@ class Field(ABC):
     Attributes
     ----------
     name : str
-        In the file, and in Python.
+        The name in the file and in Python.
     is_required : bool
         Whether a file must have it.
     is_property : bool
-        Whether it is set once the node is there, instead of being an argument.
+        Whether it is set on the node, instead of being an argument.
     """
 
     name: str
@@ -73,45 +73,40 @@ class Field(ABC):
 
     @abstractmethod
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """Its value for a node; `ABSENT` to leave it out."""
+        """The value for a node; `ABSENT` to omit it."""
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        """What Python takes for a value."""
+        """The argument for a value."""
         return value
 
     def needs(self, value: Any) -> Iterator[tuple[str, str]]:
-        """Place and name of the images that must exist before the node."""
+        """Path and name of each image that must exist before the node."""
         return iter(())
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        """A value as Python, with what the code calls images, and the nodes that make them."""
+        """The value as Python code, given the variables of images and of the nodes that make them."""
         return repr(value)
 
 
 @dataclass(frozen=True)
 class ImageField(Field):
-    """A source by name; `place` is its place among the node's sources."""
+    """A source by name; `place` is its index among the node's sources."""
 
     place: int = 0
 
     def schema(self) -> Any:
-        """A name."""
         return NAME
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The source's name."""
         return names[node.sources[self.place]]
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        """The image."""
         return images[value]
 
     def needs(self, value: Any) -> Iterator[tuple[str, str]]:
-        """The image."""
         yield self.name, value
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        """The image."""
         return images[value]
 
 
@@ -120,52 +115,42 @@ class ImagesField(Field):
     """All sources by name, in a list of two."""
 
     def schema(self) -> Any:
-        """A list of names."""
         return {"type": "array", "items": NAME, "minItems": 2, "maxItems": 2}
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The names of the sources."""
         return [names[source] for source in node.sources]
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        """The images."""
         return [images[name] for name in value]
 
     def needs(self, value: Any) -> Iterator[tuple[str, str]]:
-        """All of them."""
         for i, name in enumerate(value):
             yield f"{self.name}[{i}]", name
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        """A list of the images."""
         return f"[{', '.join(images[name] for name in value)}]"
 
 
 @dataclass(frozen=True)
 class StateField(Field):
-    """The state of a forward node, by the name of the image that this makes."""
+    """The state of a forward node, by the name of its result image."""
 
     def schema(self) -> Any:
-        """A name."""
         return NAME
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The name of the forward node's result."""
         assert node.forward_node is not None
         return names[node.forward_node.result_image]
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        """The state."""
         producer = images[value].producer
         assert producer is not None
         return producer.result_state
 
     def needs(self, value: Any) -> Iterator[tuple[str, str]]:
-        """The result of the forward node."""
         yield self.name, value
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        """The state of the node."""
         return f"{nodes[value]}.result_state"
 
 
@@ -174,11 +159,9 @@ class DescriptorField(Field):
     """A neuron's type and parameters."""
 
     def schema(self) -> Any:
-        """An object, see ``$defs``."""
         return {"$ref": "#/$defs/descriptor"}
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """Type and parameters."""
         descriptor = node.operation.descriptor
         assert descriptor is not None
         if descriptor.data is not None:
@@ -187,12 +170,10 @@ class DescriptorField(Field):
         return {"neuron_type": descriptor.neuron_type.name} | parameters
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        """The descriptor."""
-        given = dict(value)
-        return MPSNNNeuronDescriptor(MPSCNNNeuronType[given.pop("neuron_type")], **given)
+        parameters = dict(value)
+        return MPSNNNeuronDescriptor(MPSCNNNeuronType[parameters.pop("neuron_type")], **parameters)
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        """A call."""
         numbers = "".join(f", {name}={number!r}" for name, number in value.items() if name != "neuron_type")
         return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{value['neuron_type']}{numbers})"
 
@@ -204,11 +185,9 @@ class ParameterField(Field):
     is_required: bool = False
 
     def schema(self) -> Any:
-        """A number."""
         return FLOAT32
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The number."""
         return shortest(getattr(node, self.name))
 
 
@@ -217,11 +196,9 @@ class SlopesField(Field):
     """The slopes of pReLU."""
 
     def schema(self) -> Any:
-        """A list of numbers."""
         return SLOPES
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The slopes."""
         descriptor = node.operation.descriptor
         assert descriptor is not None
         return _slopes(descriptor)
@@ -229,7 +206,7 @@ class SlopesField(Field):
 
 @dataclass(frozen=True)
 class NumberField(Field):
-    """A number that is set once the node is there; left out at its default unless `is_always_written`."""
+    """A number that is set on the node; omitted at its default unless `is_always_written`."""
 
     is_required: bool = False
     is_property: bool = True
@@ -237,13 +214,11 @@ class NumberField(Field):
     default: float = 0.0
 
     def schema(self) -> Any:
-        """A number."""
         return FLOAT32
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The number."""
         value = getattr(node, self.name)
-        # As text, which tells -0.0 from 0.0.
+        # As text, to distinguish -0.0 from 0.0.
         return shortest(value) if self.is_always_written or str(value) != str(self.default) else ABSENT
 
 
@@ -252,11 +227,9 @@ class FlagField(Field):
     """True or false."""
 
     def schema(self) -> Any:
-        """A boolean."""
         return {"type": "boolean"}
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
-        """The flag."""
         return getattr(node, self.name)
 
 

@@ -1,9 +1,9 @@
-"""Graph files: a node graph as JSON, tied together by the names of its images."""
+"""Graph files: a node graph as JSON, connected by the names of its images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,14 @@ from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError
 from mpsref.files import write_atomically
+from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import (
-    MPSNNFilterNode,
-    MPSNNGradientFilterNode,
-    MPSNNImageNode,
-    node_or_error,
-)
-from mpsref.graph.schedule import schedule
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
+from mpsref.graph.schedule import schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
-from mpsref.storage import storage_format
+from mpsref.storage import FormatLike, storage_format
 
 __all__ = ["GraphFile"]
 
@@ -34,7 +30,7 @@ _SETTINGS = ("export_from_graph", "stop_gradient")
 @dataclass(frozen=True)
 class GraphFile:
     """
-    What a graph file holds.
+    The contents of a graph file.
 
     Attributes
     ----------
@@ -43,7 +39,7 @@ class GraphFile:
     nodes : tuple of MPSNNFilterNode
         In the order of the file.
     images : Mapping of str to MPSNNImageNode
-        Every image node by the name that it has in the file, which is its handle too.
+        Every image node by its name in the file, which is also its handle.
     results : tuple of str
         Names of the result images.
 
@@ -68,7 +64,7 @@ class GraphFile:
         return [self.images[name] for name in self.results]
 
     def structure(self) -> Structure:
-        """All images by name, to be drawn."""
+        """All images by name, for drawings."""
         names = {image: name for name, image in self.images.items()}
         made = {
             node.result_image: names[node.result_image] for node in schedule(node.result_image for node in self.nodes)
@@ -88,8 +84,8 @@ class GraphFile:
         Raises
         ------
         FileFormatError
-            The file is not a graph of this version, or its names do not make a graph. The message names the file,
-            the field and the mend.
+            The file is not a graph of this version, or its names do not connect to a graph. The message names the
+            file, the field and the fix.
         """
         document = read_document(Path(path), "graph")
         try:
@@ -99,7 +95,7 @@ class GraphFile:
 
     @classmethod
     def from_json(cls, document: Any) -> GraphFile:
-        """Make the nodes that a parsed graph file describes; raises like `read`."""
+        """The nodes of a parsed graph file; raises like `read`."""
         validate(document, schema("graph"))
         return cls._from_valid(document)
 
@@ -107,41 +103,51 @@ class GraphFile:
     @checked
     def from_results(
         cls,
-        result_images: Sequence[MPSNNImageNode],
-        storage: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float16,
+        result_images: Sequence[ImageLike],
+        storage: FormatLike = MPSImageFeatureChannelFormat.float16,
     ) -> GraphFile:
         """
-        Everything that some images depend on, ready to be written.
+        Everything that some images depend on.
 
-        An image is named by its handle, or else by the label of its node. Without a name that is free, it is named as
-        `mpsref.teach.trace` names it: a gradient of ``x`` is ``dx``, the result of a tanH ``tanH``.
+        An image is named by its handle, else by the label of its node; without an unused name, a gradient of ``x`` is
+        ``dx``, and the result of a tanH is ``tanH``.
+
+        Parameters
+        ----------
+        result_images : sequence of MPSNNImageNode or MPSNNFilterNode
+            The results.
+        storage : MPSImageFeatureChannelFormat, str or dtype
+            The graph's format.
 
         Raises
         ------
         ParameterError
-            `result_images` is no list of image nodes.
+            `result_images` is not a list of image nodes; or `read` would refuse the file: a gradient node contradicts
+            its forward node, a name is too long, a class is your own.
         ImageError
-            `storage` is no format.
+            `storage` is not a format.
         """
-        given = sequence_or_error("result_images", result_images)
-        results = [node_or_error("result_images", image, MPSNNImageNode) for image in given]
-        # A gradient node names the forward node of its state, which the results need not depend on.
-        done: set[MPSNNFilterNode] = set()
-        nodes = list(schedule(results, done=done))
-        for node in nodes:  # which grows meanwhile
-            if node.forward_node is not None:
-                nodes += schedule([node.forward_node.result_image], done=done)
+        images_or_nodes = sequence_or_error("result_images", result_images)
+        results = [node_or_error("result_images", image, MPSNNImageNode) for image in images_or_nodes]
+        nodes = with_forward_nodes(results)
         images = dict.fromkeys([image for node in nodes for image in (*node.sources, node.result_image)] + results)
         names = image_names(images)
-        return cls(
+        for finding in (each for node in nodes for each in contradictions(node, names.__getitem__)):
+            raise ParameterError(f"{finding}")
+        file = cls(
             storage_format(storage, "storage").channel_format,
             tuple(nodes),
             {name: image for image, name in names.items()},
             tuple(names[image] for image in results),
         )
+        try:
+            validate(file.to_json(), schema("graph"))
+        except FileFormatError as error:
+            raise ParameterError(f"no graph file can hold it: {error}") from None
+        return file
 
     def to_json(self) -> dict[str, Any]:
-        """The document, as `json` would load it. Floats are the shortest decimals that give the float32 back."""
+        """The document, as `json` would load it. Floats are the shortest decimals that round to the float32."""
         names = {image: name for name, image in self.images.items()}
         document: dict[str, Any] = {
             "format": "mpsref-graph",
@@ -162,14 +168,14 @@ class GraphFile:
         Raises
         ------
         FileFormatError
-            The graph could not be read again: it is too large, or a name too long; or the file cannot be written.
+            `read` would refuse it: it is too large, or a name is too long; or the file cannot be written.
         """
         data = self.encoded(path)
         write_atomically(Path(path), lambda file: file.write(data))
 
     @checked
     def encoded(self, path: str | Path) -> bytes:
-        """Make what `write` writes; raises like it, naming the file, before there is one."""
+        """The bytes that `write` writes; raises like it, naming the file."""
         document = self.to_json()
         try:
             self.from_json(document)
@@ -183,14 +189,14 @@ class GraphFile:
     def _from_valid(cls, document: Any) -> GraphFile:
         nodes = document["nodes"]
         images: dict[str, MPSNNImageNode] = {}
-        made: dict[int, MPSNNFilterNode] = {}
+        filter_nodes: dict[int, MPSNNFilterNode] = {}
         results = _results_by_name(nodes)
         settings = document.get("images", {})
         for name in _source_names(nodes, document["results"], results):
             images[name] = MPSNNImageNode(handle=name)
             _apply_settings(images[name], settings.get(name, {}))
         for i in _dependency_order(nodes, results):
-            made[i] = node = _node_from_json(nodes[i], f"nodes[{i}]", images)
+            filter_nodes[i] = node = _node_from_json(nodes[i], f"nodes[{i}]", images)
             name = nodes[i]["result"]
             images[name] = node.result_image
             node.result_image.handle = name
@@ -200,19 +206,19 @@ class GraphFile:
                 raise FileFormatError(f"images.{name}: no node reads or makes an image of this name")
         return cls(
             MPSImageFeatureChannelFormat[document.get("storage", "float16")],
-            tuple(made[i] for i in range(len(nodes))),
+            tuple(filter_nodes[i] for i in range(len(nodes))),
             images,
             tuple(document["results"]),
         )
 
 
 def _fields(node: Mapping[str, Any]) -> Iterator[Field]:
-    """The fields that an entry of a file has, in the order of its class."""
+    """The fields of an entry, in the order of its class."""
     return (field for field in NODE_CLASSES[node["class"]].fields or () if field.name in node)
 
 
 def _reads(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Field and image name of everything that a node of a file needs to exist before it."""
+    """Field and name of each image that an entry depends on."""
     return ((where, name) for field in _fields(node) for where, name in field.needs(node[field.name]))
 
 
@@ -225,7 +231,7 @@ def _results_by_name(nodes: list[dict[str, Any]]) -> dict[str, int]:
     return results
 
 
-def _source_names(nodes: list[dict[str, Any]], wanted: list[str], results: dict[str, int]) -> Iterator[str]:
+def _source_names(nodes: list[dict[str, Any]], requested: list[str], results: dict[str, int]) -> Iterator[str]:
     """Names of the images that no node makes, each once."""
     seen: set[str] = set()
     for i, node in enumerate(nodes):
@@ -238,7 +244,7 @@ def _source_names(nodes: list[dict[str, Any]], wanted: list[str], results: dict[
                 if name not in seen:
                     seen.add(name)
                     yield name
-    for i, name in enumerate(wanted):
+    for i, name in enumerate(requested):
         if name not in results and name not in seen:
             raise FileFormatError(f"results[{i}]: no node reads or makes an image {name!r}")
 
@@ -274,48 +280,34 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
             place = field.name
             (properties if field.is_property else arguments)[place] = field.read(node[place], images)
         place = "gradient_state" if "gradient_state" in arguments else "class"
-        made: MPSNNFilterNode = NODE_CLASSES[node["class"]](**arguments)
+        filter_node: MPSNNFilterNode = NODE_CLASSES[node["class"]](**arguments)
         for place, value in properties.items():
-            setattr(made, place, value)
+            setattr(filter_node, place, value)
     except (MPSRefError, OverflowError) as error:
         raise FileFormatError(f"{where}.{place}: {error}") from None
-    _check_gradient(made, where, lambda image: next(name for name, own in images.items() if own is image))
-    made.label = node.get("label")
-    return made
-
-
-def _check_gradient(node: MPSNNFilterNode, where: str, names: Callable[[MPSNNImageNode], str]) -> None:
-    """Nothing in a file but a slip makes a gradient differ from the node whose state it takes."""
-    if not isinstance(node, MPSNNGradientFilterNode):
-        return
-    expected = node.expected_operation
-    if type(node.operation) is not type(expected) or node.operation.descriptor != expected.descriptor:
-        what, of = ("descriptor", node.operation.descriptor) if node.operation.descriptor else ("class", type(node))
-        raise FileFormatError(
-            f"{where}.{what}: is {of}, but {names(node.forward_node.result_image)!r} is made by {node.forward_node}: "
-            "give the forward node's own type and parameters"
-        )
-    if node.operation.descriptor and node.differentiated_source is not node.sources[1]:
-        raise FileFormatError(
-            f"{where}.source_image: is {names(node.sources[1])!r}, which is not what the forward node of "
-            f"{names(node.forward_node.result_image)!r} reads"
-        )
+    own = {filter_node.result_image: node["result"]}
+    for finding in contradictions(
+        filter_node, lambda image: own.get(image) or next(n for n, one in images.items() if one is image)
+    ):
+        raise FileFormatError(f"{where}.{finding.field}: {finding.text}")
+    filter_node.label = node.get("label")
+    return filter_node
 
 
 def _node_to_json(node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:
     if NODE_CLASSES.get(type(node).__name__) is not type(node):
         raise ParameterError(f"{type(node).__name__} has no place in a graph file")
-    written = {field.name: field.write(node, names) for field in node.fields or ()}
-    written = {name: value for name, value in written.items() if value is not ABSENT}
+    values = {field.name: field.write(node, names) for field in node.fields or ()}
+    values = {name: value for name, value in values.items() if value is not ABSENT}
     if node.label is not None:
-        written["label"] = node.label
-    return {"class": type(node).__name__, **written, "result": names[node.result_image]}
+        values["label"] = node.label
+    return {"class": type(node).__name__, **values, "result": names[node.result_image]}
 
 
 def _settings_to_json(image: MPSNNImageNode) -> dict[str, Any]:
-    # A result without a format of its own is not one that has that of the first source, which is where it starts.
-    starts_as = image.producer.sources[0].format if image.producer else MPSImageFeatureChannelFormat.none
-    settings: dict[str, Any] = {"format": image.format.name} if image.format or starts_as else {}
+    # A result starts with the format of its first source: `none` must be written where that is not.
+    initial = image.producer.sources[0].format if image.producer else MPSImageFeatureChannelFormat.none
+    settings: dict[str, Any] = {"format": image.format.name} if image.format or initial else {}
     return settings | {name: True for name in _SETTINGS if getattr(image, name)}
 
 

@@ -1,4 +1,4 @@
-"""Handles: the tags by which a caller knows images and states again."""
+"""Handles: the caller's tags for images and states."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Handle", "MPSHandle", "handle_label"]
 
 @runtime_checkable
 class MPSHandle(Protocol):
-    """Any object that can tell its label. Source: ``MPSNNGraphNodes.h``."""
+    """Any object with a label. Source: ``MPSNNGraphNodes.h``."""
 
     def label(self) -> str | None:
-        """Name to show to people."""
+        """The name to show."""
 
 
 Handle: TypeAlias = str | MPSHandle | MPSImage
-"""A tag by which the caller knows an image or state again; mpsref never looks inside."""
+"""The caller's tag for an image or state; only its label is ever read."""
 
 
 def handle_label(handle: Handle | None) -> str | None:
-    """The text of a handle."""
+    """The label of a handle."""
     if handle is None or isinstance(handle, str):
         return handle
     try:

@@ -1,4 +1,4 @@
-"""Short names for images: what people see in tables and drawings of a graph."""
+"""Short names for images in tables and drawings of a graph."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ if TYPE_CHECKING:
 
 __all__ = ["differentiated", "image_names", "image_tags", "short_kind"]
 
+LONGEST_STEM = 100
+"""Longest name that a gradient's name is derived from; each further gradient adds a character."""
+
 
 def image_tags(image: MPSNNImageNode) -> tuple[str, ...]:
-    """What the caller calls an image: its handle, and the label of the node that makes it."""
+    """The caller's names for an image: its handle, and the label of the node that makes it."""
     tags = (handle_label(image.handle), image.producer.label if image.producer else None)
     return tuple(tag for tag in tags if tag)
 
 
 def differentiated(nodes: Iterable[MPSNNFilterNode]) -> dict[MPSNNImageNode, MPSNNImageNode]:
-    """For each gradient that the nodes make, in the order of evaluation, the image that it is the gradient of."""
-    found: dict[MPSNNImageNode, MPSNNImageNode] = {}
+    """The image that each gradient is the gradient of, for nodes in order of evaluation."""
+    images: dict[MPSNNImageNode, MPSNNImageNode] = {}
     for node in nodes:
         operation = node.operation
         if Role.GRADIENT in operation.roles:
             # The incoming gradient comes first, then the forward source.
-            found[node.result_image] = node.sources[1]
+            images[node.result_image] = node.sources[1]
         elif operation.accumulates:
-            of = {found.get(source) for source in node.sources}
-            (one,) = of if len(of) == 1 else (None,)
-            if one is not None:
-                found[node.result_image] = one
-    return found
+            terms = {images.get(source) for source in node.sources}
+            (image,) = terms if len(terms) == 1 else (None,)
+            if image is not None:
+                images[node.result_image] = image
+    return images
 
 
 def short_kind(node: MPSNNFilterNode) -> str:
-    """What a node does, in a word: the neuron for a neuron and its gradient, else the class without what all have."""
+    """What a node does, in a word: the neuron for a neuron or its gradient, else the class without its affixes."""
     descriptor = node.operation.descriptor
     if descriptor is not None:
         name = descriptor.neuron_type.name
@@ -50,22 +53,22 @@ def image_names(
     images: Iterable[MPSNNImageNode], results: Mapping[MPSNNImageNode, int] | None = None
 ) -> dict[MPSNNImageNode, str]:
     """
-    A name for each image, no two alike.
+    A unique name for each image.
 
     Parameters
     ----------
     images : iterable of MPSNNImageNode
         Each after those that its producer reads.
     results : mapping, optional
-        Results that have a name of their own, and their numbers.
+        The numbers of results, which are named after them if need be.
 
     Returns
     -------
     dict
-        Its handle, else its node's label. Where several images want one name, sources come first, then results, then
-        the others in order. A result without a name is ``result0``, ... by its number. For another, and for one that
-        has the handle of its source, the gradient of ``x`` is ``dx``; where several gradients of ``x`` are summed, they
-        are ``dx.1``, ``dx.2`` and the sum is ``dx``. What is left is named by its kind.
+        The handle, else the label of the node. If several images have the same one, sources come first, then results,
+        then the others in order; a gradient never takes the handle of its image. Of those without a name, the gradient
+        of ``x`` is ``dx``; if several gradients of ``x`` are summed, they are ``dx.1``, ``dx.2`` and the sum is ``dx``.
+        Another result is ``result0``, ... by its number; the rest are named by their kind.
 
     Examples
     --------
@@ -92,17 +95,18 @@ def image_names(
         tag = next((tag for tag in tags[image] if tag not in taken), None)
         if tag is not None and image not in inherits:
             take(image, tag)
-        elif image in numbered and image not in inherits:
+        elif image in numbered and image not in of:
             stem = f"result{numbered[image]}"
-            wanted = chain([stem], (f"{stem}.{k}" for k in count(1)))
-            take(image, next(name for name in wanted if name not in taken))
+            candidates = chain([stem], (f"{stem}.{k}" for k in count(1)))
+            take(image, next(name for name in candidates if name not in taken))
     summed = {source for node in nodes if node.result_image in of and node.operation.accumulates
               for source in node.sources}  # fmt: skip
     numbers: dict[str, int] = {}
     for image in everything:
         if image in names:
             continue
-        stem = f"d{names[of[image]]}" if image in of else _stem(image)
+        is_short = image in of and len(names[of[image]]) < LONGEST_STEM
+        stem = f"d{names[of[image]]}" if is_short else _stem(image)
         if stem not in taken and image not in summed:
             take(image, stem)
             continue

@@ -1,4 +1,4 @@
-"""The neuron nodes. Each names its row of the table and its parameters; everything else comes from the row."""
+"""The neuron nodes: each names its row of the table and its parameters."""
 
 from __future__ import annotations
 
@@ -66,12 +66,11 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
     source : MPSNNImageNode
         The image to read.
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        Type and parameters. The node that is made is of the type's own class, and of this one for type ``none``.
+        Type and parameters. The new node is of the type's own class; of this one for type ``none``.
 
     Notes
     -----
-    Source: ``MPSNNGraphNodes.h``. Subclasses take their parameters one by one; those left out have the documented
-    default.
+    Source: ``MPSNNGraphNodes.h``. Subclasses take their parameters one by one; the defaults are the documented ones.
 
     Examples
     --------
@@ -95,7 +94,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
     @property
     def operation(self) -> Operation:
-        """What the node does. Not Apple's."""
+        """The node's operation. Not Apple's."""
         return NeuronForward(self._descriptor)
 
     @property
@@ -136,7 +135,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
 class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
     """
-    The gradient of a neuron of any type: the incoming gradient times the slope at the forward source.
+    The gradient of any neuron: the incoming gradient times the slope at the forward source.
 
     Parameters
     ----------
@@ -177,7 +176,7 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
 
     @property
     def operation(self) -> Operation:
-        """What the node does. Not Apple's."""
+        """The node's operation. Not Apple's."""
         return NeuronGradient(self._descriptor)
 
     @property
@@ -286,14 +285,14 @@ class MPSCNNNeuronTanHNode(MPSCNNNeuronNode):
 
 class MPSCNNNeuronPReLUNode(MPSCNNNeuronNode):
     """
-    Rectified linear unit with a slope below zero for each feature channel.
+    Rectified linear unit with a slope below zero per feature channel.
 
     Parameters
     ----------
     source : MPSNNImageNode
         The image to read.
     a_data : array_like of float32 or bytes
-        One slope for each feature channel of the source.
+        One slope per feature channel of the source.
 
     Raises
     ------
@@ -368,7 +367,7 @@ NEURON_NODES: tuple[type[MPSCNNNeuronNode], ...] = (
     MPSCNNNeuronLogarithmNode,
     MPSCNNNeuronGeLUNode,
 )
-"""The node classes of the neuron types that have one, in the order of Apple's header."""
+"""The node classes of neuron types, in the order of Apple's header; type ``none`` has none."""
 
 _OWN_CLASSES = {node.neuron_type: node for node in NEURON_NODES}
 

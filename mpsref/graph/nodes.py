@@ -1,4 +1,4 @@
-"""The nodes that all others are made of: images, states, filters. Structure only: no array, no arithmetic."""
+"""The base nodes: images, states, filters. Structure only, without arrays or arithmetic."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ __all__ = [
     "NodeHandler",
 ]
 
-
 _N = TypeVar("_N")
 
-
 ImageLike: TypeAlias = "MPSNNImageNode | MPSNNFilterNode"
-"""What may stand for an image node: itself, or the filter node that makes it."""
+"""An image node, or the filter node that makes it."""
 
 
 def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
-    """`value` itself, if it is a `kind`; where an image node is wanted, a filter node stands for its result."""
+    """`value`, if it is a `kind`; a filter node is accepted as an image node and stands for its result."""
     if kind is MPSNNImageNode and isinstance(value, MPSNNFilterNode):
         value = value.result_image
     if not isinstance(value, kind):
@@ -48,11 +46,11 @@ def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
 
 
 class _Tagged(Connected, Strict):
-    """What image and state nodes have in common."""
+    """Base of image and state nodes."""
 
     _handle: Handle | None = None
 
-    export_from_graph = Flag("Whether encoding also hands out this image. Default False.")
+    export_from_graph = Flag("Whether encoding also returns this image. Default False.")
     synchronize_resource = Flag("Without effect here. Default False.")
 
     @property
@@ -72,24 +70,24 @@ class _Tagged(Connected, Strict):
 
     @abstractmethod
     def structure(self) -> Structure:
-        """Everything that it depends on, to be drawn."""
+        """Everything that it depends on, for drawings."""
 
 
 class MPSNNImageNode(_Tagged):
     """
-    A place in a graph where an image will be.
+    A placeholder for an image in a graph.
 
     Parameters
     ----------
     handle : str, MPSHandle, MPSImage or None
-        Tag for the caller: a text, anything with ``label()``, or an image, which is known by its `label`.
+        The caller's tag: a text, any object with ``label()``, or an image, whose `label` counts.
 
     Attributes
     ----------
     format : MPSImageFeatureChannelFormat
-        How the image is stored; ``none``, the default, leaves it to the graph. Settable, by name or dtype too.
+        How the image is stored; ``none``, the default, leaves it to the graph. Settable, also by name or dtype.
     export_from_graph : bool
-        Whether encoding also hands out this image. Settable, default False.
+        Whether encoding also returns this image. Settable, default False.
     stop_gradient : bool
         Whether `MPSNNFilterNode.training_graph` stops here. Settable, default False.
     synchronize_resource : bool
@@ -97,8 +95,8 @@ class MPSNNImageNode(_Tagged):
 
     Notes
     -----
-    Source: ``MPSNNGraphNodes.h``. Nodes are compared by identity. Width, height and channels are those of the images
-    given when the graph is encoded.
+    Source: ``MPSNNGraphNodes.h``. Nodes are compared by identity. Width, height and channels are known only when the
+    graph is encoded.
 
     Examples
     --------
@@ -134,11 +132,11 @@ class MPSNNImageNode(_Tagged):
 
     @format.setter
     def format(self, value: FormatLike) -> None:
-        found = channel_format_of(value)
-        if found is None:
+        channel_format = channel_format_of(value)
+        if channel_format is None:
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
             raise ParameterError(f"format is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
-        self._format = found
+        self._format = channel_format
 
     @property
     def producer(self) -> MPSNNFilterNode | None:
@@ -146,7 +144,7 @@ class MPSNNImageNode(_Tagged):
         return self._producer
 
     def structure(self) -> Structure:
-        """Everything that it depends on, to be drawn."""
+        """Everything that it depends on, for drawings."""
         return Structure.of_images([self])
 
     def __repr__(self) -> str:
@@ -158,12 +156,12 @@ class MPSNNImageNode(_Tagged):
 
 class MPSNNStateNode(_Tagged):
     """
-    A place in a graph where a state will be. Made by filters only: read a filter's `result_state`.
+    A placeholder for a state in a graph: the `result_state` of a filter.
 
     Attributes
     ----------
     handle : str or MPSHandle or None
-        Tag for the caller. Settable.
+        The caller's tag. Settable.
     export_from_graph, synchronize_resource : bool
         Settable, without effect here: states are opaque.
 
@@ -189,7 +187,7 @@ class MPSNNStateNode(_Tagged):
         return self._producer
 
     def structure(self) -> Structure:
-        """Everything that its filter depends on, to be drawn."""
+        """Everything that its filter depends on, for drawings."""
         return self._producer.structure()
 
 
@@ -210,7 +208,7 @@ NodeHandler: TypeAlias = Callable[
 
 class MPSNNFilterNode(Connected, Strict):
     """
-    Base of all nodes that make an image out of images.
+    Base of all nodes that compute an image from images.
 
     Attributes
     ----------
@@ -225,10 +223,10 @@ class MPSNNFilterNode(Connected, Strict):
     _left_out: ClassVar = {"paddingPolicy": GEOMETRY}
 
     fields: ClassVar[tuple[Field, ...] | None] = None
-    """What a graph file says of a node of this class; None if it cannot hold one. Not Apple's."""
+    """The fields of this class in a graph file; None if it has no place there. Not Apple's."""
 
     _accumulation: ClassVar[Callable[..., MPSNNFilterNode]]
-    """The class of nodes that add two gradients of an image; set by its own module, which needs this base."""
+    """The node class that adds two gradients of an image; set by its own module, which depends on this one."""
 
     _label: str | None = None
     _state_class: ClassVar[type[MPSNNStateNode] | None] = MPSNNGradientStateNode
@@ -240,7 +238,7 @@ class MPSNNFilterNode(Connected, Strict):
         raise UnavailableError(f"{type(self).__name__} has no initialiser: use one of its subclasses")
 
     def _connect(self, **sources: ImageLike) -> None:
-        """Take the sources, by argument name, and make the result image, in the format of the first."""
+        """Set the sources, by argument name, and make the result image, in the format of the first."""
         self._sources = tuple(node_or_error(name, node, MPSNNImageNode) for name, node in sources.items())
         self._result_image = MPSNNImageNode(handle=None)
         self._result_image._producer = self
@@ -259,12 +257,12 @@ class MPSNNFilterNode(Connected, Strict):
 
     @property
     def sources(self) -> tuple[MPSNNImageNode, ...]:
-        """The images that are read, in the order of Apple's arguments; then what comes with the gradient state."""
+        """The images that are read, in the order of Apple's arguments; then those from the gradient state."""
         return self._sources
 
     @property
     def operation(self) -> Operation:
-        """What the node does, with its parameters as they are now. Not Apple's."""
+        """The node's operation, with its current parameters. Not Apple's."""
         raise UnavailableError(f"{type(self).__name__} cannot be evaluated")
 
     @property
@@ -274,7 +272,7 @@ class MPSNNFilterNode(Connected, Strict):
 
     @property
     def result_image(self) -> MPSNNImageNode:
-        """The image that is made. Its format starts as that of the first source."""
+        """The result. Its format starts as that of the first source."""
         return self._result_image
 
     @property
@@ -299,9 +297,9 @@ class MPSNNFilterNode(Connected, Strict):
         Parameters
         ----------
         with_source : MPSNNImageNode
-            The gradient of the result image; or
+            The gradient of the result image.
         with_sources : sequence of MPSNNImageNode
-            the same in a list of one.
+            Alternatively, a list of just that.
 
         Raises
         ------
@@ -334,17 +332,15 @@ class MPSNNFilterNode(Connected, Strict):
         with_source_gradient : MPSNNImageNode, optional
             The gradient of this node's result image. Default: the result image itself is used as the gradient.
         node_handler : callable, optional
-            Called once for each new node with (gradient node, the node that it mirrors, that node's source which the
-            new result is the gradient of, the gradient that it reads). The second is None for an addition, which is
-            inserted where one image has several readers. Default: copies the handle of the source image to the
-            gradient's result image. Setting `stop_gradient` on the third or on the new node's result image ends the
-            branch.
+            Called once for each new node with (gradient node, inference node, the inference source whose gradient it
+            makes, the gradient that it reads). The inference node is None for an addition, which is inserted where an
+            image has several readers. Default: copies the handle of the source to the new result image. Setting
+            `stop_gradient` on the source or on the new result image ends the branch.
 
         Returns
         -------
         list of MPSNNFilterNode or None
-            The new nodes whose result no other new node reads, in the order in which they were made; None if no node
-            was made.
+            The new nodes whose result no other new node reads, in order of creation; None if there are no new nodes.
 
         Raises
         ------
@@ -368,15 +364,15 @@ class MPSNNFilterNode(Connected, Strict):
         return node_or_error("with_source", with_source, MPSNNImageNode)
 
     def _gradient_filters(self, gradient: MPSNNImageNode) -> list[MPSNNGradientFilterNode]:
-        """The gradient filters, of gradients that have been checked."""
+        """The gradient filters for a checked gradient."""
         raise UnavailableError(f"{type(self).__name__} cannot be differentiated")
 
     def _facts(self) -> dict[str, object]:
-        """What to show of the node, by name."""
+        """What the repr shows, by name."""
         return {}
 
     def structure(self) -> Structure:
-        """Everything that it depends on, to be drawn."""
+        """Everything that it depends on, for drawings."""
         return Structure.of_images([self.result_image])
 
     def _repr_svg_(self) -> str:
@@ -389,7 +385,7 @@ class MPSNNFilterNode(Connected, Strict):
 
 class MPSNNGradientFilterNode(MPSNNFilterNode):
     """
-    Base of the nodes that make the gradient of a source out of the gradient of a result.
+    Base of the nodes that compute the gradient of a source from the gradient of a result.
 
     They cannot be differentiated again: their gradient methods raise `UnavailableError`. Source:
     ``MPSNNGraphNodes.h``.
@@ -398,7 +394,7 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
     _state_class = None
     _gradient_state: MPSNNStateNode
     _place = 0
-    """Of the forward source that the result is the gradient of, among the forward node's sources."""
+    """The index of the differentiated source among the forward node's sources."""
 
     @property
     def forward_node(self) -> MPSNNFilterNode:
@@ -407,12 +403,12 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
 
     @property
     def differentiated_source(self) -> MPSNNImageNode:
-        """The forward node's source that the result is the gradient of. Not Apple's."""
+        """The source of the forward node whose gradient this computes. Not Apple's."""
         return self.forward_node.sources[self._place]
 
     @property
     def expected_operation(self) -> Operation:
-        """What the forward node takes for its gradient; this node may do something else. Not Apple's."""
+        """The forward node's own gradient operation, from which this node's may differ. Not Apple's."""
         gradients = self.forward_node.operation.gradients()
         return gradients[self._place]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 
-__all__ = ["inputs", "schedule"]
+__all__ = ["inputs", "schedule", "with_forward_nodes"]
 
 
 def schedule(
@@ -17,8 +17,8 @@ def schedule(
     """
     Yield every filter that the images depend on, once, after those that make its sources.
 
-    Sources are followed depth-first, from left to right unless `right_to_left`. Filters in `done` are not yielded
-    again, and those that are yielded are added to it. Nothing recurses: a chain may be longer than Python's stack.
+    Sources are visited depth-first, from left to right unless `right_to_left`. Filters in `done` are skipped, and
+    yielded ones are added to it. Iterative, since a chain may be longer than Python's stack.
     """
     done = set() if done is None else done
     backwards = 1 if right_to_left else -1
@@ -35,14 +35,24 @@ def schedule(
             stack.extend((source.producer, False) for source in node.sources[::backwards])
 
 
+def with_forward_nodes(images: Iterable[MPSNNImageNode]) -> list[MPSNNFilterNode]:
+    """Every filter that the images depend on, and the forward nodes of gradients, even without such a dependency."""
+    done: set[MPSNNFilterNode] = set()
+    nodes = list(schedule(images, done=done))
+    for node in nodes:  # grows during the loop
+        if node.forward_node is not None:
+            nodes += schedule([node.forward_node.result_image], done=done)
+    return nodes
+
+
 def inputs(images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
-    """The images that no filter makes, in the order in which a depth-first walk from the left meets them."""
+    """The images that no filter makes, in depth-first order from the left."""
     stack = list(images)[::-1]
-    met: dict[MPSNNImageNode, None] = {}
+    visited: dict[MPSNNImageNode, None] = {}
     while stack:
         image = stack.pop()
-        if image not in met:
-            met[image] = None
+        if image not in visited:
+            visited[image] = None
             if image.producer is not None:
                 stack.extend(image.producer.sources[::-1])
-    return [image for image in met if image.producer is None]
+    return [image for image in visited if image.producer is None]

@@ -1,4 +1,4 @@
-"""The JSON Schema of a graph file, made from the node classes: ``python -m mpsref.graph.schema`` prints it."""
+"""The JSON Schema of graph files, from the node classes; ``python -m mpsref.graph.schema`` prints it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CLASSES: tuple[type[MPSNNFilterNode], ...] = (
 )
 
 NODE_CLASSES = {node.__name__: node for node in _CLASSES}
-"""The node classes that a graph file can hold: all that can be made."""
+"""The node classes that a graph file can hold: all that can be instantiated."""
 
 MOST_NODES = 100_000
 

@@ -19,7 +19,7 @@ def copy_handle(
     inference_source: MPSNNImageNode,
     gradient_source: MPSNNImageNode,
 ) -> None:
-    """Give a gradient the handle of the image that it is the gradient of: the built-in node handler."""
+    """Give a gradient the handle of its image: the default node handler."""
     gradient_node.result_image.handle = inference_source.handle
 
 
@@ -29,15 +29,15 @@ def training_graph(
     handler: NodeHandler,
     accumulation: Callable[..., MPSNNFilterNode],
 ) -> list[MPSNNFilterNode] | None:
-    """See `MPSNNFilterNode.training_graph`; `accumulation` is the class of nodes that add two gradients."""
-    made: list[MPSNNFilterNode] = []
+    """See `MPSNNFilterNode.training_graph`; `accumulation` is the node class that adds two gradients."""
+    nodes: list[MPSNNFilterNode] = []
 
     def add(node: MPSNNFilterNode, mirrored: MPSNNFilterNode | None, source: MPSNNImageNode, g: MPSNNImageNode) -> None:
-        made.append(node)
+        nodes.append(node)
         handler(node, mirrored, source, g)
 
     def total(image: MPSNNImageNode) -> MPSNNImageNode | None:
-        """One gradient out of those that the readers of an image made."""
+        """The sum of the gradients from all readers of an image."""
         result, *others = pending.pop(image)
         for gradient in others:
             addition = accumulation(left_source=result, right_source=gradient)
@@ -48,7 +48,7 @@ def training_graph(
         return result
 
     gradient = source_gradient or last.result_image
-    # An initial gradient node is its own gradient: what it reads is what is differentiated.
+    # An initial gradient node is its own gradient: its source is differentiated.
     first = last.sources[0] if last.operation.is_initial_gradient else last.result_image
     pending: dict[MPSNNImageNode, list[MPSNNImageNode]] = {first: [gradient]}
     # Right to left and then reversed: every filter after all its readers, the left of two branches first.
@@ -66,5 +66,5 @@ def training_graph(
     for image in list(pending):
         if image.producer is None and not image.stop_gradient:
             total(image)
-    read = {source for node in made for source in node.sources}
-    return [node for node in made if node.result_image not in read] or None
+    read = {source for node in nodes for source in node.sources}
+    return [node for node in nodes if node.result_image not in read] or None

@@ -59,32 +59,30 @@ def forward(
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron and its parameters; a type or its name has the documented ones.
+        The neuron; a type or its name means the documented parameters.
     x : array_like of float16, float32 or float64
-        Any shape. Never written to.
+        Any shape. Never modified.
     channel_axis : int
-        Which axis counts feature channels; matters for pReLU only.
+        The axis of feature channels; only pReLU uses it.
     mode : str
         ``ideal``: the exact value, rounded once; ``specified``: the same, slowly, as `specified` computes it. To
         explain a device, not to judge it: ``stepwise``, the documented formula in float32 with each operation rounded,
-        as a plain shader does it; ``stepwise-fma``, the same with each product that is added to something fused with
-        the addition.
+        as in a plain shader; ``stepwise-fma``, the same with every multiply-add fused.
     workers : int
-        How many threads share the work, a block of elements at a time; -1 for one for each core. The result is the
-        same for any number.
+        The number of threads that share the work; -1 for one per core. The result does not depend on it.
 
     Returns
     -------
     ndarray
         Same shape and dtype as `x`. In the ideal mode: for float16 and float32 the exact value rounded once, to
-        nearest even; for float64 within 4 ULP (geLU: 5 ULP) where nothing overflows or vanishes on the way.
+        nearest even; for float64 within 4 ULP (geLU: 5 ULP) where no intermediate result overflows or underflows.
 
     Raises
     ------
     ImageError
-        `x` has another dtype, or no axis `channel_axis`; or it is float64 in another mode than ``ideal``.
+        `x` has another dtype, or no axis `channel_axis`; or it is float64 and the mode is not ``ideal``.
     ParameterError
-        pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
+        pReLU's data does not have one slope per channel; or `mode` or `workers` is invalid.
 
     Notes
     -----
@@ -99,7 +97,7 @@ def forward(
     array([[-0.5 , -0.25],
            [ 2.  , -1.  ]], dtype=float16)
 
-    Where the formula cancels, or overflows on the way:
+    Where the formula cancels or overflows:
 
     >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
     >>> mps.neuron.forward(d, np.float32([-20, 100]))
@@ -112,7 +110,7 @@ def forward(
     storage = storage_of(values, "x")
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    return evaluation(mode).forward(descriptor, Elements(values, storage), storage, slopes, workers=count)
+    return evaluation(mode).neuron(descriptor, Elements(values, storage), storage, slopes, workers=count)
 
 
 def gradient(
@@ -125,7 +123,7 @@ def gradient(
     workers: int = 1,
 ) -> npt.NDArray[Any]:
     """
-    `upstream` times the neuron's slope at the *source* `x`: one step of backpropagation.
+    `upstream` times the neuron's slope at the *input* `x`: one step of backpropagation.
 
     Parameters
     ----------
@@ -142,10 +140,10 @@ def gradient(
     Raises
     ------
     ImageError
-        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 in another
-        mode than ``ideal``.
+        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 and the mode
+        is not ``ideal``.
     ParameterError
-        pReLU's data has not one slope for each channel; there is no such mode; or `workers` is no number of threads.
+        As for `forward`.
 
     Notes
     -----
@@ -168,8 +166,8 @@ def gradient(
         )
     slopes = _slopes(descriptor, values.shape, channel_axis)
     count = worker_count(workers)
-    factors, source = Elements(incoming, storage), Elements(values, storage)
-    return evaluation(mode).gradient(descriptor, factors, source, storage, slopes, workers=count)
+    source, factors = Elements(values, storage), Elements(incoming, storage)
+    return evaluation(mode).neuron(descriptor, source, storage, slopes, gradient=factors, workers=count)
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:

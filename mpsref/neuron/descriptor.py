@@ -1,4 +1,4 @@
-"""MPSNNNeuronDescriptor: which neuron, with which parameters."""
+"""MPSNNNeuronDescriptor: a neuron type and its parameters."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def float32_parameter(name: str, value: Any) -> float:
     Raises
     ------
     ParameterError
-        `value` is no real number, or not finite as a float32; the message calls it `name`.
+        `value` is not a real number, or not finite as a float32; the message calls it `name`.
     FloatingPointModeError
-        This thread would flush it to zero, or round it otherwise than to nearest.
+        This thread would flush it to zero, or not round it to nearest.
     """
     if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
-        # A large integer is no float64 either: numpy's own conversion would round twice.
+        # A large integer may not be a float64: numpy's own conversion would round twice.
         with np.errstate(over="ignore"):
             exact = isinstance(value, float | np.floating)
             rounded = float(np.float32(value)) if exact else _from_integer(int(value))
         if rounded != value:
-            # Not always: importing mpsref makes descriptors, and is to work in any environment.
+            # Only here: importing mpsref makes descriptors, and must work in any environment.
             environment_or_error()
         if math.isfinite(rounded):
             return rounded
@@ -57,30 +57,30 @@ def _from_integer(value: int) -> float:
 
 class MPSNNNeuronDescriptor(Strict):
     """
-    A neuron type with its parameters. A value: equal descriptors compare equal, and none can be changed.
+    A neuron type with its parameters: an immutable value.
 
     Parameters
     ----------
     neuron_type : MPSCNNNeuronType or str
         The neuron: a member, or its name.
     a, b, c : float, optional
-        Rounded once to float32. Omitted: the documented default. Those that the neuron does not have are kept and
-        shown, as by Apple, and count for nothing: not for results, equality or files.
+        Rounded once to float32; the default is the documented one. Those that the neuron does not use are kept and
+        shown, as Apple does, but have no effect on results, equality or files.
     data : array_like of float32 or bytes, optional
-        The slopes of pReLU, one for each feature channel: required there, refused elsewhere. Bytes are
-        little-endian float32, as in Apple's ``NSData``.
+        The slopes of pReLU, one per feature channel: required there, refused elsewhere. Bytes are little-endian
+        float32, as in Apple's ``NSData``.
 
     Raises
     ------
     ParameterError
-        A parameter is not finite as a float32; `data` is missing, or given to another neuron than pReLU.
+        A parameter is not finite as a float32; pReLU lacks `data`, or another neuron has it.
     PropertyError
         An attribute is set.
 
     Notes
     -----
-    Source: ``MPSCNNNeuron.h``. Apple's descriptor is mutable, and made by `cnn_neuron_descriptor`, which has no
-    defaults; here the constructor fills in what the header calls default behaviour.
+    Source: ``MPSCNNNeuron.h``. Apple's descriptor is mutable, and its factory has no defaults; this constructor fills
+    in what the header calls default behaviour.
 
     Examples
     --------
@@ -93,6 +93,15 @@ class MPSNNNeuronDescriptor(Strict):
 
     __slots__ = ("_a", "_b", "_c", "_data", "_hash", "_key", "_row", "_type")
 
+    _type: MPSCNNNeuronType
+    _row: Neuron
+    _a: float
+    _b: float
+    _c: float
+    _data: npt.NDArray[np.float32] | None
+    _key: tuple[int, bytes, bytes]
+    _hash: int
+
     def __init__(
         self,
         neuron_type: MPSCNNNeuronType | str,
@@ -102,31 +111,36 @@ class MPSNNNeuronDescriptor(Strict):
         *,
         data: npt.ArrayLike | bytes | None = None,
     ) -> None:
-        self._type = neuron_type_or_error(neuron_type)
-        self._row = row = NEURONS[self._type]
+        own_type = neuron_type_or_error(neuron_type)
+        row = NEURONS[own_type]
         values = dict.fromkeys("abc", 0.0) | dict(row.parameters)
-        for name, given in (("a", a), ("b", b), ("c", c)):
-            if given is not None:
-                values[name] = given
-        self._a, self._b, self._c = (float32_parameter(name, values[name]) for name in "abc")
+        values |= {name: value for name, value in (("a", a), ("b", b), ("c", c)) if value is not None}
+        numbers = {name: float32_parameter(name, value) for name, value in values.items()}
         if row.per_channel != (data is not None):
             raise ParameterError(
-                f"{self._type.name} needs data: one float32 slope for each feature channel"
+                f"{own_type.name} needs data: one float32 slope per feature channel"
                 if row.per_channel
-                else f"data is only for pReLU: {self._type.name} does not take it"
+                else f"data is only for pReLU: {own_type.name} does not take it"
             )
-        self._data = None if data is None else _slopes(data)
+        slopes = None if data is None else _slopes(data)
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        numbers = struct.pack(f"{len(row.parameters)}d", *self.parameters.values())
-        self._key = (int(self._type), numbers, b"" if self._data is None else bytes(self._data))
-        self._hash = hash(self._key)
+        patterns = struct.pack(f"{len(row.parameters)}d", *(numbers[name] for name in row.parameters))
+        key = (int(own_type), patterns, b"" if slopes is None else bytes(slopes))
+        put = object.__setattr__  # past the guard, as images are made
+        put(self, "_type", own_type)
+        put(self, "_row", row)
+        for name, number in numbers.items():
+            put(self, f"_{name}", number)
+        put(self, "_data", slopes)
+        put(self, "_key", key)
+        put(self, "_hash", hash(key))
 
     @classmethod
     def cnn_neuron_descriptor(
         cls, *, with_: MPSCNNNeuronType, a: float = 0.0, b: float = 0.0, c: float = 0.0
     ) -> MPSNNNeuronDescriptor:
         """
-        Apple's factory: parameters that are left out are 0, not the documented default.
+        Apple's factory: omitted parameters are 0, not the documented default.
 
         Parameters
         ----------
@@ -137,7 +151,7 @@ class MPSNNNeuronDescriptor(Strict):
 
         Notes
         -----
-        The header does not say what a parameter is that is left out: this is what a new Objective-C object holds.
+        The header does not say what an omitted parameter is: 0 is what a new Objective-C object holds.
 
         Examples
         --------
@@ -173,17 +187,17 @@ class MPSNNNeuronDescriptor(Strict):
 
     @property
     def a(self) -> float:
-        """First parameter; where the neuron has none, what was given, or 0."""
+        """First parameter; unused ones default to 0."""
         return self._a
 
     @property
     def b(self) -> float:
-        """Second parameter; where the neuron has none, what was given, or 0."""
+        """Second parameter; unused ones default to 0."""
         return self._b
 
     @property
     def c(self) -> float:
-        """Third parameter; where the neuron has none, what was given, or 0."""
+        """Third parameter; unused ones default to 0."""
         return self._c
 
     @property
@@ -193,12 +207,12 @@ class MPSNNNeuronDescriptor(Strict):
 
     @property
     def row(self) -> Neuron:
-        """All that is known of this neuron."""
+        """The neuron's row of the table."""
         return self._row
 
     @property
     def parameters(self) -> dict[str, float]:
-        """The parameters that the neuron has, by name."""
+        """The parameters that the neuron uses, by name."""
         return {name: getattr(self, name) for name in self._row.parameters}
 
     def __eq__(self, other: object) -> bool:
@@ -208,10 +222,10 @@ class MPSNNNeuronDescriptor(Strict):
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (self._type, self._shown(), self._data)
+        return _unpickled, (self._type, self._shown(), self._data)
 
     def _shown(self) -> dict[str, float]:
-        """The parameters that the neuron has, and those without effect that are not 0."""
+        """The parameters that the neuron uses, and the unused ones that are not 0."""
         return {name: value for name in "abc" if (value := getattr(self, name)) or name in self._row.parameters}
 
     def _instead(self, name: str, value: object) -> str:
@@ -226,20 +240,20 @@ class MPSNNNeuronDescriptor(Strict):
         return f": MPSNNNeuronDescriptor({', '.join([first, *arguments.values()])}) makes another"
 
     def __repr__(self) -> str:
-        given = [f"{name}={np.float32(value)!s}" for name, value in self._shown().items()]
+        arguments = [f"{name}={np.float32(value)!s}" for name, value in self._shown().items()]
         if self._data is not None:
-            given.append(f"data=<{len(self._data)} slopes>")
-        return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *given])})"
+            arguments.append(f"data=<{len(self._data)} slopes>")
+        return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *arguments])})"
 
 
-def _remade(
+def _unpickled(
     neuron_type: MPSCNNNeuronType, parameters: dict[str, float], data: npt.NDArray[np.float32] | None
 ) -> MPSNNNeuronDescriptor:
     return MPSNNNeuronDescriptor(neuron_type, **parameters, data=data)
 
 
 def parameters_or_error(neuron_type: MPSCNNNeuronType, names: Iterable[str]) -> None:
-    """Raise unless the neuron has parameters with these names: one in a file or command that does nothing is a slip."""
+    """Raise unless the neuron has these parameters: an unused one in a file or command is a mistake."""
     row = NEURONS[neuron_type]
     for name in names:
         if name not in row.parameters:
@@ -251,7 +265,7 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
     if isinstance(data, bytes | bytearray | memoryview):
         raw = bytes(data)
         if len(raw) % 4:
-            raise ParameterError(f"data has {len(raw)} bytes: give 4 for each feature channel")
+            raise ParameterError(f"data has {len(raw)} bytes: give 4 per feature channel")
         slopes = np.frombuffer(raw, "<f4").astype(np.float32)
     else:
         try:
@@ -264,7 +278,7 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             slopes = values.astype(np.float32)
     if slopes.ndim != 1 or not slopes.size:
-        raise ParameterError(f"data has shape {slopes.shape}: give one slope for each feature channel")
+        raise ParameterError(f"data has shape {slopes.shape}: give one slope per feature channel")
     if not np.isfinite(slopes).all():
         channel = int(np.flatnonzero(~np.isfinite(slopes))[0])
         raise ParameterError(f"data[{channel}] is {slopes[channel]}: give slopes that are finite as float32")
@@ -273,19 +287,19 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
 
 
 NeuronLike: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | str
-"""What may stand for a neuron: a descriptor; a type or its name, which means the documented parameters."""
+"""A descriptor; or a type or its name, which means the documented parameters."""
 
 
 def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeuronType:
-    """The neuron type that is meant by a member of Apple's enumeration, its name or its raw value."""
-    found = member_of(MPSCNNNeuronType, value)
-    if found is None:
+    """The neuron type for a member of Apple's enumeration, its name or its raw value."""
+    neuron_type = member_of(MPSCNNNeuronType, value)
+    if neuron_type is None:
         raise ParameterError(f"{name} is {shown(value)}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
-    return found
+    return neuron_type
 
 
 def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
-    """`value` itself, if it is a descriptor; that of a neuron type, or its name, with the documented parameters."""
+    """The descriptor itself, or that of a neuron type or its name with the documented parameters."""
     if isinstance(value, MPSCNNNeuronType | str):
         return MPSNNNeuronDescriptor(neuron_type_or_error(value, name))
     if not isinstance(value, MPSNNNeuronDescriptor):
@@ -294,23 +308,24 @@ def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronD
 
 
 def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
-    """Raise unless pReLU's slopes are as many as the feature channels that `what` has."""
-    if descriptor.data is not None and len(descriptor.data) != channels:
+    """Raise unless pReLU has one slope per feature channel of `what`."""
+    slopes = descriptor.data
+    if slopes is not None and len(slopes) != channels:
         raise ParameterError(
-            f"pReLU's data has {len(descriptor.data)} slopes, but {what} has {channels} channels: give one each"
+            f"pReLU's data has {len(slopes)} slopes, but {what} has {channels} channels: give one each"
         )
 
 
 def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> int:
     """
-    The axis of an array x that counts feature channels, from 0 on; 0 where no channel has its own slope.
+    The axis of feature channels of an array x, not negative; 0 for neurons without a slope per channel.
 
     Raises
     ------
     ImageError
-        There is no such axis.
+        The axis does not exist.
     ParameterError
-        The descriptor has not one slope for each channel.
+        The descriptor does not have one slope per channel.
     """
     try:
         axis = operator.index(channel_axis)

@@ -1,4 +1,4 @@
-"""Operations on one or two elements whose result is a rational number, exact and rounded once."""
+"""Operations on one or two elements with a rational result, evaluated exactly and rounded once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Elementwise(Protocol):
         """The result for one element: the specification."""
 
     def odd(self, *values: Wide) -> Wide:
-        """The results for float64 arrays, which it may write over: exact, or rounded to odd."""
+        """The results for float64 arrays, which it may overwrite: exact, or rounded to odd."""
 
     def stepwise(self, f: Any, *sources: Any) -> Any:
-        """The documented formula, operation by operation, on numbers of any kind."""
+        """The documented formula, operation by operation, for numbers of any kind."""
 
 
 def elementwise(

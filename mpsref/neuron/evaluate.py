@@ -1,14 +1,14 @@
 """
-How a neuron is evaluated fast: bits where nothing rounds, tables for 16-bit sources, blocks for all others.
+Fast evaluation of a neuron: in blocks, or by tables for 16-bit inputs.
 
-Blocks run in the storage format itself where the kernel rounds at most once, and in float64 else. What float64 leaves
-open is decided by the specification; so is everything of a neuron that has no kernel.
+Blocks run in the storage format itself where the kernel rounds at most once, else in float64. What float64 leaves open
+is decided by the specification; so is every result of a neuron without a kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -32,11 +32,11 @@ from mpsref.neuron.reference import exact_parameters, specified_elements
 from mpsref.neuron.rounding import canonical_nan, round_once
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.threads import BLOCK, over_blocks, quietly, thread
+from mpsref.neuron.threads import BLOCK, Block, over_blocks, quietly, thread
 from mpsref.neuron.workspace import Array, Workspace, product_beside
 from mpsref.storage import FLOAT64, StorageFormat
 
-__all__ = ["Decisions", "forward", "gradient"]
+__all__ = ["Decisions", "evaluate"]
 
 Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 """A kernel's forward or derivative."""
@@ -44,30 +44,24 @@ Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 
 @dataclass
 class Decisions:
-    """
-    Where float64 left the rounding open.
+    """How many results float64 left open, and a vector rule of the row or multi-precision decided."""
 
-    Attributes
-    ----------
-    by_rule, by_digits : list of ndarray of intp
-        Indices into the flattened sources: of what a row's vector rule decided, and multi-precision.
-    """
-
-    by_rule: list[Index] = field(default_factory=list)
-    by_digits: list[Index] = field(default_factory=list)
+    by_rule: int = 0
+    by_digits: int = 0
 
 
-def forward(
+def evaluate(
     descriptor: MPSNNNeuronDescriptor,
     source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None = None,
     *,
+    gradient: Elements | None = None,
     workers: int = 1,
     decisions: Decisions | None = None,
 ) -> Stored:
     """
-    The neuron's value at every element of `source`, rounded once to `result`.
+    The neuron's value at every element, or the slope there times the incoming gradient, rounded once.
 
     Parameters
     ----------
@@ -79,10 +73,12 @@ def forward(
         How the result is stored.
     slopes : ChannelSlopes, optional
         For a neuron with a slope for each channel.
+    gradient : Elements, optional
+        The incoming gradient, of the shape of `source`.
     workers : int
         How many threads share the blocks.
     decisions : Decisions, optional
-        Is appended where float64 left the rounding open. Nothing is, where a table serves.
+        Counts what float64 left open; nothing where a table serves. For one worker.
 
     Returns
     -------
@@ -91,63 +87,18 @@ def forward(
     """
     kernel = KERNELS.get(type(descriptor.row))
     if kernel is None:
-        return specified_elements(descriptor, None, source, result, slopes)
-    x, storage = source.stored, source.storage
+        return specified_elements(descriptor, source, result, slopes, gradient)
+    x = source.stored
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, kernel, flat(x), storage, out.reshape(-1), result, slopes, decisions)
-    roundings = kernel.roundings(descriptor)
-    if storage is result and storage.native_roundings >= (2 if roundings is None else roundings):
-        block = task.native_values
-    else:
-        table = task.table()
-        block = task.values if table is None else partial(task.looked_up, table)
-    over_blocks(block, x.size, workers)
-    return out
-
-
-def gradient(
-    descriptor: MPSNNNeuronDescriptor,
-    gradient: Elements,
-    source: Elements,
-    result: StorageFormat,
-    slopes: ChannelSlopes | None = None,
-    *,
-    workers: int = 1,
-    decisions: Decisions | None = None,
-) -> Stored:
-    """
-    `gradient` times the neuron's slope at every element of `source`, the product rounded once to `result`.
-
-    Parameters
-    ----------
-    descriptor, source, result, slopes, workers, decisions
-        As for `forward`.
-    gradient : Elements
-        The incoming gradient, of the shape of `source`.
-    """
-    kernel = KERNELS.get(type(descriptor.row))
-    if kernel is None:
-        return specified_elements(descriptor, gradient, source, result, slopes)
-    x, storage = source.stored, source.storage
-    out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, kernel, flat(x), storage, out.reshape(-1), result, slopes, decisions)
-    incoming = flat(gradient.stored)
-    is_one_format = storage is result is gradient.storage
-    if kernel.slope_is_one(descriptor) and gradient.storage is result:
-        block = partial(task.copied, incoming)
-    elif is_one_format and storage.native_roundings >= 1 and not kernel.slope_is_rounded(descriptor):
-        # The product with the incoming gradient is the one rounding.
-        block = partial(task.native_gradient, incoming)
-    else:
-        table = task.slope_table()
-        block = partial(task.gradient, incoming, gradient.storage, table)
+    task = _Task(descriptor, kernel, flat(x), source.storage, out.reshape(-1), result, slopes, decisions)
+    block = task.forward_block() if gradient is None else task.gradient_block(gradient)
     over_blocks(block, x.size, workers)
     return out
 
 
 @dataclass(slots=True)
 class _Task:
-    """One call: a neuron, flat sources and a flat result. Each method evaluates the elements from start to stop."""
+    """One call: a neuron, flat inputs and a flat result. A block method evaluates the elements from start to stop."""
 
     descriptor: MPSNNNeuronDescriptor
     kernel: Kernel
@@ -158,13 +109,30 @@ class _Task:
     slopes: ChannelSlopes | None
     decisions: Decisions | None
 
+    def forward_block(self) -> Block:
+        roundings = self.kernel.roundings(self.descriptor)
+        if self.source is self.result and self.source.native_roundings >= (2 if roundings is None else roundings):
+            return self.native_values
+        table = self.table()
+        return self.values if table is None else partial(self.looked_up, table)
+
+    def gradient_block(self, gradient: Elements) -> Block:
+        incoming, storage = flat(gradient.stored), gradient.storage
+        if self.kernel.slope_is_one(self.descriptor) and storage is self.result:
+            return partial(self.copied, incoming)
+        is_one_format = self.source is self.result is storage
+        if is_one_format and storage.native_roundings >= 1 and not self.kernel.slope_is_rounded(self.descriptor):
+            # The product with the incoming gradient is the one rounding.
+            return partial(self.native_gradient, incoming)
+        return partial(self.gradient, incoming, storage, self.slope_table())
+
     # ---- in the storage format itself ----
 
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        # A float16 only changes its sign: no buffer is needed.
+        # In float16 only signs change: no buffer is needed.
         if self.source.dtype == np.float32:
-            self._prepare_native(x, start, w)
+            self._begin_native(x, start, w)
         w.y = out
         y = self.kernel.forward(x, self.descriptor, w)
         if y is not out:
@@ -178,20 +146,20 @@ class _Task:
 
     def native_gradient(self, incoming: Stored, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        self._prepare_native(x, start, w)
+        self._begin_native(x, start, w)
         slope = self.kernel.derivative(x, self.descriptor, w)
         np.multiply(slope, incoming[start:stop], out=out)
         if not self.descriptor.row.slope_is_constant and not w.regular:
             np.copyto(out, np.nan, where=np.isnan(x))
         canonical_nan(out)
 
-    def _prepare_native(self, x: Stored, start: int, w: Workspace) -> None:
+    def _begin_native(self, x: Stored, start: int, w: Workspace) -> None:
         w.block(x.size, np.float32)
         w.begin(x)
         w.wide = False
-        self._lay_slopes(start, x.size, np.float32, w)
+        self._set_slopes(start, x.size, np.float32, w)
 
-    def _lay_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
+    def _set_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
         if self.slopes is not None:
             w.slopes = self.slopes.window(start, size, dtype)
             w.slopes_shrink = self.slopes.shrink
@@ -215,12 +183,12 @@ class _Task:
         self._round(product, self.kernel.slope_error_bound(self.descriptor), upstream, start)
 
     def computed(self, function: Function, start: int, stop: int) -> Array:
-        """What the kernel's forward or derivative makes of some elements, in a buffer of the workspace."""
+        """The kernel's forward or derivative for some elements, in a buffer of the workspace."""
         stored, w = self.x[start:stop], thread.now.workspace
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
-        self._lay_slopes(start, stored.size, np.float64, w)
+        self._set_slopes(start, stored.size, np.float64, w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))
@@ -240,24 +208,24 @@ class _Task:
             exact, known = row.exact[0], self.kernel.beside(x, d)
         else:
             exact, known = row.exact[1], product_beside(*self.kernel.slope_beside(x, d), upstream)
-        # The rules tell on which side of a limit a value is; at an infinity it is the limit.
+        # The rules give the side of a limit on which a value is; at an infinity it is the limit.
         np.copyto(known, np.nan, where=np.isinf(x))
         decided = result.encode(known, np.empty(x.size, result.dtype))
-        left = np.isnan(known)
+        unknown = np.isnan(known)
         if self.decisions is not None:
-            self.decisions.by_rule.append(open_[~left] + start)
-            self.decisions.by_digits.append(open_[left] + start)
+            self.decisions.by_digits += (digits := int(np.count_nonzero(unknown)))
+            self.decisions.by_rule += x.size - digits
         if upstream is None and self.kernel.is_constant(d):
             x = np.zeros_like(x)
         p = exact_parameters(d)
-        factors = None if upstream is None else upstream[left]
-        decided[left] = settle(lambda x, m: exact(x, p, m), x[left], factors, result)
+        factors = None if upstream is None else upstream[unknown]
+        decided[unknown] = settle(lambda x, m: exact(x, p, m), x[unknown], factors, result)
         return decided
 
     # ---- by table ----
 
     def table(self) -> Stored | None:
-        """The results for all bit patterns of a source of at most 16 bits, if it is worth while."""
+        """The results for all bit patterns of an input of at most 16 bits, if a table pays."""
         if self.source.dtype.itemsize > 2:
             return None
         source, result = self.source, self.result
@@ -298,7 +266,7 @@ def _forward_table(
 
 
 def _channel_table(distinct: tuple[float, ...], source: StorageFormat, result: StorageFormat) -> Stored:
-    """Of a neuron with a slope for each channel: a rectifier's for each different slope."""
+    """The tables of a rectifier with each distinct slope, concatenated."""
     tables = np.empty((len(distinct), 65_536), result.dtype)
     for table, slope in zip(tables, distinct, strict=True):
         rectifier = MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=slope)

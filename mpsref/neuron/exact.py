@@ -1,10 +1,10 @@
 """
 Exact values, and their one rounding.
 
-A value is a `Decimal`: it has the infinities, NaN and signed zeros of IEEE 754, every float is one exactly, and numpy
-has no part in it. Where a value cannot be written down, it is computed to more and more digits, until all that lies
-within the error rounds alike (Ziv's strategy). What is still open at the end lies exactly on a rounding boundary: an
-algebraic or logarithmic value that is not there is farther away than that.
+A value is a `Decimal`, which has the infinities, NaN and signed zeros of IEEE 754 and holds every float exactly; NumPy
+takes no part. A value with no finite expansion is computed to more and more digits until everything within its error
+rounds alike (Ziv's strategy). One that is still open at the end lies exactly on a rounding boundary: other algebraic or
+logarithmic values are farther away than that.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mpsref.storage import StorageFormat
 __all__ = ["Digits", "Value", "decide", "number", "rounded", "settle"]
 
 Value: TypeAlias = Callable[["Digits"], Decimal]
-"""A value, to the digits asked for."""
+"""A value, to the given digits."""
 
 DIGITS = (100, 200, 400, 800)
 GUARD = 30
-"""Digits that the formulas may lose."""
+"""Digits that a formula may lose."""
 
 FAR = Decimal(10**6)
-"""An exponent beyond which nothing is left of any storage format, even after three factors of float32."""
+"""An exponent beyond the range of every storage format, even after three factors of float32."""
 
 
 def _context(digits: int) -> Context:
@@ -38,24 +38,23 @@ def _context(digits: int) -> Context:
 
 
 WIDE = _context(4000)
-"""Holds every sum and product of three floats, and so rounds none."""
+"""Enough digits for every sum and product of three floats to be exact."""
 
 number = Decimal.from_float
-"""A float, exactly, whatever traps the caller's context has."""
+"""A float, exactly, whatever traps the caller's context sets."""
 
 
 class Digits:
     """
-    Arithmetic to a number of digits. Arguments are exact, or good to almost all digits; so are results.
+    Arithmetic to a number of digits. Arguments and results are exact, or good to almost all digits.
 
-    Where a sum approaches a product of a few float32, and the rest does not show, it is replaced by one that just does:
-    it must still decide on which side the sum is if that product is a rounding boundary. No other boundary lies
+    Where a term is too small to change a sum that is near a product of a few float32, a larger one takes its place that
+    just does: it keeps the sum on the right side, should that product be a rounding boundary. No other boundary lies
     between, since products of a few float32 are not that close to each other.
     """
 
     NORMAL_LIMITS = (-21, 14)
-    """Below, the normal tail is nothing to any storage format, even times the largest float32; above it, it shows in
-    no sum."""
+    """Below, the normal tail is 0 in every storage format, even times the largest float32; above, it changes no sum."""
 
     def __init__(self, digits: int) -> None:
         self.digits = digits
@@ -70,7 +69,7 @@ class Digits:
         return WIDE.add(self.times(a, x), b)
 
     def exp(self, z: Decimal) -> Decimal:
-        """e^z, for a z that is clipped where nothing of the result can matter."""
+        """e^z, with z clipped where the result is out of range in every storage format."""
         return (min(max(z, -FAR), FAR) if z.is_finite() else z).exp()
 
     def one_plus(self, e: Decimal) -> Decimal:
@@ -102,11 +101,11 @@ class Digits:
         return Decimal(1) if c == -1 else +_logarithm(c, self.digits + 10) if c > 0 else Decimal("NaN")
 
     def is_integer(self, u: Decimal) -> bool:
-        """Whether u is an integer; no infinity is one."""
+        """Whether u is an integer; an infinity is not."""
         return u.is_finite() and u == u.to_integral_value()
 
     def power(self, base: Decimal, exponent: Decimal) -> Decimal:
-        """``base^exponent``, of a base that is not negative unless the exponent is an integer; IEEE's pow elsewhere."""
+        """``base^exponent`` for a base >= 0 or an integer exponent, with the special values of IEEE's pow."""
         if base == 1 or exponent == 0:
             return Decimal(1)
         if abs(exponent) <= 512 and self.is_integer(exponent):
@@ -116,13 +115,13 @@ class Digits:
         return size.copy_negate() if is_odd and base.is_signed() else size
 
     def negligible(self, x: Decimal) -> Decimal:
-        """A stand-in for what vanishes in every storage format, but not as a factor of infinity; -0 at -infinity."""
+        """A number that is 0 in every storage format, but not as a factor of infinity; -0 at -infinity."""
         return Decimal("-1e-350" if x.is_finite() else "-0")
 
     def normal(self, x: Decimal) -> tuple[Decimal, Decimal]:
         """The normal distribution function and density at an x within the limits."""
         with localcontext() as context:
-            context.prec += 10 + int(x * x / 4)  # what the sum cancels on the left
+            context.prec += 10 + int(x * x / 4)  # digits that cancel in the sum for x < 0
             density = (-x * x / 2).exp() / (2 * _pi(context.prec)).sqrt()
             return Decimal("0.5") + _odd_series(x, x * x) * density, density
 
@@ -182,7 +181,7 @@ def decide(value: Value, result: StorageFormat) -> float | int:
 
 
 def rounded(value: Decimal, result: StorageFormat) -> float | int:
-    """An exact number, rounded to nearest, ties to even."""
+    """An exact value, rounded to nearest, ties to even."""
     if result.unorm_max:
         code = WIDE.multiply(min(max(value, Decimal(0)), Decimal(1)), Decimal(result.unorm_max))
         return 0 if value.is_nan() else int(code.to_integral_value(ROUND_HALF_EVEN))
@@ -199,7 +198,7 @@ def rounded(value: Decimal, result: StorageFormat) -> float | int:
 
 @lru_cache
 def _range(result: StorageFormat) -> tuple[int, float]:
-    """The exponent of the smallest subnormal number, and the power of two that is too large."""
+    """The exponent of the smallest subnormal number, and the first power of two that overflows."""
     info = np.finfo(result.dtype)
     return int(info.minexp) - int(info.nmant), 2.0 ** int(info.maxexp)
 
@@ -213,16 +212,16 @@ def settle(
     value: Callable[[Decimal, Digits], Decimal], x: Wide, upstream: Wide | None, result: StorageFormat
 ) -> Stored:
     """
-    Correctly rounded results at some sources, each different pair of them decided once.
+    Correctly rounded results for some inputs, each distinct pair of input and incoming gradient decided once.
 
     Parameters
     ----------
     value : callable
-        A forward or a derivative, called as ``value(x, m)``.
+        The forward or the derivative, called as ``value(x, m)``.
     x, upstream : ndarray of float64
-        The sources, as float64 that hold them exactly; the value is multiplied by `upstream` if there is one.
+        The inputs, and the incoming gradient, if any, by which the value is multiplied; both exact.
     result : StorageFormat
-        What to round to.
+        The format to round to.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Tables of the results for all bit patterns of a 16-bit source, each made when enough elements have asked for it."""
+"""Tables of the results for all bit patterns of a 16-bit input, each built once enough elements need it."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from mpsref.neuron.threads import thread
 __all__ = ["DISTINCT_SLOPES", "WORTH_A_TABLE", "Tables", "channel_tables", "forward_tables", "look_up", "slope_tables"]
 
 WORTH_A_TABLE = 131_072
-"""Elements of a 16-bit source that must have asked for a table before it is made."""
+"""Elements of a 16-bit input that pay for building a table."""
 
 FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
-"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and for `DISTINCT_SLOPES` at once; 14 MiB in all."""
+"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and of `DISTINCT_SLOPES` times 128 KiB; 14 MiB."""
 
 DISTINCT_SLOPES = 64
-"""How many different slopes of channels one table may serve, at 128 KiB each."""
+"""How many distinct slopes one table may serve, at 128 KiB each."""
 
 
 class Tables:
-    """The last tables that were used, each made when enough elements have asked for it."""
+    """The most recently used tables, each built once enough elements need it."""
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._tables: OrderedDict[Hashable, Stored] = OrderedDict()
-        self._asked: dict[Hashable, int] = {}
+        self._demand: dict[Hashable, int] = {}
         self.unlock()
 
     def unlock(self) -> None:
-        """Take a new lock, as the child of a process must that forked while another thread held this one."""
+        """Take a new lock: after a fork another thread may have held the old one."""
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Stored]) -> Stored | None:
-        """The table for `key`, if it is there or worth to be made; `elements` ask for it."""
+        """The table for `key`, if it exists or `elements` more make it worth building."""
         with self._lock:
             if key in self._tables:
                 self._tables.move_to_end(key)
                 return self._tables[key]
-            if len(self._asked) > 64 * self._kept:
-                self._asked.clear()
-            self._asked[key] = self._asked.get(key, 0) + elements
-            if self._asked[key] < worth:
+            if len(self._demand) > 64 * self._capacity:
+                self._demand.clear()
+            self._demand[key] = self._demand.get(key, 0) + elements
+            if self._demand[key] < worth:
                 return None
         table = make()
         with self._lock:
-            self._asked.pop(key, None)
+            self._demand.pop(key, None)
             self._tables[key] = table
-            while len(self._tables) > self._kept:
+            while len(self._tables) > self._capacity:
                 self._tables.popitem(last=False)
         return table
 
@@ -61,7 +61,7 @@ forward_tables, slope_tables, channel_tables = map(Tables, (FORWARD_TABLES, SLOP
 
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
-    """``table[bits of the element]``, by far the fastest way that numpy has: take with an intp index and out."""
+    """``table[bits of the element]``: numpy's fastest way is take with an intp index and out."""
     index = thread.now.index[: stored.size]
     bits = stored.view(f"u{stored.itemsize}")
     if rank is None:

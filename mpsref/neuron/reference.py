@@ -1,10 +1,7 @@
-"""The reference: decode, evaluate the specification exactly, round once. Slow, and short enough to be read whole."""
+"""The reference: decode, evaluate the specification exactly, round once. Slow, and short enough to read whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,29 +16,28 @@ from mpsref.neuron.descriptor import (
     channel_axis_or_error,
     descriptor_or_error,
 )
-from mpsref.neuron.elementwise import Elementwise
-from mpsref.neuron.exact import WIDE, Digits, decide, number
+from mpsref.neuron.exact import WIDE, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.specification import ExactParameters
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat, array_or_error
+from mpsref.storage import FORMATS, StorageFormat, array_or_error
 
-__all__ = ["Specified", "exact_parameters", "specified", "specified_elements", "specified_gradient"]
+__all__ = ["exact_parameters", "specified", "specified_elements", "specified_gradient"]
 
 _FORMATS = {storage.dtype: storage for storage in FORMATS.values() if not storage.unorm_max}
 
 
 def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -1) -> npt.NDArray[Any]:
     """
-    The neuron's value at every element, as it is specified: *the* reference, of which `forward` is a fast copy.
+    The neuron's value at every element, by its specification: *the* reference, of which `forward` is a fast copy.
 
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron and its parameters; a type or its name has the documented ones.
+        The neuron; a type or its name means the documented parameters.
     x : array_like of float16 or float32
-        Any shape. Takes about 0.1 ms an element.
+        Any shape. An element takes about 0.1 ms.
     channel_axis : int
-        Which axis counts feature channels; matters for pReLU only.
+        The axis of feature channels; only pReLU uses it.
 
     Returns
     -------
@@ -53,7 +49,7 @@ def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -
     ImageError
         `x` has another dtype, or no axis `channel_axis`.
     ParameterError
-        pReLU's data has not one slope for each channel.
+        pReLU's data does not have one slope per channel.
 
     Examples
     --------
@@ -70,7 +66,7 @@ def specified_gradient(
     descriptor: NeuronLike, x: npt.ArrayLike, upstream: npt.ArrayLike, *, channel_axis: int = -1
 ) -> npt.NDArray[Any]:
     """
-    `upstream` times the neuron's slope at `x`, as it is specified: what `gradient` is a fast copy of.
+    `upstream` times the neuron's slope at `x`, by its specification; `gradient` is a fast copy.
 
     Parameters
     ----------
@@ -87,7 +83,7 @@ def specified_gradient(
     Raises
     ------
     ImageError, ParameterError
-        As by `specified`; or `upstream` differs from `x` in shape or dtype.
+        As for `specified`; or `upstream` differs from `x` in shape or dtype.
 
     Examples
     --------
@@ -104,7 +100,7 @@ def specified_gradient(
 def _elementwise(
     descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], upstream: npt.NDArray[Any] | None, channel_axis: int
 ) -> npt.NDArray[Any]:
-    # What of `environment_or_error` matters to scalars, in place: one file less for who reads all that a call enters.
+    # The part of `environment_or_error` that matters to scalars, inline: one file fewer to read for the whole path.
     if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
         environment_or_error()
     storage = _FORMATS.get(x.dtype)
@@ -122,7 +118,7 @@ def _elementwise(
 
 
 def exact_parameters(descriptor: MPSNNNeuronDescriptor, slope: float | None = None) -> ExactParameters:
-    """The parameters; in the place of `a` the slope of the channel, where there is one for each."""
+    """The parameters; a slope of the channel, if any, takes the place of `a`."""
     a = descriptor.a if slope is None else slope
     return ExactParameters(*map(number, (a, descriptor.b, descriptor.c)))
 
@@ -130,7 +126,7 @@ def exact_parameters(descriptor: MPSNNNeuronDescriptor, slope: float | None = No
 def _result(
     descriptor: MPSNNNeuronDescriptor, x: float, upstream: float | None, result: StorageFormat, slope: float | None
 ) -> float | int:
-    """The value at x, or with an incoming gradient the slope times that, rounded once."""
+    """The value at x, or the slope times the incoming gradient, rounded once."""
     row, p, source = descriptor.row, exact_parameters(descriptor, slope), number(x)
     if upstream is None:
         return decide(lambda m: source if source.is_nan() else row.exact[0](source, p, m), result)
@@ -142,69 +138,14 @@ def _result(
 
 def specified_elements(
     descriptor: MPSNNNeuronDescriptor,
-    gradient: Elements | None,
     source: Elements,
     result: StorageFormat,
     slopes: ChannelSlopes | None,
+    gradient: Elements | None,
 ) -> Stored:
-    """The same for stored elements: the value, or with an incoming gradient the slope times that."""
+    """The same for all elements."""
     x = flat(source.values()).tolist()
     factors = [None] * len(x) if gradient is None else flat(gradient.values()).tolist()
     channels = [None] * len(x) if slopes is None else slopes.window(0, len(x)).tolist()
     results = [_result(descriptor, *each[:2], result, each[2]) for each in zip(x, factors, channels, strict=True)]
     return np.array(results, result.dtype).reshape(source.stored.shape)
-
-
-class Specified:
-    """The mode of evaluation: the specification itself, also of sums and multiples. Slow, and by one thread."""
-
-    def forward(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        """The neuron's value at every element."""
-        _not_wide(source)
-        return specified_elements(descriptor, None, source, result, slopes)
-
-    def gradient(
-        self,
-        descriptor: MPSNNNeuronDescriptor,
-        gradient: Elements,
-        source: Elements,
-        result: StorageFormat,
-        slopes: ChannelSlopes | None = None,
-        *,
-        workers: int = 1,
-    ) -> Stored:
-        """`gradient`, the incoming one, times the neuron's slope at every element of `source`."""
-        _not_wide(gradient, source)
-        return specified_elements(descriptor, gradient, source, result, slopes)
-
-    def elementwise(
-        self, operation: Elementwise, sources: Sequence[Elements], result: StorageFormat, *, workers: int = 1
-    ) -> Stored:
-        """The operation's result for every element."""
-        _not_wide(*sources)
-        return _of_each(operation.exact, sources, result)
-
-
-def _of_each(function: Callable[..., Decimal], sources: Sequence[Elements], result: StorageFormat) -> Stored:
-    """An exact function of each element of some sources, rounded once."""
-    read = zip(*(map(number, flat(source.values()).tolist()) for source in sources), strict=True)
-    results = [decide(partial(_apply, function, each), result) for each in read]
-    return np.array(results, result.dtype).reshape(sources[0].stored.shape)
-
-
-def _apply(function: Callable[..., Decimal], arguments: Sequence[Decimal], _: Digits) -> Decimal:
-    return function(*arguments)
-
-
-def _not_wide(*sources: Elements) -> None:
-    environment_or_error()
-    if any(source.storage is FLOAT64 for source in sources):
-        raise ImageError("the sources are float64, of which nothing is specified: convert them, or use mode 'ideal'")

@@ -1,4 +1,4 @@
-"""The one rounding of a block of results: of what is exact, and of what is near (Ziv's test)."""
+"""The one rounding of a block of results, exact or within an error bound (Ziv's test)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def round_once(values: Array, bound: float, out: Stored, result: StorageFormat, 
     """
     Round to the result, once.
 
-    `values` are exact, or rounded to odd; or they are within a relative error bound. Then those are returned, by index,
-    whose error interval holds a rounding boundary: they are still to be decided.
+    With a bound of 0 `values` are exact, or rounded to odd; else they are within that relative error, and the indices
+    are returned whose error interval holds a rounding boundary: those results are still open.
     """
     if bound == 0 or result is FLOAT64:
         result.encode(values, out)

@@ -1,4 +1,4 @@
-"""A slope for each feature channel, laid out along the elements of an array without an element's worth of memory."""
+"""The slope of each element for a neuron with one per feature channel, without an array of that size."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy.typing as npt
 __all__ = ["ChannelSlopes"]
 
 LARGEST_PERIOD = 262_144
-"""Slopes that are written out once and then sliced; 2 MiB."""
+"""Up to this many slopes are written out once and then sliced; 2 MiB."""
 
 
 class ChannelSlopes:
     """
     The slopes of consecutive elements of a flattened array.
 
-    The elements run through axes (group, pixel, lane): each group has `pixels` times the slopes of its row of
-    `values`; after the last group it begins again.
+    The elements run through axes (group, pixel, lane): each group repeats its row of `values` `pixels` times; after
+    the last group the first follows.
 
     Parameters
     ----------
     values : ndarray of float64, shape (groups, lanes)
-        One slope for each channel.
+        One slope per channel.
     pixels : int
-        How often a row is repeated before the next.
+        How often a row is repeated.
     """
 
     def __init__(self, values: npt.NDArray[np.float64], pixels: int) -> None:
         self._values = values
         self._pixels = pixels
         self._length = values.size * pixels
-        self._written: dict[npt.DTypeLike, npt.NDArray[Any]] = {}
+        self._periods: dict[npt.DTypeLike, npt.NDArray[Any]] = {}
 
     @cached_property
     def _patterns(self) -> npt.NDArray[np.int64]:
@@ -42,12 +42,12 @@ class ChannelSlopes:
 
     @property
     def key(self) -> bytes:
-        """What tells the different slopes from those of another neuron."""
+        """Identifies the distinct slopes."""
         return self._patterns.tobytes()
 
     @cached_property
     def distinct(self) -> tuple[float, ...]:
-        """The different slopes, in the order of their bits."""
+        """The distinct slopes, in the order of their bits."""
         return tuple(self._patterns.view(np.float64).tolist())
 
     @cached_property
@@ -57,7 +57,7 @@ class ChannelSlopes:
 
     @cached_property
     def ranks(self) -> ChannelSlopes:
-        """For each channel where its slope's table begins, if those of the different ones stand one after the other."""
+        """For each channel the offset of its slope's table, if the tables of the distinct slopes are concatenated."""
         ranks = np.searchsorted(self._patterns, self._values.view(np.int64)).astype(np.float64)
         return ChannelSlopes(ranks * 65_536, self._pixels)
 
@@ -66,14 +66,14 @@ class ChannelSlopes:
         if self._length > LARGEST_PERIOD:
             return self._assembled(start, size).astype(dtype)
         first = start % self._length
-        written = self._written.get(dtype)
-        if written is None or written.size < first + size:
+        slopes = self._periods.get(dtype)
+        if slopes is None or slopes.size < first + size:
             period = np.repeat(self._values, self._pixels, axis=0).reshape(-1).astype(dtype)
-            written = self._written[dtype] = np.tile(period, -(-(first + size) // self._length) + 1)
-        return written[first : first + size]
+            slopes = self._periods[dtype] = np.tile(period, -(-(first + size) // self._length) + 1)
+        return slopes[first : first + size]
 
     def _assembled(self, start: int, size: int) -> npt.NDArray[np.float64]:
         groups, lanes = self._values.shape
         element = np.arange(start, start + size)
-        found: npt.NDArray[np.float64] = self._values[element // (self._pixels * lanes) % groups, element % lanes]
-        return found
+        slopes: npt.NDArray[np.float64] = self._values[element // (self._pixels * lanes) % groups, element % lanes]
+        return slopes

@@ -1,9 +1,9 @@
 """
-What the sixteen neurons are: for each its value and its slope, everywhere.
+The specification of the sixteen neurons: value and slope of each, everywhere.
 
-`x` is any number, infinite or a signed zero too, but not NaN; `p` holds the parameters. Both are exact, as are sums and
-products of them. All else is good to the digits of `m`. In arithmetic with infinities and zeros the rules of IEEE 754
-hold, so that what stands here is, at an infinity, the limit, with the sign of its zero; NaN is what is no real number.
+`x` is any number, infinite or a signed zero too, but not NaN; `p` holds the parameters. Both are exact, as are their
+sums and products; everything else is good to the digits of `m`. Infinities and zeros follow IEEE 754, so that at an
+infinity the result is the limit, with the sign of its zero. NaN means: not a real number.
 """
 
 from __future__ import annotations

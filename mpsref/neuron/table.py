@@ -1,24 +1,25 @@
 """
 The sixteen neurons: one class each, and the only list of them.
 
-A row states the facts, says which functions of the specification are its value and its slope, and has each formula as a
-plain shader evaluates it, called as ``stepwise_forward(x, p, f)`` with float32 sources, float32 parameters and an
-`Arithmetic`. Python's numbers in it are exact, or become the nearest float32. In the formulas ``u`` is ``a x + b``.
+A row states the facts, names its value and slope in the specification, and has each formula as a plain shader evaluates
+it, called as ``stepwise_forward(x, p, f)`` with float32 inputs, float32 parameters and an `Arithmetic`. Python numbers
+in it are exact, or become the nearest float32. In the formulas ``u`` is ``a x + b``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+import mpsref.neuron.specification as spec
 from mpsref.arrays import Floats, Mask
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.neuron import specification
 from mpsref.neuron.exact import Digits
 from mpsref.neuron.specification import ExactParameters
 from mpsref.neuron.tail import RECIPROCAL_SQRT_2PI
@@ -33,7 +34,7 @@ Exact: TypeAlias = Callable[[Decimal, ExactParameters, Digits], Decimal]
 
 
 class Parameters(Protocol):
-    """What a row reads of a descriptor."""
+    """What a row reads from a descriptor."""
 
     @property
     def a(self) -> float:
@@ -48,35 +49,29 @@ class Parameters(Protocol):
         """Third parameter."""
 
 
-class Float32Parameters(Protocol):
-    """What a row's stepwise formulas read: float32, so that products of parameters round too."""
+@dataclass(frozen=True)
+class Float32Parameters:
+    """
+    The parameters of stepwise formulas: float32, so that their products round too.
 
-    @property
-    def a(self) -> np.float32:
-        """First parameter."""
+    `data` holds the slope of each element for pReLU.
+    """
 
-    @property
-    def b(self) -> np.float32:
-        """Second parameter."""
-
-    @property
-    def c(self) -> np.float32:
-        """Third parameter."""
-
-    @property
-    def data(self) -> Floats:
-        """The slope of each element, for a neuron with a slope for each channel."""
+    a: np.float32
+    b: np.float32
+    c: np.float32
+    data: Floats
 
 
 class Arithmetic(Protocol):
     """
     What a stepwise formula needs besides ``+``, ``-``, ``*``, ``/`` and ``abs`` of float32 arrays.
 
-    Each result is rounded once to float32, but for a product in `fma`, which is rounded too unless it is fused.
+    Each result is rounded once to float32, except in `fma`, where the product is rounded too unless it is fused.
     """
 
     def fma(self, a: Floats | Scalar, b: Floats | Scalar, c: Floats | Scalar) -> Floats:
-        """``a b + c``: one rounding where the mode contracts it, else two; of two products `a b` is the left one."""
+        """``a b + c``, with one rounding where the mode fuses it, else two; of two products, `a b` is the left one."""
 
     def square(self, x: Floats) -> Floats:
         """``x x``."""
@@ -97,47 +92,47 @@ class Arithmetic(Protocol):
         """``base ^ exponent``, one of them a scalar, with the special values of IEEE 754."""
 
     def min(self, x: Floats, y: Scalar) -> Floats:
-        """The smaller, with -0 below +0; `y` where `x` is NaN."""
+        """The smaller one, with -0 below +0; `y` where `x` is NaN."""
 
     def max(self, x: Floats, y: Scalar) -> Floats:
-        """The larger likewise."""
+        """The larger one likewise."""
 
     def where(self, condition: Mask, x: Floats | Scalar, y: Floats | Scalar) -> Floats:
         """`x` where the condition holds, else `y`."""
 
 
+@dataclass(frozen=True)
 class Erratum:
     """
-    A place where Apple's header prints something that is not the derivative, or not the forward that runs.
+    A place where Apple's header prints a wrong derivative, or a forward that is not the one that runs.
 
     Attributes
     ----------
     printed : str
-        What stands in the header.
+        The header's text.
     where : str
-        The header and the SDKs in which it was read.
+        The header, and the SDKs that have it.
     why : str
         What mpsref computes instead, and the evidence.
     """
 
-    def __init__(self, printed: str, where: str, why: str) -> None:
-        self.printed = printed
-        self.where = where
-        self.why = why
+    printed: str
+    where: str
+    why: str
 
 
 class Neuron(ABC):
     """
-    One row of the table. A subclass states the facts; instances hold nothing.
+    One row of the table. A subclass states the facts; instances are stateless.
 
     Attributes
     ----------
     neuron_type : MPSCNNNeuronType
         Apple's name and raw value.
     parameters : Mapping[str, float]
-        The parameters that it has, with their documented defaults.
+        Its parameters with their documented defaults.
     per_channel : bool
-        Whether the slope below zero is given for each feature channel instead.
+        Whether it takes a slope per feature channel instead.
     formula, slope : str
         Forward and derivative, as text.
     domain : str
@@ -145,9 +140,9 @@ class Neuron(ABC):
     source : str
         Where Apple documents it.
     errata : tuple of Erratum
-        What is printed wrongly there.
+        What is printed wrong there.
     slope_is_constant : bool
-        Whether the derivative does not depend on the source, and so ignores a NaN there (N6).
+        Whether the derivative does not depend on the input, and so ignores a NaN there (N6).
     exact : pair of callable
         Value and slope in `mpsref.neuron.specification`.
     """
@@ -166,7 +161,7 @@ class Neuron(ABC):
     @staticmethod
     @abstractmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
-        """f(x) as a plain shader computes it: the documented formula in float32, with all its faults."""
+        """f(x) as a plain shader computes it: the documented formula in float32, faults and all."""
 
     @staticmethod
     @abstractmethod
@@ -185,7 +180,7 @@ class None_(Neuron):
     slope = "1"
     source = "MPSCNNNeuronType.h"
     slope_is_constant = True
-    exact = specification.none, specification.none_slope
+    exact = spec.none, spec.none_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -201,7 +196,7 @@ class ReLU(Neuron):
     parameters = MappingProxyType({"a": 0.0})
     formula = "x if x >= 0 else a x"
     slope = "1 if x >= 0 else a"
-    exact = specification.rectified, specification.rectified_slope
+    exact = spec.rectified, spec.rectified_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -222,7 +217,7 @@ class Linear(Neuron):
     formula = "a x + b"
     slope = "a"
     slope_is_constant = True
-    exact = specification.linear, specification.linear_slope
+    exact = spec.linear, spec.linear_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -237,7 +232,7 @@ class Sigmoid(Neuron):
     neuron_type = T.sigmoid
     formula = "1 / (1 + e^-x)"
     slope = "e^x / (e^x + 1)^2"
-    exact = specification.sigmoid, specification.sigmoid_slope
+    exact = spec.sigmoid, spec.sigmoid_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -261,7 +256,7 @@ class HardSigmoid(Neuron):
             "Tests x instead of a x + b. Later headers print 0 <= a x + b <= 1, and so does hardware behave.",
         ),
     )
-    exact = specification.hard_sigmoid, specification.hard_sigmoid_slope
+    exact = spec.hard_sigmoid, spec.hard_sigmoid_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -282,7 +277,7 @@ class TanH(Neuron):
     parameters = MappingProxyType({"a": 1.0, "b": 1.0})
     formula = "a tanh(b x)"
     slope = "a b (1 - tanh(b x)^2)"
-    exact = specification.tanh, specification.tanh_slope
+    exact = spec.tanh, spec.tanh_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -298,7 +293,7 @@ class Absolute(Neuron):
     neuron_type = T.absolute
     formula = "|x|"
     slope = "sign(x), and 0 at 0"
-    exact = specification.absolute, specification.absolute_slope
+    exact = spec.absolute, spec.absolute_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -318,7 +313,7 @@ class SoftPlus(Neuron):
     parameters = MappingProxyType({"a": 1.0, "b": 1.0})
     formula = "a ln(1 + e^(b x))"
     slope = "a b e^(b x) / (e^(b x) + 1)"
-    exact = specification.soft_plus, specification.soft_plus_slope
+    exact = spec.soft_plus, spec.soft_plus_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -334,7 +329,7 @@ class SoftSign(Neuron):
     neuron_type = T.softSign
     formula = "x / (1 + |x|)"
     slope = "1 / (|x| + 1)^2"
-    exact = specification.soft_sign, specification.soft_sign_slope
+    exact = spec.soft_sign, spec.soft_sign_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -357,7 +352,7 @@ class ELU(Neuron):
             "The kernel's header prints a (e^x - 1), which is continuous at 0 and has the printed derivative.",
         ),
     )
-    exact = specification.elu, specification.elu_slope
+    exact = spec.elu, spec.elu_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -377,7 +372,7 @@ class PReLU(Neuron):
     per_channel = True
     formula = "x if x >= 0 else data[channel] x"
     slope = "1 if x >= 0 else data[channel]"
-    exact = specification.rectified, specification.rectified_slope
+    exact = spec.rectified, spec.rectified_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -405,7 +400,7 @@ class ReLUN(Neuron):
             "which matters for a < 0 and for b < 0.",
         ),
     )
-    exact = specification.relun, specification.relun_slope
+    exact = spec.relun, spec.relun_slope
 
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
@@ -429,7 +424,7 @@ class Power(Neuron):
     slope = "a c (a x + b)^(c - 1)"
     domain = "a x + b >= 0, or all x for an integer c; infinite where a x + b = 0 and c < 0"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronPower"
-    exact = specification.power, specification.power_slope
+    exact = spec.power, spec.power_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -447,7 +442,7 @@ class Exponential(Neuron):
     slope = "a ln(c) c^(a x + b); c = -1: a e^(a x + b)"
     domain = "all x for c > 0 or c = -1; a x + b >= 0 for c = 0; integers a x + b for other c < 0"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronExponential"
-    exact = specification.exponential, specification.exponential_slope
+    exact = spec.exponential, spec.exponential_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -467,7 +462,7 @@ class Logarithm(Neuron):
     slope = "a / (ln(c) (a x + b)); c = -1: a / (a x + b)"
     domain = "a x + b > 0, for c = -1, or c > 0 and c != 1; the slope on the whole line"
     source = "MPSCNNNeuron.h; the defaults in the 2018 manual page of MPSCNNNeuronLogarithm"
-    exact = specification.logarithm, specification.logarithm_slope
+    exact = spec.logarithm, spec.logarithm_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -493,7 +488,7 @@ class GeLU(Neuron):
             "derivative.",
         ),
     )
-    exact = specification.gelu, specification.gelu_slope
+    exact = spec.gelu, spec.gelu_slope
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:

@@ -1,7 +1,7 @@
 """
 The scaled tail of the normal distribution, e^(z^2/2) Phi(-z), from a table and its Taylor series.
 
-Numpy has no error function, and scipy's is a scalar loop, good to a few ULP only.
+NumPy has no error function, and SciPy's is a scalar loop, good to a few ULP only.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mpsref.neuron.workspace import Array, Workspace
 __all__ = ["END", "RECIPROCAL_SQRT_2PI", "scaled_tail"]
 
 END = 40.0
-"""The last node. Beyond it the density is nothing to float64."""
+"""The last node. Beyond it the density underflows in float64."""
 
 RECIPROCAL_SQRT_2PI = 0.3989422804014327
 
 STEPS = 2048
-"""Nodes for each unit. With three terms of the series its rest is below 2^-51 of the tail."""
+"""Nodes per unit. The remainder after three terms of the series is below 2^-51 of the tail."""
 
 NEAREST = 1.5 * 2.0**52 / STEPS
-"""Added to a number and subtracted again, leaves the nearest node; its last bits in between are the node's index."""
+"""Added to a number and subtracted again, leaves the nearest node; the last bits of the sum are its index."""
 
 SEEDS = 32
-"""Nodes for each unit that are computed in multi-precision; the others follow from the nearest of them."""
+"""Nodes per unit that are computed in multi-precision; the others follow from the nearest of them."""
 
 
 def scaled_tail(z: Array, w: Workspace, terms: int) -> Array:
@@ -46,7 +46,7 @@ def scaled_tail(z: Array, w: Workspace, terms: int) -> Array:
 
 
 def _taylor(tail: Array, node: Array, offset: Array, terms: int, buffers: list[Array]) -> Array:
-    """The series about some nodes: for f' = z f - 1 / sqrt(2 pi) each coefficient is made of the two before."""
+    """The series about some nodes: for f' = z f - 1 / sqrt(2 pi) each coefficient follows from the two before."""
     coefficients = [tail]
     for n in range(terms):
         out = buffers[n] if n < len(buffers) else np.empty_like(tail)
@@ -81,7 +81,7 @@ def _seeds() -> list[float]:
         for k in range(200, 0, -1):
             ratio = k / (z + ratio)
         ratio = 1 / (z + ratio)
-        found = [ratio]
+        ratios = [ratio]
         while z > 0:
             before, coefficient, power = ratio, z * ratio - 1, step
             ratio += coefficient * power
@@ -89,6 +89,6 @@ def _seeds() -> list[float]:
                 before, coefficient, power = coefficient, (z * coefficient + before) / n, power * step
                 ratio += coefficient * power
             z += step
-            found.append(ratio)
+            ratios.append(ratio)
         sqrt_2pi = Decimal("2.506628274631000502415765284811045253006987")
-        return [float(ratio / sqrt_2pi) for ratio in reversed(found)]
+        return [float(ratio / sqrt_2pi) for ratio in reversed(ratios)]

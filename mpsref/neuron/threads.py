@@ -1,4 +1,4 @@
-"""Who works on a block of elements, and in which memory: threads, and the scratch memory of each."""
+"""Threads that evaluate blocks of elements, and the scratch memory of each."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mpsref.neuron.workspace import Workspace
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["BLOCK", "Scratch", "over_blocks", "quietly", "thread", "worker_count"]
+__all__ = ["BLOCK", "Block", "Scratch", "over_blocks", "quietly", "thread", "worker_count"]
 
 BLOCK = 65_536
-"""Elements in a block: enough to hide what a call from Python costs, few enough for the caches."""
+"""Elements in a block: enough to hide the cost of a call from Python, few enough for the caches."""
 
 Block: TypeAlias = Callable[[int, int], None]
 """Evaluates the elements from one index to another."""
 
 
 class Scratch:
-    """The memory of one evaluation, and a context without numpy's warnings."""
+    """The memory of one evaluation, and a context without NumPy's warnings."""
 
     def __init__(self) -> None:
         self.workspace = Workspace(BLOCK)
@@ -40,17 +40,16 @@ class Scratch:
         self.mask = np.empty(BLOCK, np.bool_)
         self.other = np.empty(BLOCK)
         self.index = np.empty(BLOCK, np.intp)
-        # Cheaper to enter than np.errstate, and it leaves the caller's as it is. Empty: the caller's variables are not
-        # to be kept.
+        # Cheaper to enter than np.errstate. Empty, so that it keeps none of the caller's variables.
         self.quiet = contextvars.Context()
         self.quiet.run(np.seterr, all="ignore")
 
 
 class _Thread(threading.local):
     """
-    What every thread keeps from one evaluation to the next.
+    What each thread keeps between evaluations.
 
-    An evaluation within another one, as of a signal handler, must not write where that computes: each takes scratch
+    An evaluation inside another, as in a signal handler, must not write into the other's memory: each takes scratch
     memory that is free, and gives it back.
     """
 
@@ -61,17 +60,17 @@ class _Thread(threading.local):
 
 
 thread = _Thread()
-"""Of the thread that asks: `now` is the memory that the evaluation in progress may use."""
+"""The current thread's: `now` is the memory of the evaluation in progress."""
 
 
 def worker_count(workers: int) -> int:
     """
-    How many threads an argument `workers` asks for; -1 means one for each core that the process may use.
+    The number of threads for an argument `workers`; -1 means one per core that the process may use.
 
     Raises
     ------
     ParameterError
-        It is 0, below -1 or no integer.
+        It is 0, below -1 or not an integer.
     """
     try:
         count = operator.index(workers)
@@ -80,12 +79,12 @@ def worker_count(workers: int) -> int:
     if count == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count < 1 or isinstance(workers, bool):
-        raise ParameterError(f"workers is {shown(workers)}: give a number of threads, or -1 for one for each core")
+        raise ParameterError(f"workers is {shown(workers)}: give a number of threads, or -1 for one per core")
     return count
 
 
 def over_blocks(block: Block, size: int, workers: int = 1) -> None:
-    """Call `block` with the first and last index of every block of so many elements, quietly, by so many threads."""
+    """Call `block` quietly with the start and stop of each block of `size` elements, in `workers` threads."""
     if size <= BLOCK:
         if size:
             quietly(block, 0, size)
@@ -94,7 +93,7 @@ def over_blocks(block: Block, size: int, workers: int = 1) -> None:
     helpers = min(workers, len(starts)) - 1
     waiting: list[Future[None]] = []
     try:
-        # If no thread can be had any more, as when the interpreter ends: go on with those that there are.
+        # No thread can be started while the interpreter exits: go on with those that exist.
         with contextlib.suppress(RuntimeError):
             waiting.extend(_pool(helpers).submit(_drain, block, starts, size) for _ in range(helpers))
         _drain(block, starts, size)
@@ -110,7 +109,7 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 
 
 def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with scratch memory, and without any warning of numpy's, where arithmetic is as it must be."""
+    """Call with scratch memory and without NumPy's warnings, in a checked floating-point environment."""
     environment_or_error()
     scratch = thread.free.pop() if thread.free else Scratch()
     outer = thread.now
@@ -128,14 +127,14 @@ def _take_all(block: Block, starts: deque[int], size: int) -> None:
         try:
             start = starts.popleft()
         except IndexError:
-            # Another thread was faster.
+            # Another thread took the last one.
             return
         block(start, min(start + BLOCK, size))
 
 
 @lru_cache(maxsize=1)
 def _pool(size: int) -> ThreadPoolExecutor:
-    # Here, because importing mpsref must not import what few use.
+    # Imported here, since few need it.
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     return ThreadPoolExecutor(size, thread_name_prefix="mpsref")

@@ -1,4 +1,4 @@
-"""The scratch memory of a neuron kernel, and the sums and products that it must not round carelessly."""
+"""The scratch memory of a neuron kernel, and sums and products with their rounding errors."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ LARGEST = float(np.finfo(np.float64).max)
 SMALLEST = float(np.finfo(np.float64).smallest_subnormal)
 
 MODERATE = 300.0
-"""The square of an exponential of that is a float64, and so is the reciprocal, even times a product of two float32."""
+"""The square of e to this power is far from overflow, its reciprocal from underflow, even times two float32."""
 
 FEW = 4096
-"""Elements up to which one call that sums squares is faster than two that compare."""
+"""Up to this many elements, one sum of squares is faster than a minimum and a maximum."""
 
 
 class Workspace:
     """
     Preallocated buffers for one block of elements.
 
-    A kernel is called as ``kernel(x, p, w)``: `x` is a block of sources, which it must not overwrite; `p` the
+    A kernel is called as ``kernel(x, p, w)``: `x` is a block of inputs, which it must not overwrite; `p` the
     descriptor; `w` this. It returns the array that holds the result. All arrays have one dtype: that of the storage
     format if the kernel rounds at most once, else float64.
 
     Attributes
     ----------
     t, u, v, y : ndarray
-        Buffers as long as the block, for the kernel to use as it likes.
+        Buffers as long as the block, free for the kernel.
     p, q, r : ndarray
         Buffers that the methods of the workspace overwrite.
     slopes : ndarray or None
@@ -47,7 +47,7 @@ class Workspace:
     slopes_shrink : bool
         All of them are above 0 and at most 1.
     wide : bool
-        The source and the result are float64: a product with a float32 is not exact, and nothing is rounded again.
+        Input and result are float64: a product with a float32 is not exact, and nothing is rounded again.
     """
 
     def __init__(self, size: int) -> None:
@@ -63,7 +63,7 @@ class Workspace:
         self.wide = False
 
     def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
-        """Make all buffers `size` long and of a dtype; return one for the sources."""
+        """Make all buffers `size` long and of a dtype; return one for the inputs."""
         if self._shape != (size, dtype):
             self._shape = (size, dtype)
             self._buffers = [row[:size] for row in self._rows[dtype]]
@@ -71,22 +71,22 @@ class Workspace:
         return x
 
     def release(self) -> None:
-        """Forget the arrays of others, which a caller may want to free."""
+        """Drop references to the caller's arrays."""
         x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
         self._sources: npt.NDArray[Any] = x
         self.slopes = None
 
     def begin(self, x: npt.NDArray[Any]) -> None:
-        """Take a block of sources, of which `reach` tells if it is asked."""
+        """Set the block of inputs that `reach` is of."""
         self._sources, self._reach = x, None
 
     @property
     def reach(self) -> float:
-        """No source of the block is larger in size; not finite if one is infinite or NaN."""
+        """An upper bound of the inputs' magnitude; not finite if one of them is infinite or NaN."""
         if self._reach is None:
             x = self._sources
             if x.size <= FEW:
-                # What underflows in the sum is smaller than 1.
+                # Whatever underflows in the sum is smaller than 1.
                 self._reach = math.sqrt(float(np.dot(x, x))) * 1.01 + 1.0
             else:
                 # Both are NaN if an element is.
@@ -95,27 +95,27 @@ class Workspace:
 
     @property
     def regular(self) -> bool:
-        """Whether all sources are finite."""
+        """Whether all inputs are finite."""
         return self.reach < math.inf
 
     def is_moderate(self, factor: float = 1.0) -> bool:
-        """Whether exponentials of `factor` times a source are far from overflow; not asked of float64 sources."""
+        """Whether exponentials of `factor` times an input are far from overflow; False for float64 inputs."""
         return self.reach * abs(factor) < MODERATE and not self.wide
 
     def filled(self, value: float) -> Array:
-        """A block full of `value`: the fast operand for a minimum or maximum, until the next call."""
+        """A block full of `value`, valid until the next call: the fast operand for a minimum or maximum."""
         size, dtype = self._shape
-        wanted = (value.hex(), size, dtype)
-        if self._filled != wanted:
-            # An interrupt in between must not leave the old name on new contents.
+        key = (value.hex(), size, dtype)
+        if self._filled != key:
+            # An interrupt in between must not leave the old key on new contents.
             self._filled = ("", 0, None)
             self._constant.fill(value)
-            self._filled = wanted
+            self._filled = key
         return self._constant
 
     def select(self, x: Array, negative: Array | float, positive: Array | float, out: Array) -> Array:
         """`negative` where x < 0 and `positive` where x >= 0, bit by bit: several times faster than a mask."""
-        # -0 + 0 is +0, so that the sign tells.
+        # Adding 0 turns -0 into +0, so the sign bit decides.
         mask = np.add(x, 0.0, out=self.r).view(f"i{x.itemsize}")
         np.right_shift(mask, 8 * x.itemsize - 1, out=mask)
         first, second = (np.asarray(value, x.dtype).view(mask.dtype) for value in (negative, positive))
@@ -125,7 +125,7 @@ class Workspace:
         return out
 
     def product(self, x: Array, factor: float, out: Array) -> Pair:
-        """`factor` times `x`, exactly; a constant 0 for factor 0, also at infinity (N6). It may be `x` itself."""
+        """`factor` times `x`, exactly; 0 for factor 0, also at infinity (N6). May return `x` itself."""
         if factor == 1:
             return x, None
         if factor == 0:
@@ -139,14 +139,14 @@ class Workspace:
         return out, error
 
     def affine(self, x: Array, a: float, b: float, out: Array) -> Pair:
-        """``a x + b`` as a rounded sum and its error, which a sum near 0 or 1 needs."""
+        """``a x + b`` as a rounded sum and its error, which matters near 0 and 1."""
         p, lost = self.product(x, a, out)
         if b == 0:
             return np.add(p, b, out=out), lost
         e, s, error = self.p, self.q, self.r
         two_sum(p, b, (s, e, error))
         if lost is not None:
-            # Where the sum cancels, what the product lost is as large as the sum: sum up again.
+            # Where the sum cancels, the product's error is as large as the sum: add again.
             error += lost
             np.add(s, error, out=e)
             part = e - s
@@ -159,15 +159,15 @@ class Workspace:
         return out, error
 
     def rounded_affine(self, x: Array, a: float, b: float, out: Array) -> Array:
-        """``a x + b`` rounded to float64: good to 2^-53 for any storage format."""
+        """``a x + b`` rounded to float64: good to 2^-53 for every storage format."""
         return self.affine(x, a, b, out)[0] if self.wide else np.add(self.product(x, a, out)[0], b, out=out)
 
     def line(self, x: Array, a: float, b: float, out: Array) -> Array:
-        """``a x + b``: rounded to odd for a short `a`, when many sums are ties of a storage format; else rounded."""
+        """``a x + b``, rounded to odd for a short `a`, where many sums are ties of a storage format; else rounded."""
         if self.wide or a == 0:
             return self.odd(self.affine(x, a, b, out))
         s = np.add(np.multiply(x, a, out=self.p), b, out=out)
-        # The sum is exact where both differences give back the other term; the larger one's is exact (Dekker 1971).
+        # The sum is exact where both differences give the other term; that of the larger one is exact (Dekker 1971).
         if is_short(a) and not (
             np.array_equal(np.subtract(s, b, out=self.q), self.p) and (np.subtract(s, self.p, out=self.q) == b).all()
         ):
@@ -175,7 +175,7 @@ class Workspace:
         return s
 
     def odd(self, pair: Pair) -> Array:
-        """The pair as one float64 that the rounding to come will round like the exact sum."""
+        """The pair as one float64 that rounds further like the exact sum."""
         total, error = pair
         if error is None:
             return total
@@ -187,14 +187,14 @@ class Workspace:
         if e is not None:
             rest = np.log1p(np.divide(e, u, out=np.zeros_like(u), where=u != 0))
             np.exp(np.multiply(rest, c, out=rest), out=rest)
-            # The rest is at most half of the whole, in the logarithm: what has vanished or overflowed stays so.
+            # The rest changes the logarithm by half at most: what underflowed or overflowed stays so.
             np.multiply(out, rest, out=out, where=(out != 0) & np.isfinite(out))
         return out
 
     def exponential(self, pair: Pair, log_base: float, out: Array) -> Array:
         """Multiply `out`, which holds ``base ** u``, by ``base ** e``."""
         if pair[1] is not None:
-            # Where e is not small the power has overflowed or vanished: there the factor must only be harmless.
+            # Where e is not small the power has overflowed or underflowed, and the factor must only be harmless.
             out *= 1.0 + np.clip(pair[1] * log_base, -0.5, 0.5)
         return out
 
@@ -216,16 +216,16 @@ class Workspace:
 
     def bounded_slope(self, y: Array, regular: Callable[[], npt.NDArray[np.bool_]], sign: Array | float) -> Array:
         """
-        Keep a slope finite and not zero where it is so, though float64 cannot hold it.
+        Clamp slopes that overflowed or underflowed in float64 to its largest or smallest number.
 
-        The product with the upstream gradient is then right in every storage format, whose range is far smaller: a
-        huge slope times 0 is 0, and a tiny one times infinity is infinity. `regular` tells where that is; it is called
-        only if there is something to mend.
+        The product with the incoming gradient is then right in every storage format, whose range is far smaller: a
+        huge slope times 0 is 0, and a tiny one times infinity is infinity. `regular` returns where the exact slope is
+        finite and not 0; it is called only if needed.
         """
-        vanished = y == 0
-        if np.count_nonzero(vanished):
-            vanished &= regular()
-            y[vanished] = np.broadcast_to(np.copysign(SMALLEST, sign), y.shape)[vanished]
+        zero = y == 0
+        if np.count_nonzero(zero):
+            zero &= regular()
+            y[zero] = np.broadcast_to(np.copysign(SMALLEST, sign), y.shape)[zero]
         infinite = np.isinf(y)
         if np.count_nonzero(infinite):
             infinite &= regular()
@@ -239,7 +239,7 @@ def is_short(a: float) -> bool:
 
 
 def product_error(x: Array, y: Array | float, product: Array) -> Array:
-    """What a rounded product lost, exactly, for a y of at most 24 bits."""
+    """The exact error of a rounded product, for a y of at most 24 bits."""
     # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
     high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
     return (high * y - product) + (x - high) * y
@@ -249,7 +249,7 @@ def product_beside(x: Array, rest: Array, y: Array | float) -> Array:
     """
     ``(x + rest) y``, rounded to odd, for a y of at most 24 bits and a rest that is good to 2^-40 of itself.
 
-    NaN where that is not enough to tell on which side of a float64 the result is.
+    NaN where that does not decide on which side of a float64 the result is.
     """
     product, more = x * y, rest * y
     lost = product_error(x, y, product)

@@ -1,4 +1,4 @@
-"""What a node means: one file for each kind of operation. Sizes, values, formula, gradient and texts stand together."""
+"""What nodes do, one file per kind of operation: sizes, values, formula, gradient and texts."""
 
 from mpsref.operations.arithmetic import (
     Arithmetic,

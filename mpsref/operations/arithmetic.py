@@ -1,8 +1,8 @@
 """
 Arithmetic on images: sums, differences and products with their gradients, and ones.
 
-All but the ones are a sum of products of their sources, kept between bounds: ``c x y + ... + bias``. What such a sum is
-exactly, how it is written, and what a browser computes of it follows from that. Parameters are values of float32.
+All but the ones are a clamped sum of products of their sources: ``c x y + ... + bias``. Exact value, text and script
+follow from that. Parameters are float32 values.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from mpsref.storage import StorageFormat, round_to_odd
 __all__ = ["Arithmetic", "Difference", "Ones", "Product", "ProductGradient", "Scaling", "Sum", "SumOfProducts"]
 
 Term: TypeAlias = tuple[float, tuple[int, ...]]
-"""A factor, exact in float64, and which of the values that are read it is multiplied by."""
+"""A factor, exact in float64, and the indices of the input values that it multiplies."""
 
 
 class SumOfProducts(Operation):
     """
-    ``c x y + ... + bias``, kept between bounds, of the sources whose values are read.
+    ``c x y + ... + bias``, clamped, of the sources whose values are read.
 
     Attributes
     ----------
     bias : float
-        What is added; -0.0 where nothing is, which leaves a zero its sign.
+        The constant term; -0.0 for none, which keeps the sign of a zero.
     """
 
     bias: float
@@ -45,7 +45,7 @@ class SumOfProducts(Operation):
     @property
     @abstractmethod
     def terms(self) -> tuple[Term, ...]:
-        """The products: two of one source, or one of one source or two."""
+        """Two products of one value each, or one product of one or two values."""
 
     def exact(self, *values: Decimal) -> Decimal:
         """The result for one element, exactly: the specification."""
@@ -59,7 +59,7 @@ class SumOfProducts(Operation):
         return low if total < low else min(total, high)
 
     def odd(self, *values: Wide) -> Wide:
-        """The same for arrays that are written over: exact, or rounded to odd, so that one rounding can follow."""
+        """The same for arrays, which are overwritten: exact, or rounded to odd, so that one rounding can follow."""
         parts: list[Wide] = []
         for factor, read in self.terms:
             if len(read) == 1:
@@ -69,9 +69,9 @@ class SumOfProducts(Operation):
                 parts += _two_product(values[read[0]] * values[read[1]], factor)
         total = _exact_sum(parts, self.bias)
         if self.bias == 0:
-            # What -0 and +0 add up to.
+            # -0 + 0 is +0.
             np.add(total, self.bias, out=total)
-        # Not np.clip: it would leave open which zero it returns where the bound is one.
+        # Not np.clip: if a bound is a zero, it does not say which zero it returns.
         np.copyto(total, self.bounds[0], where=total < self.bounds[0])
         np.copyto(total, self.bounds[1], where=total > self.bounds[1])
         return total
@@ -79,18 +79,15 @@ class SumOfProducts(Operation):
     def evaluate(
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
     ) -> Stored:
-        """See `Operation.evaluate`."""
         return how.elementwise(self, self.values_of(sources), result, workers=workers)
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """``2 * x + y``."""
         read = self.values_of(names)
         products = [scaled_text(factor, " * ".join(read[i] for i in which)) for factor, which in self.terms]
         text = sum_text(products + ([number_text(self.bias)] if self.bias else []))
         return f"clamp({text}, {', '.join(map(number_text, self.bounds))})" if self.is_clamped else text
 
     def facts(self) -> dict[str, Any]:
-        """Terms, by place among all sources, bias and bounds."""
         place = self.values_of(range(len(self.roles)))
         return {
             "terms": [[factor, [place[i] for i in read]] for factor, read in self.terms],
@@ -102,7 +99,7 @@ class SumOfProducts(Operation):
 @dataclass(frozen=True)
 class Arithmetic(SumOfProducts):
     """
-    What the forward arithmetic of two sources has in common.
+    Base of the forward arithmetic of two sources.
 
     Attributes
     ----------
@@ -116,23 +113,18 @@ class Arithmetic(SumOfProducts):
     bounds: tuple[float, float] = UNBOUNDED
 
     def kinks(self) -> tuple[float, ...]:
-        """The bounds."""
         return tuple(end for end in self.bounds if math.isfinite(end))
 
     def argument(self, sources: Sequence[Wide]) -> Wide:
-        """The sum before it is clamped."""
         return replace(self, bounds=UNBOUNDED).value(*sources)
 
     def at_argument(self, argument: Wide) -> Wide:
-        """The sum, clamped."""
         return np.clip(argument, *self.bounds)
 
     def with_parameters_exchanged(self) -> Iterator[tuple[str, Operation]]:
-        """One scale for the other."""
         yield "secondary_scale for primary_scale", replace(self, scales=self.scales[::-1])
 
     def with_parameters_left_out(self) -> Iterator[tuple[str, Operation]]:
-        """Scales of 1 and 0, no bias, no clamp."""
         first, second = self.scales
         for name, changed in {
             "primary_scale = 1": replace(self, scales=(1.0, second)),
@@ -162,17 +154,15 @@ class Sum(Arithmetic):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Both sources, scaled."""
         return (self.scales[0], (0,)), (self.sign * self.scales[1], (1,))
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """The first product fused with the second, where the mode fuses; then the bias, then the bounds."""
+        """The first product fused with the second, if the mode fuses; then the bias, then the bounds."""
         x, y = sources
         (first, _), (second, _) = self.terms
         return self._clamped(f, f.fma(first, x, second * y) + self.bias)
 
     def gradients(self) -> tuple[Operation, ...]:
-        """The incoming gradient, scaled."""
         return tuple(Scaling(factor) for factor, _ in self.terms)
 
     @property
@@ -196,28 +186,25 @@ class Product(Arithmetic):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The product of both sources."""
         return ((self.scales[0] * self.scales[1], (0, 1)),)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """Each source scaled; their product fused with the bias, where the mode fuses; then the bounds."""
+        """Each source scaled; their product fused with the bias, if the mode fuses; then the bounds."""
         x, y = sources
         return self._clamped(f, f.fma(self.scales[0] * x, self.scales[1] * y, self.bias))
 
     def gradients(self) -> tuple[Operation, ...]:
-        """The incoming gradient times the other source, scaled."""
         return (ProductGradient(self.scales), ProductGradient(self.scales))
 
 
 class _ArithmeticGradient(SumOfProducts):
-    """The incoming gradient times something."""
+    """The incoming gradient times a factor, or times another source."""
 
     kind = "scale"
     makes_gradient = True
     bias = -0.0
 
     def slope_text(self, names: Sequence[str], symbol: str) -> str:
-        """What the incoming gradient is multiplied by."""
         ((factor, read),) = self.terms
         values = self.values_of(names)
         others = " * ".join(values[i] for i in read[1:])
@@ -233,19 +220,15 @@ class Scaling(_ArithmeticGradient):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The incoming gradient."""
         return ((self.factor, (0,)),)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """One product."""
         return self.factor * sources[0]
 
     def slope(self, *sources: MPSImage) -> Wide:
-        """The factor."""
         return np.full(sources[0].slices.shape, self.factor)
 
     def with_parameters_left_out(self) -> Iterator[tuple[str, Operation]]:
-        """A factor of 1."""
         if self.factor != 1:
             yield "scale = 1", Scaling()
 
@@ -255,7 +238,7 @@ class ProductGradient(_ArithmeticGradient):
     """
     The gradient of a product: the incoming gradient times the other source, scaled.
 
-    The node's source image is the one that is differentiated; the other one comes with the gradient state.
+    The node's source image is the differentiated one; the other one comes with the gradient state.
     """
 
     roles = (Role.GRADIENT, Role.SIZE, Role.INPUT)
@@ -263,7 +246,6 @@ class ProductGradient(_ArithmeticGradient):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The incoming gradient and the other source."""
         return ((self.scales[0] * self.scales[1], (0, 1)),)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
@@ -272,19 +254,17 @@ class ProductGradient(_ArithmeticGradient):
         return self.scales[0] * (self.scales[1] * other) * g
 
     def slope(self, *sources: MPSImage) -> Wide:
-        """The other source, scaled."""
         other = sources[2]
         return self.terms[0][0] * meaning(other.slices, other.storage)
 
     def with_parameters_left_out(self) -> Iterator[tuple[str, Operation]]:
-        """Scales of 1."""
         if self.scales != (1.0, 1.0):
             yield "both scales = 1", ProductGradient()
 
 
 @dataclass(frozen=True)
 class Ones(Operation):
-    """Ones of the size of the source, where gradients begin."""
+    """Ones of the size of the source: the initial gradient."""
 
     kind = "ones"
     roles = (Role.SIZE,)
@@ -293,21 +273,18 @@ class Ones(Operation):
     def evaluate(
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
     ) -> Stored:
-        """See `Operation.evaluate`."""
         one = result.encode(np.ones(1), np.empty(1, result.dtype))
         return np.full(sources[0].stored.shape, one)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """1 everywhere, whatever is read."""
         return 1.0
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """1."""
         return "1"
 
 
 def _two_product(x: Wide, y: float) -> list[Wide]:
-    """A product of two numbers of at most 48 bits each, rounded, and what that lost."""
+    """A product of two numbers of at most 48 bits each, rounded, and its error."""
     product = x * y
     # Split by masking, 26 bits and 22: all four products are exact (Dekker 1971).
     split = ~np.int64(0x7FFFFFF)
@@ -328,5 +305,5 @@ def _exact_sum(parts: Sequence[Wide], bias: float) -> Wide:
     high, low = two_sum(q, bias)
     top, middle = two_sum(p, high)
     rest = round_to_odd(*two_sum(middle, low))
-    # Where the sum is infinite or NaN its error terms are NaN, and the sum is the answer.
+    # Where the sum is infinite or NaN its error terms are NaN, and it is the result.
     return np.where(np.isfinite(top), round_to_odd(*two_sum(top, rest)), top)

@@ -1,4 +1,4 @@
-"""What an operation says of itself: the base of the classes in this package."""
+"""The base class of operations."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ Size: TypeAlias = tuple[int, int, int, int]
 """Images, height, width, feature channels."""
 
 Spread: TypeAlias = Callable[[npt.NDArray[np.float32]], ChannelSlopes]
-"""Lays one number for each feature channel along the elements that an operation reads."""
-
+"""Repeats one number per feature channel along the elements that an operation reads."""
 
 UNBOUNDED = (-math.inf, math.inf)
 
@@ -48,10 +47,10 @@ _T = TypeVar("_T")
 
 
 class Role(Enum):
-    """What an operation reads a source for."""
+    """What an operation reads from a source."""
 
     INPUT = "input"
-    """Its values, as the forward reads them."""
+    """Its values, which the forward reads."""
     GRADIENT = "incoming gradient"
     """Its values, as the gradient of the forward result."""
     SIZE = "size"
@@ -62,25 +61,23 @@ class Operation(ABC):
     """
     What a node does to images. A value: equal operations compare equal.
 
-    The executor, the verdict, traces, drawings, files, gradient checks and strategies ask it; none of them knows which
-    operations there are.
+    The executor, the verdict, traces, drawings, files, gradient checks and strategies all ask it; none of them knows a
+    particular operation.
 
     Attributes
     ----------
     kind : str
-        ``forward``, ``gradient``, ``sum``, ``product``, ``scale`` or ``ones``: how people see it, see
-        `mpsref.teach.Step`.
+        ``forward``, ``gradient``, ``sum``, ``product``, ``scale`` or ``ones``; see `mpsref.teach.Step`.
     roles : tuple of Role
-        What each source is read for.
+        What is read from each source.
     makes_gradient : bool
         Whether the result is a gradient.
     is_pointwise : bool
-        Whether each element of the result depends on the elements at its own place alone. Where not, `feeding` tells on
-        which.
+        Whether each element of the result depends only on the elements in its own place; else `feeding` says on which.
     descriptor : MPSNNNeuronDescriptor or None
         The neuron, of the operations that have one.
     bounds : tuple of two floats
-        Between which the result is kept; infinite where it is not.
+        What the result is clamped to; infinite for no bound.
     """
 
     kind: ClassVar[str]
@@ -98,7 +95,7 @@ class Operation(ABC):
 
     def result_size(self, *sources: Size) -> Size:
         """
-        The size of the result of sources of these sizes.
+        The size of the result for these sizes of the sources.
 
         Raises
         ------
@@ -111,7 +108,7 @@ class Operation(ABC):
 
     def feeding(self, index: Index, *sources: Size) -> tuple[Index, ...]:
         """
-        Which elements of the sources feed some elements of the result.
+        The elements of the sources that some elements of the result depend on.
 
         Parameters
         ----------
@@ -123,8 +120,8 @@ class Operation(ABC):
         Returns
         -------
         tuple of ndarray
-            For each source flat indices: of shape (n,) where each element feeds the one at its own place; else of shape
-            (n, count), negative where there is none.
+            Flat indices into each source: of shape (n,) where the operation is pointwise; else of shape (n, count),
+            negative for none.
         """
         return (index,) * len(sources)
 
@@ -135,29 +132,29 @@ class Operation(ABC):
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
     ) -> Stored:
         """
-        The result, stored, for elements that stand in the same order in each source.
+        The stored result for corresponding elements of the sources.
 
         Parameters
         ----------
         sources : sequence of Elements
-            What is read, all of one shape.
+            All of one shape.
         result : StorageFormat
             How the result is stored.
         how : Evaluation
             The mode: exact and rounded once, or step by step.
         spread : callable
-            Lays numbers by channel along the elements.
+            Repeats numbers per channel along the elements.
         workers : int
-            How many threads.
+            Number of threads.
         """
 
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int = 1) -> Stored:
-        """The slices of the result, for images that fit together."""
+        """The slices of the result, for images whose sizes fit."""
         elements = [Elements(image.slices, image.storage) for image in sources]
         return self.evaluate(elements, result, how, spread_by_lane(sources[0]), workers)
 
     def gradients(self) -> tuple[Operation, ...]:
-        """For each source the operation that is its gradient; none for an operation that has no gradient."""
+        """The gradient operation for each source; empty if there are none."""
         return ()
 
     # ---- as a formula ----
@@ -165,20 +162,20 @@ class Operation(ABC):
     @abstractmethod
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         """
-        The documented formula, operation by operation, on numbers of any kind: float32, ranges, symbols.
+        The documented formula, operation by operation, for numbers of any kind: float32, ranges, symbols.
 
         Parameters
         ----------
         f : Arithmetic
-            What the numbers' operators do not do.
+            Functions that numbers have no operators for.
         *sources
-            Of the sources whose values are read.
+            Those whose values are read.
         function : callable, optional
-            A neuron's value or slope at its input, by one of its formulas; there for every operation with a descriptor.
+            A neuron's value or slope at its input; required for operations with a descriptor.
         """
 
     def slope(self, *sources: MPSImage) -> npt.NDArray[np.float64] | None:
-        """What the incoming gradient is multiplied by, or a neuron's slope, as float64 slices; None for all else."""
+        """The factor of the incoming gradient, or a neuron's slope, as float64 slices; else None."""
         return None
 
     def slope_text(self, names: Sequence[str], symbol: str) -> str:
@@ -188,7 +185,7 @@ class Operation(ABC):
     @abstractmethod
     def text(self, names: Sequence[str], symbol: str) -> str:
         """
-        The formula as people read it: ``dy * TanH'(x)``.
+        The formula as text: ``dy * TanH'(x)``.
 
         Parameters
         ----------
@@ -199,41 +196,41 @@ class Operation(ABC):
         """
 
     def facts(self) -> dict[str, Any]:
-        """What the script of the page that explains a graph needs, besides a neuron's parameters."""
+        """What the script of an explained graph needs besides a neuron's parameters."""
         return {}
 
-    # ---- pieces ----
+    # ---- kinks ----
 
     def kinks(self) -> tuple[float, ...]:
-        """Where the slope jumps, of `argument`."""
+        """The values of `argument` at which the slope jumps."""
         return ()
 
     def argument(self, sources: Sequence[Wide]) -> Wide:
-        """What the kinks are of, in float64: the one source of a neuron, or a sum before it is clamped."""
+        """The quantity that has the kinks, in float64: a neuron's input, or a sum before it is clamped."""
         return sources[0]
 
     def at_argument(self, argument: Wide) -> Wide:
         """The result for values of `argument`, in float64."""
         return argument
 
-    # ---- what else it might be ----
+    # ---- mistakes ----
 
     def with_parameters_exchanged(self) -> Iterator[tuple[str, Operation]]:
-        """The same with parameters in each other's place, each with a text that says which."""
+        """Variants with exchanged parameters, each with a description."""
         return iter(())
 
     def with_parameters_left_out(self) -> Iterator[tuple[str, Operation]]:
-        """The same with a parameter that has no effect, each with a text that says which."""
+        """Variants that ignore a parameter, each with a description."""
         return iter(())
 
-    # ---- what follows ----
+    # ---- derived ----
 
     def values_of(self, sources: Sequence[_T]) -> list[_T]:
-        """Of what belongs to each source, that of the sources whose values are read."""
+        """The items that belong to sources whose values are read."""
         return [source for source, role in zip(sources, self.roles, strict=True) if role is not Role.SIZE]
 
     def value(self, *sources: Wide) -> Wide:
-        """The result in float64, of float64 arrays of one shape, whose last axis counts the channels."""
+        """The float64 result for float64 arrays of one shape, whose last axis is the channels."""
         elements = [Elements(source, FLOAT64) for source in sources]
         spread: Spread = lambda data: ChannelSlopes(data.astype(np.float64)[np.newaxis], 1)  # noqa: E731
         return self.evaluate(elements, FLOAT64, evaluation("ideal"), spread)
@@ -245,39 +242,39 @@ class Operation(ABC):
 
     @property
     def is_initial_gradient(self) -> bool:
-        """Whether gradients begin here: it makes one out of none."""
+        """Whether it is a gradient that reads no gradient."""
         return self.makes_gradient and Role.GRADIENT not in self.roles
 
     @property
     def accumulates(self) -> bool:
-        """Whether the result is a gradient of an image if all sources are: sums, which fan-out needs."""
+        """Whether the result is a gradient of an image if all sources are; true of sums."""
         return False
 
     @property
     def is_clamped(self) -> bool:
-        """Whether the result is kept between bounds, which its gradient ignores, as MPS documents."""
+        """Whether the result is clamped, which its gradient ignores, as MPS documents."""
         return self.bounds != UNBOUNDED
 
 
 def size_of(image: MPSImage) -> Size:
     """The size of an image."""
-    return image.number_of_images, image.height, image.width, image.feature_channels
+    return image.shape
 
 
 def size_text(size: Size) -> str:
-    """A size as people read it: ``8x8x4``, and the number of images if it is not 1."""
+    """A size as text: ``8x8x4``, with the number of images if it is not 1."""
     n, h, w, c = size
     return f"{w}x{h}x{c}" + (f" x{n} images" if n > 1 else "")
 
 
 def spread_by_lane(image: MPSImage) -> Spread:
-    """For the slices of an image."""
-    pixels = image.height * image.width
+    """The spread for the slices of an image."""
+    pixels = math.prod(image.shape[1:3])
     return lambda data: ChannelSlopes(by_lane(data.astype(np.float64)), pixels)
 
 
 def spread_by_channel(index: Index, channels: int) -> Spread:
-    """For the elements with these flat indices of an array of shape (..., channels)."""
+    """The spread for the elements at flat indices of an array of shape (..., channels)."""
     return lambda data: ChannelSlopes(data.astype(np.float64)[index % channels][np.newaxis], 1)
 
 

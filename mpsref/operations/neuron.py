@@ -1,4 +1,4 @@
-"""Neurons and their gradients. What a neuron is, its row of the table says."""
+"""Neurons and their gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mpsref.arrays import Elements, Stored, Wide
 from mpsref.image import MPSImage
 from mpsref.neuron import forward
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
-from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import Evaluation, evaluation
 from mpsref.operations.base import Operation, Role, Size, Spread, spread_by_lane
 from mpsref.storage import FLOAT64, StorageFormat
@@ -23,37 +22,43 @@ __all__ = ["NeuronForward", "NeuronGradient", "NeuronOperation"]
 
 @dataclass(frozen=True)
 class NeuronOperation(Operation):
-    """What a neuron and its gradient have in common."""
+    """Base of a neuron and its gradient."""
 
     neuron: MPSNNNeuronDescriptor
 
     @property
     def descriptor(self) -> MPSNNNeuronDescriptor:
-        """The neuron."""
         return self.neuron
 
     def result_size(self, *sources: Size) -> Size:
-        """Of any size, but with as many channels as pReLU has slopes."""
+        """The size of the source, whose channels must match the slopes of pReLU."""
         size = super().result_size(*sources)
         channels_or_error(self.neuron, size[3], "the source")
         return size
 
+    def evaluate(
+        self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
+    ) -> Stored:
+        *incoming, x = sources
+        slopes = None if self.neuron.data is None else spread(self.neuron.data)
+        gradient = incoming[0] if incoming else None
+        return how.neuron(self.neuron, x, result, slopes, gradient=gradient, workers=workers)
+
     def slope(self, *sources: MPSImage) -> npt.NDArray[np.float64]:
         """F' at the input, good to a few ULP of float64."""
         x = sources[-1]
-        one = Elements(np.ones(x.slices.shape), FLOAT64)
-        read = Elements(x.slices, x.storage)
-        found: npt.NDArray[np.float64] = evaluation("ideal").gradient(
-            self.neuron, one, read, FLOAT64, self._slopes(spread_by_lane(x))
+        slope: npt.NDArray[np.float64] = self.evaluate(
+            [Elements(np.ones(x.slices.shape), FLOAT64), Elements(x.slices, x.storage)],
+            FLOAT64,
+            evaluation("ideal"),
+            spread_by_lane(x),
         )
-        return found
+        return slope
 
     def slope_text(self, names: Sequence[str], symbol: str) -> str:
-        """``TanH'(x)``."""
         return f"{symbol}'({names[-1]})"
 
     def facts(self) -> dict[str, Any]:
-        """The row's texts."""
         row = self.neuron.row
         return {
             "neuron": row.neuron_type.name,
@@ -63,9 +68,6 @@ class NeuronOperation(Operation):
             "constant": row.slope_is_constant,
         }
 
-    def _slopes(self, spread: Spread) -> ChannelSlopes | None:
-        return None if self.neuron.data is None else spread(self.neuron.data)
-
 
 @dataclass(frozen=True)
 class NeuronForward(NeuronOperation):
@@ -74,31 +76,20 @@ class NeuronForward(NeuronOperation):
     kind = "forward"
     roles = (Role.INPUT,)
 
-    def evaluate(
-        self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
-    ) -> Stored:
-        """See `Operation.evaluate`."""
-        return how.forward(self.neuron, sources[0], result, self._slopes(spread), workers=workers)
-
     def gradients(self) -> tuple[Operation, ...]:
-        """The neuron's gradient."""
         return (NeuronGradient(self.neuron),)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """The value."""
         assert function is not None
         return function(sources[0])
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """``TanH(x)``."""
         return f"{symbol}({names[0]})"
 
     def kinks(self) -> tuple[float, ...]:
-        """Those of the row."""
         return self.neuron.row.kinks(self.neuron)
 
     def at_argument(self, argument: Wide) -> Wide:
-        """The neuron's value."""
         return forward(self.neuron, argument)
 
 
@@ -110,17 +101,9 @@ class NeuronGradient(NeuronOperation):
     roles = (Role.GRADIENT, Role.INPUT)
     makes_gradient = True
 
-    def evaluate(
-        self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
-    ) -> Stored:
-        """See `Operation.evaluate`."""
-        return how.gradient(self.neuron, sources[0], sources[1], result, self._slopes(spread), workers=workers)
-
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
-        """The slope times the incoming gradient."""
         assert function is not None
         return function(sources[1]) * sources[0]
 
     def text(self, names: Sequence[str], symbol: str) -> str:
-        """``dy * TanH'(x)``."""
         return f"{names[0]} * {self.slope_text(names, symbol)}"

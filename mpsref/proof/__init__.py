@@ -1,5 +1,5 @@
 """
-Proofs over every input of a neuron, judged independently; ``mpsref prove`` on the command line.
+Proofs over every input of a neuron, with an independent judge; ``mpsref prove`` on the command line.
 
 The judge needs python-flint: ``pip install 'mpsref[proof]'``.
 """

@@ -1,4 +1,4 @@
-"""What a proof says: its subject, counts, software and machine; and whether results are those of a committed proof."""
+"""The certificate of a proof: subject, counts, software and machine; and its comparison with a committed one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.blocks import BLOCK, share, stated
+from mpsref.blocks import BLOCK, neuron_json, part_of_patterns
 from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
@@ -46,20 +46,20 @@ class Subject:
     descriptor : MPSNNNeuronDescriptor
         The neuron and its parameters. pReLU needs exactly one slope.
     channel_format : MPSImageFeatureChannelFormat
-        How sources, upstream gradients (which are 1) and results are stored.
+        Format of sources, incoming gradients (which are 1) and results.
     part : (int, int)
         (i, n): the i-th of n equal ranges of the inputs, counted from 1.
     sample : int
-        How many results of each direction are drawn for the judge, besides those that are near a rounding boundary.
+        How many results of each direction are judged besides those near a rounding boundary.
     seed : int
-        What the sample depends on.
+        Selects the sample.
     block : int
-        How many inputs make a block.
+        Inputs in a block.
 
     Raises
     ------
     ParameterError
-        One of them makes no sense.
+        A value is out of range.
     """
 
     descriptor: MPSNNNeuronDescriptor
@@ -72,7 +72,7 @@ class Subject:
     def __post_init__(self) -> None:
         _ = self.inputs
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
-            raise ParameterError(f"data has {self.descriptor.data.size} slopes: a proof is for one")
+            raise ParameterError(f"data has {self.descriptor.data.size} slopes: give one")
         if not 0 <= self.sample <= 1 << 32:
             raise ParameterError(f"sample is {self.sample}: give 0 to 2^32")
         if not 0 <= self.seed < 1 << 53:
@@ -87,11 +87,11 @@ class Subject:
 
     @property
     def inputs(self) -> range:
-        """The bit patterns of the sources."""
-        return share(self.part, storage_format(self.channel_format))
+        """The bit patterns of the inputs."""
+        return part_of_patterns(self.part, storage_format(self.channel_format))
 
     def blocks(self) -> list[Block]:
-        """The sweep in blocks, both directions of a range next to each other."""
+        """The blocks of the sweep, both directions of a range next to each other."""
         starts = self.inputs[:: self.block]
         return [
             Block(
@@ -108,9 +108,9 @@ class Subject:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it; numbers that are float32 in C's hexadecimal notation."""
+        """The subject as JSON; float32 parameters in C's hexadecimal notation."""
         return {
-            **stated(self.descriptor),
+            **neuron_json(self.descriptor),
             "storage": self.channel_format.name,
             "part": "{}/{}".format(*self.part),
             "sample": self.sample,
@@ -120,28 +120,15 @@ class Subject:
 
 
 def software() -> dict[str, str]:
-    """What decides results, and what judges them."""
+    """The software that computes and judges the results."""
     return software_with("python-flint")
 
 
-def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall_seconds: float) -> dict[str, Any]:
-    """
-    The certificate, as JSON of the shipped schema.
-
-    Parameters
-    ----------
-    subject : Subject
-        What was proved.
-    found : mapping of str to Tally
-        For ``forward`` and ``derivative``, all blocks added up.
-    workers : int
-        How many processes worked.
-    wall_seconds : float
-        How long they did.
-    """
+def certificate(subject: Subject, tallies: Mapping[str, Tally], workers: int, wall_seconds: float) -> dict[str, Any]:
+    """The certificate as JSON of the shipped schema, from the sums of all tallies by direction."""
     directions = {}
     for direction in DIRECTIONS:
-        tally = asdict(found[direction])
+        tally = asdict(tallies[direction])
         digests, _ = tally.pop("digests"), tally.pop("cpu_seconds")
         directions[direction] = tally | {"sha256": hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()}
     return {
@@ -149,10 +136,10 @@ def certificate(subject: Subject, found: Mapping[str, Tally], workers: int, wall
         "version": 2,
         **subject.to_json(),
         **directions,
-        "wrong": sum(tally.wrong for tally in found.values()),
+        "wrong": sum(tally.wrong for tally in tallies.values()),
         "workers": workers,
         "wall_seconds": round(wall_seconds, 1),
-        "cpu_seconds": round(sum(tally.cpu_seconds for tally in found.values()), 1),
+        "cpu_seconds": round(sum(tally.cpu_seconds for tally in tallies.values()), 1),
         "software": software(),
         "machine": machine(),
         "statement": STATEMENT,
@@ -172,7 +159,7 @@ EQUAL, DIFFERS, NONE = "equal", "differs", "none"
 
 
 def _digest_is(proof: Mapping[str, Any], direction: str, committed: Iterable[Mapping[str, Any]]) -> str:
-    """Whether a digest is that of the committed certificate of the same subject, or there is none."""
+    """How a digest compares with that of the committed certificate of the same subject, if there is one."""
     for other in committed:
         if all(other[name] == proof[name] for name in SUBJECT):
             return EQUAL if other[direction]["sha256"] == proof[direction]["sha256"] else DIFFERS
@@ -191,22 +178,22 @@ def passed(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mappin
 @checked
 def report(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]] = ()) -> str:
     """
-    Certificates as a table, what is wrong, and a verdict.
+    Certificates as a table, wrong results, and a verdict.
 
     Parameters
     ----------
     certificates : iterable of dict
-        What `prove` returned.
+        From `prove`.
     committed : iterable of dict
-        Certificates to compare the digests of all results with: those of the same neuron, parameters, format and part.
+        Certificates whose digests are compared, where neuron, parameters, format and part are the same.
     """
     certificates, committed = list(certificates), list(committed)
     wrong = sum(proof["wrong"] for proof in certificates)
     examples = [
-        f"{proof['neuron']} {direction}: x = {found['x']}: got {found['got']}, want {found['want']}"
+        f"{proof['neuron']} {direction}: x = {example['x']}: got {example['got']}, want {example['want']}"
         for proof in certificates
         for direction in DIRECTIONS
-        for found in proof[direction]["examples"]
+        for example in proof[direction]["examples"]
     ]
     digests = Counter(_digest_is(proof, direction, committed) for proof in certificates for direction in DIRECTIONS)
     compared = (

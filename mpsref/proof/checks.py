@@ -1,4 +1,4 @@
-"""What a checkpoint says of a block, held to the block."""
+"""Checks of the tallies that a checkpoint has for blocks."""
 
 from __future__ import annotations
 
@@ -21,27 +21,20 @@ __all__ = ["check_tally", "judge_sources", "seal"]
 
 
 def seal(of: Mapping[str, Any], direction: str, start: int, tally: Mapping[str, Any]) -> str:
-    """The SHA-256 of a tally with all that it is of: no other block, proof, software or machine has the same."""
+    """The SHA-256 of a tally together with its block, proof, software and machine."""
     return hashlib.sha256(json.dumps([of, direction, start, tally], sort_keys=True).encode()).hexdigest()
 
 
 @cache
 def judge_sources() -> str:
-    """The digest of the sources that decide what is judged, and how."""
+    """The digest of the sources that select and judge results."""
     package = Path(__file__).parents[1]
     paths = (package / name for name in ("blocks.py", "proof/judge.py", "proof/sweep.py"))
     return digest_of_sources(path.read_text("utf-8") for path in paths)
 
 
 def check_tally(tally: Tally, block: Block) -> None:
-    """
-    Check that a block can have had this tally.
-
-    Raises
-    ------
-    ParameterError
-        Names the first count that cannot be.
-    """
+    """Check that a tally is possible for a block; raises `ParameterError` that names the first impossible count."""
     storage = FORMATS[block.channel_format]
     not_finite = _not_finite(block, storage)
     judged = sum(count for name, count in asdict(tally).items() if name.startswith("judged_"))
@@ -49,7 +42,7 @@ def check_tally(tally: Tally, block: Block) -> None:
     if storage.dtype.itemsize <= 2:
         least, most = finite, finite
     else:
-        # Of what is drawn, only inputs that are not finite are not judged.
+        # The whole sample is judged, except for inputs that are not finite.
         least, most = min(block.sample, block.size) - not_finite, finite
     for holds, name in (
         (tally.inputs == block.size, "inputs"),

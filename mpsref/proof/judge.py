@@ -1,10 +1,9 @@
 """
-The independent judge: what a neuron gives in real numbers, as balls of arbitrary precision, and how that rounds.
+The independent judge: a neuron's results in real numbers, as balls of arbitrary precision, correctly rounded.
 
-It shares no code with the rest of the package, and imports nothing of it. The formulas are those that Apple documents,
-with the choices of the numerical contract (N4 to N6); flint's ball arithmetic says how far each result can be trusted,
-and precision is raised until it is beyond doubt (Ziv's strategy). Values that lie exactly on a rounding boundary are
-recognised in exact arithmetic.
+It imports nothing from the rest of the package. The formulas are those that Apple documents, with the choices of the
+numerical contract (N4 to N6); flint's ball arithmetic bounds the error of each result, and precision is raised until
+the rounding is certain (Ziv's strategy). Values exactly on a rounding boundary are recognised in exact arithmetic.
 
 ``ctx.prec`` is global: judge from one thread only.
 """
@@ -24,7 +23,7 @@ from flint import arb, ctx
 __all__ = ["Judge", "differs", "fraction", "precisely", "rational_power", "unorm_values"]
 
 Ball: TypeAlias = Any
-"""A flint ``arb``: a real number and how far it can be trusted. flint's own types are not looked at."""
+"""A flint ``arb``: a real number with an error bound. flint's own types are not checked."""
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Stored: TypeAlias = npt.NDArray[Any]
@@ -34,7 +33,7 @@ EXACT = 6000
 
 FIRST, ENOUGH, LAST = 100, 60, 1 << 16
 FAR = arb(2) ** 60
-"""Beyond it an exponential is far outside every format: there it is taken where it is still quick to compute."""
+"""Beyond it an exponential is far outside every format; its argument is clamped, to be quick to compute."""
 
 TRANSCENDENTAL = "sigmoid", "tanH", "softPlus", "ELU", "exponential", "logarithm", "geLU"
 """Rational only at a few points, where few bits suffice to see it."""
@@ -43,12 +42,12 @@ ZERO, ONE, NAN, INF = arb(0), arb(1), arb("nan"), arb("inf")
 
 
 def exp(z: Ball) -> Ball:
-    """e^z, at most where the exponent is still quick to compute."""
+    """e^z, with z clamped to values that are quick to compute."""
     return min(max(z, -FAR), FAR).exp()
 
 
 def precisely(bits: int, function: Callable[..., Any], *args: Any) -> Any:
-    """``function(*args)`` at a precision of so many bits."""
+    """``function(*args)`` at a precision of `bits`."""
     before, ctx.prec = ctx.prec, bits
     try:
         return function(*args)
@@ -56,7 +55,7 @@ def precisely(bits: int, function: Callable[..., Any], *args: Any) -> Any:
         ctx.prec = before
 
 
-# Constants, each made once for a working precision.
+# Constants, each computed once for a working precision.
 
 
 @lru_cache
@@ -75,13 +74,13 @@ def _sqrt_pi(bits: int) -> Ball:
 
 
 def fraction(ball: Ball) -> Fraction:
-    """The number that an exact ball is."""
+    """The value of an exact ball."""
     mantissa, exponent = ball.man_exp()
     return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 def rational_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """``base ** exponent`` for a positive base and a dyadic exponent, where that is rational and of sane size."""
+    """``base ** exponent`` for a positive base and a dyadic exponent, if it is rational and not huge."""
     if base == 1:
         return base
     while exponent.denominator > 1:
@@ -213,7 +212,7 @@ class Judge:
         return self._reLU_slope(x) if precisely(EXACT, self._reLU, x) < self.b else ZERO
 
     def _to_the(self, u: Ball, exponent: Fraction) -> Ball:
-        """U ** exponent for a Fraction, as real numbers go."""
+        """``u ** exponent`` in real numbers."""
         if u == 0:
             return ZERO if exponent > 0 else INF if exponent < 0 else ONE
         if exponent.denominator == 1 and abs(exponent) <= 1000:
@@ -282,7 +281,7 @@ class Judge:
     # --- exact arithmetic --------------------
 
     def rational(self, x: float, *, derivative: bool = False) -> Fraction | None:  # noqa: PLR0911
-        """The exact value where it is a rational number of sane size; else None."""
+        """The exact value if it is a rational number and not huge; else None."""
         algebraic = self.name not in TRANSCENDENTAL and (self.name != "power" or self.integer_c)
         ball = precisely(EXACT if algebraic else 2 * FIRST, self.derivative if derivative else self.forward, arb(x))
         if ball.is_finite() and ball.is_exact():
@@ -310,7 +309,7 @@ class Judge:
         return self.name == "logarithm" and c > 0 and rational_power(c, value) == a * Fraction(x) + b
 
     def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:
-        """A number that the value comes exponentially near to, and on which side of it the value is."""
+        """A number that the value approaches exponentially, and on which side of it the value is."""
         a, b, _ = (Fraction(v) for v in self.p)
         x = Fraction(number)
         sign = (a > 0) - (a < 0)
@@ -328,7 +327,7 @@ class Judge:
         return None
 
     def side(self, x: float, boundary: Fraction, *, derivative: bool = False, upstream: float = 1.0) -> int:
-        """-1, 0 or 1: the exact value (times `upstream`) is below, on or above a rational number."""
+        """-1, 0 or 1: whether the exact value (times `upstream`) is below, on or above a rational number."""
         exact, factor = self.rational(x, derivative=derivative), Fraction(upstream)
         if exact is not None:
             return (exact * factor > boundary) - (exact * factor < boundary)
@@ -345,14 +344,14 @@ class Judge:
                 limit = self._limit(x, derivative=derivative)
                 if limit is not None and limit[0] * factor == boundary:
                     return limit[1] if factor > 0 else -limit[1]
-        raise AssertionError(f"{self}: no side of {boundary} at {x!r}")
+        raise AssertionError(f"{self}: the side of {boundary} at {x!r} is undecided")
 
     def _quick_side(self, x: float, boundary: float, derivative: bool, upstream: float) -> int:
-        """The same, but 0 where few bits do not tell: it spares most of millions of subnormals the rational numbers."""
+        """The same at low precision, or 0 if that is undecided: fast for most of millions of subnormals."""
         distance = precisely(2 * FIRST, lambda: self.ball(x, derivative, upstream) - boundary)
         return 1 if distance > 0 else -1 if distance < 0 else 0
 
-    # --- what the tests and `mpsref prove` call --------------------
+    # --- for the tests and `mpsref prove` --------------------
 
     def ball(self, x: float, derivative: bool = False, upstream: float = 1.0) -> Ball:
         """The value at the working precision."""
@@ -372,10 +371,10 @@ class Judge:
         """
         The value at every element of a float64 array, to 2^-52 relative.
 
-        0, an infinity and NaN are exact there: what is only too small or too large for float64 gives the smallest or
+        0, an infinity and NaN stand for exact values: a value too small or too large for float64 gives the smallest or
         largest number of the right sign.
         """
-        function, found = self.derivative if derivative else self.forward, list[float]()
+        function, results = self.derivative if derivative else self.forward, list[float]()
         before, ctx.prec = ctx.prec, FIRST
         try:
             factors = None if upstream is None else upstream.tolist()
@@ -390,16 +389,16 @@ class Judge:
                     y = 5e-324 if value > 0 else -5e-324
                 elif math.isinf(y) and value.is_finite():
                     y = math.copysign(1.7e308, y)
-                found.append(y)
+                results.append(y)
         finally:
             ctx.prec = before
-        return np.array(found, np.float64)
+        return np.array(results, np.float64)
 
     def rounded(
         self, xs: Array, near: Array, dtype: npt.DTypeLike, derivative: bool = False, upstream: Array | None = None
     ) -> Stored:
         """
-        Round exactly, to nearest even, to float16 or float32. `near` is what `float64s` gave for the same arguments.
+        Round exactly, to nearest even, to float16 or float32; `near` is from `float64s` for the same arguments.
 
         An exact zero comes out positive.
         """
@@ -407,8 +406,7 @@ class Judge:
             result = near.astype(dtype)
             down, up = (near * (1 - 2.0**-51)).astype(dtype), (near * (1 + 2.0**-51)).astype(dtype)
         for i in np.flatnonzero((down != up) & ~np.isnan(near)).tolist():
-            # Neighbours, and perhaps an infinity, whose place in the order is that of the next power of two. The sum
-            # is exact.
+            # Neighbours; an infinity stands for the next power of two. Their sum is exact.
             beyond = 2.0 ** (16 if dtype == np.float16 else 128)
             ends = [math.copysign(beyond, v) if math.isinf(v) else v for v in (float(down[i]), float(up[i]))]
             middle = (ends[0] + ends[1]) / 2
@@ -427,7 +425,7 @@ class Judge:
         """
         Clamp to [0, 1], NaN to 0, and round exactly, ties to even, to the codes of a unorm format.
 
-        `maximum` is the code that means 1; `near` is what `float64s` gave for the same arguments.
+        `maximum` is the code of 1; `near` is from `float64s` for the same arguments.
         """
         scaled = np.clip(np.nan_to_num(near, nan=0.0), 0.0, 1.0) * maximum
         down, up = np.rint(scaled * (1 - 2.0**-49)), np.rint(scaled * (1 + 2.0**-49))
@@ -440,24 +438,24 @@ class Judge:
 
 
 def unorm_values(codes: Stored, maximum: int) -> Array:
-    """What a shader reads for some codes: the float32 nearest to code / maximum, in rational arithmetic."""
+    """The values that a shader reads for codes: the float32 nearest to code / maximum, in rational arithmetic."""
     return _values_of_codes(maximum)[codes]
 
 
 @lru_cache
 def _values_of_codes(maximum: int) -> Array:
-    found = np.empty(maximum + 1)
+    values = np.empty(maximum + 1)
     for code in range(maximum + 1):
         near = np.float32(code / maximum)
         around = near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(2))
         exact = Fraction(code, maximum)
-        found[code] = min((abs(Fraction(float(value)) - exact), float(value)) for value in around)[1]
-    return found
+        values[code] = min((abs(Fraction(float(value)) - exact), float(value)) for value in around)[1]
+    return values
 
 
 def differs(got: Stored, want: Stored, near: Array) -> npt.NDArray[np.bool_]:
-    """Where bit patterns differ; the sign is free for an exact zero and at a pole, whose limits have two signs."""
+    """Where bit patterns differ; an exact zero and a pole, whose limits have two signs, may have either sign."""
     bits = f"u{got.itemsize}"
-    free = ((near == 0) | np.isinf(near)) & (np.abs(got) == np.abs(want))
-    different: npt.NDArray[np.bool_] = (got.view(bits) != want.view(bits)) & ~free
+    either = ((near == 0) | np.isinf(near)) & (np.abs(got) == np.abs(want))
+    different: npt.NDArray[np.bool_] = (got.view(bits) != want.view(bits)) & ~either
     return different

@@ -1,4 +1,4 @@
-"""The sweep of a whole subject: blocks, workers, and a checkpoint that survives a kill."""
+"""The proof of a whole subject: blocks, workers, and a checkpoint that survives a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpsref.proof.sweep import Block, Tally, require_judge, sweep
 __all__ = ["prove"]
 
 SECONDS = 1.0
-"""At least so long a checkpoint is as it is."""
+"""The least time between two writes of a checkpoint."""
 
 
 @checked
@@ -41,11 +41,11 @@ def prove(
     subject : Subject
         What to prove.
     workers : int
-        How many processes; with 1 it is this one.
+        Number of processes; 1 is this process.
     checkpoint : Path, optional
-        A file that keeps the blocks that are done. If it is there, the proof goes on from it. It is not deleted.
+        A file for the finished blocks. If it exists, the proof goes on from it. It is not deleted.
     progress : callable, optional
-        Called with the number of results that are done, and of all.
+        Called with the numbers of finished results and of all results.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def prove(
     DependencyError
         python-flint is not installed.
     FileFormatError
-        The checkpoint cannot be read or written, or is one of something else.
+        The checkpoint cannot be read or written, or is that of another proof.
 
     Examples
     --------
@@ -68,26 +68,26 @@ def prove(
     0
     """
     require_judge()
-    kept = _Checkpoint(checkpoint, subject)
+    finished = _Checkpoint(checkpoint, subject)
     blocks = subject.blocks()
-    to_do = [block for block in blocks if _key(block) not in kept.tallies]
-    of_all = sum(block.size for block in blocks)
-    done = of_all - sum(block.size for block in to_do)
+    rest = [block for block in blocks if _key(block) not in finished.tallies]
+    total = sum(block.size for block in blocks)
+    done = total - sum(block.size for block in rest)
     if progress is not None:
-        progress(done, of_all)
-    kept.write()
+        progress(done, total)
+    finished.write()
     try:
-        for block, tally in in_blocks(sweep, to_do, workers):
-            kept.keep(block, tally)
+        for block, tally in in_blocks(sweep, rest, workers):
+            finished.add(block, tally)
             done += block.size
             if progress is not None:
-                progress(done, of_all)
+                progress(done, total)
     finally:
-        kept.write()
-    found = {direction: Tally() for direction in DIRECTIONS}
+        finished.write()
+    tallies = {direction: Tally() for direction in DIRECTIONS}
     for block in blocks:
-        found[DIRECTIONS[block.derivative]].add(kept.tallies[_key(block)])
-    return certificate(subject, found, workers, kept.seconds())
+        tallies[DIRECTIONS[block.derivative]].add(finished.tallies[_key(block)])
+    return certificate(subject, tallies, workers, finished.seconds())
 
 
 def _key(block: Block) -> tuple[str, int]:
@@ -95,12 +95,12 @@ def _key(block: Block) -> tuple[str, int]:
 
 
 class _Checkpoint:
-    """The blocks that are done, in memory and in a file that is always whole."""
+    """The finished blocks, in memory and in a file that is always whole."""
 
     def __init__(self, path: Path | None, subject: Subject) -> None:
         self.tallies: dict[tuple[str, int], Tally] = {}
         self._path = path
-        # What a block depends on; how many workers there are is free to change.
+        # Everything that a tally depends on; the number of workers may change.
         self._of = subject.to_json() | {"software": software(), "judge": judge_sources(), "machine": machine()}
         self._before, self._began, self._written = 0.0, time.monotonic(), 0.0
         if path is not None and path.exists():
@@ -116,27 +116,27 @@ class _Checkpoint:
         self._before = document["wall_seconds"]
         for i, entry in enumerate(document["blocks"]):
             try:
-                self._keep_entry(entry, blocks)
+                self._add_entry(entry, blocks)
             except ParameterError as error:
                 raise FileFormatError(f"{path}: blocks[{i}]: {error}: delete the checkpoint") from None
 
-    def _keep_entry(self, entry: dict[str, Any], blocks: dict[tuple[str, int], Block]) -> None:
+    def _add_entry(self, entry: dict[str, Any], blocks: dict[tuple[str, int], Block]) -> None:
         key, tally = (entry["direction"], entry["start"]), Tally(**entry["tally"])
         if key not in blocks:
-            raise ParameterError("is none of this proof")
+            raise ParameterError("does not belong to this proof")
         if key in self.tallies:
-            raise ParameterError("is there twice")
+            raise ParameterError("is a duplicate")
         check_tally(tally, blocks[key])
         if entry["sha256"] != seal(self._of, *key, entry["tally"]):
             raise ParameterError("sha256 is not that of its tally in this proof")
         self.tallies[key] = tally
 
     def seconds(self) -> float:
-        """How long it took, with what was done before."""
+        """The wall time, including that before an interruption."""
         return self._before + time.monotonic() - self._began
 
-    def keep(self, block: Block, tally: Tally) -> None:
-        """Keep what was found in a block."""
+    def add(self, block: Block, tally: Tally) -> None:
+        """Add a finished block, and from time to time write the file."""
         self.tallies[_key(block)] = tally
         if time.monotonic() - self._written > SECONDS:
             self.write()

@@ -1,4 +1,4 @@
-"""One block of a sweep: every bit pattern in a range is evaluated, digested, and in part judged."""
+"""A block of a sweep: every bit pattern in a range is evaluated and digested, and some are judged."""
 
 from __future__ import annotations
 
@@ -23,48 +23,34 @@ EXAMPLES = 8
 
 BAND = 2.0**-40
 """
-Relative: how near a rounding boundary the float64 value of a result must be for the judge to see it.
+The relative distance from a rounding boundary within which every float64 value is judged.
 
-It is the same for all rows and far wider than the error bounds that most of them state, which are to be checked. One in
-2^15 results of a curved function lies within; of halved subnormals every other one is a tie.
+It is the same for all rows, and far wider than most of their error bounds, which are to be checked. One in 2^15 results
+of a curved function lies within; of halved subnormals every other one is a tie.
 """
 
 
 def require_judge() -> None:
-    """
-    Make sure that there is a judge.
-
-    Raises
-    ------
-    DependencyError
-        python-flint is not installed.
-    """
+    """Raise `DependencyError` if python-flint is not installed."""
     try:
         import flint  # noqa: F401, PLC0415
     except ImportError:
-        raise DependencyError("python-flint is missing, which judges results: pip install 'mpsref[proof]'") from None
+        raise DependencyError("the judge needs python-flint: pip install 'mpsref[proof]'") from None
 
 
 @dataclass(frozen=True)
 class Block:
     """
-    A range of bit patterns, and what to do with it.
+    A range of bit patterns, in one direction of a neuron.
 
     Attributes
     ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron; with one slope, if it has slopes for channels.
-    channel_format : MPSImageFeatureChannelFormat
-        How sources, upstream gradients and results are stored.
     derivative : bool
-        Whether to evaluate the gradient for upstream 1 instead of the forward.
-    start, size : int
-        The range.
+        Whether to evaluate the gradient for an incoming gradient of 1 instead of the forward.
     sample : int
-        How many results are drawn for the judge besides those that it sees in any case. A format of at most 16 bits is
-        judged whole.
+        How many results are judged besides those that always are. In a format of at most 16 bits all are.
     seed : int
-        What the sample depends on, besides the direction and the start.
+        Selects the sample, with the direction and the start.
     """
 
     descriptor: MPSNNNeuronDescriptor
@@ -79,31 +65,31 @@ class Block:
 @dataclass
 class Tally:
     """
-    What was found in a block, or in several.
+    The counts of a block, or of several.
 
     Attributes
     ----------
     inputs : int
-        Patterns that were evaluated.
+        Evaluated bit patterns.
     not_finite : int
         NaN and infinities among them, which are not judged.
     nan_results : int
         Results that are NaN.
     open_by_digits, open_by_rule : int
         Results that Ziv's test with the row's own error bound left open, by how they were decided; not counted where
-        all are judged. Nothing is chosen by them.
+        all are judged. They select nothing.
     judged_near : int
-        Results whose float64 value lies in the `BAND` about a rounding boundary: all of them are judged.
+        Results whose float64 value lies in the `BAND` about a rounding boundary, all of which are judged.
     judged_unlike : int
-        Results elsewhere that are not their float64 value rounded, all of them likewise: none, if the package is right.
+        Results elsewhere that are not their float64 value rounded, all of which are judged: none, if mpsref is right.
     judged_sample : int
-        How many of all others the judge was asked for.
+        Judged results among all others.
     wrong : int
         Results that differ from the judge's.
     examples : list
         The first of them: input, result and the judge's result, as bit patterns.
     cpu_seconds : float
-        What it cost.
+        Processor time.
     digests : list of str
         SHA-256 of the results of each block, in order.
     """
@@ -134,8 +120,8 @@ def sweep(block: Block) -> Tally:
     storage = FORMATS[block.channel_format]
     tally, digest = Tally(inputs=block.size), hashlib.sha256()
     random = np.random.default_rng([block.seed, block.derivative, block.start])
-    drawn = np.zeros(block.size, np.bool_)
-    drawn[random.choice(block.size, min(block.sample, block.size), replace=False)] = True
+    in_sample = np.zeros(block.size, np.bool_)
+    in_sample[random.choice(block.size, min(block.sample, block.size), replace=False)] = True
     for offset, x in chunks(block.start, block.size, storage):
         decisions = evaluate.Decisions()
         upstream = ones(x.size, storage) if block.derivative else None
@@ -148,12 +134,12 @@ def sweep(block: Block) -> Tally:
             near, unlike = np.zeros_like(finite), np.zeros_like(finite)
             sample = finite
         else:
-            tally.open_by_digits += sum(map(len, decisions.by_digits))
-            tally.open_by_rule += sum(map(len, decisions.by_rule))
+            tally.open_by_digits += decisions.by_digits
+            tally.open_by_rule += decisions.by_rule
             near, unlike = _suspects(y, evaluated(block.descriptor, x, upstream, storage, result=FLOAT64))
             near &= finite
             unlike &= finite
-            sample = drawn[offset : offset + x.size] & finite & ~near & ~unlike
+            sample = in_sample[offset : offset + x.size] & finite & ~near & ~unlike
         tally.judged_near += int(np.count_nonzero(near))
         tally.judged_unlike += int(np.count_nonzero(unlike))
         tally.judged_sample += int(np.count_nonzero(sample))
@@ -169,17 +155,17 @@ def _suspects(y: Stored, values: Wide) -> tuple[Mask, Mask]:
     with np.errstate(all="ignore"):
         np.multiply(values, 1 + BAND, out=high, casting="same_kind")
         np.multiply(values, 1 - BAND, out=low, casting="same_kind")
-    # As bits: a NaN is no suspect where it should be one.
+    # As bits, so that a NaN that should be one is no suspect.
     got, high, low = (stored.view(f"u{y.itemsize}") for stored in (y, high, low))
     near = high != low
     return near, (got != high) & ~near
 
 
 def _judge(block: Block, storage: StorageFormat, x: Stored, y: Stored, chosen: Index, tally: Tally) -> None:
-    """Judge the chosen results, and note what is wrong."""
+    """Judge the chosen results, and count wrong ones."""
     if not chosen.size:
         return
-    # Here, because flint may be missing where nothing is proved.
+    # Here, because only proofs need flint.
     from mpsref.proof.judge import Judge, differs, unorm_values  # noqa: PLC0415
 
     d, sources, got = block.descriptor, x[chosen], y[chosen]

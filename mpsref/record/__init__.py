@@ -1,5 +1,5 @@
 """
-Recordings: their files, source images that test well, other file formats, and a look at what a file holds.
+Recordings: their files, source images for tests, other file formats, and the contents of files.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""What is in a file: a recording, a graph, or arrays."""
+"""The contents of a file: a recording, a graph, or arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpsref.arrays import meaning
 from mpsref.display import aligned, printable
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
-from mpsref.graph import GraphFile
+from mpsref.graph import GraphFile, check
 from mpsref.image import MPSImage
 from mpsref.record.convert import ENDINGS, read_images
 from mpsref.record.recording import Recording, is_npy, read_npy
@@ -28,7 +28,7 @@ _COUNTS = ("NaN", "+inf", "-inf", "+0", "-0", "subnormal", "distinct")
 @checked
 def contents(path: str | Path) -> dict[str, Any]:
     """
-    Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON could hold it.
+    Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON.
 
     Raises
     ------
@@ -72,18 +72,18 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 
     zero = size == 0
     subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < np.finfo(storage.dtype).smallest_normal)
-    some = values[finite]
+    numbers = values[finite]
     # Exact products, summed exactly: the same mean on every machine.
-    total = math.fsum((some * number[finite]).tolist())
+    total = math.fsum((numbers * number[finite]).tolist())
     return {
         "format": storage.name,
         "number_of_images": d.number_of_images,
         "height": d.height,
         "width": d.width,
         "feature_channels": d.feature_channels,
-        "min": float(some.min()) if some.size else None,
-        "max": float(some.max()) if some.size else None,
-        "mean": total / count(finite) if some.size else None,
+        "min": float(numbers.min()) if numbers.size else None,
+        "max": float(numbers.max()) if numbers.size else None,
+        "mean": total / count(finite) if numbers.size else None,
         "NaN": count(np.isnan(values)),
         "+inf": count(values == np.inf),
         "-inf": count(values == -np.inf),
@@ -97,29 +97,32 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 def _graph(file: GraphFile) -> dict[str, Any]:
     document = file.to_json()
     sources = [name for name, image in file.images.items() if image.producer is None]
+    findings = [{"image": each.name, "field": each.field, "text": each.text} for each in check(file)]
     return {"storage": document["storage"], "sources": sources, "results": document["results"],
-            "nodes": document["nodes"], "settings": document.get("images", {})}  # fmt: skip
+            "nodes": document["nodes"], "settings": document.get("images", {}), "findings": findings}  # fmt: skip
 
 
 # ---- as text ----
 
 
 @checked
-def contents_text(found: Mapping[str, Any]) -> str:
-    """The same, to be read."""
+def contents_text(facts: Mapping[str, Any]) -> str:
+    """What `contents` returned, as text for people."""
     blocks = []
-    if "device" in found:
-        blocks.append([f"device   {found['device']}"])
-    if "images" in found:
-        blocks.append(_images_text(found["images"]))
-    if found.get("missing"):
-        blocks.append([f"missing  {name}: {file}" for name, file in found["missing"].items()])
-    if "nodes" in found:
-        blocks.append([f"{title:9}{', '.join(found[title]) if title != 'storage' else found[title]}"
+    if "device" in facts:
+        blocks.append([f"device   {facts['device']}"])
+    if "images" in facts:
+        blocks.append(_images_text(facts["images"]))
+    if facts.get("missing"):
+        blocks.append([f"missing  {name}: {file}" for name, file in facts["missing"].items()])
+    if "nodes" in facts:
+        blocks.append([f"{title:9}{', '.join(facts[title]) if title != 'storage' else facts[title]}"
                        for title in ("storage", "sources", "results")])  # fmt: skip
-        blocks.append(_nodes_text(found["nodes"]))
-        if found["settings"]:
-            blocks.append([f"{name}: {_pairs(setting)}" for name, setting in found["settings"].items()])
+        blocks.append(_nodes_text(facts["nodes"]))
+        if facts["settings"]:
+            blocks.append([f"{name}: {_pairs(setting)}" for name, setting in facts["settings"].items()])
+        if facts["findings"]:
+            blocks.append(["suspicious:", *("  {image}: {field} {text}".format(**each) for each in facts["findings"])])
     return "\n\n".join("\n".join(map(printable, lines)) for lines in blocks)
 
 

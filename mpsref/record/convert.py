@@ -1,4 +1,4 @@
-"""Images by name, in and out of the files that they may be kept in."""
+"""Reading and writing of files that hold several images by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mpsref.arguments import checked
-from mpsref.errors import FileFormatError, ImageError
+from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.image import MPSImage
 from mpsref.record.tensors import read_npz, read_safetensors, write_npz, write_safetensors
 
@@ -16,7 +16,7 @@ _READERS = {".npz": read_npz, ".safetensors": read_safetensors}
 _WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
 
 ENDINGS = tuple(_READERS)
-"""Of the files that hold several images."""
+"""Of files that hold several images."""
 
 
 @checked
@@ -27,15 +27,13 @@ def read_images(path: str | Path) -> dict[str, MPSImage]:
     Raises
     ------
     FileFormatError
-        The file has another ending or is damaged, or an array is no image.
+        The file has another ending or is damaged, or an array is not an image.
     """
     path = Path(path)
     images = {}
     for name, array in _READERS[_ending(path)](path).items():
-        try:
+        with naming(f"{path}: {name}", ImageError):
             images[name] = MPSImage.from_array(array)
-        except ImageError as error:
-            raise FileFormatError(f"{path}: {name}: {error}") from None
     return images
 
 
@@ -47,7 +45,7 @@ def write_images(path: str | Path, images: Mapping[str, MPSImage]) -> None:
     Raises
     ------
     FileFormatError
-        The file has another ending or cannot be written, or a name has no place in it.
+        The file has another ending or cannot be written, or the format does not allow a name.
     """
     path = Path(path)
     _WRITERS[_ending(path)](path, {name: image.to_array() for name, image in images.items()})

@@ -1,4 +1,4 @@
-"""The header of a ``.npy`` file, read as if hostile: nothing of it is evaluated."""
+"""The header of a ``.npy`` file, read as if hostile: nothing in it is evaluated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from mpsref.arrays import Stored
 from mpsref.documents import exactly
 
-__all__ = ["NpyHeader", "read_header"]
+__all__ = ["NpyHeader", "little_endian", "read_header"]
 
 MAGIC = b"\x93NUMPY"
 LENGTH_BYTES = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
-"""By version. The third differs from the second in UTF-8 only, which no header of plain numbers has."""
+"""By version; the third differs from the second only in UTF-8, which headers of plain numbers do not need."""
 
 LONGEST_HEADER = 10_000
 MOST_AXES = 64
@@ -28,7 +29,7 @@ _ENTRY = re.compile(
 
 
 class NpyHeader(NamedTuple):
-    """What stands before the elements of a ``.npy`` file."""
+    """The shape, dtype and order of a ``.npy`` file's elements."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -38,29 +39,22 @@ class NpyHeader(NamedTuple):
 
     @property
     def data_bytes(self) -> int:
-        """How many bytes the elements have."""
+        """The size of the elements in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def array(self, data: bytes) -> np.ndarray[Any, Any]:
-        """Make the array of its elements, read-only."""
+        """The elements as a read-only array."""
         return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.is_fortran else "C")
 
 
 def read_header(file: IO[bytes]) -> NpyHeader:
-    """
-    Read the header from the beginning of a file.
-
-    Raises
-    ------
-    ValueError
-        It is none of an array of numbers.
-    """
+    """Read the header of a file; raises `ValueError` if it is not that of an array of numbers."""
     start = file.read(8)
     if start[:2] == b"PK":
         raise ValueError("an archive: give a single .npy array")
     width = LENGTH_BYTES.get(start[6:], 0) if start[:6] == MAGIC else 0
     if not width:
-        raise ValueError("no .npy file")
+        raise ValueError("not a .npy file")
     length = int.from_bytes(exactly(file, width), "little")
     if length > LONGEST_HEADER:
         raise ValueError(f"a header of {length} bytes")
@@ -72,7 +66,7 @@ def read_header(file: IO[bytes]) -> NpyHeader:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The three entries of the dictionary that a header is, in whatever order, as they stand there."""
+    """The three entries of a header, which is a dictionary literal, in any order."""
     body = text.strip()
     fields: dict[str, str] = {}
     place, end = 1, len(body) - 1
@@ -90,10 +84,15 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _dtype(code: str) -> np.dtype[Any]:
-    # Text, objects and records are no numbers, and to make their dtypes may warn.
+    # Text, objects and records are not numbers, and making their dtypes may warn.
     if re.fullmatch("[<>|=]?[?biufc][0-9]{0,2}", code):
         try:
             return np.dtype(code)
         except TypeError:
             pass
     raise ValueError(f"dtype {code!r}")
+
+
+def little_endian(array: Stored) -> Stored:
+    """The array as files hold it, contiguous and little-endian on every machine."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

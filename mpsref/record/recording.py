@@ -1,4 +1,4 @@
-"""Recordings: the images that a run on a device left behind, and the graph that they belong to."""
+"""Recordings: the images of a run on a device, and the graph that was run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import numpy as np
 from mpsref.arguments import checked, checked_fields
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, ImageError
+from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.files import NewFolder, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.npy import NpyHeader, read_header
+from mpsref.record.npy import NpyHeader, little_endian, read_header
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
@@ -33,7 +33,7 @@ HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 @dataclass(frozen=True)
 class RecordedImage:
     """
-    One image of a recording: a file that is known to have the right size, not read yet.
+    An image of a recording: a file of the right size, not read yet.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class RecordedImage:
     data_layout : MPSDataLayout
         Order of the elements of each image.
     folder : Path or None
-        Where the file must lie, or below, whenever it is read, links resolved; None: anywhere.
+        The folder that must contain the file whenever it is read, links resolved; None for no such condition.
     """
 
     path: Path
@@ -62,49 +62,35 @@ class RecordedImage:
         folder: Path | None = None,
     ) -> RecordedImage:
         """A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor."""
-        size = storage_format(descriptor.channel_format).dtype.itemsize
-        shape = (descriptor.number_of_images, descriptor.height, descriptor.width, descriptor.feature_channels, size)
+        itemsize = storage_format(descriptor.channel_format).dtype.itemsize
+        shape = *_shape_of(descriptor), itemsize
         needed = math.prod(shape)
-        with opened(path, folder) as (_, found):
+        with opened(path, folder) as (_, size):
             pass
-        if found != needed:
+        if size != needed:
             factors = " x ".join(map(str, shape))
-            fits = [f.name for f, storage in FORMATS.items() if needed // size * storage.dtype.itemsize == found]
+            fits = [f.name for f, storage in FORMATS.items() if needed // itemsize * storage.dtype.itemsize == size]
             raise FileFormatError(
-                f"{path}: {found} bytes, not images x height x width x feature_channels x size = {factors} = {needed}: "
-                + (f"that many fit {' or '.join(fits)}: mend the format" if fits else "mend the size")
+                f"{path}: {size} bytes, not images x height x width x feature_channels x size = {factors} = {needed}: "
+                + (f"that many fit {' or '.join(fits)}: fix the format" if fits else "fix the size")
                 + ", or write the file again"
             )
         return cls(path, descriptor, data_layout, folder)
 
     def read(self) -> MPSImage:
-        """
-        Read the file into an image.
-
-        Raises
-        ------
-        FileFormatError
-            The file has changed its size meanwhile, or cannot be read.
-        """
+        """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
         return MPSImage.from_array(self.elements())
 
     def elements(self) -> np.ndarray[Any, Any]:
-        """
-        Read the file as an array of shape (N, H, W, C), in the storage dtype.
-
-        Raises
-        ------
-        FileFormatError
-            The file has changed its size meanwhile, or cannot be read.
-        """
+        """Read the file as an array of shape (N, H, W, C) in the storage dtype; raises as `read` does."""
         d, dtype = self.descriptor, storage_format(self.descriptor.channel_format).dtype
-        shape: tuple[int, ...] = (d.number_of_images, d.height, d.width, d.feature_channels)
+        shape = _shape_of(d)
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
                     header = read_header(file)
                     if _descriptor_of(self.path, header, self.data_layout) != d:
-                        raise ValueError(f"shape is {header.shape}")  # noqa: TRY301  one message for all of these
+                        raise ValueError(f"shape is {header.shape}")  # noqa: TRY301  the same message for all
                     array = header.array(exactly(file, header.data_bytes)).astype(dtype, copy=False)
                 elif size != math.prod(shape) * dtype.itemsize:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
@@ -119,10 +105,14 @@ class RecordedImage:
             raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
 
 
+def _shape_of(d: MPSImageDescriptor) -> tuple[int, int, int, int]:
+    return d.number_of_images, d.height, d.width, d.feature_channels
+
+
 @dataclass(frozen=True)
 class Recording:
     """
-    What a recording file holds.
+    The contents of a recording file.
 
     Attributes
     ----------
@@ -135,9 +125,9 @@ class Recording:
     graph : GraphFile
         The graph that was run.
     images : Mapping of str to RecordedImage
-        By the name that the graph file gives them: sources, results and intermediates alike.
+        Sources, results and intermediate images, by their names in the graph file.
     missing : Mapping of str to Path
-        Files that are named and not there, by image; none unless they were allowed to be missing.
+        Files of images that do not exist yet, if that was allowed.
     """
 
     path: Path
@@ -156,20 +146,20 @@ class Recording:
     @checked
     def read(cls, path: str | Path, *, complete: bool = True) -> Recording:
         """
-        Read a recording file and check that all files it names are there and have the right size.
+        Read a recording file and check that its image files exist and have the right size.
 
         Parameters
         ----------
         path : path
             The recording file.
         complete : bool
-            Whether a file that is not there is an error; if not, it is listed in `missing`.
+            Whether a missing file is an error; if not, it is listed in `missing`.
 
         Raises
         ------
         FileFormatError
-            Something does not fit; the message names the file, the field and the mend. Nothing outside the folder of
-            the recording is read.
+            Something is wrong; the message names the file, the field and the fix. Nothing outside the folder of the
+            recording is read.
         """
         path = Path(path)
         document = read_document(path, "recording")
@@ -189,16 +179,14 @@ class Recording:
                 missing[name] = file
                 continue
             except OSError:
-                pass  # which what reads it reports
-            try:
+                pass  # reading it reports the error
+            with naming(f"{path}: {where}", ImageError):
                 images[name] = _recorded(file, fields, folder)
-            except ImageError as error:
-                raise FileFormatError(f"{path}: {where}: {error}") from None
         if complete and missing:
             name, file = next(iter(missing.items()))
             others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
             raise FileFormatError(
-                f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or mend its name"
+                f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or fix its name"
             )
         return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing)
 
@@ -211,7 +199,7 @@ def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
     Raises
     ------
     FileFormatError
-        The file is no such array, or truncated.
+        The file is not such an array, or truncated.
     """
     try:
         with opened(path) as (file, size):
@@ -223,14 +211,12 @@ def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
         raise FileFormatError(f"{path}: cannot be read: {error}: write it again with numpy.save") from None
     if data_layout is not HWC and array.ndim >= 3:
         array = np.moveaxis(array, -3, -1)
-    try:
+    with naming(path, ImageError):
         return MPSImage.from_array(array)
-    except ImageError as error:
-        raise FileFormatError(f"{path}: {error}") from None
 
 
 def is_npy(path: Path) -> bool:
-    """Whether a file of this name is a ``.npy`` file; its name is all that decides, wherever a link leads."""
+    """Whether a file is a ``.npy`` file by its name, wherever a link leads."""
     return path.name.endswith(".npy")
 
 
@@ -250,17 +236,17 @@ def write_recording(
     Parameters
     ----------
     folder : path
-        Made if it does not exist.
+        Created if it does not exist.
     graph : GraphFile
         Written as ``graph.json``.
     images : Mapping of str to MPSImage
-        By the names that the graph gives them.
+        By their names in the graph.
     device : str
         What computed the images.
     raw : bool
         Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
     awaited : Mapping of str to MPSImageDescriptor, optional
-        Images that only get an entry: a device will write their raw files.
+        Images that only get an entry; a device will write their raw files.
 
     Returns
     -------
@@ -270,7 +256,7 @@ def write_recording(
     Raises
     ------
     FileFormatError
-        The recording could not be read again: then nothing is written. Or the folder is not empty, or cannot be made.
+        The recording could not be read again, and nothing is written; or the folder is not empty, or cannot be made.
     """
     entries = recording_entries(images, awaited or {}, raw=raw)
     write_files(folder, recording_files(Path(folder), graph, images, device, entries))
@@ -280,7 +266,7 @@ def write_recording(
 def recording_entries(
     images: Mapping[str, MPSImage], awaited: Mapping[str, MPSImageDescriptor], *, raw: bool
 ) -> dict[str, dict[str, Any]]:
-    """What a recording file says of each image; the arguments are those of `write_recording`."""
+    """The entry of each image in the recording file; the arguments are those of `write_recording`."""
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip(names, _file_names(names), strict=True):
@@ -294,14 +280,7 @@ def recording_entries(
 def recording_files(
     folder: Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, entries: Mapping[str, dict[str, Any]]
 ) -> dict[str, Callable[[IO[bytes]], Any]]:
-    """
-    What writes each file of a recording, by its name, the recording last.
-
-    Raises
-    ------
-    FileFormatError
-        The recording could not be read again; nothing is written yet.
-    """
+    """The writers of a recording's files, by name; raises `FileFormatError` if it could not be read again."""
     graph_data = graph.encoded(folder / "graph.json")
     data = _encoded(folder / "recording.json", graph, device, entries)
     files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
@@ -312,45 +291,31 @@ def recording_files(
 
 
 def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], Any]]) -> None:
-    """
-    Write files by name into a folder, all or none of them.
-
-    Raises
-    ------
-    FileFormatError
-        The folder is not empty, or cannot be made.
-    """
+    """Write all or none of some files, by name; raises `FileFormatError` unless the folder is new or empty."""
     with NewFolder(folder) as new:
         for name, write in files.items():
             write_atomically(new.file(name), write)
 
 
 def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
-    np.save(file, _little(image), allow_pickle=False)
+    np.save(file, little_endian(image.to_array()), allow_pickle=False)
 
 
 def _write_raw(image: MPSImage, file: IO[bytes]) -> None:
     # Not tofile, whose errors do not say what happened.
-    file.write(_little(image).data.cast("B"))
-
-
-def _little(image: MPSImage) -> np.ndarray[Any, Any]:
-    array = image.to_array()
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    file.write(little_endian(image.to_array()).data.cast("B"))
 
 
 def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:
     """The recording file; raises `FileFormatError` if it could not be read again."""
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
-    try:
+    with naming(path):
         validate(head | {"images": entries}, schema("recording"))
         for name in entries:
             if name not in graph.images:
-                raise FileFormatError(f"images.{name}: the graph has no image of this name")  # noqa: TRY301  see below
+                raise FileFormatError(f"images.{name}: the graph has no image of this name")
         lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
         return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from None
 
 
 def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
@@ -367,7 +332,7 @@ def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
 
 
 def _below(recording: Path, field: str, name: str) -> Path:
-    """The file of this name, if it lies in the folder of the recording, links resolved."""
+    """The path of a file in the folder of the recording, or below, links resolved."""
     path = recording.parent / name
     try:
         folder = os.path.realpath(recording.parent)
@@ -381,30 +346,30 @@ def _below(recording: Path, field: str, name: str) -> Path:
 
 def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedImage:
     layout = MPSDataLayout[fields.get("data_layout", HWC.name)]
-    given: dict[str, Any] = {
+    facts: dict[str, Any] = {
         name: fields[name] for name in ("width", "height", "feature_channels", "number_of_images") if name in fields
     }
     if "channel_format" in fields:
-        given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
+        facts["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
     if is_npy(path):
         with opened(path, folder) as (file, size):
             descriptor = _descriptor_of(path, _header_of(path, file, size), layout)
-        for name, value in given.items():
+        for name, value in facts.items():
             if getattr(descriptor, name) != value:
                 raise ImageError(f"{name}: is {fields[name]}, but {path.name} has {getattr(descriptor, name)!s}")
         return RecordedImage(path, descriptor, layout, folder)
-    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), layout, folder)
+    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**facts), layout, folder)
 
 
 def _header_of(path: Path, file: IO[bytes], size: int) -> NpyHeader:
-    """The header of a ``.npy`` file that has all its elements."""
+    """The header of a complete ``.npy`` file."""
     try:
         header = read_header(file)
         if header.length + header.data_bytes > size:
             raise ValueError(f"{size} bytes are too few for shape {header.shape}")  # noqa: TRY301  see below
     except (ValueError, OSError) as error:
         raise FileFormatError(
-            f"{path}: no .npy array of numbers, or cut short ({error}): write it again with numpy.save"
+            f"{path}: not a .npy array of numbers, or cut short ({error}): write it again with numpy.save"
         ) from None
     return header
 
@@ -422,7 +387,7 @@ def _descriptor_of(path: Path, header: NpyHeader, layout: MPSDataLayout) -> MPSI
 
 
 def _file_names(names: Iterable[str]) -> Iterator[str]:
-    """A file name for each image, without an ending, safe and distinct on every file system."""
+    """File names without endings, safe and distinct on every file system."""
     used: set[str] = set()
     numbers: dict[str, int] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""A request for a recording: the sources, and what a device is to make of them."""
+"""A request for a recording: sources, and a list of the images that a device is to write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsref.arguments import checked
 from mpsref.display import aligned
 from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
@@ -31,13 +31,13 @@ A request for a recording, made by mpsref {version}.
 
 Run the graph in graph.json on the device, with the source images that are here,
 and write every other image of the table below into this folder. Beside mpsref,
-in examples/metal, are a Swift program and a Python program that do it on a Mac:
+in examples/metal, are a Swift program and a Python program that do so on a Mac:
 
     swiftc -O record.swift -o record && ./record {folder}
     python record.py {folder}
 
-Both also write into recording.json which device it was; after a program of your
-own, put it there by hand, as "device". Then, on any machine:
+Both also write the name of the device into recording.json; with a program of
+your own, enter it there by hand, as "device". Then, on any machine:
 
     mpsref inspect {folder}/recording.json      what is there, what is missing
     mpsref verify {folder}/recording.json
@@ -50,9 +50,9 @@ The files hold elements and nothing else:
   (MPSDataLayoutHeightxWidthxFeatureChannels, as readBytes gives them);
 - float16 and float32 as IEEE 754 has them, unorm8 and unorm16 as codes.
 
-Sources hold NaN, infinities and subnormals on purpose. Do not convert, scale or
-transpose anything; store each image in the format of the table, which is that
-of its node, or else that of the graph ({storage}).
+Sources contain NaN, infinities and subnormals on purpose. Do not convert, scale
+or transpose anything; store each image in the format of the table, which is
+that of its node, or else that of the graph ({storage}).
 
 {table}
 """
@@ -68,20 +68,20 @@ def request(
     seed: int = 1,
 ) -> Path:
     """
-    Write sources that test a graph well, and a recording file that names what a device is to write.
+    Write sources that test a graph well, and a recording file that lists the images that a device is to write.
 
     Parameters
     ----------
     folder : path
         New or empty.
     graph : GraphFile
-        The graph. Everything that its results depend on is asked for, intermediate images too.
+        The graph. All images that its results depend on are requested, intermediate ones too.
     shape : tuple of int
         Images, height, width and feature channels of every image.
     channel_format : MPSImageFeatureChannelFormat
         Format of the sources whose nodes have none.
     seed : int
-        Makes other images; not negative.
+        Selects other images; not negative.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def request(
         raise FileFormatError(f"seed is {seed}: give 0 or more")
     needed = GraphFile.from_results(graph.result_images, graph.storage)
     if not needed.nodes:
-        raise FileFormatError("the graph has only sources: give one with nodes")
+        raise FileFormatError("the graph has only sources: give a graph with nodes")
     for size in shape:
         validate(size, schema("recording")["$defs"]["extent"], "shape")
     n, h, w, c = shape
@@ -118,7 +118,7 @@ def request(
     device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
     entries = recording_entries(sources, awaited, raw=True)
     files = recording_files(Path(folder), graph, sources, device, entries)
-    # The name of a folder need not be UTF-8; here it stands as it is.
+    # The name of a folder need not be UTF-8, and is written as it is.
     readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
     write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
     return Path(folder) / "recording.json"
@@ -131,27 +131,26 @@ def _number(name: str) -> int:
 def _formats(
     needed: GraphFile, channels: int, channel_format: MPSImageFeatureChannelFormat
 ) -> dict[MPSNNImageNode, MPSImageFeatureChannelFormat]:
-    """How every image is stored, sources first: as the graph itself does it when it runs on one pixel."""
+    """The format of every image, sources first: that of the graph's own images when it runs on one pixel."""
     default = storage_format(channel_format, "channel_format").channel_format
-    made = [node.result_image for node in needed.nodes]
-    formats = {image: image.format or default for image in inputs(made)}
+    results = [node.result_image for node in needed.nodes]
+    formats = {image: image.format or default for image in inputs(results)}
     pixels = [
         MPSImage(image_descriptor=MPSImageDescriptor(channel_format=f, feature_channels=channels))
         for f in formats.values()
     ]
     rest: list[MPSImage] = []
-    try:
-        first = MPSNNGraph(result_images=made, format=needed.storage).encode(
-            source_images=pixels, intermediate_images=rest
-        )
-    except MPSRefError as error:
-        raise FileFormatError(f"the shape does not fit the graph: {error}") from None
+    with naming("the shape does not fit the graph"):
+        graph = MPSNNGraph(result_images=results, format=needed.storage)
+        first = graph.encode(source_images=pixels, intermediate_images=rest)
     assert first is not None
-    return formats | {image: result.feature_channel_format for image, result in zip(made, [first, *rest], strict=False)}
+    return formats | {
+        image: result.feature_channel_format for image, result in zip(results, [first, *rest], strict=False)
+    }
 
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:
-    """The sources that come in as gradients and as nothing else."""
+    """The sources that nodes read as incoming gradients only."""
     reads = [
         (source, role) for node in needed.nodes for source, role in zip(node.sources, node.operation.roles, strict=True)
     ]

@@ -1,8 +1,7 @@
 """
-Images that test well: every pattern, kinks and edges first, and no two neighbours alike.
+Source images that test well: every bit pattern, kinks and edges first, and no two neighbours alike.
 
-Everything is made from integers and from what the reference itself computes, so the same seed gives the same bytes on
-every machine.
+They are computed from integers and the reference's own results, so the same seed gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ def sample_image(
     d: MPSImageDescriptor, neurons: Iterable[MPSNNNeuronDescriptor], seed: tuple[int, ...], *, is_gradient: bool = False
 ) -> MPSImage:
     """
-    An image for a graph with these neurons.
+    A source image for a graph with these neurons.
 
     Parameters
     ----------
     d : MPSImageDescriptor
-        Size and format. An image of 65,536 elements holds every half-precision value; where one channel has as many
-        pixels as a format has patterns, every channel holds every pattern.
+        Size and format. An image of 65,536 elements holds every half-precision value; where a channel has as many
+        pixels as a format has bit patterns, every channel holds every pattern.
     neurons : iterable of MPSNNNeuronDescriptor
         Their kinks, and the edges of their domains and ranges, are in the image as far as there is room.
     seed : tuple of int
-        Makes another image.
+        Selects another image.
     is_gradient : bool
-        Whether it is an incoming gradient: of moderate size, with a few special values.
+        Whether it is an incoming gradient: of moderate magnitude, with a few special values.
     """
     if not seed or min(seed) < 0:
         raise ParameterError(f"seed is {shown(seed)}: give integers of at least 0")
@@ -63,7 +62,7 @@ def sample_image(
 
 
 def _raw(count: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-    # The raw stream of a bit generator never changes; what numpy makes of it may.
+    # The raw stream of a bit generator never changes, unlike numpy's distributions.
     return np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
 
 
@@ -75,13 +74,13 @@ def _places(pixels: int, channels: int, count: int, seed: tuple[int, ...]) -> Bi
     """
     Which of `count` values each element gets, shape (pixels, channels).
 
-    Every value is used before one is used again; where a channel has room for all, in every channel. What repeats is
-    turned each time, so that exchanged channels, pixels or images show.
+    Every value is used before one is used again; where a channel has room for all, in every channel. Each repetition is
+    rotated, so that swapped channels, pixels or images show.
     """
     in_channels = pixels >= count
     element = np.arange(pixels)[:, np.newaxis] if in_channels else np.arange(pixels * channels).reshape(pixels, -1)
-    turns = (_raw(pixels * channels // count + 1, (*seed, 1)) % np.uint64(count)).astype(np.int64)
-    places = element + turns[element // count]
+    rotations = (_raw(pixels * channels // count + 1, (*seed, 1)) % np.uint64(count)).astype(np.int64)
+    places = element + rotations[element // count]
     if in_channels:
         places = places + np.arange(channels) * _coprime(count)
     return np.asarray(places % count)
@@ -102,7 +101,7 @@ def _palette(
     *,
     is_gradient: bool,
 ) -> Bits:
-    """At most `count` distinct elements: first those that matter most."""
+    """At most `count` distinct elements, the most important first."""
     start = seed[0] & 0xFFFFFFFF
     if storage.unorm_max:
         codes = _spread(storage.unorm_max + 1, storage.unorm_max + 1, start)
@@ -115,7 +114,7 @@ def _palette(
     halves = HALF.patterns()[_spread(65_536, 65_536, start)]
     if storage is HALF and count >= 65_536:
         return halves.view(np.uint16).astype(np.int64)
-    # Of float32 as well, 65,536 elements have room for all halves but the many NaN.
+    # In float32 too, 65,536 elements have room for all halves, with a single NaN.
     room = count // 2 if count < 65_536 else min(count // 2, count - 63_491)
     first = _first_distinct([specials, _near(storage, neurons, room)], room)
     if storage is HALF:
@@ -127,13 +126,13 @@ def _palette(
 
 
 def _first_distinct(parts: list[Bits], count: int) -> Bits:
-    everything = np.concatenate(parts)
-    _, first = np.unique(everything, return_index=True)
-    return everything[np.sort(first)][:count]
+    bits = np.concatenate(parts)
+    _, first = np.unique(bits, return_index=True)
+    return bits[np.sort(first)][:count]
 
 
 def _spread(count: int, modulus: int, start: int) -> Bits:
-    """The first of a sequence that visits all integers below `modulus` once, any part of it evenly spread."""
+    """The beginning of a sequence that visits all integers below `modulus` once, any part of it evenly spread."""
     return (np.arange(count) * _coprime(modulus) + start) % modulus
 
 
@@ -146,7 +145,7 @@ def _moderate(storage: StorageFormat, count: int, start: int) -> Bits:
 
 
 def _anything(storage: StorageFormat, count: int, start: int) -> Bits:
-    """Of eight values seven moderate ones and one of any size."""
+    """Seven moderate values for each one of any magnitude."""
     values = _moderate(storage, count, start)
     anything = _spread(len(values), 1 << 32, start)
     values[7::8] = anything[7::8]
@@ -154,7 +153,7 @@ def _anything(storage: StorageFormat, count: int, start: int) -> Bits:
 
 
 def _specials(storage: StorageFormat) -> Bits:
-    """Zeros, ones, infinities, NaN, and where subnormals and finite values begin and end."""
+    """Zeros, ones, infinities, NaN, and the limits of the subnormal and finite values."""
     if storage.unorm_max:
         largest = storage.unorm_max
         return np.array([0, largest, 1, largest - 1, largest // 2, largest // 2 + 1])
@@ -163,27 +162,27 @@ def _specials(storage: StorageFormat) -> Bits:
     infinity = ((1 << (width - mantissa - 1)) - 1) << mantissa
     magnitudes = [0, one, infinity, infinity - 1, 1, (1 << mantissa) - 1, 1 << mantissa, one - 1, one + 1]
     signed = [value | sign for value in magnitudes for sign in (0, 1 << (width - 1))]
-    # NaN after the zeros and ones, so that even a few pixels have one.
+    # NaN after the zeros and ones, so that even a small image has one.
     return np.array([*signed[:4], infinity | 1 << (mantissa - 1), *signed[4:]])
 
 
-# ---- where a neuron changes its ways ----
+# ---- kinks and edges ----
 
 
 def _near(storage: StorageFormat, neurons: Iterable[MPSNNNeuronDescriptor], count: int) -> Bits:
-    """First the kinks of all neurons, then their edges, with what lies beside them, as elements of a format."""
-    chosen = list(islice(_without_slopes(neurons), MOST_NEURONS))
-    found = [_beside(storage, _kinks(one)) for one in chosen]
-    total = sum(map(len, found))
+    """The kinks of all neurons, then their edges, with their neighbours, as elements of a format."""
+    chosen = list(islice(_distinct(neurons), MOST_NEURONS))
+    parts = [_with_neighbours(storage, _kinks(neuron)) for neuron in chosen]
+    total = sum(map(len, parts))
     for neuron in chosen:
         if total >= count:
             break
-        found.append(_beside(storage, edges(neuron)))
-        total += len(found[-1])
-    return np.concatenate([np.zeros(0, np.int64), *found])
+        parts.append(_with_neighbours(storage, edges(neuron)))
+        total += len(parts[-1])
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _beside(storage: StorageFormat, values: npt.NDArray[np.float32]) -> Bits:
+def _with_neighbours(storage: StorageFormat, values: npt.NDArray[np.float32]) -> Bits:
     stored = np.empty(values.shape, storage.dtype)
     with np.errstate(all="ignore"):
         storage.encode(values.astype(np.float64), stored)
@@ -191,8 +190,8 @@ def _beside(storage: StorageFormat, values: npt.NDArray[np.float32]) -> Bits:
     return _from_ordinals(storage, ordinals.ravel())
 
 
-def _without_slopes(neurons: Iterable[MPSNNNeuronDescriptor]) -> Iterator[MPSNNNeuronDescriptor]:
-    """Each neuron once, one slope for all channels."""
+def _distinct(neurons: Iterable[MPSNNNeuronDescriptor]) -> Iterator[MPSNNNeuronDescriptor]:
+    """Each neuron once, with one slope for all channels."""
     seen = set()
     for neuron in neurons:
         one = neuron
@@ -209,8 +208,8 @@ def edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     """
     Kinks, and pairs of neighbouring float32 between which the result or the slope changes its kind.
 
-    Kinds are NaN, infinity, zero, subnormal or normal, with a sign, as float16 and as float32, and what the neuron
-    gives at either infinity: so domains, overflow, underflow and saturation all end at an edge.
+    Kinds are NaN, infinity, zero, subnormal or normal, with a sign, as float16 and as float32, and the neuron's limits
+    at either infinity: so domains, overflow, underflow and saturation all end at an edge.
 
     Examples
     --------
@@ -242,7 +241,7 @@ def _grid() -> Bits:
 
 
 def _kinks(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # a kink may lie beyond all float32
+    with np.errstate(over="ignore"):  # a kink may lie beyond the range of float32
         return np.array(NEURONS[neuron.neuron_type].kinks(neuron), np.float32)
 
 
@@ -259,7 +258,7 @@ def _kinds(neuron: MPSNNNeuronDescriptor, ordinals: Bits) -> Bits:
 
 
 def _kind(values: npt.NDArray[Any]) -> Bits:
-    """A digit for all but the first two values, which are the limits."""
+    """The kind of each value as a digit; the first two values are the limits, and have none."""
     size, limits = np.abs(values[2:]), values[:2]
     normal = size >= np.finfo(values.dtype).smallest_normal
     kind = np.where(size == 0, 1, np.where(normal, 3, 2)) + np.where(np.signbit(values[2:]), 3, 0)
@@ -273,7 +272,7 @@ def _single(ordinals: Bits) -> npt.NDArray[np.float32]:
 
 
 def _from_ordinals(storage: StorageFormat, ordinals: Bits) -> Bits:
-    """The inverse of `StorageFormat.ordinals`, clipped to what the format has; NaN becomes infinity."""
+    """The inverse of `StorageFormat.ordinals`, clipped to the range of the format; NaN becomes infinity."""
     if storage.unorm_max:
         return np.clip(ordinals, 0, storage.unorm_max)
     infinity = int(storage.ordinals(np.array([np.inf], storage.dtype))[0])

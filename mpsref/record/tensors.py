@@ -1,7 +1,7 @@
 """
 Files of several named arrays: ``.npz`` and ``.safetensors``, read as if hostile.
 
-Sizes are checked before anything is allocated, and nothing is ever unpickled.
+Sizes are checked before memory is allocated, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -17,32 +17,30 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse
-from mpsref.errors import FileFormatError
+from mpsref.errors import FileFormatError, naming
 from mpsref.files import write_atomically
-from mpsref.record.npy import read_header
+from mpsref.record.npy import little_endian, read_header
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
-
 
 DTYPES = {
     f"{'F' if storage.dtype.kind == 'f' else 'U'}{8 * storage.dtype.itemsize}": storage.dtype
     for storage in FORMATS.values()
 }
-"""What safetensors calls the dtypes of images."""
+"""The dtypes of images by their names in safetensors."""
 
 MOST_ARRAYS = 300_000
 
 MOST_INFLATED, LARGEST_RATIO = 64 * 2**20, 100
 """An archive may unpack to so many bytes, or to so many times its own size."""
 
-
 LONGEST_NAME = 1000
-"""Characters of an array's name in a file that is written, as in a graph."""
+"""Characters of an array's name in a written file, as in a graph."""
 
 
 def _check_names(path: Path, names: Collection[str]) -> None:
-    """Raise `FileFormatError` for arrays that a file of any kind could not give back."""
+    """Raise `FileFormatError` for arrays that could not be read back from a file of either kind."""
     if len(names) > MOST_ARRAYS:
         raise FileFormatError(f"{path}: {len(names)} arrays: no more than {MOST_ARRAYS} are read")
     for name in names:
@@ -60,7 +58,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     Raises
     ------
     FileFormatError
-        The file is cut short, its header is no header, or its arrays overlap, leave gaps or have another dtype.
+        The file is cut short, its header is invalid, or its arrays overlap, leave gaps or have another dtype.
     """
     try:
         with opened(path) as (file, size):
@@ -75,23 +73,23 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     except FileFormatError:
         raise
     except (ValueError, OSError) as error:
-        raise FileFormatError(f"{path}: no .safetensors file of images: {error}") from None
+        raise FileFormatError(f"{path}: not a .safetensors file of images: {error}") from None
 
 
 def _tensors(header: Any, size: int) -> Iterator[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]:
     """Name, dtype, shape and place of each array, in the order of the file, when all have been checked."""
     if not isinstance(header, dict) or len(header) > MOST_ARRAYS:
         raise ValueError(f"the header is no object of at most {MOST_ARRAYS} arrays")
-    found = [_tensor(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    found.sort(key=lambda tensor: tensor[3:])
+    tensors = [_tensor(name, entry) for name, entry in header.items() if name != "__metadata__"]
+    tensors.sort(key=lambda tensor: tensor[3:])
     place = 0
-    for name, _, _, begin, end in found:
+    for name, _, _, begin, end in tensors:
         if begin != place:
             raise ValueError(f"{name!r}: data_offsets: begins at {begin}, not at {place} where the one before ends")
         place = end
     if place != size:
         raise ValueError(f"the arrays have {place} bytes, the file has {size}")
-    yield from found
+    yield from tensors
 
 
 def _tensor(name: str, entry: Any) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
@@ -104,7 +102,7 @@ def _tensor(name: str, entry: Any) -> tuple[str, np.dtype[Any], tuple[int, ...],
         if not isinstance(numbers, list) or len(numbers) > 8 or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"{name!r}: {field}: is no list of sizes")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name!r}: data_offsets: are {offsets}, shape {shape} of {entry['dtype']} needs other ones")
+        raise ValueError(f"{name!r}: data_offsets: are {offsets}, which shape {shape} of {entry['dtype']} does not fit")
     return name, dtype, tuple(shape), offsets[0], offsets[1]
 
 
@@ -115,7 +113,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name is the one that the format reserves, or too long, or there are too many.
+        A name is reserved or too long, or there are too many arrays.
     """
     _check_names(path, arrays)
     if "__metadata__" in arrays:
@@ -132,15 +130,13 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
         }
         place += array.nbytes
     text = json.dumps(header)
-    try:
+    with naming(f"{path}: the header"):
         data = encoded(text + " " * (-len(text) % 8))
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: the header {error}") from None
 
     def write(file: IO[bytes]) -> None:
         file.write(len(data).to_bytes(8, "little") + data)
         for _, array in ordered:
-            file.write(_little(array).tobytes())
+            file.write(little_endian(array).tobytes())
 
     write_atomically(path, write)
 
@@ -155,32 +151,32 @@ def read_npz(path: Path) -> dict[str, Stored]:
     Raises
     ------
     FileFormatError
-        The file is no archive of such arrays, is damaged, or would unpack to more than a hundred times its size.
+        The file is not an archive of such arrays, is damaged, or would unpack to more than a hundred times its size.
     """
     try:
         with opened(path) as (file, size), zipfile.ZipFile(file) as archive:
             return {name: _member(archive, member) for name, member in _members(archive, size).items()}
     except FileFormatError:
         raise
-    except Exception as error:  # noqa: BLE001 - zipfile and zlib raise what they like at damaged archives
-        raise FileFormatError(f"{path}: no .npz file of images: {error}") from None
+    except Exception as error:  # noqa: BLE001 - zipfile and zlib raise errors of many kinds for damaged archives
+        raise FileFormatError(f"{path}: not a .npz file of images: {error}") from None
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The arrays by name, if the archive does not unpack to much more than it is."""
+    """The arrays by name, unless the archive unpacks to far more than its size."""
     members = archive.infolist()
     unpacked = sum(member.file_size for member in members)
     if unpacked > max(MOST_INFLATED, LARGEST_RATIO * size):
         raise ValueError(f"{size} bytes that unpack to {unpacked}: save it without compression")
-    found = {member.filename.removesuffix(".npy"): member for member in members}
-    if len(members) > MOST_ARRAYS or len(found) < len(members):
+    arrays = {member.filename.removesuffix(".npy"): member for member in members}
+    if len(members) > MOST_ARRAYS or len(arrays) < len(members):
         raise ValueError(f"two arrays of one name, or more than {MOST_ARRAYS}")
-    return found
+    return arrays
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     if not member.filename.endswith(".npy"):
-        raise ValueError(f"{member.filename!r} is no .npy array")
+        raise ValueError(f"{member.filename!r} is not a .npy array")
     with archive.open(member) as file:
         header = read_header(file)
         stored = header.dtype.newbyteorder("=")
@@ -190,7 +186,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
             )
         if header.length + header.data_bytes != member.file_size:
             raise ValueError(f"{member.filename!r}: {member.file_size} bytes are not what shape {header.shape} needs")
-        # All of the member is read, so zipfile compares its checksum.
+        # Reading the whole member makes zipfile check its CRC.
         return header.array(exactly(file, header.data_bytes)).astype(stored)
 
 
@@ -201,8 +197,7 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
     Raises
     ------
     FileFormatError
-        A name would be a path that leads out of a folder, if somebody unpacked the archive, or is too long, or there
-        are too many.
+        A name would lead out of the folder in which the archive is unpacked, or is too long, or there are too many.
     """
     _check_names(path, arrays)
     for name in arrays:
@@ -212,14 +207,10 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for name, array in arrays.items():
-                # Without a date, and with the rights that a file has.
+                # Without a date, and with the usual permissions of a file.
                 member = zipfile.ZipInfo(f"{name}.npy")
                 member.external_attr = 0o644 << 16
                 with archive.open(member, "w", force_zip64=True) as out:
-                    np.lib.format.write_array(out, _little(array), allow_pickle=False)
+                    np.lib.format.write_array(out, little_endian(array), allow_pickle=False)
 
     write_atomically(path, write)
-
-
-def _little(array: Stored) -> Stored:
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -1,5 +1,5 @@
 """
-Sweeps: somebody's implementation of a neuron at every input of a format; ``mpsref sweep`` on the command line.
+Sweeps: an implementation of a neuron compared at every input of a format; ``mpsref sweep`` on the command line.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Somebody's implementation: found by its name, called, and held to what it was asked for."""
+"""A user's implementation: imported by name, called, and its result checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Implementation: TypeAlias = Callable[..., Any] | str
 
 
 def name_of(implementation: Implementation) -> str:
-    """How an implementation is called in a report."""
+    """The name of an implementation in a report."""
     if isinstance(implementation, str):
         return implementation
     named = implementation if hasattr(implementation, "__name__") else type(implementation)
@@ -34,7 +34,7 @@ def name_of(implementation: Implementation) -> str:
 
 def sources_of(implementation: str) -> list[Path]:
     """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
-    found: list[Path] = []
+    paths: list[Path] = []
     name, path = "", None
     for part in implementation.partition(":")[0].split("."):
         name = f"{name}.{part}".removeprefix(".")
@@ -42,9 +42,9 @@ def sources_of(implementation: str) -> list[Path]:
         if spec is None:
             break
         if spec.origin is not None:
-            found.append(Path(spec.origin))
+            paths.append(Path(spec.origin))
         path = spec.submodule_search_locations
-    return found
+    return paths
 
 
 @cache
@@ -53,29 +53,28 @@ def _imported(name: str) -> Callable[..., Any]:
     if not (module and colon and attributes):
         raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as torch_neurons:softPlus")
     try:
-        found: Any = importlib.import_module(module)
-    except BaseException as error:  # noqa: BLE001  somebody's module may raise anything
+        target: Any = importlib.import_module(module)
+    except BaseException as error:  # noqa: BLE001  a user's module may raise anything
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from None
     for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
-            raise ImplementationError(f"{name}: {attribute} is not in {getattr(found, '__name__', found)!s}")
-        found = getattr(found, attribute)
-    if not callable(found):
-        raise ImplementationError(f"{name}: is no function, but of type {type(found).__name__}")
-    function: Callable[..., Any] = found
+        try:
+            target = getattr(target, attribute)
+        except AttributeError:
+            raise ImplementationError(
+                f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}"
+            ) from None
+        except BaseException as error:  # noqa: BLE001  so may a user's __getattr__
+            _pass_on_interrupts(error)
+            raise ImplementationError(f"{name}: {attribute} cannot be read: {described(error)}") from None
+    if not callable(target):
+        raise ImplementationError(f"{name}: not a function, but of type {type(target).__name__}")
+    function: Callable[..., Any] = target
     return function
 
 
 def load(implementation: Implementation) -> Callable[..., Any]:
-    """
-    The function itself.
-
-    Raises
-    ------
-    ImplementationError
-        It cannot be imported, or is none.
-    """
+    """The function itself; raises `ImplementationError` if there is none."""
     if isinstance(implementation, str):
         return _imported(implementation)
     if not callable(implementation):
@@ -85,12 +84,9 @@ def load(implementation: Implementation) -> Callable[..., Any]:
 
 def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> Stored:
     """
-    What an implementation makes of `x`; it may write to its arguments.
+    The result of an implementation, which may write to its arguments.
 
-    Raises
-    ------
-    ImplementationError
-        It raises an error, or returns something else than an array like `x`.
+    Raises `ImplementationError` where it raises an error, or returns anything but an array like `x`.
     """
     function, name = load(implementation), name_of(implementation)
     arguments = (x,) if upstream is None else (x, upstream)
@@ -100,7 +96,7 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
             made = function(*arguments)
             unmasked_or_error(made, "its result")
             result = np.asarray(made)
-    except BaseException as error:  # noqa: BLE001  somebody's function may raise anything
+    except BaseException as error:  # noqa: BLE001  a user's function may raise anything
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: raised {described(error)}") from None
     if result.dtype != dtype or result.shape != shape:

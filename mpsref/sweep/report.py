@@ -1,4 +1,4 @@
-"""What a sweep says: its subject, what was found, for people and for programs."""
+"""Reports of sweeps, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.blocks import share, stated
+from mpsref.blocks import neuron_json, part_of_patterns
 from mpsref.display import aligned, printable
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
@@ -36,7 +36,7 @@ LONGEST_NAME = 1000
 @dataclass(frozen=True)
 class Subject:
     """
-    What is compared with the reference.
+    The implementation that is compared with the reference, and how.
 
     Parameters
     ----------
@@ -45,16 +45,16 @@ class Subject:
     descriptor : MPSNNNeuronDescriptor
         The neuron and its parameters. pReLU needs exactly one slope.
     direction : str
-        ``forward``, or ``gradient`` for an upstream gradient of 1.
+        ``forward``, or ``gradient`` for an incoming gradient of 1.
     channel_format : MPSImageFeatureChannelFormat
-        How sources, upstream gradients and results are stored.
+        How inputs, incoming gradients and results are stored.
     ulp : int
-        How many units in the last place of that format are within bounds.
+        Units in the last place of that format that are within bounds.
 
     Raises
     ------
     ParameterError
-        One of them makes no sense.
+        One of them is invalid.
     ImageError
         There is no such format.
     """
@@ -82,25 +82,30 @@ class Subject:
         """All of it; parameters in C's hexadecimal notation."""
         return {
             "implementation": self.implementation,
-            **stated(self.descriptor),
+            **neuron_json(self.descriptor),
             "direction": self.direction,
             "storage": self.channel_format.name,
             "ulp": self.ulp,
         }
+
+    def differences(self, other: Subject) -> list[str]:
+        """The JSON fields in which two differ."""
+        ours, theirs = self.to_json(), other.to_json()
+        return [name for name in ours if ours[name] != theirs[name]]
 
 
 @checked_fields
 @dataclass(frozen=True)
 class SweepReport:
     """
-    What a sweep found, of all inputs or of some.
+    The result of a sweep over all inputs or some.
 
     Attributes
     ----------
     subject : Subject
         What was compared.
     summary : Summary
-        What was found.
+        The results.
     """
 
     subject: Subject
@@ -114,17 +119,17 @@ class SweepReport:
     @property
     def verdict(self) -> str:
         """One line."""
-        found, ulp = self.summary, self.subject.ulp
+        summary, ulp = self.summary, self.subject.ulp
         bounds = f"within {ulp} ULP" if ulp else "exact"
-        whole = found.elements == self._inputs
-        tail = "" if whole else f"; there are {self._inputs:,} inputs"
+        is_whole = summary.elements == self._inputs
+        tail = "" if is_whole else f"; there are {self._inputs:,} inputs"
         if self.passed:
-            return f"PASS: {'all ' if whole else ''}{found.elements:,} results are {bounds}{tail}"
-        return f"FAIL: {found.beyond:,} of {found.elements:,} results are not {bounds}{tail}"
+            return f"PASS: {'all ' if is_whole else ''}{summary.elements:,} results are {bounds}{tail}"
+        return f"FAIL: {summary.beyond:,} of {summary.elements:,} results are not {bounds}{tail}"
 
     @property
     def _inputs(self) -> int:
-        return share((1, 1), storage_format(self.subject.channel_format)).stop
+        return part_of_patterns((1, 1), storage_format(self.subject.channel_format)).stop
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -161,17 +166,17 @@ class SweepReport:
         Raises
         ------
         FileFormatError
-            It is none, or does not agree with itself.
+            It is not one, or contradicts itself.
         """
         document = read_document(Path(path), "sweep")
         try:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
             check_summary(report.summary, storage_format(subject.channel_format), subject.ulp)
-            said = report.to_json()
+            derived = report.to_json()
             for name in ("elements", "exact", "passed", "verdict"):
-                if document[name] != said[name]:
-                    raise ParameterError(f"{name}: contradicts the counts, which say {said[name]}")
+                if document[name] != derived[name]:
+                    raise ParameterError(f"{name}: contradicts the counts, which say {derived[name]}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")
         except (MPSRefError, ValueError) as error:
@@ -179,28 +184,28 @@ class SweepReport:
         return report
 
     def _lines(self) -> Iterator[str]:
-        subject, found = self.subject, self.summary
+        subject, summary = self.subject, self.summary
         parameters = "".join(
             f", {name} = {np.float32(float.fromhex(value))!s}"
-            for name, value in stated(subject.descriptor)["parameters"].items()
+            for name, value in neuron_json(subject.descriptor)["parameters"].items()
         )
         name = subject.channel_format.name
         yield f"implementation  {subject.implementation}"
         yield f"neuron          {subject.descriptor.neuron_type.name}{parameters}, {subject.direction}, {name}"
-        yield f"inputs          {found.elements:,} of {self._inputs:,}"
+        yield f"inputs          {summary.elements:,} of {self._inputs:,}"
         yield f"bounds          {subject.ulp} ULP"
         yield ""
-        if found.elements:
-            others = {"NaN": found.nan_disagreements, "infinity": found.infinity_disagreements}
-            yield from aligned(histogram_rows(found.histogram, found.elements, others), left=1)
+        if summary.elements:
+            others = {"NaN": summary.nan_disagreements, "infinity": summary.infinity_disagreements}
+            yield from aligned(histogram_rows(summary.histogram, summary.elements, others), left=1)
             yield ""
-        if found.zero_signs:
-            yield f"{found.zero_signs:,} zeros have the wrong sign, which is within bounds"
+        if summary.zero_signs:
+            yield f"{summary.zero_signs:,} zeros have the wrong sign, which is within bounds"
             yield ""
-        beyond = [m for m in found.worst if (m.ulp or 0) > subject.ulp]
-        first = [m for m in found.first if m not in beyond and m not in found.not_comparable]
+        beyond = [m for m in summary.worst if (m.ulp or 0) > subject.ulp]
+        first = [m for m in summary.first if m not in beyond and m not in summary.not_comparable]
         yield from self._listed("the worst:", beyond)
-        yield from self._listed("NaN and infinities that disagree, the first:", found.not_comparable)
+        yield from self._listed("NaN and infinities that disagree, the first:", summary.not_comparable)
         yield from self._listed("the first beyond the bounds:", first)
         yield self.verdict
 
@@ -238,12 +243,12 @@ def _subject(document: dict[str, Any]) -> Subject:
 @checked
 def merge(reports: Iterable[SweepReport]) -> SweepReport:
     """
-    One report of several that have no input in common; in whatever order, it is the same.
+    Merge reports that have no input in common; their order does not matter.
 
     Raises
     ------
     ParameterError
-        There is none, they are of different subjects or of no inputs, or an input is in two of them.
+        There are none, they are of different subjects or of no inputs, or two have an input in common.
 
     Examples
     --------
@@ -260,13 +265,12 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
     if not reports:
         raise ParameterError("there is no report to merge")
     subject = reports[0].subject
-    summary = Summary()
     for report in reports:
         if report.subject != subject:
             ours, theirs = subject.to_json(), report.subject.to_json()
-            name = next(name for name in ours if ours[name] != theirs[name])
+            name = subject.differences(report.subject)[0]
             raise ParameterError(f"reports of different sweeps: {name} is {ours[name]} and {theirs[name]}")
-        summary += report.summary
+    summary = sum((report.summary for report in reports), Summary())
     if not summary.elements:
         raise ParameterError("the reports are of no inputs: give those of shards that are done")
     return SweepReport(subject, summary)

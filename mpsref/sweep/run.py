@@ -1,4 +1,4 @@
-"""The sweep itself: blocks of inputs, whoever works on them, and a checkpoint that survives a kill."""
+"""Sweeps: blocks of inputs for processes or an executor, and a checkpoint that survives a kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpsref.arguments import checked
-from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, share
+from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, part_of_patterns
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
@@ -24,15 +24,15 @@ from mpsref.sweep.summary import Summary, canonical, gaps, summary_of
 __all__ = ["sweep"]
 
 SECONDS = 1.0
-"""At least so long a checkpoint is as it is."""
+"""Least time between two checkpoints."""
 
 MOST_PACKAGES, LONGEST_PACKAGE = 90, 200
-"""How many packages a report has room for, and characters of a name."""
+"""Packages in a report at most, and characters of a name."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A range of bit patterns, and what to do with it, wherever that is."""
+    """A range of bit patterns, and everything that a process needs to evaluate it."""
 
     implementation: Implementation
     subject: Subject
@@ -59,50 +59,49 @@ def sweep(
     isolated: bool = False,
 ) -> SweepReport:
     """
-    Compare somebody's implementation of a neuron with the reference at every input of a format.
+    Compare an implementation of a neuron with the reference at every input of a format.
 
     Parameters
     ----------
     function : callable or str
-        The implementation, or ``module:function``. Called with a one-dimensional array of the format's dtype, for a
-        gradient with the upstream gradients as well, and returns an array (or what numpy makes one of) of the same
-        shape and dtype.
+        The implementation, or ``module:function``. It is called with a one-dimensional array of the format's dtype, for
+        a gradient with the incoming gradients as well, and returns an array_like of the same shape and dtype.
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         What it should compute; a type or its name has the documented parameters. pReLU needs exactly one slope.
     direction : str
-        ``forward``, or ``gradient`` for an upstream gradient of 1.
+        ``forward``, or ``gradient`` for an incoming gradient of 1.
     format : MPSImageFeatureChannelFormat, str or dtype
-        How sources and results are stored.
+        How inputs and results are stored.
     ulp : int
-        What is within bounds; by default only what is exact.
+        Units in the last place that are within bounds; by default only exact results.
     shard : (int, int)
         (i, n): only the i-th of n equal ranges of the inputs, counted from 1.
     workers : int
-        How many processes; with 1 it is this one.
+        Number of processes; 1 is this one alone.
     executor : concurrent.futures.Executor, optional
-        Works instead: threads, MPI, or a cluster. It is not shut down.
+        Does the work instead: threads, MPI, or a cluster. It is not shut down.
     checkpoint : path, optional
-        A report of what is done so far. If it is there, the sweep goes on from it. It is not deleted.
+        A report of the inputs so far. If it exists, the sweep continues from it. It is not deleted.
     packages : sequence of str
-        Names of packages whose versions belong into the report.
+        Names of packages whose versions belong in the report.
     block : int
-        How many inputs are one piece of work.
+        Inputs in a unit of work.
     progress : callable, optional
-        Called with the number of inputs that are done, and of all.
+        Called with the number of inputs done, and of all inputs.
     isolated : bool
         Whether a single worker is another process too, so that an implementation that ends its process ends only that.
 
     Returns
     -------
     SweepReport
-        Call its `check` to raise an error if it has not passed.
+        Its `check` raises an error unless it passed.
 
     Raises
     ------
     ImplementationError
         The implementation cannot be imported, raises an error, ends its process, or returns something else.
     ParameterError
-        An argument makes no sense.
+        An argument is invalid.
     FileFormatError
         The checkpoint cannot be read or written, or is one of another sweep.
 
@@ -118,7 +117,7 @@ def sweep(
     """
     storage, neuron = storage_format(format), descriptor_or_error(descriptor)
     subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp)
-    inputs = share(shard, storage, "shard")
+    inputs = part_of_patterns(shard, storage, "shard")
     _check_arguments(workers, block, packages)
     if executor is None:
         if not isolated:
@@ -126,28 +125,28 @@ def sweep(
         if workers > 1 or isolated:
             _send(function)
     path = None if checkpoint is None else Path(checkpoint)
-    found = _before(path, subject, inputs)
+    summary = _checkpointed(path, subject, inputs)
     blocks = [
         Block(function, subject, tuple(packages), at, min(block, stop - at))
-        for start, stop in gaps(inputs, found.ranges)
+        for start, stop in gaps(inputs, summary.ranges)
         for at in range(start, stop, block)
     ]
-    written = _written(path, subject, found)
+    written = _written(path, subject, summary)
     if progress is not None:
-        progress(found.elements, len(inputs))
+        progress(summary.elements, len(inputs))
     try:
-        for _, summary in _summaries(blocks, workers, executor, isolated=isolated):
-            found += summary
+        for _, part in _summaries(blocks, workers, executor, isolated=isolated):
+            summary += part
             if time.monotonic() - written > SECONDS:
-                written = _written(path, subject, found)
+                written = _written(path, subject, summary)
             if progress is not None:
-                progress(found.elements, len(inputs))
+                progress(summary.elements, len(inputs))
     finally:
-        if found.elements:
-            _written(path, subject, found)
+        if summary.elements:
+            _written(path, subject, summary)
         elif path is not None:
             path.unlink(missing_ok=True)
-    return SweepReport(subject, found)
+    return SweepReport(subject, summary)
 
 
 def _check_arguments(workers: int, block: int, packages: Sequence[str]) -> None:
@@ -173,19 +172,18 @@ def _summaries(
 def _send(function: Implementation) -> None:
     try:
         pickle.dumps(function)
-    except Exception as error:  # noqa: BLE001  whatever somebody's object raises
+    except Exception as error:  # noqa: BLE001  a user's object may raise anything
         raise ImplementationError(
             f"{name_of(function)}: cannot be sent to another process ({error}): give 'module:function', or workers=1"
         ) from None
 
 
-def _before(path: Path | None, subject: Subject, inputs: range) -> Summary:
-    """What a checkpoint has."""
+def _checkpointed(path: Path | None, subject: Subject, inputs: range) -> Summary:
+    """The summary in a checkpoint."""
     if path is None or not path.exists():
         return Summary()
     report = SweepReport.read(path)
-    ours, theirs = subject.to_json(), report.subject.to_json()
-    names = [name for name in ours if ours[name] != theirs[name]]
+    names = subject.differences(report.subject)
     ranges = report.summary.ranges
     if ranges and not (inputs.start <= ranges[0][0] and ranges[-1][1] <= inputs.stop):
         names.append("shard")
@@ -203,10 +201,10 @@ def _other_software(theirs: dict[str, str]) -> list[str]:
     return [name for name in ours if theirs.get(name) != ours[name]]
 
 
-def _written(path: Path | None, subject: Subject, found: Summary) -> float:
-    """Write the checkpoint, if there is one; and when that was."""
+def _written(path: Path | None, subject: Subject, summary: Summary) -> float:
+    """Write the checkpoint, if there is one, and return the time."""
     if path is not None:
-        SweepReport(subject, found).write(path)
+        SweepReport(subject, summary).write(path)
     return time.monotonic()
 
 
@@ -215,11 +213,11 @@ def _summary(block: Block) -> Summary:
     subject = block.subject
     storage = storage_format(subject.channel_format)
     facts = canonical({"software": software(*block.packages), "machine": machine()})
-    found = Summary(made_by=frozenset([facts]))
+    summary = Summary(made_by=frozenset([facts]))
     for offset, x in chunks(block.start, block.size, storage):
-        # Two of each: an implementation may write to what it gets.
+        # Two of each: an implementation may write to its arguments.
         ours, theirs = (ones(x.size, storage) if subject.direction == "gradient" else None for _ in range(2))
         want = evaluated(subject.descriptor, x, ours, storage)
         got = call(block.implementation, x.copy(), theirs)
-        found += summary_of(x, got, want, block.start + offset, storage, subject.ulp)
-    return found
+        summary += summary_of(x, got, want, block.start + offset, storage, subject.ulp)
+    return summary

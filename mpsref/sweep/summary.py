@@ -1,4 +1,4 @@
-"""What was found for some inputs: summaries that add up to the same in any order."""
+"""Results of a sweep over some inputs, in summaries that add up to the same in any order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 __all__ = ["SHOWN", "Mismatch", "Summary", "canonical", "gaps", "summary_of"]
 
 SHOWN = 8
-"""How many inputs of a kind are listed."""
+"""Inputs of a kind that are listed."""
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -46,31 +47,31 @@ class Mismatch(NamedTuple):
 @dataclass(frozen=True)
 class Summary:
     """
-    What was found for the inputs in some ranges.
+    The results for the inputs in some ranges.
 
-    ``a + b`` is what was found for both; inputs that both have are refused, since they would count twice. It depends
-    neither on the order nor on the grouping, and ``Summary()`` adds nothing.
+    ``a + b`` is the summary of both; inputs that both have are refused, since they would count twice. Neither order nor
+    grouping matters, and ``Summary()`` adds nothing.
 
     Attributes
     ----------
     ranges : tuple of (int, int)
-        Bit patterns of the inputs, each range without its end; in order, and never touching.
+        Bit patterns of the inputs, each range without its end; in order, with gaps in between.
     histogram : dict of int to int
         Distances in ULP by powers of two, of all that are comparable.
     largest : int
         The largest of them.
     nan_disagreements, infinity_disagreements : int
-        Where one is NaN and the other is not, and where one is infinite and the other is another number.
+        Where only one of the results is NaN, and where one is infinite and the other is another number.
     zero_signs : int
         Zeros of the wrong sign; they count as exact.
     beyond : int
         Results outside the bounds.
     worst : tuple of Mismatch
-        The farthest that are comparable, then those with the lowest patterns.
+        Of the comparable ones the farthest; of equally far ones the lowest patterns.
     not_comparable : tuple of Mismatch
         NaN and infinities that disagree, the lowest patterns.
     first : tuple of Mismatch
-        What is beyond the bounds, the lowest patterns.
+        Results beyond the bounds, the lowest patterns.
     made_by : frozenset of str
         Software and machines, as JSON.
     """
@@ -89,12 +90,12 @@ class Summary:
 
     @property
     def elements(self) -> int:
-        """How many inputs."""
+        """Number of inputs."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
     def exact(self) -> int:
-        """How many results are those of the reference."""
+        """Number of results that equal the reference's."""
         return self.histogram.get(0, 0)
 
     def __add__(self, other: Summary) -> Summary:
@@ -104,10 +105,7 @@ class Summary:
             ranges=_joined([*self.ranges, *other.ranges]),
             histogram=dict(sorted((Counter(self.histogram) + Counter(other.histogram)).items())),
             largest=max(self.largest, other.largest),
-            nan_disagreements=self.nan_disagreements + other.nan_disagreements,
-            infinity_disagreements=self.infinity_disagreements + other.infinity_disagreements,
-            zero_signs=self.zero_signs + other.zero_signs,
-            beyond=self.beyond + other.beyond,
+            **{name: getattr(self, name) + getattr(other, name) for name in _COUNTS},
             worst=tuple(sorted([*self.worst, *other.worst], key=lambda m: (-(m.ulp or 0), m.x))[:SHOWN]),
             not_comparable=tuple(sorted([*self.not_comparable, *other.not_comparable])[:SHOWN]),
             first=tuple(sorted([*self.first, *other.first])[:SHOWN]),
@@ -117,24 +115,21 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """All of it, as `json` can write it."""
         return {
-            "ranges": [list(one) for one in self.ranges],
+            "ranges": [list(ends) for ends in self.ranges],
             "elements": self.elements,
             "exact": self.exact,
             "histogram": {str(limit): count for limit, count in sorted(self.histogram.items())},
             "largest": self.largest,
-            "nan_disagreements": self.nan_disagreements,
-            "infinity_disagreements": self.infinity_disagreements,
-            "zero_signs": self.zero_signs,
-            "beyond": self.beyond,
+            **{name: getattr(self, name) for name in _COUNTS},
             **{name: [_listed(m) for m in getattr(self, name)] for name in _LISTS},
-            "made_by": [json.loads(one) for one in sorted(self.made_by)],
+            "made_by": [json.loads(facts) for facts in sorted(self.made_by)],
         }
 
     @staticmethod
     @checked
     def from_json(document: dict[str, Any]) -> Summary:
         """
-        Read what `to_json` gave.
+        Read the result of `to_json`.
 
         Raises
         ------
@@ -142,11 +137,11 @@ class Summary:
             Ranges overlap, or the document is none of this kind.
         """
         try:
-            values: dict[str, Any] = {name: int(document[name]) for name in _COUNTS}
+            values: dict[str, Any] = {name: int(document[name]) for name in ("largest", *_COUNTS)}
             values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
             values["ranges"] = _joined([(start, stop) for start, stop in document["ranges"]])
             values["histogram"] = {int(limit): count for limit, count in document["histogram"].items()}
-            values["made_by"] = frozenset(canonical(one) for one in document["made_by"])
+            values["made_by"] = frozenset(map(canonical, document["made_by"]))
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
             raise ParameterError(f"document is no summary of a sweep: {described(error)}") from None
         except ValueError as error:
@@ -154,7 +149,7 @@ class Summary:
         return Summary(**values)
 
 
-_COUNTS = "largest", "nan_disagreements", "infinity_disagreements", "zero_signs", "beyond"
+_COUNTS = "nan_disagreements", "infinity_disagreements", "zero_signs", "beyond"
 _LISTS = "worst", "not_comparable", "first"
 
 
@@ -173,41 +168,28 @@ def canonical(facts: Any) -> str:
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges in order, those that touch made one."""
-    found: list[tuple[int, int]] = []
+    """Ranges in order, adjacent ones joined."""
+    joined: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if start >= stop:
             raise ParameterError(f"the range {start} to {stop} has no inputs")
-        if found and start < found[-1][1]:
-            raise ParameterError(f"the inputs {start:#x} to {min(stop, found[-1][1]) - 1:#x} are there twice")
-        first = found.pop()[0] if found and start == found[-1][1] else start
-        found.append((first, stop))
-    return tuple(found)
+        if joined and start < joined[-1][1]:
+            raise ParameterError(f"the inputs {start:#x} to {min(stop, joined[-1][1]) - 1:#x} are there twice")
+        first = joined.pop()[0] if joined and start == joined[-1][1] else start
+        joined.append((first, stop))
+    return tuple(joined)
 
 
 def gaps(whole: range, ranges: Ranges) -> list[tuple[int, int]]:
-    """What of `whole` no range has."""
-    edges = [whole.start, *(edge for one in ranges for edge in one), whole.stop]
+    """The parts of `whole` outside the ranges."""
+    edges = [whole.start, *chain(*ranges), whole.stop]
     pairs = zip(edges[::2], edges[1::2], strict=True)
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
 def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int) -> Summary:
-    """
-    Compare the results for inputs whose patterns follow each other.
-
-    Parameters
-    ----------
-    x, got, want : ndarray
-        Inputs, the implementation's results and the reference's.
-    start : int
-        The pattern of the first input.
-    storage : StorageFormat
-        Of all three.
-    ulp : int
-        What is within bounds.
-    """
-    # Most are equal, bit by bit; only what is not costs more.
+    """The summary of the results for inputs with consecutive patterns, the first of which is `start`."""
+    # Most are equal bit by bit; only the others are looked at.
     bits = storage.bits_dtype
     differ = np.flatnonzero(got.view(bits) != want.view(bits))
     got, want = got[differ], want[differ]
@@ -217,10 +199,7 @@ def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: Storag
     histogram[0] = histogram.get(0, 0) + x.size - differ.size
     if not histogram[0]:
         del histogram[0]
-    nan = zeros = 0
-    if not storage.unorm_max:
-        nan = int(np.count_nonzero(np.isnan(got) != np.isnan(want)))
-        zeros = int(np.count_nonzero((distance == 0) & (got == 0)))
+    nan = int(np.count_nonzero(np.isnan(got) != np.isnan(want)))
     comparable = np.where(apart, 0, distance)
 
     def mismatches(chosen: npt.NDArray[np.intp]) -> tuple[Mismatch, ...]:
@@ -234,7 +213,7 @@ def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: Storag
         largest=int(comparable.max(initial=0)),
         nan_disagreements=nan,
         infinity_disagreements=int(np.count_nonzero(apart)) - nan,
-        zero_signs=zeros,
+        zero_signs=int(np.count_nonzero((distance == 0) & (got == 0))),
         beyond=int(np.count_nonzero(beyond)),
         worst=mismatches(farthest(comparable, min(SHOWN, int(np.count_nonzero(comparable))))),
         not_comparable=mismatches(np.flatnonzero(apart)[:SHOWN]),

@@ -1,4 +1,4 @@
-"""The chain rule, written out: products of slopes by name and in numbers."""
+"""The chain rule written out: products of slopes, by name and in numbers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import TypeAlias
 from mpsref.display import aligned, printable
 from mpsref.operations import Role, SumOfProducts
 from mpsref.operations.base import number_text
-from mpsref.teach.numbers import single, sum_text
-from mpsref.teach.step import Step, off_text, stored_text
+from mpsref.teach.step import Step, off_text, single, stored_text, sum_text
 
 __all__ = ["Term", "bias_of", "equation", "gradients_read", "stored_lines"]
 
 Term: TypeAlias = list[tuple[str, float]]
-"""The factors of a product: what each is called, and its number."""
+"""The factors of a product: the name and the number of each."""
 
 
 def gradients_read(step: Step) -> list[tuple[str, Term]]:
-    """The gradients among what a step of the backward pass reads, each with what the step multiplies it with."""
+    """The gradients that a step of the backward pass reads, each with the factors by which it multiplies them."""
     operation = step.operation
     if Role.GRADIENT not in operation.roles:
         # A sum of gradients.
@@ -31,7 +30,7 @@ def gradients_read(step: Step) -> list[tuple[str, Term]]:
 
 
 def bias_of(step: Step) -> float:
-    """What a step adds to the gradients that it reads."""
+    """The constant that a step adds to the gradients that it reads."""
     return step.operation.bias if isinstance(step.operation, SumOfProducts) else 0.0
 
 
@@ -40,13 +39,13 @@ def _factor(factor: float) -> Term:
 
 
 def equation(step: Step, terms: Sequence[Term]) -> list[str]:
-    """The sum of products by name, then in numbers, then what it is."""
+    """The sum of products by name, then in numbers, then its value."""
     # Python's floats, which multiply infinity by 0 without a warning.
     products = [math.prod(number for _, number in term) for term in terms]
     try:
         total = math.fsum(products)
     except (OverflowError, ValueError):
-        # The sum of infinities, or of what is nearly infinite.
+        # A sum of infinities, or one that overflows.
         total = sum(products)
     head = printable(f"{step.name} = ")
     indent = " " * (len(head) - 2)
@@ -63,10 +62,10 @@ def equation(step: Step, terms: Sequence[Term]) -> list[str]:
 
 
 def stored_lines(steps: Iterable[Step]) -> list[str]:
-    """A line a step: its rule, the numbers in it, and what is stored."""
+    """A line for each step: its rule, its numbers, and the stored result."""
     rows = []
     for step in steps:
-        numbers = [number_text(single(of)) for of in step.sources]
+        numbers = [number_text(single(values)) for values in step.sources]
         if step.descriptor is not None and step.upstream is not None and step.slope is not None:
             text = f"{number_text(single(step.upstream))} * {number_text(single(step.slope))}"
         else:

@@ -443,7 +443,7 @@
   function say(text) {
     clearTimeout(waiting);
     // A slider that is dragged must not make a reader speak all the time.
-    waiting = setTimeout(() => { if (get("said").textContent !== text) get("said").textContent = text; }, 250);
+    waiting = setTimeout(() => { if (get("announcement").textContent !== text) get("announcement").textContent = text; }, 250);
   }
 
   function show() {

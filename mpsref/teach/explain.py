@@ -1,16 +1,15 @@
 """
-A graph as a page for a browser, to step through: each value, slope, product and rounding, and numbers to change.
+A graph as a page to step through in a browser: each value, slope, product and rounding, and numbers to change.
 
-The page needs nothing but itself: its style and script are inside, and its Content-Security-Policy forbids all else.
-Without scripts it shows the trace of the numbers that it was made with. The script evaluates the graph again when a
-number is changed; it has the formulas of the neurons in the graph from their rows, by `mpsref.teach.formulas`.
+The page is self-contained: style and script are inside, and its Content-Security-Policy forbids anything else. Without
+scripts it shows the trace of the initial numbers. The script evaluates the graph again when a number is changed; its
+formulas of the neurons are translated from their rows by `mpsref.teach.formulas`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,25 +20,23 @@ from mpsref.arguments import checked, sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
-from mpsref.files import write_atomically
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode
 from mpsref.image import MPSImage
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Role, Sum, size_of
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
 
-__all__ = ["explain", "write_explanation"]
+__all__ = ["explain", "explanation"]
 
 MOST_STEPS, MOST_CHANNELS = 200, 256
-"""How many steps a page has at most, and for how many channels the slopes of pReLU can be chosen on it."""
+"""Steps of a page, and channels of pReLU that can be chosen on it, at most."""
 
 LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
-"""Characters of any text from a graph, of a title, and of an image's name."""
+"""Characters of any text from a graph, of a title, and of an image's name, at most."""
 
 SHORT_VALUE = 11
 """Characters of a number in a box of the drawing."""
@@ -47,10 +44,10 @@ SHORT_VALUE = 11
 PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
 
 LARGEST = 1e100
-"""Numbers before storage are written up to here, and down to its reciprocal; no format goes so far."""
+"""Numbers before storage are written up to here, and down to its reciprocal, beyond any format."""
 
 VALUE, UPSTREAM = 0.5, 1.0
-"""What a source holds that nobody gives, and an incoming gradient."""
+"""Default of a source, and of an incoming gradient."""
 
 
 @checked
@@ -63,7 +60,7 @@ def explain(
     **sources: npt.ArrayLike | MPSImage,
 ) -> str:
     """
-    Make a page that steps through a graph, for one element of its images.
+    Make a page that steps through a graph for one element of its images.
 
     Parameters
     ----------
@@ -74,13 +71,13 @@ def explain(
     title : str
         What the page calls the graph.
     **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
-        As for `trace`. A source that is missing holds 0.5, an incoming gradient 1; they are as large as one
-        that is given, else of one pixel.
+        As for `trace`. A missing source is 0.5 everywhere, a missing incoming gradient 1, in the size of the other
+        sources, else one pixel.
 
     Returns
     -------
     str
-        An HTML document. Its script computes in float64, and stores as the images do.
+        An HTML document. Its script computes in float64 and rounds to the images' formats.
 
     Raises
     ------
@@ -108,27 +105,15 @@ def explanation(
     at: Sequence[int],
     title: str,
 ) -> str:
-    """The same, for sources of any name."""
+    """The page of `explain`, for sources of any name."""
     graph = graph_or_error(graph)
     _check(graph)
     place = _place(at)
-    traced = trace(graph, **_given(graph, sources)).at(*place[1:], image=place[0])
+    traced = trace(graph, **_with_defaults(graph, sources)).at(*place[1:], image=place[0])
     return _page(_Explained(graph, traced, place[3]), title)
 
 
-def write_explanation(page: str, path: Path) -> None:
-    """
-    Write a page, whole or not at all.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
-    write_atomically(path, lambda file: file.write(page.encode()))
-
-
-# ---- what is explained ----
+# ---- the trace ----
 
 
 def _check(graph: MPSNNGraph) -> None:
@@ -151,31 +136,33 @@ def _place(at: Sequence[int]) -> tuple[int, int, int, int]:
     return image, y, x, channel
 
 
-def _given(graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> dict[str, npt.ArrayLike | MPSImage]:
-    """The sources, with images full of one number for those that are missing."""
-    upstream, given = _upstream(graph), dict(sources)
+def _with_defaults(
+    graph: MPSNNGraph, sources: Mapping[str, npt.ArrayLike | MPSImage]
+) -> dict[str, npt.ArrayLike | MPSImage]:
+    """The sources, with images of the default numbers for those that are missing."""
+    images, gradients = dict(sources), _incoming_gradients(graph)
     for source in graph.plan.inputs:
-        if source.label in given:
-            # As the graph stores what its nodes make, so that a number that is typed is stored like one that is given.
-            given[source.label] = source_image(source, given[source.label], graph.format)
-    shape = _shape(graph, given.values())
+        if source.label in images:
+            # In the format of the graph, so that a number that the user types on the page is stored in the same way.
+            images[source.label] = source_image(source, images[source.label], graph.format)
+    shape = _shape(graph, images.values())
     for i, source in enumerate(graph.plan.inputs):
-        if source.label is not None and source.label not in given:
-            value = UPSTREAM if i in upstream else VALUE
-            given[source.label] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
-    return given
+        if source.label is not None and source.label not in images:
+            value = UPSTREAM if i in gradients else VALUE
+            images[source.label] = MPSImage.from_array(np.full(shape, value), source.format or graph.format)
+    return images
 
 
-def _upstream(graph: MPSNNGraph) -> set[int]:
-    """Indices of the sources that nothing reads but as an incoming gradient."""
+def _incoming_gradients(graph: MPSNNGraph) -> set[int]:
+    """Indices of the sources that are only read as incoming gradients."""
     reads = [read for step in graph.plan.steps for read in zip(step.sources, step.operation.roles, strict=True)]
     as_gradient = {source for source, role in reads if role is Role.GRADIENT}
     return as_gradient - {source for source, role in reads if role is not Role.GRADIENT}
 
 
-def _shape(graph: MPSNNGraph, given: Iterable[npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
-    """Of the images that are made: that of one that is given, else one pixel."""
-    for image in given:
+def _shape(graph: MPSNNGraph, sources: Iterable[npt.ArrayLike | MPSImage]) -> tuple[int, ...]:
+    """The shape of default images: that of a source, else one pixel."""
+    for image in sources:
         if isinstance(image, MPSImage):
             return size_of(image)
     descriptors = (step.operation.descriptor for step in graph.plan.steps)
@@ -184,46 +171,43 @@ def _shape(graph: MPSNNGraph, given: Iterable[npt.ArrayLike | MPSImage]) -> tupl
 
 
 class _Explained:
-    """Steps in the order in which they are shown, and images by number."""
+    """Steps in the order of the page, and images by number."""
 
     def __init__(self, graph: MPSNNGraph, traced: Trace, channel: int) -> None:
         self.traced, self.channel = traced, channel
         self.structure = structure(graph)
-        backward: set[str] = set()
+        self.backward: set[str] = set()
         for step in traced.steps:
-            if step.is_backward or not backward.isdisjoint(step.reads):
-                backward.add(step.name)
-        # What depends on a backward step is one, so that the order stays one of evaluation.
-        self.steps: list[Step] = sorted(traced.steps, key=lambda step: step.name in backward)
-        self.backward = backward
+            # A step that depends on a backward one counts as backward, so that the order stays one of evaluation.
+            if step.is_backward or not self.backward.isdisjoint(step.reads):
+                self.backward.add(step.name)
+        self.steps: list[Step] = sorted(traced.steps, key=lambda step: step.name in self.backward)
         self.names = [*traced.sources, *(step.name for step in self.steps)]
         self.number = {name: i for i, name in enumerate(self.names)}
         self.owners = self._owners()
 
     def _owners(self) -> list[int]:
-        """For each step the one whose parameters it has: a gradient follows its forward node."""
-        makers: dict[MPSNNFilterNode | None, int] = {step.made_by.node: i for i, step in enumerate(self.steps)}
+        """For each step the one whose parameters it uses: a gradient those of its forward node."""
+        index: dict[MPSNNFilterNode | None, int] = {step.plan_step.node: i for i, step in enumerate(self.steps)}
         owners = []
         for i, step in enumerate(self.steps):
-            forward = makers.get(step.made_by.node.forward_node, i)
+            forward = index.get(step.plan_step.node.forward_node, i)
             owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
         return owners
 
     @property
     def rows(self) -> list[Any]:
         """The rows of the neurons in the graph, each once."""
-        return list(
-            {step.descriptor.neuron_type: step.descriptor.row for step in self.steps if step.descriptor}.values()
-        )
+        return list({d.neuron_type: d.row for step in self.steps if (d := step.descriptor)}.values())
 
     @property
     def channels(self) -> int:
-        """How many channels can be chosen: of one nothing is to be chosen."""
+        """Number of channels among which the user can choose."""
         slopes = {len(d.data) for step in self.steps if (d := step.descriptor) is not None and d.data is not None}
         return min((n for n in slopes if n <= MOST_CHANNELS), default=1)
 
     def data(self) -> dict[str, Any]:
-        """What the script reads."""
+        """The data for the script."""
         first = len(self.traced.sources)
         images: list[dict[str, Any]] = [
             {"name": _short(name, LONGEST_NAME), "format": self.traced.images[name].storage.name, "step": None,
@@ -238,28 +222,24 @@ class _Explained:
         return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels}
 
     def _step(self, i: int, step: Step, result: int) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        data: dict[str, Any] = {
             "kind": step.kind, "node": step.node, "format": step.storage.name, "result": result,
             "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
             "owner": self.owners[i], "parameters": {},
         }  # fmt: skip
-        found |= step.operation.facts()
-        if step.descriptor is not None:
-            found["parameters"] = _parameters(step.descriptor, self.channel)
-            if step.descriptor.data is not None and self.channels > 1:
-                found["slopes"] = step.descriptor.data.tolist()
+        data |= step.operation.facts()
+        if step.descriptor is None:
+            data["word"] = step.function.removesuffix("Gradient").lower()
+        elif step.descriptor.data is None:
+            data["parameters"] = step.descriptor.parameters
         else:
-            found["word"] = step.function.removesuffix("Gradient").lower()
-        of = self.structure.gradients.get(step.name)
-        if of is not None and step.operation == Sum():
-            found["of"] = _short(of, LONGEST_NAME)
-        return found
-
-
-def _parameters(descriptor: MPSNNNeuronDescriptor, channel: int) -> dict[str, float]:
-    if descriptor.data is not None:
-        return {"data": float(descriptor.data[channel])}
-    return descriptor.parameters
+            data["parameters"] = {"data": float(step.descriptor.data[self.channel])}
+            if self.channels > 1:
+                data["slopes"] = step.descriptor.data.tolist()
+        source = self.structure.gradients.get(step.name)
+        if source is not None and step.operation == Sum():
+            data["of"] = _short(source, LONGEST_NAME)
+        return data
 
 
 def _number(value: float) -> float | str:
@@ -300,7 +280,7 @@ this page was made.</p></noscript>
 <span class="hint">Keys: left and right arrow</span>
 </div>
 <p id="summary" class="scripted" aria-hidden="true"></p>
-<p id="said" class="hidden" role="status" aria-live="polite"></p>
+<p id="announcement" class="hidden" role="status" aria-live="polite"></p>
 {_graph(explained)}
 <div class="two scripted">
 <section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
@@ -330,7 +310,7 @@ def _graph(explained: _Explained) -> str:
         for source, target, kind in shape.edges(places)
         if kind != "state"
     )
-    # In the order of the steps, in which a keyboard goes through them and a screen reader reads them.
+    # In the order of the steps, which is that of the tab key and of screen readers.
     boxes = (_box(explained, name, places[name]) for name in explained.names if name in places)
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
@@ -348,15 +328,15 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
     number, (x, y) = explained.number[name], place
     i = number - len(explained.traced.sources)
     if i < 0:
-        kind, said = "source", f"{html_text(name, LONGEST)}, a source"
+        kind, label = "source", f"{html_text(name, LONGEST)}, a source"
         value = _stored(explained.traced.sources[name].item(), explained.traced.images[name].storage, SHORT_VALUE)
     else:
         step = explained.steps[i]
         kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
-        said = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
+        label = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
         value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
     inside = (
-        f"<title>{said}</title>"
+        f"<title>{label}</title>"
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
         f'<text class="mark" x="{x + 7}" y="{y + 26}"></text>'
         f'<text class="name" x="{x + 24}" y="{y + 18}">{html_text(name, SHORT_NAME)}</text>'
@@ -366,7 +346,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
     gradient = " gradient" if name in explained.backward else ""
     if i < 0:
         return f'<g class="node" data-image="{number}">{inside}</g>\n'
-    return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{said}">{inside}</a>\n'
+    return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{label}">{inside}</a>\n'
 
 
 def _table(explained: _Explained) -> str:
@@ -382,8 +362,8 @@ def _table(explained: _Explained) -> str:
 
 
 def _rows(explained: _Explained) -> Iterable[str]:
-    stored = {name: _stored(of.item(), explained.traced.images[name].storage)
-              for name, of in explained.traced.sources.items()}  # fmt: skip
+    images = explained.traced.images
+    stored = {name: _stored(v.item(), images[name].storage) for name, v in explained.traced.sources.items()}
     for i, step in enumerate(explained.steps):
         stored[step.name] = _stored(step.stored.item(), step.storage)
         read = ", ".join(f"{html_text(name, LONGEST_NAME)} = {stored[name]}" for name in step.reads)
@@ -398,15 +378,17 @@ def _rows(explained: _Explained) -> Iterable[str]:
 
 
 def _text(value: float, digits: int = 10) -> str:
-    """As the script writes a number before storage, which it does not know when it is that large."""
+    """A number before storage as the script writes it; beyond its range the script does not know it."""
     if math.isfinite(value) and abs(value) > LARGEST:
         return "more than 1e100" if value > 0 else f"less than {MINUS}1e100"
-    text = f"{0 * value:g}" if abs(value) < 1 / LARGEST else f"{value:.{digits}g}"
-    return text.replace("-", MINUS).replace("inf", "infinity").replace("nan", "NaN")
+    return _typeset(f"{0 * value:g}" if abs(value) < 1 / LARGEST else f"{value:.{digits}g}")
 
 
 def _stored(value: float, storage: StorageFormat, longest: int | None = None) -> str:
-    """The shortest text that tells a number of the format from all others."""
-    text = _text(value, 7) if storage.unorm_max else str(storage.dtype.type(value)).removesuffix(".0")
-    text = text.replace("-", MINUS).replace("inf", "infinity").replace("nan", "NaN")
+    """The shortest text that identifies a number of the format."""
+    text = _text(value, 7) if storage.unorm_max else _typeset(str(storage.dtype.type(value)).removesuffix(".0"))
     return text if longest is None or len(text) <= longest else _text(value, 5)
+
+
+def _typeset(text: str) -> str:
+    return text.replace("-", MINUS).replace("inf", "infinity").replace("nan", "NaN")

@@ -1,4 +1,4 @@
-"""Pictures of neurons and of errors, by matplotlib, which the extra ``teach`` installs and a call imports."""
+"""Plots of neurons and of errors with matplotlib, which the extra ``teach`` installs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mpsref import neuron
 from mpsref.arguments import checked
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.arrays import Stored, Wide
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.neuron.stepwise import MODES
@@ -28,33 +28,32 @@ Axes: TypeAlias = Any
 Figure: TypeAlias = Any
 """matplotlib's ``Figure``."""
 
-Numbers: TypeAlias = npt.NDArray[np.float64]
 Limits: TypeAlias = tuple[float, float]
 
-# Of Okabe and Ito's palette, which the colour-blind can tell apart; line styles and markers differ as well.
+# Okabe and Ito's palette, safe for the colour-blind; line styles and markers differ as well.
 _VALUE, _SLOPE, _NAN, _INFINITE, _POINT = "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#0072B2"
 _GREY, _SHADE = "#808080", "#d9d9d9"
 
 POINTS = 2000
-"""How many points a curve has."""
+"""Points of a curve."""
 
 SAMPLES = 1 << 16
-"""How many numbers of a format are tried at most."""
+"""Numbers of a format that are tried, at most."""
 
 MOST_SLOPES = 4
-"""How many of pReLU's slopes are drawn."""
+"""Slopes of pReLU that are drawn, at most."""
 
 BESIDE = 1e-7
-"""How far beside a kink, or a pole, the one-sided slopes are taken, relative."""
+"""Relative distance from a kink or pole at which one-sided slopes are taken."""
 
 LARGEST_LINEAR = 16
 """Errors up to this many ULP are drawn on a linear scale."""
 
 LARGEST = 1e300
-"""What is larger is not drawn: the differences of such numbers overflow."""
+"""Larger numbers are not drawn, since their differences overflow."""
 
 FARTHEST = 1e6
-"""Kinks farther out are not shown unless limits are given that hold them."""
+"""Kinks farther out are not shown unless the limits include them."""
 
 
 def _pyplot() -> Any:
@@ -85,7 +84,7 @@ def _limits_or_error(limits: Limits | None) -> Limits | None:
 
 
 def _one_slope_each(descriptor: MPSNNNeuronDescriptor) -> list[MPSNNNeuronDescriptor]:
-    """The descriptor, or one for each of the first different slopes of pReLU."""
+    """The descriptor, or one for each of the first distinct slopes of pReLU."""
     if descriptor.data is None:
         return [descriptor]
     slopes = list(dict.fromkeys(descriptor.data.tolist()))[:MOST_SLOPES]
@@ -111,17 +110,17 @@ def plot_neuron(descriptor: NeuronLike, *, ax: Axes | None = None, limits: Limit
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron. Of pReLU's slopes the first four different ones are drawn.
+        The neuron. The first four distinct slopes of pReLU are drawn.
     ax : matplotlib.axes.Axes, optional
         Where to draw. Default: a new figure.
     limits : tuple of two floats, optional
-        The range of sources. Default: what holds the kinks and the edge of the domain.
+        The range of inputs. Default: one that includes the kinks and the edge of the domain.
 
     Returns
     -------
     matplotlib.axes.Axes
         With the curve and its derivative. At a kink a filled dot is the slope that the documented comparison chooses,
-        an open one what the slope tends to from a side. Where the function is not a real number the ground is grey.
+        an open one the limit of the slope on one side. The background is grey where the function is not a real number.
 
     Raises
     ------
@@ -154,7 +153,7 @@ def _draw(ax: Axes, descriptor: MPSNNNeuronDescriptor, limits: Limits | None) ->
     edges = _edges(descriptor)
     low, high = _around(edges) if limits is None else limits
     inside = [edge for edge in edges if low < edge < high]
-    shown: list[Numbers] = []
+    shown: list[Wide] = []
     ax.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
     ax.axvline(0, color=_GREY, linewidth=0.6, zorder=0)
     for i, single in enumerate(singles):
@@ -178,17 +177,17 @@ def _draw(ax: Axes, descriptor: MPSNNNeuronDescriptor, limits: Limits | None) ->
     ax.set_title(_title(descriptor))
 
 
-def _values(descriptor: MPSNNNeuronDescriptor, x: Numbers) -> Numbers:
+def _values(descriptor: MPSNNNeuronDescriptor, x: Wide) -> Wide:
     return np.asarray(neuron.forward(descriptor, x[:, np.newaxis])[:, 0], np.float64)
 
 
-def _slopes(descriptor: MPSNNNeuronDescriptor, x: Numbers) -> Numbers:
+def _slopes(descriptor: MPSNNNeuronDescriptor, x: Wide) -> Wide:
     x = x[:, np.newaxis]
     return np.asarray(neuron.gradient(descriptor, x, np.ones_like(x))[:, 0], np.float64)
 
 
 def _edges(descriptor: MPSNNNeuronDescriptor) -> list[float]:
-    """Where something happens: kinks, and where ``a x + b`` is 0 if the domain ends there."""
+    """Kinks, and the zero of ``a x + b`` if the domain ends there."""
     edges = {edge for single in _one_slope_each(descriptor) for edge in descriptor.row.kinks(single)}
     if "a x + b" in descriptor.row.domain and descriptor.a:
         edge = -descriptor.b / descriptor.a
@@ -200,44 +199,42 @@ def _edges(descriptor: MPSNNNeuronDescriptor) -> list[float]:
 
 
 def _around(edges: Sequence[float]) -> Limits:
-    near = [edge for edge in edges if abs(edge) <= FARTHEST]
-    margin = max(2.0, (max(near, default=0.0) - min(near, default=0.0)) / 4)
-    low, high = (min(near, default=0.0) - margin, max(near, default=0.0) + margin)
-    return min(low, -4.0), max(high, 4.0)
+    near = [edge for edge in edges if abs(edge) <= FARTHEST] or [0.0]
+    margin = max(2.0, (max(near) - min(near)) / 4)
+    return min(min(near) - margin, -4.0), max(max(near) + margin, 4.0)
 
 
-def _between(low: float, high: float, edges: Sequence[float]) -> Numbers:
-    """Sources in order, near both sides of each edge, but not on it."""
-    ends = [low, *edges, high]
+def _between(low: float, high: float, edges: Sequence[float]) -> Wide:
+    """Inputs in order, close to both sides of each edge, but not on it."""
     parts = []
-    for start, stop in pairwise(ends):
+    for start, stop in pairwise([low, *edges, high]):
         room = BESIDE * max(abs(start), abs(stop), 1.0)
         count = max(50, round(POINTS * (stop - start) / (high - low)))
-        # A break between the parts: no line leads over an edge.
+        # NaN breaks the line at an edge.
         parts += [np.linspace(start + room, stop - room, count), np.array([np.nan])]
     return np.concatenate(parts)
 
 
-def _broken(values: Numbers) -> Numbers:
-    """Without infinities and what is nearly infinite, so that no line leads to one."""
+def _broken(values: Wide) -> Wide:
+    """Values with NaN for infinities and huge numbers, which break the line."""
     return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
-def _heights(values: Numbers) -> Limits:
-    """What is worth seeing: everything, unless a pole takes all the room."""
+def _heights(values: Wide) -> Limits:
+    """Limits that show everything, unless a pole would take all the room."""
     finite = values[np.abs(values) < LARGEST]
     if not finite.size:
         return -1.0, 1.0
     low, high = float(finite.min()), float(finite.max())
-    inner = [float(each) for each in np.quantile(finite, (0.04, 0.96))]
-    spread = max(inner[1] - inner[0], 1.0)
+    bottom, top = np.quantile(finite, (0.04, 0.96)).tolist()
+    spread = max(top - bottom, 1.0)
     if high - low > 6 * spread:
-        low, high = max(low, inner[0] - spread / 2), min(high, inner[1] + spread / 2)
+        low, high = max(low, bottom - spread / 2), min(high, top + spread / 2)
     margin = 0.06 * max(high - low, 0.5)
     return low - margin, high + margin
 
 
-def _shade(ax: Axes, x: Numbers, value: Numbers) -> None:
+def _shade(ax: Axes, x: Wide, value: Wide) -> None:
     """Grey where the function is not a real number."""
     known = ~np.isnan(x)
     x, is_nan = x[known], np.isnan(value[known])
@@ -248,7 +245,7 @@ def _shade(ax: Axes, x: Numbers, value: Numbers) -> None:
         span.set_gid("outside")
 
 
-def _draw_points(ax: Axes, descriptor: MPSNNNeuronDescriptor, low: float, high: float) -> Numbers:
+def _draw_points(ax: Axes, descriptor: MPSNNNeuronDescriptor, low: float, high: float) -> Wide:
     """The values of a function that is real only where ``a x + b`` is an integer."""
     a, b = descriptor.a or 1.0, descriptor.b
     first, last = sorted((a * low + b, a * high + b))
@@ -281,7 +278,7 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     Parameters
     ----------
     columns : int
-        How many stand beside each other.
+        Number of columns.
 
     Returns
     -------
@@ -299,7 +296,7 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     rows = -(-len(NEURONS) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.0 * columns, 2.5 * rows), layout="constrained", squeeze=False)
     for ax, (neuron_type, row) in zip(grid.flat, NEURONS.items(), strict=False):
-        _draw(ax, _default(neuron_type, per_channel=row.per_channel), None)
+        _draw(ax, MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None), None)
         ax.title.set_fontsize("small")
         ax.tick_params(labelsize="x-small")
     for ax in grid.flat[len(NEURONS) :]:
@@ -307,10 +304,6 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     value, slope = grid.flat[0].get_lines()[2:4]
     figure.legend([value, slope], ["f", "f'"], loc="outside lower center", ncols=2)
     return figure
-
-
-def _default(neuron_type: MPSCNNNeuronType, *, per_channel: bool) -> MPSNNNeuronDescriptor:
-    return MPSNNNeuronDescriptor(neuron_type, data=[0.25] if per_channel else None)
 
 
 # ---- errors ----
@@ -332,25 +325,25 @@ def plot_error(
     Parameters
     ----------
     implementation : str or callable
-        ``stepwise`` or ``stepwise-fma``; or a function, or ``module:function``, that is called with an array of
-        sources, and for the gradient with one of ones as well, as by `mpsref.sweep.sweep`.
+        ``stepwise`` or ``stepwise-fma``; or a function, or ``module:function``, that takes an array of inputs, and for
+        the gradient one of ones as well, as for `mpsref.sweep.sweep`.
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron; of pReLU's slopes the first is taken.
+        The neuron; of pReLU's slopes the first one.
     direction : str
         ``forward`` or ``gradient``.
     format : MPSImageFeatureChannelFormat, str or dtype
-        float16, of which every number is tried, or float32, of which 65,536 are, as many of each magnitude.
+        float16, of which every number is tried, or float32, of which 65,536 are, evenly over all magnitudes.
     ax : matplotlib.axes.Axes, optional
         Where to draw. Default: a new figure.
     limits : tuple of two floats, optional
-        The range of sources. Default: all finite ones.
+        The range of inputs. Default: all finite ones.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Sources stand in the order of the format's numbers, equally far apart, so that each magnitude has its room;
-        errors are in units in the last place, linear near 0 and logarithmic beyond. What is NaN, or infinite, on one
-        side only is marked at the top.
+        Inputs are equally spaced in the order of the format's numbers, so that each magnitude has its room; errors are
+        in units in the last place, linear near 0 and logarithmic beyond. NaN and infinities on one side only are marked
+        at the top.
 
     Raises
     ------
@@ -359,7 +352,7 @@ def plot_error(
     ParameterError
         An argument is none of these.
     ImplementationError
-        The function raises an error, or returns something else than an array like its argument.
+        The function raises an error, or returns anything but an array like its argument.
 
     Examples
     --------
@@ -381,7 +374,7 @@ def plot_error(
     x = _number_line(storage, limits)
     got, want = _results(implementation, single, x, direction)
     ax = _axes(ax, (7.2, 4.2))
-    found = _draw_errors(ax, storage, x, got, want)
+    summary = _draw_errors(ax, storage, x, got, want)
     for kink in single.row.kinks(single):
         at = int(storage.ordinals(np.array([kink]).astype(storage.dtype))[0])
         if storage.ordinals(x)[0] <= at <= storage.ordinals(x)[-1]:
@@ -389,21 +382,21 @@ def plot_error(
     _name_numbers(ax, storage, x)
     name = implementation if isinstance(implementation, str) else name_of(implementation).rpartition(":")[2]
     ax.set_title(
-        f"{name}: {_title(single)}{', gradient' if direction == 'gradient' else ''}\n{found}", fontsize="medium"
+        f"{name}: {_title(single)}{', gradient' if direction == 'gradient' else ''}\n{summary}", fontsize="medium"
     )
     ax.set_xlabel("source x, in the order of the numbers of its format")
     ax.set_ylabel(f"error in ULP of {storage.name}")
     return ax
 
 
-def _number_line(storage: StorageFormat, limits: Limits | None) -> npt.NDArray[Any]:
-    """Finite numbers of a format, in order, with as many between neighbours everywhere."""
+def _number_line(storage: StorageFormat, limits: Limits | None) -> Stored:
+    """Finite numbers of a format in order, evenly spaced among all its numbers."""
     largest = float(np.finfo(storage.dtype).max)
     low, high = (-largest, largest) if limits is None else limits
     ends = np.clip(np.array([low, high]), -largest, largest).astype(storage.dtype)
     first, last = storage.ordinals(ends).tolist()
     count = min(SAMPLES, last - first + 1)
-    # Always -1, 0 and 1, where formulas have their corners.
+    # Always include -1, 0 and 1, where formulas have special cases.
     special = storage.ordinals(np.array([-1, 0, 1], storage.dtype))
     spread = np.rint(np.linspace(first, last, count)).astype(np.int64)
     ordinals = np.unique(np.concatenate([spread, special[(first <= special) & (special <= last)]]))
@@ -412,12 +405,12 @@ def _number_line(storage: StorageFormat, limits: Limits | None) -> npt.NDArray[A
 
 
 def _results(
-    implementation: str | Callable[..., Any], descriptor: MPSNNNeuronDescriptor, x: npt.NDArray[Any], direction: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """What the implementation gives, and what is right."""
+    implementation: str | Callable[..., Any], descriptor: MPSNNNeuronDescriptor, x: Stored, direction: str
+) -> tuple[Stored, Stored]:
+    """The results of the implementation, and the right ones."""
     upstream = np.ones_like(x) if direction == "gradient" else None
 
-    def reference(mode: str) -> npt.NDArray[Any]:
+    def reference(mode: str) -> Stored:
         pixels = x[:, np.newaxis]
         if upstream is None:
             return neuron.forward(descriptor, pixels, mode=mode)[:, 0]
@@ -434,10 +427,8 @@ def _results(
     return got, reference("ideal")
 
 
-def _draw_errors(
-    ax: Axes, storage: StorageFormat, x: npt.NDArray[Any], got: npt.NDArray[Any], want: npt.NDArray[Any]
-) -> str:
-    """Draw the errors; returned is what there is to say of them."""
+def _draw_errors(ax: Axes, storage: StorageFormat, x: Stored, got: Stored, want: Stored) -> str:
+    """Draw the errors, and return a summary of them."""
     place = storage.ordinals(x)
     is_nan = np.isnan(got) != np.isnan(want)
     both = np.isnan(got) & np.isnan(want)
@@ -451,21 +442,22 @@ def _draw_errors(
         place[plain], error[plain], linestyle="none", marker=".", markersize=2, color=_POINT, rasterized=True,
         gid="errors",
     )  # fmt: skip
-    for chosen, height, marker, colour, label in (
+    for mask, height, marker, colour, label in (
         (is_nan, 0.93, "x", _NAN, "NaN on one side only"),
         (is_infinite, 0.97, "^", _INFINITE, "infinite on one side only"),
     ):
-        if chosen.any():
+        count = int(np.count_nonzero(mask))
+        if count:
             ax.plot(
-                place[chosen], np.full(int(chosen.sum()), height), linestyle="none", marker=marker, markersize=4,
-                color=colour, rasterized=True, label=f"{label}: {int(chosen.sum()):,}", gid=label,
+                place[mask], np.full(count, height), linestyle="none", marker=marker, markersize=4,
+                color=colour, rasterized=True, label=f"{label}: {count:,}", gid=label,
                 transform=ax.get_xaxis_transform(),
             )  # fmt: skip
     if is_nan.any() or is_infinite.any():
         ax.legend(loc="upper left", bbox_to_anchor=(0.01, 0.91), fontsize="small")
     _scale_errors(ax, largest)
-    share = "all" if exact == len(x) else f"{min(100 * exact / len(x), 99.99):.4g} %"
-    return f"{share} exact, largest error {largest:,.0f} ULP"
+    fraction = "all" if exact == len(x) else f"{min(100 * exact / len(x), 99.99):.4g} %"
+    return f"{fraction} exact, largest error {largest:,.0f} ULP"
 
 
 def _scale_errors(ax: Axes, largest: float) -> None:
@@ -488,8 +480,8 @@ def _short(number: float) -> str:
     return f"{number:g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
-def _name_numbers(ax: Axes, storage: StorageFormat, x: npt.NDArray[Any]) -> None:
-    """Ticks at powers of ten, as many as have room."""
+def _name_numbers(ax: Axes, storage: StorageFormat, x: Stored) -> None:
+    """Ticks at powers of ten, as many as fit."""
     places = storage.ordinals(x)
     first, last = int(places[0]), int(places[-1])
     facts = np.finfo(storage.dtype)
@@ -499,7 +491,7 @@ def _name_numbers(ax: Axes, storage: StorageFormat, x: npt.NDArray[Any]) -> None
     ticks = [(at, n) for at, n in ticks if first <= at <= last]
     room = (last - first) / 9
     chosen: list[tuple[int, float]] = []
-    # 0 and 1 first, then whatever is far enough from all that is there.
+    # 0 and 1 first, then whatever is far enough from the others.
     for at, n in sorted(ticks, key=lambda tick: (tick[1] != 0, abs(abs(tick[1]) - 1) > 0, -abs(tick[0]))):
         if all(abs(at - other) >= room for other, _ in chosen):
             chosen.append((at, n))

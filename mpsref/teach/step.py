@@ -1,4 +1,4 @@
-"""One step of an evaluated graph: what it read, its slope, what came in, what was stored."""
+"""One step of an evaluated graph: its inputs, slope, incoming gradient and stored result, and their numbers as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import meaning
+from mpsref.arrays import Wide, meaning
+from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
@@ -18,13 +19,28 @@ from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import Operation, Role
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
-from mpsref.storage import FLOAT64
-from mpsref.teach.numbers import Numbers, single, ulp_at, ulp_text
+from mpsref.storage import FLOAT64, StorageFormat
 
-__all__ = ["Step", "Window", "off_text", "stored_text", "tell_apart", "title", "ulps_text"]
+__all__ = [
+    "Step",
+    "Window",
+    "largest_ulps_text",
+    "off_text",
+    "place_text",
+    "range_text",
+    "single",
+    "stored_text",
+    "sum_text",
+    "tell_apart",
+    "title",
+    "ulps_text",
+]
 
 MOST_SLOPES = 4
-"""How many of pReLU's slopes a formula shows."""
+"""Slopes of pReLU that a formula shows."""
+
+WIDEST = 110
+"""Characters of a line with several terms."""
 
 
 class Window:
@@ -41,34 +57,34 @@ class Window:
         slices = image._slices[n : n + 1, :, y : y + 1, x : x + 1]
         return MPSImage._from_slices(np.ascontiguousarray(slices), image.storage, image.feature_channels)
 
-    def array(self, image: MPSImage) -> Numbers:
-        """What the elements of a cropped image mean."""
+    def array(self, image: MPSImage) -> Wide:
+        """The decoded elements of a cropped image."""
         values = meaning(image.to_array(), image.storage)
         return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
 
 
 class Step:
     """
-    One step of a graph: a node, with what it read and made.
+    One step of a graph: a node with its inputs and its result.
 
     Attributes
     ----------
     name : str
-        Name of the image that it makes.
+        Name of the result.
     node : str
         The node's class.
     kind : str
         ``forward``, ``gradient``, ``sum`` (an addition or subtraction), ``product`` (a multiplication), ``scale`` (the
         gradient of one of these: the incoming gradient times a number, or times the other source) or ``ones``.
     reads : tuple of str
-        Names of what it reads, in the order of Apple's arguments: a gradient reads the incoming gradient, then the
-        forward source.
+        Names of its inputs, in the order of Apple's arguments: a gradient reads the incoming gradient, then the forward
+        source.
     format : MPSImageFeatureChannelFormat
         How the result is stored.
     descriptor : MPSNNNeuronDescriptor or None
         The neuron and its parameters.
     operation : Operation
-        What the node does.
+        The node's operation.
     is_backward : bool
         Whether the result is a gradient.
     """
@@ -77,8 +93,8 @@ class Step:
         self,
         name: str,
         reads: tuple[str, ...],
-        made_by: PlanStep,
-        watched: tuple[Sequence[MPSImage], MPSImage],
+        plan_step: PlanStep,
+        images: tuple[Sequence[MPSImage], MPSImage],
         window: Window,
         *,
         is_backward: bool,
@@ -86,113 +102,153 @@ class Step:
         self.name = name
         self.reads = reads
         self.is_backward = is_backward
-        self.made_by, self._window = made_by, window
-        self._watched = watched
+        self.plan_step, self._window = plan_step, window
+        self._inputs, self._result = images
         self.differing = ""
-        """What tells the neuron from others of its type."""
-        self.node = type(made_by.node).__name__
-        self.operation: Operation = made_by.operation
+        """The parameters that tell the neuron from others of its type."""
+        self.node = type(plan_step.node).__name__
+        self.operation: Operation = plan_step.operation
         self.kind = self.operation.kind
-        self.storage = watched[1].storage
+        self.storage = self._result.storage
         self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
     def within(self, window: Window) -> Step:
         """The same step for some elements."""
-        read, made = self._watched
-        watched = [window.image(image) for image in read], window.image(made)
-        step = Step(self.name, self.reads, self.made_by, watched, window, is_backward=self.is_backward)
+        images = [window.image(image) for image in self._inputs], window.image(self._result)
+        step = Step(self.name, self.reads, self.plan_step, images, window, is_backward=self.is_backward)
         step.differing = self.differing
         return step
 
     @property
     def function(self) -> str:
-        """The neuron, or what the node does, in a word: ``TanH``."""
-        return short_kind(self.made_by.node)
+        """The neuron or the operation in a word: ``TanH``."""
+        return short_kind(self.plan_step.node)
 
     @property
     def symbol(self) -> str:
-        """
-        The neuron in formulas: with the parameters that tell it from others of its type, ``TanH[a=2]``.
-
-        All steps of a graph in which no two differ have just the neuron: ``TanH``.
-        """
+        """The neuron in formulas: ``TanH``, or where several of its type differ in parameters, ``TanH[a=2]``."""
         return self.function + self.differing
 
     @cached_property
-    def sources(self) -> tuple[Numbers, ...]:
-        """What it read, decoded: float64 arrays of shape (N, H, W, C)."""
-        return tuple(self._window.array(image) for image in self._watched[0])
+    def sources(self) -> tuple[Wide, ...]:
+        """Its inputs, decoded: float64 arrays of shape (N, H, W, C)."""
+        return tuple(map(self._window.array, self._inputs))
 
     @cached_property
-    def slope(self) -> Numbers | None:
+    def slope(self) -> Wide | None:
         """
-        What the incoming gradient is multiplied by, or a neuron's slope, in float64; None for sums, products and ones.
+        The factor of the incoming gradient, or a neuron's slope, in float64; None for sums, products and ones.
 
-        At a kink it is the one that the documented comparison chooses.
+        At a kink it is the slope that the documented comparison chooses.
         """
-        slope = self.operation.slope(*self._watched[0])
+        slope = self.operation.slope(*self._inputs)
         return None if slope is None else self._decoded(slope)
 
     @property
-    def upstream(self) -> Numbers | None:
-        """The incoming gradient; None where there is none."""
+    def upstream(self) -> Wide | None:
+        """The incoming gradient, if there is one."""
         roles = self.operation.roles
         return self.sources[roles.index(Role.GRADIENT)] if Role.GRADIENT in roles else None
 
     @cached_property
-    def value(self) -> Numbers:
+    def value(self) -> Wide:
         """
         The result before storage, in float64: for a gradient the product `upstream` times `slope`.
 
-        Whatever the mode of the graph is, this is the documented function.
+        This is the documented function, whatever the mode of the graph.
         """
-        read = self._watched[0]
-        how = evaluation("ideal")
-        return self._decoded(self.operation.run(*read, result=FLOAT64, how=how))
+        return self._decoded(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
 
     @cached_property
-    def stored(self) -> Numbers:
-        """What the image holds, in float64."""
-        return self._window.array(self._watched[1])
+    def stored(self) -> Wide:
+        """The stored result, in float64."""
+        return self._window.array(self._result)
 
     @cached_property
-    def rounding(self) -> Numbers:
+    def rounding(self) -> Wide:
         """`stored` minus `value`; 0 where both are the same infinity or both NaN."""
         same = (self.stored == self.value) | (np.isnan(self.stored) & np.isnan(self.value))
         with np.errstate(all="ignore"):
             return np.where(same, 0.0, self.stored - self.value)
 
     @cached_property
-    def rounding_ulp(self) -> Numbers:
-        """`rounding` in units in the last place of the format, where `value` lies."""
+    def rounding_ulp(self) -> Wide:
+        """`rounding` in units in the last place of the format at `value`."""
         with np.errstate(all="ignore"):
-            ulps: Numbers = self.rounding / ulp_at(self.value, self.storage)
+            ulps: Wide = self.rounding / ulp_at(self.value, self.storage)
         return ulps
 
-    def _decoded(self, slices: npt.NDArray[Any]) -> Numbers:
-        return self._window.array(MPSImage._from_slices(slices, FLOAT64, self._watched[0][0].feature_channels))
+    def _decoded(self, slices: npt.NDArray[Any]) -> Wide:
+        return self._window.array(MPSImage._from_slices(slices, FLOAT64, self._inputs[0].feature_channels))
 
     @property
     def rule(self) -> str:
-        """What the step does, with names: ``dx = dh * TanH'(x)``."""
+        """The operation with names: ``dx = dh * TanH'(x)``."""
         return f"{self.name} = {self.expression(self.reads)}"
 
     def expression(self, read: Sequence[str]) -> str:
-        """What it does, with texts for what it reads."""
+        """The operation with these texts for its inputs."""
         return self.operation.text(read, self.symbol)
 
     @property
     def is_clamped(self) -> bool:
-        """Whether the result is kept between bounds."""
+        """Whether the result is clamped."""
         return self.operation.is_clamped
 
     def __repr__(self) -> str:
         return f"<Step {self.rule!r}>"
 
 
+def ulp_at(values: Wide, storage: StorageFormat) -> Wide:
+    """The distance between neighbours of the format at these values."""
+    if storage.unorm_max:
+        return np.full_like(values, 1.0 / storage.unorm_max)
+    facts = np.finfo(storage.dtype)
+    size = np.clip(np.nan_to_num(np.abs(values), nan=1.0), float(facts.smallest_normal), float(facts.max))
+    ulps: Wide = np.ldexp(1.0, np.frexp(size)[1] - 1 - int(facts.nmant))
+    return ulps
+
+
+def sum_text(terms: Iterable[str], indent: str = "") -> str:
+    """A sum of terms, one on each line if they do not fit on one."""
+    terms = [printable(term) for term in terms]
+    text = " + ".join(terms)
+    if len(indent) + len(text) > WIDEST:
+        return f"\n{indent}+ ".join(terms).replace(f"\n{indent}+ -", f"\n{indent}- ")
+    return text.replace(" + -", " - ")
+
+
+def single(numbers: Wide) -> float:
+    """The one element of an array."""
+    return float(numbers.reshape(-1)[0])
+
+
+def ulp_text(ulps: float) -> str:
+    """A distance in ULP."""
+    if ulps == 0:
+        return "exact"
+    return f"{ulps:.2g} ULP" if ulps >= 0.001 or np.isnan(ulps) else "below 0.001 ULP"
+
+
+def range_text(numbers: Wide) -> str:
+    """The smallest and the largest number, and whether there is NaN."""
+    known = numbers[~np.isnan(numbers)]
+    if not known.size:
+        return "nan"
+    low, high = float(known.min()), float(known.max())
+    text = number_text(low) if low == high else f"{number_text(low)} to {number_text(high)}"
+    return text if known.size == numbers.size else f"{text}, nan"
+
+
+def place_text(place: tuple[int, int, int, int]) -> str:
+    """The place of an element."""
+    image, y, x, channel = place
+    return f"image {image}, y {y}, x {x}, channel {channel}"
+
+
 def tell_apart(steps: Iterable[Step]) -> None:
-    """Let neurons of one type have their symbols of their own, if their parameters differ."""
+    """Give neurons of one type different symbols if their parameters differ."""
     by_function: dict[str, list[tuple[Step, dict[str, str]]]] = {}
     for step in steps:
         if (d := step.descriptor) is not None:
@@ -208,12 +264,12 @@ def tell_apart(steps: Iterable[Step]) -> None:
 
 
 def stored_text(step: Step) -> str:
-    """What the image holds at the one element."""
+    """The stored result of the one element."""
     return number_text(single(step.stored))
 
 
 def off_text(step: Step, value: float) -> str:
-    """How far the stored number is from a value."""
+    """The distance of the stored number from a value."""
     stored = single(step.stored)
     if stored == value or (np.isnan(stored) and np.isnan(value)):
         return "exact"
@@ -226,7 +282,7 @@ def off_text(step: Step, value: float) -> str:
 
 
 def _clamped(step: Step, value: float) -> str | None:
-    """What is to be said where a number is not rounded, but outside of what the format can tell."""
+    """The text where a number is not rounded, but outside the range of the format."""
     if not step.storage.unorm_max or 0 <= value <= 1:
         return None
     return "nan becomes 0" if np.isnan(value) else "clamped"
@@ -243,7 +299,15 @@ def ulps_text(step: Step) -> str:
     return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
 
 
+def largest_ulps_text(step: Step) -> str:
+    """How far storing moved any element at most, in ULP, but for those that were clamped."""
+    ulps = np.abs(step.rounding_ulp)
+    inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
+    largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
+    return ulp_text(largest) + ("" if inside.all() else ", clamped")
+
+
 def title(step: Step) -> str:
-    """What the node does, in a word or two."""
+    """The operation in a word or two."""
     is_gradient = Role.GRADIENT in step.operation.roles
     return f"gradient of {step.function.removesuffix('Gradient')}" if is_gradient else step.function

@@ -1,22 +1,24 @@
 """
-A graph, evaluated with every number in sight: what each step read, its slope, what came in, what was stored.
+A graph evaluated with every number in sight: what each step reads, its slope, the incoming gradient, what it stores.
 
-The stored numbers are those of the graph itself, bit for bit. Beside them stands what each step gives before storage:
-the same operation with a float64 result, on the same stored sources.
+The stored numbers are those of the graph itself, bit for bit. Beside them stands each step's result before storage: the
+same operation with a float64 result, on the same stored sources.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
+from mpsref.arrays import Wide
 from mpsref.display import aligned, html_table, printable
 from mpsref.errors import ImageError, SourceError, shown
 from mpsref.executor import MPSNNGraph, graph_or_error
@@ -27,21 +29,30 @@ from mpsref.image import MPSImage
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
-from mpsref.teach.numbers import Numbers, place_text, range_text, single, ulp_text
-from mpsref.teach.step import Step, Window, stored_text, tell_apart, title, ulps_text
+from mpsref.teach.step import (
+    Step,
+    Window,
+    largest_ulps_text,
+    place_text,
+    range_text,
+    single,
+    tell_apart,
+    title,
+    ulps_text,
+)
 
 __all__ = ["Step", "Trace", "trace"]
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
 FEW_PIXELS = 4
-"""How many elements are printed one by one; of more there is a summary."""
+"""Up to this many elements are printed one by one; more are summarized."""
 
 MOST_PATHS, MOST_FACTORS = 8, 8
-"""What a chain rule is written out with; where there is more, gradients in between are named instead."""
+"""Limits of a chain rule that is written out; beyond them, intermediate gradients are named instead."""
 
 MOST_NAMES = 20
-"""How many names an error lists."""
+"""Names that an error lists."""
 
 
 class Trace:
@@ -70,7 +81,7 @@ class Trace:
         self._by_name = {step.name: step for step in self.steps}
 
     @cached_property
-    def sources(self) -> dict[str, Numbers]:
+    def sources(self) -> dict[str, Wide]:
         """The source images by name, decoded."""
         window = Window(self.place)
         return {name: window.array(image) for name, image in self.images.items()}
@@ -79,18 +90,14 @@ class Trace:
         try:
             return self._by_name[name]
         except (KeyError, TypeError):
-            names = [*map(repr, self._by_name)]
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            raise SourceError(
-                f"no step makes {name!r}: the steps make {printable(', '.join(names[:MOST_NAMES]))}{more}"
-            ) from None
+            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
 
     def __len__(self) -> int:
         return len(self.steps)
 
     @cached_property
     def _shapes(self) -> dict[Shape, None]:
-        """Those of the sources, each once: parts of a graph that share no image may differ."""
+        """The distinct shapes of the sources: parts of a graph that share no image may differ."""
         return dict.fromkeys((i.number_of_images, i.height, i.width, i.feature_channels) for i in self.images.values())
 
     @property
@@ -128,48 +135,22 @@ class Trace:
     # ---- the table ----
 
     def _rows(self) -> list[list[str]]:
-        """A row for each source and step of one element, below the names of the columns."""
-        rows = [["step", "node", "reads", "slope", "upstream", "value", "stored", "rounding"]]
-        rows += [[name, "source", "", "", "", "", number_text(single(of)), ""] for name, of in self.sources.items()]
+        """A row for each source and step, below the names of the columns; many elements as smallest to largest."""
+        is_single = self.place is not None
+        heading = "rounding" if is_single else "largest rounding"
+        rows = [["step", "node", "reads", "slope", "upstream", "value", "stored", heading]]
+        rows += [[name, "source", "", "", "", "", range_text(values), ""] for name, values in self.sources.items()]
         for step in self.steps:
-            read = ", ".join(
-                f"{name} = {number_text(single(of))}" for name, of in zip(step.reads, step.sources, strict=True)
-            )
-            slope, upstream = (
-                "" if numbers is None else number_text(single(numbers)) for numbers in (step.slope, step.upstream)
-            )
-            rows.append(
-                [
-                    step.name,
-                    title(step),
-                    read,
-                    slope,
-                    upstream,
-                    number_text(single(step.value)),
-                    stored_text(step),
-                    ulps_text(step),
-                ]
-            )
-        return rows
-
-    def _summary(self) -> list[list[str]]:
-        """The same for many elements: from the smallest to the largest."""
-        rows = [["step", "node", "reads", "slope", "upstream", "value", "stored", "largest rounding"]]
-        rows += [[name, "source", "", "", "", "", range_text(of), ""] for name, of in self.sources.items()]
-        for step in self.steps:
+            reads = [f"{name} = {range_text(values)}" for name, values in zip(step.reads, step.sources, strict=True)]
             slope, upstream = ("" if each is None else range_text(each) for each in (step.slope, step.upstream))
-            ulps = np.abs(step.rounding_ulp)
-            inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
-            largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
-            rounding = ulp_text(largest) + ("" if inside.all() else ", clamped")
-            rows.append(
-                [step.name, title(step), ", ".join(step.reads), slope, upstream, range_text(step.value),
-                 range_text(step.stored), rounding]
-            )  # fmt: skip
+            value, stored = range_text(step.value), range_text(step.stored)
+            rounding = ulps_text(step) if is_single else largest_ulps_text(step)
+            read = ", ".join(reads if is_single else step.reads)
+            rows.append([step.name, title(step), read, slope, upstream, value, stored, rounding])
         return rows
 
     def _tables(self) -> list[tuple[str, list[list[str]]]]:
-        """Captions and rows: an element each where there are few, else one for all."""
+        """Captions and rows: a table for each element where there are few, else one for all."""
         if self.place is not None:
             return [(place_text(self.place), self._rows())]
         if len(self._shapes) == 1 and math.prod(self.shape) <= FEW_PIXELS:
@@ -179,7 +160,7 @@ class Trace:
             f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
             for n, height, width, channels in self._shapes
         )
-        return [(f"all elements of {sizes}, from the smallest to the largest", self._summary())]
+        return [(f"all elements of {sizes}, from the smallest to the largest", self._rows())]
 
     def __str__(self) -> str:
         return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables())
@@ -211,9 +192,9 @@ class Trace:
         Returns
         -------
         str
-            First the gradient as a sum over all paths, each a product of slopes that nothing has rounded; then every
-            gradient on the way, with what was stored of it. Where there are more than 8 paths, or 8 factors in one,
-            gradients in between stand for themselves, with what was stored of them.
+            First the gradient as a sum over all paths, each a product of unrounded slopes; then every gradient on the
+            way, as it was stored. Beyond 8 paths, or 8 factors in one, intermediate gradients are not expanded, and
+            their stored numbers are used.
 
         Raises
         ------
@@ -244,74 +225,72 @@ class Trace:
           dx = dh * Linear'(x)   = 0.045166 * 3   = 0.135498   stored as float16: 0.135498 (exact)
         """
         if self.shape != (1, 1, 1, 1):
-            raise ImageError(f"the chain rule is that of one element, not of {list(self.shape)}: use at(y, x, channel)")
+            raise ImageError(f"the chain rule is for one element, not {list(self.shape)}: use at(y, x, channel)")
         gradients = self.gradients
         if name is None and gradients:
             name = gradients[-1]
         if name not in gradients:
-            names = ", ".join(map(repr, gradients[:MOST_NAMES])) or "none"
-            raise SourceError(f"{name!r} is no gradient that a step makes: those are {printable(names)}")
-        steps = self._towards(name)
+            raise SourceError(f"{name!r} is not a gradient that a step makes: these are {_listed(gradients)}")
+        steps = self._contributors(name)
         terms, is_cut = self._terms(name)
         lines = equation(self._by_name[name], terms)
         if is_cut:
-            lines += ["", "There are too many paths or factors to write them all out: gradients in between are named."]
+            lines += ["", "There are too many paths or factors to write out: intermediate gradients are named."]
         if len(steps) > 1:
             lines += ["", "Each gradient is rounded where it is stored:", *stored_lines(steps)]
         return "\n".join(lines)
 
-    def _towards(self, name: str) -> list[Step]:
-        """The steps that make the gradients on which one depends, and it."""
-        waiting, met = [name], {name}
-        while waiting:
-            for read, _ in gradients_read(self._by_name[waiting.pop()]):
-                step = self._by_name.get(read)
-                if step is not None and step.is_backward and step.kind != "ones" and read not in met:
-                    met.add(read)
-                    waiting.append(read)
-        return [step for step in self.steps if step.name in met]
+    def _contributors(self, name: str) -> list[Step]:
+        """The steps that make a gradient and those on which it depends."""
+        gradients, contributors = set(self.gradients), {name}
+        for step in reversed(self.steps):
+            if step.name in contributors:
+                contributors.update(gradients.intersection(read for read, _ in gradients_read(step)))
+        return [step for step in self.steps if step.name in contributors]
 
     def _terms(self, name: str) -> tuple[list[Term], bool]:
-        """The terms of a gradient, one a path, each with its factors; and whether some were cut short."""
-        order = {step.name: i for i, step in enumerate(self.steps) if step.is_backward and step.kind != "ones"}
+        """The terms of a gradient, one for each path, each with its factors; and whether some were cut short."""
+        order = {gradient: i for i, gradient in enumerate(self.gradients)}
         terms: list[tuple[str | None, Term]] = [(name, [])]
-        kept: set[str] = set()
+        unexpanded: set[str] = set()
         is_cut = False
         # Always the gradient that was made last: no other depends on it any more.
-        while open_ones := {leaf for leaf, _ in terms if leaf is not None and leaf in order} - kept:
-            leaf = max(open_ones, key=order.__getitem__)
-            expanded = [part for term in terms for part in (self._expanded(term) if term[0] == leaf else [term])]
-            if leaf == name:
-                terms = expanded
-            elif self._by_name[leaf].is_clamped:
-                kept.add(leaf)
-            elif len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded):
-                kept.add(leaf)
-                is_cut = True
+        while leaves := {leaf for leaf, _ in terms if leaf in order} - unexpanded:
+            leaf = max(leaves, key=lambda gradient: order[str(gradient)])
+            expanded = [
+                part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])
+            ]
+            is_long = len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded)
+            if leaf != name and (is_long or self._by_name[leaf].is_clamped):
+                is_cut = is_cut or not self._by_name[leaf].is_clamped
+                unexpanded.add(leaf)
             else:
                 terms = expanded
         return [[*([(leaf, self._value_of(leaf))] if leaf else []), *factors] for leaf, factors in terms], is_cut
 
-    def _expanded(self, term: tuple[str | None, Term]) -> list[tuple[str | None, Term]]:
-        """A term that begins with a gradient, by what that was made of."""
-        name, factors = term
-        assert name is not None
+    def _expanded(self, name: str, factors: Term) -> list[tuple[str | None, Term]]:
+        """The terms that a gradient, times some factors, is the sum of."""
         step = self._by_name[name]
         if step.is_clamped:
             return [(None, [(step.expression(step.reads), single(step.value))])]
-        found: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
+        terms: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
         bias = bias_of(step)
-        return [*found, (None, [(number_text(bias), bias), *factors])] if bias else found
+        return [*terms, (None, [(number_text(bias), bias), *factors])] if bias else terms
 
     def _value_of(self, name: str) -> float:
         return single(self._by_name[name].stored if name in self._by_name else self.sources[name])
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (printable(", ".join(map(repr, islice(names, MOST_NAMES)))) or "none") + more
 
 
 def trace(
     graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike], /, **sources: npt.ArrayLike | MPSImage
 ) -> Trace:
     """
-    Evaluate a graph, and keep everything on the way.
+    Evaluate a graph and keep every intermediate number.
 
     Parameters
     ----------
@@ -349,17 +328,17 @@ def trace(
     ('y = Absolute(x)', 3.0, -1.0)
     """
     graph = graph_or_error(graph)
-    given, plan = graph.images_by_handle(sources), graph.plan
+    images, plan = graph.images_by_handle(sources), graph.plan
     names = plan.names
     gradients = differentiated(step.node for step in plan.steps)
     window = Window(None)
     steps: list[Step] = []
 
-    def watch(step: PlanStep, read: Sequence[MPSImage], made: MPSImage) -> None:
+    def watch(step: PlanStep, inputs: Sequence[MPSImage], result: MPSImage) -> None:
         is_backward = step.node.result_image in gradients or step.operation.is_initial_gradient
         reads = tuple(names[i] for i in step.sources)
-        steps.append(Step(names[step.result], reads, step, (read, made), window, is_backward=is_backward))
+        steps.append(Step(names[step.result], reads, step, (inputs, result), window, is_backward=is_backward))
 
-    plan.walk(given, graph.manner(), watch=watch)
+    plan.walk(images, graph.manner(), watch=watch)
     tell_apart(steps)
-    return Trace(steps, dict(zip(names, given, strict=False)))
+    return Trace(steps, dict(zip(names, images, strict=False)))

@@ -1,5 +1,5 @@
 """
-For people's own tests: arrays compared in units in the last place; gradients and kernels checked; a pytest plugin.
+For your own tests: compare arrays in units in the last place, check gradients and kernels, use a pytest plugin.
 
 Examples
 --------
@@ -8,6 +8,7 @@ Examples
 >>> assert_close(np.float32([1.0000001, 2]), [1, 2], ulp=1)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mpsref.errors import DependencyError
@@ -35,22 +36,15 @@ __all__ = [
 ]
 
 LATER = {
-    "Failure": "mpsref.testing.implementation",
-    "GradientCheck": "mpsref.testing.gradient",
-    "ImplementationCheck": "mpsref.testing.implementation",
-    "Slope": "mpsref.testing.gradient",
-    "check_gradient": "mpsref.testing.gradient",
-    "check_implementation": "mpsref.testing.implementation",
+    **dict.fromkeys(("GradientCheck", "Slope", "check_gradient"), "mpsref.testing.gradient"),
+    **dict.fromkeys(("Failure", "ImplementationCheck", "check_implementation"), "mpsref.testing.implementation"),
 }
-"""What is imported when it is used, and from where."""
+"""What is imported on first use, since it costs more than a comparison should, and from where."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Here, since it costs more than a comparison should.
-    from importlib import import_module  # noqa: PLC0415
-
     try:
         return getattr(import_module(LATER[name]), name)
     except ModuleNotFoundError as error:

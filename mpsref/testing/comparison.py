@@ -1,4 +1,4 @@
-"""Two arrays, element by element: what is within bounds, how far the rest is, and where the worst is."""
+"""Two arrays compared element by element: what is within bounds, how far the rest is, and the worst elements."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
-from mpsref.display import aligned, html_table, html_text, printable
+from mpsref.display import aligned, html_table, html_text
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of, unmasked_or_error
+from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
 from mpsref.verify.bounds import BEYOND, MODELS
@@ -29,7 +30,7 @@ Bounds: TypeAlias = presets.Limit | str
 """What passes: a `Tolerance`, ``exact``, ``ulp=N``; or, of a neuron's results, one of `mpsref.verify.bounds.MODELS`."""
 
 SHOWN = 5
-"""How many elements are listed."""
+"""Elements that are listed."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,16 @@ class Worst:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(CheckReport):
     """
-    What was found when two arrays were compared.
+    The result of comparing two arrays.
 
     Attributes
     ----------
     name : str
         What was compared.
     storage : str
-        How both are stored.
+        The storage format of both.
     shape : tuple of int
         Of both.
     tolerance : Tolerance or mpsref.verify.Bounds
@@ -96,7 +97,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether no more elements are outside the bounds than may be."""
+        """Whether at most `max_mismatches` elements are outside the bounds."""
         return self.counts.beyond <= self.max_mismatches
 
     @property
@@ -106,38 +107,18 @@ class Comparison:
         allowed = f"; {self.max_mismatches:,} may be" if self.max_mismatches else ""
         if not beyond:
             return f"PASS: all {elements:,} elements are within bounds"
-        share = f"{beyond:,} of {elements:,} elements ({100 * beyond / elements:.3g} %) are beyond the bounds"
-        return f"{'PASS' if self.passed else 'FAIL'}: {share}{allowed}"
-
-    def check(self) -> None:
-        """Raise `VerificationError`, which carries this report and says all of it, unless it passed."""
-        __tracebackhide__ = True
-        if not self.passed:
-            raise VerificationError(self.text(), self)
-
-    def text(self) -> str:
-        """For people: the verdict first, then the worst elements and a histogram."""
-        return "\n".join(printable(line) for line in self._lines())
+        mismatches = f"{beyond:,} of {elements:,} elements ({100 * beyond / elements:.3g} %) are beyond the bounds"
+        return f"{'PASS' if self.passed else 'FAIL'}: {mismatches}{allowed}"
 
     def _repr_html_(self) -> str:
-        facts = f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
         verdict = f"<p><strong>{html_text(f'{self.name}: {self.verdict}', 1000)}</strong></p>"
         rows: list[list[object]] = [["element", "actual", "expected", "ULP", "verdict"]]
-        rows += [
-            [
-                list(element.place),
-                element.actual,
-                element.expected,
-                "not comparable" if element.ulp is None else f"{element.ulp:,}",
-                "beyond" if element.beyond else "within",
-            ]
-            for element in self.worst
-        ]
-        others = {"NaN": self.counts.nan_disagreements, "infinity": self.counts.infinity_disagreements}
-        found = verdict + html_table(facts, rows)
-        if self.counts.elements:
-            found += html_table("distances", histogram_rows(self.histogram, self.counts.elements, others))
-        return found
+        for element in self.worst:
+            distance = "not comparable" if element.ulp is None else f"{element.ulp:,}"
+            verdict_there = "beyond" if element.beyond else "within"
+            rows.append([list(element.place), element.actual, element.expected, distance, verdict_there])
+        histogram = html_table("distances", self._histogram_rows()) if self.counts.elements else ""
+        return verdict + html_table(self._facts(), rows) + histogram
 
     def to_json(self) -> dict[str, Any]:
         """For programs: everything, as `json` can write it."""
@@ -156,23 +137,28 @@ class Comparison:
             "worst": [asdict(element) | {"place": list(element.place)} for element in self.worst],
         }
 
+    def _facts(self) -> str:
+        return f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
+
+    def _histogram_rows(self) -> list[list[str]]:
+        others = {"NaN": self.counts.nan_disagreements, "infinity": self.counts.infinity_disagreements}
+        return histogram_rows(self.histogram, self.counts.elements, others)
+
     def _lines(self) -> Iterator[str]:
-        counts = self.counts
         yield f"{self.name}: {self.verdict}"
-        yield f"bounds: {bounds_text(self.tolerance)}; {self.storage}{list(self.shape)}"
+        yield self._facts()
         shown = [element for element in self.worst if element.beyond]
         if shown:
             yield "the worst:"
             yield from (f"  {element}" for element in shown)
-        for reason, count in counts.explained.items():
+        for reason, count in self.counts.explained.items():
             yield f"{count:,} explained: {Reason[reason].text}"
-        if counts.elements:
-            others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
-            yield from aligned(histogram_rows(self.histogram, counts.elements, others), left=1)
+        if self.counts.elements:
+            yield from aligned(self._histogram_rows(), left=1)
 
 
 def bounds_text(tolerance: presets.Limit) -> str:
-    """What passes, of one array instead of images."""
+    """The text of a limit, for one array instead of images."""
     return str(tolerance).replace(" of each image's format", "")
 
 
@@ -181,12 +167,12 @@ def resolved(
     bounds: Bounds | None = None, ulp: int | None = None, rtol: float | None = None, atol: float | None = None
 ) -> presets.Limit:
     """
-    The one limit that somebody means; 4 ULP if nothing is given.
+    The one limit that the arguments mean; by default 4 ULP.
 
     Raises
     ------
     ParameterError
-        `bounds` is unknown, or given together with numbers.
+        `bounds` is unknown, or stands beside numbers.
 
     Examples
     --------
@@ -228,12 +214,12 @@ def compare(
     ----------
     actual, expected : array_like
         numpy arrays, images, tensors, or anything else with ``__array__`` or DLPack, of the same shape and dtype:
-        float16, float32, float64, or uint8 and uint16 for unorm codes. What `expected` has no dtype, such as a list,
-        is taken to have that of `actual`.
+        float16, float32, float64, or uint8 and uint16 for unorm codes. An `expected` without a dtype, such as a list,
+        gets that of `actual`.
     bounds : Tolerance or str, optional
         What is within bounds: a `Tolerance`, ``exact``, or ``ulp=N``; or what a device's arithmetic allows each
-        formula: one of `mpsref.verify.bounds.MODELS`, such as ``metal-fast``, or `mpsref.verify.Bounds`, for which
-        `neuron` and `x` are needed. Default: 4 ULP.
+        formula: one of `mpsref.verify.bounds.MODELS`, such as ``metal-fast``, or `mpsref.verify.Bounds`, which need
+        `neuron` and `x`. Default: 4 ULP.
     ulp : int, optional
         Units in the last place of the dtype.
     rtol, atol : float, optional
@@ -243,21 +229,21 @@ def compare(
     name : str
         How the report calls it.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
-        Whose results, or gradients, are compared, if the bounds are those of a model; channels are along the last axis.
+        For the bounds of a model, the neuron whose results or gradients are compared; channels are on the last axis.
     x, upstream : array_like, optional
-        What it read: its sources, and, for a gradient, the incoming gradients, of the shape of `actual`.
+        Its inputs and, for a gradient, the incoming gradients, of the shape of `actual`.
 
     Returns
     -------
     Comparison
-        Call its `check` to raise an error if it has not passed.
+        Its `check` raises an error unless it passed.
 
     Raises
     ------
     ImageError
-        The two differ in shape or dtype, or one is no array that can be compared.
+        The two differ in shape or dtype, or one cannot be compared.
     ParameterError
-        The bounds make no sense.
+        The bounds are invalid.
 
     Notes
     -----
@@ -288,14 +274,15 @@ def compare(
         )
     storage = _storage(got, name)
     judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
-    found = counts_of(got, want, storage, judge, SHOWN)
-    is_beyond = (found.classes == BEYOND).tolist()
+    result = counts_of(got, want, storage, judge, SHOWN)
+    is_beyond = (result.classes == BEYOND).tolist()
     worst = []
-    for flat, distance, beyond in zip(found.worst.tolist(), found.distances.tolist(), is_beyond, strict=True):
+    for flat, distance, beyond in zip(result.worst.tolist(), result.distances.tolist(), is_beyond, strict=True):
         place = tuple(int(i) for i in np.unravel_index(flat, got.shape))
-        steps = None if distance == UNREACHABLE else distance
-        worst.append(Worst(place, str(got[place]), str(want[place]), steps, beyond))
-    return Comparison(name, storage.name, got.shape, limit, max_mismatches, found.counts, found.histogram, tuple(worst))
+        ulp = None if distance == UNREACHABLE else distance
+        worst.append(Worst(place, str(got[place]), str(want[place]), ulp, beyond))
+    shape, counts = got.shape, result.counts
+    return Comparison(name, storage.name, shape, limit, max_mismatches, counts, result.histogram, tuple(worst))
 
 
 def judge_of(
@@ -305,7 +292,7 @@ def judge_of(
     x: Any,
     upstream: Any,
 ) -> Judge:
-    """What a model says of a neuron's results."""
+    """The verdict of a model's bounds on a neuron's results."""
     if neuron is None or x is None:
         raise ParameterError(
             f"bounds are {bounds.model!r}, which are of a neuron: give neuron=descriptor and x=, what it read, and for "
@@ -314,19 +301,19 @@ def judge_of(
     neuron = descriptor_or_error(neuron, "neuron")
     if got.storage is FLOAT64:
         raise ParameterError(f"bounds are {bounds.model!r}, but actual is float64, in which no device stores images")
-    read = []
-    for what, value in (("x", x), ("upstream", upstream)):
-        array = None if value is None else as_array(value, what, got.stored.dtype)
-        if array is not None and array.shape != got.stored.shape:
-            raise ImageError(
-                f"{what} is of shape {list(array.shape)}: it must be that of actual, {list(got.stored.shape)}"
-            )
-        read.append(None if array is None else Elements(array, _storage(array, what)))
+    source = _like(x, "x", got.stored)
+    incoming = None if upstream is None else _like(upstream, "upstream", got.stored)
     if neuron.data is not None:
         channels_or_error(neuron, got.stored.shape[-1] if got.stored.ndim else 1, "the last axis of x")
-    source, incoming = read
-    assert source is not None
     return neuron_judge(neuron, MODELS[bounds.model], got, source, incoming)
+
+
+def _like(value: Any, name: str, actual: Stored) -> Elements:
+    """What a neuron read, of the shape of its results."""
+    array = as_array(value, name, actual.dtype)
+    if array.shape != actual.shape:
+        raise ImageError(f"{name} is of shape {list(array.shape)}: it must be that of actual, {list(actual.shape)}")
+    return Elements(array, _storage(array, name))
 
 
 @checked
@@ -358,7 +345,7 @@ def assert_close(
         They are not, or differ in shape or dtype. An `AssertionError`, with the `Comparison` as its ``report``, or
         None where shape or dtype differ.
     ParameterError
-        The bounds make no sense.
+        The bounds are invalid.
 
     Examples
     --------
@@ -392,12 +379,12 @@ def assert_close(
 
 def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Stored:
     """
-    An array of what is one, or can make one; what has no dtype, such as a list, gets `dtype`.
+    `value` as an array; one without a dtype, such as a list, gets `dtype`.
 
     Raises
     ------
     ImageError
-        numpy can make no array of it; the message calls it `name`.
+        numpy cannot convert it; the message calls it `name`.
     """
     if isinstance(value, MPSImage):
         return value.to_array()
@@ -412,7 +399,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
         return np.from_dlpack(value)
     except MPSRefError:
         raise
-    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+    except Exception as error:  # noqa: BLE001  a foreign object may raise anything
         raise ImageError(f"{name} is a {type(value).__name__}, of which numpy makes no array: {error}") from None
 
 

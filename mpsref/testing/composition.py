@@ -1,17 +1,18 @@
-"""Nodes in float64, each on the smooth piece on which its source is: the questions that their gradients pose."""
+"""Nodes in float64, each on the smooth piece on which its source lies, and the gradients of them that are checked."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import mapping_or_error
+from mpsref.arrays import Mask, Wide
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
@@ -23,25 +24,29 @@ from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Operation
 from mpsref.testing.differences import NOISE, Function, continued, pieces, slope
-from mpsref.testing.question import Array, Mask, Question, float64, incoming_gradient, one_shape
+from mpsref.testing.question import Question, float64, incoming_gradient, one_shape
 
 __all__ = ["of_nodes"]
 
 BESIDE = 4
-"""So many ULP from a kink that float64 cannot hold, nothing says on which side it is."""
+"""Within this many ULP of a kink that float64 cannot hold, the side is unknown."""
 
 NARROW = 2.0**22
-"""So many ULP must be between two kinks for differences to see the slope there."""
+"""ULP between two kinks below which differences do not see the slope there."""
 
 NUDGE = 2.0**-30
-"""How far a value is moved, relative, to see what depends on it."""
+"""Relative change of a value, to see what depends on it."""
 
 LEFT, RIGHT = np.int8(-1), np.int8(1)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Images whose sum is said to be the gradient of another one, where results have these incoming gradients."""
+    """
+    Images whose sum is claimed to be the gradient of a source, by their slots.
+
+    `results` are the results that it is the gradient of, each with its incoming gradient.
+    """
 
     name: str
     gradients: tuple[int, ...]
@@ -52,97 +57,94 @@ class Claim:
 def of_nodes(
     subject: Any, inputs: Any, upstream: Any, gradients: Mapping[str, str] | None
 ) -> tuple[list[Question], str]:
-    """The questions that a neuron, a node or a graph poses, and its name."""
+    """The gradients of a neuron, a node or a graph, and its name."""
     if isinstance(subject, MPSNNGraph):
-        if not all(isinstance(given, Mapping) and given for given in (gradients, upstream)):
+        if not all(isinstance(names, Mapping) and names for names in (gradients, upstream)):
             raise ParameterError(
                 "an MPSNNGraph does not know what its results are: give gradients={'dx': 'x'} and upstream={'y': 'dy'},"
                 " or a GraphFile"
             )
         assert gradients is not None
-        claims, stops, said = _named_claims(subject, gradients, upstream), set[int](), "graph"
+        claims, stops, name = _named_claims(subject, gradients, upstream), set[int](), "graph"
         graph, upstream = subject, None
     else:
         if gradients is not None:
             raise ParameterError("gradients is for an MPSNNGraph: leave it out")
-        graph, claims, stops, said = _claims(subject)
-    sources = _sources(graph, inputs, upstream, {g for claim in claims for _, g in claim.results})
+        graph, claims, stops, name = _claims(subject)
+    sources = _sources(graph, inputs, upstream, {dy for claim in claims for _, dy in claim.results})
     composition = _Composition(graph, sources, stops)
-    return [composition.question(claim) for claim in claims], said
+    return [composition.question(claim) for claim in claims], name
 
 
-def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection[int]) -> list[Array]:
-    """What the graph reads, in its order; incoming gradients have a default."""
+def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection[int]) -> list[Wide]:
+    """The sources of the graph, in its order; incoming gradients have a default."""
     labels = [handle_label(handle) for handle in graph.source_image_handles]
     own = [i for i in range(len(labels)) if i not in incoming]
     if not isinstance(inputs, Mapping):
         if len(own) != 1:
             raise SourceError(f"inputs is no mapping: give the sources {', '.join(map(repr, labels))} by name")
-        given: dict[int, Any] = {own[0]: inputs}
+        values: dict[int, Any] = {own[0]: inputs}
     else:
         inputs = mapping_or_error("inputs", inputs)
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own")
-        unknown = set(inputs) - set(labels)
-        missing = {labels[i] for i in own} - set(inputs)
-        if unknown or missing:
+        if not {labels[i] for i in own} <= set(inputs) <= set(labels):
             have, want = (", ".join(sorted(map(repr, each))) for each in (inputs, {labels[i] for i in own}))
             raise SourceError(f"inputs are {have}: the sources are {want}")
-        given = {i: inputs[label] for i, label in enumerate(labels) if label in inputs}
-    xs = {i: float64(value, str(labels[i] or "input")) for i, value in given.items()}
+        values = {i: inputs[label] for i, label in enumerate(labels) if label in inputs}
+    xs = {i: float64(value, str(labels[i] or "input")) for i, value in values.items()}
     shape = one_shape({str(labels[i] or "input"): x for i, x in xs.items()})
-    for i in set(range(len(labels))) - set(xs):
+    for i in set(range(len(labels))) - xs.keys():
         xs[i] = incoming_gradient(shape) if upstream is None else float64(upstream, "upstream")
         one_shape({"inputs": next(iter(xs.values())), "upstream": xs[i]})
     return [xs[i] for i in range(len(labels))]
 
 
 def _claims(subject: Any) -> tuple[MPSNNGraph, list[Claim], set[int], str]:
-    """What nodes say of themselves."""
+    """The graph of a subject, the gradients in it, the images at which gradients stop, and a name."""
     if isinstance(subject, MPSNNNeuronDescriptor):
         node = MPSCNNNeuronNode(source=MPSNNImageNode(handle="input"), descriptor=subject)
-        found, said = _trained(node), subject.neuron_type.name
+        parts, name = _trained(node), subject.neuron_type.name
     elif isinstance(subject, GraphFile):
-        found, said = _backward_results(subject.result_images), "graph"
+        parts, name = _backward_results(subject.result_images), "graph"
     elif isinstance(subject, MPSNNFilterNode) and not isinstance(subject, MPSNNGradientFilterNode):
-        found, said = _trained(subject), subject.label or type(subject).__name__
+        parts, name = _trained(subject), subject.label or type(subject).__name__
     else:
         raise ParameterError(
             f"subject is a {type(subject).__name__}: give a descriptor, a forward node, a GraphFile, an MPSNNGraph or "
             "two functions"
         )
-    if not found:
+    if not parts:
         raise ParameterError("there is no gradient to be checked: no result is one")
-    images = dict.fromkeys(
-        image for s, gs, pairs in found for image in (s, *gs, *(one for pair in pairs for one in pair))
-    )
+    images = [image for source, gradients, pairs in parts for image in (source, *gradients, *chain(*pairs))]
     if isinstance(subject, GraphFile):
         # So that all its sources may be given, also those that no gradient depends on.
-        images |= dict.fromkeys(subject.result_images)
-    nodes = list(schedule(images))
-    stopped = [node.result_image for node in nodes if node.result_image.stop_gradient]
-    images |= dict.fromkeys(stopped)
-    graph = MPSNNGraph(result_images=list(images))
+        images += subject.result_images
+    stopped = [node.result_image for node in schedule(dict.fromkeys(images)) if node.result_image.stop_gradient]
+    images = list(dict.fromkeys([*images, *stopped]))
+    graph = MPSNNGraph(result_images=images)
     slot = {image: index for image, index in zip(images, graph.plan.results, strict=True) if index is not None}
     claims = [
         Claim(
-            handle_label(s.handle) or "input",
-            tuple(slot[g] for g in gs),
-            slot[s],
+            handle_label(source.handle) or "input",
+            tuple(slot[gradient] for gradient in gradients),
+            slot[source],
             tuple((slot[y], slot[dy]) for y, dy in pairs),
         )
-        for s, gs, pairs in found
+        for source, gradients, pairs in parts
     ]
-    return graph, claims, {slot[image] for image in stopped}, said
+    return graph, claims, {slot[image] for image in stopped}, name
 
 
 _Pairs: TypeAlias = list[tuple[MPSNNImageNode, MPSNNImageNode]]
-_Found: TypeAlias = list[tuple[MPSNNImageNode, list[MPSNNImageNode], _Pairs]]
-"""Images, what adds up to their gradients, and pairs of results and incoming gradients."""
+"""Results, each with its incoming gradient."""
+
+_Parts: TypeAlias = list[tuple[MPSNNImageNode, list[MPSNNImageNode], _Pairs]]
+"""Images, each with the parts of its gradient, and the results that it is the gradient of."""
 
 
-def _trained(last: MPSNNFilterNode) -> _Found:
-    """The gradients of all sources of a graph, from nodes that are made here."""
+def _trained(last: MPSNNFilterNode) -> _Parts:
+    """The gradients of all sources of a graph, from a training graph."""
     is_initial = last.operation.is_initial_gradient
     if is_initial:
         result, incoming = last.sources[0], last.result_image
@@ -154,38 +156,41 @@ def _trained(last: MPSNNFilterNode) -> _Found:
         gradients[source] = node.result_image
 
     last.training_graph(with_source_gradient=None if is_initial else incoming, node_handler=keep)
-    found = {image: made for image, made in gradients.items() if image.producer is None and not image.stop_gradient}
-    return [(image, [made], [(result, incoming)]) for image, made in found.items()]
+    return [
+        (image, [gradient], [(result, incoming)])
+        for image, gradient in gradients.items()
+        if image.producer is None and not image.stop_gradient
+    ]
 
 
-def _backward_results(results: Sequence[MPSNNImageNode]) -> _Found:
-    """What the results of a graph are the gradients of, by the states of the nodes that make them."""
+def _backward_results(results: Sequence[MPSNNImageNode]) -> _Parts:
+    """The gradients among the results of a graph, by the states of the nodes that make them."""
     targets: dict[MPSNNImageNode, list[MPSNNImageNode]] = {}
     for image in results:
         target = _target(image)
         if target is not None:
             targets.setdefault(target, []).append(image)
-    found: _Found = []
+    parts: _Parts = []
     for target, images in targets.items():
-        # Where gradients of one image are not added up, as where they are told to stop, each is a part.
+        # Where gradients of one image are not added up, such as where they stop, each is a part.
         whole = [image for image in images if not _feeds(image, images)]
-        found.append((target, whole, list(dict.fromkeys(pair for image in whole for pair in _roots(image)))))
-    return found
+        parts.append((target, whole, list(dict.fromkeys(pair for image in whole for pair in _roots(image)))))
+    return parts
 
 
 def _feeds(image: MPSNNImageNode, others: Sequence[MPSNNImageNode]) -> bool:
-    """Whether some of these images depend on one."""
+    """Whether other images depend on this one."""
     return any(image in node.sources for other in others if other is not image for node in schedule([other]))
 
 
 def _roots(image: MPSNNImageNode) -> _Pairs:
-    """The results that a gradient begins at, each with its own incoming gradient."""
+    """The results at which a gradient begins, each with its incoming gradient."""
     walk, pairs = [image], dict[tuple[MPSNNImageNode, MPSNNImageNode], None]()
     while walk:
         node = walk.pop().producer
         if isinstance(node, MPSNNGradientFilterNode):
             incoming = node.sources[0]
-            # From a sum of gradients, or a gradient, it goes on; all else comes in from outside.
+            # A gradient, or a sum of them, is followed; anything else is an incoming gradient.
             if _target(incoming) is None:
                 pairs[node.forward_node.result_image, incoming] = None
             else:
@@ -196,7 +201,7 @@ def _roots(image: MPSNNImageNode) -> _Pairs:
 
 
 def _target(image: MPSNNImageNode) -> MPSNNImageNode | None:
-    """What an image is the gradient of, if it is one: sums of gradients are gradients."""
+    """The image that this one is the gradient of, if it is a gradient or a sum of them."""
     node = image.producer
     while node is not None and node.operation.accumulates:
         node = node.sources[0].producer
@@ -213,30 +218,23 @@ def _named_claims(graph: MPSNNGraph, gradients: Mapping[str, str], upstream: Map
     pairs = tuple((slots[y], slots[dy]) for y, dy in upstream.items())
     return [
         Claim(source, (index,), slots[source], pairs)
-        for made, source in gradients.items()
-        if (index := results.get(made)) is not None
+        for gradient, source in gradients.items()
+        if (index := results.get(gradient)) is not None
     ]
 
 
-_Place: TypeAlias = tuple[Array, npt.NDArray[np.int8]]
-"""Where a node's source is, and on which side if that is a kink."""
+_Place: TypeAlias = tuple[Wide, npt.NDArray[np.int8]]
+"""A node's source, and its side where it is a kink."""
 
 
 class _Composition:
     """
-    A graph in float64 without rounding between nodes, each node on the smooth piece on which its source is.
+    A graph in float64 without rounding between nodes, each node on the smooth piece on which its source lies.
 
-    Parameters
-    ----------
-    graph : MPSNNGraph
-        The graph.
-    sources : sequence of ndarray
-        What it reads.
-    stops : set of int
-        Images that gradients do not go through: they stay as they are.
+    `stops` are images at which gradients stop: they are constants.
     """
 
-    def __init__(self, graph: MPSNNGraph, sources: Sequence[Array], stops: set[int]) -> None:
+    def __init__(self, graph: MPSNNGraph, sources: Sequence[Wide], stops: set[int]) -> None:
         self._steps = graph.plan.steps
         self._stops = stops
         self._values = dict(enumerate(sources))
@@ -247,17 +245,18 @@ class _Composition:
             self._values[step.result] = step.operation.value(*read)
 
     def question(self, claim: Claim) -> Question:
+        """The gradient that a claim is about."""
         x = self._values[claim.source]
         path = self._between(claim.source, {y for y, _ in claim.results})
-        open_, clamped, hidden = (np.zeros(x.shape, np.bool_) for _ in range(3))
+        is_open, clamped, hidden = (np.zeros(x.shape, np.bool_) for _ in range(3))
         sides: dict[int, npt.NDArray[np.int8]] = {}
         unsure: dict[int, Mask] = {}
-        bases: dict[int, Array] = {}
+        bases: dict[int, Wide] = {}
         for i in path:
             operation, read = self._steps[i].operation, [self._values[s] for s in self._steps[i].sources]
             if operation.descriptor is not None:
                 bases[i], sides[i], unsure[i] = _side(operation.descriptor, read[0])
-                open_ |= unsure[i]
+                is_open |= unsure[i]
                 hidden |= _between_kinks(operation.descriptor, read[0])
             elif operation.is_clamped:
                 bases[i] = total = operation.argument(read)
@@ -265,33 +264,25 @@ class _Composition:
                 sides[i] = np.where(total == low, 1, -1).astype(np.int8)
                 clamped |= (total < low) | (total > high) | (low == high)
 
-        def at(chosen: dict[int, npt.NDArray[np.int8]]) -> Function:
-            return lambda z: self._at(claim, z, path, {i: (bases[i], side) for i, side in chosen.items()})
-
-        def both() -> Any:
-            found = []
-            for one in (LEFT, RIGHT):
-                chosen = {i: np.where(unsure[i], one, side) if i in unsure else side for i, side in sides.items()}
-                found.append(slope(at(chosen), x, rounding))
-            return tuple(found)
+        def at(unsure_side: np.int8 | None = None) -> Function:
+            places = {i: (bases[i], side) for i, side in sides.items()}
+            if unsure_side is not None:
+                places |= {i: (bases[i], np.where(unsure[i], unsure_side, sides[i])) for i in unsure}
+            return lambda z: self._at(claim, z, path, places)
 
         rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
         rounding = np.where(hidden, np.inf, rounding)
-        claimed = np.zeros(x.shape)
-        for g in claim.gradients:
-            claimed = claimed + self._values[g]
         note = "a clamp holds here, which the gradient filter ignores, as MPS documents"
-        upstream = self._values[claim.results[0][1]] if len(claim.results) == 1 else None
         return Question(
             claim.name,
             x,
-            claimed,
-            at(sides),
-            open_,
-            both,
+            sum((self._values[gradient] for gradient in claim.gradients), np.zeros(x.shape)),
+            at(),
+            is_open,
+            lambda: (slope(at(LEFT), x, rounding), slope(at(RIGHT), x, rounding)),
             {note: clamped},
             lambda f, z: slope(f, z, rounding),
-            upstream,
+            self._values[claim.results[0][1]] if len(claim.results) == 1 else None,
         )
 
     def _between(self, source: int, results: set[int]) -> list[int]:
@@ -301,26 +292,23 @@ class _Composition:
             if step.result != source and step.result not in self._stops and changes.intersection(step.sources):
                 changes.add(step.result)
                 path.append(i)
-        needed, kept = set(results), []
+        needed = set(results)
         for i in reversed(path):
             if self._steps[i].result in needed:
                 needed.update(self._steps[i].sources)
-                kept.append(i)
-        return kept[::-1]
+        return [i for i in path if self._steps[i].result in needed]
 
-    def _rounding(self, claim: Claim, x: Array, path: list[int], sides: dict[int, _Place]) -> Array:
-        """What rounding errors of inner values may make of the result: each is moved a little to see."""
+    def _rounding(self, claim: Claim, x: Wide, path: list[int], sides: dict[int, _Place]) -> Wide:
+        """The effect of rounding errors of inner values on the result, from a small change of each."""
         total = np.zeros(x.shape)
         with np.errstate(all="ignore"):
             base = self._at(claim, x, path, sides)
             for i in path:
-                moved = self._at(claim, x, path, sides, i)
-                total = total + np.nan_to_num(np.abs(moved - base), nan=0.0) * (NOISE / NUDGE)
+                nudged = self._at(claim, x, path, sides, i)
+                total = total + np.nan_to_num(np.abs(nudged - base), nan=0.0) * (NOISE / NUDGE)
         return total
 
-    def _at(
-        self, claim: Claim, x: Array, path: list[int], sides: dict[int, _Place], nudged: int | None = None
-    ) -> Array:
+    def _at(self, claim: Claim, x: Wide, path: list[int], sides: dict[int, _Place], nudged: int | None = None) -> Wide:
         values = {claim.source: x}
         for i in path:
             step = self._steps[i]
@@ -328,42 +316,40 @@ class _Composition:
             values[step.result] = _on_piece(step.operation, read, sides.get(i))
             if i == nudged:
                 values[step.result] = values[step.result] * (1 + NUDGE)
-        total = np.zeros(x.shape)
-        for y, dy in claim.results:
-            total = total + self._values[dy] * values.get(y, self._values[y])
-        return total
+        weighted = (self._values[dy] * values.get(y, self._values[y]) for y, dy in claim.results)
+        return sum(weighted, np.zeros(x.shape))
 
 
-def _on_piece(operation: Operation, read: list[Array], place: _Place | None) -> Array:
+def _on_piece(operation: Operation, read: list[Wide], place: _Place | None) -> Wide:
     ends = operation.bounds if operation.is_clamped else operation.kinks()
     if place is None or not ends:
         return operation.value(*read)
     return continued(operation.at_argument, operation.argument(read), *pieces(place[0], ends, place[1]))
 
 
-def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArray[np.int8], Mask]:
+def _side(descriptor: MPSNNNeuronDescriptor, x: Wide) -> tuple[Wide, npt.NDArray[np.int8], Mask]:
     """
-    At a kink, the side whose slope the documented formula has there; and where that cannot be asked.
+    The source, its side at a kink, by the slope of the documented formula there; and where the side is unknown.
 
-    A kink that is rounded is not quite where float64 has it: what is beside it is taken for it, and may be on either
-    side.
+    A rounded kink is not quite where float64 has it: its neighbours count as the kink, and may be on either side.
     """
     kinks = descriptor.row.kinks(descriptor)
     base, at, unsure = x.copy(), np.isin(x, kinks), np.zeros(x.shape, np.bool_)
     for kink in kinks:
         if not _is_exact(descriptor, kink):
-            unsure |= np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))
-            base[np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))] = kink
+            beside = np.abs(x - kink) <= BESIDE * np.spacing(abs(kink))
+            unsure |= beside
+            base[beside] = kink
     side = np.zeros(x.shape, np.int8)
     if at.any():
-        there = np.where(at, x, 0.0)
-        away = 2.0**-20 * np.maximum(np.abs(there), 1)
+        kink_at = np.where(at, x, 0.0)
+        away = 2.0**-20 * np.maximum(np.abs(kink_at), 1)
         for kink in kinks:
-            away = np.where(there == kink, away, np.minimum(away, np.abs(there - kink) / 2))
-        y, before, after = (forward(descriptor, there + step) for step in (0.0, -away, away))
+            away = np.where(kink_at == kink, away, np.minimum(away, np.abs(kink_at - kink) / 2))
+        y, before, after = (forward(descriptor, kink_at + step) for step in (0.0, -away, away))
         left, right = (y - before) / away, (after - y) / away
         with np.errstate(over="ignore"):
-            single = there.astype(np.float32)
+            single = kink_at.astype(np.float32)
         here = gradient(descriptor, single, np.ones_like(single), mode="stepwise-fma").astype(np.float64)
         from_left, from_right = np.abs(here - left), np.abs(here - right)
         side = (np.sign(from_left - from_right) * at).astype(np.int8)
@@ -371,7 +357,7 @@ def _side(descriptor: MPSNNNeuronDescriptor, x: Array) -> tuple[Array, npt.NDArr
 
 
 def _is_exact(descriptor: MPSNNNeuronDescriptor, kink: float) -> bool:
-    """Whether a kink is where float32 arithmetic finds it too: where a quotient of parameters was not rounded."""
+    """Whether float32 arithmetic has the kink in the same place: no quotient of parameters was rounded."""
     with np.errstate(over="ignore"):
         if float(np.float32(kink)) != kink:
             return False
@@ -379,8 +365,8 @@ def _is_exact(descriptor: MPSNNNeuronDescriptor, kink: float) -> bool:
     return kink in (0.0, descriptor.b) or a * Fraction(kink) in (b, -b, 1 - b)
 
 
-def _between_kinks(descriptor: MPSNNNeuronDescriptor, x: Array) -> Mask:
-    """Where two kinks are so near that float64 has hardly anything between them, of which to see a slope."""
+def _between_kinks(descriptor: MPSNNNeuronDescriptor, x: Wide) -> Mask:
+    """Where two kinks are so close that float64 has too few numbers between them to see a slope."""
     hidden = np.zeros(x.shape, np.bool_)
     kinks = sorted(descriptor.row.kinks(descriptor))
     for low, high in pairwise(kinks):

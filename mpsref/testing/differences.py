@@ -1,4 +1,4 @@
-"""Derivatives of functions of one number, element by element, from their values alone, each with an error estimate."""
+"""Derivatives of elementwise functions from their values alone, each with an estimated error."""
 
 from __future__ import annotations
 
@@ -8,87 +8,83 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Wide
+
 __all__ = ["NOISE", "Function", "coarse", "complex_slope", "continued", "one_sided", "pieces", "slope"]
 
-Array: TypeAlias = npt.NDArray[np.float64]
-Function: TypeAlias = Callable[[Array], Array]
-"""Elementwise: what stands at a place depends on the argument at that place alone."""
+Function: TypeAlias = Callable[[Wide], Wide]
+"""Elementwise: an element of the result depends on the same element of the argument alone."""
 
 STEPS, RATIO = 15, 4.0
-"""How many steps are tried, and how much smaller the next one is: from an eighth of the argument to 2^-31 of it."""
+"""How many steps are tried, and the ratio of each to the next: from an eighth of the argument to 2^-31 of it."""
 
 ORDERS = 5
 NOISE = 4 * float(np.finfo(np.float64).eps)
-"""What a value may be off, relative: 4 ULP, as the kernels promise in float64."""
+"""Relative error of a value: 4 ULP, as the kernels promise in float64."""
 
 UNDERFLOW = 1e-100
-"""Derivatives are not told apart that differ by less: what has vanished on the way may be a factor of them."""
+"""Absolute error of a derivative, of which a factor may have underflowed."""
 
 LEAST = float(np.finfo(np.float64).smallest_subnormal)
-"""What any value may be off."""
+"""Absolute error of any value."""
 
 DISTINCT = 10.0
-"""Two estimates that are farther apart than so many times their errors are of different things."""
+"""Estimates that differ by more than this many times their errors are of different slopes."""
 
 PRECISE = 1e-4
-"""A relative error with which nothing else need be tried."""
+"""A relative error at which no other steps are tried."""
 
 TINY = 1e-100
 """A step along the imaginary axis."""
 
 
-def slope(function: Function, x: Array, rounding: Array | None = None) -> tuple[Array, Array]:
+def slope(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wide, Wide]:
     """
-    The derivative at `x`, and an estimate of its error; infinity where nothing can be said.
+    The derivative at `x`, and an estimate of its error; infinity where nothing is known.
 
-    `rounding` is what values may be off besides 4 ULP of their own; None if that is not known.
+    `rounding` is the error of values besides 4 ULP of their own; None if unknown.
 
     Notes
     -----
     Central differences, extrapolated to step 0; of all steps and orders the one that agrees best with its neighbours,
     but never better than the rounding errors of the values allow (C. J. F. Ridders, "Accurate computation of F'(x)
     and F'(x) F''(x)", Advances in Engineering Software 4(2), 1982).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mpsref.testing.differences import slope
-    >>> found, error = slope(np.exp, np.array([1.0]))
-    >>> bool(abs(found[0] - np.e) < 10 * error[0] < 1e-10)
-    True
     """
     with np.errstate(all="ignore"):
-        found, error = coarse(function, x, rounding)
-        # What large steps say may be the slope of something else, where much happens close to x.
+        derivative, error = coarse(function, x, rounding)
+        # Large steps may miss the slope where the function changes fast close to x.
         other, smaller = _extrapolated(function, x, np.abs(x), rounding)
-        differs = np.abs(other - found) > DISTINCT * (error + smaller)
-        is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(found)
-        doubt = np.where(is_precise, smaller, np.maximum(np.abs(other - found), smaller))
+        differs = np.abs(other - derivative) > DISTINCT * (error + smaller)
+        is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(derivative)
+        doubt = np.where(is_precise, smaller, np.maximum(np.abs(other - derivative), smaller))
         better = differs | is_precise & ~was_precise | ~np.isfinite(error)
-        found, error = np.where(better, other, found), np.where(differs, doubt, np.where(better, smaller, error))
-        # Beside the edge of a domain, or where much happens close to 0, only smaller steps help.
+        derivative, error = (
+            np.where(better, other, derivative),
+            np.where(differs, doubt, np.where(better, smaller, error)),
+        )
+        # Beside the edge of a domain, or where the function changes fast close to 0, only smaller steps help.
         for size in (np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5)):
-            if np.all(error <= PRECISE * np.abs(found)):
+            if np.all(error <= PRECISE * np.abs(derivative)):
                 break
             other, smaller = _extrapolated(function, x, size, rounding)
-            is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(found)
+            is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(derivative)
             better = (is_precise & ~was_precise | ~np.isfinite(error)) & ~differs
-            gap = np.abs(other - found)
+            gap = np.abs(other - derivative)
             unsure = ~better & ~was_precise & (gap > DISTINCT * (error + smaller))
-            found = np.where(better, other, found)
+            derivative = np.where(better, other, derivative)
             error = np.where(better, smaller, np.where(unsure, np.fmax(error, gap), error))
-    return found, error
+    return derivative, error
 
 
-def coarse(function: Function, x: Array, rounding: Array | None = None) -> tuple[Array, Array]:
-    """The same, by steps from an eighth of the argument, or of 1, to 2^-31 of it: what is closer is not looked at."""
+def coarse(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wide, Wide]:
+    """The same, by steps from an eighth of the argument, or of 1, to 2^-31 of it, and none that are smaller."""
     with np.errstate(all="ignore"):
         return _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding)
 
 
-def _extrapolated(function: Function, x: Array, size: Array, rounding: Array | None) -> tuple[Array, Array]:
-    found, error, against = np.full(x.shape, np.nan), np.full(x.shape, np.inf), np.zeros(x.shape)
-    before: list[Array] = []
+def _extrapolated(function: Function, x: Wide, size: Wide, rounding: Wide | None) -> tuple[Wide, Wide]:
+    derivative, error, against = np.full(x.shape, np.nan), np.full(x.shape, np.inf), np.zeros(x.shape)
+    before: list[Wide] = []
     step = np.exp2(np.floor(np.log2(size)) - 3)
     for _ in range(STEPS):
         right, left = x + step, x - step
@@ -103,24 +99,25 @@ def _extrapolated(function: Function, x: Array, size: Array, rounding: Array | N
             doubt = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - before[order - 1])) + noise
             closer = doubt < least
             nearest, least = np.where(closer, row[-1], nearest), np.where(closer, doubt, least)
-        # Smaller steps that say something else, beyond what rounding explains: then larger ones have misled.
-        gap = np.abs(nearest - found)
+        # Where smaller steps disagree by more than rounding explains, larger ones have misled.
+        gap = np.abs(nearest - derivative)
         against = np.where(gap > DISTINCT * (error + (least if rounding is None else noise)), gap, against)
         better = least < error
-        found, error = np.where(better, nearest, found), np.where(better, least, error)
+        derivative, error = np.where(better, nearest, derivative), np.where(better, least, error)
         against = np.where(better, 0.0, against)
         before = row
         step = step / RATIO
-    return found, np.maximum(error, against)
+    return derivative, np.maximum(error, against)
 
 
-def continued(function: Function, x: Array, low: Array, high: Array) -> Array:
+def continued(function: Function, x: Wide, low: Wide, high: Wide) -> Wide:
     """
-    A function that is smooth on a piece from `low` to `high`, continued beyond its ends by what it is within.
+    A function that is smooth on the piece from `low` to `high`, extrapolated beyond it.
 
     Notes
     -----
-    By a parabola through values at the end and as far, and twice as far, within. NaN where the piece is too short.
+    By a parabola through the end of the piece and the points at the same and at twice the distance inside. NaN where
+    the piece is too short.
     """
     inside = np.clip(x, low, high)
     y = function(inside)
@@ -133,18 +130,11 @@ def continued(function: Function, x: Array, low: Array, high: Array) -> Array:
     return y
 
 
-def pieces(x: Array, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tuple[Array, Array]:
+def pieces(x: Wide, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tuple[Wide, Wide]:
     """
-    The ends of the smooth piece on which each element is.
+    The ends of the smooth piece on which each element lies, between kinks.
 
-    Parameters
-    ----------
-    x : ndarray
-        The elements.
-    kinks : tuple of float
-        Where pieces meet.
-    side : ndarray of int8
-        What is chosen at a kink itself: the piece at its left, -1; at its right, 1; or both as one, 0.
+    `side` chooses the piece at a kink itself: the left one, -1; the right one, 1; or both as one, 0.
     """
     ends = np.array([-np.inf, *sorted(set(kinks)), np.inf])
     first = np.searchsorted(ends[1:-1], x)
@@ -152,7 +142,7 @@ def pieces(x: Array, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tu
     return ends[first + (at & (side > 0))], ends[np.minimum(first + 1 + (at & (side >= 0)), len(ends) - 1)]
 
 
-def one_sided(function: Function, x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def one_sided(function: Function, x: Wide) -> tuple[tuple[Wide, Wide], tuple[Wide, Wide]]:
     """The derivatives from the left and from the right, by coarse steps, each with its error estimate."""
     none = np.full(x.shape, np.inf)
     return (
@@ -161,9 +151,9 @@ def one_sided(function: Function, x: Array) -> tuple[tuple[Array, Array], tuple[
     )
 
 
-def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: Array) -> tuple[Array, Array]:
+def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: Wide) -> tuple[Wide, Wide]:
     """
-    The derivative of an analytic function that takes complex numbers, by a step that nothing cancels in, and its error.
+    The derivative of an analytic function of complex numbers, by a step without cancellation, and its error.
 
     Notes
     -----
@@ -171,6 +161,6 @@ def complex_slope(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], x: A
     1998.
     """
     with np.errstate(all="ignore"):
-        found: Array = function(x + TINY * 1j).imag / TINY
-        error = NOISE * np.abs(found) + float(np.finfo(np.float64).smallest_normal) / TINY
-    return found, np.where(np.isnan(found), np.inf, error)
+        derivative: Wide = function(x + TINY * 1j).imag / TINY
+        error = NOISE * np.abs(derivative) + float(np.finfo(np.float64).smallest_normal) / TINY
+    return derivative, np.where(np.isnan(derivative), np.inf, error)

@@ -1,4 +1,4 @@
-"""Somebody's kernel, attacked by Hypothesis, and the simplest inputs at which it fails."""
+"""A kernel attacked by Hypothesis, and the simplest inputs at which it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, load, name_of
 from mpsref.testing.attack import Attack
 from mpsref.testing.comparison import Bounds, bounds_text, resolved
-from mpsref.testing.implementation_report import Failure, ImplementationCheck
+from mpsref.testing.reports import Failure, ImplementationCheck
 from mpsref.testing.subject import Neurons, Subject
 
 __all__ = ["Failure", "ImplementationCheck", "check_implementation"]
@@ -39,18 +39,17 @@ def check_implementation(
     name: str | None = None,
 ) -> ImplementationCheck:
     """
-    Fail unless an implementation of a neuron withstands an attack; say at which simplest inputs it does not.
+    Fail unless an implementation of a neuron withstands an attack; report the simplest inputs at which it fails.
 
     Parameters
     ----------
     function : callable or str
         The implementation, or ``module:function``: ``function(x)``, or for a gradient ``function(x, upstream)``, with
-        arrays of a format's dtype, and one dimension; it returns an array of the same shape and dtype. For a pReLU with
-        several slopes there are two dimensions, the last being the feature channels. It should be quick: it is called a
-        few hundred times.
+        one-dimensional arrays of a format's dtype; it returns an array of the same shape and dtype. For a pReLU with
+        several slopes there are two dimensions, the last being the feature channels. It is called a few hundred times.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType, str or strategy of MPSNNNeuronDescriptor
-        What it should compute. With a type, its name or a strategy parameters vary, and the function is given the
-        descriptor as its last argument.
+        What it should compute. With a type, its name or a strategy, parameters vary, and the descriptor is the
+        function's last argument.
     direction : str
         ``forward`` or ``gradient``.
     bounds, ulp, rtol, atol
@@ -58,12 +57,12 @@ def check_implementation(
     formats : sequence of MPSImageFeatureChannelFormat, str or dtype
         Among float32 and float16.
     max_examples : int, optional
-        Arrays for each format, besides those that have all halves. Default: what the Hypothesis profile says, 100
-        unless somebody has changed it.
+        Arrays for each format, besides those that have all halves. Default: that of the Hypothesis profile, 100
+        unless you change it.
     seed : int, optional
-        Makes another attack; without it the attack is the same each time, as long as the program is.
+        Selects another attack; without it the same program always makes the same attack.
     name : str, optional
-        How the report calls the implementation.
+        What the report calls the implementation.
 
     Returns
     -------
@@ -77,15 +76,15 @@ def check_implementation(
     ImplementationError
         The implementation cannot be imported, raises an error, or returns something else.
     ParameterError
-        An argument makes no sense.
+        An argument is invalid.
 
     Notes
     -----
-    Each array has some values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both its ends, and
-    some hundred others: simple and special ones, and any. Of a given neuron all halves are tried too, for a gradient
-    with an incoming gradient of 1. What fails is sorted into kinds; of each, inputs are made
-    simpler until only the simplest is left, alone if it fails alone, else in the shortest array; where another call
-    with it gives something else, that is said. No database of examples is written.
+    Each array has values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both ends, and some hundred
+    others in between: simple, special and arbitrary ones. For a single neuron all halves are tried too, a gradient with
+    an incoming gradient of 1. Failures are sorted into kinds, and each is reduced to the simplest input, alone if it
+    fails alone, else in the shortest array; the report says if another call with it gives another result. No database
+    of examples is written.
 
     Examples
     --------

@@ -1,22 +1,19 @@
-"""What a check of gradients asks of one input, and the arrays that it is asked with."""
+"""A gradient that is to be checked, with respect to one input, and the arrays for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpsref.arrays import Mask, Wide
 from mpsref.errors import ImageError
 from mpsref.testing.comparison import as_array
 from mpsref.testing.differences import Function, slope
 
-__all__ = ["Array", "Mask", "Question", "float64", "incoming_gradient", "one_shape"]
-
-Array: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
+__all__ = ["Question", "float64", "incoming_gradient", "one_shape"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +26,14 @@ class Question:
     name, x, claimed
         The input and its gradient.
     value : callable
-        The sum of results times upstream gradients at each element, for other values of the input: on the smooth piece
+        The sum of results times incoming gradients at each element, for other values of the input: on the smooth piece
         that the documented comparisons choose.
     open : ndarray of bool
-        Where either side of a kink may be meant; all else is on one of them.
-    sides : callables
-        The same on the left and on the right pieces there.
+        Elements where either side of a kink may be right; all others are on one side.
+    sides : callable
+        The derivatives on the left and on the right pieces there.
     notes : dict of str to ndarray of bool
-        What there is to say of places.
+        Remarks, and the elements to which they apply.
     differentiate : callable
         How derivatives and their errors are computed.
     upstream : ndarray or None
@@ -44,26 +41,26 @@ class Question:
     """
 
     name: str
-    x: Array
-    claimed: Array
+    x: Wide
+    claimed: Wide
     value: Function
     open: Mask
-    sides: Callable[[], tuple[tuple[Array, Array], tuple[Array, Array]]]
+    sides: Callable[[], tuple[tuple[Wide, Wide], tuple[Wide, Wide]]]
     notes: dict[str, Mask] = field(default_factory=dict)
-    differentiate: Callable[[Function, Array], tuple[Array, Array]] = slope
-    upstream: Array | None = None
+    differentiate: Callable[[Function, Wide], tuple[Wide, Wide]] = slope
+    upstream: Wide | None = None
 
 
-def float64(value: Any, name: str) -> Array:
-    """Floating point values of whatever dtype, as a new array."""
+def float64(value: Any, name: str) -> Wide:
+    """Floating point values of any dtype, as a new array."""
     array = as_array(value, name, np.dtype(np.float64))
     if array.dtype.kind != "f":
         raise ImageError(f"{name} has dtype {array.dtype}: give floating point values")
     return np.array(array, np.float64)
 
 
-def one_shape(arrays: Mapping[str, Array]) -> tuple[int, ...]:
-    """The shape of all, which must be one."""
+def one_shape(arrays: Mapping[str, Wide]) -> tuple[int, ...]:
+    """The shape that all arrays must have in common."""
     shapes = {array.shape for array in arrays.values()}
     if not sum(array.size for array in arrays.values()):
         raise ImageError("inputs are empty: give at least one element")
@@ -72,8 +69,8 @@ def one_shape(arrays: Mapping[str, Array]) -> tuple[int, ...]:
     return shapes.pop()
 
 
-def incoming_gradient(shape: tuple[int, ...]) -> Array:
-    """Numbers of both signs between 1/2 and 2, which are short in binary."""
+def incoming_gradient(shape: tuple[int, ...]) -> Wide:
+    """Numbers of both signs between 1/2 and 2 with few binary digits."""
     k = np.arange(int(np.prod(shape)))
     size = (k * 59 % 96 + 32) / 64
     return np.asarray(np.where(k % 3 == 1, -size, size).reshape(shape))

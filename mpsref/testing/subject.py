@@ -1,38 +1,46 @@
-"""Somebody's implementation, called with arrays, and what it gives beside what is right."""
+"""An implementation under attack, trials of it, and why an element of one may be wrong."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
-from mpsref.arrays import Elements
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.storage import StorageFormat
 from mpsref.sweep.implementation import Implementation, call, load
 from mpsref.testing.comparison import judge_of
 from mpsref.testing.strategies import descriptors
+from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
+from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
+from mpsref.verify.faults import explain
+from mpsref.verify.judge import neuron_judge
+from mpsref.verify.running import Reason
 from mpsref.verify.tolerance import Limit
 
-__all__ = ["Index", "Neurons", "Stored", "Subject", "Tried"]
+__all__ = ["Neurons", "Subject", "Trial", "why"]
 
-Stored: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = npt.NDArray[np.intp]
 Neurons: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | st.SearchStrategy[MPSNNNeuronDescriptor]
+
+MENTIONED = 12
+"""Faults that are considered, those that explain most."""
+
+EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
+"""Models that may allow a result, the strictest first."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """One call: what was given, what came back, and which elements are beyond the bounds."""
+class Trial:
+    """One call: the arguments, the result, the right result, and which elements are beyond the bounds."""
 
     descriptor: MPSNNNeuronDescriptor
     x: Stored
@@ -42,14 +50,19 @@ class Tried:
     beyond: Index
     kinds: list[str]
 
-    def of(self, kind: str) -> Index:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the arrays that the implementation gets: rows, and channels if there are several."""
+        return self.x.shape if self.x.shape[1] > 1 else self.x.shape[:1]
+
+    def failing(self, kind: str) -> Index:
         """The flat indices of the elements that fail in this way."""
-        return self.beyond[[one == kind for one in self.kinds]]
+        return self.beyond[[each == kind for each in self.kinds]]
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is attacked, in one format."""
+    """The implementation under attack, in one format."""
 
     function: Implementation
     neuron: Neurons
@@ -59,10 +72,10 @@ class Subject:
 
     @property
     def varies(self) -> bool:
-        """Whether the function is told the neuron."""
+        """Whether the function gets the neuron as an argument."""
         return not isinstance(self.neuron, MPSNNNeuronDescriptor)
 
-    def drawn_from(self) -> st.SearchStrategy[MPSNNNeuronDescriptor]:
+    def neurons(self) -> st.SearchStrategy[MPSNNNeuronDescriptor]:
         """A strategy for the neuron."""
         if isinstance(self.neuron, st.SearchStrategy):
             return self.neuron
@@ -70,30 +83,22 @@ class Subject:
             return descriptors([self.neuron])
         return st.just(descriptor_or_error(self.neuron, "neuron"))
 
-    def tried(self, descriptor: MPSNNNeuronDescriptor, x: Stored, upstream: Stored | None) -> Tried:
+    def trial(self, descriptor: MPSNNNeuronDescriptor, x: Stored, upstream: Stored | None) -> Trial:
         """Call the function with rows of channels."""
-        shape = x.shape if x.shape[1] > 1 else (len(x),)
-        # Copies, since it may write to what it gets.
-        arrays = [None if one is None else one.reshape(shape).copy() for one in (x, upstream)]
+        shape = x.shape if x.shape[1] > 1 else x.shape[:1]
         function = self.function
         if self.varies:
-            function = _with_descriptor(load(self.function), descriptor)
-        assert arrays[0] is not None
-        got = call(function, arrays[0], arrays[1]).reshape(x.shape)
+            vary = load(function)
+            function = functools.wraps(vary)(lambda *arrays: vary(*arrays, descriptor))
+        # Copies, since it may write to its arguments.
+        own = None if upstream is None else upstream.reshape(shape).copy()
+        got = call(function, x.reshape(shape).copy(), own).reshape(x.shape)
         want = forward(descriptor, x) if upstream is None else gradient(descriptor, x, upstream)
-        judge = self.limit
-        if not isinstance(judge, Tolerance):
-            judge = judge_of(judge, Elements(got, self.storage), descriptor, x, upstream)  # type: ignore[assignment]
-        beyond = counts_of(got, want, self.storage, judge).beyond  # type: ignore[arg-type]
-        return Tried(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
-
-
-def _with_descriptor(function: Callable[..., Any], descriptor: MPSNNNeuronDescriptor) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def told(*arrays: Stored) -> Any:
-        return function(*arrays, descriptor)
-
-    return told
+        limit: Any = self.limit
+        if not isinstance(limit, Tolerance):
+            limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
+        beyond = counts_of(got, want, self.storage, limit).beyond
+        return Trial(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
 
 
 def _kinds(got: Stored, want: Stored) -> list[str]:
@@ -107,3 +112,40 @@ def _kinds(got: Stored, want: Stored) -> list[str]:
         "vanished": got == 0,
     }
     return [str(kind) for kind in np.select(list(cases.values()), list(cases), "far")]
+
+
+def why(trial: Trial, index: int, evidence: Trial, kind: str, storage: StorageFormat) -> str:
+    """The reason that a model gives for the element, or else the fault that explains all elements that fail like it."""
+    incoming = None if trial.upstream is None else Elements(trial.upstream, storage)
+    got, x = Elements(trial.got, storage), Elements(trial.x, storage)
+    for model in EXPLAINING[storage.name]:
+        judge = neuron_judge(trial.descriptor, MODELS[model], got, x, incoming)
+        (verdict,) = judge(np.array([index], np.intp)).tolist()
+        if verdict == WITHIN:
+            return f"within what {model} arithmetic allows the formula"
+        if verdict != BEYOND and Reason(verdict) is not Reason.NAN_UNDEFINED:
+            return f"{Reason(verdict).text}, as {model} arithmetic may"
+    of_all = explain(_case(evidence, kind, storage), MENTIONED)
+    # Where a single element shows the fault, the arrangement of elements is not to blame.
+    alone = explain(_case(trial, kind, storage), MENTIONED) if trial.x.size == 1 else of_all
+    names = {finding.name for finding in alone if finding.fits}
+    for finding in of_all:
+        if finding.fits and finding.name in names and not finding.where and finding.explained == finding.of:
+            return f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}"
+    return ""
+
+
+def _case(trial: Trial, kind: str, storage: StorageFormat) -> Case:
+    """A trial as an image of one row, in which the elements that fail in this way are bad."""
+    bad = np.zeros(trial.x.size, np.bool_)
+    bad[trial.failing(kind)] = True
+    shape = (1, 1, *trial.x.shape)
+    return Case(
+        NeuronForward(trial.descriptor) if trial.upstream is None else NeuronGradient(trial.descriptor),
+        tuple(Elements(each.reshape(shape), storage) for each in (trial.upstream, trial.x) if each is not None),
+        storage,
+        trial.got.reshape(shape),
+        trial.want.reshape(shape),
+        bad.reshape(shape),
+        within(storage, Tolerance()),
+    )

@@ -1,4 +1,4 @@
-"""A tolerance file: what passes, for tests by name."""
+"""Tolerance files: what passes, for tests by name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Tolerances"]
 @dataclass(frozen=True)
 class Tolerances:
     """
-    What passes, for comparisons whose test says nothing itself.
+    What passes, for comparisons whose test does not say.
 
     Attributes
     ----------
     default : Tolerance, Bounds or None
-        For all that no pattern fits.
+        Where no pattern fits.
     patterns : tuple of (str, Tolerance or Bounds)
-        The first that fits the name of a comparison, or the id of its test, decides; as in the shell.
+        Shell patterns; the first that fits the name of a comparison, or the id of its test, decides.
     """
 
     default: Limit | None = None
@@ -42,7 +42,7 @@ class Tolerances:
         Raises
         ------
         FileFormatError
-            It is none.
+            It is not one.
         """
         document = read_document(Path(path), "tolerances")
         try:
@@ -54,7 +54,7 @@ class Tolerances:
 
     @checked
     def of(self, *names: str) -> Limit | None:
-        """What the file says of a comparison that has these names."""
+        """The limit of a comparison with these names."""
         for pattern, tolerance in self.patterns:
             if any(fnmatchcase(name, pattern) for name in names):
                 return tolerance

@@ -1,5 +1,5 @@
 """
-Verification: is what a device wrote what the graph should give?
+Verification: did a device write what the graph should compute?
 
 Examples
 --------
@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from mpsref.arguments import checked
 from mpsref.arrays import Stored
-from mpsref.errors import FileFormatError, MPSRefError
+from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
@@ -87,46 +87,46 @@ def verify(
     collect: Aggregate | None = None,
 ) -> Report:
     """
-    Evaluate a recording's graph on its sources and compare every image that it holds.
+    Evaluate a recording's graph on its sources and compare every recorded image.
 
-    Every node is judged by what it has read: the recorded image of its source, or, where that is not recorded, what
-    the nodes before make of recorded images. So one wrong node does not blame those that follow.
+    Each node is judged by its own inputs: the recorded source images, or, where these are not recorded, what the nodes
+    before compute from recorded images. So one wrong node does not incriminate those after it.
 
     Parameters
     ----------
     recording : Recording or path
-        What the device left behind.
+        The images that the device wrote, with their graph.
     tolerance : Tolerances, Tolerance, Bounds or str, optional
-        What passes; a text is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
+        What passes; a string is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
         ``metal-fast``, what the default mode of Metal's compiler allows.
     worst : int
         How many of the farthest elements to report for each image.
     faults : bool
-        Whether to look for what may be the fault of an image beyond the bounds, see `mpsref.verify.faults`.
+        Whether to look for the likely fault of an image beyond the bounds, see `mpsref.verify.faults`.
     progress : callable, optional
-        Called after each node with the number of nodes done and of all.
+        Called after each node with the numbers of finished nodes and of all nodes.
     collect : Aggregate, optional
-        Gets what plots and heat maps show of each image.
+        Collects the data for plots and heat maps.
 
     Returns
     -------
     Report
-        Call its `check` to raise an error if it has not passed.
+        Its `check` raises an error unless it passed.
 
     Raises
     ------
     FileFormatError
-        The recording cannot be read, lacks a source, holds nothing to compare, or an image of another size or format
-        than the graph makes; or the tolerance names an image that the graph does not have.
+        The recording cannot be read, lacks a source, holds nothing to compare, or has an image of another size or
+        format than the graph computes; or the tolerance names an image that the graph does not have.
     ParameterError
-        There is no such preset.
+        The preset does not exist.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
     return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
 
 
 class _Verification:
-    """One walk through the graph, with the reference from the sources on, and beside it each node on what it read."""
+    """One walk through the graph: the reference from the sources on, and each node on the inputs that it really had."""
 
     def __init__(
         self, recording: Recording, tolerances: Tolerances, worst: int, faults: bool, collect: Aggregate | None
@@ -143,7 +143,7 @@ class _Verification:
         self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
         if not self.wanted:
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
-        self.makers = {node.result_image: node for node in schedule(self.wanted)}
+        self.producers = {node.result_image: node for node in schedule(self.wanted)}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
 
     def run(self, progress: Progress | None) -> Report:
@@ -152,19 +152,17 @@ class _Verification:
             if image not in self.recorded:
                 raise self._error(f"images.{self.names[image]}: missing: the graph reads it as a source")
         graph = MPSNNGraph(result_images=self.wanted, format=self.recording.graph.storage)
-        given = [self.recorded[image].read() for image in sources]
+        images = [self.recorded[image].read() for image in sources]
         plan, manner = graph.plan, graph.manner()
-        try:
-            plan.sizes(given)
-        except MPSRefError as error:
-            raise self._error(str(error)) from None
-        # By place in the plan: the reference's images, and what the device's nodes read.
-        ideal = dict(enumerate(given))
+        with naming(self.recording.path):
+            plan.sizes(images)
+        # By slot of the plan: the reference's images, and what the device's nodes read.
+        ideal = dict(enumerate(images))
         own = dict(ideal)
-        del given
+        del images
         reports = []
         is_read = {source for step in plan.steps for source in step.sources}
-        for i, (node, step) in enumerate(zip(self.makers.values(), plan.steps, strict=True)):
+        for i, (node, step) in enumerate(zip(self.producers.values(), plan.steps, strict=True)):
             read = [own[source] for source in step.sources]
             want = plan.run_step(step, read, manner)
             same = all(own[source] is ideal[source] for source in step.sources)
@@ -195,18 +193,18 @@ class _Verification:
         for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
-                mend = ("mend the recording, or the graph's storage" if fact == "channel_format"
-                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
+                fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
+                       else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
-                    f"makes {getattr(expected, 'name', expected)}: {mend}"
+                    f"makes {getattr(expected, 'name', expected)}: {fix}"
                 )
         return entry.elements()
 
     def _report(
         self, node: MPSNNFilterNode, want: MPSImage, ideal: MPSImage, read: list[MPSImage], *, kept: bool
     ) -> tuple[ImageReport, MPSImage]:
-        """The report of an image; and the image itself, which is the reference's own where both are the same."""
+        """The report of an image, and the image; where it is identical to the reference's, that object itself."""
         name, storage = self.names[node.result_image], want.storage
         operation = node.operation
         descriptor = operation.descriptor
@@ -215,28 +213,28 @@ class _Verification:
         actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
-        found = compare(actual, expected, storage, judge, self.worst)
+        comparison = compare(actual, expected, storage, judge, self.worst)
+        sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
         if self.collect is not None:
-            self.collect.add(name, storage, actual, expected, found, self._sources(node, read))
-        explained = self.faults and found.beyond.size and len(nodes) == 1 and operation.is_pointwise
-        # Packed only if somebody looks at it.
-        own = MPSImage.from_array(actual) if (kept or explained) and not found.identical else want
+            self.collect.add(name, storage, actual, expected, comparison, sources)
+        # With several nodes whose images are not recorded nobody knows what the last one read.
+        explained = self.faults and comparison.beyond.size and len(nodes) == 1 and operation.is_pointwise
+        # Packed only if it is read again.
+        own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
         if ideal is not want:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
+        worst = (comparison.worst, comparison.distances, comparison.classes)
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, self._sources(node, read))
-            for flat, distance, kind in zip(
-                found.worst.tolist(), found.distances.tolist(), found.classes.tolist(), strict=True
-            )
+            _element(flat, distance, kind, actual, expected, sources)
+            for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
-        # Of several nodes whose images are not recorded nobody knows what the last one has read.
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
-            bad.reshape(-1)[found.beyond] = True
+            bad.reshape(-1)[comparison.beyond] = True
             close = within(storage, limit if isinstance(limit, Tolerance) else None)
             findings = explain(Case.of_node(node, read, own, want, bad, close))
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
@@ -245,7 +243,7 @@ class _Verification:
             name,
             type(node).__name__,
             storage.name,
-            found.counts,
+            comparison.counts,
             elements,
             neuron=neuron,
             direction=operation.direction,
@@ -253,32 +251,29 @@ class _Verification:
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
-            histogram={str(most): count for most, count in found.histogram.items()},
+            histogram={str(most): count for most, count in comparison.histogram.items()},
         )
         return report, own
 
-    def _sources(self, node: MPSNNFilterNode, read: list[MPSImage]) -> dict[str, MPSImage]:
-        return {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
-
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
-        """The nodes that have made an image from recorded ones, in the order of evaluation."""
-        found, waiting = {last}, [last]
+        """The nodes between recorded images and the result of the last node, in the order of evaluation."""
+        segment, waiting = {last}, [last]
         while waiting:
             for source in waiting.pop().sources:
-                if source not in self.recorded and self.makers[source] not in found:
-                    found.add(self.makers[source])
-                    waiting.append(self.makers[source])
-        return [last] if len(found) == 1 else [node for node in self.makers.values() if node in found]
+                if source not in self.recorded and self.producers[source] not in segment:
+                    segment.add(self.producers[source])
+                    waiting.append(self.producers[source])
+        return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
 
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
         def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
-            given = dict(zip(nodes[-1].sources, read, strict=True))
+            inputs = dict(zip(nodes[-1].sources, read, strict=True))
             if len(nodes) > 1:
-                begins = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-                given = {image: self.recorded[image].read() for image in begins}
-            return Segment(nodes, given, self.formats).classify(got.reshape(-1)[index], index, model)
+                recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+                inputs = {image: self.recorded[image].read() for image in recorded}
+            return Segment(nodes, inputs, self.formats).classify(got.reshape(-1)[index], index, model)
 
         return judge
 
@@ -294,6 +289,7 @@ def _element(
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
     texel, lane = texel_of(channel, image, actual.shape[3])
+    part, _ = texel_of(channel, 0, actual.shape[3])
     return Element(
         image,
         y,
@@ -301,16 +297,11 @@ def _element(
         channel,
         texel,
         lane,
-        {source: str(_value(read, *place)) for source, read in sources.items()},
+        # From the slices, so that no image is unpacked.
+        {name: str(source.slices[image, part, y, x, lane]) for name, source in sources.items()},
         str(actual[place]),
         str(expected[place]),
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
         None if kind in (WITHIN, BEYOND) else Reason(kind).name,
     )
-
-
-def _value(image: MPSImage, number: int, y: int, x: int, channel: int) -> Any:
-    """A stored element, without unpacking the image."""
-    texel, lane = texel_of(channel, 0, image.feature_channels)
-    return image.slices[number, texel, y, x, lane]

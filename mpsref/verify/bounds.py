@@ -1,8 +1,8 @@
 """
 How far a correct device may be from the ideal value: from the error tables of the Metal Shading Language.
 
-For each element the neuron's own stepwise formula is evaluated on ranges, see `mpsref.verify.running`; the ends are
-rounded to the storage format. Nothing is typed in for a neuron, but for the other forms in `ALTERNATIVES`.
+For each element the neuron's stepwise formula is evaluated on ranges, see `mpsref.verify.running`; the ends are rounded
+to the storage format. No neuron has bounds of its own, only other forms of its formula in `ALTERNATIVES`.
 
 Examples
 --------
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 from typing import TypeAlias, cast
@@ -55,7 +56,7 @@ Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
 
 BLOCK = 32_768
-"""Elements that are analysed at once: about forty arrays of them are alive."""
+"""Elements analysed at once; about forty arrays of this size are alive."""
 
 WITHIN, BEYOND = 0, 0xFFFF
 """Classes of elements besides the reasons, see `classify`."""
@@ -123,7 +124,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
 
 @dataclass(frozen=True)
 class _Parameters:
-    """A descriptor's parameters as ranges, so that products of them are rounded, or not, as well."""
+    """A descriptor's parameters as ranges, so that their products may be rounded too."""
 
     a: Range
     b: Range
@@ -136,16 +137,7 @@ Formula: TypeAlias = Callable[[Range, _Parameters, Running], Range]
 
 @dataclass(frozen=True)
 class Alternative:
-    """
-    Another form of a formula that devices are known to use.
-
-    Attributes
-    ----------
-    text, source : str
-        The form, and who says that it is used.
-    formula : callable
-        As `stepwise_forward` of a row.
-    """
+    """Another form of a formula that devices use: as text, who reports its use, and as `stepwise_forward` of a row."""
 
     text: str
     source: str
@@ -187,33 +179,21 @@ ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = M
 
 
 def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Callable[[Range, Stored, Running], Range]]:
-    """
-    The formulas of a neuron's value or slope, each called with sources, their slopes (for pReLU), and the arithmetic.
-
-    Parameters
-    ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron.
-    direction : str
-        ``forward`` or ``gradient``.
-    """
+    """The formulas of a neuron's value or slope, each called with inputs, slopes (for pReLU), and the arithmetic."""
     row = descriptor.row
     own = row.stepwise_forward if direction == "forward" else row.stepwise_derivative
     formulas = [cast("Formula", own)]
     formulas += [other.formula for other in ALTERNATIVES.get((descriptor.neuron_type, direction), ())]
 
-    def of(formula: Formula) -> Callable[[Range, Stored, Running], Range]:
-        def evaluate(x: Range, data: Stored, f: Running) -> Range:
-            a, b, c = (f.range(value) for value in (descriptor.a, descriptor.b, descriptor.c))
-            return f.range(formula(x, _Parameters(a, b, c, f.range(data)), f)).like(x.low)
+    def evaluate(x: Range, data: Stored, f: Running, *, formula: Formula) -> Range:
+        a, b, c = (f.range(value) for value in (descriptor.a, descriptor.b, descriptor.c))
+        return f.range(formula(x, _Parameters(a, b, c, f.range(data)), f)).like(x.low)
 
-        return evaluate
-
-    return [of(formula) for formula in formulas]
+    return [partial(evaluate, formula=formula) for formula in formulas]
 
 
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
-    """The ends of ranges as an image stores them, and the ranges that the next node reads."""
+    """The ends of ranges as an image stores them, and the ranges that the next node then reads."""
     ends = [
         storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
     ]
@@ -236,7 +216,7 @@ def classify(
     nan_read: Callable[[Index], npt.NDArray[np.bool_]],
 ) -> Bits:
     """
-    What may be said of elements that are not the ideal value.
+    Classify elements that differ from the reference: `WITHIN`, a single `Reason`, or `BEYOND`.
 
     Parameters
     ----------
@@ -247,14 +227,9 @@ def classify(
     storage : StorageFormat
         How they are stored.
     forms : sequence of callable
-        What their ranges are, in each form of the formula.
+        Their ranges, by each form of the formula.
     nan_read : callable
-        Whether the node reads NaN at the elements of some indices.
-
-    Returns
-    -------
-    ndarray of uint16
-        `WITHIN`, a single `Reason`, or `BEYOND`.
+        Whether the node reads NaN at the elements with some indices.
     """
     classes = np.full(got.size, BEYOND, np.uint16)
     flushes = (False, True) if model.flushes else (False,)
@@ -274,7 +249,7 @@ def _classify_block(
 ) -> None:
     for f in attempts:
         for form in forms:
-            # A form that explains an element may give way to one that holds it; not so what needs a flush.
+            # A form that has an element within its bounds wins over one that only explains it; flushing never does.
             rest = np.flatnonzero(classes == BEYOND if f.flush else classes != WITHIN)
             if not rest.size:
                 break
@@ -283,9 +258,9 @@ def _classify_block(
                 others = reason & ~np.uint16(Reason.FLUSH)
                 reason = np.where(others, others, np.uint16(Reason.FLUSH))
             reason &= ~reason + np.uint16(1)  # the first of several
-            chosen, found = rest[inside], reason[inside]
-            better = (found == WITHIN) | (classes[chosen] == BEYOND)
-            classes[chosen[better]] = found[better]
+            chosen, new = rest[inside], reason[inside]
+            better = (new == WITHIN) | (classes[chosen] == BEYOND)
+            classes[chosen[better]] = new[better]
 
 
 def _inside(got: Stored, value: Range, storage: StorageFormat) -> tuple[npt.NDArray[np.bool_], Bits]:
@@ -294,8 +269,7 @@ def _inside(got: Stored, value: Range, storage: StorageFormat) -> tuple[npt.NDAr
     inside = (storage.ordinals(lower) <= place) & (place <= storage.ordinals(upper))
     reason = value.reason
     if not storage.unorm_max:
-        nothing, ideal_nan = np.isnan(got), np.isnan(lower)
-        inside = np.where(nothing, as_stored.nan, inside & ~ideal_nan)
+        inside = np.where(np.isnan(got), as_stored.nan, inside & ~np.isnan(lower))
         zero = ~inside & value.nan & (got == 0)
         reason = np.where(zero, np.uint16(Reason.NAN_STORED), reason)
         inside |= zero
@@ -310,12 +284,12 @@ class Allowed:
     Attributes
     ----------
     lower, upper : ndarray
-        The least and the greatest stored value, in the dtype of the result; NaN where NaN is for sure.
+        The least and the greatest stored value, in the dtype of the result; NaN where the result must be NaN.
     nan : ndarray of bool
         Whether NaN is possible.
     reason : ndarray of uint16
-        Bits of `Reason`: 0 where whatever is between the two is within bounds; else, no form of the formula being free
-        of reasons, it is explained.
+        Bits of `Reason`: 0 where values between the two are within bounds; else no form of the formula is free of
+        reasons, and such values are explained.
     """
 
     lower: Stored
@@ -340,16 +314,16 @@ def allowed(
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron; a type or its name has the documented parameters. pReLU has one slope for each element of the
-        last axis.
+        The neuron; a type or its name stands for the documented parameters. pReLU has one slope for each element of
+        the last axis.
     x : ndarray
-        Stored sources.
+        Stored inputs.
     model : str
         One of `MODELS`.
     source, result : MPSImageFeatureChannelFormat, str, dtype or StorageFormat, optional
-        How sources and results are stored. Default: as the dtype of `x` says.
+        How inputs and results are stored. Default: the format of `x`'s dtype.
     upstream : ndarray, optional
-        Stored incoming gradients, in the format of the sources: the bounds are those of the gradient.
+        Stored incoming gradients, in the format of the inputs: the bounds are those of the gradient.
     flush : bool
         Whether subnormals may be flushed.
 
@@ -361,9 +335,9 @@ def allowed(
     Raises
     ------
     ParameterError
-        There is no such model.
+        The model does not exist.
     ImageError
-        There is no such format.
+        The format does not exist.
     """
     if model not in MODELS:
         raise ParameterError(f"model is {shown(model)}: choose one of {', '.join(MODELS)}")
@@ -394,14 +368,13 @@ def allowed(
 
 
 def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
-    """Another form: it replaces one that has reasons, and widens one that has none, if it has none itself."""
+    """Add another form: one without reasons replaces one that has some, and widens one that has none."""
     lower, upper, after = stored(value, result)
     before = out.reason[part]
     new = (before == BEYOND) | ((before != 0) & (value.reason == 0))
     both = (before == 0) & (value.reason == 0)
-    ends = ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax))
-    for ours, theirs, extreme in ends:
-        ours[part] = np.where(new, theirs, np.where(both, extreme(ours[part], theirs), ours[part]))
+    for end, other, extreme in ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax)):
+        end[part] = np.where(new, other, np.where(both, extreme(end[part], other), end[part]))
     out.nan[part] = np.where(new, after.nan, out.nan[part] | (both & after.nan))
     out.reason[part] = np.where(new, value.reason, before)
 

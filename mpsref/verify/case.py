@@ -1,4 +1,4 @@
-"""One image that is out of bounds, with all that bears on why: the node, what it read, what was got and wanted."""
+"""An image that is out of bounds, with what may tell why: its node, the node's sources, and both results."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mpsref.verify.compare import Tolerance, passes
 __all__ = ["Case", "within"]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
-"""Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, both of any one shape."""
+"""Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
 
 
 def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
     """
-    Closeness by a tolerance, with which `Case` can do until better bounds are at hand.
+    Closeness by a tolerance; default: 4 ULP.
 
     Examples
     --------
@@ -61,12 +61,12 @@ class Case:
     result : StorageFormat
         How its result is stored.
     got, want : ndarray
-        What the device wrote and what the reference gives, stored, of that shape.
+        The device's result and the reference's, stored, of that shape.
     bad : ndarray of bool
         Which elements are out of bounds.
     is_close : callable
-        ``is_close(candidate, got)``: which stored elements a candidate explains, exactly or within bounds. It is called
-        with any elements, in a row.
+        ``is_close(candidate, got)``: which stored elements a candidate explains, exactly or within bounds. Both are
+        flat arrays of any elements.
 
     Raises
     ------
@@ -99,20 +99,7 @@ class Case:
         is_close: IsClose | None = None,
     ) -> Case:
         """
-        The case of a node's result image.
-
-        Parameters
-        ----------
-        node : MPSNNFilterNode
-            The node.
-        sources : sequence of MPSImage
-            What it read, in the order of ``node.sources``.
-        got, want : MPSImage
-            What the device wrote and what the reference gives.
-        bad : ndarray of bool, shape (N, H, W, C)
-            Which elements are out of bounds.
-        is_close : callable, optional
-            Default: within 4 ULP of the result's format.
+        The case of a node's result image; `is_close` is 4 ULP of its format by default.
 
         Examples
         --------
@@ -132,7 +119,7 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Images, rows, columns, feature channels."""
+        """Images, height, width, feature channels."""
         n, h, w, c = self.want.shape
         return n, h, w, c
 
@@ -152,19 +139,19 @@ class Case:
         return np.flatnonzero(self.bad)
 
     @cached_property
-    def few_bad(self) -> Index:
+    def bad_sample(self) -> Index:
         """Flat indices of some of them, in ascending order, always the same."""
         return some(self.bad_index, 512)
 
     def x(self, index: Index) -> Wide:
-        """What the neuron's input means at some elements."""
+        """The neuron's input at some elements."""
         return self.sources[-1].at(index).values()
 
     def upstream(self, index: Index) -> Wide:
-        """The incoming gradient likewise."""
+        """The incoming gradient at some elements."""
         return self.sources[0].at(index).values()
 
-    # ---- what else the node might have given ----
+    # ---- other results that the node might have had ----
 
     def evaluate(
         self,
@@ -174,16 +161,16 @@ class Case:
         mode: str = "ideal",
         result: StorageFormat | None = None,
     ) -> Stored:
-        """What an operation, the node's own by default, gives at some elements, from other sources if there are any."""
+        """The result of an operation at some elements; default: the node's own operation on its own sources."""
         operation = self.operation if operation is None else operation
         read = [source.at(index) for source in self.sources] if sources is None else list(sources)
-        # A forward operation reads no gradient, which comes first.
+        # The incoming gradient comes first; a forward operation reads none.
         read = read[len(read) - len(operation.roles) :]
         spread = spread_by_channel(index, self.shape[3])
         return operation.evaluate(read, self.result if result is None else result, evaluation(mode), spread)
 
     def stored(self, values: Wide) -> Stored:
-        """Values rounded once to the result's format, NaN to the canonical one."""
+        """Values rounded once to the result's format, with canonical NaN."""
         out = self.result.encode(values, np.empty(values.shape, self.result.dtype))
         return out if self.result.unorm_max else np.where(np.isnan(out), out.dtype.type(np.nan), out)
 
@@ -195,8 +182,8 @@ class Case:
 
 
 def some(index: Index, count: int) -> Index:
-    """At most so many of some indices, in their order, chosen without a pattern but always alike."""
+    """At most `count` of some indices, in order, chosen at random but always the same."""
     if index.size <= count:
         return index
-    # Not at equal distances: those could meet always the same channel.
+    # Not at equal distances: those could hit the same channel every time.
     return index[np.sort(np.random.default_rng(index.size).choice(index.size, count, replace=False, shuffle=False))]

@@ -1,4 +1,4 @@
-"""Element by element: how far is what was got from what was wanted."""
+"""How far elements are from the reference, and which of them pass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mpsref.verify.running import Reason
 __all__ = ["NEAR", "Comparison", "Counts", "Tolerance", "compare", "passes"]
 
 NEAR = 1
-"""ULP that are within every model's bounds: one rounding, in whatever order it falls on a boundary."""
+"""ULP within every model's bounds: a single rounding near a boundary may go either way."""
 
 BLOCK = 65_536
-"""Elements that are compared at once."""
+"""Elements compared at once."""
 
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
@@ -75,14 +75,14 @@ class Tolerance:
 @dataclass(frozen=True)
 class Counts:
     """
-    How many elements of an image are how near.
+    Elements of an image by their distance from the reference.
 
     Attributes
     ----------
     elements, exact, within_1, within_4, within_64 : int
-        Elements in all, and those at most so many ULP away.
+        All elements, and those at most so many ULP away.
     largest : int
-        Largest distance in ULP among numbers that both are finite.
+        Largest distance in ULP between finite numbers.
     nan_disagreements : int
         Elements where one side is NaN and the other is not.
     infinity_disagreements : int
@@ -90,9 +90,9 @@ class Counts:
     within : int
         Elements that pass: within the tolerance, or the model's bounds.
     explained : Mapping of str to int
-        Elements that pass for a named reason, by the name of the `Reason`; none under a plain tolerance.
+        Elements that pass for a `Reason`, by its name; none under a plain tolerance.
     beyond : int
-        All others.
+        All other elements.
     """
 
     elements: int
@@ -111,7 +111,7 @@ class Counts:
 def passes(
     got: Stored, want: Stored, distance: npt.NDArray[np.int64], storage: StorageFormat, tolerance: Tolerance
 ) -> npt.NDArray[np.bool_]:
-    """Which elements are within a tolerance of what was wanted, if they are that far away in ULP."""
+    """Which elements, at these distances in ULP, are within a tolerance of the reference."""
     close: npt.NDArray[np.bool_] = distance <= int(tolerance.ulp or 0)
     if tolerance.rtol or tolerance.atol:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -123,23 +123,21 @@ def passes(
 @dataclass(frozen=True)
 class Comparison:
     """
-    What `compare` finds.
+    The result of `compare`.
 
     Attributes
     ----------
     counts : Counts
-        How many elements are how near.
+        Elements by distance.
     worst : ndarray of int
-        Flat indices of the elements that are farthest away and not exact: first what is beyond, then what is
-        explained, then what is within, each farthest first.
+        Flat indices of the farthest elements that are not exact: first those beyond the bounds, then the explained,
+        then those within, each farthest first.
     distances : ndarray of int
         Their distances.
     classes : ndarray of uint16
-        What each of them is: `WITHIN`, a `Reason`, or `BEYOND`.
-    beyond : ndarray of int
-        Flat indices of all elements that are beyond, in ascending order.
-    explained : ndarray of int
-        Those of all elements that are explained.
+        Their classes: `WITHIN`, a `Reason`, or `BEYOND`.
+    beyond, explained : ndarray of int
+        Flat indices of all elements of these classes, in ascending order.
     histogram : dict of int to int
         Distances by powers of two, see `mpsref.ulp.distances_by_power`.
     identical : bool
@@ -168,14 +166,14 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
     storage : StorageFormat
         How they are stored.
     limit : Tolerance or callable
-        What passes; or what classifies the elements at some flat indices, called with those that are more than
-        `NEAR` ULP away, in ascending order: its result has `WITHIN`, a `Reason` or `BEYOND` for each.
+        What passes; or a function from ascending flat indices of elements more than `NEAR` ULP away to their classes:
+        `WITHIN`, a `Reason` or `BEYOND`.
     worst : int
-        How many of the farthest elements to find.
+        How many of the farthest elements to return.
     """
     comparable_or_error(got, want, storage)
     got, want = got.reshape(-1), want.reshape(-1)
-    # Most elements are equal, bit for bit, or neighbours, which pass. What follows is of the others.
+    # Most elements are equal, bit for bit, or neighbours, which pass. Only the others are looked at closer.
     neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR
     index, neighbours, identical = _others(got, want, storage, worst, neighbours_pass=neighbours_pass)
     distance = np.empty(index.size, np.int64)
@@ -183,12 +181,12 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
     nan = 0
     for start in range(0, index.size, BLOCK):
         part = slice(start, start + BLOCK)
-        some, ideal = got[index[part]], want[index[part]]
-        far = distance[part] = ulp_distance(some, ideal, storage)
-        close = passes(some, ideal, far, storage, limit) if isinstance(limit, Tolerance) else far <= NEAR
+        actual, ideal = got[index[part]], want[index[part]]
+        ulp = distance[part] = ulp_distance(actual, ideal, storage)
+        close = passes(actual, ideal, ulp, storage, limit) if isinstance(limit, Tolerance) else ulp <= NEAR
         classes[part][close] = WITHIN
         if not storage.unorm_max:
-            nan += int(np.count_nonzero(np.isnan(some) != np.isnan(ideal)))
+            nan += int(np.count_nonzero(np.isnan(actual) != np.isnan(ideal)))
     if not isinstance(limit, Tolerance):
         rest = classes != WITHIN
         if rest.any():
@@ -229,20 +227,20 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """Elements that are 1 ULP from what was wanted: how many, and the flat indices of the first ones."""
+    """Elements that are 1 ULP from the reference: how many, and the flat indices of the first ones."""
 
     count: int
     first: Index
 
 
 def _others(
-    got: Stored, want: Stored, storage: StorageFormat, few: int, *, neighbours_pass: bool
+    got: Stored, want: Stored, storage: StorageFormat, most: int, *, neighbours_pass: bool
 ) -> tuple[Index, _Neighbours, bool]:
-    """Where bits differ, but for neighbours, if these pass; those; and whether no bits differ."""
-    found, first, count, identical = [np.empty(0, np.intp)], [np.empty(0, np.intp)], 0, True
+    """Where bits differ, without neighbours if these pass; the neighbours; and whether no bits differ."""
+    others, first, count, identical = [np.empty(0, np.intp)], [np.empty(0, np.intp)], 0, True
     bits = storage.bits_dtype
-    # Within one sign the difference of the bits is the distance. What is next to a zero, an infinity or the largest
-    # code is no neighbour here, so that nothing leaves the numbers, or wraps around.
+    # Within one sign the difference of the bits is the distance. Elements next to a zero, an infinity or the largest
+    # code do not count as neighbours, so that no difference leaves the numbers or wraps around.
     largest = storage.unorm_max or int(np.array(np.finfo(storage.dtype).max).view(bits))
     magnitude = bits.type(storage.unorm_max or np.iinfo(bits).max >> 1)
     for start in range(0, got.size, BLOCK):
@@ -257,20 +255,20 @@ def _others(
             near &= ((theirs & magnitude) - bits.type(1)) < largest - 1
             near &= differ
             differ ^= near
-            if few > 0 and near.any():
-                first.append(start + np.flatnonzero(near)[:few])
-                few -= first[-1].size
+            if most > 0 and near.any():
+                first.append(start + np.flatnonzero(near)[:most])
+                most -= first[-1].size
             count += int(np.count_nonzero(near))
-        found.append(start + np.flatnonzero(differ))
-    return np.concatenate(found), _Neighbours(count, np.concatenate(first)), identical
+        others.append(start + np.flatnonzero(differ))
+    return np.concatenate(others), _Neighbours(count, np.concatenate(first)), identical
 
 
 def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:
-    """The elements beyond first, then the explained ones, then those within; each kind farthest first."""
-    found = [np.empty(0, np.intp)]
+    """Indices of elements beyond the bounds, then of explained ones, then of those within, each farthest first."""
+    ordered = [np.empty(0, np.intp)]
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
         if count > 0:
             index = np.flatnonzero(kind)
-            found.append(index[farthest(distance[index], min(count, index.size))])
-            count -= found[-1].size
-    return np.concatenate(found)
+            ordered.append(index[farthest(distance[index], min(count, index.size))])
+            count -= ordered[-1].size
+    return np.concatenate(ordered)

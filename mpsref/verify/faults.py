@@ -1,18 +1,18 @@
 """
-What is the fault? Hypotheses are tried on an image that is out of bounds, and ranked by what they explain.
+The likely fault of an image that is out of bounds: hypotheses are tried on it, and ranked by what they explain.
 
-A hypothesis explains an element out of bounds if it would give what was got, exactly or within bounds. It is
-contradicted by an element within bounds where it would be out of bounds, and not what was got. What it gains is the
-one less the other. Which comes first:
+A hypothesis explains an element out of bounds if it would give the device's result, exactly or within bounds. An
+element within bounds contradicts it if the hypothesis would put it out of bounds, and not at the device's result. The
+score is the number of explained elements less that of contradictions. The ranking:
 
-1. What gains more, if it is more by 2 % of the elements out of bounds.
-2. Of those, what needs no restriction to the images, channels, rows or columns where the bad elements are.
-3. Of those, what gives the very bits that were got more often, if it is by 10 % of the elements out of bounds.
-4. Of those, what stands first in `mpsref.verify.hypotheses`, where the most specific is first and the plain float32
-   formula last. So an exchange of bytes is blamed only if it explains more than a mistake in arithmetic.
+1. The higher score, if it is higher by 2 % of the elements out of bounds.
+2. Among equals, hypotheses that need no restriction to the images, channels, rows or columns of the bad elements.
+3. Among equals, the one that gives the device's very bits more often, by at least 10 % of the elements out of bounds.
+4. Among equals, the first in `mpsref.verify.hypotheses`, where the most specific is first and the plain float32
+   formula last. So swapped bytes are blamed only if they explain more than a mistake in arithmetic.
 
-A fault is named only if it gains at least half of the elements out of bounds; else the first finding is a description
-of where they are, and what gains a tenth of them follows.
+A fault is named only if its score is at least half of the elements out of bounds; else the first finding describes
+where they are, and hypotheses that score at least a tenth follow.
 
 Examples
 --------
@@ -43,22 +43,22 @@ from mpsref.verify.hypotheses import HYPOTHESES, Candidate
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 
 CLOSER_LOOK = 4096
-"""Elements of each kind that are looked at, where the first few promise something."""
+"""Elements of each kind that are tried, if a smaller sample is promising."""
 
 FEWEST_RESTRICTED = 8
-"""Elements out of bounds from which on it means something where they are."""
+"""With fewer elements out of bounds, their places mean nothing."""
 
 CONTENDERS = 3
 """How many hypotheses are tried on every element."""
 
 BLOCK = 65_536
-"""Elements at a time."""
+"""Elements tried at once."""
 
 NAMED, MENTIONED = 0.5, 0.1
-"""Shares of the elements out of bounds that a hypothesis must gain to be named first, and to be mentioned."""
+"""The scores that a hypothesis needs to be named first, and to be mentioned."""
 
 SAME, SAME_BITS = 0.02, 0.1
-"""Shares up to which two gains, and two numbers of equal bits, are taken for the same."""
+"""Differences up to which two scores, and two proportions of equal bits, count as equal."""
 
 NO_FAULT = "no hypothesis fits"
 AXES = ("images", "rows", "columns", "channels")
@@ -72,11 +72,11 @@ class Example:
     Attributes
     ----------
     image, y, x, channel : int
-        Where it is.
+        Its place.
     sources : tuple of str
         What the node read there.
     got, want, explained : str
-        What was got and wanted, and what the hypothesis gives.
+        The device's result, the reference's and the hypothesis's.
     """
 
     image: int
@@ -98,24 +98,24 @@ class Example:
 @dataclass(frozen=True)
 class Finding:
     """
-    What explains an image out of bounds, or that nothing does.
+    A hypothesis that explains an image out of bounds, or the statement that none does.
 
     Attributes
     ----------
     name, sentence : str
         Of the hypothesis; or that none fits.
     detail : str
-        How the fault came about, or where the elements are that nothing explains.
+        The variant of the fault, or where the unexplained elements are.
     where : str
-        To what the hypothesis had to be restricted; empty if it holds for the whole image.
+        The part of the image to which the hypothesis had to be restricted; empty if it holds for all of it.
     explained, of : int
-        How many of the elements out of bounds it explains, of how many.
+        How many of the elements out of bounds it explains, and how many there are.
     same_bits : int
-        How many of them it gives with their very bits.
+        How many of them it gives bit for bit.
     contradicted : int
-        Elements within bounds that it would have put out of bounds.
+        Elements within bounds that it would put out of bounds.
     score : float
-        What it gains, as a share of the elements out of bounds: 1 if it explains all and contradicts nothing.
+        Explained less contradicted elements, relative to `of`: 1 if all are explained and none is contradicted.
     example : Example or None
         An element that it explains.
     """
@@ -152,7 +152,7 @@ class Finding:
 
 def explain(case: Case, most: int = 3) -> list[Finding]:
     """
-    Say what may be the fault of an image, the likeliest first.
+    Find the likely faults of an image, the likeliest first.
 
     Parameters
     ----------
@@ -164,16 +164,15 @@ def explain(case: Case, most: int = 3) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Empty if nothing is out of bounds. The first one `fits`, or else tells where the bad elements are.
+        Empty if nothing is out of bounds. The first one `fits`, or else describes where the bad elements are.
     """
     if not case.bad_index.size:
         return []
     with np.errstate(all="ignore"):
         search = _Search(case)
-        tried = [trial for order in range(len(HYPOTHESES)) for trial in search.look(order)]
-        contenders = [search.on_all(trial) for trial in _ranked(tried)[:CONTENDERS]]
-        findings = [search.finding(trial) for trial in _ranked(contenders)]
-        findings = [finding for finding in findings if finding.score >= MENTIONED]
+        trials = [trial for order in range(len(HYPOTHESES)) for trial in search.best_of(order)]
+        contenders = [search.on_all(trial) for trial in _ranked(trials)[:CONTENDERS]]
+        findings = [search.finding(trial) for trial in _ranked(contenders) if trial.gain >= MENTIONED]
         if not findings or findings[0].score < NAMED:
             findings.insert(0, _pattern(case))
     return findings[:most]
@@ -181,7 +180,7 @@ def explain(case: Case, most: int = 3) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Region:
-    """Where the bad elements are: what of some axes holds any, or everything from the first one on."""
+    """A part of the image with bad elements: some places along axes, or everything from the first bad one on."""
 
     name: str
     axes: dict[int, Mask] = field(default_factory=dict)
@@ -195,7 +194,7 @@ class _Region:
                     inside &= self.axes[axis][place]
         return inside
 
-    def whole(self, shape: tuple[int, ...]) -> Mask:
+    def mask(self, shape: tuple[int, ...]) -> Mask:
         inside = np.ones(shape, np.bool_)
         for axis, mask in self.axes.items():
             inside &= mask.reshape([-1 if k == axis else 1 for k in range(4)])
@@ -204,7 +203,7 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A candidate and what it explains, of the elements that were looked at."""
+    """A candidate and how much it explains of the elements on which it was tried."""
 
     order: int
     candidate: Candidate
@@ -224,25 +223,25 @@ class _Trial:
 
 
 class _Search:
-    """The elements of a case that are looked at, and the looking."""
+    """The sample of a case's elements, and trials on it."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.got, self.want = case.got.reshape(-1), case.want.reshape(-1)
         self.bad = some(case.bad_index, CLOSER_LOOK)
         self.best = 0.0
-        held = {k: mask for k in range(4) if not (mask := _holding(case, k)).all()}
-        box = _Region("in " + ", ".join(_listed(AXES[k], mask) for k, mask in held.items()), held)
+        axes = {k: mask for k in range(4) if not (mask := _bad_along(case, k)).all()}
+        box = _Region("in " + ", ".join(_listed(AXES[k], mask) for k, mask in axes.items()), axes)
         first = int(case.bad_index[0])
         self.regions = [
             _Region(""),
-            *(_Region(f"in {_listed(AXES[k], mask)}", {k: mask}) for k, mask in held.items()),
+            *(_Region(f"in {_listed(AXES[k], mask)}", {k: mask}) for k, mask in axes.items()),
             *([_Region(f"from element {first:,} on", start=first)] if first else []),
-            *([box] if len(held) > 1 else []),
+            *([box] if len(axes) > 1 else []),
         ]
-        # Half of the elements within bounds come from near the others: there a fault of a small part shows.
-        good, near = ~case.bad, box.whole(case.shape)
-        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near) if held else np.empty(0, np.intp)]
+        # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
+        good, near = ~case.bad, box.mask(case.shape)
+        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near) if axes else np.empty(0, np.intp)]
         chosen = [some(stratum, CLOSER_LOOK) for stratum in strata]
         self.good = np.concatenate(chosen)
         self.weight = np.concatenate(
@@ -253,19 +252,19 @@ class _Search:
         )
         self.inside = [region.holds(self.good, case.shape) for region in self.regions]
 
-    def look(self, order: int) -> list[_Trial]:
-        """The best candidate of a hypothesis, if any explains enough of a few elements to be looked at closer."""
+    def best_of(self, order: int) -> list[_Trial]:
+        """The best candidate of a hypothesis, if any explains enough of a small sample to be tried on a larger one."""
         trials = []
         for candidate in HYPOTHESES[order].candidates(self.case):
-            few = self.explained(candidate.at(self.case.few_bad), self.case.few_bad)[0]
-            if few.mean() < max(MENTIONED, self.best - 2 * SAME_BITS):
+            promise = self.explained(candidate.at(self.case.bad_sample), self.case.bad_sample)[0]
+            if promise.mean() < max(MENTIONED, self.best - 2 * SAME_BITS):
                 continue
             explained, same = (int(np.count_nonzero(mask)) for mask in self.explained(candidate.at(self.bad), self.bad))
             if explained < HYPOTHESES[order].fewest:
                 continue
             against = self.contradicted(candidate.at(self.good), self.good) * self.weight
             counts = [float(against.sum(where=inside)) for inside in self.inside]
-            # The least restricted of those with which it gains most.
+            # The least restricted of the regions with the best score.
             enough = self.case.bad_index.size >= FEWEST_RESTRICTED
             k = next(k for k, count in enumerate(counts) if count <= min(counts) + SAME) if enough else 0
             trials.append(_Trial(order, candidate, self.regions[k], explained, same, counts[k], self.bad.size))
@@ -273,7 +272,7 @@ class _Search:
         return _ranked(trials)[:1]
 
     def explained(self, candidate: Stored, index: Index) -> tuple[Mask, Mask]:
-        """Which elements are what was got, within bounds, and with their very bits."""
+        """Which elements are within bounds of the device's result, and which are equal to it, bit for bit."""
         got = self.got[index]
         bits = self.case.result.bits_dtype
         same = np.ascontiguousarray(candidate).view(bits) == got.view(bits)
@@ -281,7 +280,7 @@ class _Search:
         return self._close(candidate, got, same), same
 
     def contradicted(self, candidate: Stored, index: Index) -> Mask:
-        """Which elements within bounds would not be: they are neither what was got, nor near what was wanted."""
+        """Which elements are near neither the device's result nor the reference's."""
         got, want = self.got[index], self.want[index]
         apart = ~self._close(candidate, got, candidate == got)
         apart[apart] = ~self.case.is_close(candidate[apart], want[apart])
@@ -309,8 +308,8 @@ class _Search:
 
     def finding(self, trial: _Trial) -> Finding:
         hypothesis, candidate = HYPOTHESES[trial.order], trial.candidate.at(self.bad)
-        found = np.flatnonzero(self.explained(candidate, self.bad)[0])
-        example = _example(self.case, int(self.bad[found[0]]), candidate[found[0]]) if found.size else None
+        explained = np.flatnonzero(self.explained(candidate, self.bad)[0])
+        example = _example(self.case, int(self.bad[explained[0]]), candidate[explained[0]]) if explained.size else None
         return Finding(
             hypothesis.name,
             hypothesis.sentence,
@@ -327,9 +326,9 @@ class _Search:
 
 def _ranked(trials: list[_Trial]) -> list[_Trial]:
     """In the order that the module's docstring states."""
-    left, ranked = sorted(trials, key=lambda trial: -trial.gain), []
-    while left:
-        same = [trial for trial in left if trial.gain >= left[0].gain - SAME]
+    rest, ranked = sorted(trials, key=lambda trial: -trial.gain), []
+    while rest:
+        same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
         whole = [trial for trial in same if not trial.region.name] or same
         most = max(trial.bits for trial in whole)
         first = min(
@@ -337,7 +336,7 @@ def _ranked(trials: list[_Trial]) -> list[_Trial]:
             key=lambda trial: (trial.order, -trial.gain, -trial.bits),
         )
         ranked.append(first)
-        left.remove(first)
+        rest.remove(first)
     return ranked
 
 
@@ -356,12 +355,12 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
 
 
 def _pattern(case: Case) -> Finding:
-    """Where the bad elements are, and what they have in common, if no hypothesis explains them."""
+    """Where the bad elements are, and what they have in common, for want of a hypothesis."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} elements"]
     for axis, name in enumerate(AXES):
-        held = _holding(case, axis)
-        if held.size > 1:
-            parts.append(f"in all {held.size} {name}" if held.all() else f"in {_listed(name, held)} of {held.size}")
+        bad = _bad_along(case, axis)
+        if bad.size > 1:
+            parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {_listed(name, bad)} of {bad.size}")
     x = case.x(case.bad_index) if case.sources else np.empty(0)
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
@@ -370,11 +369,7 @@ def _pattern(case: Case) -> Finding:
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
     got = case.got.reshape(-1)[case.bad_index]
-    for text, mask in (
-        ("NaN", np.isnan(got)),
-        ("0", got == 0),
-        ("infinite", np.isinf(got)),
-    ):
+    for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")
     sentence = "None of the faults that are looked for explains half of the elements out of bounds."
@@ -382,14 +377,14 @@ def _pattern(case: Case) -> Finding:
     return Finding(NO_FAULT, sentence, "; ".join(parts), "", 0, of, 0, 0, 0.0, _example(case, int(case.bad_index[0])))
 
 
-def _holding(case: Case, axis: int) -> Mask:
-    """What of an axis holds bad elements."""
+def _bad_along(case: Case, axis: int) -> Mask:
+    """Which places along an axis have bad elements."""
     return np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
 
 
-def _listed(name: str, held: Mask) -> str:
-    """``rows 3 to 5 and 9``; how many, where they are scattered."""
-    places = np.flatnonzero(held)
+def _listed(name: str, mask: Mask) -> str:
+    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
+    places = np.flatnonzero(mask)
     runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
     if len(runs) > 4:
         return f"{places.size} {name}"

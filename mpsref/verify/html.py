@@ -1,9 +1,9 @@
 """
-A report as one page for a browser: the graph, what was found of each image, plots and heat maps.
+A report as a page for a browser: the graph, a section for each image, plots and heat maps.
 
-The page needs nothing but itself: its style and script are inside, and its Content-Security-Policy forbids all else.
-Without scripts it has everything but plots and heat maps. It stays below `LARGEST_PAGE`, whatever was verified: what is
-out of bounds comes first, and what there was no room for is said.
+The page is self-contained: style and script are inline, and its Content-Security-Policy forbids everything else.
+Without scripts it lacks only plots and heat maps. It stays below `LARGEST_PAGE`, however much was verified: images out
+of bounds come first, and the page says what it leaves out.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ LARGEST_PAGE = 2_000_000
 """Bytes."""
 
 GRAPH_BYTES, TABLE_BYTES, DETAIL_BYTES, DATA_BYTES = 350_000, 250_000, 550_000, 750_000
-"""How much of them each part may have."""
+"""The parts of the page, in bytes."""
 
 LONGEST = 160
 """Characters of a text from a file."""
 
 MOST_ELEMENTS, MOST_FINDINGS = 20, 5
-"""How many an image has at most."""
+"""Elements and findings that an image shows at most."""
 
 _MARKS = {"within": "✓", "explained": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
-_SAID = {
+_LEGEND = {
     "within": "within the bounds",
     "explained": "within the bounds or explained",
     "beyond": "beyond the bounds",
@@ -78,16 +78,11 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     Parameters
     ----------
     report : Report
-        What a verification found.
+        The result of a verification.
     graph : GraphFile
         The recording's graph.
     collected : Aggregate, optional
-        What was collected for plots and heat maps.
-
-    Returns
-    -------
-    str
-        An HTML document.
+        The data for plots and heat maps.
 
     Examples
     --------
@@ -136,14 +131,7 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
 
 
 def write_page(report: Report, graph: GraphFile, collected: Aggregate | None, path: Path) -> None:
-    """
-    Write the page, whole or not at all.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
+    """Write the page, whole or not at all; raises `FileFormatError` if it cannot be written."""
     data = page(report, graph, collected).encode()
     write_atomically(path, lambda file: file.write(data))
 
@@ -156,14 +144,14 @@ def _text(text: object, longest: int = LONGEST) -> str:
 
 
 def _fitting(parts: Iterable[str], most: int) -> list[str]:
-    """The first parts, as many as have room."""
-    found: list[str] = []
+    """The first parts that together have at most so many bytes."""
+    fitting: list[str] = []
     for part in parts:
         most -= len(part.encode())
         if most < 0:
             break
-        found.append(part)
-    return found
+        fitting.append(part)
+    return fitting
 
 
 def _verdict(image: ImageReport) -> str:
@@ -188,7 +176,7 @@ def _blame(report: Report) -> str:
 
 
 def _head(columns: Iterable[str], texts: int) -> str:
-    """Columns: the first ones are texts, as a verdict is, the others numbers."""
+    """The head of a table: the first columns hold texts, as does that of the verdict, the others numbers."""
     cells = "".join(
         f'<th scope="col"{" class=number" if i >= texts and name != "verdict" else ""}>{_text(name)}</th>'
         for i, name in enumerate(columns)
@@ -249,25 +237,23 @@ def _article(number: int, image: ImageReport) -> str:
     )
 
 
-def _share(part: int, whole: int) -> str:
-    # 100 % is said only of all, and 0 % only of none.
-    share = 100 * part / whole if whole else 0.0
-    return f"{min(max(share, 0.01), 99.99) if 0 < part < whole else share:.4g} %"
+def _percent(part: int, whole: int) -> str:
+    # Only all are 100 %, and only none are 0 %.
+    percent = 100 * part / whole if whole else 0.0
+    return f"{min(max(percent, 0.01), 99.99) if 0 < part < whole else percent:.4g} %"
 
 
 def _counts(image: ImageReport) -> str:
     counts = image.counts
-    rows = [("elements", counts.elements, "")]
-    rows += [
-        (said, getattr(counts, name), _share(getattr(counts, name), counts.elements)) for name, said in _COUNTS.items()
-    ]
-    rows += [(f"explained: {Reason[name].text}", n, _share(n, counts.elements)) for name, n in counts.explained.items()]
-    rows += [("beyond the bounds", counts.beyond, _share(counts.beyond, counts.elements))]
-    rows += [("largest distance, in ULP", counts.largest, "")]
-    texts = _numbers("How near the image is to what its node should have made of what it read", rows)
+    numbers = {text: getattr(counts, name) for name, text in _COUNTS.items()}
+    numbers |= {f"explained: {Reason[name].text}": n for name, n in counts.explained.items()}
+    numbers["beyond the bounds"] = counts.beyond
+    rows = [(text, n, _percent(n, counts.elements)) for text, n in numbers.items()]
+    rows = [("elements", counts.elements, ""), *rows, ("largest distance, in ULP", counts.largest, "")]
+    texts = _numbers("Distances from what the node should have computed from its inputs", rows)
     if image.histogram:
         rows = [
-            (name if int(name) < 2 else f"<= {int(name):,}", n, _share(n, counts.elements))
+            (name if int(name) < 2 else f"<= {int(name):,}", n, _percent(n, counts.elements))
             for name, n in image.histogram.items()
         ]
         texts += _numbers("Elements by distance, in ULP", rows)
@@ -282,8 +268,8 @@ def _counts(image: ImageReport) -> str:
 
 def _numbers(caption: str, rows: Iterable[tuple[str, int, str]]) -> str:
     body = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td class="number">{n:,}</td><td class="number">{share}</td></tr>'
-        for name, n, share in rows
+        f'<tr><th scope="row">{_text(name)}</th><td class="number">{n:,}</td><td class="number">{percent}</td></tr>'
+        for name, n, percent in rows
     )
     head = _head(("what", "number", "share"), 1)
     return f'<div class="scroll"><table><caption>{caption}</caption>{head}<tbody>{body}</tbody></table></div>'
@@ -319,9 +305,8 @@ def _worst(image: ImageReport) -> str:
 def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
     verdicts = {image.name: _verdict(image) for image in report.images}
     shape = structure(graph)
-    made = [name for name, node in shape.producers.items() if node is not None]
-    # What is wrong, and what it reads, is drawn before all else.
-    wrong = [name for name in made if verdicts.get(name) == "beyond"]
+    # Wrong images and their sources are drawn first.
+    wrong = [name for name, node in shape.producers.items() if node is not None and verdicts.get(name) == "beyond"]
     wanted = dict.fromkeys([*wrong, *(s for name in wrong for s in shape.reads[name]), *shape.producers])
 
     def box(name: str, place: Place) -> str:
@@ -340,7 +325,7 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
     paths = _fitting(edges, GRAPH_BYTES // 3)
     boxes = [box(name, place) for name, place in places.items()]
     width, height = extent(places)
-    legend = "; ".join(f"{_MARKS[verdict]} {said}" for verdict, said in _SAID.items())
+    legend = "; ".join(f"{_MARKS[verdict]} {text}" for verdict, text in _LEGEND.items())
     rest = len(wanted) - len(drawn)
     note = f'<p class="note">{rest:,} more nodes have no room on this page.</p>' if rest else ""
     return (
@@ -356,11 +341,11 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
 
 def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, link: str | None) -> str:
     x, y = place
-    made_by = "source" if node is None else type(node).__name__
+    producer = "source" if node is None else type(node).__name__
     gradient = " gradient" if node is not None and node.forward_node is not None else ""
-    said = f"{_text(name)}, {_text(made_by)}: {_SAID[verdict]}"
+    title = f"{_text(name)}, {_text(producer)}: {_LEGEND[verdict]}"
     inside = (
-        f"<title>{said}</title>"
+        f"<title>{title}</title>"
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
         f'<text class="mark" x="{x + 9}" y="{y + 26}">{_MARKS[verdict]}</text>'
         f'<text class="name" x="{x + 30}" y="{y + 18}">{_text(name, SHORT_NAME)}</text>'
@@ -368,14 +353,14 @@ def _box(name: str, node: MPSNNFilterNode | None, verdict: str, place: Place, li
     )
     if link is None:
         return f'<g class="node {verdict}{gradient}">{inside}</g>\n'
-    return f'<a class="node {verdict}{gradient}" href="{link}" aria-label="{said}">{inside}</a>\n'
+    return f'<a class="node {verdict}{gradient}" href="{link}" aria-label="{title}">{inside}</a>\n'
 
 
 # ---- what the script draws ----
 
 
 def _data(pictures: Mapping[int, Picture]) -> str:
-    """As JSON that can stand in a page; images have room in the order of `pictures`, the first ones for all maps."""
+    """JSON for the page, as far as there is room; the first pictures have all their maps, the others one each."""
 
     def entries() -> Iterator[str]:
         used = 0
@@ -415,7 +400,7 @@ def _plot(plot: Plot) -> dict[str, Any]:
 
 
 def _map(heat_map: HeatMap) -> dict[str, Any]:
-    """All counts in a row, or, where few are not 0, those after their index."""
+    """All counts, or, where most are 0, indices and counts of the others."""
     rows, columns = heat_map.counts.shape
     flat = heat_map.counts.reshape(-1)
     index = np.flatnonzero(flat)

@@ -1,4 +1,4 @@
-"""What a node may give for what it has read: the forms of its formula, as ranges of its elements."""
+"""The results that a node may have for its inputs: the forms of its formula, evaluated on ranges."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mpsref.verify.running import Model, Range, Running
 __all__ = ["Segment", "neuron_judge"]
 
 NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
-"""The ranges of a node's results: of its sources' ranges, the elements' indices, the channels and the arithmetic."""
+"""The ranges of results from those of the sources, flat indices, the number of channels and the arithmetic."""
 
 WORTH_A_TABLE = 65_536
-"""Elements from which on all patterns of a 16-bit source are analysed instead."""
+"""From so many elements on, all patterns of a 16-bit source are analysed instead."""
 
 
 def _forms(operation: Operation) -> list[NodeForm]:
-    """The forms of an operation's formula: for a neuron all that devices are known to use."""
+    """The forms of an operation's formula; for a neuron all that devices are known to use."""
     descriptor = operation.descriptor
     functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
@@ -37,8 +37,8 @@ def _forms(operation: Operation) -> list[NodeForm]:
         if descriptor is None:
             return f.range(operation.stepwise(f, *values)).like(index)
         data = data_of(descriptor, index, channels)
-        found: Range = operation.stepwise(f, *values, function=lambda x: function(x, data, f))
-        return found
+        result: Range = operation.stepwise(f, *values, function=lambda x: function(x, data, f))
+        return result
 
     return [partial(form, function=function) for function in functions]
 
@@ -51,49 +51,42 @@ def neuron_judge(
     upstream: Elements | None = None,
 ) -> Callable[[Index], npt.NDArray[np.uint16]]:
     """
-    What may be said of a neuron's results, or of its gradient, at some flat indices, see `classify`.
+    What classifies results of a neuron or its gradient at some flat indices, see `classify`.
 
-    Parameters
-    ----------
-    descriptor : MPSNNNeuronDescriptor
-        The neuron; channels are along the last axis.
-    model : Model
-        What the device promises.
-    got, x, upstream : Elements
-        The results, the inputs and the incoming gradients, of one shape.
+    Results, inputs and incoming gradients have one shape, with channels along the last axis.
     """
     channels = got.stored.shape[-1] if got.stored.ndim else 1
     operation = NeuronForward(descriptor) if upstream is None else NeuronGradient(descriptor)
-    given = [x] if upstream is None else [upstream, x]
+    sources = [x] if upstream is None else [upstream, x]
     forms = _forms(operation)
 
     def judge(index: Index) -> npt.NDArray[np.uint16]:
         def value(f: Running, chosen: Index, *, form: NodeForm) -> Range:
             where = index[chosen]
-            return form([read(f, each.at(where)) for each in given], where, channels, f)
+            return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
         def nan_read(chosen: Index) -> Mask:
-            found: Mask = np.logical_or.reduce([np.isnan(each.at(index[chosen]).stored) for each in given])
-            return found
+            nan: Mask = np.logical_or.reduce([np.isnan(source.at(index[chosen]).stored) for source in sources])
+            return nan
 
-        of = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, of, nan_read)
+        values = [partial(value, form=form) for form in forms]
+        return classify(got.at(index).stored, model, got.storage, values, nan_read)
 
     return judge
 
 
 _Part: TypeAlias = tuple[int, tuple[int, ...]]
-"""Where elements begin among those that are wanted of an image, and their shape."""
+"""Where some elements begin among those that are needed of an image, and their shape."""
 
 
-class _Wanted:
+class _Needed:
     """The elements of an image that the nodes after it read."""
 
     def __init__(self) -> None:
         self._lists: list[Index] = []
 
     def add(self, index: Index) -> _Part:
-        """Want these too; the same array is taken once."""
+        """Add elements; the same array is taken once."""
         start = 0
         for known in self._lists:
             if known is index:
@@ -104,7 +97,7 @@ class _Wanted:
         return start, index.shape
 
     def index(self) -> Index:
-        """All of them, flat."""
+        """All flat indices in a row."""
         first, *others = self._lists
         return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
 
@@ -116,30 +109,30 @@ class Segment:
     Parameters
     ----------
     nodes : sequence of MPSNNFilterNode
-        In the order of evaluation; the last makes the image.
-    given : Mapping of MPSNNImageNode to MPSImage
-        What they read that none of them makes.
+        In the order of evaluation; the last has the image as its result.
+    inputs : Mapping of MPSNNImageNode to MPSImage
+        The images that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
-        How the images are stored that they make.
+        The formats of their results.
     """
 
     def __init__(
         self,
         nodes: Sequence[MPSNNFilterNode],
-        given: Mapping[MPSNNImageNode, MPSImage],
+        inputs: Mapping[MPSNNImageNode, MPSImage],
         formats: Mapping[MPSNNImageNode, StorageFormat],
     ) -> None:
         self._nodes, self._formats = nodes, formats
-        self._given = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in given.items()}
+        self._inputs = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in inputs.items()}
         self._operations = [node.operation for node in nodes]
-        self._sizes = {image: size_of(value) for image, value in given.items()}
+        self._sizes = {image: size_of(value) for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
-        """What may be said of the elements `got`, which stand at some flat indices of the image, see `classify`."""
+        """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
@@ -147,11 +140,11 @@ class Segment:
             return self._ranges(index[chosen], number, f, big=big)
 
         def nan_read(chosen: Index) -> Mask:
-            found = np.zeros(chosen.size, np.bool_)
-            for elements in self._given.values():
+            nan = np.zeros(chosen.size, np.bool_)
+            for elements in self._inputs.values():
                 if not elements.storage.unorm_max:
-                    found |= np.isnan(elements.at(index[chosen]).stored)
-            return found
+                    nan |= np.isnan(elements.at(index[chosen]).stored)
+            return nan
 
         forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
         return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
@@ -159,43 +152,43 @@ class Segment:
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
-        wanted, feeds = self._wanted(index)
-        values = {image: read(f, elements.at(wanted[image].index())) for image, elements in self._given.items()}
+        needed, feeds = self._needed(index)
+        values = {image: read(f, elements.at(needed[image].index())) for image, elements in self._inputs.items()}
         for node, forms in zip(self._nodes, self._forms, strict=True):
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
-            value = form(sources, wanted[result].index(), self._sizes[result][3], f)
+            value = form(sources, needed[result].index(), self._sizes[result][3], f)
             values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
         return values[self._nodes[-1].result_image]
 
-    def _wanted(self, index: Index) -> tuple[dict[MPSNNImageNode, _Wanted], dict[MPSNNFilterNode, list[_Part]]]:
+    def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:
         """The elements of each image that some elements of the last depend on, and which of those each node reads."""
-        wanted = {image: _Wanted() for image in self._sizes}
-        wanted[self._nodes[-1].result_image].add(index)
+        needed = {image: _Needed() for image in self._sizes}
+        needed[self._nodes[-1].result_image].add(index)
         feeds = {}
         for node, operation in zip(reversed(self._nodes), reversed(self._operations), strict=True):
             sizes = [self._sizes[source] for source in node.sources]
-            feeding = operation.feeding(wanted[node.result_image].index(), *sizes)
-            feeds[node] = [wanted[source].add(feed) for source, feed in zip(node.sources, feeding, strict=True)]
-        return wanted, feeds
+            feeding = operation.feeding(needed[node.result_image].index(), *sizes)
+            feeds[node] = [needed[source].add(feed) for source, feed in zip(node.sources, feeding, strict=True)]
+        return needed, feeds
 
     def _looked_up(self, index: Index, number: int, f: Running) -> Range | None:
-        """From a table of all patterns of the input, where one neuron reads at most 16 bits; else None."""
+        """The ranges from a table of all input patterns, for a single neuron whose input has at most 16 bits."""
         operation = self._operations[0]
         descriptor = operation.descriptor
         if len(self._nodes) > 1 or descriptor is None or descriptor.data is not None:
             return None
-        given = [self._given[source] for source in self._nodes[0].sources]
-        elements = given[operation.roles.index(Role.INPUT)]
+        sources = [self._inputs[source] for source in self._nodes[0].sources]
+        elements = sources[operation.roles.index(Role.INPUT)]
         storage = elements.storage
         if storage.dtype.itemsize > 2:
             return None
         table = self._tables.get((number, id(f)))
         if table is None:
-            of = neuron_forms(descriptor, operation.direction)[number]
+            form = neuron_forms(descriptor, operation.direction)[number]
             patterns = Elements(storage.patterns(), storage)
-            table = self._tables[number, id(f)] = of(read(f, patterns), np.empty(0), f)
+            table = self._tables[number, id(f)] = form(read(f, patterns), np.empty(0), f)
         code = elements.at(index).stored.view(storage.bits_dtype)
-        found = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
-        result: Range = operation.stepwise(f, *(read(f, each.at(index)) for each in given), function=lambda _: found)
+        value = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
+        result: Range = operation.stepwise(f, *(read(f, x.at(index)) for x in sources), function=lambda _: value)
         return result

@@ -1,5 +1,5 @@
 """
-A report as JUnit XML, which continuous integration services show: a test suite, with a test case for each image.
+A report as JUnit XML, for continuous integration: a test suite with a test case for each image.
 
 Examples
 --------
@@ -26,32 +26,13 @@ __all__ = ["junit", "write_junit"]
 
 
 def junit(report: Report) -> bytes:
-    """
-    Make the document.
-
-    Parameters
-    ----------
-    report : Report
-        What a verification found.
-
-    Returns
-    -------
-    bytes
-        XML in UTF-8. Characters that XML cannot hold, and those that could deceive a reader, are written as in Python.
-    """
+    """The document in UTF-8; what XML cannot hold, or what could deceive a reader, is escaped as in Python."""
     failures = sum(not image.passed for image in report.images)
     totals = {"tests": str(len(report.images)), "failures": str(failures), "errors": "0", "skipped": "0"}
     suites = ET.Element("testsuites", {"name": "mpsref verify"} | totals)
     suite = ET.SubElement(suites, "testsuite", {"name": printable(report.recording)} | totals)
-    _properties(
-        suite,
-        {
-            "device": report.device,
-            "bounds": str(report.tolerance),
-            "mpsref": mpsref.__version__,
-            "verdict": report.verdict,
-        },
-    )
+    facts = {"device": report.device, "bounds": report.tolerance}
+    _properties(suite, facts | {"mpsref": mpsref.__version__, "verdict": report.verdict})
     for image in report.images:
         _case(suite, image)
     ET.indent(suites, " ")
@@ -60,14 +41,7 @@ def junit(report: Report) -> bytes:
 
 
 def write_junit(report: Report, path: Path) -> None:
-    """
-    Write the document, whole or not at all.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be written.
-    """
+    """Write the document, whole or not at all; raises `FileFormatError` if it cannot be written."""
     data = junit(report)
     write_atomically(path, lambda file: file.write(data))
 
@@ -94,13 +68,7 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})
         worst = [str(element) for element in image.worst if element.beyond]
         failure.text = _lines(
-            [
-                message,
-                *(["the worst:"] if worst else []),
-                *worst,
-                *(["what may be the fault:"] if findings else []),
-                *findings,
-            ]
+            [message, *["the worst:"] * bool(worst), *worst, *["the likely fault:"] * bool(findings), *findings]
         )
     if counts.explained:
         out = ET.SubElement(case, "system-out")

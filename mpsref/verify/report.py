@@ -1,4 +1,4 @@
-"""What a verification found: as text for people, and as JSON for programs."""
+"""The result of a verification: as text for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ PASSED, FAILED = "1;32", "1;31"
 """Colours of terminals."""
 
 MOST_ROWS = 12
-"""Rows of a histogram; one with more is by powers of 16."""
+"""Rows of a histogram by powers of two; a longer one is by powers of 16."""
 
 
 @dataclass(frozen=True)
 class Element:
     """
-    One element that is not what the reference computes.
+    An element that differs from the reference.
 
     Attributes
     ----------
     image, y, x, channel : int
-        Where it is.
+        Its place in the image.
     slice, lane : int
-        Where that is in the texture.
+        Its place in the texture.
     sources : dict of str to str
         What the node read there, by image name.
     got, want : str
         Shortest decimal of the stored value; the code, for unorm.
     ulp : int or None
-        The distance; None if one is NaN, or one infinite.
+        The distance; None if only one is NaN, or one is infinite.
     beyond : bool
-        Whether it is outside the tolerance.
+        Whether it is beyond the bounds.
     reason : str or None
-        The name of the `Reason` that explains it; None if it is within, or beyond.
+        The name of the `Reason` that explains it; None if it is within or beyond the bounds.
     """
 
     image: int
@@ -69,14 +69,7 @@ class Element:
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """
-    How near an image is to the reference that is evaluated from the graph's sources on.
-
-    Attributes
-    ----------
-    exact, within_1, within_4, within_64, largest, nan_disagreements, infinity_disagreements : int
-        As `Counts` has them.
-    """
+    """Distances of an image from the reference evaluated from the graph's sources on; the fields are as in `Counts`."""
 
     exact: int
     within_1: int
@@ -89,38 +82,38 @@ class EndToEnd:
     @classmethod
     @checked
     def of(cls, counts: Counts) -> EndToEnd:
-        """The same of what was counted."""
+        """These fields of some counts."""
         return cls(**{each.name: getattr(counts, each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True)
 class ImageReport:
     """
-    The comparison of one image with what its node should have made of what it read.
+    The comparison of an image with what its node should have computed from its inputs.
 
     Attributes
     ----------
     name, node, channel_format : str
-        The image, the class of the node that makes it, and how it is stored.
+        The image, the class of its node, and its format.
     counts : Counts
-        How many elements are how near.
+        Elements by distance.
     worst : tuple of Element
-        First those beyond, then the explained, then those within; each kind farthest first.
+        First those beyond the bounds, then the explained, then those within; each farthest first.
     neuron : str or None
-        The neuron's type, or that of which the node is the gradient; None for an addition.
+        The neuron's type, also of its gradient; None for arithmetic.
     direction : str
         ``forward`` or ``gradient``.
     limit : str
         What passes, as text.
     end_to_end : EndToEnd or None
-        How near it is to the reference from the graph's sources on; None if it was judged by just that.
+        Distances from the reference evaluated from the graph's sources on; None if these are the distances above.
     unrecorded : tuple of str
         The images between the recorded ones and this: their nodes are judged together with its own.
     findings : tuple of Finding
-        What may be the fault, the likeliest first; empty if it passed, or nothing was looked for.
+        The likely faults, the likeliest first; empty if it passed, or none were looked for.
     histogram : dict of str to int
-        How many elements are at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1``
-        are those with just that distance. What is not comparable is in none.
+        Elements at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1`` are those at
+        just that distance. Elements that are not comparable are left out.
     """
 
     name: str
@@ -138,7 +131,7 @@ class ImageReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every element is within the tolerance, or explained."""
+        """Whether every element is within the bounds, or explained."""
         return self.counts.beyond == 0
 
     @property
@@ -167,7 +160,7 @@ _SHOWN_END_TO_END = ("exact", "within_1", "within_4", "within_64", "largest", "n
 @dataclass(frozen=True)
 class Report:
     """
-    What a verification found.
+    The result of a verification.
 
     Attributes
     ----------
@@ -176,7 +169,7 @@ class Report:
     tolerance : Tolerances
         What passes.
     images : tuple of ImageReport
-        Every image that the recording holds and the graph computes, in the order of evaluation.
+        Every recorded image that the graph computes, in the order of evaluation.
     faults : bool
         Whether faults were looked for.
     """
@@ -189,12 +182,12 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every element of every image is within the tolerance."""
+        """Whether every element of every image is within the bounds, or explained."""
         return all(image.passed for image in self.images)
 
     @property
     def first_wrong(self) -> ImageReport | None:
-        """The first image, in the order of evaluation, whose node is wrong by itself."""
+        """The first image, in the order of evaluation, whose own node is wrong."""
         return next((image for image in self.images if not image.passed), None)
 
     @property
@@ -223,14 +216,14 @@ class Report:
     @checked
     def text(self, *, every_image: bool = False, colour: bool = False) -> str:
         """
-        For people: a table; of images out of bounds the worst elements, a histogram and the fault; the verdict last.
+        The report for people: a table; for images out of bounds details and the likely fault; the verdict last.
 
         Parameters
         ----------
         every_image : bool
             Whether to list the worst elements of images within bounds too.
         colour : bool
-            Whether to colour the verdict, as a terminal shows it.
+            Whether to colour the verdict for a terminal.
         """
         lines = [printable(line) for line in self._lines(every_image=every_image)]
         if colour:
@@ -252,7 +245,7 @@ class Report:
         return f"<p><strong>{html_text(self.verdict, 1000)}</strong></p>{html_table(facts, [head, *rows])}"
 
     def to_json(self) -> dict[str, Any]:
-        """For programs: everything, as `json` can write it."""
+        """The whole report for programs, as JSON."""
         return {
             "format": "mpsref-report",
             "version": 1,
@@ -281,7 +274,7 @@ class Report:
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
                     "histogram": image.histogram,
-                    "faults": [_finding_json(finding) for finding in image.findings],
+                    "faults": [asdict(finding) | {"fits": finding.fits} for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
                 }
                 for image in self.images
@@ -312,7 +305,7 @@ class Report:
         ]  # fmt: skip
 
     def _end_to_end_lines(self) -> Iterator[str]:
-        """Only where a node was judged by something else, and the two differ."""
+        """Distances from the sources on, of images whose nodes read other inputs than the reference's."""
         rows = [
             [image.name, *(f"{getattr(image.end_to_end, name):,}" for name in _SHOWN_END_TO_END)]
             for image in self.images
@@ -337,10 +330,6 @@ class Report:
             )
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    return asdict(finding) | {"fits": finding.fits}
-
-
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
     shown = [element for element in image.worst if element.beyond or every_image]
     if image.counts.explained:
@@ -357,7 +346,7 @@ def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
 
 
 def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
-    """A shorter histogram: by powers of 16."""
+    """The histogram by powers of 16."""
     coarse: dict[int, int] = {}
     for most, count in distances.items():
         limit = most if most < 2 else 1 << (-(-(most.bit_length() - 1) // 4) * 4)
@@ -366,7 +355,7 @@ def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
 
 
 def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
-    """Of an image beyond the bounds: how far its elements are, and why."""
+    """The histogram and the likely faults of an image beyond the bounds."""
     counts = image.counts
     others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
     distances = {int(most): count for most, count in image.histogram.items()}

@@ -1,9 +1,9 @@
 """
-Running-error analysis: numbers that carry all values which a correct device may have where the formula has one.
+Running-error analysis: ranges of all values that a correct device may have at each step of a formula.
 
-A `Range` overloads the operators that the rows' stepwise formulas use, and `Running` is the `Arithmetic` of these
-formulas: every operation widens what it makes of its operands' ranges by the error that the model allows it. So what
-cancels, saturates or overflows comes out by itself, from the formula as it stands in the neuron's row.
+A `Range` overloads the operators of the rows' stepwise formulas, and `Running` is the `Arithmetic` of these formulas:
+each operation maps its operands' ranges to the range of its result, widened by the error that the model allows. So
+cancellation, saturation and overflow follow from the formula in the neuron's row.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Scalar: TypeAlias = float | np.float32
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 FLOAT64_ERROR = 2.0**-49
-"""More than what one operation of this analysis loses in float64, relative."""
+"""More than the relative error of one operation of this analysis in float64."""
 
 
 class Reason(IntFlag):
-    """Why an element may be far from the ideal value though the device has made no mistake."""
+    """Why an element of a correct device may be far from the ideal value."""
 
     NONE = 0
     OVERFLOW = 1
@@ -66,7 +66,7 @@ _TEXTS = {
 @dataclass(frozen=True)
 class Law:
     """
-    How far one operation may be from the exact result for its operands.
+    The error that one operation may have.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Law:
     growth : float
         Further ULP for each unit of the argument's magnitude.
     near_one : float
-        For a logarithm: the absolute error for arguments in [0.5, 2], instead; 0 if there is no such rule.
+        For a logarithm: the absolute error for arguments in [0.5, 2] instead; 0 if there is no such rule.
     """
 
     ulp: float
@@ -100,7 +100,7 @@ class Model:
     Attributes
     ----------
     name, source : str
-        What it is called, and where the promise stands.
+        Its name, and the document that states the promise.
     laws : Mapping of str to Law
         For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
         ``log``, ``log2``, ``erf``, ``tanh`` and ``pow``. Without the last two they are ``(t - 1) / (t + 1)`` with
@@ -110,10 +110,9 @@ class Model:
     flushes : bool
         Whether its subnormals may become zero.
     nan_is_defined : bool
-        Whether what becomes of NaN is promised.
+        Whether the handling of NaN is promised.
     others : Mapping of str to Law or None
-        For each function that a kernel may compute in the other way as well: the law there; None for the expression
-        above.
+        For functions that a kernel may compute in another way as well, the law of that; None for the expression above.
     """
 
     name: str
@@ -126,7 +125,7 @@ class Model:
 
     @property
     def variants(self) -> tuple[Model, ...]:
-        """The model, and that with the other ways."""
+        """The model, and the one with the laws of `others`."""
         if not self.others:
             return (self,)
         laws = {name: law for name, law in {**self.laws, **self.others}.items() if law is not None}
@@ -139,19 +138,19 @@ class Model:
 
     @property
     def smallest(self) -> tuple[float, float]:
-        """The smallest normal number, and the smallest at all."""
+        """The smallest normal and the smallest subnormal number."""
         info = np.finfo(self.storage.dtype)
         return float(info.smallest_normal), float(info.smallest_subnormal)
 
     @property
     def limit(self) -> float:
-        """What rounds to infinity, from here on."""
+        """The bound beyond which numbers round to infinity."""
         return float(np.finfo(self.storage.dtype).max) * (1.0 + self.unit / 4)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The outcome of a comparison of ranges: whether it may hold, and whether it must."""
+    """The result of a comparison of ranges: whether it may hold, and whether it must."""
 
     may: Mask
     must: Mask
@@ -164,18 +163,18 @@ class Truth:
 @dataclass(frozen=True, eq=False)
 class Range:
     """
-    Each element's possible values.
+    The possible values of each element.
 
     Attributes
     ----------
     low, high : ndarray of float64
-        The least and the greatest; NaN where it is NaN for sure.
+        The least and the greatest; NaN where the value must be NaN.
     nan : ndarray of bool
         Whether NaN is possible.
     reason : ndarray of uint16
-        Bits of `Reason`: what has made this more than the rounding of an ordinary value.
+        Bits of `Reason`: why this range is wider than rounding alone would make it.
     f : Running
-        Whose operations apply.
+        The arithmetic of its operators.
     """
 
     low: Wide
@@ -198,7 +197,7 @@ class Range:
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
         low, high = self.low + other.low, self.high + other.high
-        return self.f.made(low, high, (self, other), rounded=ROUNDED, monotone=True)
+        return self.f.result(low, high, (self, other), rounded=ROUNDED, monotone=True)
 
     __radd__ = __add__
 
@@ -213,7 +212,7 @@ class Range:
         low, high, missing = _corners(np.multiply, self, other)
         # 0 times infinity may hide between the corners.
         missing |= (self.holds_zero & np.isinf(_size(other))) | (other.holds_zero & np.isinf(_size(self)))
-        return self.f.made(low, high, (self, other), missing, rounded=ROUNDED)
+        return self.f.result(low, high, (self, other), missing, rounded=ROUNDED)
 
     __rmul__ = __mul__
 
@@ -238,7 +237,7 @@ class Range:
         return self.f.range(other) <= self
 
     def __eq__(self, other: object) -> bool:
-        # Only formulas that depend on the value of a parameter ask.
+        # Formulas compare parameters only.
         return bool(self.is_number and self.low == other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -251,16 +250,16 @@ class Range:
     @property
     def holds_zero(self) -> Mask:
         """Where 0 is possible."""
-        found: Mask = (self.low <= 0) & (self.high >= 0)
-        return found
+        zero: Mask = (self.low <= 0) & (self.high >= 0)
+        return zero
 
     def like(self, elements: npt.NDArray[Any]) -> Range:
-        """The same for each element of an array, if it is one number."""
+        """The range, broadcast to the shape of an array."""
         low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
         return Range(low, high, nan, reason, self.f)
 
     def part(self, start: int, shape: tuple[int, ...]) -> Range:
-        """So many elements from one on."""
+        """The elements from `start` on, in a shape."""
         if start == 0 and shape == self.low.shape:
             return self
         chosen = slice(start, start + math.prod(shape))
@@ -268,7 +267,7 @@ class Range:
         return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
 
     def joined(self, other: Range) -> Range:
-        """What is possible in either."""
+        """The range of all values in either."""
         low, high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
         return Range(low, high, self.nan | other.nan, self.reason | other.reason, self.f)
 
@@ -283,7 +282,7 @@ def _size(x: Range) -> Wide:
 
 
 def _corners(operation: np.ufunc, x: Range, y: Range) -> tuple[Wide, Wide, Mask]:
-    """Least and greatest of the four, and where one of them is NaN."""
+    """Least and greatest result at the four corners, and where one of them is NaN."""
     four = [operation(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
     low, high = np.fmin.reduce(np.broadcast_arrays(*four)), np.fmax.reduce(np.broadcast_arrays(*four))
     missing = np.isnan(four[0]) | np.isnan(four[1]) | np.isnan(four[2]) | np.isnan(four[3])
@@ -300,27 +299,27 @@ class Running:
     model : Model
         The error of each operation.
     flush : bool
-        Whether subnormals that may be flushed are.
+        Whether subnormals are flushed.
     """
 
     model: Model
     flush: bool = False
 
-    # ---- how ranges are made ----
+    # ---- making ranges ----
 
     def range(self, value: Range | Scalar | Wide | npt.NDArray[np.float32]) -> Range:
-        """Exact numbers as ranges, rounded if the format of the computation does not have them; a range as it is."""
+        """Numbers as ranges, rounded if the format of the computation does not have them; a range as it is."""
         if isinstance(value, Range):
             return value
         wide = np.asarray(value, np.float64)
         return self.between(wide, wide)
 
     def between(self, low: Wide, high: Wide) -> Range:
-        """What is read from an image, between two stored values."""
+        """The range of an element read from an image, between two stored values."""
         exact = Range(low, high, np.isnan(low) | np.isnan(high), np.zeros(low.shape, np.uint16), self)
-        return self.made(low, high, (exact,), rounded=ROUNDED)
+        return self.result(low, high, (exact,), rounded=ROUNDED)
 
-    def made(
+    def result(
         self,
         low: Wide,
         high: Wide,
@@ -331,7 +330,7 @@ class Running:
         argument: Wide | None = None,
         monotone: bool = False,
     ) -> Range:
-        """A result: widened by a law, with overflow, NaN and flushed subnormals as they come."""
+        """The range of a result: exact ends widened by a law, with overflow, NaN and flushed subnormals."""
         m = self.model
         nan = np.isnan(low) | np.isnan(high) if missing is None else missing
         reason = operands[0].reason
@@ -353,16 +352,16 @@ class Running:
                 relative = relative + rounded.growth * m.unit * np.fmin(argument, 1e6)
             tiny = rounded.ulp * m.smallest[1]
         ends = low, high
-        # What is 0 has no units in its last place, and what is infinite neither.
+        # Zeros and infinities have no units in the last place.
         low = np.where(np.isinf(low) | (low == 0), low, low - (relative * np.abs(low) + tiny))
         high = np.where(np.isinf(high) | (high == 0), high, high + (relative * np.abs(high) + tiny))
         if monotone:
-            # A sum that is not less than a number of the format is not rounded to less: 1 + e^x is never below 1.
+            # A sum is never rounded across a number of the format: 1 + e^x is never below 1.
             low, high = np.fmax(low, self._floor(ends[0])), np.fmin(high, -self._floor(-ends[1]))
         over = (size > m.limit) | (np.fmax(np.abs(low), np.abs(high)) > m.limit)
         if over.any():
             low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
-            # An infinity from one is no overflow, and needs no excuse.
+            # An infinity from an infinite operand is no overflow, and needs no reason.
             reason = reason | np.where(over & ~was_infinite, np.uint16(Reason.OVERFLOW), np.uint16(0))
         reason = reason | np.where(nan & ~was_nan, np.uint16(Reason.INVALID), np.uint16(0))
         if self.flush:
@@ -373,7 +372,7 @@ class Running:
         return Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self)
 
     def _floor(self, x: Wide) -> Wide:
-        """The greatest number of the format that is not above."""
+        """The greatest number of the format that is at most `x`."""
         near = x.astype(self.model.storage.dtype)
         below = np.where(near > x, np.nextafter(near, near.dtype.type(-np.inf)), near)
         return below.astype(np.float64)
@@ -391,33 +390,30 @@ class Running:
         missing |= (x.holds_zero & y.holds_zero) | (np.isinf(_size(x)) & np.isinf(_size(y)))
         pole = y.holds_zero & (y.low < y.high)
         low, high = np.where(pole, -np.inf, low), np.where(pole, np.inf, high)
-        # An exact zero divides as IEEE arithmetic does it, and infinity is the result, not an overflow.
-        nothing = y.holds_zero & ~pole
-        zero = y.holds_zero
-        y_ = Range(np.where(zero, np.inf, y.low), np.where(zero, np.inf, y.high), y.nan, y.reason, self)
-        result = self.made(low, high, (x, y_), missing, rounded=law)
+        # Dividing by an exact zero gives infinity, as in IEEE arithmetic, which is no overflow.
+        result = self.result(low, high, (x, _infinite_where(y, y.holds_zero)), missing, rounded=law)
         result = self._marked(result, np.broadcast_to(pole, result.low.shape), Reason.POLE)
         if law is ROUNDED or not self.model.flushes:
             return result
         far = (_size(y) > 2.0**126) | (np.fmin(np.abs(y.low), np.abs(y.high)) < 2.0**-126)
-        far = np.broadcast_to(far & ~nothing, result.low.shape)
+        far = np.broadcast_to(far & ~(y.holds_zero & ~pole), result.low.shape)
         if not far.any():
             return result
         low = np.where(far, np.fmin(result.low, 0.0), result.low)
         high = np.where(far, np.fmax(result.high, 0.0), result.high)
-        # As a product with the reciprocal, which is zero or infinite.
+        # As a product with the reciprocal, which may be zero or infinite.
         huge = far & (np.isinf(_size(x)) | np.isinf(_size(y)))
         return self._marked(Range(low, high, result.nan | huge, result.reason, self), far, Reason.DIVISION)
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
         """``a b + c``."""
-        # With the product rounded and without: a range holds both.
+        # The range has the results with and without rounding of the product.
         return self.range(a) * b + c
 
     def square(self, x: Range) -> Range:
         """``x x``."""
         size = abs(x)
-        return self.made(np.square(size.low), np.square(size.high), (x,), rounded=ROUNDED)
+        return self.result(np.square(size.low), np.square(size.high), (x,), rounded=ROUNDED)
 
     def exp(self, x: Range) -> Range:
         """e^x."""
@@ -425,7 +421,7 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        result = self.made(function(x.low), function(x.high), (x,), x.nan, rounded=law, argument=_size(x))
+        result = self.result(function(x.low), function(x.high), (x,), x.nan, rounded=law, argument=_size(x))
         return Range(np.maximum(result.low, 0.0), result.high, result.nan, result.reason, self)
 
     def log(self, x: Range) -> Range:
@@ -436,7 +432,7 @@ class Running:
         law = self.model.laws[name]
         edge = (x.low < 0) & (x.high >= 0)
         low = function(np.where(edge, 0.0, x.low))
-        result = self.made(low, function(x.high), (_without_infinity(x),), x.high < 0, rounded=law)
+        result = self.result(low, function(x.high), (_infinite_where(x, x.low <= 0),), x.high < 0, rounded=law)
         if law.near_one:
             near = (x.high >= 0.5) & (x.low <= 2)
             low = np.where(near, np.fmin(result.low, low - law.near_one), result.low)
@@ -450,17 +446,17 @@ class Running:
         law = self.model.laws.get("tanh")
         if law is None:
             t = self.exp(2 * x)
-            # Numerator and denominator move together: from the two ends of t, so as to stay near the truth.
-            ends = [self.quotient(end - 1, end + 1, "division") for end in (_end(t, t.low), _end(t, t.high))]
-            return ends[0].joined(ends[1])
-        return self.made(np.tanh(x.low), np.tanh(x.high), (x,), rounded=law)
+            # Numerator and denominator depend on the same t: a quotient for each end of t gives a tighter range.
+            low, high = (Range(end, end, t.nan, t.reason, self) for end in (t.low, t.high))
+            return self.quotient(low - 1, low + 1, "division").joined(self.quotient(high - 1, high + 1, "division"))
+        return self.result(np.tanh(x.low), np.tanh(x.high), (x,), rounded=law)
 
     def erf(self, x: Range) -> Range:
         """The error function."""
         # Here, because importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
-        return self.made(erf(x.low), erf(x.high), (x,), rounded=self.model.laws["erf"])
+        return self.result(erf(x.low), erf(x.high), (x,), rounded=self.model.laws["erf"])
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``."""
@@ -469,23 +465,19 @@ class Running:
         whole = exponent.is_number and float(exponent.low).is_integer()
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
         if not exponent.is_number:
-            # IEEE arithmetic asks of each exponent whether it is an integer: only the base's sign is known here.
+            # Whether a power of a negative base is real depends on the exponent, of which only a range is known.
             return self._marked(size, negative | crosses, Reason.POLE, nan=True)
         if not whole:
-            lost = Range(np.full(size.low.shape, np.nan), np.full(size.low.shape, np.nan), negative, size.reason, self)
-            real = self.where(Truth(~negative, ~negative, np.zeros(negative.shape, np.uint16)), size, lost)
-            # IEEE arithmetic has an answer for -infinity, where no real number is.
+            nan = np.full(size.low.shape, np.nan)
+            real = self.where(_certain(negative), Range(nan, nan, negative, size.reason, self), size)
+            # IEEE arithmetic defines the power of -infinity, where there is no real number.
             infinite = base.low == -np.inf
-            none = np.zeros(negative.shape, np.uint16)
-            real = self._marked(self.where(Truth(infinite, infinite, none), size, real), infinite, Reason.INVALID)
+            real = self._marked(self.where(_certain(infinite), size, real), infinite, Reason.INVALID)
             return self._marked(real, crosses, Reason.POLE, nan=True)
         if float(exponent.low) % 2 == 0:
             return size
-        minus = -size
-        sure = Truth(negative, negative, np.zeros(negative.shape, np.uint16))
-        both = size.joined(minus)
-        never = np.zeros(negative.shape, np.uint16)
-        return self.where(sure, minus, self.where(Truth(crosses, crosses, never), both, size))
+        either = self.where(_certain(crosses), size.joined(-size), size)
+        return self.where(_certain(negative), -size, either)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:
         law = self.model.laws.get("pow")
@@ -495,8 +487,8 @@ class Running:
             return self.range(np.ones(power.low.shape)) if one else power
         low, high, missing = _corners(np.power, size, exponent)
         pole = (size.low == 0) & (size.high > 0) & (exponent.low < 0)
-        operands = (_without_infinity(size, np.asarray(size.low == 0)), exponent)
-        result = self.made(low, high, operands, missing, rounded=law)
+        operands = (_infinite_where(size, size.low == 0), exponent)
+        result = self.result(low, high, operands, missing, rounded=law)
         result = Range(np.maximum(result.low, 0.0), result.high, result.nan, result.reason, self)
         return self._marked(result, np.broadcast_to(pole, result.low.shape), Reason.POLE)
 
@@ -510,13 +502,13 @@ class Running:
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
         low, high = operation(x.low, y.low), operation(x.high, y.high)
-        # Where x may be NaN, y is possible.
+        # Where x may be NaN, the result may be y.
         low, high = np.where(x.nan, np.fmin(low, y.low), low), np.where(x.nan, np.fmax(high, y.high), high)
         nan = np.zeros(low.shape, np.bool_) | y.nan
         return self._marked(Range(low, high, nan, x.reason | y.reason, self), x.nan, Reason.NAN_LOST)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
-        """`x` where the condition holds, `y` where not, both where either may be."""
+        """`x` where the condition holds, `y` where not, and the range of both where it may or may not hold."""
         x, y = self.range(x), self.range(y)
         yes, no = condition.must, ~condition.may
         low = np.where(yes, x.low, np.where(no, y.low, np.fmin(x.low, y.low)))
@@ -533,11 +525,10 @@ def _either(low: Wide, high: Wide, nan: Mask) -> tuple[Wide, Wide]:
     return np.fmin(low, high), np.fmax(low, high)
 
 
-def _without_infinity(x: Range, also: Mask | None = None) -> Range:
-    """The operand of a function whose infinities need no excuse: at 0 it has one."""
-    infinite = (x.low <= 0) if also is None else also
-    return Range(np.where(infinite, np.inf, x.low), np.where(infinite, np.inf, x.high), x.nan, x.reason, x.f)
+def _certain(condition: Mask) -> Truth:
+    return Truth(condition, condition, np.zeros(condition.shape, np.uint16))
 
 
-def _end(t: Range, end: Wide) -> Range:
-    return Range(end, end, t.nan, t.reason, t.f)
+def _infinite_where(x: Range, pole: Mask) -> Range:
+    """The operand as infinite at poles, where an infinite result is no overflow."""
+    return Range(np.where(pole, np.inf, x.low), np.where(pole, np.inf, x.high), x.nan, x.reason, x.f)

@@ -1,4 +1,4 @@
-"""What passes: presets, and a TOML file that says otherwise for some images."""
+"""What passes: presets, and TOML files with other limits for some images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_bytes, schema, validate
-from mpsref.errors import FileFormatError, ParameterError, shown
+from mpsref.errors import FileFormatError, ParameterError, naming, shown
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.compare import Tolerance
 
@@ -23,7 +23,7 @@ LARGEST_FILE = 2**20
 
 MOST_TABLES, MOST_DOTS = 50_000, 8
 """
-Brackets, braces and dots outside of texts, and dots in one key: a byte of these can take a KiB of memory, and a key
+Brackets, braces and dots outside of strings, and dots in one key: each such byte can take a KiB of memory, and a key
 with n dots n^2 times as much.
 """
 
@@ -31,14 +31,14 @@ _TEXT = re.compile(
     r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)|\'{3}.*?(?:\'{3,5}|\Z)|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|#[^\n]*''',
     re.DOTALL,
 )
-"""A text of TOML, or a comment; one that has no end goes on to where it must end."""
+"""A string or a comment of TOML; an unterminated one extends to where it has to end."""
 
 
 @checked_fields
 @dataclass(frozen=True)
 class Bounds:
     """
-    What passes: whatever a device may give that keeps a model's promises, see `mpsref.verify.bounds`.
+    What passes: every result of a device that keeps a model's promises, see `mpsref.verify.bounds`.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Bounds:
     Raises
     ------
     ParameterError
-        There is no such model.
+        The model does not exist.
     """
 
     model: str = "metal-fast"
@@ -67,14 +67,7 @@ _CHOICES = f"{', '.join(MODELS)}, exact, ulp=N"
 
 
 def limit_of(text: str) -> Limit:
-    """
-    What a preset's name means.
-
-    Raises
-    ------
-    ParameterError
-        There is no such preset.
-    """
+    """The limit that a preset stands for; raises `ParameterError` if it does not exist."""
     if text == "exact":
         return Tolerance(ulp=0)
     if match := re.fullmatch("ulp=([0-9]{1,20})", text):
@@ -83,7 +76,7 @@ def limit_of(text: str) -> Limit:
 
 
 def limit_json(limit: Limit) -> dict[str, Any]:
-    """As `json` can write it."""
+    """The limit as JSON."""
     return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
 
 
@@ -98,7 +91,7 @@ class Override:
     limit : Tolerance or Bounds
         What passes there.
     image, neuron, format, direction : str, optional
-        What the image must be: its name; the neuron type; the storage format; ``forward`` or ``gradient``. None: any.
+        The image's name, neuron type, storage format, and ``forward`` or ``gradient``; None matches any.
     """
 
     limit: Limit
@@ -108,7 +101,7 @@ class Override:
     direction: str | None = None
 
     def fits(self, **facts: str | None) -> bool:
-        """Whether it is for an image of these facts."""
+        """Whether it applies to an image with these facts."""
         return all(getattr(self, name) in (None, fact) for name, fact in facts.items())
 
 
@@ -121,9 +114,9 @@ class Tolerances:
     Attributes
     ----------
     default : Tolerance or Bounds
-        For images that no override fits.
+        For images that no override matches.
     overrides : tuple of Override
-        The last that fits decides.
+        The last match decides.
     """
 
     default: Limit = Bounds()
@@ -142,7 +135,7 @@ class Tolerances:
 
     @cached_property
     def _places(self) -> dict[tuple[str | None, ...], int]:
-        """The last override of those that ask for the same: an image looks up 16 of them, however many there are."""
+        """The last override for each condition: an image looks up 16 of them, however many there are."""
         return {(o.image, o.neuron, o.format, o.direction): i for i, o in enumerate(self.overrides)}
 
     @classmethod
@@ -156,12 +149,12 @@ class Tolerances:
         path : path
             The file.
         default : Tolerance or Bounds, optional
-            For images that no override fits, where the file has no default of its own.
+            For images that no override matches, where the file has no default of its own.
 
         Raises
         ------
         FileFormatError
-            It cannot be read, is no TOML, or does not fit the schema; the message names the field and the mend.
+            It cannot be read, is no TOML, or does not fit the schema; the message names the field and the fix.
         """
         path = Path(path)
         data = read_bytes(path, LARGEST_FILE, "tolerance")
@@ -169,7 +162,7 @@ class Tolerances:
             document = _parse(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path}: no TOML in UTF-8: {error}: write the file again") from None
-        try:
+        with naming(path):
             validate(document, schema("tolerance"))
             own = _limit(document, "")
             overrides = [
@@ -179,13 +172,11 @@ class Tolerances:
                 )
                 for i, fields in enumerate(document.get("override", ()))
             ]
-        except (FileFormatError, ParameterError) as error:
-            raise FileFormatError(f"{path}: {error}") from None
         return cls(own or default or Bounds(), tuple(overrides))
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """TOML; raises `ValueError` if it is none, or would take much memory."""
+    """Parse TOML; raises `ValueError` if it is invalid, or would take much memory."""
     rest = _TEXT.sub("", text)
     parts = re.split(r"[\[\]{},=\n]", rest)
     if sum(map(rest.count, "[{.")) > MOST_TABLES or max(part.count(".") for part in parts) > MOST_DOTS:
@@ -210,14 +201,7 @@ def _needed(number: int) -> Limit:
 
 
 def tolerances_of(value: Tolerances | Limit | str | None) -> Tolerances:
-    """
-    Whatever a caller gives, as tolerances.
-
-    Raises
-    ------
-    ParameterError
-        It is no tolerance.
-    """
+    """The tolerances that an argument stands for; raises `ParameterError` if it is none."""
     if value is None:
         return Tolerances()
     if isinstance(value, Tolerances):

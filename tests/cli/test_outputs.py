@@ -279,7 +279,8 @@ def test_a_read_only_file_is_not_replaced(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_file_is_written_leaves_no_rest(tmp_path, number):
     code = (
-        "import os, sys; from pathlib import Path\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "from mpsref.process import handle_signals, working\n"
         "from mpsref.files import write_atomically\n"
         "handle_signals()\n"

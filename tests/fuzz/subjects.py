@@ -19,6 +19,8 @@ from tests.fuzz import trees
 
 Format = mps.MPSImageFeatureChannelFormat
 
+SWEPT = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.hardSigmoid)
+
 TOLERANCE = """\
 bounds = "metal-precise"
 
@@ -77,7 +79,7 @@ def write_valid(folder):
     (folder / "tolerance.toml").write_text(TOLERANCE)
     (folder / "tolerances.json").write_text(json.dumps(TOLERANCES))
     for i in (1, 2):
-        one = sweep("numpy:abs", mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.hardSigmoid), format=Format.unorm8,
+        one = sweep(np.abs, SWEPT, format=Format.unorm8,
                     shard=(i, 2), packages=["numpy"])  # fmt: skip
         one.write(folder / f"sweep{i}.json")
 
@@ -90,11 +92,14 @@ def read_tolerances(path):
     return lambda: Tolerances.read(path).of("test_a") and 0
 
 
+def go_on_with_sweep(path):
+    """Go on from a checkpoint as ``mpsref sweep`` does, but without a process of its own for the implementation."""
+    return lambda: sweep(np.abs, SWEPT, format=Format.unorm8, checkpoint=path) and 0
+
+
 SOURCES = ["--source", "x={0}/x.npy", "--source", "dy={0}/x.npy"]
 VERIFY = ["verify", "{0}/recording.json"]
 RUN = ["run", "{0}/graph.json", *SOURCES, "--out", "{0}/out"]
-
-SWEEP = ["sweep", "--implementation", "numpy:abs", "--neuron", "hardSigmoid", "--format", "unorm8"]
 
 COMMANDS = {
     "graph.json": [
@@ -123,17 +128,7 @@ COMMANDS = {
     "tolerances.json": [read_tolerances],
     "sweep1.json": [
         ["merge", "{0}/sweep1.json", "{0}/sweep2.json"],
-        [
-            "sweep",
-            "--implementation",
-            "numpy:abs",
-            "--neuron",
-            "hardSigmoid",
-            "--format",
-            "unorm8",
-            "--checkpoint",
-            "{0}/sweep1.json",
-        ],
+        go_on_with_sweep,
     ],
 }
 """By the file that is changed."""

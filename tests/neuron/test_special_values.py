@@ -361,11 +361,11 @@ def test_an_upstream_gradient_unlike_the_source_is_refused(bad):
         mps.neuron.gradient(D(T.reLU), np.zeros(3, np.float32), bad)
 
 
-@pytest.mark.parametrize("bad", [None, "reLU", T.reLU, D])
+@pytest.mark.parametrize("bad", [None, "relu", 1, D])
 def test_what_is_no_descriptor_is_refused(bad):
-    with pytest.raises(mps.ParameterError, match="MPSNNNeuronDescriptor"):
+    with pytest.raises(mps.ParameterError, match="descriptor is"):
         mps.neuron.forward(bad, np.zeros(1))
-    with pytest.raises(mps.ParameterError, match="MPSNNNeuronDescriptor"):
+    with pytest.raises(mps.ParameterError, match="descriptor is"):
         mps.neuron.gradient(bad, np.zeros(1), np.zeros(1))
 
 
@@ -559,7 +559,7 @@ def test_slopes_are_copied_and_read_only():
     assert D(T.pReLU, data=bytearray(np.array([1, 2], "<f4").tobytes())) == d
 
 
-@pytest.mark.parametrize("neuron_type", [16, -1, "reLU", None, 1.5])
+@pytest.mark.parametrize("neuron_type", [16, -1, "relu", None, 1.5])
 def test_what_is_no_neuron_type_is_refused(neuron_type):
     with pytest.raises(mps.ParameterError, match="neuron_type"):
         D(neuron_type)

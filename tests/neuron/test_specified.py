@@ -111,8 +111,9 @@ def evaluated(d, mode, storage, derivative):
     slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
     source = Elements(codes, storage)
     if derivative:
-        return MODES[mode].gradient(d, Elements(codes[::-1].copy(), storage), source, storage, slopes)
-    return MODES[mode].forward(d, source, storage, slopes)
+        gradient = Elements(codes[::-1].copy(), storage)
+        return MODES[mode].neuron(d, source, storage, slopes, gradient=gradient)
+    return MODES[mode].neuron(d, source, storage, slopes)
 
 
 # ---- bits that float64 got wrong ----

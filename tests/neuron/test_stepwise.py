@@ -593,7 +593,7 @@ def test_a_row_computes_in_float32_only():
             d = descriptor(name, parameters)
             p = stepwise._parameters(d, None, 0, 0)
             if name == "pReLU":
-                p = stepwise._Parameters(p.a, p.b, p.c, np.full_like(x, 0.1))
+                p = stepwise.Float32Parameters(p.a, p.b, p.c, np.full_like(x, 0.1))
             for f in (MODES[mode].f for mode in STEPWISE):
                 assert d.row.stepwise_forward(x, p, f).dtype == np.float32
                 assert (d.row.stepwise_derivative(x, p, f) * x).dtype == np.float32

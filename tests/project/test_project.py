@@ -56,6 +56,7 @@ LAYERS = [
     ["mpsref.graph.nodes"],
     ["mpsref.graph.neurons", "mpsref.graph.arithmetic"],
     ["mpsref.graph.schema"],
+    ["mpsref.graph.check"],
     ["mpsref.graph.file"],
     ["mpsref.graph"],
     ["mpsref.plan"],
@@ -84,8 +85,9 @@ LAYERS = [
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
-    ["mpsref.testing.comparison", "mpsref.testing.differences"],
-    ["mpsref.testing.gradient_report", "mpsref.testing.question"],
+    ["mpsref.testing.differences", "mpsref.testing.reports"],
+    ["mpsref.testing.comparison"],
+    ["mpsref.testing.question"],
     ["mpsref.testing.composition", "mpsref.testing.strategies.arguments", "mpsref.testing.tolerances"],
     ["mpsref.testing.gradient"],
     ["mpsref.testing.strategies.code", "mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
@@ -93,8 +95,7 @@ LAYERS = [
     ["mpsref.testing.strategies.graphs"],
     ["mpsref.testing.strategies.recordings"],
     ["mpsref.testing.strategies"],
-    ["mpsref.testing.implementation_report", "mpsref.testing.subject"],
-    ["mpsref.testing.excuses"],
+    ["mpsref.testing.subject"],
     ["mpsref.testing.attack"],
     ["mpsref.testing.implementation"],
     ["mpsref.testing"],
@@ -105,7 +106,7 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.formulas", "mpsref.teach.numbers", "mpsref.teach.plots"],
+    ["mpsref.teach.formulas", "mpsref.teach.plots"],
     ["mpsref.teach.step"],
     ["mpsref.teach.chain"],
     ["mpsref.teach.trace"],
@@ -131,7 +132,10 @@ def modules():
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path):
+MODULES = {name for name, _ in modules()}
+
+
+def imports(path, *, packages=False):
     tree = ast.parse(path.read_text())
     only_for_types = {
         inner
@@ -143,8 +147,9 @@ def imports(path):
     for node in set(ast.walk(tree)) - only_for_types:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mpsref":
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found = names & {name for name, _ in modules()}
-            yield from found or {node.module}
+            yield from names & MODULES or {node.module}
+            if packages:
+                yield node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "mpsref")
 
@@ -159,6 +164,31 @@ def test_imports_point_downwards_only():
     upward = {(name, other) for name, path in modules() for other in imports(path) if height[other] >= height[name]}
 
     assert upward == UPWARD
+
+
+def circular(imported):
+    """What remains of a graph of imports once the modules that import nothing of it are taken away, again and again."""
+    imported = dict(imported)
+    while free := [name for name, others in imported.items() if not others & imported.keys()]:
+        for name in free:
+            del imported[name]
+    return sorted(imported)
+
+
+def test_no_module_imports_in_a_circle():
+    # `from package import module` runs the package's own `__init__` first.
+    imported = {name: {*imports(path, packages=True)} - {name, "mpsref"} for name, path in modules()}
+
+    assert circular(imported) == []
+    assert circular({"a": {"b"}, "b": {"a", "c"}, "c": set()}) == ["a", "b"]
+
+
+def test_the_layers_in_the_guide_name_every_module():
+    (text,) = [code for language, code in blocks(ROOT / "CONTRIBUTING.md") if language == "text"]
+    unnamed = {name for name in MODULES if name.split(".")[-1] not in re.findall(r"\w+", text)}
+    families = ("mpsref.__main__", "mpsref.testing.strategies.", "mpsref.verify.hypotheses.")
+
+    assert sorted(name for name in unnamed if not name.startswith(families)) == []
 
 
 def test_importing_brings_nothing_that_is_not_needed_yet():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, left_out, snake
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, left_out, snake
 from mpsref.graph.neurons import NEURON_NODES
 
 SDK = json.loads((Path(__file__).parents[1] / "data" / "sdk.json").read_text(encoding="utf-8"))
@@ -24,14 +24,7 @@ NOT_MIRRORED_METHODS = {
     (cls, f"{kind}{name}") for cls, name in LEFT_OUT for kind in "+-" if f"{kind}{name}" in APPLE[cls]["selectors"]
 }
 IMMUTABLE_VALUES = {"MPSNNNeuronDescriptor", "MPSImageDescriptor"}
-DROPPED_LABELS = {
-    "device": NO_DEVICE,
-    "to_command_buffer": "everything is done on return",
-    "source_states": OPAQUE_STATES,
-    "destination_states": OPAQUE_STATES,
-    "usage": NO_MEMORY,
-    "no_copy": "a hint for the allocator",
-}
+DROPPED_LABELS = {("MPSImage", "device"): NO_DEVICE, ("MPSImageDescriptor", "usage"): NO_MEMORY}
 RETURNED = {("MPSImage", "-readBytes", "read_bytes"): "the bytes are returned instead of written to a pointer"}
 
 UNAVAILABLE_INITIALISERS = {
@@ -44,19 +37,20 @@ NO_PLAIN_INIT = {name for name in CLASSES if "-init" in APPLE[name]["selectors"]
 
 SWIFT = {
     "exportedNodeWithHandle:": ("exported_node", ["with_"]),
+    "executeAsyncWithSourceImages:completionHandler:": ("execute_async", ["source_images", "completion_handler"]),
     "readCountForSourceImageAtIndex:": ("read_count_for_source_image", ["at"]),
-    "encodeToCommandBuffer:sourceImages:": ("encode", ["to_command_buffer", "source_images"]),
+    "encodeToCommandBuffer:sourceImages:": ("encode", ["to", "source_images"]),
     "encodeToCommandBuffer:sourceImages:sourceStates:intermediateImages:destinationStates:": (
         "encode",
-        ["to_command_buffer", "source_images", "source_states", "intermediate_images", "destination_states"],
+        ["to", "source_images", "source_states", "intermediate_images", "destination_states"],
     ),
     "encodeBatchToCommandBuffer:sourceImages:sourceStates:": (
         "encode_batch",
-        ["to_command_buffer", "source_images", "source_states"],
+        ["to", "source_images", "source_states"],
     ),
     "encodeBatchToCommandBuffer:sourceImages:sourceStates:intermediateImages:destinationStates:": (
         "encode_batch",
-        ["to_command_buffer", "source_images", "source_states", "intermediate_images", "destination_states"],
+        ["to", "source_images", "source_states", "intermediate_images", "destination_states"],
     ),
     "cnnNeuronDescriptorWithType:": ("cnn_neuron_descriptor", ["with_"]),
     "cnnNeuronDescriptorWithType:a:": ("cnn_neuron_descriptor", ["with_", "a"]),
@@ -95,6 +89,7 @@ OURS = {
     ("MPSImage", "to_array"): "numpy out",
     ("MPSImage", "storage"): "conversions and distances of the format",
     ("MPSImage", "descriptor"): "size and format as one value",
+    ("MPSImage", "shape"): "that of the array",
     ("MPSImage", "slices"): "the texture by image",
 }
 OUR_CLASSES = {
@@ -169,6 +164,7 @@ class Samples:
     def arguments(self, cls, labels):
         arithmetic = issubclass(getattr(mps, cls), (mps.MPSNNBinaryArithmeticNode, mps.MPSNNArithmeticGradientNode))
         values = {
+            "device": None,
             "handle": "x",
             "source": self.x,
             "sources": [self.x, self.y],
@@ -224,7 +220,8 @@ def sample(cls):
             base, labels = swift(selector)
             usable = (owner, selector) not in NOT_MIRRORED_METHODS and (owner, selector) not in UNAVAILABLE_INITIALISERS
             if base == "init" and selector != "-init" and usable:
-                return getattr(mps, concrete)(**s.arguments(concrete, [v for v in labels if v not in DROPPED_LABELS]))
+                taken = [label for label in labels if (owner, label) not in DROPPED_LABELS]
+                return getattr(mps, concrete)(**s.arguments(concrete, taken))
     raise AssertionError(f"no initialiser known for {cls}")
 
 
@@ -293,7 +290,7 @@ def test_every_public_attribute_is_apples_or_is_listed_as_ours(cls):
 @pytest.mark.parametrize(("cls", "selector"), INITIALISERS)
 def test_every_initialiser_is_accepted_with_its_labels(cls, selector):
     concrete = getattr(mps, CONCRETE.get(cls, cls))
-    labels = [label for label in swift(selector)[1] if label not in DROPPED_LABELS]
+    labels = [label for label in swift(selector)[1] if (cls, label) not in DROPPED_LABELS]
     arguments = Samples().arguments(CONCRETE.get(cls, cls), labels)
     if (cls, selector) in UNAVAILABLE_INITIALISERS:
         with pytest.raises(mps.UnavailableError):
@@ -328,7 +325,7 @@ def test_every_method_is_there_with_its_labels(cls, selector):
         return
     method = getattr(getattr(mps, cls), base)
     parameters = inspect.signature(method).parameters
-    given = [label for label in labels if label not in DROPPED_LABELS]
+    given = [label for label in labels if (cls, label) not in DROPPED_LABELS]
     if (cls, selector.split(":")[0], base) in RETURNED:
         given = given[1:]
     assert {label for label in given if label} <= set(parameters)
@@ -455,8 +452,7 @@ def test_classes_listed_as_ours_exist_here_and_not_in_the_sdk():
 def test_no_other_table_has_a_stale_entry():
     selectors = {s[1:] for cls in CLASSES for s in APPLE[cls]["selectors"]}
     assert set(SWIFT) <= selectors
-    mirrored = [s for cls, s in (*INITIALISERS, *METHODS)]
-    labels = {label for s in mirrored for label in swift(s)[1]}
+    labels = {(cls, label) for cls, s in (*INITIALISERS, *METHODS) for label in swift(s)[1]}
     assert set(DROPPED_LABELS) <= labels
     assert set(INITIALISERS) >= UNAVAILABLE_INITIALISERS
     assert set(CLASSES) >= IMMUTABLE_VALUES

@@ -50,10 +50,11 @@ def run(name, p, stored, source, result, derivative, upstream=None):
     d, source, result = descriptor_of(name, p), FORMATS[source], FORMATS[result]
     slopes = None if d.data is None else ChannelSlopes(d.data.astype(np.float64)[np.newaxis], 1)
     if not derivative:
-        return evaluate.forward(d, Elements(stored, source), result, slopes)
+        return evaluate.evaluate(d, Elements(stored, source), result, slopes)
     if upstream is None:
         upstream = np.full(stored.shape, source.unorm_max or 1, source.dtype)
-    return evaluate.gradient(d, Elements(upstream, source), Elements(stored, source), result, slopes)
+    gradient = Elements(upstream, source)
+    return evaluate.evaluate(d, Elements(stored, source), result, slopes, gradient=gradient)
 
 
 def exact_codes(j, x, near, maximum, derivative):

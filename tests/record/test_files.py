@@ -172,8 +172,8 @@ def test_images_without_a_name_get_those_that_a_trace_has():
 def test_results_that_are_no_list_of_images_are_refused():
     node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
 
-    with pytest.raises(mps.ParameterError, match="result_images is a MPSCNNNeuronTanHNode: give an MPSNNImageNode"):
-        mps.GraphFile.from_results([node])
+    with pytest.raises(mps.ParameterError, match="result_images is a MPSNNGradientStateNode: give an MPSNNImageNode"):
+        mps.GraphFile.from_results([node.result_state])
     with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
         mps.GraphFile.from_results(node.result_image)
     with pytest.raises(mps.ImageError, match="storage is 'half': choose one of MPSImageFeatureChannelFormat: unorm8"):
@@ -564,13 +564,13 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"]["x"].update(file="link"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="a\0b"), ["images.x.file"]),
         (lambda d: d["images"]["x"].update(file="."), ["is a folder: name a file in it"]),
-        (lambda d: d["images"]["x"].update(file="x.npz"), ["images.x.file", "No such file", "mend its name"]),
+        (lambda d: d["images"]["x"].update(file="x.npz"), ["images.x.file", "No such file", "fix its name"]),
         (lambda d: d["images"]["x"].update(file="x" * 400), ["xxx", "File name too long"]),
         (lambda d: d["images"].update({n: dict(d["images"][n], file="no") for n in "xy"}), ["x.file", "1 more"]),
         (lambda d: d["images"]["x"].update(wdth=d["images"]["x"].pop("width")), ["images.x", '"wdth"', "known are"]),
         (lambda d: d["images"].update(x={"file": "x.npz"}), ["images.x.channel_format", "raw", "convert"]),
         (lambda d: d["images"]["x"].update(channel_format="float32"), ["120 bytes", "fit unorm16 or float16"]),
-        (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160: mend the size"]),
+        (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160: fix the size"]),
         (lambda d: d["images"]["x"].update(width=16_000_000, height=16_000_000), ["images.x", "width", "bytes"]),
         (lambda d: d["images"]["x"].update(width=2**70), ["images.x.width"]),
         (lambda d: d["images"]["x"].update(width=0), ["images.x.width"]),
@@ -597,20 +597,20 @@ def test_a_wrong_recording_is_refused_by_field(tmp_path, change, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["no .npy array"]),
-        (b"\x93NUMPY", ["no .npy array"]),
-        (header("{'descr': '<f2', 'fortran_order': False, 'shape': (True, 1, 1), }"), ["no .npy array"]),
-        (header("[(1," * 300 + ")" * 300), ["no .npy array"]),
-        (header("{" * 5000), ["no .npy array"]),
-        (b"not an array at all", ["no .npy array"]),
-        (b"\x80\x04\x95\x00\x00\x00.", ["no .npy array"]),
-        (None, ["no .npy array"]),
+        (b"", ["not a .npy array"]),
+        (b"\x93NUMPY", ["not a .npy array"]),
+        (header("{'descr': '<f2', 'fortran_order': False, 'shape': (True, 1, 1), }"), ["not a .npy array"]),
+        (header("[(1," * 300 + ")" * 300), ["not a .npy array"]),
+        (header("{" * 5000), ["not a .npy array"]),
+        (b"not an array at all", ["not a .npy array"]),
+        (b"\x80\x04\x95\x00\x00\x00.", ["not a .npy array"]),
+        (None, ["not a .npy array"]),
         (np.zeros((2, 2)), ["shape"]),
         (np.zeros((2, 0, 2)), ["shape"]),
         (np.zeros((2, 2, 2)), ["dtype", "float64"]),
         (np.zeros((2, 2, 2), ">f4"), ["dtype"]),
         (np.zeros((2, 2, 2), "S3"), ["dtype"]),
-        (np.array([[[None]]]), ["no .npy array"]),
+        (np.array([[[None]]]), ["not a .npy array"]),
     ],
 )
 def test_a_wrong_array_file_is_refused(tmp_path, content, words):

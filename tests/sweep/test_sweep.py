@@ -41,6 +41,9 @@ def modules_that_end(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules")
     (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "ends.py").write_text("import os\nos._exit(0)\n")
+    (folder / "odd.py").write_text(
+        "def __getattr__(name):\n    raise AttributeError if '__' in name else SystemExit(0)\n"
+    )
     return folder
 
 
@@ -509,6 +512,24 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, capsys, mon
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
+def test_a_signal_while_a_worker_begins_is_quiet():
+    code = (
+        "import os, signal, sys; from multiprocessing import util; from mpsref.__main__ import main\n"
+        "spawn = util.spawnv_passfds\n"
+        "def spawn_and_meet(*rest):\n"
+        "    process = spawn(*rest)\n"
+        "    if 'spawn_main' in str(rest): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return process\n"
+        "util.spawnv_passfds = spawn_and_meet\n"
+        "sys.exit(main())"
+    )
+    command = ["sweep", "--neuron", "absolute", "--implementation", "implementations:absolute", "--format", "unorm8"]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "mpsref: interrupted: nothing is kept without --json or --checkpoint\n"
+
+
 def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("MPSREF_TEST_LOG", str(tmp_path / "log"))
     checkpoint = tmp_path / "checkpoint"
@@ -598,7 +619,8 @@ def test_bad_usage_ends_with_2_and_one_line(tmp_path, capsys, monkeypatch, argum
         ("no.such:f", "no.such:f: no.such cannot be imported: ModuleNotFoundError: No module"),
         ("exits:f", "exits:f: exits cannot be imported: SystemExit: 0"),
         ("implementations:f", "f is not in implementations"),
-        ("implementations:NO_FUNCTION", "is no function, but of type int"),
+        ("odd:f", "odd:f: f cannot be read: SystemExit: 0"),
+        ("implementations:NO_FUNCTION", "not a function, but of type int"),
         ("implementations:raises", "implementations:raises: raised RuntimeError: no way"),
         ("implementations:raises_what_it_cannot_say", "raised UnsayableError: its message cannot be shown"),
         ("implementations:exits", "implementations:exits: raised SystemExit: 0"),

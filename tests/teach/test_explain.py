@@ -345,8 +345,8 @@ def test_graphs_that_have_no_page_are_refused():
     node = mps.MPSCNNNeuronAbsoluteNode(source=mps.MPSNNImageNode(handle="x"))
     with pytest.raises(mps.ParameterError, match="mode of the graph is 'stepwise'"):
         teach.explain(mps.MPSNNGraph(result_image=node.result_image, mode="stepwise"))
-    with pytest.raises(mps.ParameterError, match="graph is a list"):
-        teach.explain([node])
+    with pytest.raises(mps.ParameterError, match="graph is a dict"):
+        teach.explain({"y": node})
     for _ in range(200):
         node = mps.MPSCNNNeuronAbsoluteNode(source=node.result_image)
     with pytest.raises(mps.ParameterError, match="201 steps: a page has at most 200"):
@@ -393,7 +393,7 @@ def test_the_command_overwrites_nothing_that_it_reads(example, tmp_path, capsys)
 # ---- the page, in a browser ----
 
 POSITION = "document.getElementById('position').textContent"
-STATUS = "document.getElementById('said').textContent"
+STATUS = "document.getElementById('announcement').textContent"
 
 
 def test_steps_go_forward_and_back_by_keys_and_clicks(browser, opened, shown):

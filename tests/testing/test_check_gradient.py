@@ -360,13 +360,14 @@ MUTATIONS = {
 def test_a_wrong_gradient_node_is_found(mutation):
     results = trained(*chain())
     dx, dy = (image.producer for image in results[1:])
-    assert check_gradient(mps.GraphFile.from_results(results), two_inputs()).agree == 48
+    file = mps.GraphFile.from_results(results)
+    assert check_gradient(file, two_inputs()).agree == 48
     which, change = MUTATIONS[mutation]
 
     change([dx, dy.sources[0].producer, dy][which])
 
     with pytest.raises(mps.VerificationError) as raised:
-        check_gradient(mps.GraphFile.from_results(results), two_inputs())
+        check_gradient(file, two_inputs())
     assert {one.input for one in raised.value.report.worst} <= {0: {"x"}, 1: {"x", "y"}, 2: {"y"}}[which]
 
 
@@ -480,7 +481,8 @@ def test_the_report_names_input_place_and_numbers():
 @pytest.mark.parametrize(
     ("subject", "inputs", "given", "message"),
     [
-        ("tanH", [1.0], {}, "subject is a str"),
+        ("tanh", [1.0], {}, "subject is .tanh.: choose one of none, reLU"),
+        (3, [1.0], {}, "subject is a int"),
         ((np.sin,), [1.0], {}, "give two functions"),
         (chain()[-1], {"x": np.ones((1, 1, 1))}, {}, "the sources are 'x', 'y'"),
         (chain()[-1], np.ones((1, 1, 1)), {}, "inputs is no mapping"),

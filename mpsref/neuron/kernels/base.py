@@ -1,4 +1,4 @@
-"""What a kernel is."""
+"""The base class of the kernels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ __all__ = ["Kernel"]
 
 class Kernel(ABC):
     """
-    A row's forward and derivative, fast, and how near they come. Instances hold nothing.
+    A row's forward and derivative, fast, and their error bounds. Stateless.
 
     Attributes
     ----------
     is_exact : bool
-        Whether both give the exact value, rounded to odd, so that nothing about its rounding is open. Where not,
-        `beside`, `slope_beside` and the specification decide what they leave open.
+        Whether both give the exact value, rounded to odd, so that its rounding is never open. Otherwise `beside`,
+        `slope_beside` and the specification decide what they leave open.
+    forward_roundings : int or None
+        What `roundings` is for all parameters.
+    slope_rounds : bool
+        What `slope_is_rounded` is for all parameters.
     """
 
     is_exact: ClassVar[bool] = False
+    forward_roundings: ClassVar[int | None] = None
+    slope_rounds: ClassVar[bool] = True
 
     @staticmethod
     @abstractmethod
@@ -39,30 +45,30 @@ class Kernel(ABC):
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
         """
-        f(x) where it lies beside a float64, by so little that only the side matters: that float64, rounded to odd.
+        f(x), rounded to odd, where it is so close to a float64 that only the side matters; NaN elsewhere.
 
-        NaN elsewhere. It spares multi-precision the many sources of a saturated image.
+        It keeps the many inputs of a saturated image away from multi-precision.
         """
         return np.full_like(x, np.nan)
 
     @staticmethod
     def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
         """
-        f'(x) where it lies beside a float64: that float64 exactly, and the rest, good to 2^-40 of itself.
+        f'(x) where it is close to a float64: that float64 exactly, and the rest, good to 2^-40 of itself; else NaN.
 
-        NaN elsewhere. The product with an upstream gradient may be a tie then, and is so for many gradients.
+        There the product with an incoming gradient may be a tie, and often is.
         """
         return np.full_like(x, np.nan), np.zeros_like(x)
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
-        """Whether the forward is the same at every source, so that one decision serves all."""
+        """Whether the forward is the same for every input, so that one decision serves all."""
         return False
 
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
         """
-        Largest relative error of `forward`, for sources and results of at most 32 bits; 0 if nothing is open.
+        Largest relative error of `forward`, for inputs and results of at most 32 bits; 0 if nothing is open.
 
         The longest chain of operations loses less than 2^-48 with functions good to 4 ULP; the rest is a margin.
         """
@@ -78,9 +84,9 @@ class Kernel(ABC):
         """
         The largest number of roundings in `forward`, if it is 0 or 1; else None.
 
-        After at most one rounding a result is correctly rounded in whatever floating format the kernel runs.
+        With at most one rounding a result is correctly rounded in any floating format that the kernel runs in.
         """
-        return None
+        return cls.forward_roundings
 
     @classmethod
     def slope_is_one(cls, p: Parameters) -> bool:
@@ -89,5 +95,5 @@ class Kernel(ABC):
 
     @classmethod
     def slope_is_rounded(cls, p: Parameters) -> bool:
-        """Whether anything is rounded in `derivative`, in whatever floating format it runs."""
-        return True
+        """Whether `derivative` rounds anything, in any floating format that it runs in."""
+        return cls.slope_rounds

@@ -1,4 +1,4 @@
-"""Neurons made of exponentials, and the quotient beside them."""
+"""Neurons made of exponentials, and softSign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsref.neuron.workspace import LARGEST, MODERATE, Array, Workspace, product
 __all__ = ["ELU", "GeLU", "Sigmoid", "SoftPlus", "SoftSign", "TanH"]
 
 TINY, TINY_SQUARE = 2.0**-40, 2.0**-20
-"""What is small, or has a small square, beside 1: the next terms of a series are below 2^-40 of the last."""
+"""Small against 1, or with a small square: the next terms of a series are below 2^-40 of the last."""
 
 
 class Sigmoid(Kernel):
@@ -155,7 +155,7 @@ class ELU(Kernel):
 
 class GeLU(Kernel):
     # The derivative's zero, as a float64 and the rest, and its Taylor coefficients there, from the first on
-    # (computed with ball arithmetic; a test checks the kernel that they make).
+    # (computed with ball arithmetic; a test checks the kernel).
     ROOT: ClassVar[tuple[float, float]] = (-0.7517915246935645, 1.4956759177009883e-17)
     TAYLOR: ClassVar[tuple[float, ...]] = (
         0.4314939923140469, 0.388284982990552, -0.018199676398671087, -0.1140082332972217,

@@ -18,19 +18,19 @@ LARGEST32 = float(np.finfo(np.float32).max)
 
 
 def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
-    """``x`` where x >= 0, else ``slope x``; slope 0 gives 0 at -infinity too (N6)."""
+    """``x`` where x >= 0, else ``slope x``; a slope of 0 gives 0 at -infinity too (N6)."""
     if slope == 0 and not w.regular:
         np.multiply(np.clip(x, -LARGEST32, LARGEST32, out=w.u), slope, out=out)
     else:
         np.multiply(x, slope, out=out)
     if math.copysign(1.0, slope) > 0:
-        # The larger of the two, or the smaller; where both are zero they have the same sign. Faster than to select.
+        # Faster than `select`; where both are zero they have the same sign.
         return np.maximum(x, out, out=out) if slope <= 1 else np.minimum(x, out, out=out)
     return w.select(x, out, x, out)
 
 
 def _masked(product: Array, mask: Mask, a: float) -> Array:
-    """A product of slopes with a mask: outside it +0, whatever the sign of `a`, which -0.0 has too."""
+    """A product of slopes and a mask, made +0 outside the mask, whatever the sign of `a`, even of -0.0."""
     if math.copysign(1.0, a) < 0:
         np.copyto(product, 0.0, where=~mask)
     return product
@@ -38,6 +38,8 @@ def _masked(product: Array, mask: Mask, a: float) -> Array:
 
 class None_(Kernel):
     is_exact = True
+    forward_roundings = 0
+    slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -48,20 +50,14 @@ class None_(Kernel):
         return w.filled(1.0)
 
     @classmethod
-    def roundings(cls, p: Parameters) -> int | None:
-        return 0
-
-    @classmethod
     def slope_is_one(cls, p: Parameters) -> bool:
         return True
-
-    @classmethod
-    def slope_is_rounded(cls, p: Parameters) -> bool:
-        return False
 
 
 class ReLU(Kernel):
     is_exact = True
+    forward_roundings = 1
+    slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -71,22 +67,16 @@ class ReLU(Kernel):
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         return w.select(x, p.a, 1.0, w.y)
 
-    @classmethod
-    def roundings(cls, p: Parameters) -> int | None:
-        return 1
-
-    @classmethod
-    def slope_is_rounded(cls, p: Parameters) -> bool:
-        return False
-
 
 class Linear(Kernel):
+    slope_rounds = False
+
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         if p.b or not p.a:
             return w.line(x, p.a, p.b, w.y)
         y = np.multiply(x, p.a, out=w.y)
-        # A zero plus 0; but a product that only vanishes when it is rounded keeps its sign.
+        # A zero plus 0; but a product that underflows keeps its sign.
         zero = x == 0
         if np.count_nonzero(zero):
             np.copyto(y, np.add(y, p.b, out=w.t), where=zero)
@@ -116,10 +106,6 @@ class Linear(Kernel):
     def slope_is_one(cls, p: Parameters) -> bool:
         return p.a == 1
 
-    @classmethod
-    def slope_is_rounded(cls, p: Parameters) -> bool:
-        return False
-
 
 class HardSigmoid(Kernel):
     @staticmethod
@@ -131,7 +117,7 @@ class HardSigmoid(Kernel):
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         u = w.rounded_affine(x, p.a, p.b, w.t)
         inside = (u >= 0) & (u <= 1)
-        # A sum that is rounded to 0 is 0, one that is rounded to 1 may be greater.
+        # A sum that rounds to 0 is 0, one that rounds to 1 may be greater.
         if w.wide or np.count_nonzero(u == 1):
             u, e = w.affine(x, p.a, p.b, w.t)
             if e is not None:
@@ -153,6 +139,8 @@ class HardSigmoid(Kernel):
 
 class Absolute(Kernel):
     is_exact = True
+    forward_roundings = 0
+    slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -166,17 +154,11 @@ class Absolute(Kernel):
             np.copyto(y, 0.0, where=zero)
         return y
 
-    @classmethod
-    def roundings(cls, p: Parameters) -> int | None:
-        return 0
-
-    @classmethod
-    def slope_is_rounded(cls, p: Parameters) -> bool:
-        return False
-
 
 class PReLU(Kernel):
     is_exact = True
+    forward_roundings = 1
+    slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -193,14 +175,6 @@ class PReLU(Kernel):
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         assert w.slopes is not None
         return w.select(x, w.slopes, 1.0, w.y)
-
-    @classmethod
-    def roundings(cls, p: Parameters) -> int | None:
-        return 1
-
-    @classmethod
-    def slope_is_rounded(cls, p: Parameters) -> bool:
-        return False
 
 
 class ReLUN(Kernel):
@@ -221,7 +195,7 @@ class ReLUN(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        # Where a x vanishes, the comparison with a bound of 0 must still see its sign.
+        # Where a x underflows, the comparison with a bound of 0 must still see its sign.
         return 1 if p.b else None
 
     @classmethod

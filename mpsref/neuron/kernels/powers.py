@@ -26,7 +26,7 @@ class Power(Kernel):
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
         k = p.a * p.c
         if k == 0:
-            # A constant: slope 0 wherever it is a number at all.
+            # A constant: slope 0 wherever it is a real number.
             u = w.rounded_affine(x, p.a, p.b, w.t)
             w.y.fill(0.0)
             np.copyto(w.y, np.nan, where=(u == 0) & (p.c < 0))
@@ -62,13 +62,13 @@ class Power(Kernel):
         else:
             y = np.power(u, c, out=w.y)
         if p.c != math.floor(p.c):
-            # numpy may take a square root, which of -0 is -0; and c - 1 may be rounded to an odd integer.
+            # numpy may take a square root, which is -0 for -0; and c - 1 may round to an odd integer.
             np.abs(y, out=y)
         return (y if w.regular else Power._real_only(y, u, c)), u
 
     @staticmethod
     def _real_only(y: Array, u: Array, c: float) -> Array:
-        # IEEE pow answers for -infinity; the real power of a negative base needs an integer exponent (N6).
+        # IEEE pow has a value at -infinity; the real power of a negative base needs an integer exponent (N6).
         if c != math.floor(c):
             y[u < 0] = np.nan
         return y
@@ -90,7 +90,7 @@ class Power(Kernel):
 
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
-        # Where c is huge, the logarithm of the result has more digits before the point than elsewhere.
+        # Where c is huge, the logarithm of the result has more digits before the point.
         return Linear.error_bound(p) if p.c == 1 else 2.0**-44 if abs(p.c) < 2.0**40 else 2.0**-40
 
     @classmethod
@@ -115,7 +115,7 @@ class Exponential(Kernel):
         y = np.power(p.c, u[0], out=w.y)
         y[np.isinf(u[0]) if p.c < 0 else u[0] < 0] = np.nan
         if u[1] is not None and math.copysign(1.0, p.c) < 0:
-            # A sum that is not a float64 is an integer if both parts are, and the small one decides the sign.
+            # A sum that is no float64 is an integer if both parts are, and the small one decides the sign.
             is_integer = u[1] == np.rint(u[1])
             np.copyto(y, np.nan if p.c < 0 else np.abs(y), where=~is_integer)
             np.negative(y, out=y, where=is_integer & (np.fmod(u[1], 2.0) != 0))
@@ -141,7 +141,7 @@ class Exponential(Kernel):
 
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
-        # What the rounding of a x + b loses shows as often as the exponent is large, up to 745.
+        # The rounding error of a x + b is multiplied by the exponent, at most 745.
         return 2.0**-44 if p.b == 0 else 2.0**-42
 
     @staticmethod
@@ -159,7 +159,7 @@ class Logarithm(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         u = w.affine(x, p.a, p.b, w.t)
-        # Near u = 1 the error of the sum is all there is of the logarithm.
+        # Near u = 1 the error of the sum is all of the logarithm.
         y = np.log(u[0], out=w.y)
         if u[1] is not None:
             y += np.divide(u[1], u[0], out=np.zeros_like(y), where=u[0] != 0)
@@ -186,6 +186,6 @@ class Logarithm(Kernel):
     def slope_beside(x: Array, p: Parameters) -> tuple[Array, Array]:
         u, rest = two_sum(x * p.a, p.b)
         slope = np.divide(p.a, u)
-        # A quotient of a float32 that is a float64 and no rounded one has few bits: the product tells.
+        # An exact quotient has few bits: the product tells.
         exact = (rest == 0) & (slope * u == p.a) & (product_error(u, slope, slope * u) == 0) & (p.c == -1)
         return np.where(exact & (slope == slope.astype(np.float32)), slope, np.nan), np.zeros_like(x)

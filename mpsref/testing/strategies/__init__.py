@@ -1,9 +1,9 @@
 """
 Hypothesis strategies for neurons, numbers, images, graphs and recordings.
 
-What breaks implementations is drawn on purpose: kinks, edges, rounding boundaries, signed zeros, NaN.
+They favour what breaks implementations: kinks, edges, rounding boundaries, signed zeros, NaN.
 
-Importing `mpsref.testing` does not bring them; they need the extra ``testing``.
+Importing `mpsref.testing` does not import them; they need the extra ``testing``.
 
 Examples
 --------

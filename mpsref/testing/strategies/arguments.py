@@ -1,4 +1,4 @@
-"""What strategies are asked for: one error names the argument that makes no sense."""
+"""Arguments of strategies: an error names the one that is invalid."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ def number(value: Any, name: str) -> None:
 
 
 def flag(value: Any, name: str, *, is_optional: bool = False) -> None:
-    """A bool, or None if that may be."""
+    """A bool, or None if optional."""
     if not isinstance(value, bool) and not (is_optional and value is None):
         raise InvalidArgument(f"{name}={shown(value)} must be True or False{', or None' if is_optional else ''}")
 
 
-def instance(value: Any, kind: type[Kind], name: str, *, is_optional: bool = False) -> None:
-    """An instance of a class, or None if that may be."""
-    if not isinstance(value, kind) and not (is_optional and value is None):
-        raise InvalidArgument(f"{name}={shown(value)} must be {_article(kind)}")
+def instance(value: Any, kind: type[Kind], name: str) -> None:
+    """An instance of a class."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEFHILMNORSX" else "a"
+        raise InvalidArgument(f"{name}={shown(value)} must be {article} {kind.__name__}")
 
 
 def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
@@ -60,18 +61,14 @@ def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
         raise InvalidArgument(f"neuron={shown(value)} must be an MPSNNNeuronDescriptor") from None
 
 
-def strategy(value: Any, kind: type[Any], name: str, *, is_optional: bool = False) -> None:
-    """A strategy, or None if that may be."""
-    if not isinstance(value, st.SearchStrategy) and not (is_optional and value is None):
-        raise InvalidArgument(f"{name}={shown(value)} must be a strategy, of {kind.__name__}")
+def strategy(value: Any, kind: type[Any], name: str) -> None:
+    """A strategy, or None."""
+    if value is not None and not isinstance(value, st.SearchStrategy):
+        raise InvalidArgument(f"{name}={value!r} must be a strategy, of {kind.__name__}")
 
 
 def drawn(value: Any, kind: type[Kind], name: str) -> Kind:
-    """What somebody's strategy has given."""
+    """The value that a user's strategy has drawn."""
     if not isinstance(value, kind):
         raise InvalidArgument(f"{name} has drawn {shown(value)}: it must be a strategy of {kind.__name__}")
     return value
-
-
-def _article(kind: type[Any]) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEFHILMNORSX' else 'a'} {kind.__name__}"

@@ -22,12 +22,12 @@ Formats = MPSImageFeatureChannelFormat
 @checked
 def graph_code(graph: GraphFile) -> str:
     """
-    Python code that builds a graph anew, as ``graph``.
+    Python code that builds a graph, as ``graph``.
 
     Parameters
     ----------
     graph : GraphFile
-        Any, not only one that a strategy has made.
+        Any graph, not only one from a strategy.
 
     Returns
     -------
@@ -57,7 +57,7 @@ class _Code:
     def __init__(self, graph: GraphFile) -> None:
         self.graph, self.document = graph, graph.to_json()
         self.images: dict[str, str] = {}
-        """How the code calls the image of a name."""
+        """The code for the image of each name."""
         self.taken = {"mps", "graph"}
 
     def lines(self) -> Iterator[str]:
@@ -74,9 +74,9 @@ class _Code:
 
     def _variable(self, name: str) -> str:
         usable = name.isidentifier() and name.isascii() and not iskeyword(name) and name not in self.taken
-        found = name if usable else next(free for free in map("_{}".format, count()) if free not in self.taken)
-        self.taken.add(found)
-        return found
+        variable = name if usable else next(free for free in map("_{}".format, count()) if free not in self.taken)
+        self.taken.add(variable)
+        return variable
 
     def _variable_of(self, name: str) -> str:
         return self.images[name].removesuffix(RESULT)
@@ -116,9 +116,9 @@ class _Code:
         if GraphFile.from_results(graph.result_images, graph.storage).to_json() == self.document:
             storage = "" if graph.storage is Formats.float16 else f", {_format(graph.storage)}"
             return f"mps.GraphFile.from_results([{', '.join(results)}]{storage})"
-        # Nodes that the results do not need, or another order.
-        every = ", ".join(f"{name!r}: {image}" for name, image in self.images.items())
-        return f"mps.GraphFile({_format(graph.storage)}, ({', '.join(nodes)},), {{{every}}}, {graph.results!r})"
+        # There are nodes that the results do not need, or the order differs.
+        images = ", ".join(f"{name!r}: {image}" for name, image in self.images.items())
+        return f"mps.GraphFile({_format(graph.storage)}, ({', '.join(nodes)},), {{{images}}}, {graph.results!r})"
 
 
 RESULT, LINE = ".result_image", 120
@@ -126,9 +126,9 @@ RESULT, LINE = ".result_image", 120
 
 def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
     """A call, in two lines if it is long."""
-    whole = f"{call}{', '.join(arguments)})"
-    if len(whole) <= LINE:
-        yield whole
+    line = f"{call}{', '.join(arguments)})"
+    if len(line) <= LINE:
+        yield line
     else:
         yield f"{call}{', '.join(arguments[:-1])}{',' if arguments[1:] else ''}"
         yield f"    {arguments[-1]})"
@@ -139,20 +139,15 @@ def _format(value: MPSImageFeatureChannelFormat) -> str:
 
 
 def in_order(nodes: Iterable[MPSNNFilterNode]) -> list[MPSNNFilterNode]:
-    """Nodes, each after those that it needs, and after the one whose state it takes."""
+    """Nodes, each after those that it needs."""
     done: dict[MPSNNFilterNode, None] = {}
     waiting = list(nodes)
     while waiting:
-        rest = set(waiting)
-        ready = [node for node in waiting if not needed(node) & rest]
-        done |= dict.fromkeys(ready)
+        done |= dict.fromkeys(node for node in waiting if needed(node).isdisjoint(waiting))
         waiting = [node for node in waiting if node not in done]
     return list(done)
 
 
-def needed(node: MPSNNFilterNode) -> set[MPSNNFilterNode]:
-    """The nodes that make what a node reads, and the one whose state it takes."""
-    makers = {source.producer for source in node.sources if source.producer is not None}
-    if node.forward_node is not None:
-        makers.add(node.forward_node)
-    return makers
+def needed(node: MPSNNFilterNode) -> set[MPSNNFilterNode | None]:
+    """The producers of a node's sources, and the node whose state it takes."""
+    return {node.forward_node, *(source.producer for source in node.sources)}

@@ -55,11 +55,11 @@ def graphs(
     neurons : strategy of MPSNNNeuronDescriptor, optional
         Default: `descriptors` with as many `channels`.
     channels : int
-        How many slopes pReLU has, and so how many feature channels the images must have.
+        Number of pReLU's slopes, and so of the images' feature channels.
     max_nodes : int
-        How many nodes there are at most, besides those that make gradients.
+        Largest number of nodes, besides those that make gradients.
     training : bool, optional
-        Whether there are gradients, made by `training_graph` of the last node: of an image ``dy``, or of ones.
+        Whether there are gradients, made by `training_graph` of the last node from an image ``dy``, or from ones.
         Default: either.
     additions : bool
         Whether nodes add, subtract or multiply images, besides the additions that gradients need.
@@ -69,11 +69,11 @@ def graphs(
 
     Notes
     -----
-    The results are all images that no node reads. Sources are called ``x``, ``x1``, ...; the results of nodes ``h0``,
-    ``h1``, ...; the gradients of ``h0`` are ``dh0``, ``dh0_1``, .... The Python code of a graph that fails a test is
-    printed.
+    The results are all images that no node reads. Sources are named ``x``, ``x1``, ...; the results of nodes ``h0``,
+    ``h1``, ...; the gradients of ``h0`` are ``dh0``, ``dh0_1``, .... When a test fails, Hypothesis prints the Python
+    code of its graph.
 
-    Shrinks towards a single node that does nothing.
+    Shrinks towards a single neuron of type none.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def graphs(
     dx.result_image.handle = 'dx'
     graph = mps.GraphFile.from_results([h0.result_image, dx.result_image])
     """
-    strategy(neurons, MPSNNNeuronDescriptor, "neurons", is_optional=True)
+    strategy(neurons, MPSNNNeuronDescriptor, "neurons")
     count(max_nodes, "max_nodes")
     count(channels, "channels")
     flag(training, "training", is_optional=True)
@@ -100,19 +100,19 @@ def graphs(
     initial = _initial_gradients(settings) if is_training else st.none()
     storage, dy = draw(st.just(Formats.float16) | formats()), draw(initial)
     recipes = _recipes(descriptors(channels=channels) if neurons is None else neurons, max_nodes, additions, settings)
-    built = _Building()
+    builder = _Builder()
     for recipe in draw(st.lists(recipes, min_size=1, max_size=max_nodes)):
-        built.add(recipe)
+        builder.add(recipe)
     if dy is not None:
-        built.differentiate(dy)
-    file = GraphFile.from_results(built.unread(), storage)
+        builder.differentiate(dy)
+    file = GraphFile.from_results(builder.unread(), storage)
     note(graph_code(file))
     return file
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What is set of an image."""
+    """Settings of an image node."""
 
     format: MPSImageFeatureChannelFormat | None = None
     export_from_graph: bool = False
@@ -122,13 +122,13 @@ class _Image:
 @dataclass(frozen=True)
 class _Recipe:
     """
-    A node that knows nothing of those before it, so that any of them can be left out when a graph is shrunk.
+    A node that is independent of those before it, so that shrinking can leave out any of them.
 
-    `places` are those of the images that it reads: results from 0 on, the latest first, and sources from -1 on. Beyond
-    the first result is that result again, and beyond the last source a new one.
+    `places` are those of its sources: results from 0 on, the latest first, and sources of the graph from -1 on. Beyond
+    the first result it is that result again, and beyond the last source a new one.
     """
 
-    does: MPSNNNeuronDescriptor | type[MPSNNBinaryArithmeticNode]
+    operation: MPSNNNeuronDescriptor | type[MPSNNBinaryArithmeticNode]
     places: tuple[int, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)
     image: _Image = _Image()
@@ -152,8 +152,8 @@ def _recipes(
     if kind == "neuron":
         recipe = _Recipe(drawn(draw(neurons), MPSNNNeuronDescriptor, "neurons"), (draw(place),))
     else:
-        does = MPSNNAdditionNode if kind == "addition" else draw(st.sampled_from(ARITHMETIC_NODES))
-        recipe = _Recipe(does, (draw(place), draw(other)), draw(_numbers()) if kind == "arithmetic" else {})
+        operation = MPSNNAdditionNode if kind == "addition" else draw(st.sampled_from(ARITHMETIC_NODES))
+        recipe = _Recipe(operation, (draw(place), draw(other)), draw(_numbers()) if kind == "arithmetic" else {})
     change: dict[str, Any] = {}
     match draw(SETTINGS) if settings else "":
         case "label":
@@ -162,7 +162,7 @@ def _recipes(
             change["image"] = _Image(draw(formats()))
         case "source format":
             change["source"] = _Image(draw(formats()))
-        case "no format":  # which the result would have of its source
+        case "no format":  # else the result would inherit its source's
             change |= {"source": _Image(draw(formats())), "image": _Image(Formats.none)}
         case "export":
             change["image"] = _Image(export_from_graph=True)
@@ -182,7 +182,7 @@ def _numbers(draw: st.DrawFn) -> dict[str, float]:
 
 @st.composite
 def _initial_gradients(draw: st.DrawFn, settings: bool) -> _Image | str:
-    """An image, or that there are ones."""
+    """The settings of ``dy``, or the name of an initial gradient."""
     match draw(st.sampled_from([*PLAIN, "ones", "ones", "format"])):
         case "ones":
             return "ones"
@@ -192,24 +192,24 @@ def _initial_gradients(draw: st.DrawFn, settings: bool) -> _Image | str:
             return _Image()
 
 
-class _Building:
-    """A graph in the making."""
+class _Builder:
+    """A graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[MPSNNFilterNode] = []
         self.names: Counter[str] = Counter()
         self.sources: list[MPSNNImageNode] = []
         self.results: list[MPSNNImageNode] = []
-        """What can be read."""
+        """Results of forward nodes, which further nodes may read."""
 
     def add(self, recipe: _Recipe) -> None:
-        """One node more."""
-        read = [self._read(place, recipe.source) for place in recipe.places]
+        """Add a node."""
+        sources = [self._source(place, recipe.source) for place in recipe.places]
         node: MPSNNFilterNode
-        if isinstance(recipe.does, MPSNNNeuronDescriptor):
-            node = MPSCNNNeuronNode(source=read[0], descriptor=recipe.does)
+        if isinstance(recipe.operation, MPSNNNeuronDescriptor):
+            node = MPSCNNNeuronNode(source=sources[0], descriptor=recipe.operation)
         else:
-            node = recipe.does(left_source=read[0], right_source=read[1])
+            node = recipe.operation(left_source=sources[0], right_source=sources[1])
             for name, value in recipe.numbers.items():
                 setattr(node, name, value)
         node.result_image.handle = f"h{len(self.nodes)}"
@@ -219,7 +219,7 @@ class _Building:
         self.results.append(node.result_image)
 
     def differentiate(self, gradient: _Image | str) -> None:
-        """Make the gradients of everything that the last node depends on."""
+        """Add the gradients of everything that the last node depends on."""
         last = self.nodes[-1]
         if isinstance(gradient, _Image):
             dy = MPSNNImageNode(handle="dy")
@@ -236,27 +236,22 @@ class _Building:
         read = {source for node in self.nodes for source in node.sources}
         return [node.result_image for node in self.nodes if node.result_image not in read]
 
-    def _read(self, place: int, settings: _Image) -> MPSNNImageNode:
+    def _source(self, place: int, settings: _Image) -> MPSNNImageNode:
         if place >= 0 and self.results:
             return self.results[max(-1 - place, -len(self.results))]
-        which = max(-1 - place, 0)
-        if which >= len(self.sources):
-            source = MPSNNImageNode(handle=self._name("x"))
-            _set(source, settings)
-            self.sources.append(source)
-        return self.sources[min(which, len(self.sources) - 1)]
+        index = max(-1 - place, 0)
+        if index < len(self.sources):
+            return self.sources[index]
+        source = MPSNNImageNode(handle=self._name("x"))
+        _set(source, settings)
+        self.sources.append(source)
+        return source
 
     def _name(self, stem: str, separator: str = "") -> str:
         self.names[stem] += 1
         return stem if self.names[stem] == 1 else f"{stem}{separator}{self.names[stem] - 1}"
 
-    def _gradient(
-        self,
-        node: MPSNNFilterNode,
-        mirrored: MPSNNFilterNode | None,
-        source: MPSNNImageNode,
-        gradient: MPSNNImageNode,
-    ) -> None:
+    def _gradient(self, node: MPSNNFilterNode, _: object, source: MPSNNImageNode, __: object) -> None:
         self.nodes.append(node)
         node.result_image.handle = self._name(f"d{source.handle}", "_")
 
@@ -282,12 +277,12 @@ def graph_sources(
     Parameters
     ----------
     graph : GraphFile
-        Whose neurons also say which values are drawn: the kinks and edges of one that reads the image itself.
+        The graph. An image that a neuron reads also has values at the neuron's kinks and edges.
     descriptor : MPSImageDescriptor, optional
-        The size; the format is that of images whose node leaves it open. Default: small, with as many channels as
-        pReLU has slopes; any format.
+        The size, and the format of images whose node leaves it open. Default: small, with as many channels as pReLU has
+        slopes; any format.
     **options
-        What else `floats` takes.
+        Other arguments of `floats`.
 
     Examples
     --------
@@ -300,12 +295,14 @@ def graph_sources(
     {'x': <MPSImage 1x1x1 float32>}
     """
     instance(graph, GraphFile, "graph")
-    instance(descriptor, MPSImageDescriptor, "descriptor", is_optional=True)
     d = draw(image_descriptors(channels=_channels(graph))) if descriptor is None else descriptor
-    found = {}
-    neurons = [own for own in graph.nodes if own.operation.descriptor is not None and own.forward_node is None]
-    for name, node in _named_inputs(graph).items():
-        readers = [own for own in neurons if own.sources[0] is node]
+    instance(d, MPSImageDescriptor, "descriptor")
+    neurons = {
+        node.sources[0]: node.operation.descriptor for node in reversed(graph.nodes) if node.forward_node is None
+    }
+    names = {image: name for name, image in graph.images.items()}
+    sources = {}
+    for node in inputs(graph.result_images):
         own_format = node.format or (d.channel_format if descriptor else draw(formats()))
         size = MPSImageDescriptor(
             channel_format=own_format,
@@ -314,21 +311,15 @@ def graph_sources(
             feature_channels=d.feature_channels,
             number_of_images=d.number_of_images,
         )
-        neuron = readers[0].operation.descriptor if readers else None
-        bounded = {} if own_format < Formats.float16 else options
-        found[name] = draw(images(size, neuron=neuron, **bounded))
-    return found
+        own_options = {} if own_format < Formats.float16 else options
+        sources[names[node]] = draw(images(size, neuron=neurons.get(node), **own_options))
+    return sources
 
 
 def _channels(graph: GraphFile) -> int | None:
-    """How many feature channels pReLU asks for, if there is one."""
-    neurons = [d for node in graph.nodes if (d := node.operation.descriptor) is not None]
-    counts = {len(d.data) for d in neurons if d.data is not None}
+    """The number of feature channels that pReLU needs, if there is one."""
+    neurons = (node.operation.descriptor for node in graph.nodes)
+    counts = {len(d.data) for d in neurons if d is not None and d.data is not None}
     if len(counts) > 1:
         raise ImageError(f"the graph has pReLU with {sorted(counts)} slopes: no image fits all")
     return counts.pop() if counts else None
-
-
-def _named_inputs(graph: GraphFile) -> Mapping[str, MPSNNImageNode]:
-    names = {image: name for name, image in graph.images.items()}
-    return {names[image]: image for image in inputs(graph.result_images)}

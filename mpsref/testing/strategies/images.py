@@ -36,7 +36,7 @@ def image_descriptors(
     max_side : int
         Largest width and height.
     channels : int, optional
-        How many feature channels. Default: 1 to `max_channels`; 9 need three slices of a texture.
+        Number of feature channels. Default: 1 to `max_channels`; 9 need three slices of a texture.
     max_channels, max_images : int
         Largest numbers of feature channels and of images.
 
@@ -49,8 +49,8 @@ def image_descriptors(
     (1, 1, 5, 1)
     """
     own = None if format is None else storage_or_invalid(format, of_images=True).channel_format
-    given = {"max_side": max_side, "max_channels": max_channels, "max_images": max_images}
-    for name, value in (given if channels is None else {"channels": channels, **given}).items():
+    limits = {"max_side": max_side, "max_channels": max_channels, "max_images": max_images}
+    for name, value in (limits if channels is None else {"channels": channels, **limits}).items():
         count(value, name)
     return MPSImageDescriptor(
         channel_format=draw(formats()) if own is None else own,
@@ -79,16 +79,16 @@ def images(
     descriptor : MPSImageDescriptor or strategy, optional
         Size and format. Default: `image_descriptors`.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
-        What reads the image: its kinks and edges are drawn too.
+        The neuron that reads the image: its kinks and edges are drawn too.
     max_values : int
-        How many distinct values there are at most.
+        Largest number of distinct values.
     **options
-        What else `floats` takes.
+        Other arguments of `floats`.
 
     Notes
     -----
-    A few values are drawn and laid out one after another, again and again: an image is no more than these when it is
-    shrunk. Elements that must all differ are better made by hand.
+    A few values are drawn and repeated over the image, so that it shrinks to these. Do not use it where all elements
+    must differ.
 
     Examples
     --------

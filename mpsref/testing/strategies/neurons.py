@@ -52,14 +52,14 @@ def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> se
     if isinstance(types, str):
         raise InvalidArgument(f"{name}={shown(types)} must be a list")
     try:
-        found = {neuron_type_or_error(one) for one in types}
+        members = {neuron_type_or_error(one) for one in types}
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-        raise InvalidArgument(f"{name}={shown(types)} must be a list of MPSCNNNeuronType members") from None
-    if not found:
+        raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
+    if not members:
         raise InvalidArgument(f"{name} is empty: give at least one")
-    if found - NEURONS.keys():
-        raise InvalidArgument(f"{name}={shown(types)} must be neurons that have a row in mpsref.NEURONS")
-    return found
+    if members - NEURONS.keys():
+        raise InvalidArgument(f"{name}={types!r} must be neurons that have a row in mpsref.NEURONS")
+    return members
 
 
 @cache
@@ -70,12 +70,11 @@ def parameters(default: float = 1.0) -> st.SearchStrategy[float]:
     Parameters
     ----------
     default : float
-        What it shrinks to.
+        The value towards which it shrinks.
 
     Notes
     -----
-    Draws the default, numbers of few digits, both zeros, the smallest subnormal and normal numbers, the largest, and
-    anything else.
+    Favours the default, numbers of few digits, both zeros, the smallest subnormal and normal numbers, and the largest.
 
     Examples
     --------
@@ -113,9 +112,9 @@ def descriptors(
     neuron_types : strategy or iterable of MPSCNNNeuronType or str, optional
         Which neurons. Default: all.
     channels : int or strategy of int
-        How many slopes pReLU has. No other neuron minds.
+        Number of pReLU's slopes; other neurons ignore it.
     parameters : strategy of float, optional
-        What each parameter is drawn from. Default: `mpsref.testing.strategies.parameters`, of the documented default.
+        A strategy for each parameter. Default: `mpsref.testing.strategies.parameters` of its documented default.
 
     Notes
     -----
@@ -132,7 +131,7 @@ def descriptors(
     >>> find(mpst.descriptors([mps.MPSCNNNeuronType.pReLU], channels=3), lambda d: True).data
     array([0.25, 0.25, 0.25], dtype=float32)
     """
-    strategy(parameters, float, "parameters", is_optional=True)
+    strategy(parameters, float, "parameters")
     if not isinstance(channels, st.SearchStrategy):
         count(channels, "channels")
     row = NEURONS[draw(_types(neuron_types))]
@@ -140,19 +139,19 @@ def descriptors(
         n = count(draw(channels), "channels") if isinstance(channels, st.SearchStrategy) else channels
         slopes = PRELU_SLOPES if parameters is None else parameters
         return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=n, max_size=n)))
-    given = {
+    values = {
         name: draw(_parameters(default) if parameters is None else parameters)
         for name, default in row.parameters.items()
     }
-    return MPSNNNeuronDescriptor(row.neuron_type, **given)
+    return MPSNNNeuronDescriptor(row.neuron_type, **values)
 
 
-# Under names that the arguments of `descriptors` do not hide.
+# The arguments of `descriptors` hide the names.
 _all_types, _parameters = neuron_types, parameters
 PRELU_SLOPES = parameters(0.25)
 
 
 def _types(types: Types | None) -> st.SearchStrategy[MPSCNNNeuronType]:
     if isinstance(types, st.SearchStrategy):
-        return types.map(lambda found: drawn(found, MPSCNNNeuronType, "neuron_types"))
+        return types.map(lambda member: drawn(member, MPSCNNNeuronType, "neuron_types"))
     return _all_types(None if types is None else _checked(types, "neuron_types"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mpsref.arrays import meaning
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
@@ -77,9 +78,9 @@ def floats(
         One of the four formats of an image, or float64; ``uint8`` means unorm8, and ``uint16`` unorm16.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
         Draws its kinks too, the edges of its domain and range, such as where it saturates, overflows or vanishes, and
-        their neighbours.
+        the neighbours of both.
     min_value, max_value : float, optional
-        Bounds, included, that the format can hold; both zeros are within a bound of 0. For unorm they are codes.
+        Inclusive bounds that the format can hold; a bound of 0 includes both zeros. For unorm they are codes.
     allow_nan, allow_infinity : bool, optional
         As for `hypothesis.strategies.floats`: by default allowed where the bounds leave room. unorm has neither.
     allow_subnormal : bool
@@ -87,9 +88,9 @@ def floats(
 
     Notes
     -----
-    Drawn on purpose, besides anything else: numbers below 16, integers, signed zeros, ones and what lies beside them,
-    the ends of the finite, normal and subnormal numbers, infinities, NaN of either sign and with a payload; and numbers
-    on a rounding boundary of a narrower format or 1 ULP beside it, such as a float32 midway between two float16.
+    Favours numbers below 16, integers, signed zeros, ones and their neighbours, the ends of the finite, normal and
+    subnormal numbers, infinities, NaN of either sign and with a payload; and numbers on a rounding boundary of a
+    narrower format or 1 ULP beside it, such as a float32 midway between two float16.
 
     Shrinks as `hypothesis.strategies.floats` does, towards 0.
 
@@ -111,7 +112,7 @@ def floats(
     flag(allow_nan, "allow_nan", is_optional=True)
     flag(allow_infinity, "allow_infinity", is_optional=True)
     flag(allow_subnormal, "allow_subnormal")
-    # Bounds do not tell zeros apart.
+    # A bound of either zero includes both.
     low, high = -0.0 if min_value == 0 else min_value, 0.0 if max_value == 0 else max_value
     return draw(_numbers(storage, neuron, low, high, allow_nan, allow_infinity, allow_subnormal))
 
@@ -136,7 +137,7 @@ def sources(
     shape : tuple of int, or strategy, optional
         Default: up to two axes, the last as long as pReLU has slopes.
     **options
-        What else `floats` takes.
+        Other arguments of `floats`.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def _numbers(
     allow_infinity: bool | None,
     allow_subnormal: bool,
 ) -> st.SearchStrategy[Any]:
-    """What `floats` draws from, made once."""
+    """The strategy of `floats`, which is built once."""
     kind = storage.dtype.type
     everything: st.SearchStrategy[Any]
     if storage.unorm_max:
@@ -230,7 +231,7 @@ def _numbers(
     if neuron is not None:
         kinks = neuron.row.kinks(neuron)
         parts.append(within.sampled(_beside(storage, kinks)))
-        # Only when one is drawn: to find them takes a while.
+        # Only when one is drawn: searching for edges takes a while.
         parts.append(st.just(neuron).flatmap(lambda one: _at_edges(within, one, everything)))
     return st.one_of([part for part in parts if part is not None])
 
@@ -238,27 +239,28 @@ def _numbers(
 def _at_edges(
     within: _Within, neuron: MPSNNNeuronDescriptor, otherwise: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Any]:
-    found = within.sampled(_beside(within.storage, _edges(neuron)))
-    return otherwise if found is None else found
+    sampled = within.sampled(_beside(within.storage, _edges(neuron)))
+    return otherwise if sampled is None else sampled
 
 
 @lru_cache(maxsize=512)
 def _edges(neuron: MPSNNNeuronDescriptor) -> list[float]:
-    return [float(edge) for edge in edges(_one_slope(neuron))]
+    single = neuron if neuron.data is None else MPSNNNeuronDescriptor(neuron.neuron_type, data=neuron.data[:1])
+    return [float(edge) for edge in edges(single)]
 
 
 class _Within:
-    """Parts of a strategy, restricted to numbers within bounds, which are given as ordinals."""
+    """Parts of a strategy, restricted to numbers within bounds, which are ordinals."""
 
     def __init__(self, storage: StorageFormat, bounds: tuple[int, int], allow_subnormal: bool) -> None:
         self.storage = storage
         self.low, self.high = bounds
-        skipped = not (storage.unorm_max or allow_subnormal)
-        self.least = _ordinal(storage, float(np.finfo(storage.dtype).smallest_normal)) if skipped else 0
+        no_subnormal = not (storage.unorm_max or allow_subnormal)
+        self.least = _ordinal(storage, float(np.finfo(storage.dtype).smallest_normal)) if no_subnormal else 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether all numbers within the bounds are left out."""
+        """Whether all numbers within the bounds are subnormal and excluded."""
         return (0 < self.low <= self.high < self.least) or (-self.least < self.low <= self.high < 0)
 
     def __contains__(self, number: Any) -> bool:
@@ -267,12 +269,15 @@ class _Within:
 
     def sampled(self, numbers: Iterable[Any]) -> st.SearchStrategy[Any] | None:
         """Some numbers, simplest first, or None if all are out of bounds."""
-        chosen = [number for number in numbers if number in self]
-        return st.sampled_from(chosen) if chosen else None
+        inside = [number for number in numbers if number in self]
+        return st.sampled_from(inside) if inside else None
+
+    def _ends(self) -> tuple[float, float]:
+        return float(_number(self.storage, self.low)), float(_number(self.storage, self.high))
 
     def moderate(self) -> st.SearchStrategy[Any] | None:
-        """Numbers of the size that most neurons make something of."""
-        low, high = (float(_number(self.storage, ordinal)) for ordinal in (self.low, self.high))
+        """Numbers in the range where most neurons are not saturated."""
+        low, high = self._ends()
         low, high = max(low, -MODERATE), min(high, MODERATE)
         if self.storage.unorm_max or low > high:
             return None
@@ -281,28 +286,29 @@ class _Within:
         return st.floats(low, high, width=width, allow_subnormal=allow_subnormal).map(self.storage.dtype.type)
 
     def subnormal(self) -> st.SearchStrategy[Any] | None:
-        """Any of the subnormal numbers, if they may be drawn."""
+        """Subnormal numbers, if allowed."""
         if self.storage.unorm_max or self.least:
             return None
         last = _ordinal(self.storage, float(np.finfo(self.storage.dtype).smallest_normal)) - 1
         low, high = max(self.low, -last), min(self.high, last)
-        return st.integers(low, high).map(lambda found: _number(self.storage, found)) if low <= high else None
+        return st.integers(low, high).map(lambda ordinal: _number(self.storage, ordinal)) if low <= high else None
 
     def integers(self) -> st.SearchStrategy[Any] | None:
-        """Integers, as far as all of them can be held."""
+        """Integers up to where the format skips some."""
         if self.storage.unorm_max:
             return None
         largest = 1 << self.storage.precision
-        low, high = (float(_number(self.storage, ordinal)) for ordinal in (self.low, self.high))
+        low, high = self._ends()
         if low > largest or high < -largest:
             return None
         low, high = math.ceil(max(low, -largest)), math.floor(min(high, largest))
         return st.integers(low, high).map(self.storage.dtype.type) if low <= high else None
 
     def midway(self, narrower: StorageFormat) -> st.SearchStrategy[Any] | None:
-        """Numbers on a rounding boundary of a narrower format, as near as they can be held, and their neighbours."""
-        ends = (_number(self.storage, self.low), _number(self.storage, self.high))
-        low, high = (_ordinal(narrower, _converted(self.storage, end, narrower)) for end in ends)
+        """Numbers closest to a rounding boundary of a narrower format, and their neighbours."""
+        ends = [_number(self.storage, ordinal) for ordinal in (self.low, self.high)]
+        values = meaning(np.array(ends, self.storage.dtype), self.storage)
+        low, high = (_ordinal(narrower, _stored(narrower, value)) for value in values.tolist())
         low, high = max(low - 1, -_largest(narrower)), min(high, _largest(narrower) - 1)
         if narrower.unorm_max:
             low = max(low, 0)
@@ -314,8 +320,8 @@ class _Within:
             beside = min(max(beside, self.low), self.high)
             return _number(self.storage, 0 if abs(beside) < self.least else beside)
 
-        found = st.builds(number, st.integers(low, high), st.sampled_from([0, -1, 1]))
-        return found.filter(self.__contains__) if self.least else found
+        numbers = st.builds(number, st.integers(low, high), st.sampled_from([0, -1, 1]))
+        return numbers.filter(self.__contains__) if self.least else numbers
 
 
 def _largest(storage: StorageFormat) -> int:
@@ -335,33 +341,25 @@ def _number(storage: StorageFormat, ordinal: int) -> Any:
     return storage.bits_dtype.type(min(abs(ordinal), _largest(storage)) | sign).view(storage.dtype)
 
 
-def _meaning(storage: StorageFormat, number: Any) -> float:
-    return float(storage.decode(np.array([number], storage.dtype), np.empty(1))[0])
-
-
 def _stored(storage: StorageFormat, value: float) -> Any:
     with np.errstate(all="ignore"):
         return storage.encode(np.array([value]), np.empty(1, storage.dtype))[0]
 
 
-def _converted(storage: StorageFormat, number: Any, other: StorageFormat) -> Any:
-    return _stored(other, _meaning(storage, number))
-
-
 def _midway(narrower: StorageFormat, ordinal: int, storage: StorageFormat) -> Any:
-    """The number that lies between two neighbours of a narrower format."""
+    """The number midway between two neighbours of a narrower format."""
     if narrower.unorm_max:
         return _stored(storage, (2 * ordinal + 1) / (2 * narrower.unorm_max))
     ends = []
     for end in (ordinal, ordinal + 1):
         value = float(_number(narrower, end))
-        # What is at least midway to the next power of two becomes infinity.
+        # Numbers at least midway to the next power of two round to infinity.
         ends.append(math.copysign(2.0 ** (np.finfo(narrower.dtype).maxexp), value) if math.isinf(value) else value)
     return _stored(storage, (ends[0] + ends[1]) / 2)
 
 
 def _specials(storage: StorageFormat) -> list[list[Any]]:
-    """The simplest numbers; and where something ends."""
+    """The simplest numbers; and the ends of ranges."""
     if storage.unorm_max:
         most = storage.unorm_max
         return [[storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]]
@@ -373,18 +371,14 @@ def _specials(storage: StorageFormat) -> list[list[Any]]:
 
 
 def _nans(storage: StorageFormat) -> Iterator[Any]:
-    """The usual one, its negative, and two with a payload."""
+    """NaN, its negative, and two with a payload."""
     quiet = _largest(storage) | 1 << (storage.precision - 2)
     for bits in (quiet, quiet | 1 << (8 * storage.dtype.itemsize - 1), quiet + 1, quiet | (quiet - 1)):
         yield storage.bits_dtype.type(bits).view(storage.dtype)
 
 
 def _beside(storage: StorageFormat, values: Iterable[float]) -> list[Any]:
-    """Some values as the format holds them, and the neighbours of each."""
+    """Values in the format, and the neighbours of each."""
     ordinals = [_ordinal(storage, _stored(storage, value)) for value in values]
     near = [ordinal + step for step in (0, -1, 1) for ordinal in ordinals]
     return [_number(storage, ordinal) for ordinal in sorted(set(near), key=lambda ordinal: (abs(ordinal), ordinal < 0))]
-
-
-def _one_slope(neuron: MPSNNNeuronDescriptor) -> MPSNNNeuronDescriptor:
-    return neuron if neuron.data is None else MPSNNNeuronDescriptor(neuron.neuron_type, data=neuron.data[:1])

@@ -1,4 +1,4 @@
-"""Recordings of a device that computes what the reference does."""
+"""Recordings of a device that computes the same as the reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DrawnRecording:
     graph : GraphFile
         The graph.
     images : Mapping of str to MPSImage
-        What is recorded of it, by name.
+        Its recorded images, by name.
     raw : bool
         Whether the images are written as raw elements, not as ``.npy``.
     """
@@ -42,7 +42,7 @@ class DrawnRecording:
     @checked
     def write(self, folder: str | Path) -> Path:
         """
-        Write it into a folder, which must be empty or not there yet.
+        Write it into a folder, which must be empty or new.
 
         Returns
         -------
@@ -55,7 +55,7 @@ class DrawnRecording:
 @st.composite
 def recordings(draw: st.DrawFn, graphs: st.SearchStrategy[GraphFile] | None = None) -> DrawnRecording:
     """
-    A strategy for recordings in which every image is what the reference computes.
+    A strategy for recordings whose images are all right.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def recordings(draw: st.DrawFn, graphs: st.SearchStrategy[GraphFile] | None = No
 
     Notes
     -----
-    All sources are recorded, and one or more of the other images. `mpsref.verify.verify` finds nothing wrong with it,
-    whatever the bounds; to see that it finds a fault, change an image first.
+    All sources are recorded, and at least one other image. `mpsref.verify.verify` passes each with any bounds; to see
+    it find a fault, change an image first.
 
     Examples
     --------
@@ -78,19 +78,19 @@ def recordings(draw: st.DrawFn, graphs: st.SearchStrategy[GraphFile] | None = No
     ...     print(verify(recording.write(folder), tolerance="exact").passed)
     True
     """
-    strategy(graphs, GraphFile, "graphs", is_optional=True)
+    strategy(graphs, GraphFile, "graphs")
     graph = drawn(draw(_graphs() if graphs is None else graphs), GraphFile, "graphs")
     sources = draw(graph_sources(graph))
-    made = {name: node for name, node in graph.images.items() if node.producer is not None}
-    left_out = draw(st.lists(st.sampled_from(list(made)), unique=True, max_size=len(made) - 1))
-    kept = {name: node for name, node in made.items() if name not in left_out}
-    given = inputs(kept.values())
+    results = {name: node for name, node in graph.images.items() if node.producer is not None}
+    omitted = draw(st.lists(st.sampled_from(list(results)), unique=True, max_size=len(results) - 1))
+    recorded = {name: node for name, node in results.items() if name not in omitted}
     names = {node: name for name, node in graph.images.items()}
-    whole = MPSNNGraph(result_images=list(kept.values()), format=graph.storage)
-    rest: list[MPSImage] = []
-    first = whole.encode(source_images=[sources[names[node]] for node in given], intermediate_images=rest)
+    own_graph = MPSNNGraph(result_images=list(recorded.values()), format=graph.storage)
+    source_images = [sources[names[node]] for node in inputs(recorded.values())]
+    others: list[MPSImage] = []
+    first = own_graph.encode(source_images=source_images, intermediate_images=others)
     assert first is not None
-    computed = dict(zip(kept, [first, *rest], strict=False))
+    computed = dict(zip(recorded, [first, *others], strict=False))
     return DrawnRecording(graph, sources | computed, draw(st.booleans()))
 
 

@@ -8,94 +8,72 @@ from functools import partial
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.verify.case import Case
-from mpsref.verify.hypotheses.base import Candidate, Hypothesis, is_nan, replaced
-
-__all__ = ["NaNCompared", "NaNToZero", "Overflow", "SlopeAtKink", "SubnormalsFlushed"]
+from mpsref.verify.hypotheses.base import Candidate, hypothesis, is_nan, neuron_hypothesis, replaced
 
 
-class NaNToZero(Hypothesis):
-    name = "NaN turned to 0"
-    sentence = "Where NaN belongs there is 0, as a texture or a fast min and max may leave it."
-
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        if not case.result.unorm_max:
-            yield Candidate("", lambda i: replaced(case, i, np.isnan(case.want.reshape(-1)[i]), 0))
+@hypothesis("NaN turned to 0", "Where NaN belongs there is 0, as a texture or a fast min and max may leave it.")
+def nan_to_zero(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", lambda i: replaced(case, i, np.isnan(case.want.reshape(-1)[i]), 0))
 
 
-class NaNCompared(Hypothesis):
-    name = "NaN lost in a comparison"
-    sentence = "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound."
-
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        if case.descriptor is not None:
-            yield Candidate("", lambda i: replaced(case, i, is_nan(case, i), case.evaluate(i, mode="stepwise")))
+@neuron_hypothesis(
+    "NaN lost in a comparison",
+    "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
+)
+def nan_compared(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
+    yield Candidate("", lambda i: replaced(case, i, is_nan(case, i), case.evaluate(i, mode="stepwise")))
 
 
-class SlopeAtKink(Hypothesis):
-    name = "another slope at the kink"
-    sentence = "At the kink itself the slope is that of the other side, or 0."
+@neuron_hypothesis("another slope at the kink", "At the kink itself the slope is that of the other side, or 0.")
+def slope_at_kink(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
+    kinks = p.row.kinks(p)
+    if not case.reads_gradient or not kinks:
+        return
 
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        p = case.descriptor
-        if p is None or not case.reads_gradient or not p.row.kinks(p):
-            return
-        slopes = {"slope 0": 0.0, "slope 1": 1.0, "slope -1": -1.0, "slope a": p.a}
+    def at(index: Index, slope: float | None) -> Stored:
+        is_kink = np.isin(case.x(index).astype(np.float32), np.asarray(kinks, np.float32))
+        factor = p.data[index % case.shape[3]] if slope is None and p.data is not None else slope
+        return replaced(case, index, is_kink, case.stored(case.upstream(index) * np.asarray(factor, np.float64)))
 
-        def at(index: Index, slope: float | None) -> Stored:
-            x = case.x(index)
-            there = np.isin(x.astype(np.float32), np.asarray(p.row.kinks(p), np.float32))
-            factor = p.data[index % case.shape[3]] if slope is None and p.data is not None else slope
-            return replaced(case, index, there, case.stored(case.upstream(index) * np.asarray(factor, np.float64)))
-
-        for detail, slope in slopes.items():
-            yield Candidate(detail, partial(at, slope=slope))
-        if p.data is not None:
-            yield Candidate("slope data[channel]", partial(at, slope=None))
+    for detail, slope in {"slope 0": 0.0, "slope 1": 1.0, "slope -1": -1.0, "slope a": p.a}.items():
+        yield Candidate(detail, partial(at, slope=slope))
+    if p.data is not None:
+        yield Candidate("slope data[channel]", partial(at, slope=None))
 
 
-class Overflow(Hypothesis):
-    name = "the literal formula overflows"
-    sentence = "In float32 a power or exponential within the formula overflows, and leaves infinity or NaN."
+@neuron_hypothesis(
+    "the literal formula overflows",
+    "In float32 a power or exponential within the formula overflows, and leaves infinity or NaN.",
+)
+def overflow(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
+    def at(index: Index) -> Stored:
+        literal = case.evaluate(index, mode="stepwise")
+        return replaced(case, index, ~np.isfinite(literal) & ~is_nan(case, index), literal)
 
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        if case.descriptor is None or case.result.unorm_max:
-            return
-
-        def at(index: Index) -> Stored:
-            literal = case.evaluate(index, mode="stepwise")
-            return replaced(case, index, ~np.isfinite(literal) & ~is_nan(case, index), literal)
-
+    if not case.result.unorm_max:
         yield Candidate("", at)
 
 
-class SubnormalsFlushed(Hypothesis):
-    name = "subnormals flushed"
-    sentence = "Subnormal numbers are taken for 0, where they are read or where they are stored."
+@hypothesis("subnormals flushed", "Subnormal numbers are taken for 0, where they are read or where they are stored.")
+def subnormals_flushed(case: Case) -> Iterator[Candidate]:
+    if case.result.unorm_max:
+        return
 
-    @staticmethod
-    def candidates(case: Case) -> Iterator[Candidate]:
-        if case.result.unorm_max:
-            return
+    def flushed(source: Elements) -> Elements:
+        if source.storage.unorm_max:
+            return source
+        is_subnormal = np.abs(source.stored) < np.finfo(source.storage.dtype).tiny
+        zero = np.copysign(source.storage.dtype.type(0), source.stored)
+        return Elements(np.where(is_subnormal, zero, source.stored), source.storage)
 
-        def flushed(source: Elements, least: float) -> Elements:
-            tiny = np.abs(source.stored) < source.storage.dtype.type(least)
-            zero = np.copysign(source.storage.dtype.type(0), source.stored)
-            return Elements(np.where(tiny, zero, source.stored), source.storage)
+    def at(index: Index, reads: bool, stores: bool) -> Stored:
+        sources = [source.at(index) for source in case.sources]
+        stored = case.evaluate(index, sources=[flushed(source) for source in sources] if reads else sources)
+        return flushed(Elements(stored, case.result)).stored if stores else stored
 
-        def at(index: Index, reads: bool, stores: bool) -> Stored:
-            sources = [source.at(index) for source in case.sources]
-            if reads:
-                sources = [s if s.storage.unorm_max else flushed(s, np.finfo(s.storage.dtype).tiny) for s in sources]
-            stored = case.evaluate(index, sources=sources)
-            if stores:
-                stored = flushed(Elements(stored, case.result), np.finfo(case.result.dtype).tiny).stored
-            return stored
-
-        yield Candidate("in the result", partial(at, reads=False, stores=True))
-        yield Candidate("in the sources", partial(at, reads=True, stores=False))
-        yield Candidate("in the sources and the result", partial(at, reads=True, stores=True))
+    yield Candidate("in the result", partial(at, reads=False, stores=True))
+    yield Candidate("in the sources", partial(at, reads=True, stores=False))
+    yield Candidate("in the sources and the result", partial(at, reads=True, stores=True))
