@@ -1,3 +1,4 @@
+# ruff: noqa: E501  tables
 """Every public name called with wrong arguments: what the calls are, and what must come of them."""
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import Phase, find, settings
@@ -144,7 +145,7 @@ class Right:
     """Instances of every public class, and right arguments of every function and method that needs some."""
 
     def __init__(self, folder: Path) -> None:
-        matplotlib.use("Agg")
+        mpl.use("Agg")
         importlib.import_module("matplotlib.pyplot")  # not within the time of a call
         array = np.float32([[[-1, 2, 3]]])
         batch = array[np.newaxis]
@@ -249,7 +250,7 @@ class Right:
             **{f"MPSCNNNeuron{kind}Node": {**plain, "a": 1.0, "b": 2.0} for kind in ("HardSigmoid", "Linear", "ReLUN", "SoftPlus", "TanH")},
             **{f"MPSCNNNeuron{kind}Node": {**plain, "a": 1.0, "b": 2.0, "c": 2.0} for kind in ("Exponential", "Logarithm", "Power")},
             "forward": one, "specified": one, "gradient": both, "specified_gradient": both,
-            "Aggregate.add": {"name": "x", "storage": storage, "got": batch, "want": batch, "found": verify.compare(batch, batch, storage, exact), "sources": {}},
+            "Aggregate.add": {"name": "x", "storage": storage, "got": batch, "want": batch, "comparison": verify.compare(batch, batch, storage, exact), "sources": {}},
             "EndToEnd.of": {"counts": report.counts}, "Override.fits": {"image": "x"},
             "RecordedImage.of_raw_file": {"path": folder / "raw.bin", "descriptor": image_descriptor()},
             "Recording.read": {"path": path},
@@ -258,7 +259,7 @@ class Right:
             "verify.compare": {"got": array, "want": array, "storage": storage, "limit": exact},
             "read_npy": {"path": folder / "recording" / "x.npy"}, "ulp_distance": {"got": array, "want": array, "storage": storage},
             "verify": {"recording": path, "worst": 1, "faults": False}, "write_recording": {"folder": folder / "new", "graph": file, "images": images, "device": "none"},
-            "contents": {"path": path}, "contents_text": {"found": record.contents(path)}, "edges": {"neuron": neuron},
+            "contents": {"path": path}, "contents_text": {"facts": record.contents(path)}, "edges": {"neuron": neuron},
             "read_images": {"path": folder / "images.safetensors"}, "write_images": {"path": folder / "written.safetensors", "images": images},
             "request": {"folder": folder / "request", "graph": file, "shape": (1, 1, 1, 3), "channel_format": F.float32},
             "sample_image": {"d": image_descriptor(), "neurons": [neuron], "seed": (1,)},
@@ -447,7 +448,7 @@ def sample(right: Right, count: int, seed: int) -> list[tuple[Subject, str, str]
     return random.Random(seed).sample(list(wrong_calls(right)), count)
 
 
-def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:
+def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:  # noqa: PLR0911
     """What is wrong with the answer to a wrong call; None if it is as it should be."""
     if parameter in UNBOUNDED and wrong in {"huge", "astronomic", "2**63"}:
         return None

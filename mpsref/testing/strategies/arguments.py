@@ -64,7 +64,7 @@ def neuron_or_invalid(value: NeuronLike | None) -> MPSNNNeuronDescriptor | None:
 def strategy(value: Any, kind: type[Any], name: str) -> None:
     """A strategy, or None."""
     if value is not None and not isinstance(value, st.SearchStrategy):
-        raise InvalidArgument(f"{name}={value!r} must be a strategy, of {kind.__name__}")
+        raise InvalidArgument(f"{name}={shown(value)} must be a strategy, of {kind.__name__}")
 
 
 def drawn(value: Any, kind: type[Kind], name: str) -> Kind:
