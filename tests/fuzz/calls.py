@@ -8,6 +8,7 @@ import importlib
 import inspect
 import random
 import signal
+import traceback
 import types
 from collections import UserString
 from collections.abc import Callable, Iterator
@@ -461,12 +462,9 @@ def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:  # noqa
     error = called(subject, subject.right | {parameter: wrong_values()[wrong]})
     where = f"{subject.name}({parameter}=<{wrong}>)"
     if not is_fitting(error):
-        place = error.__traceback__
-        while place.tb_next is not None and "mpsref/mpsref" in place.tb_next.tb_frame.f_code.co_filename.replace(
-            "trees/wrongcalls", "mpsref"
-        ):
-            place = place.tb_next
-        return f"{where}: {type(error).__name__} at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        inner = [frame for frame in frames if Path(mps.__file__).parent in Path(frame.filename).parents] or frames
+        return f"{where}: {type(error).__name__} at {Path(inner[-1].filename).name}:{inner[-1].lineno}"
     keeps = (
         parameter in OPAQUE
         or subject.name in KEEPING
