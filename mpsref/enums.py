@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from enum import Enum, IntEnum
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 __all__ = [
     "MPSCNNNeuronType",
@@ -19,12 +20,13 @@ _E = TypeVar("_E", bound=IntEnum)
 def member_of(enum: type[_E], value: object) -> _E | None:
     """The member for itself, its name or its raw value; None if there is none."""
     if isinstance(value, str):
-        return enum.__members__.get(value)
-    if isinstance(value, bool) or (isinstance(value, Enum) and not isinstance(value, enum)):
+        return enum.__members__.get(str.__str__(value))
+    is_other = isinstance(value, Enum) and not isinstance(value, enum)
+    if isinstance(value, bool) or is_other or not isinstance(value, SupportsIndex):
         return None
     try:
-        return enum(value)  # type: ignore[arg-type]
-    except ValueError:
+        return enum(operator.index(value))
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         return None
 
 

@@ -25,7 +25,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done, and of all steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """
     An image that no node makes.
@@ -53,7 +53,7 @@ class Input:
         return "the source without a handle" if self.label is None else f"source {self.label!r}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """
     One node, frozen.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSImageFeatureChannelFormat, member_of
-from mpsref.errors import ImageError
+from mpsref.errors import ImageError, described, shown
 
 __all__ = [
     "FLOAT64",
@@ -213,7 +213,7 @@ def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
     if isinstance(value, np.dtype | type):
         try:
             return _BY_DTYPE.get(np.dtype(value))
-        except TypeError:
+        except Exception:  # noqa: BLE001  a class may say anything of its dtype
             return None
     return member_of(MPSImageFeatureChannelFormat, value)
 
@@ -230,16 +230,30 @@ def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     storage = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
     if storage is None:
         choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(f"{name} is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+        raise ImageError(f"{name} is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
     return storage
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """`value` as an array; raises `ImageError` where NumPy cannot convert it."""
+    """`value` as an array; raises `ImageError` where NumPy cannot convert it, or some of it is masked."""
     try:
+        unmasked_or_error(value, name)
         return np.asarray(value)
-    except ValueError as error:
-        raise ImageError(f"{name}: {error}: give an array of numbers") from None
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        reason = str(error) if type(error) is ValueError else described(error)
+        raise ImageError(f"{name}: {reason}: give an array of numbers") from None
+
+
+def unmasked_or_error(value: object, name: str) -> None:
+    """Raise `ImageError` for an array, also one in a list, with masked elements, which numpy would forget."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            if isinstance(each, list | tuple | np.ndarray):
+                unmasked_or_error(each, name)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ImageError(f"{name} has masked elements, which have no values: fill them first")
 
 
 def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, described
 from mpsref.image import MPSImage
 
 __all__ = ["Handle", "MPSHandle", "handle_label"]
@@ -26,7 +26,10 @@ def handle_label(handle: Handle | None) -> str | None:
     """The label of a handle."""
     if handle is None or isinstance(handle, str):
         return handle
-    label = handle.label if isinstance(handle, MPSImage) else handle.label()
+    try:
+        label = handle.label if isinstance(handle, MPSImage) else handle.label()
+    except Exception as error:
+        raise ParameterError(f"label of a {type(handle).__name__} raised {described(error)}") from error
     if label is not None and not isinstance(label, str):
         raise ParameterError(f"label of a handle gave a {type(label).__name__}: it must give a string or None")
     return label

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, member_of
 from mpsref.environment import environment_or_error
-from mpsref.errors import ImageError, ParameterError
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.neuron.table import NEURONS, Neuron
-from mpsref.storage import round_to_odd
+from mpsref.storage import array_or_error, round_to_odd
 
 __all__ = ["MPSNNNeuronDescriptor", "float32_parameter"]
 
@@ -43,7 +43,7 @@ def float32_parameter(name: str, value: Any) -> float:
             environment_or_error()
         if math.isfinite(rounded):
             return rounded
-    raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
+    raise ParameterError(f"{name} is {shown(value)}: give a number that is finite as a float32")
 
 
 def _from_integer(value: int) -> float:
@@ -269,9 +269,9 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
         slopes = np.frombuffer(raw, "<f4").astype(np.float32)
     else:
         try:
-            values = np.asarray(data)
-        except ValueError as error:
-            raise ParameterError(f"data: {error}: give one slope per feature channel") from None
+            values = array_or_error(data, "data")
+        except ImageError as error:
+            raise ParameterError(f"{error}") from None
         if values.dtype.kind not in "fiu":
             raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
         environment_or_error()
@@ -294,7 +294,7 @@ def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeur
     """The neuron type for a member of Apple's enumeration, its name or its raw value."""
     neuron_type = member_of(MPSCNNNeuronType, value)
     if neuron_type is None:
-        raise ParameterError(f"{name} is {value!r}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
+        raise ParameterError(f"{name} is {shown(value)}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
     return neuron_type
 
 
@@ -329,8 +329,8 @@ def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, .
     """
     try:
         axis = operator.index(channel_axis)
-    except TypeError:
-        raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        raise ImageError(f"channel_axis is {shown(channel_axis)}: give the number of an axis of x") from None
     if descriptor.data is None:
         return 0
     if not -len(shape) <= axis < len(shape):

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
@@ -75,6 +76,7 @@ __all__ = [
 ]
 
 
+@checked
 def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,

@@ -40,7 +40,7 @@ LAYERS = [
         "mpsref.process",
         "mpsref.storage",
     ],
-    ["mpsref.arrays"],
+    ["mpsref.arguments", "mpsref.arrays"],
     ["mpsref.image_lanes", "mpsref.ulp"],
     ["mpsref.image_bytes"],
     ["mpsref.image"],
