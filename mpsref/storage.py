@@ -236,6 +236,8 @@ def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     """`value` as an array; raises `ImageError` where NumPy cannot convert it, or some of it is masked."""
+    if type(value) is np.ndarray:
+        return value
     try:
         unmasked_or_error(value, name)
         return np.asarray(value)

@@ -24,12 +24,15 @@ Handle: TypeAlias = str | MPSHandle | MPSImage
 
 def handle_label(handle: Handle | None) -> str | None:
     """The label of a handle."""
-    if handle is None or isinstance(handle, str):
-        return handle
-    try:
-        label = handle.label if isinstance(handle, MPSImage) else handle.label()
-    except Exception as error:
-        raise ParameterError(f"label of a {type(handle).__name__} raised {described(error)}") from error
+    if isinstance(handle, MPSImage):
+        label = handle.label
+    elif handle is None or isinstance(handle, str):
+        label = handle
+    else:
+        try:
+            label = handle.label()
+        except Exception as error:
+            raise ParameterError(f"label of a {type(handle).__name__} raised {described(error)}") from error
     if label is not None and not isinstance(label, str):
         raise ParameterError(f"label of a handle gave a {type(label).__name__}: it must give a string or None")
-    return label
+    return None if label is None else str.__str__(label)

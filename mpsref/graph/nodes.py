@@ -253,7 +253,7 @@ class MPSNNFilterNode(Connected, Strict):
     def label(self, value: str | None) -> None:
         if value is not None and not isinstance(value, str):
             raise ParameterError(f"label is a {type(value).__name__}: give a string or None")
-        self._label = value
+        self._label = None if value is None else str.__str__(value)
 
     @property
     def sources(self) -> tuple[MPSNNImageNode, ...]:

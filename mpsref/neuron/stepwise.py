@@ -261,6 +261,7 @@ def evaluation(mode: object) -> Evaluation:
     ParameterError
         `mode` is unknown.
     """
-    if not isinstance(mode, str) or str.__str__(mode) not in MODES:
-        raise ParameterError(f"mode is {shown(mode)}: choose one of {', '.join(MODES)}")
-    return MODES[str.__str__(mode)]
+    try:
+        return MODES[mode]  # type: ignore[index]
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(f"mode is {shown(mode)}: choose one of {', '.join(MODES)}") from None

@@ -87,6 +87,7 @@ class Subject:
             "ulp": self.ulp,
         }
 
+    @checked
     def differences(self, other: Subject) -> list[str]:
         """The JSON fields in which two differ."""
         ours, theirs = self.to_json(), other.to_json()

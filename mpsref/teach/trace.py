@@ -89,8 +89,8 @@ class Trace:
     def __getitem__(self, name: str) -> Step:
         try:
             return self._by_name[name]
-        except (KeyError, TypeError):
-            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
+        except Exception:  # noqa: BLE001  somebody's object may raise anything
+            raise SourceError(f"no step makes {shown(name)}: the steps make {_listed(self._by_name)}") from None
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import EnumMeta
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ import numpy as np
 import pytest
 from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
 import mpsref as mps
 from mpsref import arguments, proof, record, sweep, teach, testing, verify
+from mpsref.attributes import Flag
 from mpsref.errors import MPSRefError
 from mpsref.storage import FORMATS
+from mpsref.teach.step import Window
 from mpsref.testing import strategies
 
 MODULES = ("", ".neuron", ".verify", ".record", ".testing", ".testing.strategies", ".teach", ".sweep", ".proof")
@@ -121,8 +123,8 @@ def wrong_values() -> dict[str, Any]:
         "masked": np.ma.masked_array(np.ones((1, 1, 3), np.float32), [[[True, False, False]]]),
         "masked list": [np.ma.masked], "list of masked": [[[np.ma.masked_array([1.0, 2.0, 3.0], [1, 0, 0])]]],
         "class": int, "own class": mps.MPSImage, "node class": mps.MPSCNNNeuronReLUNode, "module": np, "function": len, "lambda": lambda: None,
-        "object": object(), "dtype": np.dtype("V3"), "exception": ValueError("x"), "path": Path("/no/such/file"),
-        "folder": Path("/"), "explosive": Explosive(), "unequal": Unequal(), "unequal text": UnequalText("reLU"), "short list": ShortList([1]),
+        "object": object(), "dtype": np.dtype("V3"), "exception": ValueError("x"), "path": Path("no/such/file"),
+        "folder": Path(), "explosive": Explosive(), "unequal": Unequal(), "unequal text": UnequalText("reLU"), "short list": ShortList([1]),
         "bad mapping": BadMapping(a=1), "bad path": BadPath(), "bad handle": BadHandle(), "not an array": NotAnArray(), "user text": UserString("reLU"),
         "image": mps.MPSImage.from_array(np.ones((1, 2, 3), np.float32)), "node": mps.MPSNNImageNode(handle="other"),
         "neuron type": T.pReLU, "format": F.none, "other enum": mps.MTLTextureType.type2D, "descriptor": mps.MPSNNNeuronDescriptor("tanH"),
@@ -270,7 +272,8 @@ class Right:
             "resolved": {"ulp": 1}, "graph_code": {"graph": file}, "graph_sources": {"graph": file}, "images": {"descriptor": image_descriptor()},
             "dot": {"graph": graph}, "mermaid": {"graph": graph}, "svg": {"graph": graph}, "explain": {"graph": graph, "x": array},
             "plot_error": {"implementation": absolute, "descriptor": "absolute", "format": "float16"}, "plot_neuron": {"descriptor": neuron},
-            "trace": {"graph": graph, "x": array}, "Step": {"name": "x"}, "Step.within": {}, "Step.expression": {"read": ["x"]},
+            "trace": {"graph": graph, "x": array}, "Step": {"name": "x", "reads": ("x",), "plan_step": step.plan_step, "images": ([image], result), "window": Window(None), "is_backward": False},
+            "Step.within": {"window": Window(None)}, "Step.expression": {"read": ["x"]},
             "Trace": {"steps": traced.steps, "sources": {"x": image}}, "Trace.at": {"y": 0, "x": 0, "channel": 0},
             "Summary.from_json": {"document": swept.summary.to_json()}, "SweepReport.write": {"path": folder / "again.json"},
             "SweepReport.read": {"path": folder / "sweep.json"}, "merge": {"reports": [swept]},
@@ -287,8 +290,6 @@ def image_descriptor() -> mps.MPSImageDescriptor:
 
 
 INTERNAL = {
-    "Step",
-    "Step.within",
     "Neuron.stepwise_forward",
     "Neuron.stepwise_derivative",
     "Neuron.kinks",
@@ -296,7 +297,7 @@ INTERNAL = {
     "MPSHandle.label",
     "Neuron",
 }
-"""Not called by users: rows of the table, steps of a trace, and a protocol."""
+"""Not called by users: rows of the table, and a protocol."""
 
 
 @dataclass(frozen=True)
@@ -348,13 +349,26 @@ def _subjects_of(right: Right, module: str, name: str, thing: Any, by_class: dic
     if not isinstance(thing, type):
         return
     for method, function in vars(thing).items():
-        if method.startswith("_") or not isinstance(function, types.FunctionType | classmethod | staticmethod):
-            continue
         instance = by_class.get(thing) or next((each for each in right.instances if isinstance(each, thing)), None)
+        if isinstance(function, Flag) or (isinstance(function, property) and function.fset):
+            yield Subject(f"{name}.{method} =", partial(_set_for_now, instance, method), {}, ("value",))
+        if method.startswith("_") and method != "__getitem__":
+            continue
+        if not isinstance(function, types.FunctionType | classmethod | staticmethod):
+            continue
         owner = thing if isinstance(function, classmethod | staticmethod) or instance is None else instance
         of = known.get(f"{qualified}.{method}", known.get(f"{name}.{method}", {}))
         if f"{name}.{method}" not in INTERNAL:
             yield _subject(f"{name}.{method}", getattr(owner, method), of)
+
+
+def _set_for_now(instance: Any, name: str, value: Any) -> None:
+    before = getattr(instance, name)
+    setattr(instance, name, value)
+    try:
+        repr(instance)
+    finally:
+        setattr(instance, name, before)
 
 
 def _subject(name: str, call: Callable[..., Any], right: dict[str, Any]) -> Subject:
@@ -423,7 +437,7 @@ def called(subject: Subject, arguments: dict[str, Any]) -> BaseException | None:
 
 def is_fitting(error: BaseException | None) -> bool:
     """Whether an error is of ours, or Python's own for a call that does not fit the signature."""
-    if error is None or isinstance(error, MPSRefError | InvalidArgument):
+    if error is None or isinstance(error, MPSRefError):
         return error is None or _is_shown(error)
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, arguments.__file__):
@@ -435,42 +449,59 @@ def _is_shown(error: Exception) -> bool:
     return 0 < len(str(error)) < 5000
 
 
-def wrong_calls(right: Right) -> Iterator[tuple[Subject, str, str]]:
+def wrong_calls(right: Right) -> Iterator[tuple[Subject, dict[str, str]]]:
     """Every subject with every argument in turn and the name of every wrong value."""
     names = list(wrong_values())
     for subject in subjects(right):
         for parameter in subject.parameters:
             for name in names:
-                yield subject, parameter, name
+                yield subject, {parameter: name}
 
 
-def sample(right: Right, count: int, seed: int) -> list[tuple[Subject, str, str]]:
-    """So many wrong calls, of every argument about as many."""
-    return random.Random(seed).sample(list(wrong_calls(right)), count)
+def sample(right: Right, count: int, seed: int) -> list[tuple[Subject, dict[str, str]]]:
+    """So many calls with one wrong argument, and as many with several."""
+    draw, names = random.Random(seed), list(wrong_values())
+    single = draw.sample(list(wrong_calls(right)), count)
+    several = [subject for subject in subjects(right) if len(subject.parameters) > 1]
+    return single + [
+        (
+            subject,
+            {
+                parameter: draw.choice(names)
+                for parameter in draw.sample(subject.parameters, min(draw.randint(2, 3), len(subject.parameters)))
+            },
+        )
+        for subject in draw.choices(several, k=count)
+    ]
 
 
-def outcome(subject: Subject, parameter: str, wrong: str) -> str | None:  # noqa: PLR0911
+def outcome(subject: Subject, wrong: dict[str, str]) -> str | None:
     """What is wrong with the answer to a wrong call; None if it is as it should be."""
-    if parameter in UNBOUNDED and wrong in {"huge", "astronomic", "2**63"}:
+    if any(_is_right(subject, parameter, name) for parameter, name in wrong.items()):
         return None
-    if parameter == "isolated" and wrong in {"True", "zero", "minus one", "huge", "minus huge", "astronomic", "2**63"}:
-        return None  # right ones, which start a process
-    if parameter in CALLED and callable(wrong_values()[wrong]):
-        return None
-    if subject.name.startswith("testing.strategies.") and wrong in UNSHOWABLE:
-        return None  # Hypothesis itself shows arguments
-    error = called(subject, subject.right | {parameter: wrong_values()[wrong]})
-    where = f"{subject.name}({parameter}=<{wrong}>)"
+    values = wrong_values()
+    error = called(subject, subject.right | {parameter: values[name] for parameter, name in wrong.items()})
+    where = f"{subject.name}({', '.join(f'{parameter}=<{name}>' for parameter, name in wrong.items())})"
     if not is_fitting(error):
         frames = traceback.extract_tb(error.__traceback__)
         inner = [frame for frame in frames if Path(mps.__file__).parent in Path(frame.filename).parents] or frames
         return f"{where}: {type(error).__name__} at {Path(inner[-1].filename).name}:{inner[-1].lineno}"
-    keeps = (
-        parameter in OPAQUE
-        or subject.name in KEEPING
-        or dataclasses.is_dataclass(subject.call)
-        or hasattr(subject.call, "_fields")
-    )
-    if error is None and wrong == "masked" and not keeps:
+    if error is None and not _keeps(subject) and any(n == "masked" and p not in OPAQUE for p, n in wrong.items()):
         return f"{where}: the mask is dropped"
     return None
+
+
+def _is_right(subject: Subject, parameter: str, name: str) -> bool:
+    """Whether such a call is none of those that are looked for here."""
+    if subject.name.startswith("testing.strategies.") and name in UNSHOWABLE:
+        return True  # Hypothesis itself shows arguments
+    if parameter in UNBOUNDED:
+        return name in {"huge", "astronomic", "2**63"}
+    if parameter == "isolated":  # starts a process
+        return name in {"True", "zero", "minus one", "huge", "minus huge", "astronomic", "2**63"}
+    return parameter in CALLED and callable(wrong_values()[name])
+
+
+def _keeps(subject: Subject) -> bool:
+    """Whether the call keeps whatever it is handed."""
+    return subject.name in KEEPING or dataclasses.is_dataclass(subject.call) or hasattr(subject.call, "_fields")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import sys
@@ -14,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import mpsref as mps
 from tests.fuzz.calls import Right, called, is_fitting, outcome, sample, subjects, wrong_calls
 
-COUNT = 1000
+COUNT = 2000
 
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory):
-    return Right(tmp_path_factory.mktemp("calls"))
+    with contextlib.chdir(tmp_path_factory.mktemp("calls")):  # some write where they are told to
+        yield Right(Path("right").absolute())
 
 
 def test_right_calls_end_with_an_answer_or_an_error_of_mpsref(right):

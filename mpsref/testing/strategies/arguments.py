@@ -33,7 +33,7 @@ def count(value: Any, name: str) -> int:
 def number(value: Any, name: str) -> None:
     """A real number, or None."""
     try:
-        is_number = value is None or (isinstance(value, Real) and not math.isnan(value))
+        is_number = value is None or (isinstance(value, Real) and not math.isnan(float(value)))
     except Exception:  # noqa: BLE001  somebody's object may raise anything
         is_number = False
     if not is_number:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import hypothesis.errors
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
@@ -208,7 +209,12 @@ def _numbers(
             allow_subnormal=None if allow_subnormal else False,  # None: where the bounds leave room
             width=8 * storage.dtype.itemsize,  # type: ignore[arg-type]
         ).map(kind)
-        everything.validate()
+        try:
+            everything.validate()
+        except OverflowError:
+            raise InvalidArgument(f"{min_value=} and {max_value=} must be finite in {storage.name}") from None
+        except hypothesis.errors.InvalidArgument as error:
+            raise InvalidArgument(str(error)) from None
         infinity = _ordinal(storage, np.inf)
         reach = infinity - (allow_infinity is False)
         bounds = (
