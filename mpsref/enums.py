@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from enum import Enum, IntEnum
-from typing import SupportsIndex, TypeVar
+from typing import TypeVar
 
 __all__ = [
     "MPSCNNNeuronType",
@@ -19,13 +19,14 @@ _E = TypeVar("_E", bound=IntEnum)
 
 def member_of(enum: type[_E], value: object) -> _E | None:
     """The member for itself, its name or its raw value; None if there is none."""
+    if isinstance(value, enum):
+        return value
     if isinstance(value, str):
         return enum.__members__.get(str.__str__(value))
-    is_other = isinstance(value, Enum) and not isinstance(value, enum)
-    if isinstance(value, bool) or is_other or not isinstance(value, SupportsIndex):
+    if isinstance(value, bool | Enum):
         return None
     try:
-        return enum(operator.index(value))
+        return enum(operator.index(value))  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  somebody's object may raise anything
         return None
 
