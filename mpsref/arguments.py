@@ -37,22 +37,21 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.cache
-    def checks() -> tuple[inspect.Signature, dict[str, Check]]:
+    def checks() -> dict[str, Check]:
         # At the first call, because annotations may name what is defined further down.
-        signature = inspect.signature(function)
-        found = {name: _check_of(p.annotation, function) for name, p in signature.parameters.items()
-                 if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}  # fmt: skip
-        return signature, {name: check for name, check in found.items() if check is not _anything}
+        return {
+            name: _anything if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) else _check_of(p.annotation, function)
+            for name, p in inspect.signature(function).parameters.items()
+        }
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        signature, by_name = checks()
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            return function(*args, **kwargs)  # has Python's own error
-        for name in bound.arguments.keys() & by_name.keys():
-            bound.arguments[name] = by_name[name](name, bound.arguments[name])
-        return function(*bound.args, **bound.kwargs)
+    def call(*args: Any, **kwargs: Any) -> R:
+        __tracebackhide__ = True
+        by_name = checks()
+        # What fits no parameter is left to the function: Python has its own error for it.
+        checked_args = [check(name, value) for (name, check), value in zip(by_name.items(), args, strict=False)]
+        for name in kwargs.keys() & by_name.keys():
+            kwargs[name] = by_name[name](name, kwargs[name])
+        return function(*checked_args, *args[len(checked_args) :], **kwargs)
 
     # In the module of the function, or doctest takes its examples for those of another module.
     here = types.FunctionType(call.__code__, function.__globals__, "checked", None, call.__closure__)

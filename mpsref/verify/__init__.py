@@ -144,6 +144,7 @@ class _Verification:
         if not self.wanted:
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
+        self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
 
     def run(self, progress: Progress | None) -> Report:
@@ -263,7 +264,7 @@ class _Verification:
                 if source not in self.recorded and self.producers[source] not in segment:
                     segment.add(self.producers[source])
                     waiting.append(self.producers[source])
-        return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
+        return sorted(segment, key=self.order.__getitem__)
 
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model

@@ -499,6 +499,7 @@ TOOLS = {
     ("python", "-m", "pytest"),
     ("python", "-m", "mpsref.graph.schema"),
     ("python", "docs/generate.py"),
+    ("python", "benchmarks/graphs.py"),
     ("python", "benchmarks/run.py"),
     ("python", "examples/property/attack.py"),
     ("python", "tests/proof/test_digests.py"),
