@@ -19,7 +19,7 @@ from mpsref.enums import member_of
 from mpsref.errors import MPSRefError, ParameterError, described, shown
 from mpsref.storage import array_or_error
 
-__all__ = ["checked", "checked_fields", "mapping_or_error", "sequence_or_error"]
+__all__ = ["callable_or_error", "checked", "checked_fields", "mapping_or_error", "sequence_or_error"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     Let a function raise `ParameterError` for an argument that is not what its annotation says.
 
     Plain classes, unions, and the elements of sequences, iterables and mappings are looked at; whatever else an
-    annotation names is left to the function. Iterables arrive as lists, subclasses of str as plain ones.
+    annotation names is left to the function. Iterables arrive as lists, subclasses of str as plain ones; what is
+    annotated as a list, which may be there to be extended, as itself.
     """
 
     @functools.cache
@@ -88,10 +89,11 @@ def _check_of(annotation: Any, function: Callable[..., Any]) -> Check:  # noqa: 
             return _array
         if issubclass(origin, Mapping):
             return _mapping(*(_check_of(part, function) for part in parts))
+        if origin is list:  # that the function extends
+            return _instance(list)
         if issubclass(origin, Iterable):
-            is_one_pass = not issubclass(origin, Sequence)
-            return _sequence(_check_of(parts[0], function), tuple if origin is tuple else list, is_one_pass=is_one_pass)
-        return _callable if issubclass(origin, Callable) else _anything  # type: ignore[arg-type]
+            return _sequence(_check_of(parts[0], function), origin)
+        return callable_or_error if issubclass(origin, Callable) else _anything  # type: ignore[arg-type]
     return _PLAIN.get(annotation) or _instance(annotation)
 
 
@@ -137,10 +139,11 @@ def mapping_or_error(name: str, value: Any) -> dict[Any, Any]:
         raise ParameterError(f"{name} cannot be read, {described(error)}: give a mapping") from None
 
 
-def _sequence(element: Check, kind: type[list[Any] | tuple[Any, ...]], *, is_one_pass: bool) -> Check:
+def _sequence(element: Check, kind: type[Iterable[Any]]) -> Check:
     def check(name: str, value: Any) -> Any:
-        values = sequence_or_error(name, value, is_one_pass=is_one_pass)
-        return kind(element(f"{name}[{i}]", each) for i, each in enumerate(values))
+        values = sequence_or_error(name, value, is_one_pass=not issubclass(kind, Sequence))
+        values = [element(f"{name}[{i}]", each) for i, each in enumerate(values)]
+        return tuple(values) if kind is tuple else values
 
     return check
 
@@ -180,7 +183,8 @@ def _instance(kind: Any) -> Check:
     return check
 
 
-def _callable(name: str, value: Any) -> Any:
+def callable_or_error(name: str, value: Any) -> Any:
+    """`value`, if it can be called."""
     if not callable(value):
         raise _refused(name, value, "a function")
     return value

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arguments import checked, sequence_or_error
+from mpsref.arguments import callable_or_error, checked, sequence_or_error
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Connected, Flag, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError, ParameterError, SourceError, described
+from mpsref.errors import ImageError, ParameterError, SourceError, described, shown
 from mpsref.graph.drawing import Structure, not_a_graph, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
@@ -221,11 +221,10 @@ class MPSNNGraph(Connected, Strict):
         """Whether `encode` returns the (first) result image."""
         return self._plan.results[0] is not None
 
-    @checked
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if at not in range(len(self._plan.inputs)):
-            raise SourceError(f"at is {at}: the graph has {len(self._plan.inputs)} source images")
+        if not isinstance(at, int | np.integer) or at not in range(len(self._plan.inputs)):
+            raise SourceError(f"at is {shown(at)}: the graph has {len(self._plan.inputs)} source images")
         return self._plan.inputs[at].read_count
 
     def reload_from_data_sources(self) -> None:
@@ -233,7 +232,6 @@ class MPSNNGraph(Connected, Strict):
 
     # ---- evaluation ----
 
-    @checked
     def encode(
         self,
         *,
@@ -284,6 +282,8 @@ class MPSNNGraph(Connected, Strict):
         All work is done on return.
         """
         _check_arguments(to, source_states, intermediate_images, destination_states)
+        if progress is not None:
+            callable_or_error("progress", progress)
         images = self._plan.walk(_images(source_images), self.manner(workers), progress)
         results = [None if index is None else images[index] for index in self._plan.results]
         if intermediate_images is not None:
