@@ -348,7 +348,7 @@ def _short(value: Any) -> str:
         return f"{json.dumps(value[:LONGEST_VALUE])[: LONGEST_VALUE - 3]}..."
     text = ""
     try:
-        for part in json.JSONEncoder(default=shown).iterencode(value):
+        for part in json.JSONEncoder(default=str).iterencode(value):
             text += part
             if len(text) > LONGEST_VALUE:
                 return f"{text[: LONGEST_VALUE - 3]}..."

@@ -223,7 +223,8 @@ class MPSNNGraph(Connected, Strict):
 
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if not isinstance(at, int | np.integer) or at not in range(len(self._plan.inputs)):
+        index: object = at
+        if not isinstance(index, int | np.integer) or index not in range(len(self._plan.inputs)):
             raise SourceError(f"at is {shown(at)}: the graph has {len(self._plan.inputs)} source images")
         return self._plan.inputs[at].read_count
 

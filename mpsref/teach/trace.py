@@ -106,7 +106,6 @@ class Trace:
         n, height, width, channels = (min(sizes) for sizes in zip(*self._shapes, strict=True))
         return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
-    @checked
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
         """
         The trace of one element.
@@ -120,7 +119,7 @@ class Trace:
         for name, value, most in zip(("image", "y", "x", "channel"), (image, y, x, channel), self.shape, strict=True):
             try:
                 index = operator.index(value)
-            except TypeError:
+            except Exception:  # noqa: BLE001  somebody's object may raise anything
                 raise ImageError(f"{name} is {shown(value)}: give an integer") from None
             if not 0 <= index < most:
                 of = ", which all images have" if len(self._shapes) > 1 else ""
