@@ -162,7 +162,6 @@ def bounds_text(tolerance: presets.Limit) -> str:
     return str(tolerance).replace(" of each image's format", "")
 
 
-@checked
 def resolved(
     bounds: Bounds | None = None, ulp: int | None = None, rtol: float | None = None, atol: float | None = None
 ) -> presets.Limit:

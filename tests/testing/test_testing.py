@@ -63,7 +63,7 @@ def test_the_bounds_decide(bounds, steps, passes):
 
 @pytest.mark.parametrize("bounds", ["", "ulp", "ulp=", "ulp=-1", "ulp=1.5", "metal", 4, ["exact"]])
 def test_unknown_bounds_are_refused(bounds):
-    with pytest.raises(mps.ParameterError, match=r"choose one of metal-.*, exact, ulp=N|give a Tolerance or a"):
+    with pytest.raises(mps.ParameterError, match=r"choose one of metal-.*, exact, ulp=N|give a Tolerance, or the name"):
         resolved(bounds)
 
 
