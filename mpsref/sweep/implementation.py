@@ -76,7 +76,7 @@ def _imported(name: str) -> Callable[..., Any]:
 def load(implementation: Implementation) -> Callable[..., Any]:
     """The function itself; raises `ImplementationError` if there is none."""
     if isinstance(implementation, str):
-        return _imported(implementation)
+        return _imported(str.__str__(implementation))
     if not callable(implementation):
         raise ImplementationError(f"the implementation is a {type(implementation).__name__}: give a function")
     return implementation

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arguments import checked
+from mpsref.arguments import checked_but
 from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
@@ -38,7 +38,7 @@ DECIDES = 1e-3
 """A derivative whose relative error is larger than this decides only what is far off."""
 
 
-@checked
+@checked_but("subject", "gradients")
 def check_gradient(
     subject: NeuronLike | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
     inputs: Any,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mpsref.arguments import checked
+from mpsref.arguments import checked_but
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import neuron_type_or_error
@@ -23,7 +23,7 @@ __all__ = ["Failure", "ImplementationCheck", "check_implementation"]
 F = MPSImageFeatureChannelFormat
 
 
-@checked
+@checked_but("formats")
 def check_implementation(
     function: Implementation,
     neuron: Neurons | str,
@@ -132,9 +132,13 @@ def _integer_or_error(value: Any, name: str, least: int) -> None:
 
 
 def _storages(formats: Any) -> list[StorageFormat]:
-    if not isinstance(formats, Iterable) or isinstance(formats, str):
+    try:
+        members = None if isinstance(formats, str) else list(formats)
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        members = None
+    if members is None:
         raise ParameterError(f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members")
-    storages = list(dict.fromkeys(_floating(one) for one in formats))
+    storages = list(dict.fromkeys(_floating(one) for one in members))
     if not storages:
         raise ParameterError("formats is empty: give at least one")
     return storages

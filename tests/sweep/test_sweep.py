@@ -675,8 +675,8 @@ def test_a_worker_says_the_same_of_a_bad_implementation(capsys):
 def test_what_cannot_be_sent_to_a_worker_is_named():
     with pytest.raises(mps.ImplementationError, match=r"<lambda>: cannot be sent to another process"):
         sweep(lambda x: x, ABSOLUTE, workers=2)
-    for bad in (3, None):
-        with pytest.raises(mps.ParameterError, match="give a function"):
+    for bad, words in ((3, "give a function"), (None, "give a function")):
+        with pytest.raises(mps.ImplementationError, match=words):
             sweep(bad, ABSOLUTE)
     with pytest.raises(mps.ParameterError, match="direction is 'backward'"):
         sweep(np.abs, ABSOLUTE, direction="backward")
