@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref import neuron
-from mpsref.arguments import checked
+from mpsref.arguments import checked, checked_but
 from mpsref.arrays import Stored, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError, ParameterError, shown
@@ -102,7 +102,7 @@ def _title(descriptor: MPSNNNeuronDescriptor) -> str:
 # ---- a neuron ----
 
 
-@checked
+@checked_but("descriptor", "limits")
 def plot_neuron(descriptor: NeuronLike, *, ax: Axes | None = None, limits: Limits | None = None) -> Axes:
     """
     Draw a neuron and its derivative.
@@ -309,7 +309,7 @@ def plot_gallery(*, columns: int = 4) -> Figure:
 # ---- errors ----
 
 
-@checked
+@checked_but("descriptor", "limits")
 def plot_error(
     implementation: str | Callable[..., Any],
     descriptor: NeuronLike,
