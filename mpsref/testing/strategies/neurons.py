@@ -85,8 +85,8 @@ def parameters(default: float = 1.0) -> st.SearchStrategy[float]:
     """
     try:
         number = float32_parameter("default", default)
-    except ParameterError as error:
-        raise InvalidArgument(str(error)) from None
+    except ParameterError:
+        raise InvalidArgument(f"default={shown(default)} must be a number that is finite as a float32") from None
     return st.one_of(
         st.just(number),
         st.integers(-32, 32).map(lambda quarters: quarters / 4),
