@@ -16,7 +16,7 @@ import numpy as np
 
 from mpsref.attributes import flag_or_error
 from mpsref.enums import member_of
-from mpsref.errors import MPSRefError, ParameterError, described, shown
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, described, shown
 from mpsref.storage import array_or_error
 
 __all__ = ["callable_or_error", "checked", "checked_but", "checked_fields", "mapping_or_error", "sequence_or_error"]
@@ -238,7 +238,7 @@ def _path(name: str, value: Any) -> Any:
     except Exception:  # noqa: BLE001  somebody's object may raise anything
         raise _refused(name, value, "a path") from None
     if not is_path:
-        raise _refused(name, value, "a path")
+        raise FileFormatError(f"{shown(path)}: no file has such a name")
     return path
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsref.arguments import checked, sequence_or_error
+from mpsref.arguments import checked, checked_but, sequence_or_error
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
@@ -98,7 +98,7 @@ class GraphFile:
         return cls._from_valid(document)
 
     @classmethod
-    @checked
+    @checked_but("result_images")
     def from_results(
         cls,
         result_images: Sequence[ImageLike],
