@@ -111,8 +111,8 @@ def _without_text_for_paths(parts: tuple[Any, ...]) -> list[Any]:
 
 
 def _union(checks: list[Check]) -> Check:
-    if _anything in checks:
-        return _anything
+    if _anything in checks or len(checks) == 1:
+        return _anything if _anything in checks else checks[0]
 
     def check(name: str, value: Any) -> Any:
         errors = []
