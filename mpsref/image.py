@@ -195,10 +195,10 @@ class MPSImage(Strict):
 
         Parameters
         ----------
-        array : array_like, shape (H, W, C) or (N, H, W, C), or (C,) or () for one pixel
+        array : array_like, shape (H, W, C) or (N, H, W, C), or any other of at most five axes, channels last
             Floating point values, or elements that already have the dtype of the storage format (codes 0 to 255 in
             uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are stored unchanged. Python integers
-            are values.
+            are values. (C,) or () is one pixel, (W, C) one row; of five axes the first two are images.
         channel_format : MPSImageFeatureChannelFormat, str or dtype, optional
             A member, its name, or the dtype of its elements. Default: the format with the dtype of `array`.
 
@@ -215,14 +215,12 @@ class MPSImage(Strict):
         shape = values.shape
         if values.dtype.kind == "i" and (values.ndim < 2 or not hasattr(array, "dtype")):
             values = values.astype(np.float64)
-        if values.ndim < 2:
-            values = values.reshape(1, 1, 1, -1)
-        elif values.ndim == 3:
-            values = values[np.newaxis]
-        if values.ndim != 4 or 0 in values.shape:
+        if values.ndim > 5 or 0 in shape:
             raise ImageError(
-                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or (C,) for one pixel, no axis empty"
+                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or any of 1 to 5 axes, none empty"
             )
+        *images, h, w, c = (1,) * (4 - values.ndim) + (shape or (1,))
+        values = values.reshape(math.prod(images), h, w, c)
         if channel_format is None:
             storage = image_storage_of(values.dtype, "array")
         else:

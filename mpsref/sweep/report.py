@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.blocks import neuron_json, part_of_patterns
-from mpsref.display import aligned, printable
+from mpsref.display import printable, table
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
@@ -190,7 +190,7 @@ class SweepReport:
         yield ""
         if summary.elements:
             others = {"NaN": summary.nan_disagreements, "infinity": summary.infinity_disagreements}
-            yield from aligned(histogram_rows(summary.histogram, summary.elements, others), left=1)
+            yield from table(histogram_rows(summary.histogram, summary.elements, others), left=1)
             yield ""
         if summary.zero_signs:
             yield f"{summary.zero_signs:,} zeros have the wrong sign, which is within bounds"
@@ -209,7 +209,7 @@ class SweepReport:
         ]
         if rows:
             yield title
-            yield from (f"  {line}" for line in aligned([["x", "", "got", "", "want", "", ""], *rows], left=6))
+            yield from table([["x", "", "got", "", "want", "", ""], *rows], left=6, indent="  ")
             yield ""
 
     def _shown(self, bits: int) -> tuple[str, str]:

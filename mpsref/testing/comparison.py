@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref.arrays import Elements, Stored
-from mpsref.display import aligned, html_table, html_text
+from mpsref.display import html_table, html_text, table
 from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
@@ -153,7 +153,7 @@ class Comparison(CheckReport):
         for reason, count in self.counts.explained.items():
             yield f"{count:,} explained: {Reason[reason].text}"
         if self.counts.elements:
-            yield from aligned(self._histogram_rows(), left=1)
+            yield from table(self._histogram_rows(), left=1)
 
 
 def bounds_text(tolerance: presets.Limit) -> str:

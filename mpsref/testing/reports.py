@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpsref.display import aligned, printable
+from mpsref.display import printable, table
 from mpsref.errors import VerificationError
 
 __all__ = ["KINDS", "CheckReport", "Failure", "GradientCheck", "ImplementationCheck", "Slope"]
@@ -196,7 +196,7 @@ class Failure:
         rows = [("x", *self.x)]
         rows += [("upstream", *self.upstream)] if self.upstream else []
         rows += [("got", *self.got), ("want", *self.want)]
-        yield from (f"  {line}" for line in aligned(rows, left=len(rows[0])))
+        yield from table(rows, left=len(rows[0]), indent="  ")
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
         yield f"  {distance}; {self.neuron}"
         if self.array:

@@ -70,7 +70,7 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.npy", "mpsref.record.samples"],
+    ["mpsref.record.layout", "mpsref.record.npy", "mpsref.record.samples"],
     ["mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
