@@ -410,7 +410,10 @@ def _recorded_npy(
                 f"file: {path.name} has shape {list(shape)}: a texture of this size has {list(layout.shape)}"
             )
         return RecordedImage(path, d, layout, folder)
-    layout = Layout.of_array(shape, fields.get("channel_axis", -1))
+    try:
+        layout = Layout.of_array(shape, fields.get("channel_axis", -1))
+    except ImageError as error:
+        raise ImageError(f"file: {path.name}: {error}") from None
     if len(shape) in (3, 4) and not {"shape", "channel_axis"} & fields.keys():
         layout = Layout(shape, -1 if name == HWC else -3)
     elif "data_layout" in fields:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mpsref.display import printable, table
+from mpsref.display import counted, printable, table
 from mpsref.errors import VerificationError
 
 __all__ = ["KINDS", "CheckReport", "Failure", "GradientCheck", "ImplementationCheck", "Slope"]
@@ -136,6 +136,7 @@ class GradientCheck(CheckReport):
 
 
 KINDS = {
+    "view": "a wrong number in a view",
     "NaN": "NaN where a number is right",
     "NaN lost": "a number where NaN is right",
     "infinity": "infinity where a number is right",
@@ -158,6 +159,8 @@ class Failure:
         One of `KINDS`, and how elements are stored.
     count : int
         Elements that failed in this way, of all that were tried.
+    is_allowed : bool
+        Whether a model of arithmetic allows the formula such results.
     neuron : str
         The neuron.
     shape, place : tuple of int
@@ -178,6 +181,7 @@ class Failure:
     kind: str
     format: str
     count: int
+    is_allowed: bool
     neuron: str
     shape: tuple[int, ...]
     place: tuple[int, ...]
@@ -192,7 +196,8 @@ class Failure:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        yield f"{self.format}: {KINDS[self.kind]}, {self.count:,} times; the simplest:"
+        allowed = ", as arithmetic allows" if self.is_allowed else ""
+        yield f"{self.format}: {KINDS[self.kind]}{allowed}, {counted(self.count, 'time')}; the simplest:"
         rows = [("x", *self.x)]
         rows += [("upstream", *self.upstream)] if self.upstream else []
         rows += [("got", *self.got), ("want", *self.want)]
@@ -200,7 +205,8 @@ class Failure:
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
         yield f"  {distance}; {self.neuron}"
         if self.array:
-            yield f"  at {list(self.place)} of {list(self.shape)}, and in no single element: {self.array}"
+            alone = "" if self.kind == "view" else ", and in no single element"
+            yield f"  at {list(self.place)} of {list(self.shape)}{alone}: {self.array}"
         if self.why:
             yield f"  why: {self.why}"
 
@@ -221,7 +227,9 @@ class ImplementationCheck(CheckReport):
     arrays, elements : int
         Calls, and elements in them, without those that looked for the simplest inputs.
     failures : tuple of Failure
-        One for each format and kind of failure.
+        One for each format and kind of failure: those that no model of arithmetic allows come first.
+    refused : dict of str to str
+        Views that the implementation does not take, each with its error.
     """
 
     name: str
@@ -231,6 +239,7 @@ class ImplementationCheck(CheckReport):
     arrays: int
     elements: int
     failures: tuple[Failure, ...]
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -243,12 +252,15 @@ class ImplementationCheck(CheckReport):
         tried = f"{self.elements:,} elements in {self.arrays:,} arrays of {' and '.join(self.formats)}"
         if self.passed:
             return f"PASS: {tried} are within bounds"
-        n = len(self.failures)
-        return f"FAIL: in {n} way{'s' if n > 1 else ''}, of {tried}"
+        allowed = sum(failure.is_allowed for failure in self.failures)
+        rest = f", of which arithmetic allows {allowed}" if allowed else ""
+        return f"FAIL: in {counted(len(self.failures), 'way')}{rest}, of {tried}"
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
         yield f"{self.direction}; bounds: {self.bounds}"
+        for view, error in self.refused.items():
+            yield f"{view} arrays are refused: {error}"
         for failure in self.failures:
             yield from ("", *failure.lines())
         # Often one array has shown them all.

@@ -280,7 +280,14 @@ def test_the_request_names_everything_and_tells_what_to_do(tmp_path):
         (line,) = [line for line in readme.splitlines() if line.startswith(f'"{name}" ')]
         assert entry["file"] in line
         assert ("to be written" in line) == (name not in {"x", "dy"})
-    for word in ("little-endian", "HeightxWidthxFeatureChannels", "swiftc", "record.py", "mpsref verify", "- 2 images, one after"):
+    for word in (
+        "little-endian",
+        "HeightxWidthxFeatureChannels",
+        "swiftc",
+        "record.py",
+        "mpsref verify",
+        "- 2 images, one after",
+    ):
         assert word in readme
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "README.txt",
