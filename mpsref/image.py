@@ -23,6 +23,10 @@ from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_stor
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
 
+MOST_PIXELS = 256
+"""Elements of an image that is printed whole."""
+
+
 def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
     bits = 8 * storage.dtype.itemsize
     return MTLPixelFormat[f"{'rgba'[:count]}{bits}{'Unorm' if storage.unorm_max else 'Float'}"]
@@ -360,6 +364,13 @@ class MPSImage(Strict):
         size = f"{self.width}x{self.height}x{self._channels}"
         several = f" x{self.number_of_images}" if self.number_of_images > 1 else ""
         return f"<MPSImage {size}{several} {self._storage.name}{f' {self.label!r}' if self.label else ''}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # Code that makes it, so that a failing example of a test shows its pixels, and can be tried again.
+        array = self.to_array()
+        pixels = np.array2string(array, threshold=MOST_PIXELS, separator=", ", floatmode="unique")
+        code = f"MPSImage.from_array(np.array({' '.join(pixels.split())}, np.{self._storage.dtype}))"
+        printer.text(code if array.size <= MOST_PIXELS else f"{self!r}: {code}")
 
     def _repr_html_(self) -> str:
         return image_html(repr(self)[1:-1], self.to_array(), partial(meaning, storage=self._storage))

@@ -105,6 +105,10 @@ class GradientCheck(CheckReport):
         and where the input or the forward is not finite.
     worst : tuple of Slope
         The elements that are wrong, the worst first; else those that are undecided.
+    dtype : str
+        The arithmetic in which forward values were computed.
+    noise : float
+        Their relative error, as it is taken to be: 4 ULP.
     """
 
     name: str
@@ -115,23 +119,30 @@ class GradientCheck(CheckReport):
     undecided: int
     skipped: int
     worst: tuple[Slope, ...]
+    dtype: str = "float64"
+    noise: float = 2.0**-50
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.wrong
+        """Whether something agrees, and nothing is wrong."""
+        return self.agree > 0 and not self.wrong
 
     @property
     def verdict(self) -> str:
         """One line."""
         counts = {"cannot be decided": self.undecided, "have no finite value": self.skipped}
         rest = "".join(f"; {n:,} {text}" for text, n in counts.items() if n)
+        gradients = counted(self.elements, "gradient")
         if self.wrong:
-            return f"FAIL: {self.wrong:,} of {self.elements:,} gradients are wrong{rest}"
-        return f"PASS: {self.agree:,} of {self.elements:,} gradients agree with differences{rest}"
+            return f"FAIL: {self.wrong:,} of {gradients} {'is' if self.wrong == 1 else 'are'} wrong{rest}"
+        if not self.agree:
+            return f"UNDECIDED: none of {gradients} agrees with differences or is wrong{rest}"
+        return f"PASS: {self.agree:,} of {gradients} {'agrees' if self.agree == 1 else 'agree'} with differences{rest}"
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
+        if self.dtype != "float64":
+            yield f"forward values are {self.dtype}, and taken to be accurate to 4 ULP, {self.noise:.1g} of each"
         yield from (f"  {slope}" for slope in self.worst)
 
 

@@ -93,7 +93,7 @@ LAYERS = [
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
-    ["mpsref.testing.differences", "mpsref.testing.reports"],
+    ["mpsref.testing.autodiff", "mpsref.testing.differences", "mpsref.testing.reports", "mpsref.testing.views"],
     ["mpsref.testing.comparison"],
     ["mpsref.testing.question"],
     ["mpsref.testing.composition", "mpsref.testing.strategies.arguments", "mpsref.testing.tolerances"],
