@@ -39,7 +39,7 @@ LARGE = (2**15 - 1, 2**15 + 1, 2**16 + 1, 2**17 + 3)
 VIEW = 64
 """Rows of a view."""
 
-SHORTEST = (*range(1, 41), *(2**k + d for k in range(6, 18) for d in (-1, 0, 1)))
+SHORTEST = (*range(1, 41), *(2**k + d for k in range(6, 10) for d in (-1, 0, 1)))
 """Rows that are tried where no single element fails."""
 
 KEPT, TRIED = 64, 12
@@ -125,8 +125,9 @@ class Attack:
             # Every so many bit patterns, not always with the same last digits.
             places, gap = np.arange(rows, dtype=np.uint64), max(1, patterns // rows)
             bits = (places * patterns // rows + places * 0x9E3779B1 % gap).astype(storage.bits_dtype)
-            # Neither end is NaN.
-            self._keep(self._trial(descriptor, np.roll(bits.view(storage.dtype), rows // 8), one))
+            # In no order, so that elements that are far apart differ, whatever the distance.
+            scattered = bits[places * 0x9E3779B1 % np.uint64(rows)].view(storage.dtype)
+            self._keep(self._trial(descriptor, scattered, one))
 
     def _views(self, descriptor: MPSNNNeuronDescriptor) -> None:
         """Views of several kinds; an implementation may refuse one."""
@@ -314,6 +315,10 @@ class Attack:
 
     def _shortest(self, way: int, first: Trial, simple: Sequence[Any]) -> tuple[Trial, int]:
         """Where no single element fails: the shortest array of one value, as simple as possible, or of several."""
+        if len(first.x) > max(LENGTHS):
+            # Smaller arrays have not failed so.
+            first = self._beginning(way, first)
+            return first, int(first.failing(way)[0])
         at = int(first.failing(way)[0]) if way in first.ways else 0
         one = first.x.dtype.type(1)
         upstream = None if first.upstream is None else one
@@ -325,9 +330,7 @@ class Attack:
                         if way in trial.ways:
                             return trial, int(trial.failing(way)[0])
         best = first
-        if len(best.x) > max(LENGTHS):
-            best = self._beginning(way, best)
-        size = len(best.x) // 2 if len(best.x) <= max(LENGTHS) else 0
+        size = len(best.x) // 2
         while size:
             start = 0
             while start < len(best.x) and len(best.x) > size:

@@ -41,6 +41,9 @@ MENTIONED = 12
 EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
 """Models that may allow a result, the strictest first."""
 
+NOT_ALLOWED = (BEYOND, Reason.NAN_UNDEFINED, Reason.NAN_STORED)
+"""Verdicts that excuse no implementation: what fast math makes of NaN, and what only a texture does."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trial:
@@ -131,7 +134,7 @@ class Subject:
             rest = ~allowed
             if rest.any():
                 verdicts = self._verdicts(model, trial, index[rest])
-                allowed[rest] = (verdicts != BEYOND) & (verdicts != Reason.NAN_UNDEFINED)
+                allowed[rest] = ~np.isin(verdicts, NOT_ALLOWED)
         return allowed
 
     def why(self, trial: Trial, flat: int) -> str:
@@ -140,7 +143,7 @@ class Subject:
             (verdict,) = self._verdicts(model, trial, np.array([flat], np.intp)).tolist()
             if verdict == WITHIN:
                 return f"within what {model} arithmetic allows the formula"
-            if verdict not in (BEYOND, Reason.NAN_UNDEFINED):
+            if verdict not in NOT_ALLOWED:
                 return f"{Reason(verdict).text}, as {model} arithmetic may"
         return ""
 
