@@ -415,7 +415,8 @@ def _causes_of(image: ImageReport, *, faults: bool) -> Iterator[tuple[bool, str,
             yield False, first.name, first.explained, f" {first.example}" if first.example else ""
             rest -= first.explained
         if rest:
-            element = next((each for each in image.worst if each.beyond), None)
+            # One that the fault explains would be no example.
+            element = next((each for each in image.worst if each.beyond and rest == image.counts.beyond), None)
             yield False, NO_CAUSE if faults else NOT_SOUGHT, rest, f" {element}" if element else ""
     for name, count in image.counts.explained.items():
         element = next((each for each in image.worst if each.reason == name), None)
