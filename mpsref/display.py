@@ -39,9 +39,11 @@ def table(rows: Iterable[Sequence[str]], left: int, indent: str = "") -> list[st
     rows = [[*row[:-1], _shortened(row[-1], room - max(len(r[0]) for r in rows) - 2)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     parts = _columns_that_fit(widths, room)
-    # As few parts as possible, and those of the same width.
-    while len(narrower := _columns_that_fit(widths, room - 1)) == len(parts) > 1:
-        parts, room = narrower, room - 1
+    # As few parts as possible, and those of like widths.
+    for narrower in range(room - 1, widths[0] + max(widths), -1):
+        if len(fewer := _columns_that_fit(widths, narrower)) > len(parts):
+            break
+        parts = fewer
     lines: list[str] = []
     for columns in parts:
         lines += [""] if lines else []
