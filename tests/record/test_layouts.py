@@ -136,6 +136,14 @@ def test_a_wrong_shape_is_refused_by_field(tmp_path, entry, words):
         assert word in str(raised.value)
 
 
+def test_sources_of_any_rank_can_be_asked_for(tmp_path, capsys):
+    absolute().write(tmp_path / "graph.json")
+    for text, want in (("6", (1, 1, 1, 6)), ("3x2", (1, 1, 3, 2)), ("2x3x4x5x6", (6, 4, 5, 6))):
+        out = tmp_path / text
+        assert main(["inputs", str(tmp_path / "graph.json"), "--shape", text, "--out", str(out)]) == 0
+        assert Recording.read(out / "recording.json", complete=False).images["x"].read().shape == want
+
+
 # ---- textures ----
 
 

@@ -742,7 +742,7 @@ def test_columns_are_aligned_and_nothing_escapes(tmp_path):
     ("arguments", "words"),
     [
         (["inputs", "{graph}", "--out", "{out}"], ["--shape"]),
-        (["inputs", "{graph}", "--shape", "4x4", "--out", "{out}"], ["--shape"]),
+        (["inputs", "{graph}", "--shape", "4x4x4x4x4x4", "--out", "{out}"], ["--shape"]),
         (["inputs", "{graph}", "--shape", "4x4x3", "--out", "{out}"], ["3", "4", "graph"]),
         (["inputs", "{graph}", "--shape", "4x4x4", "--seed", "-1", "--out", "{out}"], ["seed"]),
         (["inputs", "{graph}", "--shape", "999999999x999999999x4", "--out", "{out}"], ["shape", "16777216"]),
