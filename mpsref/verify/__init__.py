@@ -14,7 +14,7 @@ Examples
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute (MPSCNNNeuronAbsoluteNode)
+FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """
@@ -22,6 +22,7 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
 from mpsref.plan import Progress
+from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
@@ -83,6 +85,8 @@ def verify(
     *,
     worst: int = 5,
     faults: bool = True,
+    partial: bool = False,
+    device: str | None = None,
     progress: Progress | None = None,
     collect: Aggregate | None = None,
 ) -> Report:
@@ -103,6 +107,11 @@ def verify(
         How many of the farthest elements to report for each image.
     faults : bool
         Whether to look for the likely fault of an image beyond the bounds, see `mpsref.verify.faults`.
+    partial : bool
+        Whether images may lack files: what is there is judged, and what is not is listed. An image that is computed
+        from a source that is not there cannot be judged either.
+    device : str, optional
+        What wrote the images, instead of what the recording says.
     progress : callable, optional
         Called after each node with the numbers of finished nodes and of all nodes.
     collect : Aggregate, optional
@@ -121,15 +130,23 @@ def verify(
     ParameterError
         The preset does not exist.
     """
-    recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
+    recording = recording if isinstance(recording, Recording) else Recording.read(recording, complete=not partial)
+    if device is not None:
+        recording = replace(recording, device=device)
+    return _Verification(recording, tolerances_of(tolerance), worst, faults, partial, collect).run(progress)
 
 
 class _Verification:
     """One walk through the graph: the reference from the sources on, and each node on the inputs that it really had."""
 
     def __init__(
-        self, recording: Recording, tolerances: Tolerances, worst: int, faults: bool, collect: Aggregate | None
+        self,
+        recording: Recording,
+        tolerances: Tolerances,
+        worst: int,
+        faults: bool,
+        partial: bool,
+        collect: Aggregate | None,
     ) -> None:
         self.recording, self.tolerances, self.worst, self.faults = recording, tolerances, worst, faults
         self.collect = collect
@@ -141,11 +158,32 @@ class _Verification:
                     f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
                 )
         self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
+        self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
+        if partial:
+            self._leave_out_what_lacks_a_source()
         if not self.wanted:
+            if partial and self.missing:
+                reasons = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+                raise self._error(f"images: nothing can be judged: {reasons}")
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
         self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
+
+    def _leave_out_what_lacks_a_source(self) -> None:
+        lacks: dict[MPSNNImageNode, MPSNNImageNode] = {}
+        for node in schedule(self.wanted):
+            for source in node.sources:
+                if source.producer is None and source not in self.recorded:
+                    lacks.setdefault(node.result_image, source)
+                elif source in lacks:
+                    lacks.setdefault(node.result_image, lacks[source])
+        for image in self.wanted:
+            if image in lacks:
+                needed = self.names[lacks[image]]
+                self.missing.setdefault(needed, "a source that is not there")
+                self.missing[self.names[image]] = f"not judged, because {needed} is not there"
+        self.wanted = [image for image in self.wanted if image not in lacks]
 
     def run(self, progress: Progress | None) -> Report:
         sources = inputs(self.wanted)
@@ -183,7 +221,12 @@ class _Verification:
             if progress is not None:
                 progress(i + 1, len(plan.steps))
         return Report(
-            str(self.recording.path), self.recording.device, self.tolerances, tuple(reports), faults=self.faults
+            str(self.recording.path),
+            self.recording.device,
+            self.tolerances,
+            tuple(reports),
+            faults=self.faults,
+            missing=self.missing,
         )
 
     def _error(self, text: str) -> FileFormatError:
@@ -195,6 +238,8 @@ class _Verification:
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
                 fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
+                       else f"it holds {actual} of the {expected} images of the batch: write all of them"
+                       if fact == "number_of_images" and actual < expected
                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
@@ -228,8 +273,9 @@ class _Verification:
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
         worst = (comparison.worst, comparison.distances, comparison.classes)
+        recorded = self.recorded[node.result_image].layout
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, sources)
+            _element(flat, distance, kind, actual, expected, sources, recorded)
             for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
@@ -286,6 +332,7 @@ def _element(
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
     sources: dict[str, MPSImage],
+    layout: Layout,
 ) -> Element:
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
@@ -305,4 +352,5 @@ def _element(
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
         None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+        layout.place(flat) if layout.has_own_places else None,
     )

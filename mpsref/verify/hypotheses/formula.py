@@ -17,7 +17,6 @@ from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import (
     PLACES,
-    SINGLE,
     Candidate,
     T,
     erf,
@@ -207,15 +206,17 @@ def _output(case: Case, p: MPSNNNeuronDescriptor, index: Index) -> Elements:
 
 @neuron_hypothesis(
     "the slope from the stored result",
-    "The slope is computed from the neuron's result, which was rounded to a narrow format when it was stored.",
+    "The slope is computed from the neuron's result, which was rounded when it was stored.",
     T.sigmoid,
     T.tanH,
+    T.softSign,
     T.ELU,
 )
 def slope_from_result(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
     slopes: dict[MPSCNNNeuronType, Callable[[Wide, Wide], Wide]] = {
         T.sigmoid: lambda _, y: y * (1 - y),
         T.tanH: lambda _, y: p.b * (p.a - y * y / p.a) if p.a else y * 0,
+        T.softSign: lambda _, y: (1 - np.abs(y)) ** 2,
         T.ELU: lambda x, y: np.where(x >= 0, 1, y + p.a),
     }
 
@@ -223,8 +224,7 @@ def slope_from_result(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidat
         slope = slopes[p.neuron_type](case.x(index), _output(case, p, index).values())
         return case.stored(case.upstream(index) * slope)
 
-    # In float32 the formula itself is no better.
-    if case.reads_gradient and case.sources[-1].storage is not SINGLE:
+    if case.reads_gradient:
         yield Candidate("", at)
 
 
