@@ -1,18 +1,26 @@
 """
-The likely fault of an image that is out of bounds: hypotheses are tried on it, and ranked by what they explain.
+The likely causes of an image that is out of bounds.
 
-A hypothesis explains an element out of bounds if it would give the device's result, exactly or within bounds. An
-element within bounds contradicts it if the hypothesis would put it out of bounds, and not at the device's result. The
-score is the number of explained elements less that of contradictions. The ranking:
+A cause is made of a map of places, a function, a store and the region where it holds; the parts are those of
+`mpsref.verify.hypotheses`. One yardstick:
 
-1. The higher score, if it is higher by 2 % of the elements out of bounds.
-2. Among equals, hypotheses that need no restriction to the images, channels, rows or columns of the bad elements.
-3. Among equals, the one that gives the device's very bits more often, by at least 10 % of the elements out of bounds.
-4. Among equals, the first in `mpsref.verify.hypotheses`, where the most specific is first and the plain float32
-   formula last. So swapped bytes are blamed only if they explain more than a mistake in arithmetic.
+- A cause *explains* an element out of bounds if it gives the device's bits, or if the device's value lies within the
+  element's own bound around what it gives, and it differs from the ideal value there.
+- An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
+  it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 
-A fault is named only if its score is at least half of the elements out of bounds; else the first finding describes
-where they are, and hypotheses that score at least a tenth follow.
+The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
+device's result then is as a function of what was read, and tries every function and store under it; then the best
+function, and every store. Of causes that explain as much, up to 2 %, the first is
+
+1. one that holds in the whole image,
+2. one that gives the device's very bits more often, by at least 10 %,
+3. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
+
+What a cause leaves over is searched again: an image has up to three causes, each with its place. A cause is named only
+if it explains at least a twentieth of what is left, and if contradictions are few; with fewer than eight elements only
+if it has no parameter or place to choose. Else it is said where the elements are and what they have in common; and if
+they are all near, that accuracy alone is the matter.
 
 Examples
 --------
@@ -31,37 +39,53 @@ lanes permuted, in the order (2, 1, 0, 3): explains 32 of 32
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
+from mpsref.operations import Role
+from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case, some
-from mpsref.verify.hypotheses import HYPOTHESES, Candidate
+from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
+from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.regions import AXES, EVERYWHERE, Region, listed, regions
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 
-CLOSER_LOOK = 4096
-"""Elements of each kind that are tried, if a smaller sample is promising."""
+FIRST_LOOK, CLOSER_LOOK = 512, 4096
+"""Elements on which a candidate is tried at first, and if it is promising."""
 
-FEWEST_RESTRICTED = 8
-"""With fewer elements out of bounds, their places mean nothing."""
+MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
-CONTENDERS = 3
-"""How many hypotheses are tried on every element."""
+BLOCK = 262_144
+"""Elements confirmed at once."""
 
-BLOCK = 65_536
-"""Elements tried at once."""
+EXAMINED = 262_144
+"""The most elements whose own bounds are computed to confirm a cause; beyond that the sample counts."""
 
-NAMED, MENTIONED = 0.5, 0.1
-"""The scores that a hypothesis needs to be named first, and to be mentioned."""
+MENTIONED = 0.05
+"""The share of the elements out of bounds that a cause must explain."""
+
+BY_VALUE = 0.5
+"""The same, where it is restricted to an interval of values."""
+
+PURE = 0.95
+"""The least share of explained among explained and contradicting elements."""
+
+ENOUGH = 0.97
+"""The share from which no pair of parts is tried."""
 
 SAME, SAME_BITS = 0.02, 0.1
-"""Differences up to which two scores, and two proportions of equal bits, count as equal."""
+"""Differences up to which two shares of explained elements, and of equal bits, count as equal."""
+
+NOISE = 64
+"""The largest distance in ULP of what inaccurate arithmetic may leave."""
 
 NO_FAULT = "no hypothesis fits"
-AXES = ("images", "rows", "columns", "channels")
+ZEROS = "0 where another value belongs"
 
 
 @dataclass(frozen=True)
@@ -98,26 +122,29 @@ class Example:
 @dataclass(frozen=True)
 class Finding:
     """
-    A hypothesis that explains an image out of bounds, or the statement that none does.
+    A cause of an image out of bounds, or the statement that none was found.
 
     Attributes
     ----------
     name, sentence : str
-        Of the hypothesis; or that none fits.
+        Of the hypothesis, or of two that go together; or that none fits.
     detail : str
         The variant of the fault, or where the unexplained elements are.
     where : str
-        The part of the image to which the hypothesis had to be restricted; empty if it holds for all of it.
+        The part of the image to which the cause had to be restricted; empty if it holds for all of it.
     explained, of : int
-        How many of the elements out of bounds it explains, and how many there are.
+        How many of the elements out of bounds it explains, and how many there were: all, or those that the findings
+        before it leave over.
     same_bits : int
         How many of them it gives bit for bit.
     contradicted : int
-        Elements within bounds that it would put out of bounds.
+        Elements that contradict it.
     score : float
-        Explained less contradicted elements, relative to `of`: 1 if all are explained and none is contradicted.
+        Explained less contradicted elements, relative to `of`: 1 if all are explained and none contradicts.
     example : Example or None
         An element that it explains.
+    rank : str
+        ``cause``, ``rest`` for a cause of what the ones before leave over, or ``alternative`` to the first cause.
     """
 
     name: str
@@ -130,29 +157,31 @@ class Finding:
     contradicted: int
     score: float
     example: Example | None
+    rank: str = "cause"
 
     @property
     def fits(self) -> bool:
-        """Whether it is a hypothesis that explains most of what is wrong."""
-        return self.name != NO_FAULT and self.score >= NAMED
+        """Whether it is a cause."""
+        return self.name != NO_FAULT
 
     @property
     def headline(self) -> str:
         """Name, detail and numbers, in one line."""
         subject = ", ".join(filter(None, (self.name, self.detail, self.where)))
+        before = {"rest": f"the other {self.of:,}: ", "alternative": "or: "}.get(self.rank, "")
         if self.name == NO_FAULT:
-            return subject
+            return before + subject
         against = f", contradicted by {self.contradicted:,}" if self.contradicted else ""
-        return f"{subject}: explains {self.explained:,} of {self.of:,}{against}"
+        return f"{before}{subject}: explains {self.explained:,} of {self.of:,}{against}"
 
     def __str__(self) -> str:
         example = f" For example {self.example}." if self.example else ""
         return f"{self.headline}. {self.sentence}{example}"
 
 
-def explain(case: Case, most: int = 3) -> list[Finding]:
+def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Finding]:
     """
-    Find the likely faults of an image, the likeliest first.
+    Find the likely causes of an image.
 
     Parameters
     ----------
@@ -164,164 +193,267 @@ def explain(case: Case, most: int = 3) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Empty if nothing is out of bounds. The first one `fits`, or else describes where the bad elements are.
+        Empty if nothing is out of bounds. First the causes, each of what those before leave over; then alternatives to
+        the first. The first one `fits`, or else describes where the elements are.
     """
     if not case.bad_index.size:
         return []
+    causes: list[Finding] = []
+    alternatives: list[Finding] = []
+    settled = np.zeros(case.bad.size, np.bool_)
     with np.errstate(all="ignore"):
-        search = _Search(case)
-        trials = [trial for order in range(len(HYPOTHESES)) for trial in search.best_of(order)]
-        contenders = [search.on_all(trial) for trial in _ranked(trials)[:CONTENDERS]]
-        findings = [search.finding(trial) for trial in _ranked(contenders) if trial.gain >= MENTIONED]
-        if not findings or findings[0].score < NAMED:
-            findings.insert(0, _pattern(case))
-    return findings[:most]
+        while len(causes) < MOST_CAUSES:
+            left = replace(case, bad=case.bad & ~settled.reshape(case.shape))
+            if causes and left.bad_index.size < MANY:
+                break
+            search = _Search(left, settled)
+            ranked = _ranked(search.trials())
+            if not ranked:
+                if not causes:
+                    causes.append(_zeros(left) or _pattern(left))
+                elif (zeros := _zeros(left)) is not None:
+                    causes.append(replace(zeros, rank="rest"))
+                break
+            explained, finding = search.finding(ranked[0])
+            settled |= explained
+            if not causes:
+                others = [t for t in ranked[1:] if _rivals(ranked[0], t)][:MOST_ALTERNATIVES]
+                alternatives = [replace(search.finding(t, confirm=False)[1], rank="alternative") for t in others]
+            causes.append(replace(finding, rank="rest" if causes else "cause"))
+            if not explained.any():
+                break
+    return [*causes, *alternatives][:most]
 
 
-@dataclass(frozen=True)
-class _Region:
-    """A part of the image with bad elements: some places along axes, or everything from the first bad one on."""
-
-    name: str
-    axes: dict[int, Mask] = field(default_factory=dict)
-    start: int = 0
-
-    def holds(self, index: Index, shape: tuple[int, ...]) -> Mask:
-        inside = index >= self.start
-        if self.axes:
-            for axis, place in enumerate(np.unravel_index(index, shape)):
-                if axis in self.axes:
-                    inside &= self.axes[axis][place]
-        return inside
-
-    def mask(self, shape: tuple[int, ...]) -> Mask:
-        inside = np.ones(shape, np.bool_)
-        for axis, mask in self.axes.items():
-            inside &= mask.reshape([-1 if k == axis else 1 for k in range(4)])
-        return inside
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Trial:
     """A candidate and how much it explains of the elements on which it was tried."""
 
     order: int
+    names: tuple[str, ...]
     candidate: Candidate
-    region: _Region
-    explained: int
-    same_bits: int
-    contradicted: float
-    of: int
+    region: Region
+    explained: float
+    same_bits: float
+    against: float
+    of: float
 
     @property
     def gain(self) -> float:
-        return self.explained / self.of - self.contradicted
+        return (self.explained - self.against) / self.of
 
     @property
     def bits(self) -> float:
         return self.same_bits / self.of
 
+    @property
+    def is_pure(self) -> bool:
+        return self.explained >= PURE * (self.explained + self.against)
+
+
+class _Sample:
+    """Elements on which candidates are tried, with what is known of them."""
+
+    def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
+        self.case, self.index, self.bad, self.weight = case, index, bad, weight
+        self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
+        self.is_close = case.bound(index)
+
+    def judged(self, candidate: Candidate) -> tuple[Mask, Mask, Mask, Stored]:
+        """Which elements it explains, which contradict it, which it gives bit for bit; and what it gives."""
+        out, known = candidate.at(self.case, self.index)
+        same = _same(out, self.got, self.case)
+        fits = same | self.is_close(out, self.got)
+        differs = ~_same(out, self.want, self.case)
+        explained = self.bad & fits & differs
+        against = ~fits & differs
+        harmless = ~self.bad & against
+        if harmless.any():
+            against &= self.bad | ~self.is_close(out, self.want)
+        if known is not None:
+            explained &= known
+            against &= known
+        return explained, against, same, out
+
+
+def _same(a: Stored, b: Stored, case: Case) -> Mask:
+    """Which elements are equal; zeros of either sign are, and every NaN."""
+    equal = a == b
+    return equal if case.result.unorm_max else equal | ((a != a) & (b != b))  # noqa: PLR0124
+
 
 class _Search:
-    """The sample of a case's elements, and trials on it."""
+    """The samples of a case's elements, and trials on them."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.got, self.want = case.got.reshape(-1), case.want.reshape(-1)
-        self.bad = some(case.bad_index, CLOSER_LOOK)
-        self.best = 0.0
-        axes = {k: mask for k in range(4) if not (mask := _bad_along(case, k)).all()}
-        box = _Region("in " + ", ".join(_listed(AXES[k], mask) for k, mask in axes.items()), axes)
-        first = int(case.bad_index[0])
-        self.regions = [
-            _Region(""),
-            *(_Region(f"in {_listed(AXES[k], mask)}", {k: mask}) for k, mask in axes.items()),
-            *([_Region(f"from element {first:,} on", start=first)] if first else []),
-            *([box] if len(axes) > 1 else []),
-        ]
+    def __init__(self, case: Case, settled: Mask) -> None:
+        self.case, self.settled = case, settled
+        bad = some(case.bad_index, CLOSER_LOOK)
+        good = ~case.bad & ~settled.reshape(case.shape)
         # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
-        good, near = ~case.bad, box.mask(case.shape)
-        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near) if axes else np.empty(0, np.intp)]
-        chosen = [some(stratum, CLOSER_LOOK) for stratum in strata]
-        self.good = np.concatenate(chosen)
-        self.weight = np.concatenate(
-            [
-                np.full(c.size, s.size / max(1, c.size) / case.bad_index.size)
-                for s, c in zip(strata, chosen, strict=True)
-            ]
-        )
-        self.inside = [region.holds(self.good, case.shape) for region in self.regions]
+        near = np.ones(case.shape, np.bool_)
+        for k in range(4):
+            near &= case.bad.any(axis=tuple(j for j in range(4) if j != k), keepdims=True)
+        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near)]
+        chosen = [bad, *(some(stratum, CLOSER_LOOK // 2) for stratum in strata)]
+        sizes = [case.bad_index.size, *(stratum.size for stratum in strata)]
+        weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
+        index = np.concatenate(chosen)
+        self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
+        first = some(bad, FIRST_LOOK)
+        self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
+        self.of = float(case.bad_index.size)
 
-    def best_of(self, order: int) -> list[_Trial]:
-        """The best candidate of a hypothesis, if any explains enough of a small sample to be tried on a larger one."""
-        trials = []
-        for candidate in HYPOTHESES[order].candidates(self.case):
-            promise = self.explained(candidate.at(self.case.bad_sample), self.case.bad_sample)[0]
-            if promise.mean() < max(MENTIONED, self.best - 2 * SAME_BITS):
-                continue
-            explained, same = (int(np.count_nonzero(mask)) for mask in self.explained(candidate.at(self.bad), self.bad))
-            if explained < HYPOTHESES[order].fewest:
-                continue
-            against = self.contradicted(candidate.at(self.good), self.good) * self.weight
-            counts = [float(against.sum(where=inside)) for inside in self.inside]
-            # The least restricted of the regions with the best score.
-            enough = self.case.bad_index.size >= FEWEST_RESTRICTED
-            k = next(k for k, count in enumerate(counts) if count <= min(counts) + SAME) if enough else 0
-            trials.append(_Trial(order, candidate, self.regions[k], explained, same, counts[k], self.bad.size))
-            self.best = max(self.best, trials[-1].gain)
-        return _ranked(trials)[:1]
+    # ---- trying ----
 
-    def explained(self, candidate: Stored, index: Index) -> tuple[Mask, Mask]:
-        """Which elements are within bounds of the device's result, and which are equal to it, bit for bit."""
-        got = self.got[index]
-        bits = self.case.result.bits_dtype
-        same = np.ascontiguousarray(candidate).view(bits) == got.view(bits)
-        same |= (candidate != candidate) & (got != got)  # noqa: PLR0124 - every NaN, in formats that have any
-        return self._close(candidate, got, same), same
+    def trials(self) -> list[_Trial]:
+        """All that explain enough: single parts, and pairs where those are not enough."""
+        trials, promising = [], []
+        for order, hypothesis in enumerate(HYPOTHESES):
+            for candidate in hypothesis.candidates(self.case):
+                explained, _, _, out = self.first.judged(candidate)
+                promising.append((order, hypothesis, candidate, float(explained.mean()), self._roughly(out)))
+                if explained.mean() >= MENTIONED:
+                    trials += self._trial(order, (hypothesis,), candidate)
+        best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
+        if best < ENOUGH and self.of >= MANY:
+            trials += [t for t in self._pairs(promising) if t.gain > best + SAME]
+        return trials
 
-    def contradicted(self, candidate: Stored, index: Index) -> Mask:
-        """Which elements are near neither the device's result nor the reference's."""
-        got, want = self.got[index], self.want[index]
-        apart = ~self._close(candidate, got, candidate == got)
-        apart[apart] = ~self.case.is_close(candidate[apart], want[apart])
-        return apart
+    def _roughly(self, out: Stored) -> float:
+        """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
+        got, want, out = (Elements(a, self.case.result).values() for a in (self.first.got, self.first.want, out))
+        off = np.abs(got - out)
+        return float(np.mean((off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))))
 
-    def _close(self, candidate: Stored, got: Stored, same: Mask) -> Mask:
-        close = same.copy()
-        close[~same] = self.case.is_close(candidate[~same], got[~same])
-        return close
+    def _trial(self, order: int, hypotheses: tuple[Hypothesis, ...], candidate: Candidate) -> Iterator[_Trial]:
+        sample = self.sample
+        explained, against, same, _ = sample.judged(candidate)
+        fewest = max(h.fewest for h in hypotheses)
+        if np.count_nonzero(explained) < fewest:
+            return
+        of = self.of
+        choices: list[_Trial] = []
+        names = tuple(h.name for h in hypotheses)
+        enough = of >= MANY
+        found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
+        for region in found:
+            inside = region.holds(sample.index)
+            sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & same, against)]
+            choices.append(_Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
+        choices = [
+            t for t in choices
+            if t.is_pure and t.gain >= (BY_VALUE if t.region.by_value else MENTIONED) and t.explained >= min(fewest, of)
+            and (t.gain >= 1 - SAME or enough)
+        ]  # fmt: skip
+        if choices:
+            most = max(t.gain for t in choices)
+            yield next(t for t in choices if t.gain >= most - SAME)
 
-    def on_all(self, trial: _Trial) -> _Trial:
-        """The same trial on every element of the image."""
-        explained = same = contradicted = 0
-        bad = self.case.bad.reshape(-1)
-        for start in range(0, bad.size, BLOCK):
-            index = np.arange(start, min(start + BLOCK, bad.size))
-            candidate, is_bad = trial.candidate.at(index), bad[index]
-            close, bits = self.explained(candidate[is_bad], index[is_bad])
-            explained += int(np.count_nonzero(close))
-            same += int(np.count_nonzero(bits))
-            against = self.contradicted(candidate[~is_bad], index[~is_bad])
-            contradicted += int(np.count_nonzero(against & trial.region.holds(index[~is_bad], self.case.shape)))
-        of = self.case.bad_index.size
-        return replace(trial, explained=explained, same_bits=same, contradicted=contradicted / of, of=of)
+    def _pairs(self, promising: list[Any]) -> Iterator[_Trial]:
+        """The best moves, each with every function and store; and the best functions, each with every store."""
+        moves = [p for p in promising if p[2].move is not None]
+        others = [p for p in promising if p[2].move is None and p[0] > 0]
+        stores = [p for p in others if p[2].store is not None]
+        functions = [p for p in others if p[2].function is not None]
+        firsts = [(p, others) for p in self._best_moves(moves)]
+        firsts += [(p, stores) for p in sorted(functions, key=lambda p: -max(p[3], p[4]))[:4] if max(p[3], p[4]) > 0.3]
+        for (order, hypothesis, candidate, *_), seconds in firsts:
+            for second_order, second, part, *_ in seconds:
+                both = candidate.with_part(part)
+                if self.first.judged(both)[0].mean() >= 0.5:
+                    yield from self._trial(1000 + order + second_order, (hypothesis, second), both)
 
-    def finding(self, trial: _Trial) -> Finding:
-        hypothesis, candidate = HYPOTHESES[trial.order], trial.candidate.at(self.bad)
-        explained = np.flatnonzero(self.explained(candidate, self.bad)[0])
-        example = _example(self.case, int(self.bad[explained[0]]), candidate[explained[0]]) if explained.size else None
-        return Finding(
-            hypothesis.name,
-            hypothesis.sentence,
+    def _best_moves(self, moves: list[Any]) -> list[Any]:
+        """Those after which the device's result is the smoothest function of what was read."""
+        rough = self._roughness(None)
+        scored = sorted(((self._roughness(p[2]), k) for k, p in enumerate(moves)))
+        return [moves[k] for value, k in scored[:4] if value < 0.5 * rough and value < 0.3]
+
+    def _roughness(self, move: Candidate | None) -> float:
+        """How much neighbours differ once elements are sorted by what was read, relative to any two elements."""
+        case, index = self.case, self.first.index
+        where = [index] * len(case.sources)
+        if move is not None:
+            moved = move.move(case.shape, index) if move.move is not None else index
+            where = [moved if move.source in (None, k) else index for k in range(len(where))]
+        known = np.logical_and.reduce([w >= 0 for w in where])
+        if np.count_nonzero(known) < 4 * MANY:
+            return np.inf
+        got = Elements(self.first.got, case.result).values()[known]
+        read = [source.at(w[known]).values() for source, w in zip(case.sources, where, strict=True)]
+        if len(read) > 1:
+            if len(read) > 2 or Role.GRADIENT not in case.operation.roles or case.descriptor is None:
+                return np.inf
+            got = got / read[0]
+        keep = np.isfinite(got) & np.isfinite(read[-1])
+        got, x = got[keep], read[-1][keep]
+        if got.size < 4 * MANY:
+            return np.inf
+        order = np.argsort(x, kind="stable")
+        ours = np.median(np.abs(np.diff(got[order])))
+        anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
+        return float(ours / anyhow) if anyhow else np.inf
+
+    # ---- confirming ----
+
+    def finding(self, trial: _Trial, *, confirm: bool = True) -> tuple[Mask, Finding]:
+        """Which elements it explains, of all; and the finding."""
+        explained = np.zeros(self.case.bad.size, np.bool_)
+        counts = [trial.explained, trial.same_bits, trial.against]
+        if confirm:
+            counts = self._confirmed(trial, explained)
+        hypotheses = [h for name in trial.names for h in HYPOTHESES if h.name == name]
+        sample = self.sample
+        ours, _, _, out = sample.judged(trial.candidate)
+        at = np.flatnonzero(ours & trial.region.holds(sample.index))
+        example = _example(self.case, int(sample.index[at[0]]), out[at[0]]) if at.size else None
+        of = int(self.of)
+        return explained, Finding(
+            " and ".join(trial.names),
+            " ".join(h.sentence for h in hypotheses),
             trial.candidate.detail,
             trial.region.name and f"only {trial.region.name}",
-            trial.explained,
-            trial.of,
-            trial.same_bits,
-            round(trial.contradicted * trial.of),
-            trial.gain,
+            min(of, round(counts[0])),
+            of,
+            min(of, round(counts[1])),
+            round(counts[2]),
+            (counts[0] - counts[2]) / of,
             example,
         )
+
+    def _confirmed(self, trial: _Trial, explained: Mask) -> list[float]:
+        """The counts of a trial on every element; marks those that it explains."""
+        case, budget = self.case, EXAMINED
+        counts = np.zeros(3)
+        bad, settled = case.bad.reshape(-1), self.settled
+        for start in range(0, bad.size, BLOCK):
+            index = np.arange(start, min(start + BLOCK, bad.size))
+            index = index[trial.region.holds(index) & ~settled[index]]
+            if not index.size:
+                continue
+            out, known = trial.candidate.at(case, index)
+            got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
+            same, differs = _same(out, got, case), ~_same(out, want, case)
+            if known is not None:
+                differs &= known
+            # What is equal needs no bounds, nor what is as it should be.
+            unsure = np.flatnonzero(~same & differs)
+            fits = same.copy()
+            harmless = np.zeros(index.size, np.bool_)
+            examined, rest = unsure[:budget], unsure[budget:]
+            budget -= examined.size
+            if examined.size:
+                is_close = case.bound(index[examined])
+                fits[examined] = is_close(out[examined], got[examined])
+                harmless[examined] = is_close(out[examined], want[examined])
+            ours = is_bad & fits & differs
+            against = differs & ~fits & ~(harmless & ~is_bad)
+            against[rest] = False
+            if rest.size:
+                ours[rest] |= is_bad[rest]
+            explained[index[ours]] = True
+            counts += [np.count_nonzero(ours), np.count_nonzero(ours & same), np.count_nonzero(against)]
+        return [float(count) for count in counts]
 
 
 def _ranked(trials: list[_Trial]) -> list[_Trial]:
@@ -333,11 +465,22 @@ def _ranked(trials: list[_Trial]) -> list[_Trial]:
         most = max(trial.bits for trial in whole)
         first = min(
             (trial for trial in whole if trial.bits >= most - SAME_BITS),
-            key=lambda trial: (trial.order, -trial.gain, -trial.bits),
+            key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
         )
         ranked.append(first)
         rest.remove(first)
     return ranked
+
+
+def _rivals(first: _Trial, other: _Trial) -> bool:
+    """Whether another trial is a real alternative: as much explained, with no more assumptions, of another name."""
+    return (
+        other.names != first.names
+        and len(other.names) <= len(first.names)
+        and other.gain >= first.gain - SAME
+        and other.bits >= first.bits - SAME_BITS
+        and (not other.region.name or bool(first.region.name))
+    )
 
 
 def _example(case: Case, index: int, explained: Any = None) -> Example:
@@ -354,40 +497,45 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
     )
 
 
+def _zeros(case: Case) -> Finding | None:
+    """Zeros at places that have nothing in common."""
+    got = case.got.reshape(-1)[case.bad_index]
+    count, of = int(np.count_nonzero(got == 0)), case.bad_index.size
+    if count < PURE * of:
+        return None
+    example = _example(case, int(case.bad_index[np.flatnonzero(got == 0)[0]]), 0)
+    sentence = "The device has 0 there, and the places have nothing in common."
+    return Finding(ZEROS, sentence, "", _where(case) if of < MANY else "", count, of, count, 0, count / of, example)
+
+
+def _where(case: Case) -> str:
+    places = zip(*np.unravel_index(case.bad_index, case.shape), strict=True)
+    return "at " + " and ".join(f"(image {n}, y {y}, x {x}, channel {c})" for n, y, x, c in places)
+
+
 def _pattern(case: Case) -> Finding:
-    """Where the bad elements are, and what they have in common, for want of a hypothesis."""
+    """Where the bad elements are, and what they have in common, for want of a cause."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} elements"]
+    got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
+    distance = ulp_distance(got, want, case.result)
+    sentence = "None of the faults that are looked for explains these elements."
+    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= NOISE:
+        typical = int(np.quantile(distance, 0.99))
+        parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
+        sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
     for axis, name in enumerate(AXES):
-        bad = _bad_along(case, axis)
+        bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
         if bad.size > 1:
-            parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {_listed(name, bad)} of {bad.size}")
-    x = case.x(case.bad_index) if case.sources else np.empty(0)
+            parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {listed(name, bad)} of {bad.size}")
+    x = case.sources[-1].at(case.bad_index).values() if case.sources else np.empty(0)
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
     if numbers.size:
         parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
-    got = case.got.reshape(-1)[case.bad_index]
     for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")
-    sentence = "None of the faults that are looked for explains half of the elements out of bounds."
     of = case.bad_index.size
     return Finding(NO_FAULT, sentence, "; ".join(parts), "", 0, of, 0, 0, 0.0, _example(case, int(case.bad_index[0])))
-
-
-def _bad_along(case: Case, axis: int) -> Mask:
-    """Which places along an axis have bad elements."""
-    return np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
-
-
-def _listed(name: str, mask: Mask) -> str:
-    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
-    places = np.flatnonzero(mask)
-    runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
-    if len(runs) > 4:
-        return f"{places.size} {name}"
-    texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    name = name.removesuffix("s") if places.size == 1 else name
-    return f"{name} {' and '.join(texts)}"
