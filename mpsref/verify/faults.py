@@ -69,11 +69,14 @@ EXAMINED = 262_144
 MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
 
-BY_VALUE = 0.5
-"""The same, where it is restricted to an interval of values."""
+BY_VALUE, MOVED = 0.5, 0.3
+"""The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
 
 PURE = 0.95
 """The least share of explained among explained and contradicting elements."""
+
+EVIDENCE = 16.0
+"""How improbable it must be that a region fits by chance, as -ln of the probability."""
 
 ENOUGH = 0.97
 """The share from which no pair of parts is tried."""
@@ -217,7 +220,7 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
             explained, finding = search.finding(ranked[0])
             settled |= explained
             if not causes:
-                others = [t for t in ranked[1:] if _rivals(ranked[0], t)][:MOST_ALTERNATIVES]
+                others = [t for t in ranked[1:] if search.rivals(ranked[0], t)][:MOST_ALTERNATIVES]
                 alternatives = [replace(search.finding(t, confirm=False)[1], rank="alternative") for t in others]
             causes.append(replace(finding, rank="rest" if causes else "cause"))
             if not explained.any():
@@ -336,14 +339,18 @@ class _Search:
         names = tuple(h.name for h in hypotheses)
         enough = of >= MANY
         found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
+        # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
+        chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         for region in found:
             inside = region.holds(sample.index)
+            if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
+                continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & same, against)]
             choices.append(_Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
         choices = [
             t for t in choices
-            if t.is_pure and t.gain >= (BY_VALUE if t.region.by_value else MENTIONED) and t.explained >= min(fewest, of)
-            and (t.gain >= 1 - SAME or enough)
+            if t.is_pure and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:
             most = max(t.gain for t in choices)
@@ -357,11 +364,13 @@ class _Search:
         functions = [p for p in others if p[2].function is not None]
         firsts = [(p, others) for p in self._best_moves(moves)]
         firsts += [(p, stores) for p in sorted(functions, key=lambda p: -max(p[3], p[4]))[:4] if max(p[3], p[4]) > 0.3]
-        for (order, hypothesis, candidate, *_), seconds in firsts:
-            for second_order, second, part, *_ in seconds:
+        for (order, hypothesis, candidate, one, _), seconds in firsts:
+            for second_order, second, part, other, _ in seconds:
                 both = candidate.with_part(part)
-                if self.first.judged(both)[0].mean() >= 0.5:
-                    yield from self._trial(1000 + order + second_order, (hypothesis, second), both)
+                share = float(self.first.judged(both)[0].mean())
+                if share >= BY_VALUE and share > max(one, other) + SAME:
+                    found = self._trial(1000 + order + second_order, (hypothesis, second), both)
+                    yield from (trial for trial in found if not trial.region.by_value)
 
     def _best_moves(self, moves: list[Any]) -> list[Any]:
         """Those after which the device's result is the smoothest function of what was read."""
@@ -394,6 +403,22 @@ class _Search:
         anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
         return float(ours / anyhow) if anyhow else np.inf
 
+    def rivals(self, first: _Trial, other: _Trial) -> bool:
+        """Whether another trial is a real alternative: it explains as much, with no more assumptions, otherwise."""
+        moves = first.candidate.move, other.candidate.move
+        if moves[0] is not None and moves[1] is not None and first.candidate.source == other.candidate.source:
+            index = self.sample.index
+            if np.array_equal(*(move(self.case.shape, index) for move in moves if move is not None)):
+                return False
+        return (
+            other.names != first.names
+            and len(other.names) <= len(first.names)
+            and other.gain >= first.gain - SAME
+            and other.bits >= first.bits - SAME_BITS
+            and other.against <= first.against
+            and (not other.region.name or bool(first.region.name))
+        )
+
     # ---- confirming ----
 
     def finding(self, trial: _Trial, *, confirm: bool = True) -> tuple[Mask, Finding]:
@@ -408,10 +433,13 @@ class _Search:
         at = np.flatnonzero(ours & trial.region.holds(sample.index))
         example = _example(self.case, int(sample.index[at[0]]), out[at[0]]) if at.size else None
         of = int(self.of)
+        name, sentence, detail = " and ".join(trial.names), " ".join(h.sentence for h in hypotheses), trial.candidate.detail
+        if trial.region.by_value and detail == "zeros":
+            name, sentence, detail = ZEROS, "The device has 0 for these values of what it reads.", ""
         return explained, Finding(
-            " and ".join(trial.names),
-            " ".join(h.sentence for h in hypotheses),
-            trial.candidate.detail,
+            name,
+            sentence,
+            detail,
             trial.region.name and f"only {trial.region.name}",
             min(of, round(counts[0])),
             of,
@@ -456,12 +484,22 @@ class _Search:
         return [float(count) for count in counts]
 
 
+def _least(trial: _Trial) -> float:
+    """The share of the elements out of bounds that it must explain."""
+    if trial.region.by_value:
+        return BY_VALUE
+    # Two orders agree in some places.
+    return MOVED if trial.region.name and trial.candidate.move is not None else MENTIONED
+
+
 def _ranked(trials: list[_Trial]) -> list[_Trial]:
     """In the order that the module's docstring states."""
     rest, ranked = sorted(trials, key=lambda trial: -trial.gain), []
     while rest:
         same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
         whole = [trial for trial in same if not trial.region.name] or same
+        # What gives every bit and is contradicted nowhere is right, if anything is.
+        whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         most = max(trial.bits for trial in whole)
         first = min(
             (trial for trial in whole if trial.bits >= most - SAME_BITS),
@@ -470,17 +508,6 @@ def _ranked(trials: list[_Trial]) -> list[_Trial]:
         ranked.append(first)
         rest.remove(first)
     return ranked
-
-
-def _rivals(first: _Trial, other: _Trial) -> bool:
-    """Whether another trial is a real alternative: as much explained, with no more assumptions, of another name."""
-    return (
-        other.names != first.names
-        and len(other.names) <= len(first.names)
-        and other.gain >= first.gain - SAME
-        and other.bits >= first.bits - SAME_BITS
-        and (not other.region.name or bool(first.region.name))
-    )
 
 
 def _example(case: Case, index: int, explained: Any = None) -> Example:

@@ -339,7 +339,7 @@ def slices_reversed(r):
 
 @kind
 def channels_reversed(r):
-    y, plant = r.either()
+    y, plant = r.either(shape=r.shape(smallest=5))
     return plant(y[..., ::-1], "channels mapped otherwise")
 
 
@@ -353,7 +353,7 @@ def tiles_transposed(r):
 
 @kind
 def index_wraps(r):
-    c = int(r.rng.integers(9, 20))
+    c = int(r.rng.integers(12, 20))
     y, plant = r.either(shape=(1, 72, 80, c))
     flat = y.reshape(-1)
     return plant(flat[np.arange(y.size) % 65536].reshape(y.shape), "an index of 16 bits")
@@ -491,7 +491,7 @@ def slopes_along_another_axis(r):
     shape = (shape[0], shape[1], shape[3], shape[3])
     neuron, x, _ = r.forward("PReLU", shape=shape)
     other = neuron[1].data[:, None]
-    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(data=other)), "the slope of another channel")
+    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(data=other)), "slopes along another axis")
 
 
 @kind
@@ -554,7 +554,8 @@ def slope_without_ln_c(r):
     neuron, x, dy, dx = r.gradient("Exponential", "Logarithm")
     factor = math.log(neuron[1].c)
     dx = dx / factor if neuron[0] == "Exponential" else dx * factor
-    return r.plant_gradient(neuron, x, dy, dx, "a constant factor")
+    names = ["a parameter at its default"] if neuron[0] == "Logarithm" else []
+    return r.plant_gradient(neuron, x, dy, dx, "a constant factor", *names)
 
 
 @kind
@@ -708,7 +709,7 @@ def erf_7125(x):
 @each(erf_7125, erf_7126)
 def erf_by_a_polynomial(r, polynomial):
     r.dtype = F32
-    neuron, x, _ = r.forward("GeLU")
+    neuron, x, _ = r.forward("GeLU", shape=(1, 20, 20, 12))
     w = x.astype(np.float64)
     return r.plant(neuron, x, w / 2 * (1 + polynomial(w / math.sqrt(2))), "erf by a polynomial")
 
@@ -750,10 +751,12 @@ def fast_tanh(r):
 @kind
 def tanh_of_tiny_numbers(r):
     r.dtype = F32
-    neuron, x, _ = r.forward("TanH", spread=1e-5)
+    neuron, x, _ = r.forward("TanH")
+    x = F32(np.copysign(10 ** r.rng.uniform(-37, 1, x.shape), x))
     z = F32(neuron[1].b) * x
     t = np.exp((2 * z).astype(F32))
-    return r.plant(neuron, x, F32(neuron[1].a) * ((t - F32(1)) / (t + F32(1))), "tanh by exponentials", bounds="ulp=4")
+    y = F32(neuron[1].a) * ((t - F32(1)) / (t + F32(1)))
+    return r.plant(neuron, x, y, "tanh by exponentials", "0 where another value belongs", bounds="ulp=4")
 
 
 @kind
@@ -857,14 +860,18 @@ def half(x):
 def result_through(r, narrow):
     r.dtype = F16 if narrow is bfloat16 and r.rng.random() < 0.5 else F32
     y, plant = r.either()
-    return plant(narrow(y), "stored through " + narrow.__name__)
+    # Half and TF32 have the same mantissa, and differ by their exponents only.
+    same = narrow is tf32 and np.array_equal(half(y), tf32(y), equal_nan=True)
+    return plant(narrow(y), "stored through " + narrow.__name__, *(["stored through half"] if same else []))
 
 
 @each(bfloat16, tf32, half)
 def read_through(r, narrow):
     r.dtype = F32
     neuron, x, _ = r.forward("SoftPlus", "ELU", "GeLU", "TanH")
-    return r.plant(neuron, x, r.value(neuron, narrow(x)), "read through " + narrow.__name__)
+    same = narrow is tf32 and np.allclose(half(x), tf32(x), rtol=0, atol=1e-7)
+    names = ["read through " + narrow.__name__, *(["read through half"] if same else [])]
+    return r.plant(neuron, x, r.value(neuron, narrow(x)), *names)
 
 
 @kind
@@ -885,8 +892,9 @@ def bytes_swapped(r):
 @kind
 def float_bytes_as_half(r):
     r.dtype = F16
-    y, plant = r.either()
-    return plant(y.astype(F32).view(F16).reshape(-1)[: y.size].reshape(y.shape), "float32 taken for half")
+    neuron, x, y = r.forward()
+    halves = y.astype(F32).view(F16).reshape(-1)
+    return r.plant(neuron, x, halves[: y.size].reshape(y.shape), "float32 taken for half")
 
 
 @kind
@@ -966,6 +974,57 @@ def zero_from_a_source_value_on(r):
     return r.plant(neuron, x, np.where(x > 2.5, 0, y), "0 where another value belongs", "never written")
 
 
+@kind
+def a_box_of_zeros(r):
+    y, plant = r.either(shape=(1, 24, 24, 5))
+    y = y.copy()
+    y[:, 8:16, 16:24] = 0
+    return plant(y, "never written")
+
+
+@kind
+def one_image_of_the_batch(r):
+    y, plant = r.either(shape=(3, 9, 11, 6))
+    y = y.copy()
+    y[1] = y[2]
+    return plant(y, "another image of the batch")
+
+
+@kind
+def negative_sources_flipped(r):
+    neuron, x, y = r.forward("TanH", "SoftSign", "GeLU")
+    return r.plant(neuron, x, np.where(x < 0, -y, y), "the sign flipped", "the sign lost")
+
+
+@kind
+def rows_from_one_on_transposed_and_zero_channels(r):
+    y, plant = r.either(shape=(1, 16, 16, 8))
+    y = y.transpose(0, 2, 1, 3).copy()
+    y[..., 5:] = 0
+    return plant(y, "rows and columns swapped", "never written")
+
+
+# ---- sums ----
+
+
+@each("subtracted", "averaged", "doubled", "scale ignored", "left", "lanes of one")
+def addition(r, what):
+    shape = r.shape(channels=8)
+    a, b = (r.number(), r.number()) if what == "scale ignored" else (1.0, 1.0)
+    x, z = r.x(shape), r.x(shape)
+    u, v = x.astype(np.float64), z.astype(np.float64)
+    lanes = v.reshape(*shape[:3], -1, 4)[..., [2, 1, 0, 3]].reshape(shape)
+    y, names = {
+        "subtracted": (u - v, ("signs or scales of the addition",)),
+        "averaged": ((u + v) / 2, ("signs or scales of the addition", "a constant factor")),
+        "doubled": (u + 2 * v, ("signs or scales of the addition",)),
+        "scale ignored": (u + b * v, ("a parameter left out",)),
+        "left": (u, ("the node was left out",)),
+        "lanes of one": (u + lanes, ("lanes permuted",)),
+    }[what]
+    return Plant([("Addition", Parameters(a, b))], False, {"x": x, "z": z, "y": r.store(y)}, names)
+
+
 # ---- segments ----
 
 
@@ -1037,6 +1096,49 @@ def signs_at_random(r):
 
 
 @kind
+def one_wrong_element(r):
+    y, plant = r.either()
+    y = y.copy()
+    y.reshape(-1)[int(r.rng.integers(y.size))] = 0.7 + r.rng.normal()
+    return plant(y)
+
+
+@kind
+def a_few_wrong_elements(r):
+    y, plant = r.either()
+    y = y.copy()
+    hit = r.rng.choice(y.size, min(y.size, 6), replace=False)
+    y.reshape(-1)[hit] = r.rng.normal(0, 2, hit.size)
+    return plant(y)
+
+
+@kind
+def a_parameter_nobody_set(r):
+    neuron, x, _ = r.forward(*WITH_AB)
+    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(b=neuron[1].b * r.rng.uniform(1.05, 1.4))))
+
+
+@kind
+def an_unknown_function(r):
+    neuron, x, y = r.forward()
+    return r.plant(neuron, x, y + 0.1 * np.sin(5 * x.astype(np.float64)))
+
+
+@kind
+def channels_in_a_random_order(r):
+    y, plant = r.either(shape=(1, 9, 8, 17))
+    return plant(y[..., r.rng.permutation(17)], "channels mapped otherwise")
+
+
+@kind
+def biased_by_a_few_ulp(r):
+    r.dtype = F16
+    neuron, x, y = r.forward(*SMOOTH)
+    y = r.store(y)
+    return r.plant(neuron, x, (y.view(np.int16) + r.rng.integers(0, 5, y.shape).astype(np.int16)).view(F16))
+
+
+@kind
 def a_factor_of_no_name_and_noise(r):
     y, plant = r.either()
     return plant(y * r.rng.uniform(0.5, 1.5, y.shape))
@@ -1047,6 +1149,11 @@ def recorded(plant, folder):
     images = {name: mps.MPSImage.from_array(np.ascontiguousarray(array)) for name, array in plant.arrays.items() if name not in plant.hidden}
     source, nodes = mps.MPSNNImageNode(handle="x"), []
     for name, p in plant.nodes:
+        if name == "Addition":
+            nodes.append(mps.MPSNNAdditionNode(left_source=source, right_source=mps.MPSNNImageNode(handle="z")))
+            nodes[-1].primary_scale, nodes[-1].secondary_scale = p.a, p.b
+            source = nodes[-1].result_image
+            continue
         cls = getattr(mps, f"MPSCNNNeuron{name}Node")
         options = {key: getattr(p, key) for key in mps.NEURONS[cls.neuron_type].parameters} if name != "PReLU" else {"a_data": p.data}
         nodes.append(cls(source=source, **options))

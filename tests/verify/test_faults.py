@@ -20,7 +20,8 @@ from mpsref.operations import NeuronForward, NeuronGradient, Scaling, Sum
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
 from mpsref.verify.case import Case, within
-from mpsref.verify.faults import HYPOTHESES, NO_FAULT, _ranked, _Region, _Trial, explain
+from mpsref.verify.faults import HYPOTHESES, NO_FAULT, ZEROS, _ranked, _Trial, explain
+from mpsref.verify.regions import EVERYWHERE, Region
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
@@ -58,7 +59,7 @@ def case_of(planted, noise=0):
     is_close = within(storage, Tolerance(ulp=planted.ulp))
     formats = {f.dtype: f for f in FORMATS.values()}
     sources = tuple(Elements(source, formats[source.dtype]) for source in planted.sources)
-    return Case(planted.operation, sources, storage, got, planted.want, ~is_close(planted.want, got), is_close)
+    return Case(planted.operation, sources, storage, got, planted.want, ~is_close(None)(planted.want, got), is_close)
 
 
 def forward_case(descriptor, x, got, ulp=4):
@@ -618,8 +619,8 @@ def test_more_than_25_kinds_are_planted_and_every_hypothesis_is():
 
 
 def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
-    region = _Region(where)
-    return _Trial(order, Candidate("", lambda index: index), region, explained, same_bits, contradicted, 100)
+    region = Region(where, EVERYWHERE.holds)
+    return _Trial(order, ("",), Candidate(), region, explained, same_bits, 100 * contradicted, 100)
 
 
 @pytest.mark.parametrize(
@@ -832,7 +833,7 @@ def test_a_case_of_every_node_computes_what_the_graph_does():
         case = Case.of_node(node, sources, want, want, np.zeros(want.to_array().shape, bool))
         index = np.arange(7, want.to_array().size, 5)
 
-        np.testing.assert_array_equal(case.evaluate(index), want.to_array().reshape(-1)[index])
+        np.testing.assert_array_equal(case.stored(case.values(index)), want.to_array().reshape(-1)[index])
 
 
 def test_arrays_that_do_not_fit_together_are_refused():
@@ -845,9 +846,10 @@ def test_arrays_that_do_not_fit_together_are_refused():
 def test_what_is_close_is_for_the_caller_to_say():
     planted = moved(lambda y: y[:, ::-1])
     case = case_of(planted)
-    never = Case(
-        case.operation, case.sources, case.result, case.got, case.want, case.bad, lambda a, b: np.zeros(a.shape, bool)
-    )
+    def nothing(index):
+        return lambda a, b: np.zeros(a.shape, bool)
+
+    never = Case(case.operation, case.sources, case.result, case.got, case.want, case.bad, nothing)
 
     assert explain(case)[0].name == "rows and columns swapped"
     # Equal bits are what was got all the same.
@@ -859,7 +861,7 @@ def test_what_is_close_is_for_the_caller_to_say():
         np.nextafter(case.got, np.float16(9)),
         case.want,
         case.bad,
-        never.is_close,
+        nothing,
     )
     assert explain(device)[0].name == NO_FAULT
 

@@ -78,6 +78,8 @@ class Candidate:
         From the sources' elements to what is read instead.
     store : callable, optional
         What is stored of the values.
+    known : callable, optional
+        Which flat indices it says something of; default: all whose place of origin was recorded.
     """
 
     detail: str = ""
@@ -87,6 +89,7 @@ class Candidate:
     step: int = -1
     reads: Callable[[Sequence[Elements], Index], Sequence[Elements]] | None = None
     store: Store | None = None
+    known: Callable[[Index], Mask] | None = None
 
     def at(self, case: Case, index: Index) -> tuple[Stored, Mask | None]:
         """The stored elements at flat indices, and which of them are known; None if all are."""
@@ -96,8 +99,8 @@ class Candidate:
             known = moved != UNKNOWN
         elif self.move is not None:
             known = self.move(case.shape, index) != UNKNOWN
-        if known is not None and known.all():
-            known = None
+        if self.known is not None:
+            known = self.known(index) if known is None else known & self.known(index)
         if self.store is not None:
             out = self.store(case, moved, lambda where: self._values(case, where))
         elif self.function is None and self.source is None and self.reads is None:
@@ -121,7 +124,7 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """This candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        parts = {name: value for name in ("move", "source", "function", "step", "reads", "store")
+        parts = {name: value for name in ("move", "source", "function", "step", "reads", "store", "known")
                  if (value := getattr(other, name)) not in (None, -1)}  # fmt: skip
         return replace(self, detail=detail, **parts)
 

@@ -7,17 +7,26 @@ that calls it: so tanh by two exponentials is a fault of tanH and of geLU's appr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
-from mpsref.verify.case import Function, Reads, Step
-from mpsref.verify.hypotheses.base import T, descriptor_of, erf, function_hypothesis, reads_gradient
+from mpsref.verify.case import Case, Function, Reads, Step
+from mpsref.verify.hypotheses.base import (
+    SINGLE,
+    Candidate,
+    T,
+    descriptor_of,
+    erf,
+    function_hypothesis,
+    hypothesis,
+    reads_gradient,
+)
 
 Floats: TypeAlias = npt.NDArray[Any]
 Formula: TypeAlias = Callable[[Any, Any, "Library"], Any]
@@ -40,39 +49,39 @@ class Library:
     dtype: Any = np.float64
     other: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
-    def _call(self, name: str, function: Callable[..., Any], *operands: Any) -> Floats:
+    def _call(self, name: str, function: Callable[..., Any], *operands: Any) -> Any:
         if name in self.other:
             return np.asarray(self.other[name](self, *operands), self.dtype)
         return np.asarray(function(*(np.asarray(x, np.float64) for x in operands)), self.dtype)
 
-    def fma(self, a: Any, b: Any, c: Any) -> Floats:
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
         return np.asarray(np.multiply(a, b) + c, self.dtype)
 
-    def square(self, x: Floats) -> Floats:
+    def square(self, x: Floats) -> Any:
         return np.square(x)
 
-    def exp(self, x: Any) -> Floats:
+    def exp(self, x: Any) -> Any:
         return self._call("exp", np.exp, x)
 
-    def log(self, x: Any) -> Floats:
+    def log(self, x: Any) -> Any:
         return self._call("log", np.log, x)
 
-    def tanh(self, x: Any) -> Floats:
+    def tanh(self, x: Any) -> Any:
         return self._call("tanh", np.tanh, x)
 
-    def erf(self, x: Any) -> Floats:
+    def erf(self, x: Any) -> Any:
         return self._call("erf", erf, x)
 
-    def pow(self, base: Any, exponent: Any) -> Floats:
+    def pow(self, base: Any, exponent: Any) -> Any:
         return self._call("pow", np.power, base, exponent)
 
-    def min(self, x: Floats, y: Any) -> Floats:
+    def min(self, x: Floats, y: Any) -> Any:
         return np.asarray(np.fmin(x, self.dtype(y)))
 
-    def max(self, x: Floats, y: Any) -> Floats:
+    def max(self, x: Floats, y: Any) -> Any:
         return np.asarray(np.fmax(x, self.dtype(y)))
 
-    def where(self, condition: Mask, x: Any, y: Any) -> Floats:
+    def where(self, condition: Mask, x: Any, y: Any) -> Any:
         if "where" in self.other:
             return np.asarray(self.other["where"](self, condition, x, y), self.dtype)
         return np.where(condition, np.asarray(x, self.dtype), np.asarray(y, self.dtype))
@@ -106,17 +115,17 @@ def in_library(step: Step, library: Library, formula: Formula | None = None) -> 
 # ---- functions in other ways ----
 
 
-def _by_exp_2x(f: Library, x: Floats) -> Floats:
+def _by_exp_2x(f: Library, x: Floats) -> Any:
     t = f.exp(x + x)
     return (t - 1) / (t + 1)
 
 
-def _by_exp_2x_flushed(f: Library, x: Floats) -> Floats:
+def _by_exp_2x_flushed(f: Library, x: Floats) -> Any:
     t = f.exp(x + x)
     return np.where((t > 2.0**126) & np.isfinite(t), f.dtype(0), (t - 1) / (t + 1))
 
 
-def _by_two_exponentials(f: Library, x: Floats) -> Floats:
+def _by_two_exponentials(f: Library, x: Floats) -> Any:
     e, d = f.exp(x), f.exp(-x)
     return (e - d) / (e + d)
 
@@ -131,8 +140,8 @@ TANH = {
 }
 
 
-def _polynomial(scale: float, *coefficients: float) -> Callable[[Library, Floats], Floats]:
-    def function(f: Library, x: Floats) -> Floats:
+def _polynomial(scale: float, *coefficients: float) -> Callable[[Library, Floats], Any]:
+    def function(f: Library, x: Floats) -> Any:
         size = abs(x)
         t = f.dtype(1) / (f.dtype(1) + f.dtype(scale) * size)
         total = f.dtype(0) * t
@@ -193,8 +202,12 @@ def blended(step: Step) -> Variants:
         m = np.asarray(condition, f.dtype)
         return m * np.asarray(x, f.dtype) + (1 - m) * np.asarray(y, f.dtype)
 
+    def function(reads: Reads, blended: Function, plain: Function) -> Wide:
+        return np.where(np.isnan(blended(reads)) & ~np.isnan(plain(reads)), np.nan, reads.ideal())
+
     for text, dtype in {"float32": np.float32, "half": np.float16}.items():
-        yield f"in {text}", in_library(step, Library(dtype, {"where": blend}))
+        ways = in_library(step, Library(dtype, {"where": blend})), in_library(step, Library(dtype))
+        yield f"in {text}", partial(function, blended=ways[0], plain=ways[1])
 
 
 @function_hypothesis("base 2 instead of e", "Powers or logarithms are those of 2, as exp2 and log2 are.")
@@ -265,7 +278,7 @@ def one_minus_sigmoid(step: Step) -> Variants:
 def nan_compared(step: Step) -> Variants:
     for form in (None, *_forms(step).values()):
         library = in_library(step, Library(np.float32), form)
-        yield "", lambda reads, library=library: _where_nan(reads, library)
+        yield "", partial(_where_nan, function=library)
 
 
 def _where_nan(reads: Reads, function: Function) -> Wide:
@@ -274,22 +287,30 @@ def _where_nan(reads: Reads, function: Function) -> Wide:
     return np.where(nan, function(reads), ideal) if nan.any() else ideal
 
 
-@function_hypothesis(
+@hypothesis(
     "the literal formula overflows",
     "In float32 or half a power or exponential within the formula overflows, and leaves infinity, NaN or 0.",
 )
-def overflow(step: Step) -> Variants:
-    def function(reads: Reads, literal: Function) -> Wide:
-        # Only where the formula goes astray: how well it rounds elsewhere is another question.
-        ideal, other = reads.ideal(), literal(reads)
-        astray = np.isfinite(ideal) & (~np.isfinite(other) | ((other == 0) & (np.abs(ideal) > 2.0**-126)))
-        return np.where(astray, other, ideal)
+def overflow(case: Case) -> Iterator[Candidate]:
+    def astray(reads: Reads, ideal: Wide, other: Wide) -> Wide:
+        lost = np.isfinite(ideal) & (~np.isfinite(other) | ((other == 0) & (np.abs(ideal) > 2.0**-126)))
+        return np.where(lost, other, ideal)
 
-    for name, dtype in {"float32": np.float32, "half": np.float16}.items():
-        for detail, form in {"": None, **_forms(step)}.items():
-            literal = in_library(step, Library(dtype), form)
-            text = ", ".join(filter(None, (detail, "in half" if name == "half" else "")))
-            yield text, lambda reads, literal=literal: function(reads, literal)
+    def function(reads: Reads, literal: Function) -> Wide:
+        return astray(reads, reads.ideal(), literal(reads))
+
+    index = case.bad_sample
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is None:
+            continue
+        for name, dtype in {"float32": np.float32, "half": np.float16}.items():
+            for detail, form in {"": None, **_forms(step)}.items():
+                literal = in_library(step, Library(dtype), form)
+                text = ", ".join(filter(None, (detail, "in half" if name == "half" else "")))
+                # How well it rounds elsewhere is another question, but may come with it.
+                yield Candidate(text, function=partial(function, literal=literal), step=k)
+                if not np.isfinite(case.values(index, {k: literal})).all():
+                    yield Candidate(text, function=literal, step=k)
 
 
 @function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.")
@@ -303,12 +324,11 @@ def computed_in_half(step: Step) -> Variants:
     "The documented formula, each operation rounded to float32, is that far from its exact value.",
 )
 def stepwise(step: Step) -> Variants:
-    from mpsref.verify.hypotheses.base import SINGLE  # noqa: PLC0415
+    def function(reads: Reads, mode: str) -> Wide:
+        return reads.ideal(mode=mode, result=SINGLE).astype(np.float64)
 
     for mode in ("stepwise", "stepwise-fma"):
-        yield f"mode {mode}", lambda reads, mode=mode: reads.ideal(mode=mode, result=SINGLE).astype(np.float64)
+        yield f"mode {mode}", partial(function, mode=mode)
     for detail, form in _forms(step).items():
         yield detail, in_library(step, Library(np.float32), form)
 
-
-_ = math

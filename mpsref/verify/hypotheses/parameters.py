@@ -89,7 +89,7 @@ def parameter_default(step: Step) -> Iterator[tuple[str, Function]]:
     T.exponential, T.logarithm, fewest=MANY,
 )  # fmt: skip
 def base_e(step: Step) -> Iterator[tuple[str, Function]]:
-    if descriptor_of(step).c != -1:
+    if descriptor_of(step).c == 2:
         for other in _other_parameters(step, "c", [-1.0]):
             yield "", with_operation(other)
 

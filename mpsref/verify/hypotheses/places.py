@@ -203,11 +203,33 @@ def channels_mapped(case: Case) -> Iterator[Candidate]:
         orders[f"{k} channel{'s' * (k > 1)} later"] = (c + k) % channels
         orders[f"{k} channel{'s' * (k > 1)} earlier"] = (c - k) % channels
 
+    if (order := _order_of_channels(case)) is not None:
+        orders["in the order " + ", ".join(map(str, order))] = order
+
     def move(size: Size3, y: Index, x: Index, c: Index, order: Index) -> tuple[Index, Index, Index]:
         return y, x, order[c]
 
     if channels > 1:
         yield from _moved(case, {detail: _pixels(partial(move, order=order)) for detail, order in orders.items()})
+
+
+def _order_of_channels(case: Case, pixels: int = 48) -> Index | None:
+    """For each channel the one whose values it holds, if there is one for each; for up to 64 channels."""
+    channels = case.shape[3]
+    if not 2 < channels <= 64:
+        return None
+    got, want = case.got.reshape(-1, channels), case.want.reshape(-1, channels)
+    chosen = np.unique(case.bad_index // channels)
+    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, pixels)).astype(int)]
+    if chosen.size < MANY:
+        return None
+    is_close = case.bound(np.repeat(chosen[:, None] * channels + np.arange(channels), channels))
+    ours, theirs = np.broadcast_arrays(got[chosen][:, :, None], want[chosen][:, None, :])
+    same = is_close(theirs.reshape(-1), ours.reshape(-1)).reshape(ours.shape).mean(axis=0)
+    # A channel that is right stays, whatever others look like.
+    same[np.arange(channels), np.arange(channels)] += 0.01
+    order = np.argmax(same, axis=1)
+    return order if (same[np.arange(channels), order] > 0.9).all() else None
 
 
 # ---- strides, offsets, indices ----
