@@ -220,7 +220,8 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
             explained, finding = search.finding(ranked[0])
             settled |= explained
             if not causes:
-                others = [t for t in ranked[1:] if search.rivals(ranked[0], t)][:MOST_ALTERNATIVES]
+                others = list({t.names: t for t in reversed(ranked) if search.rivals(ranked[0], t)}.values())
+                others = others[: -MOST_ALTERNATIVES - 1 : -1]
                 alternatives = [replace(search.finding(t, confirm=False)[1], rank="alternative") for t in others]
             causes.append(replace(finding, rank="rest" if causes else "cause"))
             if not explained.any():
@@ -341,7 +342,10 @@ class _Search:
         found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
+        written = candidate.store is not None and hypotheses[0].name == "never written"
         for region in found:
+            if region.by_value and written and candidate.detail != "zeros":
+                continue
             inside = region.holds(sample.index)
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
@@ -412,11 +416,12 @@ class _Search:
                 return False
         return (
             other.names != first.names
+            and not first.region.name
+            and not other.region.name
             and len(other.names) <= len(first.names)
             and other.gain >= first.gain - SAME
             and other.bits >= first.bits - SAME_BITS
             and other.against <= first.against
-            and (not other.region.name or bool(first.region.name))
         )
 
     # ---- confirming ----

@@ -127,8 +127,8 @@ def _by_value(case: Case, explained: Index, against: Index) -> Iterator[Region]:
         if np.isnan(ours).any():
             continue
         low, high = float(ours.min()), float(ours.max())
-        if not np.isnan(theirs).all() and (low > np.nanmin(theirs) or high < np.nanmax(theirs)):
-            below, above = low > np.nanmin(theirs), high < np.nanmax(theirs)
+        if not np.isnan(theirs).all() and (low > float(np.fmin.reduce(theirs)) or high < float(np.fmax.reduce(theirs))):
+            below, above = low > float(np.fmin.reduce(theirs)), high < float(np.fmax.reduce(theirs))
             text = (f"{low:.6g} <= " if below else "") + name + (f" <= {high:.6g}" if above else "")
             low, high = low if below else -np.inf, high if above else np.inf
 

@@ -101,13 +101,21 @@ def in_library(step: Step, library: Library, formula: Formula | None = None) -> 
     row: Any = p.row
     own = row.stepwise_derivative if reads_gradient(step) else row.stepwise_forward
 
-    def function(reads: Reads) -> Wide:
+    def evaluated(reads: Reads, f: Library) -> Wide:
         data = np.zeros(1) if p.data is None else p.data[reads.index % reads.channels]
         parameters = _Parameters(dtype(p.a), dtype(p.b), dtype(p.c), data.astype(dtype))
         x = reads.x.astype(dtype)
-        y = np.asarray((formula or own)(x, parameters, library), dtype)
+        y = np.asarray((formula or own)(x, parameters, f), dtype)
         y = y * reads.upstream.astype(dtype) if reads_gradient(step) else y
         return np.broadcast_to(y.astype(np.float64), x.shape)
+
+    def function(reads: Reads) -> Wide:
+        values = evaluated(reads, library)
+        if not library.other:
+            return values
+        # A function is blamed only for what it changes, not for what the formula does with any.
+        plain = evaluated(reads, Library(dtype))
+        return np.where((values == plain) | (np.isnan(values) & np.isnan(plain)), reads.ideal(), values)
 
     return function
 
@@ -292,12 +300,10 @@ def _where_nan(reads: Reads, function: Function) -> Wide:
     "In float32 or half a power or exponential within the formula overflows, and leaves infinity, NaN or 0.",
 )
 def overflow(case: Case) -> Iterator[Candidate]:
-    def astray(reads: Reads, ideal: Wide, other: Wide) -> Wide:
-        lost = np.isfinite(ideal) & (~np.isfinite(other) | ((other == 0) & (np.abs(ideal) > 2.0**-126)))
-        return np.where(lost, other, ideal)
-
-    def function(reads: Reads, literal: Function) -> Wide:
-        return astray(reads, reads.ideal(), literal(reads))
+    def function(reads: Reads, literal: Function, zeros: bool) -> Wide:
+        ideal, other = reads.ideal(), literal(reads)
+        lost = ~np.isfinite(other) | (zeros & (other == 0) & (np.abs(ideal) > 2.0**-126))
+        return np.where(np.isfinite(ideal) & lost, other, ideal)
 
     index = case.bad_sample
     for k, step in enumerate(case.steps):
@@ -308,7 +314,8 @@ def overflow(case: Case) -> Iterator[Candidate]:
                 literal = in_library(step, Library(dtype), form)
                 text = ", ".join(filter(None, (detail, "in half" if name == "half" else "")))
                 # How well it rounds elsewhere is another question, but may come with it.
-                yield Candidate(text, function=partial(function, literal=literal), step=k)
+                for zeros in (False, True):
+                    yield Candidate(text, function=partial(function, literal=literal, zeros=zeros), step=k)
                 if not np.isfinite(case.values(index, {k: literal})).all():
                     yield Candidate(text, function=literal, step=k)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.verify.case import Case, encoded
-from mpsref.verify.hypotheses.base import HALF, MANY, PLACES, SINGLE, Candidate, Values, hypothesis
+from mpsref.verify.hypotheses.base import HALF, MANY, PLACES, SINGLE, Candidate, Hypothesis, Values, hypothesis
 
 # ---- roundings ----
 
@@ -82,16 +82,24 @@ def _read_through(name: str) -> Callable[[Case], Iterator[Candidate]]:
 
 _WORDS = {"half": "half precision", "bfloat16": "bfloat16", "tf32": "TF32, with 10 bits after the point",
           "unorm8": "the 256 codes of unorm8"}  # fmt: skip
-STORED_THROUGH = {
-    name: hypothesis(f"stored through {name}", f"The result was rounded to {words} on its way.", MANY)(_through(name))
-    for name, words in _WORDS.items()
-}
-READ_THROUGH = {
-    name: hypothesis(f"read through {name}", f"A source was rounded to {words} before it was used.", MANY)(
+
+
+def _stored(name: str) -> Hypothesis:
+    return hypothesis(f"stored through {name}", f"The result was rounded to {_WORDS[name]} on its way.", MANY)(
+        _through(name)
+    )
+
+
+def _read(name: str) -> Hypothesis:
+    return hypothesis(f"read through {name}", f"A source was rounded to {_WORDS[name]} before it was used.", MANY)(
         _read_through(name)
     )
-    for name, words in _WORDS.items()
-}
+
+
+stored_through_half, stored_through_tf32 = _stored("half"), _stored("tf32")
+stored_through_bfloat16, stored_through_unorm8 = _stored("bfloat16"), _stored("unorm8")
+read_through_half, read_through_tf32 = _read("half"), _read("tf32")
+read_through_bfloat16, read_through_unorm8 = _read("bfloat16"), _read("unorm8")
 
 
 @hypothesis("truncated instead of rounded", "The result is rounded towards 0, not to the nearest.", MANY)
@@ -112,7 +120,6 @@ def truncated(case: Case) -> Iterator[Candidate]:
 def saturated(case: Case) -> Iterator[Candidate]:
     if not case.result.unorm_max:
         yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, 0, 1)))
-        yield Candidate("and NaN to 0", store=partial(_rounded, narrow=lambda v: np.nan_to_num(np.clip(v, 0, 1))))
 
 
 @hypothesis("clamped to 65504", "The result is clamped to the largest number of half precision.")
