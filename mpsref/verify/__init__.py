@@ -290,15 +290,15 @@ class _Verification:
             if image is not result and (array := entry.elements()).shape == want.shape
         }
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
-        return Case.of_segment(
-            nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations
-        )
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
 
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
         def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
-            return Segment(nodes, self._inputs(nodes, read), self.formats).classify(got.reshape(-1)[index], index, model)
+            return Segment(nodes, self._inputs(nodes, read), self.formats).classify(
+                got.reshape(-1)[index], index, model
+            )
 
         return judge
 

@@ -50,7 +50,7 @@ def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> Bound:
     def is_close(candidate: Stored, got: Stored) -> Mask:
         return passes(got, candidate, ulp_distance(got, candidate, storage), storage, tolerance)
 
-    return lambda index: is_close
+    return lambda _: is_close
 
 
 def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[Wide, Wide]]) -> Bound:
@@ -211,9 +211,7 @@ class Case:
             if array.shape != self.want.shape or array.ndim != 4:
                 raise ImageError(f"{name} has shape {array.shape}: give (N, H, W, C), as want has: {self.want.shape}")
         if not self.steps:
-            object.__setattr__(
-                self, "steps", (Step(self.operation, tuple(range(len(self.sources))), self.result),)
-            )
+            object.__setattr__(self, "steps", (Step(self.operation, tuple(range(len(self.sources))), self.result),))
 
     @classmethod
     def of_node(

@@ -7,7 +7,6 @@ Faults planted by code of the tests' own, in plain numpy: parameters, shapes and
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import tempfile
 import time
@@ -219,7 +218,9 @@ def lanes_permuted(r):
     y, plant = r.either(shape=r.shape(channels=4 * int(r.rng.integers(1, 5))))
     order = r.rng.permutation(4)
     order = order if (order != range(4)).any() else np.array([2, 1, 0, 3])
-    return plant(y.reshape(*y.shape[:3], -1, 4)[..., order].reshape(y.shape), "lanes permuted", "channels mapped otherwise")
+    return plant(
+        y.reshape(*y.shape[:3], -1, 4)[..., order].reshape(y.shape), "lanes permuted", "channels mapped otherwise"
+    )
 
 
 @kind
@@ -253,7 +254,12 @@ def texture_dump(r):
 def texture_dump_for_channel_major(r):
     y, plant = r.either(shape=r.shape(channels=4 * int(r.rng.integers(2, 5))))
     n, h, w, c = y.shape
-    return plant(slices(y).reshape(n, c, h, w).transpose(0, 2, 3, 1), "texture slices taken for pixels", "pixel-major and channel-major confused", "channel-major and texture slices confused")
+    return plant(
+        slices(y).reshape(n, c, h, w).transpose(0, 2, 3, 1),
+        "texture slices taken for pixels",
+        "pixel-major and channel-major confused",
+        "channel-major and texture slices confused",
+    )
 
 
 @kind
@@ -297,7 +303,9 @@ def offset(r):
     by = int(r.rng.integers(1, y.size // 8))
     flat, zeros = y.reshape(-1), np.zeros(by, y.dtype)
     moved = np.concatenate([zeros, flat[:-by]]) if r.rng.random() < 0.5 else np.concatenate([flat[by:], zeros])
-    return plant(moved.reshape(y.shape), "wrong offset", "shifted", *(["another image of the batch"] if y.shape[0] > 1 else []))
+    return plant(
+        moved.reshape(y.shape), "wrong offset", "shifted", *(["another image of the batch"] if y.shape[0] > 1 else [])
+    )
 
 
 @kind
@@ -311,7 +319,7 @@ def padding_lanes(r):
 
 @kind
 def batch_rolled(r):
-    n, h, w, c = r.shape()
+    _n, h, w, c = r.shape()
     y, plant = r.either(shape=(int(r.rng.integers(3, 6)), h, w, c))
     return plant(np.roll(y, 1, axis=0), "another image of the batch")
 
@@ -435,7 +443,9 @@ def source_left(r):
 @kind
 def another_image_of_the_graph(r):
     neuron, x, dy, _ = r.gradient("Sigmoid", "SoftPlus", "GeLU")
-    return r.plant_gradient(neuron, x, dy, r.value(neuron, x), "another image of the graph", "forward instead of gradient")
+    return r.plant_gradient(
+        neuron, x, dy, r.value(neuron, x), "another image of the graph", "forward instead of gradient"
+    )
 
 
 @kind
@@ -443,7 +453,12 @@ def stale_image_of_the_graph(r):
     first, x, h = r.forward("TanH", "SoftPlus")
     second = r.neuron("Sigmoid", "GeLU")
     h = r.store(h)
-    return Plant([first, second], False, {"x": x, "h": h, "y": r.store(r.value(second, x))}, ("another image of the graph is read",))
+    return Plant(
+        [first, second],
+        False,
+        {"x": x, "h": h, "y": r.store(r.value(second, x))},
+        ("another image of the graph is read",),
+    )
 
 
 # ---- parameters ----
@@ -460,13 +475,22 @@ def a_and_b_swapped(r):
 def parameter_at_default(r):
     neuron, x, _ = r.forward(*WITH_AB)
     name = str(r.rng.choice(["a", "b"]))
-    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(**{name: 1.0})), "a parameter at its default", "a constant factor", "a parameter left out")
+    return r.plant(
+        neuron,
+        x,
+        r.value(neuron, x, neuron[1].but(**{name: 1.0})),
+        "a parameter at its default",
+        "a constant factor",
+        "a parameter left out",
+    )
 
 
 @kind
 def parameter_left_out(r):
     neuron, x, _ = r.forward("Linear")
-    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(b=0.0)), "a parameter left out", "a parameter at its default")
+    return r.plant(
+        neuron, x, r.value(neuron, x, neuron[1].but(b=0.0)), "a parameter left out", "a parameter at its default"
+    )
 
 
 @kind
@@ -474,7 +498,9 @@ def parameter_in_half(r):
     r.dtype = F32
     neuron, x, _ = r.forward(*WITH_AB)
     p = neuron[1]
-    return r.plant(neuron, x, r.value(neuron, x, p.but(a=float(F16(p.a)), b=float(F16(p.b)))), "parameters rounded to half")
+    return r.plant(
+        neuron, x, r.value(neuron, x, p.but(a=float(F16(p.a)), b=float(F16(p.b)))), "parameters rounded to half"
+    )
 
 
 @kind
@@ -518,7 +544,12 @@ def another_nodes_whole_neuron(r):
     first, x, h = r.forward("TanH", "SoftPlus")
     second = r.neuron("ELU", "GeLU", "Sigmoid")
     h = r.store(h)
-    return Plant([first, second], False, {"x": x, "h": h, "y": r.store(r.value(first, h))}, ("parameters of another node", "applied twice", "another neuron"))
+    return Plant(
+        [first, second],
+        False,
+        {"x": x, "h": h, "y": r.store(r.value(first, h))},
+        ("parameters of another node", "applied twice", "another neuron"),
+    )
 
 
 @kind
@@ -534,7 +565,14 @@ def base_e_for_2(r):
     neuron, x, _ = r.forward("Exponential", "Logarithm")
     p = neuron[1]
     p.c = 2.0
-    return r.plant(neuron, x, r.value(neuron, x, p.but(c=-1.0)), "base e instead of 2", "a constant factor", "a parameter at its default")
+    return r.plant(
+        neuron,
+        x,
+        r.value(neuron, x, p.but(c=-1.0)),
+        "base e instead of 2",
+        "a constant factor",
+        "a parameter at its default",
+    )
 
 
 @kind
@@ -586,8 +624,9 @@ def another_neuron(r):
 @kind
 def forward_for_gradient(r):
     neuron, x, dy, _ = r.gradient()
-    built = r.plant_gradient(neuron, x, dy, r.value(neuron, x), "forward instead of gradient", "another image of the graph")
-    return built
+    return r.plant_gradient(
+        neuron, x, dy, r.value(neuron, x), "forward instead of gradient", "another image of the graph"
+    )
 
 
 @kind
@@ -719,7 +758,9 @@ def literal_softplus(r):
     r.dtype = F32
     neuron, x, _ = r.forward("SoftPlus", spread=80)
     p = neuron[1]
-    return r.plant(neuron, x, F32(p.a) * np.log(1 + np.exp(F32(p.b) * x)), "the literal formula overflows", bounds="ulp=4")
+    return r.plant(
+        neuron, x, F32(p.a) * np.log(1 + np.exp(F32(p.b) * x)), "the literal formula overflows", bounds="ulp=4"
+    )
 
 
 @kind
@@ -728,7 +769,14 @@ def tanh_of_two_exponentials(r):
     neuron, x, y = r.forward("TanH", spread=150)
     p = neuron[1]
     e, d = np.exp(F32(p.b) * x), np.exp(-F32(p.b) * x)
-    return r.plant(neuron, x, np.where(np.isnan((e - d) / (e + d)), np.nan, y), "tanh by exponentials", "the literal formula overflows", bounds="ulp=4")
+    return r.plant(
+        neuron,
+        x,
+        np.where(np.isnan((e - d) / (e + d)), np.nan, y),
+        "tanh by exponentials",
+        "the literal formula overflows",
+        bounds="ulp=4",
+    )
 
 
 @kind
@@ -736,7 +784,14 @@ def tanh_by_exp_2x(r):
     r.dtype = F32
     neuron, x, y = r.forward("TanH", spread=100)
     t = np.exp(2 * F32(neuron[1].b) * x)
-    return r.plant(neuron, x, np.where(np.isinf(t), np.nan, y), "tanh by exponentials", "the literal formula overflows", bounds="ulp=4")
+    return r.plant(
+        neuron,
+        x,
+        np.where(np.isinf(t), np.nan, y),
+        "tanh by exponentials",
+        "the literal formula overflows",
+        bounds="ulp=4",
+    )
 
 
 @kind
@@ -764,7 +819,13 @@ def sigmoid_as_1_minus(r):
     r.dtype = F16
     neuron, x, _ = r.forward("Sigmoid", spread=5)
     s = F16(1) / (F16(1) + np.exp(-np.abs(x)))
-    return r.plant(neuron, x, np.where(x < 0, F16(1) - s, s), "sigmoid as 1 - s(-x)", bounds=str(r.rng.choice(["metal-fast", "metal-half"])))
+    return r.plant(
+        neuron,
+        x,
+        np.where(x < 0, F16(1) - s, s),
+        "sigmoid as 1 - s(-x)",
+        bounds=str(r.rng.choice(["metal-fast", "metal-half"])),
+    )
 
 
 @kind
@@ -783,7 +844,9 @@ def elu_gradient_blended(r):
     dy = r.rng.normal(0, 1, x.shape).astype(r.dtype)
     m = (x >= 0).astype(x.dtype)
     slope = m + (1 - m) * (x.dtype.type(neuron[1].a) * np.exp(x))
-    return r.plant_gradient(neuron, x, dy, dy * slope, "both branches blended", "the literal formula overflows", bounds="ulp=4")
+    return r.plant_gradient(
+        neuron, x, dy, dy * slope, "both branches blended", "the literal formula overflows", bounds="ulp=4"
+    )
 
 
 @kind
@@ -828,7 +891,9 @@ def slope_at_kink(r):
     r.dtype = F32
     neuron, x, dy, _ = r.gradient("ReLU")
     x = np.round(x)
-    return r.plant_gradient(neuron, x, dy, dy * np.where(x > 0, 1, neuron[1].a), "another slope at the kink", bounds="ulp=4")
+    return r.plant_gradient(
+        neuron, x, dy, dy * np.where(x > 0, 1, neuron[1].a), "another slope at the kink", bounds="ulp=4"
+    )
 
 
 @kind
@@ -932,14 +997,22 @@ def lanes_and_tanh_gelu(r):
     neuron, x, _ = r.forward("GeLU", shape=r.shape(channels=8))
     w = x.astype(np.float64)
     t = w / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (w + 0.044715 * w**3)))
-    return r.plant(neuron, x, t.reshape(*x.shape[:3], -1, 4)[..., [2, 1, 0, 3]].reshape(x.shape), "lanes permuted and an approximation of geLU", "channels mapped otherwise and an approximation of geLU")
+    return r.plant(
+        neuron,
+        x,
+        t.reshape(*x.shape[:3], -1, 4)[..., [2, 1, 0, 3]].reshape(x.shape),
+        "lanes permuted and an approximation of geLU",
+        "channels mapped otherwise and an approximation of geLU",
+    )
 
 
 @kind
 def transposed_and_defaults(r):
     neuron, x, _ = r.forward("TanH", "SoftPlus")
     y = r.value(neuron, x, neuron[1].but(a=1.0, b=1.0))
-    return r.plant(neuron, x, y.transpose(0, 2, 1, 3).reshape(x.shape), "rows and columns swapped and a parameter at its default")
+    return r.plant(
+        neuron, x, y.transpose(0, 2, 1, 3).reshape(x.shape), "rows and columns swapped and a parameter at its default"
+    )
 
 
 @kind
@@ -960,7 +1033,7 @@ def two_causes_in_channels(r):
 
 @kind
 def images_differ(r):
-    n, h, w, c = r.shape()
+    _n, h, w, c = r.shape()
     y, plant = r.either(shape=(2, h, w, c))
     y = y.copy()
     y[0] = y[0].transpose(2, 0, 1).reshape(h, w, c)
@@ -1064,7 +1137,9 @@ def noise_in_a_gradient(r):
     r.dtype = F16
     neuron, x, dy, dx = r.gradient(*SMOOTH)
     dx = r.store(dx)
-    return r.plant_gradient(neuron, x, dy, (dx.view(np.int16) + r.rng.integers(-4, 5, dx.shape).astype(np.int16)).view(F16))
+    return r.plant_gradient(
+        neuron, x, dy, (dx.view(np.int16) + r.rng.integers(-4, 5, dx.shape).astype(np.int16)).view(F16)
+    )
 
 
 @kind
@@ -1146,7 +1221,11 @@ def a_factor_of_no_name_and_noise(r):
 
 def recorded(plant, folder):
     """What a verification says of a plant."""
-    images = {name: mps.MPSImage.from_array(np.ascontiguousarray(array)) for name, array in plant.arrays.items() if name not in plant.hidden}
+    images = {
+        name: mps.MPSImage.from_array(np.ascontiguousarray(array))
+        for name, array in plant.arrays.items()
+        if name not in plant.hidden
+    }
     source, nodes = mps.MPSNNImageNode(handle="x"), []
     for name, p in plant.nodes:
         if name == "Addition":
@@ -1155,7 +1234,11 @@ def recorded(plant, folder):
             source = nodes[-1].result_image
             continue
         cls = getattr(mps, f"MPSCNNNeuron{name}Node")
-        options = {key: getattr(p, key) for key in mps.NEURONS[cls.neuron_type].parameters} if name != "PReLU" else {"a_data": p.data}
+        options = (
+            {key: getattr(p, key) for key in mps.NEURONS[cls.neuron_type].parameters}
+            if name != "PReLU"
+            else {"a_data": p.data}
+        )
         nodes.append(cls(source=source, **options))
         source = nodes[-1].result_image
     for node, handle in zip(nodes, ["h", "y"][-len(nodes) :], strict=True):
@@ -1166,7 +1249,9 @@ def recorded(plant, folder):
         last.result_image.handle = "dx"
         results.append(last.result_image)
     dtype = next(iter(plant.arrays.values())).dtype
-    file = mps.GraphFile.from_results(results, mps.MPSImageFeatureChannelFormat.float16 if dtype == F16 else mps.MPSImageFeatureChannelFormat.float32)
+    file = mps.GraphFile.from_results(
+        results, mps.MPSImageFeatureChannelFormat.float16 if dtype == F16 else mps.MPSImageFeatureChannelFormat.float32
+    )
     with np.errstate(all="ignore"):
         return verify(write_recording(folder, file, images, device="planted"), plant.bounds)
 

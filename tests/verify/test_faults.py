@@ -20,9 +20,10 @@ from mpsref.operations import NeuronForward, NeuronGradient, Scaling, Sum
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
 from mpsref.verify.case import Case, within
-from mpsref.verify.faults import HYPOTHESES, NO_FAULT, ZEROS, _ranked, _Trial, explain
-from mpsref.verify.regions import EVERYWHERE, Region
+from mpsref.verify.faults import HYPOTHESES, NO_FAULT, explain
 from mpsref.verify.hypotheses import Candidate, Hypothesis
+from mpsref.verify.regions import EVERYWHERE, Region
+from mpsref.verify.search import Trial, ranked
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gpu-run"
@@ -620,7 +621,7 @@ def test_more_than_25_kinds_are_planted_and_every_hypothesis_is():
 
 def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
     region = Region(where, EVERYWHERE.holds)
-    return _Trial(order, ("",), Candidate(), region, explained, same_bits, 100 * contradicted, 100)
+    return Trial(order, ("",), Candidate(), region, explained, same_bits, 100 * contradicted, 100)
 
 
 @pytest.mark.parametrize(
@@ -637,7 +638,7 @@ def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
     ],
 )
 def test_the_rules_of_rank(first, second):
-    assert _ranked([first, second]) == _ranked([second, first]) == [first, second]
+    assert ranked([first, second]) == ranked([second, first]) == [first, second]
 
 
 def test_a_few_equal_elements_are_not_taken_for_memory_that_was_never_written():
@@ -846,6 +847,7 @@ def test_arrays_that_do_not_fit_together_are_refused():
 def test_what_is_close_is_for_the_caller_to_say():
     planted = moved(lambda y: y[:, ::-1])
     case = case_of(planted)
+
     def nothing(index):
         return lambda a, b: np.zeros(a.shape, bool)
 

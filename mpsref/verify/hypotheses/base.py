@@ -122,7 +122,7 @@ class Candidate:
         return case.values(index, functions, read)
 
     def with_part(self, other: Candidate) -> Candidate:
-        """This candidate with the parts of another one besides."""
+        """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
         parts = {name: value for name in ("move", "source", "function", "step", "reads", "store", "known")
                  if (value := getattr(other, name)) not in (None, -1)}  # fmt: skip
@@ -142,12 +142,15 @@ class Hypothesis:
         What the image of a case would hold, for each way in which the fault can happen; nothing where it cannot.
     fewest : int
         How many elements it must explain: more than one, if it has much to choose from.
+    general : bool
+        Whether it is about all of the arithmetic, and so is no alternative to what says more.
     """
 
     name: str
     sentence: str
     candidates: Callable[[Case], Iterator[Candidate]]
     fewest: int = 1
+    general: bool = False
 
 
 MANY = 8
@@ -162,7 +165,12 @@ def hypothesis(
 
 
 def function_hypothesis(
-    name: str, sentence: str, *types: MPSCNNNeuronType, fewest: int = 1, neurons: bool = True
+    name: str,
+    sentence: str,
+    *types: MPSCNNNeuronType,
+    fewest: int = 1,
+    neurons: bool = True,
+    general: bool = False,
 ) -> Callable[[Callable[[Step], Iterator[tuple[str, Function]]]], Hypothesis]:
     """
     Make a hypothesis of what a step may compute instead: variants, each with a detail.
@@ -180,7 +188,7 @@ def function_hypothesis(
                     text = ", ".join(filter(None, (detail, f"in {step.name}" if len(case.steps) > 1 else "")))
                     yield Candidate(text, function=function, step=k)
 
-        return Hypothesis(name, sentence, of_case, fewest)
+        return Hypothesis(name, sentence, of_case, fewest, general)
 
     return decorate
 

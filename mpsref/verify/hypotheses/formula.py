@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Wide
+from mpsref.arrays import Elements, Index, Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
 from mpsref.operations import NeuronForward
@@ -62,7 +63,9 @@ def hard_sigmoid_tests_x(step: Step) -> Variants:
         yield "", slope_instead(lambda reads: np.where((reads.x >= 0) & (reads.x <= 1), p.a, 0.0))
 
 
-@function_hypothesis("reLUN's slope is b", "The slope is b where x >= b, as the header prints it, instead of 0.", T.reLUN)
+@function_hypothesis(
+    "reLUN's slope is b", "The slope is b where x >= b, as the header prints it, instead of 0.", T.reLUN
+)
 def relun_slope_b(step: Step) -> Variants:
     p = descriptor_of(step)
     if reads_gradient(step):
@@ -109,8 +112,8 @@ def gelu_approximated(step: Step) -> Variants:
 
     def with_sigmoid(reads: Reads) -> Wide:
         x = reads.x
-        s = 1 / (1 + np.exp(-1.702 * x))
-        return reads.upstream * (s + 1.702 * x * s * (1 - s)) if reads_gradient(step) else x * s
+        s: Wide = 1 / (1 + np.exp(-1.702 * x))
+        return np.asarray(reads.upstream * (s + 1.702 * x * s * (1 - s)) if reads_gradient(step) else x * s)
 
     def with_exp(reads: Reads) -> Wide:
         # tanh as (t - 1) / (t + 1), which overflows in float32.
@@ -132,9 +135,7 @@ def _bell(x: Wide) -> Wide:
     return np.asarray(np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
 
 
-@function_hypothesis(
-    "a term of the slope is missing", "The slope of geLU is one of its two terms alone.", T.geLU
-)
+@function_hypothesis("a term of the slope is missing", "The slope of geLU is one of its two terms alone.", T.geLU)
 def gelu_term_missing(step: Step) -> Variants:
     if reads_gradient(step):
         yield "without x e^(-x^2 / 2) / sqrt(2 pi)", slope_instead(lambda reads: _normal(reads.x))
@@ -163,9 +164,9 @@ def slope_at_kink(step: Step) -> Variants:
         return np.where(is_kink, reads.upstream * np.asarray(factor, np.float64), reads.ideal())
 
     for detail, slope in {"slope 0": 0.0, "slope 1": 1.0, "slope -1": -1.0, "slope a": p.a}.items():
-        yield detail, lambda reads, slope=slope: function(reads, slope)
+        yield detail, partial(function, slope=slope)
     if p.data is not None:
-        yield "slope data[channel]", lambda reads: function(reads, None)
+        yield "slope data[channel]", partial(function, slope=None)
 
 
 # ---- gradients ----
@@ -261,11 +262,13 @@ def not_applied(step: Step) -> Variants:
     # A factor alone that is left out is a parameter that is.
     if operation.descriptor is None and len(places) == 1:
         return
+
+    def function(reads: Reads, place: int) -> Wide:
+        return reads.elements[place].values()
+
     for k in places:
-        yield (
-            f"from {PLACES[k]}" if len(operation.roles) > 1 and k < len(PLACES) else "",
-            lambda reads, k=k: reads.elements[k].values(),
-        )
+        several = len(operation.roles) > 1 and k < len(PLACES)
+        yield f"from {PLACES[k]}" if several else "", partial(function, place=k)
 
 
 @function_hypothesis("applied twice", "The node was run again on its own result.", neurons=False)
@@ -274,27 +277,20 @@ def applied_twice(step: Step) -> Variants:
         once = Elements(encoded(reads.ideal(), step.storage), step.storage)
         return reads.ideal(elements=[once, *reads.elements[1:]])
 
-    def slope_twice(reads: Reads) -> Wide:
-        return reads.ideal(elements=[once_of(reads), *reads.elements[1:]])
-
-    def once_of(reads: Reads) -> Elements:
-        return Elements(encoded(reads.ideal(), step.storage), step.storage)
-
-    yield "", slope_twice if reads_gradient(step) else function
+    yield "", function
 
 
 @hypothesis(
     "accumulated twice", "The result was added to what was there already: to itself, or to what the node reads.", MANY
 )
 def accumulated(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, source: Elements) -> Wide:
+        return reads.ideal() + source.at(reads.index).values()
+
     last = len(case.steps) - 1
     yield Candidate("", function=lambda reads: 2 * reads.ideal(), step=last)
     for source, place in zip(case.sources, PLACES, strict=False):
-        yield Candidate(
-            f"on top of {place}",
-            function=lambda reads, source=source: reads.ideal() + source.at(reads.index).values(),
-            step=last,
-        )
+        yield Candidate(f"on top of {place}", function=partial(function, source=source), step=last)
 
 
 @hypothesis("a constant factor", "Every result is multiplied by a constant that belongs elsewhere or is missing.", MANY)
@@ -323,10 +319,13 @@ def factor(case: Case) -> Iterator[Candidate]:
         return
     middle = float(np.median(ratio))
     tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
-    last = len(case.steps) - 1
+
+    def function(reads: Reads, value: float) -> Wide:
+        return value * reads.ideal()
+
     for name, value in names.items():
         if value not in (0, 1) and abs(middle / value - 1) < tolerance:
-            yield Candidate(name, function=lambda reads, value=value: value * reads.ideal(), step=last)
+            yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
 
 
 @function_hypothesis(
@@ -346,24 +345,23 @@ def another_neuron(step: Step) -> Variants:
 
 @hypothesis("another image of the graph", "The memory holds another image: a stale one, or one that shares it.", MANY)
 def another_image(case: Case) -> Iterator[Candidate]:
-    last = len(case.steps) - 1
+    def function(reads: Reads, image: Elements) -> Wide:
+        return image.at(reads.index).values()
+
     for name, image in case.images.items():
-        yield Candidate(
-            name, function=lambda reads, image=image: image.at(reads.index).values(), step=last
-        )
+        yield Candidate(name, function=partial(function, image=image), step=len(case.steps) - 1)
 
 
 @hypothesis("another image of the graph is read", "The node reads another image than the one it is given.", MANY)
 def another_image_read(case: Case) -> Iterator[Candidate]:
+    def reads(read: Sequence[Elements], index: Index, place: int, image: Elements) -> Sequence[Elements]:
+        return [*read[:place], image.at(index), *read[place + 1 :]]
+
     for name, image in case.images.items():
         for k, place in enumerate(PLACES[: len(case.sources)]):
-            if np.array_equal(image.stored, case.sources[k].stored):
-                continue
-
-            def reads(read: list[Elements], index: np.ndarray, k: int = k, image: Elements = image) -> list[Elements]:
-                return [*read[:k], image.at(index), *read[k + 1 :]]
-
-            yield Candidate(f"{name} for {place}" if len(case.sources) > 1 else name, reads=reads)
+            if not np.array_equal(image.stored, case.sources[k].stored):
+                text = f"{name} for {place}" if len(case.sources) > 1 else name
+                yield Candidate(text, reads=partial(reads, place=k, image=image))
 
 
 @function_hypothesis(
@@ -372,18 +370,19 @@ def another_image_read(case: Case) -> Iterator[Candidate]:
 def branches(step: Step) -> Variants:
     if step.operation.kind != "sum":
         return
-    for detail, (first, second) in {
-        "the second branch subtracted": (1, -1),
-        "the first branch subtracted": (-1, 1),
-        "the first branch doubled, the second missing": (2, 0),
-        "the second branch doubled, the first missing": (0, 2),
-        "the first branch doubled": (2, 1),
-        "the second branch doubled": (1, 2),
+
+    def function(reads: Reads, scales: tuple[float, float]) -> Wide:
+        return reads.ideal(
+            elements=[Elements(k * e.values(), FLOAT64) for k, e in zip(scales, reads.elements, strict=True)]
+        )
+
+    for detail, scales in {
+        "the second branch subtracted": (1.0, -1.0),
+        "the first branch subtracted": (-1.0, 1.0),
+        "the first branch doubled, the second missing": (2.0, 0.0),
+        "the second branch doubled, the first missing": (0.0, 2.0),
+        "the first branch doubled": (2.0, 1.0),
+        "the second branch doubled": (1.0, 2.0),
         "averaged": (0.5, 0.5),
     }.items():
-
-        def function(reads: Reads, first: float = first, second: float = second) -> Wide:
-            x, y = reads.elements
-            return reads.ideal(elements=[Elements(first * x.values(), FLOAT64), Elements(second * y.values(), FLOAT64)])
-
-        yield detail, function
+        yield detail, partial(function, scales=scales)

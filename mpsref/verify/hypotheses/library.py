@@ -54,34 +54,34 @@ class Library:
             return np.asarray(self.other[name](self, *operands), self.dtype)
         return np.asarray(function(*(np.asarray(x, np.float64) for x in operands)), self.dtype)
 
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
+    def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: D102
         return np.asarray(np.multiply(a, b) + c, self.dtype)
 
-    def square(self, x: Floats) -> Any:
+    def square(self, x: Floats) -> Any:  # noqa: D102
         return np.square(x)
 
-    def exp(self, x: Any) -> Any:
+    def exp(self, x: Any) -> Any:  # noqa: D102
         return self._call("exp", np.exp, x)
 
-    def log(self, x: Any) -> Any:
+    def log(self, x: Any) -> Any:  # noqa: D102
         return self._call("log", np.log, x)
 
-    def tanh(self, x: Any) -> Any:
+    def tanh(self, x: Any) -> Any:  # noqa: D102
         return self._call("tanh", np.tanh, x)
 
-    def erf(self, x: Any) -> Any:
+    def erf(self, x: Any) -> Any:  # noqa: D102
         return self._call("erf", erf, x)
 
-    def pow(self, base: Any, exponent: Any) -> Any:
+    def pow(self, base: Any, exponent: Any) -> Any:  # noqa: D102
         return self._call("pow", np.power, base, exponent)
 
-    def min(self, x: Floats, y: Any) -> Any:
+    def min(self, x: Floats, y: Any) -> Any:  # noqa: D102
         return np.asarray(np.fmin(x, self.dtype(y)))
 
-    def max(self, x: Floats, y: Any) -> Any:
+    def max(self, x: Floats, y: Any) -> Any:  # noqa: D102
         return np.asarray(np.fmax(x, self.dtype(y)))
 
-    def where(self, condition: Mask, x: Any, y: Any) -> Any:
+    def where(self, condition: Mask, x: Any, y: Any) -> Any:  # noqa: D102
         if "where" in self.other:
             return np.asarray(self.other["where"](self, condition, x, y), self.dtype)
         return np.where(condition, np.asarray(x, self.dtype), np.asarray(y, self.dtype))
@@ -188,19 +188,23 @@ def tanh_by_exponentials(step: Step) -> Variants:
     yield from _each(step, "tanh", TANH)
 
 
-@function_hypothesis("erf by a polynomial", "The error function is a polynomial of low order, with an absolute error.", T.geLU)
+@function_hypothesis(
+    "erf by a polynomial", "The error function is a polynomial of low order, with an absolute error.", T.geLU
+)
 def erf_by_polynomial(step: Step) -> Variants:
     yield from _each(step, "erf", ERF)
 
 
-@function_hypothesis("pow of a negative base", "The power is 2^(c log2 u), which is NaN for a negative base.", T.power, T.exponential)
+@function_hypothesis(
+    "pow of a negative base", "The power is 2^(c log2 u), which is NaN for a negative base.", T.power, T.exponential
+)
 def pow_by_logarithm(step: Step) -> Variants:
-    yield from _each(step, "pow", {"2^(c log2 u)": lambda f, u, c: np.exp2(c * np.log2(u))})
+    yield from _each(step, "pow", {"2^(c log2 u)": lambda _, u, c: np.exp2(c * np.log2(u))})
 
 
 @function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential)
 def pow_of_magnitude(step: Step) -> Variants:
-    yield "", in_library(step, Library(np.float64, {"pow": lambda f, u, c: np.power(np.abs(u), c)}))
+    yield "", in_library(step, Library(np.float64, {"pow": lambda _, u, c: np.power(np.abs(u), c)}))
 
 
 @function_hypothesis("both branches blended", "Both branches are computed and blended by products, so that 0 times an "
@@ -220,8 +224,8 @@ def blended(step: Step) -> Variants:
 
 @function_hypothesis("base 2 instead of e", "Powers or logarithms are those of 2, as exp2 and log2 are.")
 def base_two(step: Step) -> Variants:
-    exp2 = {"exp": lambda f, x: np.exp2(x)}
-    log2 = {"log": lambda f, x: np.log2(x)}
+    exp2 = {"exp": lambda _, x: np.exp2(x)}
+    log2 = {"log": lambda _, x: np.log2(x)}
     p = descriptor_of(step)
     if p.neuron_type in (T.exponential, T.logarithm) and p.c != -1:
         return
@@ -239,12 +243,12 @@ def _soft_plus_max(x: Any, p: Any, f: Library) -> Any:
 
 FORMS: Mapping[tuple[T, str], dict[str, Formula]] = {
     (T.sigmoid, "forward"): {
-        "e^x / (1 + e^x)": lambda x, p, f: f.exp(x) / (1 + f.exp(x)),
-        "(1 + tanh(x / 2)) / 2": lambda x, p, f: (f.tanh(x / 2) + 1) / 2,
+        "e^x / (1 + e^x)": lambda x, _, f: f.exp(x) / (1 + f.exp(x)),
+        "(1 + tanh(x / 2)) / 2": lambda x, _, f: (f.tanh(x / 2) + 1) / 2,
     },
     (T.sigmoid, "gradient"): {
-        "e^-x / (1 + e^-x)^2": lambda x, p, f: f.exp(-x) / f.square(1 + f.exp(-x)),
-        "s (1 - s)": lambda x, p, f: (1 / (1 + f.exp(-x))) * (1 - 1 / (1 + f.exp(-x))),
+        "e^-x / (1 + e^-x)^2": lambda x, _, f: f.exp(-x) / f.square(1 + f.exp(-x)),
+        "s (1 - s)": lambda x, _, f: (1 / (1 + f.exp(-x))) * (1 - 1 / (1 + f.exp(-x))),
     },
     (T.softPlus, "forward"): {
         "max(b x, 0) + ln(1 + e^-|b x|)": _soft_plus_max,
@@ -320,7 +324,7 @@ def overflow(case: Case) -> Iterator[Candidate]:
                     yield Candidate(text, function=literal, step=k)
 
 
-@function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.")
+@function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
 def computed_in_half(step: Step) -> Variants:
     for detail, form in {"": None, **_forms(step)}.items():
         yield detail, in_library(step, Library(np.float16), form)
@@ -329,6 +333,7 @@ def computed_in_half(step: Step) -> Variants:
 @function_hypothesis(
     "the formula in float32",
     "The documented formula, each operation rounded to float32, is that far from its exact value.",
+    general=True,
 )
 def stepwise(step: Step) -> Variants:
     def function(reads: Reads, mode: str) -> Wide:
@@ -338,4 +343,3 @@ def stepwise(step: Step) -> Variants:
         yield f"mode {mode}", partial(function, mode=mode)
     for detail, form in _forms(step).items():
         yield detail, in_library(step, Library(np.float32), form)
-

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronOperation, Operation
 from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
@@ -188,14 +190,19 @@ def slope_of_another_axis(case: Case) -> Iterator[Candidate]:
         p = step.operation.descriptor
         if p is None or p.data is None:
             continue
-        data = p.data.astype(np.float64)
-        for name, unit, extent in (("columns", c, w), ("rows", w * c, h), ("pixels", c, h * w),
-                                   ("images", h * w * c, n), ("channels in the layout NCHW", h * w, c)):  # fmt: skip
-
-            def function(reads: Reads, unit: int = unit, extent: int = extent) -> npt.NDArray[np.float64]:
-                slope = data[reads.index // unit % extent % data.size]
-                x = reads.x
-                factor = np.where(x >= 0, 1.0, slope)
-                return factor * (reads.upstream if step.operation.makes_gradient else x)
-
+        axes = {
+            "columns": (c, w),
+            "rows": (w * c, h),
+            "pixels": (c, h * w),
+            "images": (h * w * c, n),
+            "channels in the layout NCHW": (h * w, c),
+        }
+        for name, (unit, extent) in axes.items():
+            function = partial(_sloped, data=p.data.astype(np.float64), unit=unit, extent=extent)
             yield Candidate(f"to {name}", function=function, step=k)
+
+
+def _sloped(reads: Reads, data: Wide, unit: int, extent: int) -> Wide:
+    x = reads.x
+    factor = np.where(x >= 0, 1.0, data[reads.index // unit % extent % data.size])
+    return factor * (reads.upstream if reads.operation.makes_gradient else x)

@@ -152,16 +152,16 @@ def padding_counted(case: Case) -> Iterator[Candidate]:
 def rows_and_columns(case: Case) -> Iterator[Candidate]:
     yield from _exchanged(case, (_BY_COLUMN, _BY_PIXEL), (_BY_PIXEL, _BY_COLUMN))
 
-    def mirrored(
-        size: Size3, y: Index, x: Index, c: Index, rows: bool, columns: bool
-    ) -> tuple[Index, Index, Index]:
+    def mirrored(size: Size3, y: Index, x: Index, c: Index, rows: bool, columns: bool) -> tuple[Index, Index, Index]:
         return size[0] - 1 - y if rows else y, size[1] - 1 - x if columns else x, c
 
     flips = {"upside down": (True, False), "right to left": (False, True), "turned by 180 degrees": (True, True)}
     yield from _moved(case, {d: _pixels(partial(mirrored, rows=r, columns=c)) for d, (r, c) in flips.items()})
 
 
-@hypothesis("tiles transposed", "Each tile of pixels is transposed, as by a thread that exchanges its coordinates.", MANY)
+@hypothesis(
+    "tiles transposed", "Each tile of pixels is transposed, as by a thread that exchanges its coordinates.", MANY
+)
 def tiles_transposed(case: Case) -> Iterator[Candidate]:
     def move(size: Size3, y: Index, x: Index, c: Index, tile: int) -> tuple[Index, Index, Index]:
         return y // tile * tile + x % tile, x // tile * tile + y % tile, c
@@ -271,9 +271,7 @@ def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
     """Rows of which only a part was recorded, read as if they were nothing but that part."""
     n, h, w, c = case.shape
 
-    def read_densely(
-        shape: tuple[int, int, int, int], index: Index, row: int, factor: int, chunk: int
-    ) -> Index:
+    def read_densely(shape: tuple[int, int, int, int], index: Index, row: int, factor: int, chunk: int) -> Index:
         y, rest = np.divmod(index, row * factor)
         rest = rest - chunk * row
         inside = (rest >= 0) & (rest < row)
@@ -291,7 +289,9 @@ def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
                 )
 
 
-@hypothesis("wrong offset", "The image begins too early or too late in its buffer, or where it is read or written.", MANY)
+@hypothesis(
+    "wrong offset", "The image begins too early or too late in its buffer, or where it is read or written.", MANY
+)
 def offset(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
     row, size = w * c, case.want.size
@@ -327,7 +327,11 @@ def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]
         yield from (int(position) - start for position in found[:4] if position != start)
 
 
-@hypothesis("shifted", "The image is shifted by whole pixels, and its edge is repeated, zero or taken from the other side.", MANY)
+@hypothesis(
+    "shifted",
+    "The image is shifted by whole pixels, and its edge is repeated, zero or taken from the other side.",
+    MANY,
+)
 def shifted(case: Case) -> Iterator[Candidate]:
     def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int], edge: str) -> tuple[Index, Index, Index]:
         y, x = y + by[0], x + by[1]
@@ -337,7 +341,8 @@ def shifted(case: Case) -> Iterator[Candidate]:
             y, x = y % size[0], x % size[1]
         return y, x, c
 
-    steps = [by for by in itertools.product((0, 1, -1, 2, -2), repeat=2) if any(by)]
+    near = (0, 1, -1, 2, -2)
+    steps = [(y, x) for y in near for x in near if y or x]
     moves = {
         f"by {by[0]} rows and {by[1]} columns, the edge {edge}": _pixels(partial(move, by=by, edge=edge))
         for by in sorted(steps, key=lambda by: abs(by[0]) + abs(by[1]))
@@ -349,7 +354,7 @@ def shifted(case: Case) -> Iterator[Candidate]:
 
 @hypothesis("an index of 16 bits", "An index wraps at 2^16, so that what follows repeats the beginning.", MANY)
 def index_wraps(case: Case) -> Iterator[Candidate]:
-    _, h, w, c = case.shape
+    _, _, w, c = case.shape
 
     def move(shape: tuple[int, int, int, int], index: Index, unit: int) -> Index:
         return index // unit % 65_536 * unit + index % unit

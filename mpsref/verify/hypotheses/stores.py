@@ -131,7 +131,9 @@ def clamped(case: Case) -> Iterator[Candidate]:
 # ---- bytes ----
 
 
-@hypothesis("the bytes in the other order", "Each element has its bytes in the other order: big-endian, or swapped twice.", MANY)
+@hypothesis(
+    "the bytes in the other order", "Each element has its bytes in the other order: big-endian, or swapped twice.", MANY
+)
 def byte_order(case: Case) -> Iterator[Candidate]:
     if case.result.dtype.itemsize > 1:
         yield Candidate("", store=lambda case, index, values: case.stored(values(index)).byteswap())
@@ -233,7 +235,9 @@ def subnormals_flushed(case: Case) -> Iterator[Candidate]:
 # ---- memory that was not written ----
 
 
-@hypothesis("never written", "The memory holds what it held before: zeros, another constant, or a pattern that repeats.")
+@hypothesis(
+    "never written", "The memory holds what it held before: zeros, another constant, or a pattern that repeats."
+)
 def never_written(case: Case) -> Iterator[Candidate]:
     def store(case: Case, index: Index, values: Values, pattern: Stored) -> Stored:
         return np.asarray(pattern[index % pattern.size])
