@@ -337,7 +337,8 @@ def ranked(trials: list[Trial]) -> list[Trial]:
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         most = max(trial.bits for trial in whole)
         first = min(
-            (trial for trial in whole if trial.bits >= most - SAME_BITS),
+            # Where nearly every bit is right, what little is not says more.
+            (trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)),
             key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
         )
         ranked.append(first)

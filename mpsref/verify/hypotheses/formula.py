@@ -107,7 +107,7 @@ def gelu_approximated(step: Step) -> Variants:
         t = np.tanh(k * (x + 0.044715 * x**3))
         if reads_gradient(step):
             slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
-            return reads.upstream * slope
+            return np.asarray(reads.upstream * slope)
         return np.asarray(0.5 * x * (1 + t))
 
     def with_sigmoid(reads: Reads) -> Wide:
