@@ -148,9 +148,12 @@ class Draw:
             x = np.abs(x)
         return x.astype(self.dtype)
 
-    def store(self, values, dtype=None):
+    def store(self, values):
+        """Rounded to the format; by a device that is as inaccurate as it may be, where the seed is odd."""
         with np.errstate(all="ignore"):
-            return np.ascontiguousarray(values).astype(dtype or self.dtype)
+            if self.seed % 2 and values.dtype == np.float64:
+                values = values * (1 + self.rng.uniform(-0.4, 0.4, values.shape) * np.finfo(self.dtype).eps)
+            return np.ascontiguousarray(values).astype(self.dtype)
 
     def value(self, neuron, x, p=None):
         name, own = neuron
@@ -641,17 +644,22 @@ def forward_for_gradient(r):
 
 @kind
 def derivative_at_output(r):
-    neuron, x, dy, _ = r.gradient("Sigmoid", "TanH", "SoftPlus")
-    y = r.store(r.value(neuron, x))
-    return r.plant_gradient(neuron, x, dy, dy * r.slope(neuron, y), "the derivative taken at the output")
+    neuron, x, dy, dx = r.gradient("Sigmoid", "TanH", "SoftPlus")
+    built = r.plant_gradient(
+        neuron, x, dy, dx, "the derivative taken at the output", "another image of the graph is read"
+    )
+    built.arrays["dx"] = r.store(dy * r.slope(neuron, built.arrays["y"]))
+    return built
 
 
 @kind
 def slope_from_stored_result(r):
     r.dtype = F16
-    neuron, x, dy, _ = r.gradient("Sigmoid", spread=4.0)
-    y = r.store(r.value(neuron, x)).astype(np.float64)
-    return r.plant_gradient(neuron, x, dy, dy * (y * (1 - y)), "the slope from the stored result")
+    neuron, x, dy, dx = r.gradient("Sigmoid", spread=4.0)
+    built = r.plant_gradient(neuron, x, dy, dx, "the slope from the stored result")
+    y = built.arrays["y"].astype(np.float64)
+    built.arrays["dx"] = r.store(dy * (y * (1 - y)))
+    return built
 
 
 @kind
@@ -1186,6 +1194,73 @@ def segment(r, what):
         "defaults": lambda: (r.value(second, F32(h), second[1].but(b=1.0)), "a parameter at its default"),
     }[what]()
     return Plant([first, second], False, {"x": x, "h": F32(h), "y": F32(wrong)}, (name,), hidden=("h",))
+
+
+# ---- pairs and places, drawn ----
+
+
+def _moves(r, y):
+    """A name, and what a program makes of the places of an image whose sides are multiples of 8."""
+    n, h, w, c = y.shape
+    return [
+        ("lanes permuted", y.reshape(n, h, w, -1, 4)[..., [3, 0, 1, 2]].reshape(y.shape)),
+        ("pixel-major and channel-major confused", np.stack([i.transpose(2, 0, 1).reshape(i.shape) for i in y])),
+        ("rows and columns swapped", y[:, ::-1]),
+        ("channels mapped otherwise", y[..., ::-1]),
+        ("wrong offset", np.concatenate([y.reshape(-1)[13:], np.zeros(13, y.dtype)]).reshape(y.shape)),
+        ("texture slices taken for pixels", slices(y).reshape(y.shape)),
+    ][int(r.rng.integers(6))]
+
+
+@each("narrow", "sign", "factor", "defaults", "saturated", "another neuron")
+def moved_and(r, what):
+    r.dtype = F32
+    neuron, x, y = r.forward("TanH" if what != "another neuron" else "Sigmoid", shape=(1, 16, 24, 8))
+    p = neuron[1]
+    other, name = {
+        "narrow": lambda: (bfloat16(y), "stored through bfloat16"),
+        "sign": lambda: (-y, "the sign flipped"),
+        "factor": lambda: (y / 2, "a constant factor"),
+        "defaults": lambda: (r.value(neuron, x, p.but(b=1.0)), "a parameter at its default"),
+        "saturated": lambda: (np.clip(y, 0, 1), "clamped to 0 and 1"),
+        "another neuron": lambda: (r.value(("SoftSign", p), x), "another neuron"),
+    }[what]()
+    move, moved = _moves(r, np.asarray(other))
+    names = {"lanes permuted": ("lanes permuted", "channels mapped otherwise")}.get(move, (move,))
+    return r.plant(neuron, x, moved, *(f"{m} and {name}" for m in names))
+
+
+@each("images", "rows", "columns", "channels", "a box", "outside a box", "the end")
+def sign_flipped_in(r, where):
+    y, plant = r.either(shape=(3, 24, 26, 9))
+    y, chosen = y.copy(), np.zeros(y.shape, bool)
+    chosen[
+        {
+            "images": np.s_[1],
+            "rows": np.s_[:, 5:9],
+            "columns": np.s_[:, :, 17:],
+            "channels": np.s_[..., 2:4],
+            "a box": np.s_[:, 8:16, 8:16],
+            "outside a box": np.s_[:],
+            "the end": np.s_[2],
+        }[where]
+    ] = True
+    if where == "outside a box":
+        chosen[:, :16, :16] = False
+    if where == "the end":
+        chosen[:] = False
+        chosen.reshape(-1)[int(y.size * 0.55) :] = True
+    return plant(np.where(chosen, -y, y), "the sign flipped")
+
+
+@kind
+def three_causes(r):
+    y, plant = r.either("TanH", "SoftSign", "ELU", shape=(1, 20, 22, 12))
+    y = y.copy()
+    y[..., 0:4] = y[..., [2, 1, 0, 3]]
+    y[..., 5] *= -1
+    y[:, 16:, :, 6:] = 0
+    return plant(y, "lanes permuted", "the sign flipped", "never written", "channels mapped otherwise")
 
 
 # ---- near misses: nothing may be named ----

@@ -77,7 +77,8 @@ def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[W
         def is_close(candidate: Stored, got: Stored) -> Mask:
             near = ulp_distance(got, candidate, storage) <= NEAR
             a, b = meaning(candidate, storage), meaning(got, storage)
-            return np.asarray(near | (np.abs(a - b) <= np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)))
+            reach = np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)
+            return np.asarray(near | (np.isfinite(a) & (np.abs(a - b) <= reach)))
 
         return is_close
 

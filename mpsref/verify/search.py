@@ -99,7 +99,10 @@ class _Sample:
         """What a candidate gives, and what that means."""
         out, known = candidate.at(self.case, self.index)
         same = _same(out, self.got, self.case)
-        fits = same | self.is_close(out, self.got)
+        ours, theirs = (out, self.got) if candidate.undo is None else map(candidate.undo, (out, self.got))
+        fits = same | self.is_close(ours, theirs)
+        if candidate.coarse:
+            fits |= _neighbours(candidate, self.case, self.index, self.got)
         differs = ~_same(out, self.want, self.case)
         explained = self.bad & fits & differs
         against = ~fits & differs
@@ -116,6 +119,12 @@ def _same(a: Stored, b: Stored, case: Case) -> Mask:
     """Which elements are equal; zeros of either sign are, and every NaN."""
     equal: Mask = a == b
     return equal if case.result.unorm_max else equal | (np.isnan(a) & np.isnan(b))
+
+
+def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
+    """Which elements hold what is stored of a value one ULP away."""
+    below, above = (_same(candidate.at(case, index, nudge)[0], got, case) for nudge in (-1, 1))
+    return below | above
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +310,12 @@ class Search:
             budget -= examined.size
             if examined.size:
                 is_close = case.bound(index[examined])
-                fits[examined] = is_close(out[examined], got[examined])
+                ours, theirs = out[examined], got[examined]
+                if trial.candidate.undo is not None:
+                    ours, theirs = trial.candidate.undo(ours), trial.candidate.undo(theirs)
+                fits[examined] = is_close(ours, theirs)
+                if trial.candidate.coarse:
+                    fits[examined] |= _neighbours(trial.candidate, case, index[examined], got[examined])
                 harmless[examined] = is_close(out[examined], want[examined])
             ours = is_bad & fits & differs
             against = differs & ~fits & ~(harmless & ~is_bad)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import plants
 import pytest
 
 import mpsref as mps
+import plants
 from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.operations import NeuronForward, NeuronGradient, Sum

@@ -80,6 +80,10 @@ class Candidate:
         What is stored of the values.
     known : callable, optional
         Which flat indices it says something of; default: all whose place of origin was recorded.
+    undo : callable, optional
+        From bytes as they are stored to the values that were meant: their bounds are those of the elements.
+    coarse : bool
+        Whether the store is coarser than the format: a value within bounds may then be stored as a neighbour.
     """
 
     detail: str = ""
@@ -90,9 +94,11 @@ class Candidate:
     reads: Callable[[Sequence[Elements], Index], Sequence[Elements]] | None = None
     store: Store | None = None
     known: Callable[[Index], Mask] | None = None
+    undo: Callable[[Stored], Stored] | None = None
+    coarse: bool = False
 
-    def at(self, case: Case, index: Index) -> tuple[Stored, Mask | None]:
-        """The stored elements at flat indices, and which of them are known; None if all are."""
+    def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
+        """The stored elements at flat indices, of values so many ULP away; and which are known, None if all are."""
         moved, known = index, None
         if self.move is not None and self.source is None:
             moved = self.move(case.shape, index)
@@ -102,7 +108,8 @@ class Candidate:
         if self.known is not None:
             known = self.known(index) if known is None else known & self.known(index)
         if self.store is not None:
-            out = self.store(case, moved, lambda where: self._values(case, where))
+            factor = 1 + nudge * 2.0 ** (1 - case.result.precision)
+            out = self.store(case, moved, lambda where: factor * self._values(case, where))
         elif self.function is None and self.source is None and self.reads is None:
             out = case.want.reshape(-1)[np.maximum(moved, 0)]
         else:
@@ -124,8 +131,8 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        parts = {name: value for name in ("move", "source", "function", "step", "reads", "store", "known")
-                 if (value := getattr(other, name)) not in (None, -1)}  # fmt: skip
+        parts = {name: value for name in ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse")
+                 if (value := getattr(other, name)) not in (None, -1, False)}  # fmt: skip
         return replace(self, detail=detail, **parts)
 
 

@@ -227,29 +227,28 @@ def derivative_at_output(step: Step) -> Variants:
         yield "", lambda reads: reads.ideal(elements=[reads.elements[0], _output(reads, p)])
 
 
-@function_hypothesis(
+@hypothesis(
     "the slope from the stored result",
     "The slope is computed from the neuron's result, which was rounded to a narrow format when it was stored.",
-    T.sigmoid,
-    T.tanH,
-    T.ELU,
 )
-def slope_from_result(step: Step) -> Variants:
-    p = descriptor_of(step)
-
-    def function(reads: Reads) -> Wide:
-        y = _output(reads, p).values()
+def slope_from_result(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, p: MPSNNNeuronDescriptor, image: Elements | None) -> Wide:
+        y = (_output(reads, p) if image is None else image.at(reads.index)).values()
         if p.neuron_type is T.sigmoid:
-            slope = y * (1 - y)
-        elif p.neuron_type is T.tanH:
-            slope = p.b * (p.a - y * y / p.a) if p.a else y * 0
-        else:
-            slope = np.where(reads.x >= 0, 1, y + p.a)
-        # In float32 the formula itself is no better.
-        return reads.ideal() if reads.elements[-1].storage is SINGLE else reads.upstream * slope
+            return reads.upstream * (y * (1 - y))
+        if p.neuron_type is T.tanH:
+            return reads.upstream * (p.b * (p.a - y * y / p.a) if p.a else y * 0)
+        return reads.upstream * np.where(reads.x >= 0, 1, y + p.a)
 
-    if reads_gradient(step):
-        yield "", function
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if p is None or p.neuron_type not in (T.sigmoid, T.tanH, T.ELU) or not reads_gradient(step):
+            continue
+        # In float32 the formula itself is no better.
+        if case.sources[-1].storage is not SINGLE:
+            yield Candidate("", function=partial(function, p=p, image=None), step=k)
+        for name, image in case.images.items():
+            yield Candidate(f"from {name}", function=partial(function, p=p, image=image), step=k)
 
 
 # ---- what was run ----

@@ -56,9 +56,9 @@ def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
     def candidates(case: Case) -> Iterator[Candidate]:
         if case.result is HALF and name == "half":
             return
-        yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]))
+        yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]), coarse=True)
         if case.result is HALF:
-            yield Candidate("from float32", store=partial(_rounded, narrow=NARROW[name]))
+            yield Candidate("from float32", store=partial(_rounded, narrow=NARROW[name]), coarse=True)
 
     return candidates
 
@@ -136,7 +136,9 @@ def clamped(case: Case) -> Iterator[Candidate]:
 )
 def byte_order(case: Case) -> Iterator[Candidate]:
     if case.result.dtype.itemsize > 1:
-        yield Candidate("", store=lambda case, index, values: case.stored(values(index)).byteswap())
+        yield Candidate(
+            "", store=lambda case, index, values: case.stored(values(index)).byteswap(), undo=lambda x: x.byteswap()
+        )
 
 
 @hypothesis("float32 taken for half", "The bytes are float32, of which each two are read as two halves.", MANY)
@@ -157,8 +159,12 @@ def bfloat16_as_half(case: Case) -> Iterator[Candidate]:
         codes = bfloat16(values(index)).astype(np.float32).view(np.uint32) >> np.uint32(16)
         return codes.astype(np.uint16).view(np.float16)
 
+    def undo(stored: Stored) -> Stored:
+        codes = np.ascontiguousarray(stored).view(np.uint16).astype(np.uint32) << np.uint32(16)
+        return codes.view(np.float32).astype(np.float16)
+
     if case.result is HALF:
-        yield Candidate("", store=store)
+        yield Candidate("", store=store, undo=undo, coarse=True)
 
 
 @hypothesis("half taken for float32", "The bytes are half precision, two of which are read as one float32.", MANY)
