@@ -1199,9 +1199,9 @@ def segment(r, what):
 # ---- pairs and places, drawn ----
 
 
-def _moves(r, y):
+def _moves(r, y, k):
     """A name, and what a program makes of the places of an image whose sides are multiples of 8."""
-    n, h, w, c = y.shape
+    n, h, w, _ = y.shape
     return [
         ("lanes permuted", y.reshape(n, h, w, -1, 4)[..., [3, 0, 1, 2]].reshape(y.shape)),
         ("pixel-major and channel-major confused", np.stack([i.transpose(2, 0, 1).reshape(i.shape) for i in y])),
@@ -1209,7 +1209,7 @@ def _moves(r, y):
         ("channels mapped otherwise", y[..., ::-1]),
         ("wrong offset", np.concatenate([y.reshape(-1)[13:], np.zeros(13, y.dtype)]).reshape(y.shape)),
         ("texture slices taken for pixels", slices(y).reshape(y.shape)),
-    ][int(r.rng.integers(6))]
+    ][(int(r.rng.integers(6)) + k) % 6]
 
 
 @each("narrow", "sign", "factor", "defaults", "saturated", "another neuron")
@@ -1225,7 +1225,7 @@ def moved_and(r, what):
         "saturated": lambda: (np.clip(y, 0, 1), "clamped to 0 and 1"),
         "another neuron": lambda: (r.value(("SoftSign", p), x), "another neuron"),
     }[what]()
-    move, moved = _moves(r, np.asarray(other))
+    move, moved = _moves(r, np.asarray(other), len(what))
     names = {"lanes permuted": ("lanes permuted", "channels mapped otherwise")}.get(move, (move,))
     return r.plant(neuron, x, moved, *(f"{m} and {name}" for m in names))
 

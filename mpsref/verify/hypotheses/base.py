@@ -131,8 +131,8 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        parts = {name: value for name in ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse")
-                 if (value := getattr(other, name)) not in (None, -1, False)}  # fmt: skip
+        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse")
+        parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
 
 

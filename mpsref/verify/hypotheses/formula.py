@@ -309,21 +309,24 @@ def factor(case: Case) -> Iterator[Candidate]:
     for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
                         "the number of elements": n * h * w * c}.items():  # fmt: skip
         names |= {f"1/{name}": 1 / count, name: float(count)}
-    # Not tried one by one: the ratio of what was got to what is wanted says which.
+    # Not tried one by one: the ratio of what was got to what is wanted says which; or, if elements have moved as well,
+    # roughly that of the medians.
     index = case.bad_sample
     got, want = (Elements(array, case.result).at(index).values() for array in (case.got, case.want))
     ratio = got / want
     ratio = ratio[np.isfinite(ratio) & (ratio != 0)]
-    if not ratio.size:
-        return
-    middle = float(np.median(ratio))
+    sizes = [np.abs(Elements(array, case.result).at(np.arange(min(array.size, 131_072))).values())
+             for array in (case.got, case.want)]  # fmt: skip
+    medians = float(np.nanmedian(sizes[0]) / np.nanmedian(sizes[1]))
+    middle = float(np.median(ratio)) if ratio.size else medians
     tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
 
     def function(reads: Reads, value: float) -> Wide:
         return value * reads.ideal()
 
     for name, value in names.items():
-        if value not in (0, 1) and abs(middle / value - 1) < tolerance:
+        near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
+        if near and value != 1:
             yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
 
 

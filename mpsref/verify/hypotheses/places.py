@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Index, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
 
@@ -295,7 +295,9 @@ def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
 def offset(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
     row, size = w * c, case.want.size
-    shifts = dict.fromkeys([*_shifts(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))])
+    shifts = dict.fromkeys(
+        [*_shifts(case), *_correlated(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
+    )
 
     def shifted(shape: tuple[int, int, int, int], index: Index, by: int) -> Index:
         moved = index + by
@@ -308,6 +310,29 @@ def offset(case: Case) -> Iterator[Candidate]:
         whole = rows if by % row == 0 else pixels if by % c == 0 else ""
         moves[f"elements stand {ahead}{whole}"] = partial(shifted, by=by)
     yield from _moved(case, moves)
+
+
+def _correlated(case: Case, window: int = 131_072) -> Iterator[int]:
+    """The shifts at which what was got looks most like what is wanted, whatever function was computed."""
+    first = max(0, int(case.bad_index[0]) - window // 2)
+    got, want = (
+        Elements(array.reshape(-1)[first : first + window], case.result).values() for array in (case.got, case.want)
+    )
+    if got.size < 8 * MANY:
+        return
+    spectra = []
+    for values in (got, want):
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return
+        spread = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
+        bounded = np.clip(spread, -3, 3)
+        spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * got.size))
+    likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
+    for place in np.argsort(likeness)[::-1][:2].tolist():
+        by = place if place < got.size else place - 2 * got.size
+        if by:
+            yield by
 
 
 def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]:
