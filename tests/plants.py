@@ -621,7 +621,7 @@ def exponent_not_lowered(r):
 def factor(r, which):
     y, plant = r.either(shape=None if which != "1/N" else (3, 6, 7, 5))
     value = {"half": 0.5, "double": 2.0, "1/N": 1 / y.shape[0], "1/(H W)": 1 / (y.shape[1] * y.shape[2])}[which]
-    return plant(y.astype(np.float64) * value, "a constant factor", "accumulated twice")
+    return plant(y * y.dtype.type(value), "a constant factor", "accumulated twice")
 
 
 # ---- the function ----

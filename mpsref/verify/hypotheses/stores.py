@@ -54,7 +54,7 @@ def _narrowed(case: Case, index: Index, values: Values, narrow: Callable[[Wide],
 
 def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
     def candidates(case: Case) -> Iterator[Candidate]:
-        if case.result is HALF and name == "half":
+        if case.result is HALF and name in ("half", "tf32"):
             return
         yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]), coarse=True)
         if case.result is HALF:
