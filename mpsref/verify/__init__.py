@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -40,11 +40,11 @@ from mpsref.image_lanes import texel_of
 from mpsref.plan import Progress
 from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
-from mpsref.storage import StorageFormat
+from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, within
+from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
@@ -263,8 +263,7 @@ class _Verification:
         sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
-        # With several nodes whose images are not recorded nobody knows what the last one read.
-        explained = self.faults and comparison.beyond.size and len(nodes) == 1 and operation.is_pointwise
+        explained = self.faults and comparison.beyond.size and all(other.operation.is_pointwise for other in nodes)
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -282,8 +281,7 @@ class _Verification:
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            close = within(storage, limit if isinstance(limit, Tolerance) else None)
-            findings = explain(Case.of_node(node, read, own, want, bad, close))
+            findings = explain(self._case(nodes, read, actual, expected, bad, limit))
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -312,15 +310,44 @@ class _Verification:
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
 
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+        """What a segment reads; `read` is what its last node does."""
+        if len(nodes) == 1:
+            return dict(zip(nodes[0].sources, read, strict=True))
+        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+        return {image: self.recorded[image].read() for image in recorded}
+
+    def _case(
+        self,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        got: Stored,
+        want: Stored,
+        bad: npt.NDArray[np.bool_],
+        limit: Limit,
+    ) -> Case:
+        inputs, result = self._inputs(nodes, read), nodes[-1].result_image
+        storage = self.formats[result]
+        if isinstance(limit, Tolerance):
+            bound = within(storage, limit)
+        else:
+            segment = Segment(nodes, inputs, self.formats)
+            bound = around(storage, want, lambda index: segment.ends(index, MODELS[limit.model]))
+        others = {
+            self.names[image]: Elements(array, storage_format(entry.descriptor.channel_format))
+            for image, entry in self.recorded.items()
+            if image is not result and (array := entry.elements()).shape == want.shape
+        }
+        operations = {self.names[image]: node.operation for image, node in self.producers.items()}
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
         def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
-            inputs = dict(zip(nodes[-1].sources, read, strict=True))
-            if len(nodes) > 1:
-                recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-                inputs = {image: self.recorded[image].read() for image in recorded}
-            return Segment(nodes, inputs, self.formats).classify(got.reshape(-1)[index], index, model)
+            return Segment(nodes, self._inputs(nodes, read), self.formats).classify(
+                got.reshape(-1)[index], index, model
+            )
 
         return judge
 
