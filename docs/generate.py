@@ -26,7 +26,8 @@ from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
-from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
+from mpsref.verify.bounds import ALTERNATIVES, allowed
+from mpsref.verify.models import MODELS
 
 
 def neurons_page() -> str:

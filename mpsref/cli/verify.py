@@ -14,7 +14,7 @@ from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs, write_json
 from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
-from mpsref.verify.bounds import MODELS
+from mpsref.verify.models import MODELS
 from mpsref.verify.tolerance import limit_of
 
 __all__ = ["define", "run"]

@@ -17,11 +17,11 @@ from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
 from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
-from mpsref.verify.bounds import BEYOND, MODELS
 from mpsref.verify.compare import Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 

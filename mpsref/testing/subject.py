@@ -18,13 +18,13 @@ from mpsref.storage import StorageFormat
 from mpsref.sweep.implementation import Implementation, call, load
 from mpsref.testing.comparison import judge_of
 from mpsref.testing.strategies import descriptors
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.faults import explain
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.tolerance import Limit
 
 __all__ = ["Neurons", "Subject", "Trial", "why"]
@@ -123,7 +123,7 @@ def why(trial: Trial, index: int, evidence: Trial, kind: str, storage: StorageFo
         (verdict,) = judge(np.array([index], np.intp)).tolist()
         if verdict == WITHIN:
             return f"within what {model} arithmetic allows the formula"
-        if verdict != BEYOND and Reason(verdict) is not Reason.NAN_UNDEFINED:
+        if verdict != BEYOND and not verdict & ASSUMED:
             return f"{Reason(verdict).text}, as {model} arithmetic may"
     of_all = explain(_case(evidence, kind, storage), MENTIONED)
     # Where a single element shows the fault, the arrangement of elements is not to blame.

@@ -40,13 +40,13 @@ from mpsref.record.recording import RecordedImage, Recording, read_npy, write_re
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
+from mpsref.verify.models import MODELS, Model
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Model, Reason
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [

@@ -35,8 +35,8 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["LARGEST_PAGE", "page", "write_page"]
 

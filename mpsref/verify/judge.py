@@ -9,14 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
-from mpsref.verify.running import Model, Range, Running
+from mpsref.verify.models import Model
+from mpsref.verify.reasons import Reason
+from mpsref.verify.running import Range, Running
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -65,12 +67,8 @@ def neuron_judge(
             where = index[chosen]
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan: Mask = np.logical_or.reduce([np.isnan(source.at(index[chosen]).stored) for source in sources])
-            return nan
-
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, nan_read)
+        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
 
     return judge
 
@@ -100,6 +98,18 @@ class _Needed:
         """All flat indices in a row."""
         first, *others = self._lists
         return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
+
+
+def _special(sources: Sequence[Elements], index: Index) -> npt.NDArray[np.uint16]:
+    """What is not finite among what is read at some elements, see `mpsref.verify.bounds.classify`."""
+    special = np.zeros(index.size, np.uint16)
+    for source in sources:
+        if not source.storage.unorm_max:
+            stored = source.at(index).stored
+            special[(stored == np.inf) & (special == 0)] = Reason.plus_inf
+            special[(stored == -np.inf) & (special == 0)] = Reason.minus_inf
+            special[np.isnan(stored)] = Reason.nan
+    return special
 
 
 class Segment:
@@ -139,15 +149,14 @@ class Segment:
         def form(f: Running, chosen: Index, *, number: int) -> Range:
             return self._ranges(index[chosen], number, f, big=big)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan = np.zeros(chosen.size, np.bool_)
-            for elements in self._inputs.values():
-                if not elements.storage.unorm_max:
-                    nan |= np.isnan(elements.at(index[chosen]).stored)
-            return nan
-
         forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
-        return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
+        return classify(
+            got,
+            model,
+            self._formats[self._nodes[-1].result_image],
+            forms,
+            lambda part: _special(list(self._inputs.values()), index[part]),
+        )
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if big and (value := self._looked_up(index, number, f)) is not None:
@@ -189,7 +198,7 @@ class Segment:
             patterns = Elements(storage.patterns(), storage)
             table = self._tables[number, id(f)] = form(read(f, patterns), np.empty(0), f)
         code = elements.at(index).stored.view(storage.bits_dtype)
-        value = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
+        value = table.at(code)
         reads = (
             value if role is Role.INPUT else read(f, x.at(index))
             for x, role in zip(sources, operation.roles, strict=True)

@@ -19,8 +19,8 @@ from xml.etree import ElementTree as ET  # only written, never parsed
 import mpsref
 from mpsref.display import printable
 from mpsref.files import write_atomically
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["junit", "write_junit"]
 

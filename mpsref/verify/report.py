@@ -11,7 +11,7 @@ from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
-from mpsref.verify.running import Reason
+from mpsref.verify.reasons import Reason
 from mpsref.verify.tolerance import Tolerances, limit_json
 
 __all__ = ["Element", "EndToEnd", "ImageReport", "Report"]

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from mpsref.documents import read_bytes, schema, validate
 from mpsref.errors import FileFormatError, ParameterError, naming
-from mpsref.verify.bounds import MODELS
 from mpsref.verify.compare import Tolerance
+from mpsref.verify.models import MODELS
 
 __all__ = ["Bounds", "Limit", "Override", "Tolerances", "limit_json", "limit_of", "tolerances_of"]
 

@@ -20,11 +20,10 @@ from mpsref.cli import main
 from mpsref.storage import image_storage_of
 from mpsref.verify import Aggregate, Element, ImageReport, Recording, Report, Tolerances, verify, write_recording
 from mpsref.verify.aggregate import COLUMNS, MOST_CELLS, ROWS, ZERO
-from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.compare import Counts
 from mpsref.verify.html import LARGEST_PAGE, page
 from mpsref.verify.junit import junit
-from mpsref.verify.running import Reason
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 
 PRECISE = Path(__file__).parents[2] / "examples" / "gpu-run" / "precise"
 HOSTILE = "</script><script>alert('x')</script>\"'&\u202e\x00\x1b[31m\ufffe\ud800"
@@ -114,7 +113,7 @@ def test_errors_are_counted_by_input_and_signed_distance():
     got = want.view(np.uint16) + np.array([0, 1, -3, 64, 0, 0]).astype(np.uint16)
     got = got.astype(np.uint16).view(np.float16)
     got[..., 5] = np.nan
-    picture = collected(got, want, [0, 0, int(Reason.OVERFLOW), BEYOND, 0, BEYOND], x=x)
+    picture = collected(got, want, [0, 0, int(Reason.order), BEYOND, 0, BEYOND], x=x)
     (plot,) = picture.plots
     rows, columns, kinds = np.nonzero(plot.counts)
 
@@ -166,7 +165,7 @@ def test_elements_are_counted_by_channel_and_by_pixel():
 @pytest.mark.parametrize(
     ("classes", "step", "kind"),
     [
-        ([0, int(Reason.OVERFLOW)], 1, "explained"),
+        ([0, int(Reason.order)], 1, "explained"),
         ([0, 0], 1, "within the bounds, but not exact"),
         ([0, 0], 0, "exact"),
     ],
@@ -268,7 +267,7 @@ def test_a_failing_image_comes_first_and_keeps_its_number(tmp_path):
 
     assert sorted(ids) == sorted(f"image-{i}" for i in range(32))
     assert ids[: len(explained)] == explained
-    assert f"explained: {Reason.OVERFLOW.text}" in text
+    assert f"explained: {Reason.order.text}" in text
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "<!--", "<!--<script </script x", "a" * 500, "]]>", "\u2028\u2066x"])
