@@ -150,8 +150,10 @@ class Comparison(CheckReport):
         if shown:
             yield "the worst:"
             yield from (f"  {element}" for element in shown)
-        for reason, count in self.counts.explained.items():
-            yield f"{count:,} explained: {Reason[reason].text}"
+        for reason, count in self.counts.excused.items():
+            yield f"{count:,} excused: {Reason[reason].text}"
+        for reason, count in self.counts.refused.items():
+            yield f"{count:,} beyond: {Reason[reason].text}"
         if self.counts.elements:
             yield from aligned(self._histogram_rows(), left=1)
 
@@ -271,7 +273,7 @@ def compare(
         )
     storage = _storage(got, name)
     judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
-    result = counts_of(got, want, storage, judge, SHOWN)
+    result = counts_of(got, want, storage, judge, SHOWN, presets.excused_by(limit))
     is_beyond = (result.classes == BEYOND).tolist()
     worst = []
     for flat, distance, beyond in zip(result.worst.tolist(), result.distances.tolist(), is_beyond, strict=True):

@@ -25,7 +25,7 @@ from mpsref.verify.faults import explain
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
-from mpsref.verify.tolerance import Limit
+from mpsref.verify.tolerance import Limit, excused_by
 
 __all__ = ["Neurons", "Subject", "Trial", "why"]
 
@@ -97,7 +97,7 @@ class Subject:
         limit: Any = self.limit
         if not isinstance(limit, Tolerance):
             limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
-        beyond = counts_of(got, want, self.storage, limit).beyond
+        beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit)).beyond
         return Trial(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
 
 

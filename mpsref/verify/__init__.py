@@ -21,7 +21,9 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,12 @@ from mpsref.record.recording import RecordedImage, Recording, read_npy, write_re
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
+from mpsref.verify.bias import Directed, signed_errors
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
-from mpsref.verify.models import MODELS, Model
+from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
@@ -79,6 +82,8 @@ def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
+    allow: Iterable[str] = (),
+    strict: bool = False,
     worst: int = 5,
     faults: bool = True,
     progress: Progress | None = None,
@@ -97,6 +102,11 @@ def verify(
     tolerance : Tolerances, Tolerance, Bounds or str, optional
         What passes; a string is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
         ``metal-fast``, what the default mode of Metal's compiler allows.
+    allow : iterable of str
+        What is excused besides what a model excuses anyway, such as ``overflow``, see
+        `mpsref.verify.reasons.Reason`.
+    strict : bool
+        Whether nothing else is excused, and a store that does not round to nearest fails.
     worst : int
         How many of the farthest elements to report for each image.
     faults : bool
@@ -117,10 +127,11 @@ def verify(
         The recording cannot be read, lacks a source, holds nothing to compare, or has an image of another size or
         format than the graph computes; or the tolerance names an image that the graph does not have.
     ParameterError
-        The preset does not exist.
+        The preset or the excuse does not exist.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
+    tolerances = tolerances_of(tolerance).with_excuses(allow, strict=strict)
+    return _Verification(recording, tolerances, worst, faults, collect).run(progress)
 
 
 class _Verification:
@@ -209,9 +220,25 @@ class _Verification:
         neuron = None if descriptor is None else descriptor.neuron_type.name
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
+        flat = actual.reshape(-1), expected.reshape(-1)
         nodes = self._segment(node)
-        judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
-        comparison = compare(actual, expected, storage, judge, self.worst)
+        segment = self._inputs(nodes, read)
+
+        def compared(limit: Limit, worst: int) -> Comparison:
+            if isinstance(limit, Tolerance):
+                return compare(actual, expected, storage, limit, worst)
+            model = MODELS[limit.model]
+            judge = lambda index: segment().classify(actual.reshape(-1)[index], index, model)  # noqa: E731
+            return compare(actual, expected, storage, judge, worst, limit.excused)
+
+        comparison = compared(limit, self.worst)
+        evidence: Directed | None = None
+        others: tuple[str, ...] = ()
+        if isinstance(limit, Bounds):
+            evidence = None if comparison.identical else segment().directed(actual, expected, MODELS[limit.model])
+            if comparison.counts.beyond:
+                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                others = tuple(other.model for other in rest if not compared(other, 0).counts.beyond)
         sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
@@ -224,10 +251,10 @@ class _Verification:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
-        worst = (comparison.worst, comparison.distances, comparison.classes)
+        worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, sources)
-            for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
+            _element(place, distance, kind, reason, actual, expected, sources)
+            for place, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
         if explained:
@@ -246,6 +273,11 @@ class _Verification:
             neuron=neuron,
             direction=operation.direction,
             limit=str(limit),
+            model=None if isinstance(limit, Tolerance) else limit.model,
+            is_strict=isinstance(limit, Bounds) and limit.strict,
+            directed=evidence,
+            signed_errors={} if comparison.identical else signed_errors(*flat, storage),
+            others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
@@ -263,23 +295,25 @@ class _Verification:
                     waiting.append(self.producers[source])
         return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
 
-    def _judge(
-        self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
-    ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
-        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> Callable[[], Segment]:
+        """What judges the last of some nodes; made when it is needed, since most images need none."""
+
+        @cache
+        def segment() -> Segment:
             inputs = dict(zip(nodes[-1].sources, read, strict=True))
             if len(nodes) > 1:
                 recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
                 inputs = {image: self.recorded[image].read() for image in recorded}
-            return Segment(nodes, inputs, self.formats).classify(got.reshape(-1)[index], index, model)
+            return Segment(nodes, inputs, self.formats)
 
-        return judge
+        return segment
 
 
 def _element(
     flat: int,
     distance: int,
     kind: int,
+    reason: int,
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
     sources: dict[str, MPSImage],
@@ -301,5 +335,5 @@ def _element(
         str(expected[place]),
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
-        None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+        None if reason in (WITHIN, BEYOND) else Reason(reason).name,
     )

@@ -178,7 +178,7 @@ class Aggregate:
         sources : mapping of str to MPSImage
             What the node read.
         """
-        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.explained else 0]
+        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.excused else 0]
         if self._bytes >= MOST_BYTES and names is self._least():
             return
         with np.errstate(all="ignore"):  # a device may write any NaN
@@ -202,7 +202,7 @@ def _picture(
     scales = [_scale(x) for x in inputs]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in inputs]
     kinds = np.zeros(want.size, np.uint8)
-    kinds[comparison.explained], kinds[comparison.beyond] = 2, 3
+    kinds[comparison.excused], kinds[comparison.beyond] = 2, 3
     got, want = got.reshape(-1), want.reshape(-1)
     for part in _parts(kinds.size):
         row = _rows(got[part], want[part], storage)

@@ -29,7 +29,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Stored, meaning
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
@@ -131,8 +131,18 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
     return [partial(evaluate, formula=formula) for formula in formulas]
 
 
+def inner(value: Range, storage: StorageFormat) -> Range:
+    """The ranges that the next node reads: as stored, or a neighbour, as passes where the image is recorded."""
+    lower, upper, between = stored(value, storage)
+    if storage.unorm_max:
+        lower, upper = np.maximum(lower, 1) - 1, np.minimum(upper, storage.unorm_max - 1) + 1
+    else:
+        lower, upper = np.nextafter(lower, lower.dtype.type(-np.inf)), np.nextafter(upper, upper.dtype.type(np.inf))
+    return replace(between, low=meaning(lower, storage), high=meaning(upper, storage))
+
+
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
-    """The ends of ranges as an image stores them, and the ranges that the next node then reads."""
+    """The ends of ranges as an image stores them, and the ranges of what is then read."""
     ends = [
         storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
     ]
@@ -206,6 +216,19 @@ def classify(
             block.assume()
             classes[start : start + BLOCK] = block.classes
     return classes
+
+
+def before_the_store(model: Model, forms: Sequence[Form], size: int) -> tuple[Wide, Wide, Mask]:
+    """The least and the greatest value that the forms allow for some elements, and where no exception widens them."""
+    low, high, known = np.full(size, np.inf), np.full(size, -np.inf), np.ones(size, np.bool_)
+    with np.errstate(all="ignore"):
+        for start in range(0, size, BLOCK):
+            index = np.arange(start, min(start + BLOCK, size))
+            for variant, form in product(model.variants, forms):
+                value = form(Running(variant, model.flushes), index)
+                low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
+                known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+    return low, high, known & np.isfinite(low) & np.isfinite(high)
 
 
 class _Block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -86,14 +86,14 @@ class Counts:
         Elements where one side is infinite and the other is another number.
     within : int
         Elements within the tolerance, or the model's bounds.
-    latitude : Mapping of str to int
-        Those of them that are within only by a latitude of the language, by the name of the `Reason`.
-    explained : Mapping of str to int
+    excused : Mapping of str to int
         Elements that are excused for a `Reason`, by its name; none under a plain tolerance.
     beyond : int
         All other elements.
+    latitude : Mapping of str to int
+        Elements within that are so only by a latitude of the language, by the name of the `Reason`.
     refused : Mapping of str to int
-        Those of them that have a `Reason` which does not excuse here, by its name.
+        Elements beyond that have a `Reason` which does not excuse here, by its name.
     """
 
     elements: int
@@ -105,10 +105,10 @@ class Counts:
     nan_disagreements: int
     infinity_disagreements: int
     within: int
-    latitude: dict[str, int]
-    explained: dict[str, int]
+    excused: dict[str, int]
     beyond: int
-    refused: dict[str, int]
+    latitude: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 def passes(
@@ -133,7 +133,7 @@ class Comparison:
     counts : Counts
         Elements by distance.
     worst : ndarray of int
-        Flat indices of the farthest elements that are not exact: first those beyond the bounds, then the explained,
+        Flat indices of the farthest elements that are not exact: first those beyond the bounds, then the excused,
         then those within, each farthest first.
     distances : ndarray of int
         Their distances.
@@ -141,7 +141,7 @@ class Comparison:
         Their classes: `WITHIN`, the `Reason` that excuses them, or `BEYOND`.
     reasons : ndarray of uint16
         Their reasons, whether these excuse or not; `WITHIN` or `BEYOND` for none.
-    beyond, explained : ndarray of int
+    beyond, excused : ndarray of int
         Flat indices of all elements of these classes, in ascending order.
     histogram : dict of int to int
         Distances by powers of two, see `mpsref.ulp.distances_by_power`.
@@ -155,7 +155,7 @@ class Comparison:
     classes: npt.NDArray[np.uint16]
     reasons: npt.NDArray[np.uint16]
     beyond: Index
-    explained: Index
+    excused: Index
     histogram: dict[int, int]
     identical: bool
 
@@ -218,8 +218,8 @@ def compare(
     for reason in named.keys() - LATITUDES - excused:
         classes[classes == reason] = BEYOND
     beyond = index[classes == BEYOND]
-    explained = {reason.name: n for reason, n in named.items() if reason in excused}
-    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if explained else np.empty(0, np.intp)
+    passed = {reason.name: n for reason, n in named.items() if reason in excused}
+    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if passed else np.empty(0, np.intp)
     counts = Counts(
         elements=got.size,
         exact=exact,
@@ -227,9 +227,9 @@ def compare(
         largest=int(np.max(distance, where=distance != UNREACHABLE, initial=1 if neighbours.count else 0)),
         nan_disagreements=nan,
         infinity_disagreements=int(np.count_nonzero(distance == UNREACHABLE)) - nan,
-        within=got.size - beyond.size - sum(explained.values()),
+        within=got.size - beyond.size - sum(passed.values()),
         latitude={reason.name: n for reason, n in named.items() if reason in LATITUDES},
-        explained=explained,
+        excused=passed,
         beyond=beyond.size,
         refused={reason.name: n for reason, n in named.items() if reason not in LATITUDES | excused},
     )
@@ -318,7 +318,7 @@ def _others(
 
 
 def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:
-    """Indices of elements beyond the bounds, then of explained ones, then of those within, each farthest first."""
+    """Indices of elements beyond the bounds, then of excused ones, then of those within, each farthest first."""
     ordered = [np.empty(0, np.intp)]
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
         if count > 0:

@@ -99,7 +99,7 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     shown = dict.fromkeys(order[: len(details)])
     links = {report.images[i].name: f"#image-{i}" for i in shown}
     data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
-    state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
+    state = "beyond" if not report.passed else "explained" if any(i.excused for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
     left_out = (
@@ -155,7 +155,7 @@ def _fitting(parts: Iterable[str], most: int) -> list[str]:
 
 
 def _verdict(image: ImageReport) -> str:
-    return "beyond" if not image.passed else "explained" if image.explained else "within"
+    return "beyond" if not image.passed else "explained" if image.excused else "within"
 
 
 _RANK = {"beyond": 0, "explained": 1, "within": 2}
@@ -191,7 +191,7 @@ def _table(report: Report, links: Mapping[str, str]) -> str:
     def row(image: ImageReport) -> str:
         counts, link = image.counts, links.get(image.name)
         name = f'<a href="{link}">{_text(image.name)}</a>' if link else _text(image.name)
-        numbers = (counts.elements, counts.exact, counts.within, image.explained, counts.beyond, counts.largest)
+        numbers = (counts.elements, counts.exact, counts.within, image.excused, counts.beyond, counts.largest)
         cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
         return (
             f'<tr><th scope="row">{name}</th><td>{_text(image.node)}</td><td>{image.channel_format}</td>'
@@ -246,7 +246,7 @@ def _percent(part: int, whole: int) -> str:
 def _counts(image: ImageReport) -> str:
     counts = image.counts
     numbers = {text: getattr(counts, name) for name, text in _COUNTS.items()}
-    numbers |= {f"explained: {Reason[name].text}": n for name, n in counts.explained.items()}
+    numbers |= {f"excused: {Reason[name].text}": n for name, n in counts.excused.items()}
     numbers["beyond the bounds"] = counts.beyond
     rows = [(text, n, _percent(n, counts.elements)) for text, n in numbers.items()]
     rows = [("elements", counts.elements, ""), *rows, ("largest distance, in ULP", counts.largest, "")]

@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
+from mpsref.verify.bias import Directed, directed
+from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read
 from mpsref.verify.models import Model
 from mpsref.verify.reasons import Reason
 from mpsref.verify.running import Range, Running
@@ -143,20 +144,37 @@ class Segment:
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
         """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
+        storage = self._formats[self._nodes[-1].result_image]
+        return classify(got, model, storage, self._forms_at(index), lambda part: self._special(index[part]))
+
+    def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
+        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
+        storage = self._formats[self._nodes[-1].result_image]
+        # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
+        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+            return None
+
+        def ends(index: Index) -> tuple[Wide, Wide, Mask]:
+            return before_the_store(model, self._forms_at(index), index.size)
+
+        return directed(got.reshape(-1), want.reshape(-1), storage, ends, list(self._inputs.values()))
+
+    @property
+    def _is_pointwise(self) -> bool:
+        return all(operation.is_pointwise for operation in self._operations)
+
+    def _special(self, index: Index) -> npt.NDArray[np.uint16]:
+        return _special(list(self._inputs.values()), index)
+
+    def _forms_at(self, index: Index) -> list[Form]:
+        """The ranges of elements, by each form; of parts of these flat indices."""
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
         def form(f: Running, chosen: Index, *, number: int) -> Range:
             return self._ranges(index[chosen], number, f, big=big)
 
-        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
-        return classify(
-            got,
-            model,
-            self._formats[self._nodes[-1].result_image],
-            forms,
-            lambda part: _special(list(self._inputs.values()), index[part]),
-        )
+        return [partial(form, number=number) for number in range(max(map(len, self._forms)))]
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if big and (value := self._looked_up(index, number, f)) is not None:
@@ -167,7 +185,7 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:

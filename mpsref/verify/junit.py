@@ -58,7 +58,7 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         "exact": counts.exact,
         "largest_ulp": counts.largest,
         "within": counts.within,
-        "explained": image.explained,
+        "excused": image.excused,
         "beyond": counts.beyond,
     }
     _properties(case, facts)
@@ -70,9 +70,9 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         failure.text = _lines(
             [message, *["the worst:"] * bool(worst), *worst, *["the likely fault:"] * bool(findings), *findings]
         )
-    if counts.explained:
+    if counts.excused:
         out = ET.SubElement(case, "system-out")
-        out.text = _lines([f"{n:,} explained: {Reason[name].text}" for name, n in counts.explained.items()])
+        out.text = _lines([f"{n:,} excused: {Reason[name].text}" for name, n in counts.excused.items()])
 
 
 def _properties(parent: ET.Element, facts: Mapping[str, object]) -> None:

@@ -131,7 +131,8 @@ class Model:
         """The distance of the neighbours between which a number lies; at a power of two the larger."""
         _, exponent = np.frexp(x)
         least = round(math.log2(self.smallest[1]))
-        return np.ldexp(1.0, np.maximum(exponent - self.storage.precision, least))
+        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.storage.precision, least))
+        return ulp
 
     def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
         """The range of computed results from that of exact ones."""

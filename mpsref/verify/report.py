@@ -9,9 +9,10 @@ from typing import Any
 from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
+from mpsref.verify.bias import Directed
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
-from mpsref.verify.reasons import Reason
+from mpsref.verify.summary import Cause, causes_of, excuses_text
 from mpsref.verify.tolerance import Tolerances, limit_json
 
 __all__ = ["Element", "EndToEnd", "ImageReport", "Report"]
@@ -43,7 +44,7 @@ class Element:
     beyond : bool
         Whether it is beyond the bounds.
     reason : str or None
-        The name of the `Reason` that explains it; None if it is within or beyond the bounds.
+        The name of the `Reason` why it differs, whether that excuses it or not; None if there is none.
     """
 
     image: int
@@ -96,13 +97,23 @@ class ImageReport:
     counts : Counts
         Elements by distance.
     worst : tuple of Element
-        First those beyond the bounds, then the explained, then those within; each farthest first.
+        First those beyond the bounds, then the excused, then those within; each farthest first.
     neuron : str or None
         The neuron's type, also of its gradient; None for arithmetic.
     direction : str
         ``forward`` or ``gradient``.
     limit : str
         What passes, as text.
+    model : str or None
+        The model whose bounds it has; None under a plain tolerance.
+    is_strict : bool
+        Whether a directed store is a failure.
+    directed : Directed or None
+        The evidence of a store that does not round to nearest.
+    signed_errors : dict of str to float
+        The mean error in ULP with its sign, see `mpsref.verify.bias.signed_errors`.
+    others : tuple of str
+        Other models that would pass the image, if it failed.
     end_to_end : EndToEnd or None
         Distances from the reference evaluated from the graph's sources on; None if these are the distances above.
     unrecorded : tuple of str
@@ -122,6 +133,11 @@ class ImageReport:
     neuron: str | None = None
     direction: str = "forward"
     limit: str = ""
+    model: str | None = None
+    is_strict: bool = False
+    directed: Directed | None = None
+    signed_errors: dict[str, float] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
     unrecorded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -129,13 +145,13 @@ class ImageReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every element is within the bounds, or explained."""
-        return self.counts.beyond == 0
+        """Whether every element is within the bounds, or excused, and nothing is held against the image as a whole."""
+        return self.counts.beyond == 0 and not (self.is_strict and self.directed)
 
     @property
-    def explained(self) -> int:
-        """How many elements are explained."""
-        return sum(self.counts.explained.values())
+    def excused(self) -> int:
+        """How many elements are excused."""
+        return sum(self.counts.excused.values())
 
 
 _COLUMNS = {
@@ -147,7 +163,7 @@ _COLUMNS = {
     "largest": "largest",
     "nan_disagreements": "NaN",
     "infinity_disagreements": "inf",
-    "explained": "explained",
+    "excused": "excused",
     "beyond": "beyond",
 }
 
@@ -179,7 +195,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every element of every image is within the bounds, or explained."""
+        """Whether every element of every image is within the bounds, or excused."""
         return all(image.passed for image in self.images)
 
     @property
@@ -188,22 +204,42 @@ class Report:
         return next((image for image in self.images if not image.passed), None)
 
     @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Why elements differ, over all images."""
+        return causes_of(self.images)
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Models that would pass the images that fail; empty if none fails."""
+        failed = [set(image.others) for image in self.images if not image.passed]
+        return tuple(sorted(set.intersection(*failed))) if failed else ()
+
+    @property
     def verdict(self) -> str:
         """One line."""
         elements = sum(image.counts.elements for image in self.images)
-        explained = sum(image.explained for image in self.images)
+        excused = sum(image.excused for image in self.images)
         first = self.first_wrong
+        of = f"of {_counted(len(self.images), 'image')}"
+        excuses = excuses_text(self.images)
         if first is None:
-            if not explained:
-                return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
-            images = f"{elements:,} elements of {len(self.images)} images"
-            return f"PASS: of {images} {elements - explained:,} are within bounds and {explained:,} explained"
+            if not excused:
+                return f"PASS: all {elements:,} elements {of} are within bounds"
+            within = f"of {elements:,} elements {of} {elements - excused:,} are within bounds"
+            return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'})"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
-        return (
-            f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} of "
-            f"{len(self.images)} images, first in {first.name} ({first.node})"
+        line = (
+            f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} "
+            f"{of}, first in {first.name} ({first.node})"
         )
+        refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
+        if refused:
+            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
+        directed = sum(image.directed is not None and image.is_strict for image in beyond)
+        if directed:
+            line += f"; {_counted(directed, 'image')} not rounded to nearest"
+        return f"{line}; {excuses}" if excuses else line
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -232,7 +268,7 @@ class Report:
         rows = [
             [
                 *row[:3],
-                "within" if image.passed and not image.explained else "explained" if image.passed else "beyond",
+                "within" if image.passed and not image.excused else "excused" if image.passed else "beyond",
                 *row[3:],
             ]
             for image, row in zip(self.images, self._rows(), strict=True)
@@ -257,6 +293,8 @@ class Report:
             },
             "passed": self.passed,
             "verdict": self.verdict,
+            "causes": [asdict(cause) for cause in self.causes],
+            "other_models": list(self.other_models),
             "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
             "images": {
                 image.name: {
@@ -270,6 +308,8 @@ class Report:
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
                     "histogram": image.histogram,
+                    "signed_errors": image.signed_errors,
+                    "directed": None if image.directed is None else asdict(image.directed),
                     "faults": [asdict(finding) | {"fits": finding.fits} for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
                 }
@@ -290,13 +330,14 @@ class Report:
             if not image.passed:
                 yield from _wrong_lines(image, faults=self.faults)
         yield from self._blame_lines()
+        yield from self._cause_lines()
         yield ""
         yield self.verdict
 
     def _rows(self) -> list[list[str]]:
         return [
             [image.name, image.node, image.channel_format]
-            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
+            + [f"{image.excused if name == 'excused' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
         ]  # fmt: skip
 
@@ -311,6 +352,27 @@ class Report:
             yield ""
             yield "from the graph's sources on, errors of all nodes together:"
             yield from aligned([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
+
+    def _cause_lines(self) -> Iterator[str]:
+        """The causes over all images, notes, and another model."""
+        causes = self.causes
+        if causes:
+            yield ""
+            head = ["cause", "", "images", "elements"]
+            rows = [[c.cause, c.verdict, f"{c.images:,}", f"{c.elements:,}"] for c in causes]
+            table = iter(aligned([head, *rows], 2))
+            yield next(table)
+            for line, cause in zip(table, causes, strict=True):
+                yield line
+                if cause.example:
+                    yield f"  {cause.example}"
+        notes = [f"{image.name} {image.directed}" for image in self.images if image.directed is not None]
+        if notes:
+            yield ""
+            yield from (f"note: {note}" for note in notes)
+        if self.other_models:
+            yield ""
+            yield f"the images that fail would pass under {' or '.join(self.other_models)} (--bounds)"
 
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
@@ -328,17 +390,14 @@ class Report:
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
     shown = [element for element in image.worst if element.beyond or every_image]
-    if image.counts.explained:
-        yield ""
-    for name, count in image.counts.explained.items():
-        yield f"{image.name}: {count:,} explained: {Reason[name].text}"
-        element = next((e for e in image.worst if e.reason == name and not every_image), None)
-        if element is not None:
-            yield f"  {element}"
     if shown:
         yield ""
         yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
         yield from (f"  {element}" for element in shown)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:

@@ -343,7 +343,7 @@ class Running:
         pole, zero = y.holds_zero, -0.0 if self.below else 0.0
         lower = np.where(pole, np.where((y.low < 0) & self.below, y.low, zero), y.low)
         upper = np.where(pole, np.where((y.high > 0) & (not self.below), y.high, zero), y.high)
-        far = np.False_
+        far: Any = np.False_
         if not law.is_rounding and m.flushes:
             # As a product with a reciprocal that is 0 for a large, or infinite for a small divisor.
             large = (_size(y) > 1 / m.smallest[0]) & (_least(y) <= m.limit)
@@ -388,17 +388,16 @@ class Running:
         error = error * (1 + 2.0**-18) + FLOAT64_ERROR
         nearest = m.widened(low, high, law)
         small, wide, loss = self._partial_products(factors)
-        low, high = (
-            np.where(np.isinf(end) | ((end == 0) & ~small), end, np.where(once, near, end + sign * np.abs(end) * error) + sign * loss)
-            for end, near, sign in ((low, nearest[0], -1.0), (high, nearest[1], 1.0))
-        )  # fmt: skip
+        for sign, end, near in ((-1.0, low, nearest[0]), (1.0, high, nearest[1])):
+            moved = np.where(once, near, end + sign * np.abs(end) * error) + sign * loss
+            moved = np.where(np.isinf(end) | ((end == 0) & ~small), end, moved)
+            low, high = (moved, high) if sign < 0 else (low, moved)
         if self.vanish:
             low, high = np.where(small, 0.0, low), np.where(small, 0.0, high)
         operands = [_infinite_where(factor, factor.holds_zero) if kind else factor for factor, kind in factors]
         if self.level is not Level.NOTHING:
-            vanishes = np.logical_or.reduce(
-                [np.isinf(_size(factor)) for factor, kind in factors if kind] or [np.False_]
-            )
+            divided = [np.isinf(_size(factor)) for factor, kind in factors if kind]
+            vanishes = np.logical_or.reduce([small & False, *divided])
             missing = missing | (wide & (small | vanishes | ((low <= 0) & (high >= 0))))
             low, high = np.where(wide & (low < 0), -np.inf, low), np.where(wide & (high > 0), np.inf, high)
             operands[0] = _infinite_where(operands[0], wide)
@@ -408,7 +407,7 @@ class Running:
         return replace(result, factors=factors)
 
     def _partial_products(self, factors: tuple[tuple[Range, str], ...]) -> tuple[Mask, Mask, Wide]:
-        """Where an order has a subnormal product on the way, where one has an infinite one, and what the former loses."""
+        """Where some order has a subnormal on the way, where one has an infinity, and what the former loses."""
         m, count = self.model, len(factors)
         least = [1 / _size(x) if kind else _least(x) for x, kind in factors]
         most = [1 / _least(x) if kind else _size(x) for x, kind in factors]
@@ -483,7 +482,7 @@ class Running:
         m, above, below = self.model, t - 1, t + 1
         if self.level is Level.EVERYTHING:
             return self.quotient(above, below, "division")
-        # Both depend on the same t, so the quotient of their ends is tighter than that of their ranges. Between the ends
+        # Both depend on the same t, so the quotient of their ends is tighter than that of their ranges. Between them
         # the rounding of the denominator is worth less than two ULP.
         ends = [
             _corners(np.divide, (up, up), (down - 2 * m.ulp(down), down + 2 * m.ulp(down)))[:2]

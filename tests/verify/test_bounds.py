@@ -424,7 +424,7 @@ def test_faults_of_four_times_the_bounds_are_caught(tmp_path, neuron_type, direc
     (report,) = verify(write_recording(tmp_path / "r", file, images, "faulty"), model).images
 
     assert report.counts.beyond == np.count_nonzero(planted)
-    assert report.counts.explained == {}
+    assert report.counts.excused == {}
 
 
 def test_tables_of_half_patterns_say_the_same_as_elements(tmp_path, monkeypatch):

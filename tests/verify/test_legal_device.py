@@ -181,6 +181,6 @@ def test_an_operation_four_times_as_bad_is_caught(neuron_type, direction):
         beyond[comparison.beyond] = True
         caught[operation] = float(beyond[large].mean())
 
-    # Four halves of an ULP, cut to a number of the format, leave two or one; and a neighbour of the ideal always passes.
+    # Four halves of an ULP, cut to a number of the format, leave two or one; and a neighbour of the ideal passes.
     is_function = any(model.laws[name].ulp > 0.5 for name in caught)
     assert max(caught.values()) > (0.7 if is_function else 0.2), caught

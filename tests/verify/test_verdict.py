@@ -467,7 +467,9 @@ def test_the_verdict_is_coloured_and_nothing_else_is(tmp_path):
 @pytest.mark.parametrize("name", ["recording", "chain-float32", "neurons"])
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
 def test_no_fault_is_claimed_where_nothing_is_wrong(compiler, name):
-    report = verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler])
+    report = verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler], allow=["overflow"])
 
-    assert all(image.findings == () for image in report.images)
-    assert "fault:" not in report.text()
+    # The two clamps lose NaN.
+    clamps = {"hardSigmoid.y", "reLUN.y"} if name == "neurons" else set()
+    assert {image.name for image in report.images if image.findings} == clamps
+    assert ("fault:" in report.text()) == bool(clamps)
