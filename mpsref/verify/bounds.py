@@ -213,6 +213,8 @@ def classify(
             for world, arithmetics in worlds:
                 for f, form in product(arithmetics, forms):
                     block.look(f, form, world.reason, np.uint16(world.mark))
+            for f, form in product(plain, forms):
+                block.reflect(replace(f, level=Level.EVERYTHING, flush=model.flushes, mirror=True), form)
             block.assume()
             classes[start : start + BLOCK] = block.classes
     return classes
@@ -276,6 +278,24 @@ class _Block:
             inside &= ~(lost & (marks & Mark.CLAMPED != 0) & (self.model.nan_is_defined))
         chosen = rest[inside]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[inside])
+
+    def reflect(self, f: Running, form: Form) -> None:
+        """
+        Class NaN by what the mirrored formula does at the mirrored input.
+
+        Of an odd function some overflow on one side, such as (e^2x - 1) / (e^2x + 1), and others on both.
+        """
+        if self.storage.unorm_max:
+            return
+        rest = np.flatnonzero(
+            (self.classes == BEYOND) & np.isnan(self.got) & (self.special != Reason.nan) & ~self.is_nan
+        )
+        if not rest.size:
+            return
+        value, special = form(f, self.index[rest]), self.special[rest]
+        found = np.where(special, special, np.uint16(Reason.overflow))
+        nan = value.nan & (value.reason & np.where(special, np.uint16(Mark.INVALID), np.uint16(Mark.OVERFLOW)) != 0)
+        self.classes[rest[nan]] = found[nan]
 
     def assume(self) -> None:
         """Excuse what only a device without NaN may do, if the model allows it to have none."""
@@ -404,7 +424,7 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(elements.values())
+    return f.range(-elements.values() if f.mirror else elements.values())
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

@@ -225,7 +225,7 @@ class Report:
         if first is None:
             if not excused:
                 return f"PASS: all {elements:,} elements {of} are within bounds"
-            within = f"of {elements:,} elements {of} {elements - excused:,} are within bounds"
+            within = f"of {_counted(elements, 'element')} {of} {elements - excused:,} are within bounds"
             return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'})"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -261,6 +261,8 @@ class Running:
         Whether a fast division gives what it may outside its range: 0 for a large divisor, infinity for a small one.
     vanish : bool
         Whether a product of three and more factors is 0 where an order has a subnormal on the way, which is flushed.
+    mirror : bool
+        Whether inputs have the other sign.
     """
 
     model: Model
@@ -269,6 +271,7 @@ class Running:
     below: bool = False
     far: bool = False
     vanish: bool = False
+    mirror: bool = False
 
     # ---- making ranges ----
 
@@ -398,7 +401,10 @@ class Running:
         if self.level is not Level.NOTHING:
             divided = [np.isinf(_size(factor)) for factor, kind in factors if kind]
             vanishes = np.logical_or.reduce([small & False, *divided])
-            missing = missing | (wide & (small | vanishes | ((low <= 0) & (high >= 0))))
+            endless = np.logical_or.reduce(
+                np.broadcast_arrays(*(np.isinf(_size(factor)) for factor, kind in factors if not kind))
+            )
+            missing = missing | (endless & small) | (wide & (small | vanishes | ((low <= 0) & (high >= 0))))
             low, high = np.where(wide & (low < 0), -np.inf, low), np.where(wide & (high > 0), np.inf, high)
             operands[0] = _infinite_where(operands[0], wide)
         result = self._finished(low, high, np.broadcast_to(missing, low.shape), operands)
@@ -563,7 +569,20 @@ class Running:
         high = np.where(yes, x.high, np.where(no, y.high, np.fmax(x.high, y.high)))
         nan = np.where(yes, x.nan, np.where(no, y.nan, x.nan | y.nan))
         reason = np.where(yes, x.reason, np.where(no, y.reason, x.reason | y.reason)) | condition.reason
-        return Range(low, high, nan, reason.astype(np.uint16), self)
+        return Range(low, high, nan, reason.astype(np.uint16), self, self._factors_where(condition, x, y))
+
+    def _factors_where(self, condition: Truth, x: Range, y: Range) -> tuple[tuple[Range, str], ...]:
+        """The factors of a choice between two products; none if neither is one."""
+        if max(len(x.factors), len(y.factors)) < 2:
+            return ()
+        factors, one = [], self.range(1.0)
+        kinds = dict.fromkeys(kind for of in (x, y) for _, kind in of.factors or ((of, ""),))
+        for kind in kinds:
+            ours, theirs = ([factor for factor, own in of.factors or ((of, ""),) if own == kind] for of in (x, y))
+            for first, second in zip_longest(ours, theirs, fillvalue=one):
+                chosen = self.where(condition, replace(first, factors=()), replace(second, factors=()))
+                factors.append((chosen, kind))
+        return tuple(factors)
 
 
 def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:

@@ -81,12 +81,12 @@ def _example(verdict: str, where: list[tuple[ImageReport, int, str | None]]) -> 
 
 _CLAUSES: Mapping[Reason, str] = {
     Reason.order: "{} in which one order of a product overflows and another does not",
-    Reason.nan: "{} of NaN inputs differ, which {}",
-    Reason.plus_inf: "{} of infinite inputs differ, where an operation is invalid",
-    Reason.domain: "{} outside the domain differ, which {}",
-    Reason.pole: "{} at a pole differ",
-    Reason.texture: "{} that are NaN are 0, as a texture may have them",
-    Reason.overflow: "{} of overflowing intermediates differ, which is allowed here",
+    Reason.nan: "{} of NaN inputs {differ}, which {why}",
+    Reason.plus_inf: "{} of infinite inputs {differ}, where an operation is invalid",
+    Reason.domain: "{} outside the domain {differ}, which {why}",
+    Reason.pole: "{} at a pole {differ}",
+    Reason.texture: "{} where NaN is 0, as a texture may have it",
+    Reason.overflow: "{} of overflowing intermediates {differ}, which is allowed here",
 }
 
 
@@ -103,5 +103,6 @@ def excuses_text(images: Sequence[ImageReport]) -> str:
     clauses = []
     for name, count in sorted(totals.items(), key=lambda item: Reason[item[0]]):
         results = f"{count:,} result{'s' if count != 1 else ''}"
-        clauses.append(_CLAUSES[Reason[name]].format(results, why))
+        differ = "differ" if count != 1 else "differs"
+        clauses.append(_CLAUSES[Reason[name]].format(results, differ=differ, why=why))
     return "; ".join(clauses)
