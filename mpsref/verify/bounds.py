@@ -254,7 +254,7 @@ class _Block:
         marks = value.reason
         if mark is None:
             self.marks[rest] |= marks
-            self.is_nan[rest] |= np.isnan(value.low) & value.nan
+            self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
         inside = _inside(got, value, self.storage)
         found = np.full(rest.size, reason, np.uint16)
         overflows = marks & Mark.OVERFLOW != 0

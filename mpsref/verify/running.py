@@ -419,9 +419,9 @@ class Running:
         most = [1 / _least(x) if kind else _size(x) for x, kind in factors]
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
         own = [_size(x) > m.limit for x, kind in factors if not kind or self.level is not Level.EVERYTHING]
-        infinite = np.logical_or.reduce(np.broadcast_arrays(*own))
+        infinite, endless = np.logical_or.reduce(np.broadcast_arrays(*own)), self.level is Level.EVERYTHING
         normal, tiny = m.smallest
-        small = _product([np.minimum(part, 1.0) for part in least]) < normal
+        small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & (endless | ~infinite)
         wide = (_product([np.maximum(part, 1.0) for part in most]) > m.limit) & ~infinite
         loss = np.zeros(small.shape)
         if not (small.any() or wide.any()):
@@ -433,7 +433,8 @@ class Running:
             small, loss = small | here, np.fmax(loss, np.where(here, tiny * rest, 0.0))
             if len(chosen) < count:
                 wide = wide | (_product([most[i] for i in chosen]) > m.limit)
-        return small, wide & ~infinite, np.where(np.isfinite(loss), loss, 0.0) * (count - 1)
+        loss = np.where(np.isfinite(loss) & ~infinite, loss, 0.0) * (count - 1)
+        return small & (endless | ~infinite), wide & ~infinite, loss
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
         """``a b + c``."""
