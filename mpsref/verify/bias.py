@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
 
 BLOCK = 65_536
 """Elements looked at together."""
+
+PLACES = 256
+"""Exponents of float32, of which no format has more."""
 
 LEAST, SHARE = 32, 0.99
 """Decisive elements that a note needs, and how many of them must hold the directed value."""
@@ -64,24 +68,46 @@ def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str
     Returns
     -------
     dict of str to float
-        By the power of 16 below the magnitude, such as ``0.0625``; ``0`` for zero. Ranges without errors are left out.
+        By the power of 16 below the magnitude, such as ``0.0625``; ``0`` for zero and all below the smallest normal
+        number. Ranges without errors are left out.
     """
-    # Exponents of float32 in steps of four, and one place for zero.
-    sums, counts = np.zeros(100), np.zeros(100)
+    sums, counts = np.zeros(PLACES), np.zeros(PLACES)
     for start in range(0, got.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        ours, theirs = got[part], want[part]
-        finite = ulp_distance(ours, theirs, storage) != UNREACHABLE
-        error = np.where(finite, storage.ordinals(ours) - storage.ordinals(theirs), 0).astype(float)
-        values = np.abs(meaning(theirs, storage))
-        finite &= np.isfinite(values)
-        place = np.where(values > 0, (np.frexp(values)[1] - 1) // 4 + 60, 0)[finite]
-        sums += np.bincount(place, error[finite], minlength=100)
-        counts += np.bincount(place, minlength=100)
-    return {
-        f"{16.0 ** (place - 60):g}" if place else "0": float(sums[place] / counts[place])
-        for place in np.flatnonzero(sums).tolist()
-    }
+        ours, theirs = (each[start : start + BLOCK] for each in (got, want))
+        counts += np.bincount(_exponents(theirs, storage), minlength=PLACES)
+        differ = np.flatnonzero(ours.view(storage.bits_dtype) != theirs.view(storage.bits_dtype))
+        ours, theirs = ours[differ], theirs[differ]
+        error = np.where(
+            ulp_distance(ours, theirs, storage) != UNREACHABLE, storage.ordinals(ours) - storage.ordinals(theirs), 0
+        )
+        sums += np.bincount(_exponents(theirs, storage), error.astype(float), minlength=PLACES)
+    # By the stored exponent, of which each four make a power of 16.
+    lowest = _value_of_exponent(storage)
+    found: dict[str, list[float]] = {}
+    for exponent in np.flatnonzero(counts).tolist():
+        power = math.floor((exponent + lowest) / 4) if exponent else None
+        name = "0" if power is None else f"{16.0**power:g}"
+        both = found.setdefault(name, [0.0, 0.0])
+        both[0] += float(sums[exponent])
+        both[1] += float(counts[exponent])
+    return {name: total / count for name, (total, count) in found.items() if total}
+
+
+def _exponents(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
+    """The exponents as the bits have them; 0 for a zero and numbers below the smallest normal one."""
+    if storage.unorm_max:
+        return np.frexp(stored.astype(np.float32))[1].astype(np.int64)
+    bits = stored.view(storage.bits_dtype)
+    magnitude = bits & bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
+    exponents: npt.NDArray[np.int64] = (magnitude >> bits.dtype.type(storage.precision - 1)).astype(np.int64)
+    return exponents
+
+
+def _value_of_exponent(storage: StorageFormat) -> int:
+    """What is added to these exponents to have those of powers of two."""
+    if storage.unorm_max:
+        return -(storage.unorm_max + 1).bit_length()
+    return round(math.log2(float(np.finfo(storage.dtype).smallest_normal))) - 1
 
 
 def directed(

@@ -14,6 +14,7 @@ from mpsref.arrays import Elements
 from mpsref.documents import schema
 from mpsref.storage import FORMATS
 from mpsref.verify import Bounds, Tolerances, verify, write_recording
+from mpsref.verify.bias import signed_errors
 from mpsref.verify.compare import compare
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
@@ -267,6 +268,18 @@ def test_a_directed_store_is_a_note_and_fails_under_strict(tmp_path, name, way):
     assert f"note: y {image.directed}" in plain.text()
     assert "1 image not rounded to nearest" in strict.verdict
     assert not strict.passed
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_errors_with_their_sign_are_told_by_size(dtype):
+    want = dtype([1, 1.5, 15.9, 16, 0.0625, 0.06, 0, nan, inf])
+    got = want.copy()
+    got[:3] = np.nextafter(got[:3], dtype([inf, inf, 0]))
+    got[5:7] = np.nextafter(got[5:7], dtype(-inf))
+
+    found = signed_errors(got, want, HALF if dtype == np.float16 else SINGLE)
+
+    assert found == {"1": 1 / 3, "0.00390625": -1, "0": -1}
 
 
 def test_a_legal_device_does_not_raise_the_note(tmp_path):
