@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Stored
+from mpsref.arrays import Index, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -43,7 +43,7 @@ from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import Directed, signed_errors
-from mpsref.verify.case import Case, within
+from mpsref.verify.case import Case, some, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
@@ -220,25 +220,10 @@ class _Verification:
         neuron = None if descriptor is None else descriptor.neuron_type.name
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
-        flat = actual.reshape(-1), expected.reshape(-1)
         nodes = self._segment(node)
-        segment = self._inputs(nodes, read)
-
-        def compared(limit: Limit, worst: int) -> Comparison:
-            if isinstance(limit, Tolerance):
-                return compare(actual, expected, storage, limit, worst)
-            model = MODELS[limit.model]
-            judge = lambda index: segment().classify(actual.reshape(-1)[index], index, model)  # noqa: E731
-            return compare(actual, expected, storage, judge, worst, limit.excused)
-
-        comparison = compared(limit, self.worst)
-        evidence: Directed | None = None
-        others: tuple[str, ...] = ()
-        if isinstance(limit, Bounds):
-            evidence = None if comparison.identical else segment().directed(actual, expected, MODELS[limit.model])
-            if comparison.counts.beyond:
-                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
-                others = tuple(other.model for other in rest if not compared(other, 0).counts.beyond)
+        comparison, evidence, others = self._compared(
+            limit, nodes, read, (actual.reshape(-1), expected.reshape(-1)), storage
+        )
         sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
@@ -276,7 +261,9 @@ class _Verification:
             model=None if isinstance(limit, Tolerance) else limit.model,
             is_strict=isinstance(limit, Bounds) and limit.strict,
             directed=evidence,
-            signed_errors={} if comparison.identical else signed_errors(*flat, storage),
+            signed_errors={}
+            if comparison.identical
+            else signed_errors(actual.reshape(-1), expected.reshape(-1), storage),
             others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
@@ -284,6 +271,44 @@ class _Verification:
             histogram={str(most): count for most, count in comparison.histogram.items()},
         )
         return report, own
+
+    def _compared(
+        self,
+        limit: Limit,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        flat: tuple[Stored, Stored],
+        storage: StorageFormat,
+    ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
+        """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
+        segment = self._inputs(nodes, read)
+
+        def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
+            """Of all elements, or some."""
+            got, want = flat if chosen is None else (each[chosen] for each in flat)
+            if isinstance(limit, Tolerance):
+                return compare(got, want, storage, limit, worst)
+
+            def judge(index: Index) -> npt.NDArray[np.uint16]:
+                where = index if chosen is None else chosen[index]
+                return segment().classify(got[index], where, MODELS[limit.model])
+
+            return compare(got, want, storage, judge, worst, limit.excused)
+
+        def passes(limit: Bounds) -> bool:
+            """Whether a limit passes all; some that failed under another one are tried first."""
+            beyond = comparison.beyond
+            return not (compared(limit, 0, some(beyond, 4096)).counts.beyond or compared(limit, 0).counts.beyond)
+
+        comparison = compared(limit, self.worst)
+        evidence: Directed | None = None
+        others: tuple[str, ...] = ()
+        if isinstance(limit, Bounds):
+            evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
+            if comparison.counts.beyond:
+                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                others = tuple(other.model for other in rest if passes(other))
+        return comparison, evidence, others
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""

@@ -205,8 +205,8 @@ def compare(
         if not storage.unorm_max:
             nan += int(np.count_nonzero(np.isnan(actual) != np.isnan(ideal)))
     if not isinstance(limit, Tolerance):
-        rest = np.flatnonzero(classes != WITHIN)
-        if rest.size:
+        rest = classes != WITHIN
+        if rest.any():
             classes[rest] = limit(index[rest])
             _settle(classes, index, got, want, storage, is_texture=is_texture)
     histogram = distances_by_power(distance)
