@@ -255,27 +255,22 @@ class _Block:
         if mark is None:
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = _inside(got, value, self.storage)
+        inside = _inside(got, value, self.storage) & ((marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow))
         found = np.full(rest.size, reason, np.uint16)
-        overflows = marks & Mark.OVERFLOW != 0
-        if reason == Reason.overflow:
-            inside &= overflows
-        else:
-            inside &= ~overflows
         if reason == Reason.order:
             # Only what an overflow leaves, not what lies between that and the right value.
             inside &= (marks & Mark.ORDER != 0) & ~_finite(got, self.storage)
-        if mark is None:
-            found[marks & Mark.POLE != 0] = Reason.zero
-        if reason not in (Reason.overflow, Reason.order):
-            invalid = marks & Mark.INVALID != 0
-            finite = np.where(marks & Mark.POLE != 0, np.uint16(Reason.zero), np.uint16(Reason.pole))
-            found = np.where(invalid, np.where(special, special, finite), found)
-            lost = special == Reason.nan
+        elif reason != Reason.overflow:
+            pole = marks & Mark.POLE != 0
+            found[pole & (mark is None)] = Reason.zero
+            finite = np.where(pole, np.uint16(Reason.zero), np.uint16(Reason.pole))
+            found = np.where(marks & Mark.INVALID != 0, np.where(special, special, finite), found)
             unordered = (special != 0) & (marks & (Mark.COMPARED | Mark.CLAMPED) != 0)
             found[unordered] = special[unordered]
-            # A minimum or maximum keeps NaN where NaN is defined.
-            inside &= ~(lost & (marks & Mark.CLAMPED != 0) & (self.model.nan_is_defined))
+            # A minimum or maximum keeps NaN, unless the device knows none.
+            clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0)
+            inside &= ~(clamped & self.model.nan_is_defined)
+            found[clamped] |= ASSUMED
         chosen = rest[inside]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[inside])
 

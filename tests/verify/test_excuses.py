@@ -78,6 +78,10 @@ def neuron(name, *parameters):
         (neuron("softSign"), inf, 0.5, "metal-fast", None, BEYOND),
         (neuron("tanH"), -inf, nan, "metal-fast", None, Reason.minus_inf),
         (neuron("tanH"), inf, nan, "metal-precise", None, BEYOND),
+        # exp2(0 log2(x)), where the logarithm is infinite.
+        (neuron("power", 1, 0, 0), inf, nan, "metal-fast", None, Reason.plus_inf),
+        (neuron("power", 1, 0, 0), 0, nan, "metal-fast", None, Reason.pole),
+        (neuron("power", 1, 0, 0), 2, nan, "metal-fast", None, BEYOND),
         # Outside the domain.
         (neuron("logarithm"), -2, 0, "metal-fast", None, Reason.domain),
         (neuron("logarithm"), -2, 0, "metal-precise", None, BEYOND),
@@ -126,6 +130,7 @@ def test_no_excuse_survives_a_nan_elsewhere_in_the_image():
 
     assert classes(d, x, zeros, "metal-fast") == [Reason.domain, Reason.nan, Reason.domain, 0]
     assert classes(d, x, keeps, "metal-fast") == [BEYOND, 0, BEYOND, 0]
+    assert classes(neuron("hardSigmoid"), [nan, nan], [0, nan], "metal-fast") == [BEYOND, 0]
     # A comparison loses NaN also where an incoming NaN is kept.
     assert classes(neuron("reLU", 0.5), [nan, 1], [0.5, nan], "metal-fast", [1, nan]) == [Reason.nan, 0]
 
