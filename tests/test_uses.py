@@ -22,8 +22,8 @@ from mpsref.testing import strategies as mpst
 from mpsref.verify import verify, write_recording
 from mpsref.verify.judge import Segment
 from mpsref.verify.models import MODELS
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import WITHIN
-from mpsref.verify.running import Range
 
 CLASSES = list(NODE_CLASSES)
 """Of all nodes that can be made."""

@@ -18,8 +18,9 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read
 from mpsref.verify.models import Model
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import Reason
-from mpsref.verify.running import Range, Running
+from mpsref.verify.running import Running
 
 __all__ = ["Segment", "neuron_judge"]
 

@@ -11,10 +11,8 @@ of devices without overflow. What an overflow would make of the formula is anoth
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum, IntFlag
 from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
@@ -23,215 +21,15 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
+from mpsref.verify.ranges import Level, Mark, Range, Truth, least_of, size_of
 
-__all__ = ["Level", "Mark", "Range", "Running"]
+__all__ = ["Running"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
 
 MOST_UNITS = 1e6
 """ULP beyond which an error no longer grows with the argument."""
-
-
-class Mark(IntFlag):
-    """What happened on the way to a range."""
-
-    OVERFLOW = 1
-    """A result is beyond what the analysis, or at `Level.EVERYTHING` the format, can hold."""
-    ORDER = 2
-    """An order of a product overflows."""
-    POLE = 4
-    """An operand that need not be zero may be, or may leave the domain."""
-    FAR = 8
-    """A fast division outside the range in which its error is promised."""
-    VANISHES = 1024
-    """An order of a product has a subnormal on the way."""
-    INVALID = 16
-    """An operation without a value, such as inf - inf."""
-    CLAMPED = 32
-    """NaN may be lost in a minimum or maximum."""
-    COMPARED = 64
-    """NaN may be lost in a comparison."""
-    TINY = 128
-    """Only noted: a result may be subnormal."""
-    HUGE = 256
-    """Only noted: a result may overflow."""
-    WIDE = 512
-    """Only noted: a partial product may overflow."""
-
-
-NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR
-"""Marks that widen nothing."""
-
-
-class Level(IntEnum):
-    """What overflows."""
-
-    NOTHING = 0
-    PRODUCTS = 1
-    """Products of three and more factors, in some order."""
-    EVERYTHING = 2
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The result of a comparison of ranges: whether it may hold, and whether it must."""
-
-    may: Mask
-    must: Mask
-    reason: Bits
-
-    def __and__(self, other: Truth) -> Truth:
-        return Truth(self.may & other.may, self.must & other.must, self.reason | other.reason)
-
-
-@dataclass(frozen=True, eq=False)
-class Range:
-    """
-    The possible values of each element.
-
-    Attributes
-    ----------
-    low, high : ndarray of float64
-        The least and the greatest; NaN where the value must be NaN.
-    nan : ndarray of bool
-        Whether NaN is possible.
-    reason : ndarray of uint16
-        Bits of `Mark`.
-    f : Running
-        The arithmetic of its operators.
-    factors : tuple of (Range, str)
-        What it is the product of, since a device may multiply in any order; with the name of a law for a divisor.
-    """
-
-    low: Wide
-    high: Wide
-    nan: Mask
-    reason: Bits
-    f: Running
-    factors: tuple[tuple[Range, str], ...] = ()
-
-    # numpy's scalars leave the operators to this class.
-    __array_ufunc__ = None
-
-    def __neg__(self) -> Range:
-        return Range(-self.high, -self.low, self.nan, self.reason, self.f)
-
-    def __abs__(self) -> Range:
-        a, b = np.abs(self.low), np.abs(self.high)
-        high = np.maximum(a, b)
-        low = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(a, b))
-        if self.f.flush:
-            # x < 0 may take a subnormal for zero, and leave its sign.
-            low = np.where(high < self.f.model.smallest[0], -high, low)
-        return Range(low, high, self.nan, self.reason, self.f)
-
-    def __add__(self, other: Range | Scalar) -> Range:
-        other = self.f.range(other)
-        low, high, law = self.low + other.low, self.high + other.high, self.f.model.laws["arithmetic"]
-        if law.either:
-            low = _sum_rounded(self.low, other.low, low, -np.inf)
-            high = _sum_rounded(self.high, other.high, high, np.inf)
-        return self.f.result(low, high, (self, other), law)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Range | Scalar) -> Range:
-        return self + -self.f.range(other)
-
-    def __rsub__(self, other: Scalar) -> Range:
-        return self.f.range(other) + -self
-
-    def __mul__(self, other: Range | Scalar) -> Range:
-        return self.f.product(self, self.f.range(other))
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Range | Scalar) -> Range:
-        return self.f.quotient(self, self.f.range(other), "division")
-
-    def __rtruediv__(self, other: Scalar) -> Range:
-        return self.f.quotient(self.f.range(other), self, "reciprocal" if other == 1 else "division")
-
-    def __lt__(self, other: Range | Scalar) -> Truth:
-        other = self.f.range(other)
-        return self._compared(other, self.low < other.high, self.high < other.low)
-
-    def __le__(self, other: Range | Scalar) -> Truth:
-        other = self.f.range(other)
-        return self._compared(other, self.low <= other.high, self.high <= other.low)
-
-    def __gt__(self, other: Range | Scalar) -> Truth:
-        return self.f.range(other) < self
-
-    def __ge__(self, other: Range | Scalar) -> Truth:
-        return self.f.range(other) <= self
-
-    def __eq__(self, other: object) -> bool:
-        # Formulas compare parameters only.
-        return bool(self.is_number and self.low == other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is one number, and no other is possible."""
-        return self.low.ndim == 0 and bool(self.low == self.high)
-
-    @property
-    def holds_zero(self) -> Mask:
-        """Where 0 is possible."""
-        zero: Mask = (self.low <= 0) & (self.high >= 0)
-        return zero
-
-    def like(self, elements: npt.NDArray[Any]) -> Range:
-        """The range, broadcast to the shape of an array."""
-        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
-        return Range(low, high, nan, reason, self.f, self.factors)
-
-    def at(self, index: npt.NDArray[Any]) -> Range:
-        """The elements at some indices; a number is the same at each."""
-        if self.low.ndim == 0:
-            return self
-        factors = tuple((factor.at(index), kind) for factor, kind in self.factors)
-        return Range(self.low[index], self.high[index], self.nan[index], self.reason[index], self.f, factors)
-
-    def part(self, start: int, shape: tuple[int, ...]) -> Range:
-        """The elements from `start` on, in a shape."""
-        if start == 0 and shape == self.low.shape:
-            return self
-        chosen = slice(start, start + math.prod(shape))
-        low, high = self.low[chosen].reshape(shape), self.high[chosen].reshape(shape)
-        return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
-
-    def joined(self, other: Range) -> Range:
-        """The range of all values in either."""
-        low, high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
-        return Range(low, high, self.nan | other.nan, self.reason | other.reason, self.f)
-
-    def marked(self, where: Mask, mark: Mark, *, nan: bool = False) -> Range:
-        """The range with a mark, and perhaps NaN, at some elements."""
-        bits = self.reason | np.where(where, np.uint16(mark), np.uint16(0))
-        if not np.any(where):
-            return self
-        possible = self.nan | where if nan else self.nan
-        return Range(self.low, self.high, possible, bits, self.f, self.factors)
-
-    def _compared(self, other: Range, may: Mask, must: Mask) -> Truth:
-        nan = self.nan | other.nan
-        lost = np.where(nan, np.uint16(Mark.COMPARED), np.uint16(0))
-        return Truth(may | nan, must & ~nan, self.reason | other.reason | lost)
-
-
-def _size(x: Range) -> Wide:
-    size: Wide = np.fmax(np.abs(x.low), np.abs(x.high))
-    return size
-
-
-def _least(x: Range) -> Wide:
-    """The least magnitude."""
-    least: Wide = np.where(x.holds_zero, 0.0, np.fmin(np.abs(x.low), np.abs(x.high)))
-    return least
 
 
 def _corners(operation: np.ufunc, x: tuple[Wide, Wide], y: tuple[Wide, Wide]) -> tuple[Wide, Wide, Mask]:
@@ -305,10 +103,10 @@ class Running:
     def _finished(self, low: Wide, high: Wide, nan: Mask, operands: Sequence[Range]) -> Range:
         m = self.model
         reason: Any = operands[0].reason
-        was_nan, was_infinite = operands[0].nan, np.isinf(_size(operands[0]))
+        was_nan, was_infinite = operands[0].nan, np.isinf(size_of(operands[0]))
         for x in operands[1:]:
             reason, was_nan = reason | x.reason, was_nan | x.nan
-            was_infinite = was_infinite | np.isinf(_size(x))
+            was_infinite = was_infinite | np.isinf(size_of(x))
         reason = reason | np.where(nan & ~was_nan, np.uint16(Mark.INVALID), np.uint16(0))
         size = np.fmax(np.abs(low), np.abs(high))
         # An infinity from an infinite operand is no overflow.
@@ -334,7 +132,7 @@ class Running:
         factors = (x.factors or ((x, ""),)) + (y.factors or ((y, ""),))
         low, high, missing = _corners(np.multiply, (x.low, x.high), (y.low, y.high))
         # 0 times infinity may hide between the corners.
-        missing = missing | (x.holds_zero & np.isinf(_size(y))) | (y.holds_zero & np.isinf(_size(x)))
+        missing = missing | (x.holds_zero & np.isinf(size_of(y))) | (y.holds_zero & np.isinf(size_of(x)))
         if len(factors) > 2:
             return self._in_any_order(factors, missing | x.nan | y.nan)
         result = self.result(low, high, (x, y), self.model.laws["arithmetic"], missing)
@@ -349,8 +147,8 @@ class Running:
         far: Any = np.False_
         if not law.is_rounding and m.flushes:
             # As a product with a reciprocal that is 0 for a large, or infinite for a small divisor.
-            large = (_size(y) > 1 / m.smallest[0]) & (_least(y) <= m.limit)
-            small = (_size(y) < m.smallest[0]) & ~pole
+            large = (size_of(y) > 1 / m.smallest[0]) & (least_of(y) <= m.limit)
+            small = (size_of(y) < m.smallest[0]) & ~pole
             far = large | small
             if self.far:
                 lower, upper = (
@@ -359,7 +157,7 @@ class Running:
                 )
         divisor = Range(lower, upper, y.nan, y.reason, self).marked(pole, Mark.POLE).marked(far, Mark.FAR)
         low, high, missing = _corners(np.divide, (x.low, x.high), (lower, upper))
-        missing = missing | (x.holds_zero & pole) | (np.isinf(_size(x)) & np.isinf(_size(divisor)))
+        missing = missing | (x.holds_zero & pole) | (np.isinf(size_of(x)) & np.isinf(size_of(divisor)))
         factors = (*(x.factors or ((x, ""),)), (divisor, kind))
         if len(factors) > 2:
             return self._in_any_order(factors, missing | x.nan)
@@ -399,10 +197,10 @@ class Running:
             low, high = np.where(small, 0.0, low), np.where(small, 0.0, high)
         operands = [_infinite_where(factor, factor.holds_zero) if kind else factor for factor, kind in factors]
         if self.level is not Level.NOTHING:
-            divided = [np.isinf(_size(factor)) for factor, kind in factors if kind]
+            divided = [np.isinf(size_of(factor)) for factor, kind in factors if kind]
             vanishes = np.logical_or.reduce([small & False, *divided])
             endless = np.logical_or.reduce(
-                np.broadcast_arrays(*(np.isinf(_size(factor)) for factor, kind in factors if not kind))
+                np.broadcast_arrays(*(np.isinf(size_of(factor)) for factor, kind in factors if not kind))
             )
             missing = missing | (endless & small) | (wide & (small | vanishes | ((low <= 0) & (high >= 0))))
             low, high = np.where(wide & (low < 0), -np.inf, low), np.where(wide & (high > 0), np.inf, high)
@@ -415,10 +213,10 @@ class Running:
     def _partial_products(self, factors: tuple[tuple[Range, str], ...]) -> tuple[Mask, Mask, Wide]:
         """Where some order has a subnormal on the way, where one has an infinity, and what the former loses."""
         m, count = self.model, len(factors)
-        least = [1 / _size(x) if kind else _least(x) for x, kind in factors]
-        most = [1 / _least(x) if kind else _size(x) for x, kind in factors]
+        least = [1 / size_of(x) if kind else least_of(x) for x, kind in factors]
+        most = [1 / least_of(x) if kind else size_of(x) for x, kind in factors]
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
-        own = [_size(x) > m.limit for x, kind in factors if not kind or self.level is not Level.EVERYTHING]
+        own = [size_of(x) > m.limit for x, kind in factors if not kind or self.level is not Level.EVERYTHING]
         infinite, endless = np.logical_or.reduce(np.broadcast_arrays(*own)), self.level is Level.EVERYTHING
         normal, tiny = m.smallest
         small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & (endless | ~infinite)
@@ -454,7 +252,7 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        units = law.ulp + np.floor(law.growth * np.fmin(_size(x), MOST_UNITS)) if law.growth else None
+        units = law.ulp + np.floor(law.growth * np.fmin(size_of(x), MOST_UNITS)) if law.growth else None
         # What float64 does not hold is more than nothing.
         least = np.finfo(np.float64).smallest_subnormal
         low, high = (np.where(end == -np.inf, 0.0, np.maximum(function(end), least)) for end in (x.low, x.high))
@@ -509,7 +307,7 @@ class Running:
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
         base, exponent = self.range(base), self.range(exponent)
-        size = self._power_of_size(replace(abs(base), low=_least(base)), exponent)
+        size = self._power_of_size(replace(abs(base), low=least_of(base)), exponent)
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
         # The whole numbers that the exponent may be.
         first, last = np.ceil(exponent.low), np.floor(exponent.high)
@@ -539,7 +337,7 @@ class Running:
         pole = (size.low == 0) & (size.high > 0) & (exponent.low < 0)
         operands = (_infinite_where(size, size.low == 0), exponent)
         least = np.finfo(np.float64).smallest_subnormal
-        vanished = (size.low > 0) & np.isfinite(_size(size)) & np.isfinite(_size(exponent))
+        vanished = (size.low > 0) & np.isfinite(size_of(size)) & np.isfinite(size_of(exponent))
         low, high = (np.where(vanished, np.maximum(end, least), end) for end in (low, high))
         result = self.result(low, high, operands, law, missing)
         result = replace(result, low=np.maximum(result.low, 0.0))
@@ -584,13 +382,6 @@ class Running:
                 chosen = self.where(condition, replace(first, factors=()), replace(second, factors=()))
                 factors.append((chosen, kind))
         return tuple(factors)
-
-
-def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:
-    """A float64 sum moved a step in a direction if that is where the exact one lies."""
-    part = total - x
-    error = (x - (total - part)) + (y - part)
-    return np.where(error * np.sign(towards) > 0, np.nextafter(total, towards), total)
 
 
 def _product(parts: Sequence[Wide]) -> Any:

@@ -17,8 +17,9 @@ from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
 from mpsref.verify.bounds import ALTERNATIVES, allowed, classify, neuron_forms, read
 from mpsref.verify.models import MODELS, Law, Model
+from mpsref.verify.ranges import NOTES, Level, Mark
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
-from mpsref.verify.running import NOTES, Level, Mark, Running
+from mpsref.verify.running import Running
 
 T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat

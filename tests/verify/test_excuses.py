@@ -123,6 +123,20 @@ def test_a_product_may_overflow_in_one_order_but_not_by_itself():
     assert classes(d, [-4.8, -4.8], [inf, 1e38], dy=[1e36, 3.4e38]) == [BEYOND, BEYOND]
 
 
+def test_three_terms_may_be_added_in_any_order(tmp_path):
+    x, y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
+    node = mps.MPSNNAdditionNode(left_source=x, right_source=y)
+    node.bias, node.result_image.handle = 1.0, "s"
+    arrays = {"x": np.float32([1e8, 1e8]), "y": np.float32([-1e8, -1e8]), "s": np.float32([0, 30])}
+    images = {name: mps.MPSImage.from_array(array.reshape(1, 1, 2)) for name, array in arrays.items()}
+    file = mps.GraphFile.from_results([node.result_image], Format.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", file, images, "made by hand"), faults=False).images
+
+    # 1e8 + (-1e8 + 1) is 0 in float32.
+    assert (image.counts.exact, image.counts.within, image.counts.beyond) == (0, 1, 1)
+
+
 def test_no_excuse_survives_a_nan_elsewhere_in_the_image():
     d = neuron("logarithm")
     zeros, keeps = ([0, 0, 0, 0.6931472], [0, nan, 0, 0.6931472])
