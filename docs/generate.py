@@ -26,7 +26,9 @@ from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
-from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
+from mpsref.verify.bounds import ALTERNATIVES, allowed
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import EXCUSES, LATITUDES
 
 
 def neurons_page() -> str:
@@ -434,20 +436,26 @@ def bounds_page() -> str:
         "For each element `mpsref verify` asks whether a device that keeps its promises may store it. The answer is",
         "derived, for each neuron and direction, from the formula in its row (see [stepwise.md](stepwise.md)) and",
         "from the error that a model allows each operation; no neuron has bounds of its own. This page is made by",
-        "`python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
+        "`python docs/generate.py` from the modules `bounds`, `models` and `reasons` of `mpsref.verify`, and the table",
+        "`mpsref.NEURONS`.",
         "",
         "## How errors propagate",
         "",
-        "- The formula is evaluated in float64 on ranges of all values that a correct device may have at each step. A",
-        "  stored source is a range of one number, and so is a parameter, so that products of parameters are rounded.",
-        "- An operation maps its operands' ranges to the range of its exact results, widened at both ends by its error",
-        "  in the table: `k ULP` as `k 2^(1-p) abs(value)` (p = 24 in float32, 11 in half) plus k times the smallest",
-        "  subnormal. This covers each order of a product and each reading of `a b + c`, contracted or not.",
-        "- An operation on single numbers that is correctly rounded, and whose exact result the format has, adds no",
-        "  error; a sum is never rounded across a number of the format.",
+        "- The formula is evaluated in float64 on ranges of all values that a correct device may have at each",
+        "  step. A stored source is a range of one number, and so is a parameter, so that products of parameters",
+        "  are rounded.",
+        "- An operation maps its operands' ranges to the range of its exact results, widened by its error in the",
+        "  table. `k ULP` are k times the distance of the two numbers of the format between which the exact",
+        "  result lies. A correctly rounded result is rounded to nearest, or not at all: where a product is fused",
+        "  with a sum, or a compiler keeps more digits. An exact result that the format has stays exact.",
+        "- A product of three and more factors, of which some may be divisors, has the range of all orders, with",
+        "  what is lost where a product on the way is subnormal. A gradient is such a product: of the factors of",
+        "  the slope and the incoming gradient.",
+        "- Exponents are not limited: what lies beyond the largest number stays as it is. Overflow is looked at",
+        "  apart, see below. Storing rounds both ends once more, to infinity if that is how they round.",
         "- If the ranges leave a comparison open, both branches are taken.",
-        "- A gradient is the range of the slope times the incoming gradient. Storing rounds both ends once more.",
-        "- If a source is not recorded, the next node reads the ranges of the node that computes it.",
+        "- If a source is not recorded, the next node reads the ranges of the node that computes it, and their",
+        "  neighbours.",
         "- Elements at most 1 ULP of their storage format from the ideal value are within, and not analysed.",
         "",
         "So cancellation (`1 - t t`, `1 + erf`) gives an absolute error, and saturation none.",
@@ -480,13 +488,40 @@ def bounds_page() -> str:
         lines += [f"| {neuron_type.name} | {direction} | `{o.text}` | {o.source} |" for o in others]
     lines += [
         "",
-        "## What is explained",
+        "## Within, excused, beyond",
         "",
-        "An element is *explained*, not within, if forms of the formula allow it only with one of these reasons.",
+        "An element that no form of the formula allows as it is may still have a reason, by which it is counted;",
+        "of several that fit the first one counts. A *latitude* of the language is within the bounds. An *excuse*",
+        "passes and is counted in the verdict line; with `--strict` nothing is excused. `overflow` excuses only",
+        'where it is allowed: `--allow overflow`, `allow = ["overflow"]` in a tolerance file, `allow=` in Python.',
+        "All else is *beyond*.",
         "",
-        "| name | reason |",
-        "|---|---|",
-        *(f"| `{reason.name}` | {reason.text} |" for reason in Reason if reason),
+        "| name | is | reason |",
+        "|---|---|---|",
+        *(f"| `{reason.name}` | {_kind(reason)} | {reason.text} |" for reason in Reason),
+        "",
+        "- An element is beyond, by the name of `overflow`, if its inputs and its ideal value are finite, and",
+        "  only an infinity on the way explains it: `ln(1 + e^x)` at 100 is infinite because the formula is wrong",
+        "  there, not the device, and whoever reads the result has a wrong number all the same. That goes for the",
+        "  literal softPlus of the recordings in `examples/gpu-run`. `order` is the exception: one order of the",
+        "  same product does not overflow.",
+        "- `nan`: in every model where a comparison that the formula documents loses NaN, as in reLU's slope.",
+        "  Where a minimum, maximum or clamp loses it, or anything else does, only in models that leave NaN",
+        "  undefined; and `domain` only in these.",
+        "- `plus_inf`, `minus_inf`: in every model where the formula has no value at the infinity, such as inf /",
+        "  inf, there or at the opposite one.",
+        "- The excuses of models that leave NaN undefined are refuted by the image itself: if one of its elements",
+        "  is NaN where NaN is ideal, the device knows NaN.",
+        "- `texture`: only in images whose bytes are those of a texture.",
+        "- An image of unorm codes has no NaN: its ideal code is 0, and that of an infinity the end of the range.",
+        "",
+        "## Stores that do not round to nearest",
+        "",
+        "Truncation instead of rounding leaves every element within 1 ULP. An element is *decisive* where all",
+        "values that the bounds allow before the store round to the same number, and truncated, or rounded up or",
+        "down, to another. If an image has at least 32 decisive elements of distinct inputs, and 99 % of them",
+        "hold the directed value, the report has a note, and `--strict` fails the image. A device that keeps the",
+        "model cannot cause it.",
         "",
         "## How tight they are",
         "",
@@ -502,6 +537,10 @@ def bounds_page() -> str:
     for neuron_type in mps.NEURONS:
         lines += [_tightness(neuron_type, direction) for direction in ("forward", "gradient")]
     return "\n".join([*lines, ""])
+
+
+def _kind(reason: Reason) -> str:
+    return "latitude" if reason in LATITUDES else "excuse" if reason in EXCUSES else "excuse if allowed, else beyond"
 
 
 def _tightness(neuron_type: mps.MPSCNNNeuronType, direction: str) -> str:

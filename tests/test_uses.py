@@ -20,9 +20,10 @@ from mpsref.storage import FORMATS
 from mpsref.testing import check_gradient
 from mpsref.testing import strategies as mpst
 from mpsref.verify import verify, write_recording
-from mpsref.verify.bounds import MODELS, WITHIN
 from mpsref.verify.judge import Segment
-from mpsref.verify.running import Range
+from mpsref.verify.models import MODELS
+from mpsref.verify.ranges import Range
+from mpsref.verify.reasons import WITHIN
 
 CLASSES = list(NODE_CLASSES)
 """Of all nodes that can be made."""

@@ -14,7 +14,7 @@ from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs, write_json
 from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
-from mpsref.verify.bounds import MODELS
+from mpsref.verify.models import MODELS
 from mpsref.verify.tolerance import limit_of
 
 __all__ = ["define", "run"]
@@ -30,6 +30,10 @@ def define(parser: argparse.ArgumentParser) -> None:
                         "neurons, formats or directions")  # fmt: skip
     parser.add_argument("--ulp", metavar="N", type=integer, help="pass within N units in the last place of the storage "
                         "format (0 if --rtol or --atol is given)")  # fmt: skip
+    parser.add_argument("--allow", metavar="REASON,...", default="", help="also excuse these reasons, such as "
+                        "overflow: an intermediate of the formula overflows")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="excuse nothing but what --allow names, and fail where "
+                        "results are rounded in one direction")  # fmt: skip
     parser.add_argument("--rtol", metavar="R", type=number, default=0.0, help="pass within A + R |want|")
     parser.add_argument("--atol", metavar="A", type=number, default=0.0, help="pass within A + R |want|")
     parser.add_argument(
@@ -55,6 +59,10 @@ def run(options: argparse.Namespace) -> int:
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
+    allow = [name for name in options.allow.split(",") if name]
+    if (allow or options.strict) and options.tolerance is None and isinstance(limit, Tolerance):
+        raise FileFormatError(f"--{'allow' if allow else 'strict'}: is for bounds of a model: give one as --bounds")
+    tolerance = tolerance.with_excuses(allow, strict=options.strict)
     outputs = {f"--{name}": getattr(options, name) for name in ("json", "junit", "html")}
     check_outputs(outputs, [*recording.files, *filter(None, [options.tolerance])])
     collected = None if options.html is None else Aggregate()

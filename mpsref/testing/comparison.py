@@ -18,11 +18,11 @@ from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of,
 from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
-from mpsref.verify.bounds import BEYOND, MODELS
 from mpsref.verify.compare import Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
@@ -163,8 +163,10 @@ class Comparison(CheckReport):
         if shown:
             yield "the worst:"
             yield from (f"  {element}" for element in shown)
-        for reason, count in self.counts.explained.items():
+        for reason, count in self.counts.excused.items():
             yield f"{count:,} excused: {Reason[reason].text}"
+        for reason, count in self.counts.refused.items():
+            yield f"{count:,} beyond: {Reason[reason].text}"
         if self.counts.elements:
             yield from table(self._histogram_rows(), left=1)
 
@@ -286,7 +288,7 @@ def compare(
         )
     storage = _storage(got, name)
     judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
-    result = counts_of(got, want, storage, judge, SHOWN)
+    result = counts_of(got, want, storage, judge, SHOWN, presets.excused_by(limit))
     is_beyond = (result.classes == BEYOND).tolist()
     read = {"x": x, "upstream": upstream}
     shown = {key: _of_shape(value, key, got.shape) for key, value in read.items() if value is not None}

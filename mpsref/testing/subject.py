@@ -21,15 +21,15 @@ from mpsref.testing.comparison import judge_of
 from mpsref.testing.reports import KINDS
 from mpsref.testing.strategies import descriptors
 from mpsref.testing.views import viewed
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.faults import Finding, explain
-from mpsref.verify.hypotheses import Hypothesis, memory
+from mpsref.verify.hypotheses import Hypothesis, places
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
-from mpsref.verify.tolerance import Limit
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
+from mpsref.verify.tolerance import Limit, excused_by
 
 __all__ = ["Neurons", "Subject", "Trial", "explains", "hypothesis_of", "way_of"]
 
@@ -40,9 +40,6 @@ MENTIONED = 12
 
 EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
 """Models that may allow a result, the strictest first."""
-
-NOT_ALLOWED = (BEYOND, Reason.NAN_UNDEFINED, Reason.NAN_STORED)
-"""Verdicts that excuse no implementation: what fast math makes of NaN, and what only a texture does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +118,7 @@ class Subject:
         limit: Any = self.limit
         if not isinstance(limit, Tolerance):
             limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
-        beyond = counts_of(got, want, self.storage, limit).beyond
+        beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit)).beyond
         trial = Trial(
             descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]), view
         )
@@ -133,24 +130,28 @@ class Subject:
         for model in EXPLAINING[self.storage.name]:
             rest = ~allowed
             if rest.any():
-                verdicts = self._verdicts(model, trial, index[rest])
-                allowed[rest] = ~np.isin(verdicts, NOT_ALLOWED)
+                allowed[rest] = _allows(self._verdicts(model, trial, index[rest]))
         return allowed
 
     def why(self, trial: Trial, flat: int) -> str:
         """What the first model that allows an element says of it; empty if none does."""
         for model in EXPLAINING[self.storage.name]:
-            (verdict,) = self._verdicts(model, trial, np.array([flat], np.intp)).tolist()
-            if verdict == WITHIN:
+            verdicts = self._verdicts(model, trial, np.array([flat], np.intp))
+            if verdicts[0] == WITHIN:
                 return f"within what {model} arithmetic allows the formula"
-            if verdict not in NOT_ALLOWED:
-                return f"{Reason(verdict).text}, as {model} arithmetic may"
+            if _allows(verdicts)[0]:
+                return f"{Reason(int(verdicts[0])).text}, as {model} arithmetic may"
         return ""
 
     def _verdicts(self, model: str, trial: Trial, index: Index) -> npt.NDArray[np.uint16]:
         incoming = None if trial.upstream is None else Elements(trial.upstream, self.storage)
         got, x = Elements(trial.got, self.storage), Elements(trial.x, self.storage)
         return neuron_judge(trial.descriptor, MODELS[model], got, x, incoming)(index)
+
+
+def _allows(verdicts: npt.NDArray[np.uint16]) -> Mask:
+    """Whether the elements may differ; what fast math makes of NaN excuses no implementation."""
+    return np.asarray((verdicts != BEYOND) & (verdicts & ASSUMED == 0))
 
 
 def way_of(way: int) -> tuple[str, bool]:
@@ -195,9 +196,7 @@ def explains(finding: Finding, alone: Trial, storage: StorageFormat) -> bool:
     return any(each.name == finding.name and each.explained for each in found)
 
 
-ARRANGEMENTS = frozenset(
-    each.name for each in vars(memory).values() if isinstance(each, Hypothesis) and each is not memory.never_written
-)
+ARRANGEMENTS = frozenset(each.name for each in vars(places).values() if isinstance(each, Hypothesis))
 """Faults of the places of elements in memory."""
 
 

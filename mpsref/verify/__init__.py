@@ -21,8 +21,9 @@ FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.arrays import Elements, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -43,13 +44,14 @@ from mpsref.record.recording import RecordedImage, Recording, read_npy, write_re
 from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, around, within
+from mpsref.verify.bias import Directed, signed_errors
+from mpsref.verify.case import Case, around, some, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Model, Reason
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
@@ -83,6 +85,8 @@ def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
+    allow: Iterable[str] = (),
+    strict: bool = False,
     worst: int = 5,
     faults: bool = True,
     partial: bool = False,
@@ -103,6 +107,11 @@ def verify(
     tolerance : Tolerances, Tolerance, Bounds or str, optional
         What passes; a string is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
         ``metal-fast``, what the default mode of Metal's compiler allows.
+    allow : iterable of str
+        What is excused besides what a model excuses anyway, such as ``overflow``, see
+        `mpsref.verify.reasons.Reason`.
+    strict : bool
+        Whether nothing else is excused, and a store that does not round to nearest fails.
     worst : int
         How many of the farthest elements to report for each image.
     faults : bool
@@ -128,12 +137,13 @@ def verify(
         The recording cannot be read, lacks a source, holds nothing to compare, or has an image of another size or
         format than the graph computes; or the tolerance names an image that the graph does not have.
     ParameterError
-        The preset does not exist.
+        The preset or the excuse does not exist.
     """
     recording = recording if isinstance(recording, Recording) else Recording.read(recording, complete=not partial)
     if device is not None:
         recording = replace(recording, device=device)
-    return _Verification(recording, tolerances_of(tolerance), worst, faults, partial, collect).run(progress)
+    tolerances = tolerances_of(tolerance).with_excuses(allow, strict=strict)
+    return _Verification(recording, tolerances, worst, faults, partial, collect).run(progress)
 
 
 class _Verification:
@@ -258,8 +268,9 @@ class _Verification:
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
-        judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
-        comparison = compare(actual, expected, storage, judge, self.worst)
+        comparison, evidence, others = self._compared(
+            limit, nodes, read, (actual.reshape(-1), expected.reshape(-1)), storage
+        )
         sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
@@ -271,11 +282,11 @@ class _Verification:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
-        worst = (comparison.worst, comparison.distances, comparison.classes)
+        worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
         recorded = self.recorded[node.result_image].layout
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, sources, recorded)
-            for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
+            _element(flat, distance, kind, reason, actual, expected, sources, recorded)
+            for flat, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
         if explained:
@@ -293,12 +304,57 @@ class _Verification:
             neuron=neuron,
             direction=operation.direction,
             limit=str(limit),
+            model=None if isinstance(limit, Tolerance) else limit.model,
+            is_strict=isinstance(limit, Bounds) and limit.strict,
+            directed=evidence,
+            signed_errors={}
+            if comparison.identical
+            else signed_errors(actual.reshape(-1), expected.reshape(-1), storage),
+            others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
             histogram={str(most): count for most, count in comparison.histogram.items()},
         )
         return report, own
+
+    def _compared(
+        self,
+        limit: Limit,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        flat: tuple[Stored, Stored],
+        storage: StorageFormat,
+    ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
+        """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
+        segment = self._judge(nodes, read)
+
+        def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
+            """Of all elements, or some."""
+            got, want = flat if chosen is None else (each[chosen] for each in flat)
+            if isinstance(limit, Tolerance):
+                return compare(got, want, storage, limit, worst)
+
+            def judge(index: Index) -> npt.NDArray[np.uint16]:
+                where = index if chosen is None else chosen[index]
+                return segment().classify(got[index], where, MODELS[limit.model])
+
+            return compare(got, want, storage, judge, worst, limit.excused)
+
+        def passes(limit: Bounds) -> bool:
+            """Whether a limit passes all; some that failed under another one are tried first."""
+            beyond = comparison.beyond
+            return not (compared(limit, 0, some(beyond, 4096)).counts.beyond or compared(limit, 0).counts.beyond)
+
+        comparison = compared(limit, self.worst)
+        evidence: Directed | None = None
+        others: tuple[str, ...] = ()
+        if isinstance(limit, Bounds):
+            evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
+            if comparison.counts.beyond:
+                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                others = tuple(other.model for other in rest if passes(other))
+        return comparison, evidence, others
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""
@@ -341,21 +397,21 @@ class _Verification:
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
         return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
 
-    def _judge(
-        self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
-    ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
-        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
-            return Segment(nodes, self._inputs(nodes, read), self.formats).classify(
-                got.reshape(-1)[index], index, model
-            )
+    def _judge(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> Callable[[], Segment]:
+        """What judges the last of some nodes; made when it is needed, since most images need none."""
 
-        return judge
+        @cache
+        def segment() -> Segment:
+            return Segment(nodes, self._inputs(nodes, read), self.formats)
+
+        return segment
 
 
 def _element(
     flat: int,
     distance: int,
     kind: int,
+    reason: int,
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
     sources: dict[str, MPSImage],
@@ -378,6 +434,6 @@ def _element(
         str(expected[place]),
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
-        None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+        None if reason in (WITHIN, BEYOND) else Reason(reason).name,
         layout.place(flat) if layout.has_own_places else None,
     )

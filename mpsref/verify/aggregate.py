@@ -184,7 +184,7 @@ class Aggregate:
         comparable_or_error(got, want, storage)
         if got.ndim != 4:
             raise ImageError(f"got has shape {list(got.shape)}: give (images, height, width, channels)")
-        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.explained else 0]
+        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.excused else 0]
         if self._bytes >= MOST_BYTES and names is self._least():
             return
         with np.errstate(all="ignore"):  # a device may write any NaN
@@ -208,7 +208,7 @@ def _picture(
     scales = [_scale(x) for x in inputs]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in inputs]
     kinds = np.zeros(want.size, np.uint8)
-    kinds[comparison.explained], kinds[comparison.beyond] = 2, 3
+    kinds[comparison.excused], kinds[comparison.beyond] = 2, 3
     got, want = got.reshape(-1), want.reshape(-1)
     for part in _parts(kinds.size):
         row = _rows(got[part], want[part], storage)

@@ -35,8 +35,8 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["LARGEST_PAGE", "page", "write_page"]
 
@@ -102,7 +102,7 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     shown = dict.fromkeys(order[: len(details)])
     links = {report.images[i].name: f"#image-{i}" for i in shown}
     data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
-    state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
+    state = "beyond" if not report.passed else "explained" if any(i.excused for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
     left_out = (
@@ -162,7 +162,7 @@ def _fitting(parts: Iterable[str], most: int) -> list[str]:
 
 
 def _verdict(image: ImageReport) -> str:
-    return "beyond" if not image.passed else "explained" if image.explained else "within"
+    return "beyond" if not image.passed else "explained" if image.excused else "within"
 
 
 _RANK = {"beyond": 0, "explained": 1, "within": 2}
@@ -185,7 +185,12 @@ def _blame(report: Report) -> str:
 def _causes(report: Report) -> str:
     """The summary by cause over all images."""
     rows = [
-        [f"{cause.cause}{', excused' * cause.excused}", f"{cause.images:,}", f"{cause.elements:,}", cause.example]
+        [
+            cause.cause if cause.verdict == "beyond" else f"{cause.cause}, {cause.verdict}",
+            f"{cause.images:,}",
+            f"{cause.elements:,}",
+            cause.example,
+        ]
         for cause in report.causes
     ]
     if not rows:
@@ -223,7 +228,7 @@ def _table(report: Report, links: Mapping[str, str]) -> str:
     def row(image: ImageReport) -> str:
         counts, link = image.counts, links.get(image.name)
         name = f'<a href="{link}">{_text(image.name)}</a>' if link else _text(image.name)
-        numbers = (counts.elements, counts.exact, counts.within, image.explained, counts.beyond, counts.largest)
+        numbers = (counts.elements, counts.exact, counts.within, image.excused, counts.beyond, counts.largest)
         cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
         return (
             f'<tr><th scope="row">{name}</th><td>{_text(image.node)}</td><td>{image.channel_format}</td>'
@@ -257,7 +262,7 @@ def _article(number: int, image: ImageReport) -> str:
         names = ", ".join(_text(name) for name in image.unrecorded[:MOST_ELEMENTS])
         notes.append(f"Judged together with the nodes that make {names}, which are not recorded.")
     maps, errors = '<div data-draw="maps"></div>', '<div data-draw="errors"></div>'
-    excused = {"Excused": _excused(image)} if image.explained else {}
+    excused = {"Excused": _excused(image)} if image.excused else {}
     if image.passed:
         panels = excused | {"Counts": _counts(image), "Worst elements": _worst(image), "Error over input": errors}
         panels["Heat maps"] = maps
@@ -299,7 +304,7 @@ def _excused(image: ImageReport) -> str:
 
     total = image.counts.elements
     rows = [
-        [Reason[name].text, f"{n:,}", _percent(n, total), example(name)] for name, n in image.counts.explained.items()
+        [Reason[name].text, f"{n:,}", _percent(n, total), example(name)] for name, n in image.counts.excused.items()
     ]
     return _texts("Excused elements, by reason", ("reason", "elements", "share", "for example"), rows)
 
@@ -313,7 +318,7 @@ def _percent(part: int, whole: int) -> str:
 def _counts(image: ImageReport) -> str:
     counts = image.counts
     numbers = {text: getattr(counts, name) for name, text in _COUNTS.items()}
-    numbers |= {f"excused: {Reason[name].text}": n for name, n in counts.explained.items()}
+    numbers |= {f"excused: {Reason[name].text}": n for name, n in counts.excused.items()}
     numbers["beyond the bounds"] = counts.beyond
     rows = [(text, n, _percent(n, counts.elements)) for text, n in numbers.items()]
     rows = [("elements", counts.elements, ""), *rows, ("largest distance, in ULP", counts.largest, "")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +16,12 @@ from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
-from mpsref.verify.running import Model, Range, Running
+from mpsref.verify.bias import Directed, directed
+from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
+from mpsref.verify.models import Model
+from mpsref.verify.ranges import Mark, Range
+from mpsref.verify.reasons import Reason
+from mpsref.verify.running import Running
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -65,12 +70,8 @@ def neuron_judge(
             where = index[chosen]
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan: Mask = np.logical_or.reduce([np.isnan(source.at(index[chosen]).stored) for source in sources])
-            return nan
-
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, nan_read)
+        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
 
     return judge
 
@@ -100,6 +101,18 @@ class _Needed:
         """All flat indices in a row."""
         first, *others = self._lists
         return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
+
+
+def _special(sources: Sequence[Elements], index: Index) -> npt.NDArray[np.uint16]:
+    """What is not finite among what is read at some elements, see `mpsref.verify.bounds.classify`."""
+    special = np.zeros(index.size, np.uint16)
+    for source in sources:
+        if not source.storage.unorm_max:
+            stored = source.at(index).stored
+            special[(stored == np.inf) & (special == 0)] = Reason.plus_inf
+            special[(stored == -np.inf) & (special == 0)] = Reason.minus_inf
+            special[np.isnan(stored)] = Reason.nan
+    return special
 
 
 class Segment:
@@ -133,37 +146,50 @@ class Segment:
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
         """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
+        storage = self._formats[self._nodes[-1].result_image]
+        return classify(got, model, storage, self._forms_at(index), lambda part: self._special(index[part]))
+
+    def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
+        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
+        storage = self._formats[self._nodes[-1].result_image]
+        # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
+        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+            return None
+
+        def ends(index: Index) -> tuple[Wide, Wide, Mask]:
+            return before_the_store(model, self._forms_at(index), index.size)
+
+        return directed(got.reshape(-1), want.reshape(-1), storage, ends, list(self._inputs.values()))
+
+    @property
+    def _is_pointwise(self) -> bool:
+        return all(operation.is_pointwise for operation in self._operations)
+
+    def _special(self, index: Index) -> npt.NDArray[np.uint16]:
+        return _special(list(self._inputs.values()), index)
+
+    def _forms_at(self, index: Index) -> list[Form]:
+        """The ranges of elements, by each form; of parts of these flat indices."""
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
         def form(f: Running, chosen: Index, *, number: int) -> Range:
             return self._ranges(index[chosen], number, f, big=big)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan = np.zeros(chosen.size, np.bool_)
-            for elements in self._inputs.values():
-                if not elements.storage.unorm_max:
-                    nan |= np.isnan(elements.at(index[chosen]).stored)
-            return nan
-
-        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
-        return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
+        return [partial(form, number=number) for number in range(max(map(len, self._forms)))]
 
     def ends(self, index: Index, model: Model) -> tuple[Wide, Wide]:
         """The least and the greatest value within bounds at some flat indices; NaN where no form has bounds."""
-        self._tables.clear()
         storage = self._formats[self._nodes[-1].result_image]
         lowest = np.full(index.size, np.nan)
         highest = lowest.copy()
         with np.errstate(all="ignore"):
-            for variant in model.variants:
-                f = Running(variant)
-                for number in range(max(map(len, self._forms))):
-                    value = self._ranges(index, number, f, big=index.size >= WORTH_A_TABLE)
-                    lower, upper, _ = stored(value, storage)
-                    free = value.reason == 0
-                    lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
-                    highest[free] = np.fmax(highest, meaning(upper, storage))[free]
+            for variant, form in product(model.variants, self._forms_at(index)):
+                value = form(Running(variant, model.flushes), np.arange(index.size))
+                lower, upper, _ = stored(value, storage)
+                free = ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+                lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
+                highest[free] = np.fmax(highest, meaning(upper, storage))[free]
         return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
@@ -175,7 +201,7 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:
@@ -206,7 +232,7 @@ class Segment:
             patterns = Elements(storage.patterns(), storage)
             table = self._tables[number, id(f)] = form(read(f, patterns), np.empty(0), f)
         code = elements.at(index).stored.view(storage.bits_dtype)
-        value = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
+        value = table.at(code)
         reads = (
             value if role is Role.INPUT else read(f, x.at(index))
             for x, role in zip(sources, operation.roles, strict=True)

@@ -19,8 +19,8 @@ from xml.etree import ElementTree as ET  # only written, never parsed
 import mpsref
 from mpsref.display import counted, printable
 from mpsref.files import write_atomically
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["junit", "write_junit"]
 
@@ -58,7 +58,7 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         "exact": counts.exact,
         "largest_ulp": counts.largest,
         "within": counts.within,
-        "excused": image.explained,
+        "excused": image.excused,
         "beyond": counts.beyond,
     }
     _properties(case, facts)
@@ -73,9 +73,9 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         faults = ["the likely fault:", *findings] if findings else []
         elements = ["the worst:", *worst] if worst else []
         failure.text = _lines([message, f"bounds: {image.limit}", *faults, *elements])
-    if counts.explained:
+    if counts.excused:
         out = ET.SubElement(case, "system-out")
-        out.text = _lines([f"{n:,} excused: {Reason[name].text}" for name, n in counts.explained.items()])
+        out.text = _lines([f"{n:,} excused: {Reason[name].text}" for name, n in counts.excused.items()])
 
 
 def _properties(parent: ET.Element, facts: Mapping[str, object]) -> None:

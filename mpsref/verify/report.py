@@ -10,9 +10,10 @@ from mpsref.arguments import checked
 from mpsref.display import counted, html_table, html_text, printable, table
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
+from mpsref.verify.bias import Directed
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
-from mpsref.verify.running import Reason
+from mpsref.verify.summary import Cause, causes_of, excuses_text
 from mpsref.verify.tolerance import Tolerances, limit_json
 
 __all__ = ["Cause", "Element", "EndToEnd", "ImageReport", "Report"]
@@ -44,7 +45,7 @@ class Element:
     beyond : bool
         Whether it is beyond the bounds.
     reason : str or None
-        The name of the `Reason` that explains it; None if it is within or beyond the bounds.
+        The name of the `Reason` why it differs, whether that excuses it or not; None if there is none.
     index : tuple of int or None
         Its place in the recorded array, if that is no image; it is then called by that.
     """
@@ -108,13 +109,23 @@ class ImageReport:
     counts : Counts
         Elements by distance.
     worst : tuple of Element
-        First those beyond the bounds, then the explained, then those within; each farthest first.
+        First those beyond the bounds, then the excused, then those within; each farthest first.
     neuron : str or None
         The neuron's type, also of its gradient; None for arithmetic.
     direction : str
         ``forward`` or ``gradient``.
     limit : str
         What passes, as text.
+    model : str or None
+        The model whose bounds it has; None under a plain tolerance.
+    is_strict : bool
+        Whether a directed store is a failure.
+    directed : Directed or None
+        The evidence of a store that does not round to nearest.
+    signed_errors : dict of str to float
+        The mean error in ULP with its sign, see `mpsref.verify.bias.signed_errors`.
+    others : tuple of str
+        Other models that would pass the image, if it failed.
     end_to_end : EndToEnd or None
         Distances from the reference evaluated from the graph's sources on; None if these are the distances above.
     unrecorded : tuple of str
@@ -134,6 +145,11 @@ class ImageReport:
     neuron: str | None = None
     direction: str = "forward"
     limit: str = ""
+    model: str | None = None
+    is_strict: bool = False
+    directed: Directed | None = None
+    signed_errors: dict[str, float] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
     unrecorded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -141,48 +157,20 @@ class ImageReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every element is within the bounds, or explained."""
-        return self.counts.beyond == 0
+        """Whether every element is within the bounds, or excused, and nothing is held against the image as a whole."""
+        return self.counts.beyond == 0 and not (self.is_strict and self.directed)
 
     @property
-    def explained(self) -> int:
-        """How many elements are explained."""
-        return sum(self.counts.explained.values())
-
-
-@dataclass(frozen=True)
-class Cause:
-    """
-    What is wrong, or excused, for one reason in any image.
-
-    Attributes
-    ----------
-    cause : str
-        The name of the fault or of the excuse, or that there is none.
-    images, elements : int
-        How many.
-    example : str
-        One of the elements, with its image.
-    excused : bool
-        Whether it is an excuse.
-    """
-
-    cause: str
-    images: int
-    elements: int
-    example: str
-    excused: bool = False
-
-    def __str__(self) -> str:
-        excused = " excused" if self.excused else ""
-        return f"{self.cause}: {counted(self.images, 'image')}, {counted(self.elements, 'element')}{excused}"
+    def excused(self) -> int:
+        """How many elements are excused."""
+        return sum(self.counts.excused.values())
 
 
 _COLUMNS = {
     "elements": "elements",
     "exact": "exact",
     "largest": "largest",
-    "explained": "excused",
+    "excused": "excused",
     "beyond": "beyond",
 }
 
@@ -225,7 +213,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every element of every image is within the bounds, or explained."""
+        """Whether every element of every image is within the bounds, or excused."""
         return all(image.passed for image in self.images)
 
     @property
@@ -234,38 +222,43 @@ class Report:
         return next((image for image in self.images if not image.passed), None)
 
     @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Why elements differ, over all images."""
+        return causes_of(self.images, faults=self.faults)
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Models that would pass the images that fail; empty if none fails."""
+        failed = [set(image.others) for image in self.images if not image.passed]
+        return tuple(sorted(set.intersection(*failed))) if failed else ()
+
+    @property
     def verdict(self) -> str:
         """One line."""
         total = sum(image.counts.elements for image in self.images)
-        explained = sum(image.explained for image in self.images)
+        excused = sum(image.excused for image in self.images)
         first, elements = self.first_wrong, counted(total, "element")
-        images = counted(len(self.images), "image")
+        images, excuses = counted(len(self.images), "image"), excuses_text(self.images)
         tail = f"; {counted(len(self.missing), 'other image')} not judged" if self.missing else ""
         if first is None:
-            if not explained:
+            if not excused:
                 all_of_them = f"all {elements}" if total > 1 else elements
                 return f"PASS: {all_of_them} of {images} {'are' if total > 1 else 'is'} within bounds{tail}"
-            within = f"{total - explained:,} are within bounds and {explained:,} excused"
-            return f"PASS: of {elements} of {images} {within}{tail}"
+            within = f"of {elements} of {images} {total - excused:,} are within bounds"
+            return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'}){tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
-        return (
+        line = (
             f"FAIL: {wrong:,} of {elements} {'is' if wrong == 1 else 'are'} beyond the bounds, in {len(beyond)} of "
-            f"{images}, first in {first.name} ({first.node}){tail}"
+            f"{images}, first in {first.name} ({first.node})"
         )
-
-    @property
-    def causes(self) -> list[Cause]:
-        """What is wrong over all images, most elements first, and then what is excused."""
-        found: dict[tuple[bool, str], list[tuple[str, int, str]]] = {}
-        for image in self.images:
-            for excused, cause, elements, example in _causes_of(image, faults=self.faults):
-                found.setdefault((excused, cause), []).append((image.name, elements, example))
-        causes = [
-            Cause(cause, len(places), sum(n for _, n, _ in places), f"{places[0][0]}{places[0][2]}", excused)
-            for (excused, cause), places in found.items()
-        ]
-        return sorted(causes, key=lambda cause: (cause.excused, -cause.elements))
+        refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
+        if refused:
+            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
+        directed = sum(image.directed is not None and image.is_strict for image in beyond)
+        if directed:
+            line += f"; {counted(directed, 'image')} not rounded to nearest"
+        return f"{line}; {excuses}{tail}" if excuses else f"{line}{tail}"
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -295,7 +288,7 @@ class Report:
         rows = [
             [
                 *row[:3],
-                "within" if image.passed and not image.explained else "excused" if image.passed else "beyond",
+                "within" if image.passed and not image.excused else "excused" if image.passed else "beyond",
                 *row[3:],
             ]
             for image, row in zip(self.images, self._rows(), strict=True)
@@ -320,8 +313,9 @@ class Report:
             },
             "passed": self.passed,
             "verdict": self.verdict,
-            "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
             "causes": [asdict(cause) for cause in self.causes],
+            "other_models": list(self.other_models),
+            "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
             "missing": self.missing,
             "images": {
                 image.name: {
@@ -335,6 +329,8 @@ class Report:
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
                     "histogram": image.histogram,
+                    "signed_errors": image.signed_errors,
+                    "directed": None if image.directed is None else asdict(image.directed),
                     "faults": [asdict(finding) | {"fits": finding.fits} for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
                 }
@@ -366,7 +362,7 @@ class Report:
     def _rows(self) -> list[list[str]]:
         return [
             [image.name, image.node, image.channel_format]
-            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
+            + [f"{image.excused if name == 'excused' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
         ]
 
@@ -382,6 +378,23 @@ class Report:
             yield "from the graph's sources on, errors of all nodes together:"
             yield from table([["image", *_SHOWN_END_TO_END.values()], *rows], 1)
 
+    def _cause_lines(self) -> Iterator[str]:
+        """The causes over all images, notes, and another model; a single image's causes are not said again."""
+        if len(self.images) > 1 and self.causes:
+            yield ""
+            yield "by cause:"
+            for cause in self.causes:
+                yield f"  {cause}"
+                if cause.example:
+                    yield f"    {cause.example}"
+        notes = [f"{image.name} {image.directed}" for image in self.images if image.directed is not None]
+        if notes:
+            yield ""
+            yield from (f"note: {note}" for note in notes)
+        if self.other_models:
+            yield ""
+            yield f"the images that fail would pass under {' or '.join(self.other_models)} (--bounds)"
+
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
         if first is None:
@@ -395,50 +408,13 @@ class Report:
                 "and add what the device writes to the recording"
             )
 
-    def _cause_lines(self) -> Iterator[str]:
-        """The summary over all images; a single cause of a single image is not said again."""
-        causes = self.causes
-        if len(self.images) > 1 and causes:
-            yield ""
-            yield "by cause:"
-            for cause in causes:
-                yield f"  {cause}"
-                yield f"    {cause.example}"
-
-
-NO_CAUSE, NOT_SOUGHT = "no cause found", "not looked for"
-
-
-def _causes_of(image: ImageReport, *, faults: bool) -> Iterator[tuple[bool, str, int, str]]:
-    """Whether it is an excuse, the cause, elements, and an example, of what is beyond the bounds or excused."""
-    rest = image.counts.beyond
-    if rest:
-        first = next((finding for finding in image.findings if finding.fits), None)
-        if first is not None and first.explained:
-            yield False, first.name, first.explained, f" {first.example}" if first.example else ""
-            rest -= first.explained
-        if rest:
-            # One that the fault explains would be no example.
-            element = next((each for each in image.worst if each.beyond and rest == image.counts.beyond), None)
-            yield False, NO_CAUSE if faults else NOT_SOUGHT, rest, f" {element}" if element else ""
-    for name, count in image.counts.explained.items():
-        element = next((each for each in image.worst if each.reason == name), None)
-        yield True, Reason[name].text, count, f" {element}" if element else ""
-
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
-    """What is excused, apart from what is wrong, and the worst elements within bounds if they are asked for."""
-    if image.counts.explained:
-        yield ""
-    for name, count in image.counts.explained.items():
-        yield f"{image.name}: {count:,} excused: {Reason[name].text}"
-        element = next((e for e in image.worst if e.reason == name and not every_image), None)
-        if element is not None:
-            yield f"  {element}"
+    """The worst elements within bounds, if they are asked for."""
     rest = [element for element in image.worst if not element.beyond]
     if every_image and rest:
         yield ""
-        yield f"{image.name}: {'within the bounds or excused' if image.explained else 'within the bounds'}, the worst:"
+        yield f"{image.name}: {'within the bounds or excused' if image.excused else 'within the bounds'}, the worst:"
         yield from (f"  {element}" for element in rest)
 
 

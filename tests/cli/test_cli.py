@@ -59,10 +59,18 @@ def test_verify_ends_with_1_at_a_mismatch_and_lists_the_worst(capsys):
 
 
 def test_verify_explains_what_a_literal_formula_cannot_do(capsys):
-    assert main(["verify", str(PRECISE / "neurons.json"), "--bounds", "metal-precise"]) == 0
+    arguments = ["verify", str(PRECISE / "neurons.json"), "--no-faults"]
+    assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "softPlus.y: 576 excused: an intermediate of the formula overflows" in out
-    assert out.endswith("PASS: of 131,072 elements of 32 images 129,014 are within bounds and 2,058 excused\n")
+    assert re.search(r"an intermediate of the formula overflows: 2 images, 1,168 elements\n +softPlus.y \(image 0", out)
+    assert main([*arguments, "--allow", "overflow"]) == 0
+    assert "\nPASS: of 131,072 elements of 32 images 129,014 are within bounds; 882 " in capsys.readouterr().out
+    assert main([*arguments, "--strict", "--allow", "overflow,nan"]) == 1
+    assert "\nFAIL: 8 of 131,072 elements are beyond the bounds, in 6 of 32" in capsys.readouterr().out
+    assert main([*arguments, "--allow", "overflows"]) == 2
+    assert "allow has 'overflows': choose from order, nan," in capsys.readouterr().err
+    assert main([*arguments, "--bounds", "ulp=1", "--strict"]) == 2
+    assert "--strict: is for bounds of a model" in capsys.readouterr().err
 
 
 def test_a_tolerance_file_decides_for_some_images(tmp_path, capsys):

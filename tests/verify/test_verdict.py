@@ -469,10 +469,12 @@ def test_the_verdict_is_coloured_and_nothing_else_is(tmp_path):
 @pytest.mark.parametrize("name", ["recording", "chain-float32", "neurons"])
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
 def test_no_fault_is_claimed_where_nothing_is_wrong(compiler, name):
-    report = verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler])
+    report = verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler], allow=["overflow"])
 
-    assert all(image.findings == () for image in report.images)
-    assert "fault:" not in report.text()
+    # The two clamps lose NaN.
+    clamps = {"hardSigmoid.y", "reLUN.y"} if name == "neurons" else set()
+    assert {image.name for image in report.images if image.findings} == clamps
+    assert ("fault:" in report.text()) == bool(clamps)
 
 
 # ---- the text ----
@@ -530,7 +532,7 @@ def test_causes_are_summed_up_over_all_images(tmp_path):
 
     report = verify(write_recording(tmp_path / "r", file, wrote, device="d"))
 
-    (cause,) = [cause for cause in report.causes if not cause.excused]
+    (cause,) = [cause for cause in report.causes if cause.verdict == "beyond"]
     assert (cause.cause, cause.images) == ("the sign flipped", 2)
     assert cause.elements == sum(image.counts.beyond for image in report.images)
     lines = report.text().splitlines()
