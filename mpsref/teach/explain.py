@@ -8,6 +8,7 @@ formulas of the neurons are translated from their rows by `mpsref.teach.formulas
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
 
-__all__ = ["explain", "explanation"]
+__all__ = ["Page", "explain", "explanation"]
 
 MOST_STEPS, MOST_CHANNELS = 200, 256
 """Steps of a page, and channels of pReLU that can be chosen on it, at most."""
@@ -56,7 +57,7 @@ def explain(
     at: Sequence[int] = (0, 0, 0),
     title: str = "graph",
     **sources: npt.ArrayLike | MPSImage,
-) -> str:
+) -> Page:
     """
     Make a page that steps through a graph for one element of its images.
 
@@ -75,7 +76,7 @@ def explain(
     Returns
     -------
     str
-        An HTML document. Its script computes in float64 and rounds to the images' formats.
+        An HTML document, which a notebook shows. Its script computes in float64 and rounds to the images' formats.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def explanation(
     sources: Mapping[str, npt.ArrayLike | MPSImage],
     at: Sequence[int],
     title: str,
-) -> str:
+) -> Page:
     """The page of `explain`, for sources of any name."""
     graph = graph_or_error(graph)
     _check(graph)
@@ -168,6 +169,18 @@ def _shape(graph: MPSNNGraph, sources: Iterable[npt.ArrayLike | MPSImage]) -> tu
     return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)
 
 
+class Page(str):
+    """A page as text, which a notebook shows in a frame of its own."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{html.escape(self)}" title="The graph, step by step" sandbox="allow-scripts" '
+            'style="width: 100%; height: 44rem; border: 1px solid #767676"></iframe>'
+        )
+
+
 class _Explained:
     """Steps in the order of the page, and images by number."""
 
@@ -176,10 +189,10 @@ class _Explained:
         self.structure = structure(graph)
         self.backward: set[str] = set()
         for step in traced.steps:
-            # A step that depends on a backward one counts as backward, so that the order stays one of evaluation.
+            # A step that depends on a backward one counts as backward, as in the order of the trace.
             if step.is_backward or not self.backward.isdisjoint(step.reads):
                 self.backward.add(step.name)
-        self.steps: list[Step] = sorted(traced.steps, key=lambda step: step.name in self.backward)
+        self.steps = traced.steps
         self.names = [*traced.sources, *(step.name for step in self.steps)]
         self.number = {name: i for i, name in enumerate(self.names)}
         self.owners = self._owners()
@@ -253,7 +266,7 @@ def _short(text: str, longest: int = LONGEST) -> str:
 # ---- the page ----
 
 
-def _page(explained: _Explained, title: str) -> str:
+def _page(explained: _Explained, title: str) -> Page:
     script = file_text("teach", "explain.js").replace("/* neurons */", javascript(explained.rows))
     name = html_text(title, LONGEST_TITLE)
     forward = len(explained.steps) - len(explained.backward)
@@ -289,12 +302,14 @@ this page was made.</p></noscript>
 </main>
 <footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
 once to the format of the image; mpsref itself rounds correctly.</p></footer>"""
-    return html_page(
-        f"{name}, step by step",
-        body,
-        data=embedded(explained.data()),
-        style=file_text("teach", "explain.css"),
-        script=script,
+    return Page(
+        html_page(
+            f"{name}, step by step",
+            body,
+            data=embedded(explained.data()),
+            style=file_text("teach", "explain.css"),
+            script=script,
+        )
     )
 
 
