@@ -179,29 +179,59 @@
     return { a: 0, b: 0, c: 0, ...own };
   }
 
-  // Everything from the sources on: for each step what it reads, makes and stores.
+  // What a step makes of the numbers that it reads, before it is stored.
+  function computed(step, reads, p) {
+    const found = { reads };
+    if (step.neuron !== undefined) {
+      const x = reads[reads.length - 1];
+      found.parameters = p;
+      found.slope = slope(step, x, p);
+      if (step.kind === "gradient") {
+        found.upstream = reads[0];
+        found.value = found.slope * found.upstream;
+      } else found.value = forward(step, x, p);
+    } else if (step.terms !== undefined) {
+      const [low, high] = step.bounds.map(number);
+      const [first, second] = step.terms.map(([factor, places]) => places.reduce((made, k) => made * reads[k], factor));
+      // A zero and a zero that is added have a sign together, which the exact sum leaves to the last addition.
+      found.sum = (second === undefined && !step.bias ? first : exactSum(first, second === undefined ? 0 : second, step.bias)) + (step.bias ? 0 : step.bias);
+      found.value = found.sum < low ? low : found.sum > high ? high : found.sum;
+    } else found.value = 1;
+    return found;
+  }
+
+  // What storing lost, as mpsref/teach/lost.py has it: a number that is 0, infinite or NaN only because it was stored,
+  // or because of one that was. `exact` is the step's result if nothing had been stored.
+  const specialOf = (x) => (Number.isNaN(x) ? "nan" : x === 0 ? "0" : Number.isFinite(x) ? "" : "infinite");
+  function lostBy(step, found, exact, before) {
+    const special = specialOf(found.stored), name = data.images[step.result].name;
+    if (!special) return null;
+    if (!specialOf(found.value)) {
+      if (step.format.startsWith("unorm") && (found.value < 0 || found.value > 1)) return null;
+      const over = special === "infinite";
+      return { text: over ? "overflow" : "underflow", reason: `${name} ${over ? "overflowed" : "was lost"}` };
+    }
+    const used = step.terms === undefined ? [...step.reads.keys()] : step.terms.flatMap(([, places]) => places);
+    const cause = step.kind === "ones" ? undefined : used.map((k) => before[step.reads[k]]).find(Boolean);
+    if (!cause) return null;
+    const factor = step.kind === "scale" ? step.terms[0][1].slice(1).reduce((made, k) => made * found.reads[k], step.terms[0][0]) : found.slope;
+    // A long product may be 0 in float64 too; it is lost all the same if what comes in was, and the slope is not 0.
+    const reaches = ["gradient", "scale"].includes(step.kind) && before[step.reads[0]] && factor !== 0;
+    return specialOf(exact) !== special || reaches ? { text: `${special} because ${cause.reason}`, reason: cause.reason } : null;
+  }
+
+  // Everything from the sources on: for each step what it reads, makes, stores and lost.
   function run(state) {
     const values = data.images.map((image, i) => {
       return image.step === null ? FORMATS[image.format].round(state.sources[i]) : NaN;
     });
+    const exact = [...values], lost = data.images.map(() => null);
     return data.steps.map((step) => {
-      const reads = step.reads.map((i) => values[i]), found = { reads };
-      if (step.neuron !== undefined) {
-        const p = parametersOf(step, state), x = reads[reads.length - 1];
-        found.parameters = p;
-        found.slope = slope(step, x, p);
-        if (step.kind === "gradient") {
-          found.upstream = reads[0];
-          found.value = found.slope * found.upstream;
-        } else found.value = forward(step, x, p);
-      } else if (step.terms !== undefined) {
-        const [low, high] = step.bounds.map(number);
-        const [first, second] = step.terms.map(([factor, places]) => places.reduce((made, k) => made * reads[k], factor));
-        // A zero and a zero that is added have a sign together, which the exact sum leaves to the last addition.
-        found.sum = (second === undefined && !step.bias ? first : exactSum(first, second === undefined ? 0 : second, step.bias)) + (step.bias ? 0 : step.bias);
-        found.value = found.sum < low ? low : found.sum > high ? high : found.sum;
-      } else found.value = 1;
+      const p = step.neuron === undefined ? null : parametersOf(step, state);
+      const found = computed(step, step.reads.map((i) => values[i]), p);
       found.stored = values[step.result] = FORMATS[step.format].round(found.value);
+      exact[step.result] = computed(step, step.reads.map((i) => exact[i]), p).value;
+      found.lost = lost[step.result] = lostBy(step, found, exact[step.result], lost);
       return found;
     });
   }
@@ -225,6 +255,7 @@
     return digits(x, 17);
   }
   const plain = (x, format) => stored(x, format).replaceAll("\u2212", "-").replace("infinity", "inf");
+  const LOST = " lost";
   const valueOf = (i, values) => stored(values[i], data.images[i].format);
   const fitting = (i, values) => (valueOf(i, values).length > 11 ? digits(values[i], 5) : valueOf(i, values));
   // What a step reads: with the name that the formula has for it, and as it is stored, which a short text may not tell.
@@ -236,6 +267,8 @@
   const neuronOf = (step) => (step.kind === "gradient" ? `gradient of ${step.neuron}` : step.neuron);
   function roundingOf(step, found) {
     const { value, stored: kept } = found, difference = kept - value;
+    if (found.lost && found.lost.text === "underflow") return "underflow: nearer to 0 than to the smallest number of the format";
+    if (found.lost && specialOf(value)) return found.lost.text;
     if (Number.isNaN(value)) return step.format.startsWith("unorm") ? "NaN is stored as 0" : "NaN is stored as NaN";
     if (!Number.isFinite(value)) return Number.isFinite(kept) ? "clamped to what the format can hold" : "an infinity is stored as it is";
     if (!Number.isFinite(kept)) return "overflow: above the largest number of the format";
@@ -252,7 +285,8 @@
 
   function summaryOf(step, found, values) {
     const read = step.reads.map((i) => `${data.images[i].name} = ${valueOf(i, values)}`);
-    const name = data.images[step.result].name, last = `stored in ${name} as ${stored(found.stored, step.format)}`;
+    const name = data.images[step.result].name;
+    const last = `stored in ${name} as ${stored(found.stored, step.format)}${found.lost ? `: ${found.lost.text}` : ""}`;
     if (step.kind === "gradient") {
       return `${neuronOf(step)} reads the upstream gradient ${read[0]} and ${read[1]}; slope ${about(found.slope)}, `
         + `product ${about(found.value)}, ${last}`;
@@ -469,7 +503,9 @@
       node.classList.toggle("current", now);
       node.classList.toggle("read", step.reads.includes(i));
       node.classList.toggle("waiting", !done);
-      node.querySelector(".value").textContent = done ? fitting(i, values) : "not yet";
+      const isLost = done && image.step !== null && results[image.step].lost !== null;
+      node.classList.toggle("lost", isLost);
+      node.querySelector(".value").textContent = done ? fitting(i, values) + (isLost ? LOST : "") : "not yet";
       node.querySelector(".mark").textContent = now ? "\u25b6" : step.reads.includes(i) ? "\u2022" : "";
       if (node.tagName === "a") {
         if (now) node.setAttribute("aria-current", "step");
@@ -486,6 +522,7 @@
       cell("slope", each.slope === undefined ? "" : about(each.slope));
       cell("before", about(each.value));
       cell("stored", stored(each.stored, one.format));
+      cell("lost", each.lost ? each.lost.text : "");
     });
     const node = document.querySelector(".graph .current"), box = document.querySelector(".graph");
     if (node) {

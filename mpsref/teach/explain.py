@@ -206,6 +206,10 @@ class _Explained:
             owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
         return owners
 
+    def lost(self, step: Step) -> str:
+        """What storing its result lost, as text."""
+        return self.traced.lost[step.name].text if step.name in self.traced.lost else ""
+
     @property
     def rows(self) -> list[Any]:
         """The rows of the neurons in the graph, each once."""
@@ -347,7 +351,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
         step = explained.steps[i]
         kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
         label = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
-        value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
+        value = _stored(step.stored.item(), step.storage, SHORT_VALUE) + (" lost" if explained.lost(step) else "")
     inside = (
         f"<title>{label}</title>"
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
@@ -357,6 +361,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
         f'<text class="value" x="{x + NODE_WIDTH - 8}" y="{y + 34}" text-anchor="end">{value}</text>'
     )
     gradient = " gradient" if name in explained.backward else ""
+    gradient += " lost" if name in explained.traced.lost else ""
     if i < 0:
         return f'<g class="node" data-image="{number}">{inside}</g>\n'
     return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{label}">{inside}</a>\n'
@@ -364,7 +369,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
 
 def _table(explained: _Explained) -> str:
     columns = {"step": "number", "image": "", "node": "", "reads": "", "upstream": "number", "slope": "number",
-               "before storage": "number", "stored": "number", "format": ""}  # fmt: skip
+               "before storage": "number", "stored": "number", "format": "", "lost": ""}  # fmt: skip
     head = "".join(f'<th scope="col"{f" class={kind}" if kind else ""}>{name}</th>' for name, kind in columns.items())
     return (
         '<section aria-labelledby="trace-title"><h2 id="trace-title" tabindex="-1">All steps</h2><div class="scroll" '
@@ -386,7 +391,8 @@ def _rows(explained: _Explained) -> Iterable[str]:
             f'<tr id="step-{i + 1}"><td class="number">{i + 1}</td><th scope="row">{html_text(step.name, LONGEST_NAME)}'
             f'</th><td>{step.node}</td><td class="reads">{read}</td><td class="number upstream">{upstream}</td>'
             f'<td class="number slope">{slope}</td><td class="number before">{_text(step.value.item())}</td>'
-            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td></tr>\n'
+            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td>'
+            f'<td class="lost">{html_text(explained.lost(step), LONGEST)}</td></tr>\n'
         )
 
 

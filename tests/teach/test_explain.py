@@ -639,7 +639,7 @@ def test_the_table_has_the_texts_of_the_script(browser, opened, x):
         page = neuron_page(descriptor, x)
         before = re.search(r'<td class="number before">(.*?)</td><td class="number stored">(.*?)</td>', page).groups()
         opened(page)
-        after = texts(browser, cells)[-3:-1]
+        after = texts(browser, cells)[-4:-2]
         # Python's float64 has an infinity where the script knows no more than that the number is large.
         assert after == [{"infinity": after[0]}.get(before[0], before[0]), before[1]]
 
@@ -750,3 +750,43 @@ def test_texts_can_be_read_in_light_and_in_the_dark(browser, opened, shown, sche
             fill="svg text",
             stroke=".node rect, .tangent, .function",
         )
+
+
+# ---- what storing lost ----
+
+
+def lost_graphs():
+    """Graphs and their sources: vanishing gradients, an overflow that is 0, infinite and NaN later, honest zeros."""
+    x = teach.input("x")
+    deep = x
+    for _ in range(13):
+        deep = teach.sigmoid(deep)
+    e = teach.exponential(x)
+    yield deep, 0.5
+    yield teach.sigmoid(e) * e - teach.softsign(e), 20
+    yield teach.relu(x, a=0) * 3, -1
+    yield teach.tanh(x * 1e-4) * (x * 1e-4), 1e-3
+    yield e - e, 15
+
+
+@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("name", ["float16", "float32", "unorm8"])
+def test_the_page_says_what_the_trace_says_was_lost(browser, opened, case, name):
+    y, x = list(lost_graphs())[case]
+    trace = teach.backprop(y, format=name, x=x)
+    page = trace.explain()
+    path = opened(page)
+    want = [trace.lost[step.name].text if step.name in trace.lost else "" for step in trace.steps]
+
+    assert re.findall(r'<td class="lost">(.*?)</td>', page) == want
+    assert browser.js("explained.run(explained.initial()).map((step) => step.lost ? step.lost.text : '')") == want
+    assert texts(browser, "#trace td.lost") == want
+    for i, text in enumerate(want):
+        if text:
+            browser.js(f"document.querySelector('a[href=\"#step-{i + 1}\"]').dispatchEvent(new Event('click'))")
+            assert texts(browser, "#summary")[0].endswith(f": {text}.")
+            assert text.split()[0] in texts(browser, "#work tbody td")[2]
+            assert texts(browser, ".node.current .value")[0].endswith(" lost")
+    assert browser.complaints(path) == []
+    if name == "float16" and case == 0:
+        assert want[-2:] == ["underflow", "0 because dh1 was lost"]
