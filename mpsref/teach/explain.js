@@ -102,6 +102,8 @@
     if (a * c === 0) return u === 0 && c < 0 ? NaN : 0;
     return a * c * (c - 1 === c ? power(u, c) / u : power(u, c - 1));
   }
+  // u^c ln u, with its limit at 0.
+  const powLog = (u, c) => (u === 0 && c > 0 ? 0 : Math.pow(u, c) * Math.log(u));
   // 0 if a x + b is even, 1 if it is odd, NaN if it is no integer: of the exact sum, since large float64 are all even.
   function parity(a, x, b) {
     const [total, error] = twoSum((a * x) % 2, b % 2);

@@ -221,12 +221,12 @@ def _neuron(spelling: str, neuron_type: MPSCNNNeuronType) -> Callable[..., Expre
     def function(x: Expression, **parameters: Any) -> Expression:
         if not isinstance(x, Expression):
             raise ParameterError(f"x is {shown(x)}: give an expression, such as teach.input('x')")
-        if row.per_channel and np.ndim(parameters.get("data", [])) == 0:
-            parameters["data"] = [parameters["data"]]
         if unknown := [name for name in parameters if name not in arguments]:
             raise ParameterError(f"{spelling} takes no {unknown[0]!r}: it takes {', '.join(arguments) or 'only x'}")
-        descriptor = MPSNNNeuronDescriptor(neuron_type, **parameters)
         facts = "".join(f", {name}={value}" for name, value in parameters.items())
+        if row.per_channel and np.ndim(parameters.get("data", [])) == 0:
+            parameters["data"] = [parameters["data"]]
+        descriptor = MPSNNNeuronDescriptor(neuron_type, **parameters)
         return Expression(MPSCNNNeuronNode(source=x.image, descriptor=descriptor), f"{spelling}({x}{facts})")
 
     function.__name__ = function.__qualname__ = spelling
@@ -372,12 +372,12 @@ def backprop(
     >>> y = teach.sigmoid(teach.tanh(x, b=0.75) + x)
     >>> t = teach.backprop(y, x=0.5)
     >>> round(t.y, 4), round(t.dx, 4), round(t.gradients["x"], 4)
-    (0.7034, 0.3432, 0.3432)
+    (0.7023, 0.3457, 0.3457)
     >>> print(t.chain_rule(rounding=False))
-    dx = dy * Sigmoid'(h2) * TanH'(x) + dy * Sigmoid'(h2)
-       = 1 * 0.208625 * 0.645168 + 1 * 0.208625
-       = 0.134598 + 0.208625
-       = 0.343223
+    dx = dy * Sigmoid'(h2) + dy * Sigmoid'(h2) * TanH'(x)
+       = 1 * 0.209068 + 1 * 0.209068 * 0.653685
+       = 0.209068 + 0.136664
+       = 0.345732
     """
     graph = training_graph(y, format)
     return evaluated(graph, numbers)

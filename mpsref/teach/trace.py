@@ -32,6 +32,7 @@ from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import ChainRule, Term, bias_of, equation, gradients_read, product_sum, stored_lines
 from mpsref.teach.lost import Lost, lost_by_name
+from mpsref.teach.parameters import slopes_by_parameter, total
 from mpsref.teach.step import (
     Step,
     Window,
@@ -156,6 +157,34 @@ class Trace:
         images = {name: window.image(each) for name, each in self.images.items()}
         return Trace((step.within(window) for step in self.steps), images, window.place)
 
+    @cached_property
+    def parameter_gradients(self) -> dict[str, float | Wide]:
+        """
+        The gradients with respect to the nodes' parameters, by the names of `mpsref.teach.parameters`, in float64.
+
+        Each is the sum, over all elements, of the incoming gradient of the node's result, as it is stored, times how
+        much the result changes with the parameter; that of pReLU's slopes is an array, with a sum for each channel.
+        Clamps of arithmetic nodes are ignored, as their gradient nodes do.
+
+        Examples
+        --------
+        >>> from mpsref import teach
+        >>> y = teach.linear(teach.input("x"), a=3, b=1)
+        >>> teach.backprop(y, x=[1, 2, 4]).parameter_gradients
+        {'y.a': 7.0, 'y.b': 3.0}
+        """
+        found: dict[str, float | Wide] = {}
+        for step in self.steps:
+            if step.is_backward or step.name not in self.gradient_names:
+                continue
+            upstream = self._stored(self.gradient_names[step.name])
+            for name, slope in slopes_by_parameter(step).items():
+                with np.errstate(all="ignore"):
+                    parts = upstream * slope
+                by_channel = np.array([total(parts[..., i]) for i in range(parts.shape[-1])])
+                found[f"{step.name}.{name}"] = by_channel if name == "data" else total(parts)
+        return found
+
     # ---- the drawing ----
 
     def structure(self) -> Structure:
@@ -233,11 +262,11 @@ class Trace:
         >>> from mpsref import teach
         >>> print(teach.backprop(teach.tanh(teach.input("x")), x=0.5).table(rounding=True))
         image 0, y 0, x 0, channel 0
-        step  node              reads              slope  upstream     value    stored   rounding
+        step  node              reads               slope  upstream     value    stored   rounding
         x     source                                                                0.5
         dy    source                                                                  1
-        y     TanH              x = 0.5         0.786448            0.462117  0.462117  +0.27 ULP
-        dx    gradient of TanH  dy = 1, x = 0.5  0.786448         1  0.786448  0.786448  +0.12 ULP
+        y     TanH              x = 0.5          0.786448            0.462117  0.462117  +0.27 ULP
+        dx    gradient of TanH  dy = 1, x = 0.5  0.786448         1  0.786448  0.786448  -0.49 ULP
         """
         return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables(rounding))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,3 +153,15 @@ def test_errors_name_what_to_do():
     ]:
         with pytest.raises(error, match=message):
             wrong()
+
+
+def test_the_page_lists_the_spellings_and_the_parameters():
+    text = (Path(__file__).parents[2] / "docs" / "teach.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `(.*)` \| (.*) \|$", text, re.MULTILINE)
+
+    assert {spelling: T[name] for spelling, name, _, _ in rows} == teach.SPELLINGS
+    for _, name, formula, parameters in rows:
+        row = mps.NEURONS[T[name]]
+        assert formula.replace("\\|", "|") == row.formula
+        assert {k: float(v) for k, v in re.findall(r"`(\w)=([-\d.]+)`", parameters)} == dict(row.parameters)
+        assert ("`data`" in parameters) == row.per_channel
