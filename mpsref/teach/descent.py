@@ -123,9 +123,10 @@ def descend(
     >>> log.parameters["x"].tolist(), log.losses.tolist()
     ([0.0, 1.5, 2.25, 2.625], [9.0, 2.25, 0.5625, 0.140625])
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+    count, size = _number(steps), _number(rate)
+    if count is None or count < 0 or not count.is_integer():
         raise ParameterError(f"steps is {shown(steps)}: give a number of steps")
-    if not isinstance(rate, float | int | np.floating | np.integer) or not np.isfinite(rate):
+    if size is None:
         raise ParameterError(f"rate is {shown(rate)}: give a finite number")
     if not start:
         raise ParameterError("start is empty: give the parameters and where they start, such as {'w': 0.5}")
@@ -143,7 +144,7 @@ def descend(
     values: dict[str, list[Wide]] = {name: [] for name in start}
     gradients: dict[str, list[Wide]] = {name: [] for name in start}
     losses: list[float] = []
-    for i in range(steps + 1):
+    while True:
         own = {name: value for name, value in now.items() if name not in inputs}
         sources: dict[str, Any] = {name: value for name, value in now.items() if name in inputs}
         trace = evaluated(with_parameters(graph, own) if own else graph, sources | numbers)
@@ -153,8 +154,8 @@ def descend(
             gradient = trace.gradients[name] if name in inputs else every[name]
             values[name].append(value)
             gradients[name].append(np.array(gradient))
-        after = {name: value - rate * gradients[name][-1] for name, value in now.items()}
-        if i == steps or not all(np.isfinite(value).all() for value in after.values()):
+        after = {name: value - size * gradients[name][-1] for name, value in now.items()}
+        if len(losses) > count or not all(np.isfinite(value).all() for value in after.values()):
             break
         now = after
     return Descent(
@@ -163,3 +164,9 @@ def descend(
         {name: np.array(path) for name, path in gradients.items()},
         trace,
     )
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    is_number = isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)
+    return float(value) if is_number and np.isfinite(value) else None

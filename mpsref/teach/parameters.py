@@ -44,13 +44,18 @@ def parameters_of(operation: Operation) -> dict[str, Value]:
 
 def _with(operation: Operation, values: Mapping[str, Any]) -> Operation:
     """The operation with other values of some parameters."""
+    numbers = {name: _number(name, value) for name, value in values.items() if name != "data"}
     if isinstance(operation, NeuronForward):
         d = operation.neuron
-        return NeuronForward(MPSNNNeuronDescriptor(d.neuron_type, **{**parameters_of(operation), **values}))
+        return NeuronForward(MPSNNNeuronDescriptor(d.neuron_type, **{**parameters_of(operation), **values, **numbers}))
     assert isinstance(operation, Arithmetic)
-    numbers = {name: float32_parameter(name, float(value)) for name, value in values.items()}
     first, second = (numbers.get(name, scale) for name, scale in zip(SCALES, operation.scales, strict=True))
     return replace(operation, scales=(first, second), bias=numbers.get("bias", operation.bias))
+
+
+def _number(name: str, value: Any) -> float:
+    # A number may be an array without axes.
+    return float32_parameter(name, value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value)
 
 
 def _named(graph: MPSNNGraph) -> Iterator[tuple[str, MPSNNFilterNode, Operation]]:

@@ -252,4 +252,4 @@ assert answer["dx"].stored.item() == 0
 #
 #    </details>
 #
-# **Next:** :doc:`plot_4_kinks`, where a curve has a corner, and nobody can say what its slope is.
+# **Next:** :doc:`plot_04_kinks`, where a curve has a corner, and nobody can say what its slope is.

@@ -241,4 +241,4 @@ assert tripled["y"].stored == trace["y"].stored
 #
 #    </details>
 #
-# **Next:** :doc:`plot_3_fan_out`, where one number is read by two neurons.
+# **Next:** :doc:`plot_03_fan_out`, where one number is read by two neurons.

@@ -267,4 +267,4 @@ assert 0.25**12 == 2.0**-24
 #
 #    </details>
 #
-# **Next:** :doc:`plot_6_half_precision`, where small gradients are saved.
+# **Next:** :doc:`plot_06_half_precision`, where small gradients are saved.

@@ -233,4 +233,4 @@ assert others == {"sigmoid", "softPlus", "geLU", "hardSigmoid", "absolute", "log
 #
 #    </details>
 #
-# **Next:** :doc:`plot_2_chain_rule`, where a gradient goes through more than one neuron.
+# **Next:** :doc:`plot_02_chain_rule`, where a gradient goes through more than one neuron.
