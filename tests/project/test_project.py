@@ -126,7 +126,7 @@ LAYERS = [
     ["mpsref.cli.sources"],
     [
         *(f"mpsref.cli.{name}" for name in ("run", "verify", "explain", "prove", "sweep", "merge")),
-        *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect")),
+        *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect", "example")),
     ],
     ["mpsref.cli"],
     ["mpsref.__main__"],
