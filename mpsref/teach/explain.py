@@ -41,6 +41,9 @@ LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
 SHORT_VALUE = 11
 """Characters of a number in a box of the drawing."""
 
+SCRIPTS = ("numbers", "evaluation", "curves", "explain")
+"""The files of the page's script, in order."""
+
 PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
 
 LARGEST = 1e100
@@ -234,7 +237,14 @@ class _Explained:
             for i, step in enumerate(self.steps)
         ]
         steps = [self._step(i, step, first + i) for i, step in enumerate(self.steps)]
-        return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels}
+        gradients = self.traced.gradient_names
+        named = {self.number[name]: self.number[gradient] for name, gradient in gradients.items()}
+        forward = [step.name for step in self.steps if step.name not in self.backward]
+        # The result that is differentiated: the last whose gradient comes from outside, else the last of all.
+        outputs = [name for name in forward if gradients.get(name) in self.traced.sources] or forward
+        output = self.number[outputs[-1]] if outputs else None
+        return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels,
+                "gradients": named, "output": output}  # fmt: skip
 
     def _step(self, i: int, step: Step, result: int) -> dict[str, Any]:
         data: dict[str, Any] = {
@@ -271,7 +281,8 @@ def _short(text: str, longest: int = LONGEST) -> str:
 
 
 def _page(explained: _Explained, title: str) -> Page:
-    script = file_text("teach", "explain.js").replace("/* neurons */", javascript(explained.rows))
+    parts = "\n".join(file_text("teach", f"{name}.js") for name in SCRIPTS)
+    script = "(() => {\n" + parts.replace("/* neurons */", javascript(explained.rows)) + "})();\n"
     name = html_text(title, LONGEST_TITLE)
     forward = len(explained.steps) - len(explained.backward)
     image, y, x, channel = explained.traced.place or (0, 0, 0, 0)
@@ -296,11 +307,27 @@ this page was made.</p></noscript>
 </div>
 <p id="summary" class="scripted" aria-hidden="true"></p>
 <p id="announcement" class="hidden" role="status" aria-live="polite"></p>
+<div>
 {_graph(explained)}
 <div class="two scripted">
 <section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
+<div>
+<section id="whole-part" aria-labelledby="whole-title"><h2 id="whole-title">The whole graph</h2>
+<p><label for="along">Its result by the source</label> <select id="along"></select></p>
+<div id="chain"></div>
+<div id="whole" class="figure" role="slider" tabindex="0"></div></section>
 <section aria-labelledby="numbers-title"><h2 id="numbers-title" tabindex="-1">Numbers to change</h2>
-<p><button type="button" id="reset">Reset all numbers</button></p><div id="controls"></div></section>
+<p><button type="button" id="reset">Reset all numbers</button></p>
+<div id="descent"><p><button type="button" id="downhill">Step downhill</button>
+<label for="rate">Rate</label> <input type="text" id="rate" value="0.1" size="5" autocomplete="off">
+<label for="moved">of</label> <select id="moved"><option value="all">all numbers</option>
+<option value="parameters">parameters</option><option value="sources">sources</option></select></p>
+<p class="note">Each number moves by minus the rate times its gradient. <b id="loss"></b></p></div>
+<p id="which-row"><label for="which">Show those</label> <select id="which">
+<option value="step">of the current step</option><option value="all">of all steps</option></select></p>
+<div id="controls"></div></section>
+</div>
+</div>
 </div>
 {_table(explained)}
 </main>
@@ -330,14 +357,14 @@ def _graph(explained: _Explained) -> str:
     # In the order of the steps, which is that of the tab key and of screen readers.
     boxes = (_box(explained, name, places[name]) for name in explained.names if name in places)
     return (
-        '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
+        '<h2 id="graph-title">Graph</h2>'
         '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
         "gradient. Choose a node to go to its step.</p>"
         '<div class="graph" tabindex="0" role="region" aria-label="Graph">'
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="{len(places)} images of the graph">\n'
         '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div></section>'
+        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div>'
     )
 
 

@@ -534,16 +534,16 @@ def test_points_kinks_and_tangents_are_drawn_and_told(browser, opened):
     n = mps.MPSCNNNeuronReLUNNode(source=mps.MPSNNImageNode(handle="x"), a=0.5, b=2)
     path = opened(teach.explain(mps.MPSNNGraph(result_image=n.result_image)))
 
-    label = "document.querySelector('svg.curve').getAttribute('aria-label')"
+    label = "document.querySelector('#figure svg.curve').getAttribute('aria-label')"
     assert browser.js(label) == (
         "Curve of reLUN from \N{MINUS SIGN}4 to 4: at 0.5 the value is 0.5 and the slope of the tangent 1; "
         "kinks at 0, 2"
     )
-    assert browser.js("document.querySelectorAll('.kink').length") == 2
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 2
     enter(browser, "source-0", "0")
     assert "x is at a kink: the comparison that is documented chooses the slope." in texts(browser, "#work .note")
     enter(browser, "source-0", "inf")
-    assert browser.js("document.querySelector('svg.curve')") is None
+    assert browser.js("document.querySelector('#figure svg.curve')") is None
     assert browser.complaints(path) == []
 
 
@@ -554,10 +554,10 @@ def neuron_page(descriptor, x, channel_format=F.float32):
 
 def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
     opened(neuron_page(D(T.reLUN, a=0.5, b=10), 9.0))
-    assert browser.js("document.querySelectorAll('.kink').length") == 2
-    assert "kinks at 0, 10" in browser.js("document.querySelector('svg.curve').getAttribute('aria-label')")
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 2
+    assert "kinks at 0, 10" in browser.js("document.querySelector('#figure svg.curve').getAttribute('aria-label')")
     enter(browser, "source-0", "0.5")
-    assert browser.js("document.querySelectorAll('.kink').length") == 1
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 1
 
 
 @pytest.mark.parametrize(
@@ -569,43 +569,49 @@ def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x):
+@pytest.mark.parametrize("figure", ["#figure", "#whole"])
+def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x, figure):
     path = opened(neuron_page(descriptor, x))
-    labels = texts(browser, "svg.curve .axis text")
+    labels = texts(browser, f"{figure} svg.curve .axis text")
 
     assert 4 <= len(labels) <= 20
     assert all(count <= 2 for count in Counter(labels).values())
-    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js("document.querySelector('.figure').innerHTML"))
+    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js(f"document.querySelector('{figure}').innerHTML"))
     # The point is on the curve.
-    assert browser.js("""(() => {
-        const d = document.querySelector("svg.curve .function").getAttribute("d");
-        const point = document.querySelector("svg.curve .point");
+    assert browser.js(
+        """(() => {
+        const d = document.querySelector("FIGURE svg.curve .function").getAttribute("d");
+        const point = document.querySelector("FIGURE svg.curve .point");
         return !point || d.includes(Number(point.getAttribute("cx")).toFixed(2) + " ");
-    })()""")
+    })()""".replace("FIGURE", figure)
+    )
     assert browser.complaints(path) == []
 
 
 @pytest.mark.parametrize(("descriptor", "x"), [(D(T.linear, a=1e-9, b=-3e38), 0.5), (D(T.exponential), 1000.0)])
-def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x):
+@pytest.mark.parametrize("figure", ["#figure", "#whole"])
+def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x, figure):
     opened(neuron_page(descriptor, x))
-    outside = browser.js("""(() => {
-        const outer = document.querySelector("svg.curve").getBoundingClientRect();
-        return Array.from(document.querySelectorAll("svg.curve text"))
+    outside = browser.js(
+        """(() => {
+        const outer = document.querySelector("FIGURE svg.curve").getBoundingClientRect();
+        return Array.from(document.querySelectorAll("FIGURE svg.curve text"))
             .filter((text) => text.getBoundingClientRect().left < outer.left
                 || text.getBoundingClientRect().right > outer.right)
             .map((text) => text.textContent);
-    })()""")
+    })()""".replace("FIGURE", figure)
+    )
     assert outside == []
 
 
 def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
     opened(neuron_page(D(T.exponential), 1000.0))
-    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('.curve').ariaLabel")
-    assert browser.js("document.querySelector('.point')") is None
-    assert texts(browser, ".figure .legend") == ["solid: the function."]
-    right = browser.js("document.querySelector('.function').getAttribute('d')").split("L")[-1].split()[0]
+    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('#figure .curve').ariaLabel")
+    assert browser.js("document.querySelector('#figure .point')") is None
+    assert texts(browser, "#figure .legend") == ["solid: the function."]
+    right = browser.js("document.querySelector('#figure .function').getAttribute('d')").split("L")[-1].split()[0]
     # Up to e^230, of a plot to 1500.
-    assert float(right) < 0.7 * browser.js("document.querySelector('svg.curve').viewBox.baseVal.width")
+    assert float(right) < 0.7 * browser.js("document.querySelector('#figure svg.curve').viewBox.baseVal.width")
     # Nor how far a number lies from another that it is nearly.
     opened(neuron_page(D(T.tanH), 200.0))
     assert "less than 0.001 ULP" in texts(browser, "#work td")
@@ -613,15 +619,17 @@ def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
 
 def test_a_point_without_a_tangent_is_drawn(browser, opened):
     opened(neuron_page(D(T.exponential, c=-2), 2.0))
-    assert browser.js("[document.querySelector('.point') !== null, document.querySelector('.tangent')]") == [True, None]
-    assert texts(browser, ".figure .legend") == ["solid: the function; ring: where the node reads."]
+    assert browser.js(
+        "[document.querySelector('#figure .point') !== null, document.querySelector('#figure .tangent')]"
+    ) == [True, None]
+    assert texts(browser, "#figure .legend") == ["solid: the function; ring: where the node reads."]
 
 
 def test_no_line_leads_over_a_pole(browser, opened):
     opened(neuron_page(D(T.power, b=0.307, c=-1), 1.0))
-    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 2
+    assert browser.js("document.querySelector('#figure .function').getAttribute('d').split('M').length - 1") == 2
     opened(neuron_page(D(T.tanH, a=3, b=1000), 1.0))
-    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 1
+    assert browser.js("document.querySelector('#figure .function').getAttribute('d').split('M').length - 1") == 1
 
 
 def test_what_is_beyond_float64_is_not_shown_as_known(browser, opened):
@@ -790,3 +798,178 @@ def test_the_page_says_what_the_trace_says_was_lost(browser, opened, case, name)
     assert browser.complaints(path) == []
     if name == "float16" and case == 0:
         assert want[-2:] == ["underflow", "0 because dh1 was lost"]
+
+
+# ---- the whole graph, and numbers that move ----
+
+
+@pytest.fixture(scope="module")
+def sum_of_two():
+    x = teach.input("x")
+    return teach.backprop(teach.sigmoid(teach.tanh(x, b=0.75) + x), x=0.5)
+
+
+def value_of(browser, field):
+    return browser.js(f"document.getElementById({json.dumps(field)}).value")
+
+
+def slide(browser, field, value):
+    browser.js(
+        f"(() => {{ const s = document.getElementById('{field}-slider'); s.value = '{value}'; "
+        "s.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def test_the_curve_of_the_whole_graph_has_its_tangent_and_its_chain_rule(browser, opened, sum_of_two):
+    path = opened(sum_of_two.explain())
+    label = browser.js("document.querySelector('#whole svg').getAttribute('aria-label')").replace("\N{MINUS SIGN}", "-")
+    y, slope = map(float, re.search(r"at 0.5 the value is (\S+) and the slope of the tangent (\S+)$", label).groups())
+    chain = texts(browser, "#chain div")
+
+    assert (y, slope) == pytest.approx((sum_of_two.y, sum_of_two.dx), rel=1e-6)
+    assert chain[0] == "dx = dy \u00d7 sigmoid\u2032(h2) + dy \u00d7 sigmoid\u2032(h2) \u00d7 tanH\u2032(x)"
+    total = eval(chain[1].removeprefix("= ").replace("\u00d7", "*"))  # noqa: S307
+    assert total == pytest.approx(sum_of_two.dx, rel=1e-5)
+    # With another incoming gradient the tangent of y stays as it is.
+    enter(browser, field_of(browser, "dy"), "3")
+    after = browser.js("document.querySelector('#whole svg').getAttribute('aria-label')")
+    assert after.replace("\N{MINUS SIGN}", "-") == label
+    assert browser.complaints(path) == []
+
+
+@pytest.mark.parametrize("neuron_type", mps.NEURONS, ids=lambda t: t.name)
+def test_gradients_of_parameters_are_those_of_the_trace(browser, opened, neuron_type):
+    row = mps.NEURONS[neuron_type]
+    x = teach.input("x")
+    for parameters in parameter_sets(row)[:4]:
+        node = mps.MPSCNNNeuronNode(source=x.image, descriptor=D(neuron_type, **parameters))
+        opened(teach.backprop(node, x=0.5, dy=0.5).explain())
+        for at in (0.75, -1.5, 3.0):
+            trace = teach.backprop(node, x=at, dy=0.5)
+            enter(browser, "source-0", str(at))
+            for name, want in trace.parameter_gradients.items():
+                own = name.removeprefix("y.")
+                label = "data[channel]" if own == "data" else own
+                text = texts(browser, f"[id^='parameter-'][id$='-{own}-gradient']")[0].replace("\N{MINUS SIGN}", "-")
+                got = float(text.removeprefix(f"dL/d{label} = ").replace("infinity", "inf"))
+                assert got == pytest.approx(float(np.ravel(want)[0]), rel=1e-5, nan_ok=True)
+
+
+def test_the_point_can_be_dragged_and_moved_by_keys(browser, opened, sum_of_two):
+    path = opened(sum_of_two.explain())
+    browser.js("document.getElementById('whole').scrollIntoView({block: 'center'})")
+    box = browser.js("""(() => {
+        const p = document.querySelector("#whole .point").getBoundingClientRect();
+        const a = document.querySelector("#whole .frame").getBoundingClientRect();
+        return [p.x + p.width / 2, p.y + p.height / 2, a.left, a.right];
+    })()""")
+    x, y, left, right = box
+    target = left + (right - left) * 0.25  # x = -2, of an axis from -4 to 4
+    for kind, at in (
+        ("mousePressed", x),
+        ("mouseMoved", (x + target) / 2),
+        ("mouseMoved", target),
+        ("mouseReleased", target),
+    ):
+        browser.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
+
+    assert float(value_of(browser, "source-0")) == pytest.approx(-2, abs=0.06)
+    assert "x = \u22122" in texts(browser, "#work dd")[0] or "\u22121.9" in texts(browser, "#work dd")[0]
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    before = float(value_of(browser, "source-0"))
+    browser.js("document.getElementById('whole').focus()")
+    for _ in range(3):
+        browser.key("ArrowRight")
+    assert float(value_of(browser, "source-0")) == pytest.approx(before + 0.12, abs=1e-3)
+    assert texts(browser, "#position") == ["Step 1 of 8, forward"]  # the arrows moved the point alone
+    assert browser.js("document.getElementById('whole').getAttribute('role')") == "slider"
+    assert browser.complaints(path) == []
+
+
+def test_a_step_downhill_moves_every_number_against_its_gradient(browser, opened, sum_of_two):
+    opened(sum_of_two.explain())
+    gradients = {"source-0": sum_of_two.dx, "parameter-0-a": sum_of_two.parameter_gradients["h1.a"],
+                 "parameter-0-b": sum_of_two.parameter_gradients["h1.b"]}  # fmt: skip
+    before = {field: float(value_of(browser, field)) for field in gradients}
+    loss = texts(browser, "#loss")[0]
+    browser.click("#downhill")
+
+    for field, gradient in gradients.items():
+        assert float(value_of(browser, field)) == pytest.approx(before[field] - 0.1 * gradient, rel=1e-6)
+    assert float(texts(browser, "#loss")[0].split()[-1]) < float(loss.split()[-1])
+    assert value_of(browser, field_of(browser, "dy")) == "1"
+    browser.click("#reset")
+    enter(browser, "rate", "1")
+    browser.js("document.getElementById('moved').value = 'parameters'")
+    browser.click("#downhill")
+    assert value_of(browser, "source-0") == "0.5"
+    assert float(value_of(browser, "parameter-0-a")) == pytest.approx(1 - gradients["parameter-0-a"], rel=1e-6)
+
+
+def test_the_address_has_the_step_and_the_numbers(browser, opened, sum_of_two):
+    path = opened(sum_of_two.explain())
+    enter(browser, "source-0", "-1.25")
+    enter(browser, "parameter-0-b", "2")
+    browser.click("#next")
+    address = browser.js("location.hash")
+
+    assert address == "#step=2&x=-1.25&h1.b=2"
+    browser.js("location.href = 'about:blank'")
+    browser.wait("location.href === 'about:blank'")
+    browser.call("Page.navigate", url=path.as_uri() + address)
+    browser.wait("document.readyState === 'complete' && location.hash !== ''")
+    assert [value_of(browser, field) for field in ("source-0", "parameter-0-b")] == ["-1.25", "2"]
+    assert texts(browser, "#position") == ["Step 2 of 8, forward"]
+    browser.click("#reset")
+    browser.click("#first")
+    assert browser.js("location.hash") == ""
+    for hostile in ("#x=NaNsense&h1.b=inf&step=1e9&=&%E0%A4%A=1&step=0.5", "#step-3"):
+        browser.js("location.href = 'about:blank'")
+        browser.wait("location.href === 'about:blank'")
+        browser.call("Page.navigate", url=path.as_uri() + hostile)
+        browser.wait("document.readyState === 'complete' && document.getElementById('position').textContent !== ''")
+        assert value_of(browser, "parameter-0-b") == "0.75"
+    assert texts(browser, "#position") == ["Step 3 of 8, forward"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_graph_stays_in_sight_while_one_slides(browser, opened, sum_of_two, width):
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800)
+    try:
+        opened(sum_of_two.explain())
+        browser.js("document.getElementById('parameter-0-b').scrollIntoView({block: 'end'})")
+        browser.js("new Promise((done) => setTimeout(done, 100))")
+        slide(browser, "parameter-0-b", 2)
+        graph, bar, field = browser.js("""[".graph", ".bar-of-buttons", "#parameter-0-b"].map((selector) => {
+            const box = document.querySelector(selector).getBoundingClientRect();
+            return [box.top, box.bottom];
+        })""")
+
+        assert browser.js("window.scrollY") > 100
+        assert 0 <= bar[0] < bar[1] <= graph[0] + 1 < graph[1] <= field[0] < field[1] <= 801
+        assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_of_many_parameters_those_of_the_current_step_are_shown(browser, opened):
+    y = teach.input("x")
+    for i in range(19):
+        y = teach.tanh(y, a=1 + i / 100, b=0.5)
+    path = opened(teach.backprop(y, x=0.5).explain())
+    visible = (
+        "Array.from(document.querySelectorAll('#controls label')).filter((l) => l.offsetParent).map((l) => l.htmlFor)"
+    )
+
+    assert browser.js("document.querySelectorAll('#controls input[type=text]').length") == 40
+    assert browser.js(visible) == ["source-0", "parameter-0-a", "parameter-0-b"]
+    browser.click("#next")
+    assert browser.js(visible) == ["parameter-1-a", "parameter-1-b"]
+    browser.click("#last")  # the gradient of the first neuron, which has its parameters
+    assert browser.js(visible) == ["source-0", "parameter-0-a", "parameter-0-b"]
+    browser.js(
+        "(() => { const w = document.getElementById('which'); "
+        "w.value = 'all'; w.dispatchEvent(new Event('change')); })()"
+    )
+    assert len(browser.js(visible)) == 40
+    assert browser.complaints(path) == []
