@@ -154,6 +154,11 @@ assert trace["dx"].stored.item() == 4 * slope[3]
 # sphinx_gallery_end_ignore
 
 # %%
+# Alive: two neurons, of which the first is this tanH. Move ``x``, ``a`` and ``b``, and see the
+# tangents turn.
+#
+# .. live:: chain
+#
 # Exercises
 # ---------
 #

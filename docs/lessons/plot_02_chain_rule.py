@@ -151,6 +151,11 @@ assert (
 # most 1, so each makes the gradient smaller. That is the subject of lesson 5.
 
 # %%
+# Alive: thirteen sigmoids, in half precision. Thirteen slopes, none above 1/4, are multiplied; find
+# the step where nothing is left.
+#
+# .. live:: vanishing
+#
 # Exercises
 # ---------
 #

@@ -6,10 +6,12 @@ from mpsref.graph.drawing import dot as dot
 from mpsref.graph.drawing import mermaid as mermaid
 from mpsref.graph.drawing import svg as svg
 from mpsref.teach import descent as _descent
+from mpsref.teach import exercises as _exercises
 from mpsref.teach import expression as _expression
 from mpsref.teach import plots as _plots
 from mpsref.teach import trace as _trace
 from mpsref.teach.descent import *
+from mpsref.teach.exercises import *
 from mpsref.teach.explain import explain as explain
 from mpsref.teach.expression import *
 from mpsref.teach.parameters import parameters as parameters
@@ -27,4 +29,11 @@ else:  # what type checkers read are lists of literals only; without a list they
 
     globals().update({spelling: getattr(_expression, spelling) for spelling in SPELLINGS})
     __all__ = ["dot", "explain", "mermaid", "parameters", "svg", "with_parameters"]
-    __all__ += [*_descent.__all__, *_expression.__all__, *_plots.__all__, *_trace.__all__, *SPELLINGS]
+    __all__ += [
+        *_descent.__all__,
+        *_exercises.__all__,
+        *_expression.__all__,
+        *_plots.__all__,
+        *_trace.__all__,
+        *SPELLINGS,
+    ]

@@ -114,7 +114,7 @@ LAYERS = [
     ["mpsref.proof.certificate"],
     ["mpsref.proof.run"],
     ["mpsref.proof"],
-    ["mpsref.teach.plots", "mpsref.teach.step", "mpsref.teach.trees"],
+    ["mpsref.teach.exercises", "mpsref.teach.plots", "mpsref.teach.step", "mpsref.teach.trees"],
     ["mpsref.teach.formulas", "mpsref.teach.lost", "mpsref.teach.parameters"],
     ["mpsref.teach.chain"],
     ["mpsref.teach.trace"],
