@@ -84,9 +84,10 @@ def neuron(name, first, second):
     return teach.tanh(w1 * first + w2 * second + b).named(name)
 
 
-h, k = (neuron(name, teach.input("p"), teach.input("q")) for name in "hk")
-m, n = (neuron(name, h, k) for name in "mn")
-o, right = neuron("o", m, n), teach.input("right")
+p, q, right = teach.input("p"), teach.input("q"), teach.input("right")
+h, k = neuron("h", p, q), neuron("k", p, q)
+m, n = neuron("m", h, k), neuron("n", h, k)
+o = neuron("o", m, n)
 data = {"p": [-1, -1, 1, 1], "q": [-1, 1, -1, 1], "right": [-1, 1, 1, -1]}
 random = np.random.default_rng(5)
 start = {name + part: random.normal() for name in "hkmno" for part in "12b"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -272,9 +273,13 @@ def training_graph(y: Expression | ImageLike, format: FormatLike) -> MPSNNGraph:
     node = result.producer
     if node is None:
         raise ParameterError("y is an input, whose gradient is 1: give an expression of inputs")
+    counts = Counter(tag for image in inputs([result]) for tag in image_tags(image)[:1])
+    for twice, count in counts.items():
+        if count > 1:
+            raise ParameterError(f"{count} inputs are called {twice!r}: make an input once, and use it again")
     with _named(result):
         name = f"d{image_tags(result)[0]}"
-        if name in {tag for image in inputs([result]) for tag in image_tags(image)}:
+        if name in counts:
             raise ParameterError(f"an input is called {name!r}, as the gradient of the result is: call it otherwise")
         last = node.training_graph(with_source_gradient=MPSNNImageNode(handle=name)) or []
         return MPSNNGraph(result_images=[result, *last], format=format)

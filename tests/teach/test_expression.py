@@ -145,6 +145,11 @@ def test_errors_name_what_to_do():
         (lambda: teach.backprop(y * teach.input("w"), x=[1, 2], w=[1, 2, 3]), mps.ImageError, "do not fit together"),
         (lambda: teach.backprop(y, x=np.ones((1,) * 5)), mps.ImageError, "at most 4"),
         (lambda: teach.backprop(teach.input("dy") * x, x=1), mps.ParameterError, "an input is called 'dy'"),
+        (
+            lambda: teach.backprop(x + teach.input("x"), x=1),
+            mps.ParameterError,
+            "2 inputs are called 'x': make an input once",
+        ),
         (lambda: x + np.ones(3), mps.ParameterError, "use teach.input"),
         (lambda: x + None, TypeError, "unsupported operand"),
         (lambda: "a" * x, TypeError, "unsupported operand|can't multiply"),
