@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ LONGEST = 60
 """Characters of an expression as text; beyond it the parts are only named."""
 
 MOST_AXES = 4
+
+RESERVED = ("format", "rate", "steps")
+"""Arguments of `backprop` and of `mpsref.teach.descend` that are no inputs."""
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -210,7 +214,8 @@ def input(name: str) -> Expression:  # noqa: A001  what it is called in every cl
     >>> teach.input("x")
     x
     """
-    if not str(name).isidentifier():  # what is no text is none, and is shown as it is
+    # What is no text is no identifier either, and is shown as it is.
+    if not str(name).isidentifier() or keyword.iskeyword(name) or name in RESERVED:
         raise ParameterError(f"name is {shown(name)}: give one that can name an argument, such as 'x'")
     return Expression(MPSNNImageNode(handle=name), name)
 

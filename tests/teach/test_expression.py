@@ -134,6 +134,8 @@ def test_errors_name_what_to_do():
     y = teach.tanh(x)
     for wrong, error, message in [
         (lambda: teach.input("not a name"), mps.ParameterError, "give one that can name an argument"),
+        (lambda: teach.input("lambda"), mps.ParameterError, "give one that can name an argument"),
+        (lambda: teach.input("format"), mps.ParameterError, "give one that can name an argument"),
         (lambda: teach.input(3), mps.ParameterError, "give one that can name an argument"),
         (lambda: teach.tanh(0.5), mps.ParameterError, r"x is 0.5: give an expression, such as teach.input\('x'\)"),
         (lambda: teach.tanh(x, c=1), mps.ParameterError, "tanh takes no 'c': it takes a, b"),

@@ -120,9 +120,9 @@ def test_parameters_can_be_set_without_building_a_graph():
     x = teach.input("x")
     y = teach.prelu(teach.tanh(x, b=0.5) - x, data=[0.5])
     graph = teach.backprop(y, x=-1).graph
-    changed = teach.with_parameters(graph, {"h1.b": 2, "y.data": [3.0], "h2.primary_scale": -1})
+    changed = teach.with_parameters(graph, {"h1.b": 2, "y.data": [3.0], "h2.primary_scale": -2})
     other = mps.MPSNNSubtractionNode(left_source=teach.tanh(x, b=2).image, right_source=x.image)
-    other.primary_scale = -1
+    other.primary_scale = -2
     again = mps.MPSCNNNeuronPReLUNode(source=other, a_data=[3.0])
     sources = {"x": 0.25, "dy": 1.0}
 
@@ -130,7 +130,7 @@ def test_parameters_can_be_set_without_building_a_graph():
     assert float(np.asarray(changed.run(**sources)["y"]).item()) == want.y
     assert teach.trace(changed, **sources).dx == want.dx
     assert teach.parameters(graph)["h1.b"] == 0.5
-    assert teach.parameters(changed) == {**teach.parameters(graph), "h1.b": 2, "y.data": [3.0], "h2.primary_scale": -1}
+    assert teach.parameters(changed) == {**teach.parameters(graph), "h1.b": 2, "y.data": [3.0], "h2.primary_scale": -2}
     assert all(a.node is b.node for a, b in zip(graph.plan.steps, changed.plan.steps, strict=True))
     assert y.node.descriptor.data.tolist() == [0.5]
 
