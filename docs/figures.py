@@ -16,7 +16,7 @@ from sphinx_gallery.scrapers import figure_rst
 
 GROUND, INK = "#14181e", "#e6e9ed"
 COLOURS = {
-    "black": INK, "white": GROUND, "#0072B2": "#56B4E9", "#D55E00": "#f0894a", "#1f77b4": "#5aa9e6", 
+    "black": INK, "white": GROUND, "#0072B2": "#56B4E9", "#D55E00": "#f0894a", "#1f77b4": "#5aa9e6",
     "#d9d9d9": "#2b323a",
     "grey": "#9aa4af", "tab:red": "#ff7b72", "tab:purple": "#c3a3f0", "tab:brown": "#c99a8b", "tab:green": "#5ec962",
 }  # fmt: skip

@@ -26,8 +26,8 @@ def define(parser: argparse.ArgumentParser) -> None:
         "Evaluate a graph file and write sources and results into a folder, as a recording. Given a recording file, "
         "evaluate its graph on its sources."
     )
-    parser.add_argument("graph", metavar="GRAPH|RECORDING", type=Path,
-                        help="graph file; or recording file, such as one that inputs wrote")  # fmt: skip
+    parser.add_argument("graph", metavar="GRAPH", type=Path,
+                        help="graph file, or a recording file, such as one that inputs wrote")  # fmt: skip
     add_sources(parser)
     add_raw(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
