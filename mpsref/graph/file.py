@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpsref.arguments import checked, checked_but, sequence_or_error
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
@@ -16,7 +17,7 @@ from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, Field, StateField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.storage import FormatLike, storage_format
@@ -75,6 +76,7 @@ class GraphFile:
         return svg(self)
 
     @classmethod
+    @checked
     def read(cls, path: str | Path) -> GraphFile:
         """
         Read a graph file.
@@ -96,6 +98,7 @@ class GraphFile:
         return cls._from_valid(document)
 
     @classmethod
+    @checked_but("result_images")
     def from_results(
         cls,
         result_images: Sequence[ImageLike],
@@ -155,6 +158,7 @@ class GraphFile:
         settings = {name: setting for name, setting in settings.items() if setting}
         return document | ({"images": settings} if settings else {})
 
+    @checked
     def write(self, path: str | Path) -> None:
         """
         Write the file, whole or not at all, one node a line.
@@ -167,6 +171,7 @@ class GraphFile:
         data = self.encoded(path)
         write_atomically(Path(path), lambda file: file.write(data))
 
+    @checked
     def encoded(self, path: str | Path) -> bytes:
         """The bytes that `write` writes; raises like it, naming the file."""
         document = self.to_json()

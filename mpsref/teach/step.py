@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide, meaning
 from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -92,6 +94,7 @@ class Step:
         Whether the result is a gradient.
     """
 
+    @checked
     def __init__(
         self,
         name: str,
@@ -116,6 +119,7 @@ class Step:
         self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
+    @checked
     def within(self, window: Window) -> Step:
         """The same step for some elements."""
         images = [window.image(image) for image in self._inputs], window.image(self._result)
@@ -199,8 +203,11 @@ class Step:
         """The operation with names: ``dx = dh * TanH'(x)``."""
         return f"{self.name} = {self.expression(self.reads)}"
 
+    @checked
     def expression(self, read: Sequence[str]) -> str:
         """The operation with these texts for its inputs."""
+        if len(read) != len(self.reads):
+            raise ParameterError(f"read has {len(read)} texts: give {len(self.reads)}")
         return self.operation.text(read, self.symbol)
 
     @property

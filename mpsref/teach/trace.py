@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.display import aligned, html_table, printable
-from mpsref.errors import ImageError, SourceError
+from mpsref.errors import ImageError, SourceError, shown
 from mpsref.executor import MPSNNGraph, graph_or_error
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.file import GraphFile
@@ -78,6 +79,7 @@ class Trace:
         The source images by name.
     """
 
+    @checked
     def __init__(
         self, steps: Iterable[Step], sources: Mapping[str, MPSImage], place: tuple[int, int, int, int] | None = None
     ) -> None:
@@ -95,8 +97,8 @@ class Trace:
     def __getitem__(self, name: str) -> Step:
         try:
             return self._by_name[name]
-        except (KeyError, TypeError):
-            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
+        except Exception:  # noqa: BLE001  somebody's object may raise anything
+            raise SourceError(f"no step makes {shown(name)}: the steps make {_listed(self._by_name)}") from None
 
     def __getattr__(self, name: str) -> float | Wide:
         if name.startswith("_"):
@@ -145,8 +147,8 @@ class Trace:
         for name, value, most in zip(("image", "y", "x", "channel"), (image, y, x, channel), self.shape, strict=True):
             try:
                 index = operator.index(value)
-            except TypeError:
-                raise ImageError(f"{name} is {value!r}: give an integer") from None
+            except Exception:  # noqa: BLE001  somebody's object may raise anything
+                raise ImageError(f"{name} is {shown(value)}: give an integer") from None
             if not 0 <= index < most:
                 of = ", which all images have" if len(self._shapes) > 1 else ""
                 raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
@@ -314,6 +316,7 @@ class Trace:
                 found.setdefault(result, step.reads[step.operation.roles.index(Role.GRADIENT)])
         return found | {names[image]: names[gradient] for gradient, image in differentiated(nodes).items()}
 
+    @checked
     def chain_rule(self, name: str | None = None, *, rounding: bool | None = None) -> ChainRule:
         """
         The chain rule for one gradient of one element, with the numbers in it.

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import mapping_or_error
 from mpsref.arrays import Mask, Wide
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
@@ -84,6 +85,7 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection
             raise SourceError(f"inputs is no mapping: give the sources {', '.join(map(repr, labels))} by name")
         values: dict[int, Any] = {own[0]: inputs}
     else:
+        inputs = mapping_or_error("inputs", inputs)
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own")
         if not {labels[i] for i in own} <= set(inputs) <= set(labels):
