@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, SourceError, shown
@@ -74,6 +75,7 @@ class Descent:
         return f"<Descent of {steps} steps: loss {self.losses[0]:.4g} to {self.losses[-1]:.4g}>"
 
 
+@checked
 def descend(
     loss: Expression | ImageLike,
     start: Mapping[str, npt.ArrayLike],

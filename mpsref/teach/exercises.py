@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.errors import ParameterError, shown
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
@@ -225,6 +226,7 @@ _wrong: Counter[str] = Counter()
 """How often each was answered wrongly."""
 
 
+@checked
 def check(exercise: str, answer: Any) -> bool:
     """
     Say whether an answer to an exercise is right; if not, print a hint, and after the last one the answer.
@@ -249,18 +251,19 @@ def check(exercise: str, answer: Any) -> bool:
     Examples
     --------
     >>> from mpsref import teach
-    >>> teach.check("2.1", 1)
-    2.1: not yet; the answer is the gradient. Hint: tanh(0) is 0, and its slope there is 1.
-    False
     >>> teach.check("2.1", 1 / 4)
     2.1: right.
     True
+    >>> teach.check("2.1", 1)
+    2.1: not yet; the answer is the gradient. Hint: tanh(0) is 0, and its slope there is 1.
+    False
     """
     one = next((each for name, each in EXERCISES.items() if name == exercise), None)
     if one is None:
         raise ParameterError(f"exercise is {shown(exercise)}: there are {', '.join(EXERCISES)}")
     right = one.answer()
     if _agrees(answer, right, one.tolerance):
+        _wrong.pop(exercise, None)
         print(f"{exercise}: right.")  # noqa: T201  it talks to a learner
         return True
     hints = _wrong[exercise]
@@ -278,7 +281,7 @@ def _agrees(answer: Any, right: Any, tolerance: float) -> bool:
         return isinstance(answer, bool | np.bool_) and bool(answer) == right
     try:
         got, want = np.asarray(answer, np.float64).ravel(), np.asarray(right, np.float64).ravel()
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         return False
     return got.shape == want.shape and bool(np.allclose(got, want, rtol=tolerance, atol=min(tolerance, 1e-9)))
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, shown
@@ -93,6 +94,7 @@ class Expression:
         """The image of its values."""
         return node_or_error("node", self.node, MPSNNImageNode)
 
+    @checked
     def named(self, name: str) -> Expression:
         """
         Give it a name in tables and drawings; without one, results are called ``y`` and what they read ``h1``, ``h2``.
@@ -194,6 +196,7 @@ def _text(part: Any, least: int) -> str:
 # ---- inputs and neurons ----
 
 
+@checked
 def input(name: str) -> Expression:  # noqa: A001  what it is called in every class
     """
     An input of an expression, whose numbers `backprop` is given by name.
@@ -214,8 +217,7 @@ def input(name: str) -> Expression:  # noqa: A001  what it is called in every cl
     >>> teach.input("x")
     x
     """
-    # What is no text is no identifier either, and is shown as it is.
-    if not str(name).isidentifier() or keyword.iskeyword(name) or name in RESERVED:
+    if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
         raise ParameterError(f"name is {shown(name)}: give one that can name an argument, such as 'x'")
     return Expression(MPSNNImageNode(handle=name), name)
 
@@ -229,10 +231,11 @@ def _neuron(spelling: str, neuron_type: MPSCNNNeuronType) -> Callable[..., Expre
             raise ParameterError(f"x is {shown(x)}: give an expression, such as teach.input('x')")
         if unknown := [name for name in parameters if name not in arguments]:
             raise ParameterError(f"{spelling} takes no {unknown[0]!r}: it takes {', '.join(arguments) or 'only x'}")
-        facts = "".join(f", {name}={value}" for name, value in parameters.items())
+        given = dict(parameters)
         if row.per_channel and np.ndim(parameters.get("data", [])) == 0:
-            parameters["data"] = [parameters["data"]]
-        descriptor = MPSNNNeuronDescriptor(neuron_type, **parameters)
+            given["data"] = [given["data"]]
+        descriptor = MPSNNNeuronDescriptor(neuron_type, **given)
+        facts = "".join(f", {name}={value}" for name, value in parameters.items())
         return Expression(MPSCNNNeuronNode(source=x.image, descriptor=descriptor), f"{spelling}({x}{facts})")
 
     function.__name__ = function.__qualname__ = spelling
@@ -322,6 +325,7 @@ class Backprop(Trace):
             array = reduce(array, axis=axes, keepdims=True).reshape(target)
         return float(array) if array.ndim == 0 else array
 
+    @checked
     def explain(self, *, at: Sequence[int] = (0, 0, 0), title: str = "expression") -> Page:
         """
         The page of `mpsref.teach.explain` for these numbers, which a notebook shows.

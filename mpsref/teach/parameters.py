@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
@@ -63,6 +64,7 @@ def _named(graph: MPSNNGraph) -> Iterator[tuple[str, MPSNNFilterNode, Operation]
         yield graph.plan.names[step.result], step.node, step.operation
 
 
+@checked
 def parameters(graph: MPSNNGraph) -> dict[str, Value]:
     """
     The parameters of a graph's nodes by name.
@@ -91,6 +93,7 @@ def parameters(graph: MPSNNGraph) -> dict[str, Value]:
     }  # fmt: skip
 
 
+@checked
 def with_parameters(graph: MPSNNGraph, values: Mapping[str, npt.ArrayLike]) -> MPSNNGraph:
     """
     A graph with other parameters, which shares everything else: nothing is built again.

@@ -108,6 +108,7 @@ class Trace:
         except SourceError as error:
             raise AttributeError(str(error)) from None
 
+    @checked
     def numbers(self, name: str) -> float | Wide:
         """
         The stored numbers of an image by name; a float for one number. Also an attribute: ``t.dx``.
@@ -249,6 +250,7 @@ class Trace:
         """Whether something was lost, or a stored number differs in the digits that are printed."""
         return any(step.name in self.lost or step.rounding_is_visible for step in steps)
 
+    @checked
     def table(self, *, rounding: bool | None = None) -> str:
         """
         The table that is printed.

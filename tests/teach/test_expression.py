@@ -136,7 +136,7 @@ def test_errors_name_what_to_do():
         (lambda: teach.input("not a name"), mps.ParameterError, "give one that can name an argument"),
         (lambda: teach.input("lambda"), mps.ParameterError, "give one that can name an argument"),
         (lambda: teach.input("format"), mps.ParameterError, "give one that can name an argument"),
-        (lambda: teach.input(3), mps.ParameterError, "give one that can name an argument"),
+        (lambda: teach.input(3), mps.ParameterError, "name is 3: give a string"),
         (lambda: teach.tanh(0.5), mps.ParameterError, r"x is 0.5: give an expression, such as teach.input\('x'\)"),
         (lambda: teach.tanh(x, c=1), mps.ParameterError, "tanh takes no 'c': it takes a, b"),
         (lambda: teach.prelu(x), mps.ParameterError, "needs data"),
