@@ -232,7 +232,7 @@ def _neuron(spelling: str, neuron_type: MPSCNNNeuronType) -> Callable[..., Expre
         if unknown := [name for name in parameters if name not in arguments]:
             raise ParameterError(f"{spelling} takes no {unknown[0]!r}: it takes {', '.join(arguments) or 'only x'}")
         given = dict(parameters)
-        if row.per_channel and np.ndim(parameters.get("data", [])) == 0:
+        if isinstance(given.get("data"), float | int | np.number):
             given["data"] = [given["data"]]
         descriptor = MPSNNNeuronDescriptor(neuron_type, **given)
         facts = "".join(f", {name}={value}" for name, value in parameters.items())

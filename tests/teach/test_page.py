@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +230,57 @@ def test_of_many_parameters_those_of_the_current_step_are_shown(browser, opened)
     )
     assert len(browser.js(visible)) == 40
     assert browser.complaints(path) == []
+
+
+# ---- the pages of the site ----
+
+
+def live_pages():
+    spec = importlib.util.spec_from_file_location("live", Path(__file__).parents[2] / "docs" / "live.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LIVE = live_pages()
+
+
+@pytest.mark.parametrize("name", LIVE.PAGES)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_each_page_of_the_site_is_dragged_slid_and_stepped_through(browser, opened, tmp_path, name, width):
+    LIVE.write(tmp_path / "live")
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800)
+    try:
+        path = opened((tmp_path / "live" / f"{name}.html").read_text("utf-8"))
+        steps = browser.js("document.querySelectorAll('#trace tbody tr').length")
+        browser.js("document.getElementById('whole').scrollIntoView({block: 'center'})")
+        x, y, left, right = browser.js("""(() => {
+            const p = document.querySelector("#whole .point").getBoundingClientRect();
+            const a = document.querySelector("#whole .frame").getBoundingClientRect();
+            return [p.x + p.width / 2, p.y + p.height / 2, a.left, a.right];
+        })()""")
+        target = left + (right - left) * 0.75
+        for kind, at in (("mousePressed", x), ("mouseMoved", target), ("mouseReleased", target)):
+            browser.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
+        assert float(value_of(browser, "source-0")) == pytest.approx(2, abs=0.1)
+
+        slide(browser, "source-0", -3)
+        assert value_of(browser, "source-0") == "-3"
+        browser.js("document.activeElement.blur()")
+        browser.key("ArrowRight")
+        assert texts(browser, "#position")[0].startswith(f"Step 2 of {steps}")
+        browser.click("#last")
+        assert texts(browser, "#position") == [f"Step {steps} of {steps}, backward"]
+        assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
+        assert browser.complaints(path) == []
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_new_on_the_page_can_be_read(browser, opened, tmp_path, scheme):
+    LIVE.write(tmp_path / "live")
+    with browser.in_scheme(scheme):
+        opened((tmp_path / "live" / "vanishing.html").read_text("utf-8"))
+        browser.click("#last")
+        browser.assert_readable(scheme, color="#chain div, .slope-of, td.lost, #loss", fill=".node.lost .value")
