@@ -64,7 +64,7 @@ def lost_by_name(steps: Sequence[Step]) -> dict[str, Lost]:
     for step in steps:
         inputs = [exact.get(name, image) for name, image in zip(step.reads, step.images, strict=True)]
         slices = step.operation.run(*inputs, result=FLOAT64, how=evaluation("ideal"))
-        exact[step.name] = MPSImage._from_slices(slices, FLOAT64, inputs[0].feature_channels)
+        exact[step.name] = step.wide(slices)
         reads = [found[name] for name, role in zip(step.reads, step.operation.roles, strict=True)
                  if name in found and role is not Role.SIZE]  # fmt: skip
         if reads or here[step.name].any():

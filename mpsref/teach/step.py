@@ -150,7 +150,7 @@ class Step:
         At a kink it is the slope that the documented comparison chooses.
         """
         slope = self.operation.slope(*self._inputs)
-        return None if slope is None else self._decoded(slope)
+        return None if slope is None else self.array(self.wide(slope))
 
     @property
     def upstream(self) -> Wide | None:
@@ -165,7 +165,7 @@ class Step:
 
         This is the documented function, whatever the mode of the graph.
         """
-        return self._decoded(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
+        return self.array(self.wide(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal"))))
 
     @cached_property
     def stored(self) -> Wide:
@@ -195,8 +195,9 @@ class Step:
         """The decoded numbers of an image like its result."""
         return self._window.array(image)
 
-    def _decoded(self, slices: npt.NDArray[Any]) -> Wide:
-        return self.array(MPSImage._from_slices(slices, FLOAT64, self._inputs[0].feature_channels))
+    def wide(self, slices: npt.NDArray[Any]) -> MPSImage:
+        """An image like its result, of float64 slices."""
+        return MPSImage._from_slices(slices, FLOAT64, self._result.feature_channels)
 
     @property
     def rule(self) -> str:
