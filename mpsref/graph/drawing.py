@@ -343,8 +343,9 @@ def svg(graph: object) -> Drawing:
     boxes = [_box(shape, name, place) for name, place in places.items()]
     results = [name for name in shape.producers if name in shape.results]
     more = f" and {len(results) - MOST_NAMED} more" if len(results) > MOST_NAMED else ""
+    gradients = "in each box its number and its gradient" if shape.numbers else "gradients below, from right to left"
     description = (
-        "Forward images from left to right, sources first; gradients below, from right to left. "
+        f"Forward images from left to right, sources first; {gradients}. "
         f"Results: {', '.join(results[:MOST_NAMED])}{more}."
     )
     left_out = f"{rest:,} more images are not drawn" if rest else ""

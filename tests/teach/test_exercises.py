@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ SAID = {
             mps.MPSCNNNeuronType.exponential],
     "8.4": ((1 - math.tanh(1) ** 2) - 1, 1, (1 - math.tanh(1) ** 2) + 1),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_hints_yet(monkeypatch):
+    monkeypatch.setattr("mpsref.teach.exercises._wrong", Counter())
 
 
 @pytest.fixture
@@ -58,11 +64,11 @@ def test_what_the_lessons_say_is_right_and_other_answers_are_not(exercise, capsy
 
 def test_hints_come_one_by_one_and_the_answer_last(capsys):
     hints = teach.EXERCISES["2.2"].hints
-    for _ in range(len(hints) + 1):
+    for _ in range(len(hints) + 2):
         teach.check("2.2", 7)
     lines = capsys.readouterr().out.splitlines()
-    # Other tests may have had some of them.
-    assert lines[-1].endswith("It is 0.19661.")
+    assert [line.rpartition("Hint: ")[2] for line in lines[: len(hints)]] == list(hints)
+    assert all(line.endswith("It is 0.19661.") for line in lines[len(hints) :])
     with pytest.raises(mps.ParameterError, match=r"exercise is '1\.9': there are 1\.1, "):
         teach.check("1.9", 1)
 
