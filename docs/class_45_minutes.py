@@ -91,7 +91,8 @@ o = neuron("o", m, n)
 data = {"p": [-1, -1, 1, 1], "q": [-1, 1, -1, 1], "right": [-1, 1, 1, -1]}
 random = np.random.default_rng(5)
 start = {name + part: random.normal() for name in "hkmno" for part in "12b"}
-loss = (o - right) * (o - right)
+error = o - right
+loss = error * error
 log = teach.descend(loss, start, rate=0.1, steps=150, **data)
 print(log)
 log.plot()

@@ -52,7 +52,8 @@ P, Q, T = (teach.input(name) for name in ("p", "q", "t"))
 h, k = neuron("h", P, Q), neuron("k", P, Q)
 m, n = neuron("m", h, k), neuron("n", h, k)
 o = neuron("o", m, n)
-loss = (o - T) * (o - T)
+error = o - T
+loss = error * error
 
 random = np.random.default_rng(5)
 start = {name + part: random.normal() for name in "hkmno" for part in "12b"}
@@ -114,8 +115,8 @@ one = {
     **{f"o{part}": start[f"o{part}"] for part in "12b"},
 }
 M, N = teach.input("m"), teach.input("n")
-last = neuron("o", M, N)
-teach.backprop((last - T) * (last - T), **one)
+last = neuron("o", M, N) - T
+teach.backprop(last * last, **one)
 
 # %%
 # A step downhill
