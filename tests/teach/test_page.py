@@ -232,6 +232,37 @@ def test_of_many_parameters_those_of_the_current_step_are_shown(browser, opened)
     assert browser.complaints(path) == []
 
 
+def odd_graphs():
+    """Graphs without a forward step, without gradients, with several results, and with names for an address."""
+    x, g = mps.MPSNNImageNode(handle="a&b=c d#1"), mps.MPSNNImageNode(handle="g")
+    n = mps.MPSCNNNeuronTanHNode(source=x)
+    yield mps.MPSNNGraph(result_image=n.gradient_filter(with_source=g).result_image)
+    yield mps.MPSNNGraph(result_image=n.result_image)
+    m = mps.MPSNNMultiplicationNode(left_source=n.result_image, right_source=x)
+    yield mps.MPSNNGraph(result_images=[n.result_image, m.result_image])
+    ones = mps.MPSNNInitialGradientNode(source=m.result_image)
+    yield mps.MPSNNGraph(result_images=[node.result_image for node in ones.training_graph()])
+    total = mps.MPSNNAdditionNode(left_source=x, right_source=m.result_image)
+    total.primary_scale, total.bias, total.maximum_value = -2, 0.5, 3
+    last = total.training_graph(with_source_gradient=g)
+    yield mps.MPSNNGraph(result_images=[total.result_image, *(node.result_image for node in last)])
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_graphs_of_other_kinds_have_pages_without_a_complaint(browser, opened, case):
+    path = opened(teach.explain(list(odd_graphs())[case]))
+    enter(browser, "source-0", "0.25")
+    for _ in range(12):
+        browser.click("#next")
+    browser.js("document.getElementById('downhill').click()")
+
+    assert browser.complaints(path) == []
+    assert browser.js("document.getElementById('whole-part').hidden") == (case == 0)
+    assert browser.js("document.getElementById('descent').hidden") == (case in (1, 2))
+    address = browser.js("location.href")
+    assert "a%26b%3Dc%20d%231=" in address or case == 0
+
+
 # ---- the pages of the site ----
 
 
