@@ -42,6 +42,9 @@ SPELLINGS = {neuron_type.name.lower(): neuron_type for neuron_type in NEURONS}
 LONGEST = 60
 """Characters of an expression as text; beyond it the parts are only named."""
 
+FEW_STEPS = 30
+"""Steps of a table that is shown at a prompt."""
+
 MOST_AXES = 4
 
 RESERVED = ("format", "rate", "steps")
@@ -324,6 +327,10 @@ class Backprop(Trace):
             reduce = np.sum if name != image else np.max
             array = reduce(array, axis=axes, keepdims=True).reshape(target)
         return float(array) if array.ndim == 0 else array
+
+    def __repr__(self) -> str:
+        # At a prompt, the table, if it fits on a screen.
+        return str(self) if len(self.steps) <= FEW_STEPS else super().__repr__()
 
     @checked
     def explain(self, *, at: Sequence[int] = (0, 0, 0), title: str = "expression") -> Page:

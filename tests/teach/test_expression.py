@@ -38,6 +38,7 @@ def test_the_first_gradient_is_short():
     assert t.y == pytest.approx(float(f(Fraction(1, 2))), rel=1e-7)
     assert t.dy == t.gradients["y"] == 1
     assert [step.name for step in t.steps if not step.is_backward] == ["h1", "h2", "y"]
+    assert repr(t) == str(t)
     assert t.explain().startswith("<!DOCTYPE html>")
     assert 'srcdoc="&lt;!DOCTYPE html' in t.explain()._repr_html_()
 
