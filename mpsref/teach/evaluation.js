@@ -149,7 +149,8 @@
     // So near the number may lie that float64 knows only on which side.
     if (Math.abs(ulp) < 0.001) return "less than 0.001 ULP";
     const tie = Math.abs(ulp) === 0.5 ? ": a tie, which goes to the even one" : "";
-    return `${difference > 0 ? "+" : ""}${digits(difference, 3)}, which is ${ulp > 0 ? "+" : ""}${digits(ulp, 3)} ULP${tie}`;
+    const few = kept !== 0 && Math.abs(kept) < { float16: 2 ** -14, float32: 2 ** -126 }[step.format] ? "; subnormal, with fewer digits" : "";
+    return `${difference > 0 ? "+" : ""}${digits(difference, 3)}, which is ${ulp > 0 ? "+" : ""}${digits(ulp, 3)} ULP${tie}${few}`;
   }
   const parametersText = (step, p) => Object.keys(step.parameters)
     .map((name) => `${name === "data" ? "data[channel]" : name} = ${stored(p[name], "float32")}`).join(", ");
