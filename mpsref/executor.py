@@ -179,7 +179,6 @@ class MPSNNGraph(Connected, Strict):
         graph._plan = self._plan.with_operations(operations)
         return graph
 
-    @checked
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))

@@ -19,6 +19,7 @@ import pytest
 
 import mpsref as mps
 from mpsref.cli import main, parser
+from mpsref.documents import validate
 from mpsref.neuron.kernels import KERNELS
 from mpsref.storage import FORMATS
 from mpsref.testing import assert_close, tolerances
@@ -70,7 +71,7 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.npy", "mpsref.record.samples"],
+    ["mpsref.record.layout", "mpsref.record.npy", "mpsref.record.samples"],
     ["mpsref.record.tensors"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
@@ -81,8 +82,10 @@ LAYERS = [
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
-    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "memory", "parameters", "precision", "special")],
+    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "library", "parameters", "places", "stores")],
     ["mpsref.verify.hypotheses"],
+    ["mpsref.verify.regions"],
+    ["mpsref.verify.search"],
     ["mpsref.verify.faults"],
     ["mpsref.verify.report"],
     ["mpsref.verify"],
@@ -93,7 +96,7 @@ LAYERS = [
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
-    ["mpsref.testing.differences", "mpsref.testing.reports"],
+    ["mpsref.testing.autodiff", "mpsref.testing.differences", "mpsref.testing.reports", "mpsref.testing.views"],
     ["mpsref.testing.comparison"],
     ["mpsref.testing.question"],
     ["mpsref.testing.composition", "mpsref.testing.strategies.arguments", "mpsref.testing.tolerances"],
@@ -345,6 +348,8 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
             Tolerances.read(file)
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
+        elif language == "json" and json.loads(code)["format"] == "mpsref-recording":
+            validate(json.loads(code), schema("recording"))
         else:  # the README's other JSON has a test below
             known = {"python", "console", "text", "cpp", "swift", "objective-c"}
             assert language in known | {"{toctree}", "{include}", "{literalinclude}"} | (
