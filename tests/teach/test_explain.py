@@ -308,7 +308,7 @@ def test_the_element_and_its_slopes_are_chosen(example):
         ({"at": 3}, mps.ParameterError, "at is a int"),
         ({"z": np.zeros((1, 1, 2))}, mps.SourceError, "unknown 'z'"),
         ({"x": np.zeros((1, 1, 3))}, mps.ImageError, "pReLU's data has 2 slopes"),
-        ({"x": np.zeros((1, 2))}, mps.ImageError, "source 'x': array has shape"),
+        ({"x": np.zeros((1, 1, 0))}, mps.ImageError, "source 'x': array has shape"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(example, arguments, error, message):
