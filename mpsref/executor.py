@@ -22,6 +22,7 @@ from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count
+from mpsref.operations import Operation
 from mpsref.plan import Input, Manner, Plan, Progress
 from mpsref.storage import FormatLike, array_or_error, storage_format
 
@@ -171,6 +172,12 @@ class MPSNNGraph(Connected, Strict):
     def plan(self) -> Plan:
         """The frozen plan. Not Apple's."""
         return self._plan
+
+    def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> MPSNNGraph:
+        """The same graph with other operations for some forward nodes, and so for their gradients. Not Apple's."""
+        graph = copy.copy(self)
+        graph._plan = self._plan.with_operations(operations)
+        return graph
 
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated. Not Apple's."""

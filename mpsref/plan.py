@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mpsref.enums import MPSImageFeatureChannelFormat
@@ -11,7 +12,7 @@ from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure
 from mpsref.graph.handles import Handle, handle_label
 from mpsref.graph.names import image_names, image_tags
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import clear_unused_lanes
@@ -189,6 +190,19 @@ class Plan:
         self.results_by_name: Mapping[str, int] = by_name
         self.exports = tuple(slot[image] for image in exported)
         self.export_handles = tuple(image.handle for image in exported)
+
+    def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> Plan:
+        """The same plan with other operations for some forward nodes, and so for their gradients."""
+
+        def changed(step: Step) -> Step:
+            node = step.node
+            if isinstance(node, MPSNNGradientFilterNode) and node.forward_node in operations:
+                return replace(step, operation=operations[node.forward_node].gradients()[node.place])
+            return replace(step, operation=operations[node]) if node in operations else step
+
+        plan = copy.copy(self)
+        plan.steps = tuple(map(changed, self.steps))
+        return plan
 
     def structure(self) -> Structure:
         """The images by name, for drawings."""

@@ -10,19 +10,24 @@ from mpsref.cli.progress import Progress
 from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
+from mpsref.documents import read_json
 from mpsref.errors import naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage
-from mpsref.record import write_recording
+from mpsref.record import Recording, write_recording
 
 __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Evaluate a graph file and write sources and results into a folder, as a recording."
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
+    parser.description = (
+        "Evaluate a graph file and write sources and results into a folder, as a recording. Given a recording file, "
+        "evaluate its graph on its sources."
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=Path,
+                        help="graph file, or a recording file, such as one that inputs wrote")  # fmt: skip
     add_sources(parser)
     add_raw(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
@@ -31,12 +36,14 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    file = GraphFile.read(options.graph)
+    recording = Recording.read(options.graph, complete=False) if _is_recording(options.graph) else None
+    file = GraphFile.read(options.graph) if recording is None else recording.graph
     wanted = list(file.images.values()) if options.all else file.result_images
     names = {image: name for name, image in file.images.items()}
     needed = [names[node] for node in inputs(wanted)]
-    files = source_files(options, needed, complete=True)
-    sources = [read_image(files[name], options) for name in needed]
+    recorded = {} if recording is None else {name: image for name, image in recording.images.items() if name in needed}
+    files = source_files(options, needed, recorded)
+    sources = [read_image(files[name], options) if name in files else recorded[name].read() for name in needed]
     graph = MPSNNGraph(result_images=wanted, format=file.storage)
     rest: list[MPSImage] = []
     with naming(options.graph), Progress() as progress:
@@ -47,3 +54,9 @@ def run(options: argparse.Namespace) -> int:
     path = write_recording(options.out, file, images, f"mpsref {mpsref.__version__}", raw=options.raw)
     print(printable(f"wrote {len(images)} images and {path}"))
     return PASSED
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether a file says that it is a recording; anything else is to be a graph."""
+    document = read_json(path)
+    return isinstance(document, dict) and document.get("format") == "mpsref-recording"

@@ -402,6 +402,11 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
         return self._gradient_state.producer
 
     @property
+    def place(self) -> int:
+        """The index of the differentiated source among the forward node's sources. Not Apple's."""
+        return self._place
+
+    @property
     def differentiated_source(self) -> MPSNNImageNode:
         """The source of the forward node whose gradient this computes. Not Apple's."""
         return self.forward_node.sources[self._place]

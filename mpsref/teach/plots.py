@@ -306,6 +306,18 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     return figure
 
 
+def plot_losses(losses: Wide, *, ax: Axes | None = None) -> Axes:
+    """Draw a loss after each step; see `mpsref.teach.Descent.plot`."""
+    ax = _axes(ax, (6.4, 3.4))
+    ax.plot(np.arange(len(losses)), losses, color=_VALUE)
+    if (losses > 0).all():
+        ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.set_title("The loss, step by step")
+    return ax
+
+
 # ---- errors ----
 
 

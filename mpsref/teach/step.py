@@ -41,6 +41,9 @@ __all__ = [
 MOST_SLOPES = 4
 """Slopes of pReLU that a formula shows."""
 
+VISIBLE = 1e-6
+"""Relative difference of numbers that differ in the digits that are printed, about."""
+
 WIDEST = 110
 """Characters of a line with several terms."""
 
@@ -147,7 +150,7 @@ class Step:
         At a kink it is the slope that the documented comparison chooses.
         """
         slope = self.operation.slope(*self._inputs)
-        return None if slope is None else self._decoded(slope)
+        return None if slope is None else self.array(self.wide(slope))
 
     @property
     def upstream(self) -> Wide | None:
@@ -162,7 +165,7 @@ class Step:
 
         This is the documented function, whatever the mode of the graph.
         """
-        return self._decoded(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
+        return self.array(self.wide(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal"))))
 
     @cached_property
     def stored(self) -> Wide:
@@ -183,8 +186,18 @@ class Step:
             ulps: Wide = self.rounding / ulp_at(self.value, self.storage)
         return ulps
 
-    def _decoded(self, slices: npt.NDArray[Any]) -> Wide:
-        return self._window.array(MPSImage._from_slices(slices, FLOAT64, self._inputs[0].feature_channels))
+    @property
+    def images(self) -> Sequence[MPSImage]:
+        """Its inputs as images."""
+        return self._inputs
+
+    def array(self, image: MPSImage) -> Wide:
+        """The decoded numbers of an image like its result."""
+        return self._window.array(image)
+
+    def wide(self, slices: npt.NDArray[Any]) -> MPSImage:
+        """An image like its result, of float64 slices."""
+        return MPSImage._from_slices(slices, FLOAT64, self._result.feature_channels)
 
     @property
     def rule(self) -> str:
@@ -197,6 +210,13 @@ class Step:
         if len(read) != len(self.reads):
             raise ParameterError(f"read has {len(read)} texts: give {len(self.reads)}")
         return self.operation.text(read, self.symbol)
+
+    @property
+    def rounding_is_visible(self) -> bool:
+        """Whether a stored number differs from the one before storage in the digits that are printed."""
+        if self.stored.size > 1:
+            return bool((np.abs(self.rounding) > VISIBLE * np.abs(self.value)).any())
+        return number_text(single(self.stored)) != number_text(single(self.value))
 
     @property
     def is_clamped(self) -> bool:
@@ -275,9 +295,11 @@ def stored_text(step: Step) -> str:
     return number_text(single(step.stored))
 
 
-def off_text(step: Step, value: float) -> str:
-    """The distance of the stored number from a value."""
+def off_text(step: Step, value: float, lost: str = "") -> str:
+    """The distance of the stored number from a value; or what was lost."""
     stored = single(step.stored)
+    if lost:
+        return lost
     if stored == value or (np.isnan(stored) and np.isnan(value)):
         return "exact"
     if (clamped := _clamped(step, value)) is not None:
@@ -285,7 +307,7 @@ def off_text(step: Step, value: float) -> str:
     # Python's floats subtract without a warning.
     difference = stored - value
     ulps = abs(difference) / single(ulp_at(np.array([value]), step.storage))
-    return f"{difference:+.2g}, {ulp_text(ulps)}"
+    return f"{difference:+.2g}, {ulp_text(ulps)}{_subnormal(step, stored)}"
 
 
 def _clamped(step: Step, value: float) -> str | None:
@@ -295,23 +317,33 @@ def _clamped(step: Step, value: float) -> str | None:
     return "nan becomes 0" if np.isnan(value) else "clamped"
 
 
-def ulps_text(step: Step) -> str:
-    """How far storing moved the one element, in ULP."""
+def ulps_text(step: Step, lost: str = "") -> str:
+    """How far storing moved the one element, in ULP; or what was lost."""
+    if lost:
+        return lost
     ulps = single(step.rounding_ulp)
     if ulps == 0:
         return "exact"
     if (clamped := _clamped(step, single(step.value))) is not None:
         return clamped
-    text = ulp_text(abs(ulps))
+    text = ulp_text(abs(ulps)) + _subnormal(step, single(step.stored))
     return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
 
 
-def largest_ulps_text(step: Step) -> str:
-    """How far storing moved any element at most, in ULP, but for those that were clamped."""
+def _subnormal(step: Step, stored: float) -> str:
+    """The note that a number has fewer digits than others of its format."""
+    is_float = not step.storage.unorm_max and step.storage is not FLOAT64
+    return ", subnormal" if is_float and 0 < abs(stored) < np.finfo(step.storage.dtype).smallest_normal else ""
+
+
+def largest_ulps_text(step: Step, lost: str = "") -> str:
+    """How far storing moved any element at most, in ULP, but for those that were clamped; and what was lost."""
     ulps = np.abs(step.rounding_ulp)
     inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
-    largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
-    return ulp_text(largest) + ("" if inside.all() else ", clamped")
+    # What overflowed is counted with what was lost.
+    largest = float(np.max(ulps, where=np.isfinite(ulps) & inside, initial=0.0))
+    moved = [] if lost and largest == 0 else [ulp_text(largest)]
+    return ", ".join([*moved, *([] if inside.all() else ["clamped"]), *([lost] if lost else [])])
 
 
 def title(step: Step) -> str:

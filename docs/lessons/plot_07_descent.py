@@ -280,4 +280,4 @@ assert abs(floats.item() - goal) < 1e-3
 #
 #    </details>
 #
-# **Next:** :doc:`plot_8_gradient_check`, on how to find out whether a gradient is right.
+# **Next:** :doc:`plot_08_gradient_check`, on how to find out whether a gradient is right.

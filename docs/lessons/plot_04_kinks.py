@@ -353,4 +353,4 @@ assert (high - low) / 0.002 == 0.5
 #
 #    </details>
 #
-# **Next:** :doc:`plot_5_saturation`, where the slope is known very well, and is almost nothing.
+# **Next:** :doc:`plot_05_saturation`, where the slope is known very well, and is almost nothing.

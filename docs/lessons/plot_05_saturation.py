@@ -150,6 +150,7 @@ half = chain(16, kinds["sigmoid"], F.float16)
 trace = teach.trace(half, x=np.ones((1, 1, 1), np.float16), g=np.ones((1, 1, 1), np.float16))
 for name in ("dh6", "dh5", "dh4", "dh3", "dx"):
     print(f"{name}: {trace[name].value.item():.3e} is stored as {trace[name].stored.item():.3e}")
+print("dx is", trace.lost["dx"].text)
 
 # sphinx_gallery_start_ignore
 assert trace["dx"].stored.item() == 0
@@ -267,4 +268,4 @@ assert 0.25**12 == 2.0**-24
 #
 #    </details>
 #
-# **Next:** :doc:`plot_6_half_precision`, where small gradients are saved.
+# **Next:** :doc:`plot_06_half_precision`, where small gradients are saved.

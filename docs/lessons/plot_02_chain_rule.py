@@ -151,6 +151,11 @@ assert (
 # most 1, so each makes the gradient smaller. That is the subject of lesson 5.
 
 # %%
+# Alive: thirteen sigmoids, in half precision. Thirteen slopes, none above 1/4, are multiplied; find
+# the step where nothing is left.
+#
+# .. live:: vanishing
+#
 # Exercises
 # ---------
 #
@@ -241,4 +246,4 @@ assert tripled["y"].stored == trace["y"].stored
 #
 #    </details>
 #
-# **Next:** :doc:`plot_3_fan_out`, where one number is read by two neurons.
+# **Next:** :doc:`plot_03_fan_out`, where one number is read by two neurons.

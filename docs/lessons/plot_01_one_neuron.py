@@ -10,9 +10,10 @@ result moves when the number moves, and all of backpropagation is built from suc
 # A neuron is a function of one number
 # ------------------------------------
 #
-# A neuron has a type and, mostly, some parameters. A *descriptor* holds both. This one is the
-# hyperbolic tangent with ``a = 1.5`` and ``b = 0.75``. The table ``mpsref.NEURONS`` has its
-# formula.
+# A neuron is here what Apple calls one: an *activation*, a function that is applied to every number
+# of an image. It has no weights. It has a type and, mostly, some parameters. A *descriptor* holds
+# both. This one is the hyperbolic tangent with ``a = 1.5`` and ``b = 0.75``. The table
+# ``mpsref.NEURONS`` has its formula.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -133,10 +134,9 @@ graph = mps.MPSNNGraph(
 )
 
 # %%
-# ``teach.trace`` runs the graph and records every step, one in each row. ``value`` is the result
-# before it is stored in the image, ``stored`` is the number in the image, and ``rounding`` is the
-# distance between the two, in units in the last place (ULP) of the image's format. You can ignore
-# that until lesson 6.
+# ``teach.trace`` runs the graph and records every step, one in each row; ``value`` is its result.
+# When it is stored in the image it is rounded. Where that cannot be seen in the digits, as here,
+# the table does not speak of it; in lesson 6 it does.
 
 trace = teach.trace(
     graph, x=np.full((1, 1, 1), 1, np.float32), dy=np.full((1, 1, 1), 4, np.float32)
@@ -148,12 +148,25 @@ print(trace)
 
 print(trace.chain_rule("dx"))
 
+# %%
+# The same in three lines, with an expression instead of nodes:
+
+x_of_graph = teach.input("x")
+t = teach.backprop(teach.tanh(x_of_graph, a=1.5, b=0.75), x=1, dy=4)
+print(t.y, t.dx)
+
 # sphinx_gallery_start_ignore
+assert (t.y, t.dx) == (trace["y"].stored.item(), trace["dx"].stored.item())
 assert trace["y"].stored.item() == y[3]
 assert trace["dx"].stored.item() == 4 * slope[3]
 # sphinx_gallery_end_ignore
 
 # %%
+# Alive: two neurons, of which the first is this tanH. Move ``x``, ``a`` and ``b``, and see the
+# tangents turn.
+#
+# .. live:: chain
+#
 # Exercises
 # ---------
 #
@@ -233,4 +246,4 @@ assert others == {"sigmoid", "softPlus", "geLU", "hardSigmoid", "absolute", "log
 #
 #    </details>
 #
-# **Next:** :doc:`plot_2_chain_rule`, where a gradient goes through more than one neuron.
+# **Next:** :doc:`plot_02_chain_rule`, where a gradient goes through more than one neuron.

@@ -282,4 +282,4 @@ assert 0 < abs(answer["dx"].stored.item() / exact - 1) < 0.001
 #
 #    </details>
 #
-# **Next:** :doc:`plot_7_descent`, where gradients are put to use.
+# **Next:** :doc:`plot_07_descent`, where gradients are put to use.

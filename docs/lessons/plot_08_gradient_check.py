@@ -337,6 +337,4 @@ assert checked.agree == 9
 #
 #    </details>
 #
-# **The end.** You can now read a graph forward and backward, and you know when to distrust a
-# gradient. The :doc:`pictures <pictures/index>` show all sixteen neurons, and the errors that plain
-# formulas make.
+# **Next:** :doc:`plot_09_xor`, on five neurons that learn.

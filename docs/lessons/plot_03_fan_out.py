@@ -136,6 +136,10 @@ assert not np.allclose(measured, analytic["dx.2"].stored.ravel(), atol=0.03)
 # sphinx_gallery_end_ignore
 
 # %%
+# Alive: a source with two readers. Go to the last step, which adds up what comes back.
+#
+# .. live:: fan-out
+#
 # Exercises
 # ---------
 #
@@ -252,4 +256,4 @@ assert answer["dx"].stored.item() == 0
 #
 #    </details>
 #
-# **Next:** :doc:`plot_4_kinks`, where a curve has a corner, and nobody can say what its slope is.
+# **Next:** :doc:`plot_04_kinks`, where a curve has a corner, and nobody can say what its slope is.
