@@ -10,17 +10,14 @@ from functools import partial
 import numpy as np
 
 from mpsref.arrays import Elements, Floats, Wide
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import StorageFormat
 from mpsref.sums.base import TERMS, Block, Index, Operands, Sum, elements_or_error, gathered, gradient_or_error
 from mpsref.sums.products import Correlation, Grouped, Place, zeros
 from mpsref.sums.transposed import Products, channel_totals
 from mpsref.sums.window import Window, regions
 
 __all__ = ["BiasGradient", "Convolution", "DataGradient", "WeightGradient"]
-
-FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 
 FEW = 16
 """Groups with fewer products of a source and a result channel are faster tap by tap."""

@@ -8,7 +8,6 @@ nothing is. The few sums are added without error until they do not overlap (Kaha
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +16,7 @@ from mpsref.arrays import Wide
 from mpsref.neuron.workspace import two_sum
 from mpsref.storage import round_to_odd
 
-__all__ = ["cut", "distilled", "exact_products", "fractions", "halves", "lowest_bits", "nearest", "odd", "quotient_odd"]
+__all__ = ["cut", "distilled", "exact_products", "fractions", "halves", "nearest", "odd", "quotient_odd"]
 
 SAFE = 2.0**450
 """Of operands of which no product, and no error of one, underflows or overflows; nor does its reciprocal."""
@@ -98,11 +97,3 @@ def exact_products(x: Wide, y: Wide, *, wide: bool) -> Wide | None:
         if not ((size == 0) | ((size < SAFE) & (size > 1 / SAFE))).all():
             return None
     return np.concatenate([a * b for a in halves(x) for b in halves(y)], axis=1)
-
-
-def lowest_bits(x: Wide) -> Wide:
-    """The value of the lowest set bit of each finite number; infinite for 0."""
-    mantissa, exponent = np.frexp(x)
-    integer = np.ldexp(mantissa, 53).astype(np.int64)
-    lowest = np.ldexp((integer & -integer).astype(np.float64), exponent - 53)
-    return np.where(x == 0, math.inf, lowest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
@@ -27,7 +27,7 @@ from mpsref.sums.base import (
     gradient_or_error,
 )
 from mpsref.sums.products import CELLS, EXACT, Grouped, Place, common_unit, zeros
-from mpsref.sums.window import Region, Window, reach, regions, shifted, slab
+from mpsref.sums.window import Part, Region, Window, reach, reduced, regions, shifted, slab
 
 __all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
 
@@ -238,21 +238,6 @@ def _values(keys: Stored, storage: StorageFormat) -> Stored:
     return stored
 
 
-def _maxima(keys: Stored, window: Window, region: Region) -> Stored:
-    """The largest key of each window in a slab."""
-    (height, width), whole = window.kernel, replace(window, strides=(1, window.strides[1]))
-    rows = (region[0], slice(0, keys.shape[1]), region[2])
-    across = shifted(keys, whole, rows, 0, 0)
-    for kx in range(1, width):
-        across = np.maximum(across, shifted(keys, whole, rows, 0, kx))
-    down = replace(window, strides=(window.strides[0], 1))
-    columns = (region[0], region[1], slice(0, across.shape[2]))
-    found = shifted(across, down, columns, 0, 0)
-    for ky in range(1, height):
-        found = np.maximum(found, shifted(across, down, columns, ky, 0))
-    return found
-
-
 @dataclass(eq=False)
 class MaxPooling:
     """
@@ -290,7 +275,7 @@ class MaxPooling:
 
         def pool(region: Region) -> None:
             keys, lowest = self._slab(region, zeros_alike=False)
-            found = _maxima(keys, self.window, region)
+            found = reduced(np.maximum, keys, self.window, region, self._part())
             if self.zero_border:
                 np.maximum(found, 0, out=found, where=self._meets_border(region))
             found[found == lowest] = 0
@@ -313,7 +298,7 @@ class MaxPooling:
 
         def choose(region: Region) -> None:
             keys, lowest = self._slab(region, zeros_alike=True)
-            found = _maxima(keys, self.window, region)
+            found = reduced(np.maximum, keys, self.window, region, self._part())
             first = np.empty(found.shape, np.int32)
             for tap in reversed(range(height * width)):
                 is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
@@ -326,11 +311,14 @@ class MaxPooling:
         self._over_regions(choose, workers)
         return out
 
+    def _part(self) -> Part:
+        height, width = self.window.kernel
+        return slice(0, height), slice(0, width), slice(0, self.shape[3])
+
     def _slab(self, region: Region, *, zeros_alike: bool) -> tuple[Stored, int]:
         """The keys that a region reads, and the one that stands for what is outside."""
-        (height, width), stored = self.window.kernel, self.source.stored
-        part = (slice(0, height), slice(0, width), slice(0, self.shape[3]))
-        inside, target, lengths = reach(self.window, region, part, stored.shape[1:3])
+        stored = self.source.stored
+        inside, target, lengths = reach(self.window, region, self._part(), stored.shape[1:3])
         keys = _keys(stored[region[0], inside[0], inside[1]], self.source.storage, zeros_alike=zeros_alike)
         lowest = int(np.iinfo(keys.dtype).min)
         shape = (keys.shape[0], *lengths, keys.shape[3])

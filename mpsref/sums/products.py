@@ -15,12 +15,27 @@ from functools import partial
 import numpy as np
 
 from mpsref.arrays import Elements, Floats, Wide
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.neuron.workspace import two_sum
+from mpsref.storage import FORMATS
 from mpsref.sums.base import ROUNDING, Block, Near
-from mpsref.sums.expansion import lowest_bits, quotient_odd
-from mpsref.sums.window import Part, Region, Window, regions, shifted, slab, windows
+from mpsref.sums.expansion import quotient_odd
+from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, slab, windows
 
-__all__ = ["CHUNK", "Correlation", "Grouped", "Place", "Total", "common_unit", "parts_of", "taps_in", "zeros"]
+__all__ = [
+    "CHUNK",
+    "Correlation",
+    "Grouped",
+    "Place",
+    "Total",
+    "common_unit",
+    "largest_over_unit",
+    "parts_of",
+    "taps_in",
+    "zeros",
+]
+
+FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
 
 CHUNK = 1024
 """About so many terms of a matrix product."""
@@ -30,6 +45,12 @@ GATHERED = 2**19
 
 CELLS = 2**17
 """Elements of the result in a block."""
+
+OUTPUTS = 1024
+"""Result channels of a block."""
+
+KEPT = 2**20
+"""Up to so many weights are kept as float64."""
 
 EXACT = 2.0**53 * (1 - 2.0**-20)
 """Sums of so many units are exact, with room for the errors of a norm."""
@@ -133,64 +154,40 @@ def taps_in(part: Part) -> int:
     return math.prod(int(s.stop - s.start) for s in part)
 
 
-def common_unit(source: Elements, factor: float) -> float:
+def common_unit(source: Elements, factor: float, *, thorough: bool = False) -> float:
     """
     A power of two of which all elements are multiples, or 0 where sums cannot be exact.
 
-    They cannot where the largest element times `factor` has 2^53 units.
+    They cannot where the largest element times `factor` has 2^53 units. The largest unit if `thorough`.
     """
-    if source.storage.dtype == np.float16:
+    if source.storage.dtype == np.float16 and not thorough:
         return 2.0**-24
     flat, unit, largest, start, size = source.stored.reshape(-1), math.inf, 0.0, 0, 1024
     while start < flat.size:
         x = source.storage.decode(flat[start : start + size], np.empty(min(size, flat.size - start)))
-        largest = max(largest, float(np.abs(x).max()))
-        if not math.isfinite(largest):
-            return 0.0
-        unit = min(unit, float(lowest_bits(x).min()))
-        if largest * factor >= EXACT * unit:
-            return 0.0
         start, size = start + size, 2**16
+        top = max(float(x.max()), -float(x.min()))
+        if not math.isfinite(top):
+            return 0.0
+        if top:
+            exponent = 61 - math.frexp(top)[1]
+            x *= 2.0**exponent
+            integers = x.astype(np.int64)
+            if not np.array_equal(integers, x):
+                return 0.0
+            bits = int(np.bitwise_or.reduce(integers))
+            unit, largest = min(unit, math.ldexp(bits & -bits, -exponent)), max(largest, top)
+            if largest * factor >= EXACT * unit:
+                return 0.0
     return unit
 
 
-def _norms(weights: Wide) -> Wide:
-    squares: Wide = np.einsum("ij,ij->i", weights, weights)
-    return np.sqrt(squares)
-
-
-@dataclass(frozen=True)
-class _Column:
-    """
-    What is known of the weights of a result channel.
-
-    Attributes
-    ----------
-    norm, bias : ndarray
-        The norm, and the magnitude of the bias.
-    unit, bias_unit : ndarray
-        Lowest bits.
-    """
-
-    norm: Wide
-    bias: Wide
-    unit: Wide
-    bias_unit: Wide
-
-    @staticmethod
-    def of(weights: Floats, bias: Floats | None) -> _Column:
-        count = weights.shape[0]
-        norm, unit = np.zeros(count), np.full(count, math.inf)
-        step = max(1, 2**20 // max(weights[0].size, 1)) if count else 1
-        for start in range(0, count, step):
-            for row in range(weights.shape[1]):
-                some = weights[start : start + step, row].reshape(min(step, count - start), -1).astype(np.float64)
-                if some.size:
-                    norm[start : start + step] = np.hypot(norm[start : start + step], _norms(some))
-                    lowest = lowest_bits(np.where(np.isfinite(some), some, 1.0)).min(axis=1)
-                    np.minimum(unit[start : start + step], lowest, out=unit[start : start + step])
-        wide = np.zeros(count) if bias is None else bias.astype(np.float64)
-        return _Column(norm, np.abs(wide), unit, lowest_bits(np.where(np.isfinite(wide), wide, 1.0)))
+def largest_over_unit(array: Elements) -> float:
+    """At least this ratio of the largest element to the common unit, from a few elements."""
+    few = Elements(array.stored.reshape(-1)[:1024], array.storage)
+    unit = common_unit(few, 1.0, thorough=True)
+    largest = float(np.abs(few.values()).max(initial=0.0))
+    return largest / unit if unit else math.inf
 
 
 @dataclass
@@ -221,14 +218,25 @@ class Correlation:
 
     def __post_init__(self) -> None:
         self.parts = parts_of(self.window.kernel, self.source.stored.shape[3])
-        self._column = _Column.of(self.weights, self.bias)
-        # Bounds of the sums over their unit, for a row whose norm is 1, and of the biases.
-        per_unit = np.max(self._column.norm / self._column.unit, initial=0.0)
-        with np.errstate(all="ignore"):
-            unit = common_unit(self.source, float(per_unit)) * self._column.unit
-            smaller = np.minimum(unit, self._column.bias_unit)
-            self._units = [np.where(v == 0, 0.0, v / smaller) for v in (self._column.norm, self._column.bias)]
-        self._kept = [self._matrix(part, slice(None)) for part in self.parts] if self.weights.size <= 2**20 else None
+        small = self.weights.size <= KEPT
+        self._kept = [self._matrix(part, slice(None)) for part in self.parts] if small else None
+        squares = np.zeros(self.weights.shape[0])
+        for i, part in enumerate(self.parts):
+            for start in range(0, squares.size, OUTPUTS):
+                channels = slice(start, min(start + OUTPUTS, squares.size))
+                matrix = self._part(i, part, channels).T
+                squares[channels] += np.einsum("ij,ij->i", matrix, matrix)
+        self._norms = np.sqrt(squares) * (1 + 2.0**-30)
+        self._biases = np.zeros(squares.size)
+        weights = Elements(self.weights, FLOAT32)
+        unit = common_unit(self.source, largest_over_unit(weights))
+        self._unit = unit and unit * common_unit(weights, 1.0)
+        if self.bias is not None:
+            self._biases = np.abs(self.bias.astype(np.float64))
+            self._unit = self._unit and min(self._unit, common_unit(Elements(self.bias, FLOAT32), 1.0))
+
+    def _part(self, i: int, part: Part, channels: slice) -> Wide:
+        return self._matrix(part, channels) if self._kept is None else self._kept[i][:, channels]
 
     def _matrix(self, part: Part, channels: slice) -> Wide:
         weights = self.weights[channels, *part].astype(np.float64)
@@ -240,8 +248,7 @@ class Correlation:
     def blocks(self) -> Iterator[Block]:
         """All elements of the result."""
         images, outputs = self.source.stored.shape[0], self.weights.shape[0]
-        longest = self._longest()
-        width = min(outputs, 1024)
+        longest, width = self._longest(), min(outputs, OUTPUTS)
         target = max(1, min(GATHERED // longest, CELLS // max(width, 1)))
         for region in regions((images, *self.window.result), target):
             for first in range(0, outputs, width):
@@ -256,24 +263,22 @@ class Correlation:
         squares, total = np.zeros(lengths), Total()
         for i, part in enumerate(self.parts):
             values = slab(self.source, self.window, region, part)
-            view = windows(values, self.window, region, part)
             pixels = np.einsum("nyxc,nyxc->nyx", values, values)[..., None]
-            squares += windows(pixels, self.window, region, (*part[:2], slice(0, 1))).sum(axis=(3, 4, 5))
-            gathered = view.reshape(math.prod(lengths), -1)
-            matrix = self._matrix(part, channels) if self._kept is None else self._kept[i][:, channels]
-            product = gathered @ matrix
+            squares += reduced(np.add, pixels, self.window, region, part)[..., 0]
+            gathered = windows(values, self.window, region, part).reshape(squares.size, -1)
+            product = gathered @ self._part(i, part, channels)
             if not i and self.bias is not None:
                 product += self.bias[channels]
             total.add(product)
         sums = total.value((*lengths, channels.stop - channels.start))
         rows = np.sqrt(squares)
-        norms, biases = (v[channels] for v in self._units)
-        if np.max(rows.max(initial=0.0) * norms + biases, initial=0.0) < EXACT:
+        norms, biases = self._norms[channels], self._biases[channels]
+        if np.max(rows.max(initial=0.0) * norms + biases, initial=0.0) < EXACT * self._unit:
             return sums, 0.0
         # Each of the products' sum, one for the bias, and those of the total.
         error = (self._longest() + 4) * ROUNDING
         scale = float(np.max(rows, where=np.isfinite(rows), initial=0.0)) or 1.0
-        columns = np.hypot(self._column.norm[channels], self._column.bias[channels] / scale) * error
+        columns = np.hypot(norms, biases / scale) * error
         if self.bias is not None:
             rows = np.hypot(rows, scale)
         return sums, rows[..., None] * columns
@@ -316,14 +321,13 @@ class Grouped:
             self._groups, self._results, self._inputs, factor, smallest = channels, 1, 1, 1.0, 1.0
         else:
             self._groups, self._results, self._inputs = self.weights.shape[:3]
-            finite = np.where(np.isfinite(self.weights), self.weights, 0.0).astype(np.float64)
-            factor, smallest = float(np.abs(finite).max(initial=0.0)), float(lowest_bits(finite).min(initial=math.inf))
-        self._unit = common_unit(self.source, factor / smallest) * smallest if factor else 1.0
+            weights = Elements(self.weights, FLOAT32)
+            factor, smallest = largest_over_unit(weights), common_unit(weights, 1.0)
+        self._unit = smallest and smallest * common_unit(self.source, factor)
         if self.factors is not None and (self.factors.stored % 1).any():
             self._unit = 0.0
         if self.bias is not None:
-            finite = np.where(np.isfinite(self.bias), self.bias, 0.0).astype(np.float64)
-            self._unit = min(self._unit, float(lowest_bits(finite).min(initial=math.inf)))
+            self._unit = self._unit and min(self._unit, common_unit(Elements(self.bias, FLOAT32), 1.0))
 
     def blocks(self) -> Iterator[Block]:
         """All elements of the result."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Wide
 from mpsref.sums.base import ROUNDING, Block, Near
-from mpsref.sums.expansion import lowest_bits
-from mpsref.sums.products import CELLS, CHUNK, EXACT, GATHERED, Total, common_unit, parts_of, taps_in
+from mpsref.sums.products import CELLS, CHUNK, EXACT, GATHERED, Total, common_unit, largest_over_unit, parts_of, taps_in
 from mpsref.sums.window import Part, Window, regions, shifted, slab, windows
 
 __all__ = ["Products", "channel_totals"]
@@ -28,14 +27,6 @@ def _channel_norms(array: Elements) -> Wide:
         values = array.storage.decode(stored, np.empty(stored.shape))
         squares += np.einsum("nyxc,nyxc->c", values, values)
     return np.sqrt(squares) * (1 + 2.0**-30)
-
-
-def _largest_over_unit(array: Elements) -> float:
-    """At least this ratio of the largest to the lowest bit, from a few elements."""
-    few = array.stored.reshape(-1)[:1024]
-    values = array.storage.decode(few, np.empty(few.size))
-    largest = float(np.abs(values).max(initial=0.0))
-    return largest / float(lowest_bits(values).min(initial=math.inf)) if math.isfinite(largest) else math.inf
 
 
 @dataclass
@@ -66,10 +57,10 @@ class Products:
     def __post_init__(self) -> None:
         self._gradient_norms, self._source_norms = _channel_norms(self.gradient), _channel_norms(self.source)
         largest = float(np.max(self._gradient_norms, initial=0.0)) * float(np.max(self._source_norms, initial=0.0))
-        unit = common_unit(self.source, _largest_over_unit(self.gradient))
-        if unit:
-            unit *= common_unit(self.gradient, _largest_over_unit(self.source))
-        self._is_exact = largest == 0 or largest < EXACT * unit
+        ratios = largest_over_unit(self.gradient), largest_over_unit(self.source)
+        unit = common_unit(self.source, ratios[0], thorough=True)
+        self._unit = unit and unit * common_unit(self.gradient, ratios[1], thorough=True)
+        self._is_exact = largest < EXACT * self._unit
 
     def blocks(self) -> Iterator[Block]:
         """All elements of the result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Stored, Wide
 from mpsref.errors import ParameterError
 
-__all__ = ["Pair", "Part", "Phase", "Region", "Window", "reach", "regions", "shifted", "slab", "windows"]
+__all__ = ["Pair", "Part", "Phase", "Region", "Window", "reach", "reduced", "regions", "shifted", "slab", "windows"]
 
 Pair: TypeAlias = tuple[int, int]
 """One number for each axis: rows, then columns."""
@@ -240,3 +240,19 @@ def shifted(values: Stored, window: Window, region: Region, ky: int, kx: int) ->
     (sy, sx), y, x = window.strides, ky * window.dilations[0], kx * window.dilations[1]
     height, width = (r.stop - r.start for r in region[1:])
     return values[:, y : y + (height - 1) * sy + 1 : sy, x : x + (width - 1) * sx + 1 : sx]
+
+
+def reduced(
+    operation: Callable[[Stored, Stored], Stored], values: Stored, window: Window, region: Region, part: Part
+) -> Stored:
+    """What some taps read from a slab of these taps, combined along rows and then along columns."""
+    (sy, sx), (dy, dx) = window.strides, window.dilations
+    height, width = (places.stop - places.start for places in region[1:])
+    rows, columns = (taps.stop - taps.start for taps in part[:2])
+    across = values[:, :, : (width - 1) * sx + 1 : sx]
+    for k in range(1, columns):
+        across = operation(across, values[:, :, k * dx : k * dx + (width - 1) * sx + 1 : sx])
+    down = across[:, : (height - 1) * sy + 1 : sy]
+    for k in range(1, rows):
+        down = operation(down, across[:, k * dy : k * dy + (height - 1) * sy + 1 : sy])
+    return down
