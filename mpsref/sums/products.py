@@ -20,7 +20,7 @@ from mpsref.neuron.workspace import two_sum
 from mpsref.storage import FORMATS
 from mpsref.sums.base import ROUNDING, Block, Near
 from mpsref.sums.expansion import quotient_odd
-from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, slab, windows
+from mpsref.sums.window import Part, Region, Window, matrix, reduced, regions, shifted, slab
 
 __all__ = [
     "CHUNK",
@@ -224,13 +224,13 @@ class Correlation:
         for i, part in enumerate(self.parts):
             for start in range(0, squares.size, OUTPUTS):
                 channels = slice(start, min(start + OUTPUTS, squares.size))
-                matrix = self._part(i, part, channels).T
-                squares[channels] += np.einsum("ij,ij->i", matrix, matrix)
+                weights = self._part(i, part, channels).T
+                squares[channels] += np.einsum("ij,ij->i", weights, weights)
         self._norms = np.sqrt(squares) * (1 + 2.0**-30)
         self._biases = np.zeros(squares.size)
-        weights = Elements(self.weights, FLOAT32)
-        unit = common_unit(self.source, largest_over_unit(weights))
-        self._unit = unit and unit * common_unit(weights, 1.0)
+        stored = Elements(self.weights, FLOAT32)
+        unit = common_unit(self.source, largest_over_unit(stored))
+        self._unit = unit and unit * common_unit(stored, 1.0)
         if self.bias is not None:
             self._biases = np.abs(self.bias.astype(np.float64))
             self._unit = self._unit and min(self._unit, common_unit(Elements(self.bias, FLOAT32), 1.0))
@@ -265,8 +265,7 @@ class Correlation:
             values = slab(self.source, self.window, region, part)
             pixels = np.einsum("nyxc,nyxc->nyx", values, values)[..., None]
             squares += reduced(np.add, pixels, self.window, region, part)[..., 0]
-            gathered = windows(values, self.window, region, part).reshape(squares.size, -1)
-            product = gathered @ self._part(i, part, channels)
+            product = matrix(values, self.window, region, part) @ self._part(i, part, channels)
             if not i and self.bias is not None:
                 product += self.bias[channels]
             total.add(product)
@@ -281,7 +280,7 @@ class Correlation:
         columns = np.hypot(norms, biases / scale) * error
         if self.bias is not None:
             rows = np.hypot(rows, scale)
-        return sums, rows[..., None] * columns
+        return sums, np.einsum("nyx,c->nyxc", rows, columns)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 from mpsref.arrays import Elements, Wide
 from mpsref.sums.base import ROUNDING, Block, Near
 from mpsref.sums.products import CELLS, CHUNK, EXACT, GATHERED, Total, common_unit, largest_over_unit, parts_of, taps_in
-from mpsref.sums.window import Part, Window, regions, shifted, slab, windows
+from mpsref.sums.window import Part, Window, matrix, regions, shifted, slab
 
 __all__ = ["Products", "channel_totals"]
 
@@ -81,10 +81,10 @@ class Products:
         shape = [s.stop - s.start for s in part]
         columns, total, longest = math.prod(shape), Total(), 0
         for region in regions(self.gradient.stored.shape, self._at_once(columns)):
-            view = windows(slab(self.source, self.window, region, part), self.window, region, part)
+            read = matrix(slab(self.source, self.window, region, part), self.window, region, part)
             stored = self.gradient.stored[(*region, channels)]
             incoming = self.gradient.storage.decode(stored, np.empty(stored.shape)).reshape(-1, stored.shape[3])
-            total.add(incoming.T @ view.reshape(incoming.shape[0], columns), exact=self._is_exact)
+            total.add(incoming.T @ read, exact=self._is_exact)
             longest = max(longest, incoming.shape[0])
         size = (channels.stop - channels.start, *shape)
         sums = total.value(size)

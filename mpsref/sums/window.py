@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Stored, Wide
 from mpsref.errors import ParameterError
 
-__all__ = ["Pair", "Part", "Phase", "Region", "Window", "reach", "reduced", "regions", "shifted", "slab", "windows"]
+__all__ = ["Pair", "Part", "Phase", "Region", "Window", "matrix", "reach", "reduced", "regions", "shifted", "slab"]
 
 Pair: TypeAlias = tuple[int, int]
 """One number for each axis: rows, then columns."""
@@ -225,14 +225,18 @@ def slab(source: Elements, window: Window, region: Region, part: Part) -> Wide:
     return out
 
 
-def windows(values: Wide, window: Window, region: Region, part: Part) -> Wide:
-    """A view of a slab: images, result rows and columns, kernel rows and columns, channels."""
+def matrix(values: Wide, window: Window, region: Region, part: Part) -> Wide:
+    """What some taps read from a slab of these taps: a row for each pixel, a column for each tap and channel."""
     n, row, column, channel = values.strides
     (sy, sx), (dy, dx) = window.strides, window.dilations
     lengths = [r.stop - r.start for r in (*region, *part)]
-    return np.lib.stride_tricks.as_strided(
-        values, lengths, (n, sy * row, sx * column, dy * row, dx * column, channel), writeable=False
-    )
+    strides = (n, sy * row, sx * column, dy * row, dx * column, channel)
+    view = np.lib.stride_tricks.as_strided(values, lengths, strides, writeable=False)
+    pixels, taps = math.prod(lengths[:3]), math.prod(lengths[3:])
+    # The longer runs are copied faster.
+    if lengths[4] * lengths[5] < min(lengths[2], 32):
+        return view.transpose(3, 4, 5, 0, 1, 2).reshape(taps, pixels).T
+    return view.reshape(pixels, taps)
 
 
 def shifted(values: Stored, window: Window, region: Region, ky: int, kx: int) -> Stored:
