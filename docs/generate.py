@@ -1,4 +1,4 @@
-"""Write the pages that are made from the neuron table, measurements and certificates: ``python docs/generate.py``."""
+"""Write the pages that are generated from code, measurements and certificates: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def neurons_page() -> str:
     lines = [
         "# The sixteen neurons",
         "",
-        "What MPS can compute in a neuron node, in the order of Apple's enumeration `MPSCNNNeuronType`. The page of a",
-        "type has its plot, special values, errata and error bounds.",
+        "The neurons of MPS, in the order of Apple's enumeration `MPSCNNNeuronType`. The page of each type has its",
+        "plot, special values, errata and error bounds.",
         "",
         "| value | type | parameters and defaults | forward | derivative | where the forward is real |",
         "|---:|---|---|---|---|---|",
@@ -45,17 +45,17 @@ def neurons_page() -> str:
         cells = (f"`{row.formula}`", f"`{row.slope}`", row.domain)
         lines.append(f"| {neuron_type.value} | {link} | {_defaults(row)} | {' | '.join(_escape(c) for c in cells)} |")
     toctree = ["```{toctree}", ":hidden:", "", *(f"neurons/{t.name}" for t in mps.NEURONS), "```"]
-    made = "Made from the table `mpsref.NEURONS` by `python docs/generate.py`."
-    return "\n".join([*lines, "", made, "", *toctree, ""])
+    source = "Generated from the table `mpsref.NEURONS` by `python docs/generate.py`."
+    return "\n".join([*lines, "", source, "", *toctree, ""])
 
 
 def _defaults(row: type[mps.neuron.Neuron]) -> str:
     defaults = ", ".join(f"{name} = {np.float32(value):g}" for name, value in row.parameters.items())
-    return defaults or ("data, one slope for each feature channel" if row.per_channel else "none")
+    return defaults or ("data, one slope per feature channel" if row.per_channel else "none")
 
 
 def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
-    """All that is known of one neuron."""
+    """The page of one neuron."""
     name, row = neuron_type.name, mps.NEURONS[neuron_type]
     d = _default(neuron_type)
     at_defaults = "with slope 0.25" if row.per_channel else "at its defaults" if row.parameters else ""
@@ -74,8 +74,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
     lines = [
         f"# {name}",
         "",
-        f"All that is known of the neuron {name} of MPS, one of [the sixteen](../neurons.md): what it computes, what",
-        "it makes of special values, and why the results of mpsref are right.",
+        f"The neuron {name} of MPS, one of [the sixteen](../neurons.md): its formula, its special values, and why the",
+        "results of mpsref are right.",
         "",
         f"| | {name} |",
         "|---|---|",
@@ -116,7 +116,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             *lines,
             "## As a plain shader computes it",
             "",
-            "Operation by operation, in float32; [stepwise.md](../stepwise.md) says how.",
+            "Operation by operation, in float32, see [stepwise.md](../stepwise.md).",
             "",
             f"- forward: `{_statements(row.stepwise_forward)}`",
             f"- derivative: `{_statements(row.stepwise_derivative)}`",
@@ -129,14 +129,13 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             f"- forward: {_bound(KERNELS[type(row)].error_bound(d))}",
             f"- derivative: {_bound(KERNELS[type(row)].slope_error_bound(d))}",
             "",
-            "[The proof](../proof.md) has tried every float32, and says what these counts are:",
+            "[The proof](../proof.md) covers every float32, and explains these counts:",
             "",
             f"| {titles[0]} | {cells[0]} |",
             "|---|---|",
             *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
             "",
-            "How far a *device* may be off is something else: [bounds.md](../bounds.md#how-tight-they-are) has it for",
-            "each neuron.",
+            "How far off a *device* may be is in [bounds.md](../bounds.md#how-tight-they-are), for each neuron.",
             "",
         ]
     )
@@ -182,7 +181,7 @@ def _printed(code: list[str]) -> list[str]:
 
 
 def _bound(bound: float) -> str:
-    return f"2^{math.log2(bound):g}" if bound else "0, nothing about its rounding is open"
+    return f"2^{math.log2(bound):g}" if bound else "0, its rounding is never open"
 
 
 def command_line_page() -> str:
@@ -250,12 +249,12 @@ def _options(text: str) -> str:
 
 
 def errata_page() -> str:
-    """What Apple's headers print wrongly."""
+    """The errata of Apple's headers."""
     lines = [
         "# Errata of Apple's headers",
         "",
-        "Where Apple's headers print what is not the derivative of the forward, or not the forward that runs. mpsref",
-        "computes the derivative. Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
+        "Where Apple's headers print a wrong derivative, or a forward that is not the one that runs. mpsref computes",
+        "the derivative. Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
     ]
     for neuron_type, row in mps.NEURONS.items():
         for erratum in row.errata:
@@ -284,13 +283,13 @@ SPECIAL = {
 
 
 def special_values_page() -> str:
-    """What every neuron gives where formulas are silent or fail."""
+    """The results of every neuron for special values."""
     lines = [
         "# Special values",
         "",
-        "What every neuron gives for zeros, infinities, NaN, and the smallest and largest numbers: at its defaults",
+        "The results of every neuron for zeros, infinities, NaN, and the smallest and largest numbers, at its defaults",
         "(pReLU with slope 0.25), in float32. Zeros have signs; at an infinity the result is the limit; NaN gives NaN,",
-        "unless a slope does not depend on x. Made by `python docs/generate.py`.",
+        "unless a slope does not depend on x. Generated by `python docs/generate.py`.",
     ]
     for direction, title in enumerate(("Forward", "Derivative")):
         lines += ["", f"## {title}", "", f"| x | {' | '.join(SPECIAL)} |", f"|---|{'---:|' * len(SPECIAL)}"]
@@ -312,9 +311,9 @@ def stepwise_page() -> str:
         "# The stepwise modes",
         "",
         'With `mode="stepwise"` each formula is evaluated as it stands below, in float32, every operation rounded to',
-        'nearest even, as a plain shader does it. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`,',
-        "is rounded once; else the product is rounded as well. This explains what a device gives, and never judges it:",
-        "where a formula overflows, cancels or loses a NaN, so does the result.",
+        'nearest even, as in a plain shader. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`, is',
+        "rounded once; else the product is rounded as well. These modes explain a device's results, but never judge",
+        "them: where a formula overflows, cancels or loses a NaN, so does the result.",
         "",
         "- Sources are loaded as float32, results rounded once more to the format of their image. NaN becomes the",
         "  canonical one, and 0 in a unorm format. There is no stepwise float64.",
@@ -322,8 +321,8 @@ def stepwise_page() -> str:
         "- An addition is `fma(primary_scale, x, secondary_scale y) + bias`. Where both terms are products, the left",
         "  one is fused, as Clang does it.",
         "- `exp`, `log`, `tanh`, `erf` and `pow` are correctly rounded, the last with the special values of IEEE 754.",
-        "  A device's are a few ULP off, each its own way.",
-        "- `min` and `max` return the number where the other is NaN; `where(t, x, y)` is `x` if `t` else `y`.",
+        "  Those of devices are a few ULP off, and differ.",
+        "- `min` and `max` return the number if the other is NaN; `where(t, x, y)` is `x` if `t` else `y`.",
         "- Subnormals are kept; a device may flush them.",
         "",
         "| type | forward | derivative |",

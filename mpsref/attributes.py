@@ -1,4 +1,4 @@
-"""What classes of Apple's have in common: an attribute that an object does not have is an error, read or set."""
+"""The base of Apple's classes: reading or setting an unknown attribute is an error."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ def snake(name: str) -> str:
 
 class Strict:
     """
-    Base of Apple's classes, which has the error for an attribute that an object does not have.
+    Base of Apple's classes, with an error for unknown attributes.
 
-    Settable are properties, and what a subclass outside mpsref declares in its body with a value. Names that start
-    with an underscore are free.
+    Only properties can be set, and names that a subclass outside mpsref declares in its body with a value. Names that
+    start with an underscore are exempt.
     """
 
     __slots__ = ()
 
     _left_out: ClassVar[Mapping[str, str]] = {}
-    """Properties and selectors that Apple's class has and this one leaves out, and why."""
+    """Properties and selectors of Apple's class that this one leaves out, and why."""
+    _is_value: ClassVar[bool] = False
+    """Whether nothing can be set."""
 
     if not TYPE_CHECKING:  # hidden from type checkers, for which an unknown name must stay an error
 
@@ -52,7 +54,7 @@ class Strict:
             try:
                 return object.__getattribute__(self, name)
             except AttributeError:
-                if name.startswith("_") or hasattr(type(self), name):  # a protocol asks; or a property has failed
+                if name.startswith("_") or hasattr(type(self), name):  # a protocol's lookup; or a property that failed
                     raise
             raise PropertyError(_unknown(self, name))
 
@@ -60,7 +62,7 @@ class Strict:
             if not name.startswith("_"):
                 declared = getattr(type(self), name, None)
                 is_property = hasattr(declared, "__set__") and getattr(declared, "fset", declared) is not None
-                if not is_property and not _is_users(type(self), name):
+                if (self._is_value or not is_property) and not _is_users(type(self), name):
                     is_known = hasattr(type(self), name) or name in getattr(self, "__dict__", ())
                     raise PropertyError(
                         f"{name} of {type(self).__name__} cannot be set{self._instead(name, value)}"
@@ -70,25 +72,25 @@ class Strict:
             object.__setattr__(self, name, value)
 
     def _instead(self, name: str, value: object) -> str:
-        """What to do instead of setting an attribute that is read-only, to end a sentence."""
+        """The end of a message: what to do instead of setting a read-only attribute."""
         return ": give it to the initialiser" if name in inspect.signature(type(self).__init__).parameters else ""
 
     @classmethod
     def _refuse_arguments(cls, names: Iterable[str]) -> None:
-        """Raise for arguments by keyword that the initialiser does not take."""
+        """Raise an error for keyword arguments that the initialiser does not take."""
         for name in names:
             why = _reason(cls, [snake(name)])
             raise UnavailableError(f"{cls.__name__} takes no {name}" + (f": {why}" if why else ""))
 
 
 def left_out(kind: type) -> Mapping[str, str]:
-    """What a class itself leaves out, without its bases, by Apple's name of a property or selector; and why."""
+    """The properties and selectors that a class itself, not its bases, leaves out, by Apple's names, and why."""
     own: Mapping[str, str] = vars(kind).get("_left_out", {})
     return own
 
 
 class Flag:
-    """A settable property that is true or false, at first False."""
+    """A settable boolean property, False by default."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc
@@ -110,7 +112,7 @@ class Flag:
 
 
 def _is_users(kind: type, name: str) -> bool:
-    """Whether a class outside mpsref has introduced the name."""
+    """Whether a class outside mpsref introduced the name."""
     owner = next((base for base in reversed(kind.__mro__) if name in vars(base)), None)
     return owner is not None and not f"{owner.__module__}.".startswith(f"{__package__}.")
 
@@ -126,7 +128,7 @@ def _reason(kind: type, names: list[str]) -> str | None:
 
 
 def _unknown(thing: Strict, name: str) -> str:
-    """The text of an error: the attribute that was meant, or why there is none."""
+    """The message for an unknown attribute: the one that was probably meant, or why there is none."""
     kind = type(thing)
     known = [each for each in dir(thing) if not each.startswith("_")]
     spelled = snake(name.rstrip("_"))

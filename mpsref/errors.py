@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,21 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:LONGEST].rstrip(": ")
 
 
+CONVERSION_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What converting an argument may raise; not every Exception, since one of a signal handler is to pass."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
+def shown(value: object) -> str:
+    """A value in a message: as Python writes it, the middle of much left out; its type, if it cannot be shown."""
+    try:
+        return " ".join(_SHORT.repr(value).splitlines())
+    except Exception:  # noqa: BLE001  its __repr__ may raise anything
+        return f"a {type(value).__name__}"
+
+
 class MPSRefError(Exception):
     """Base class of every error that mpsref raises on purpose."""
 
@@ -64,6 +80,7 @@ class FileFormatError(MPSRefError, ValueError):
     """A file is not what it claims to be, or an option is wrong; the middle of a long message is left out."""
 
     def __init__(self, message: str) -> None:
+        message = message if isinstance(message, str) else shown(message)  # type: ignore[redundant-expr]
         half = LONGEST_MESSAGE // 2
         super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[: half - 5]} ... {message[-half:]}")
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSImageFeatureChannelFormat, member_of
-from mpsref.errors import ImageError
+from mpsref.errors import CONVERSION_ERRORS, ImageError, described, shown
 
 __all__ = [
     "FLOAT64",
@@ -22,6 +22,7 @@ __all__ = [
     "array_or_error",
     "channel_format_of",
     "image_storage_of",
+    "product_error",
     "round_to_odd",
     "storage_format",
     "storage_of",
@@ -95,7 +96,9 @@ class StorageFormat:
         """
         if self.unorm_max:
             code = np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0)
-            np.copyto(out, np.rint(_exact_multiple(code, self.unorm_max)), casting="unsafe")
+            product = code * self.unorm_max
+            exact = round_to_odd(product, product_error(code, self.unorm_max, product))
+            np.copyto(out, np.rint(exact), casting="unsafe")
         else:
             np.copyto(out, values, casting="same_kind")
         return out
@@ -177,11 +180,11 @@ def _open_in_half(values: Array, bound: float, is_open: npt.NDArray[np.bool_]) -
         is_open[special] = (some * (1.0 + bound)).astype(np.float16) != (some * (1.0 - bound)).astype(np.float16)
 
 
-def _exact_multiple(values: Array, factor: int) -> Array:
-    """`values` times a factor of at most 16 bits, rounded to odd."""
-    product = values * factor
-    high = (values.view(np.int64) & ~np.int64(0xFFFFFFF)).view(np.float64)
-    return round_to_odd(product, (high * factor - product) + (values - high) * factor)
+def product_error(x: Array, y: Array | float, product: Array) -> Array:
+    """The exact error of a rounded product, for a y of at most 24 bits."""
+    # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
+    high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
+    return (high * y - product) + (x - high) * y
 
 
 _F = MPSImageFeatureChannelFormat
@@ -213,7 +216,7 @@ def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
     if isinstance(value, np.dtype | type):
         try:
             return _BY_DTYPE.get(np.dtype(value))
-        except TypeError:
+        except CONVERSION_ERRORS:
             return None
     return member_of(MPSImageFeatureChannelFormat, value)
 
@@ -230,16 +233,32 @@ def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     storage = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
     if storage is None:
         choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(f"{name} is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+        raise ImageError(f"{name} is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
     return storage
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """`value` as an array; raises `ImageError` where NumPy cannot convert it."""
+    """`value` as an array; raises `ImageError` where NumPy cannot convert it, or some of it is masked."""
+    if type(value) is np.ndarray:
+        return value
     try:
+        unmasked_or_error(value, name)
         return np.asarray(value)
-    except ValueError as error:
-        raise ImageError(f"{name}: {error}: give an array of numbers") from None
+    except ImageError:
+        raise
+    except CONVERSION_ERRORS as error:
+        reason = str(error) if type(error) is ValueError else described(error)
+        raise ImageError(f"{name}: {reason}: give an array of numbers") from None
+
+
+def unmasked_or_error(value: object, name: str) -> None:
+    """Raise `ImageError` for an array, also one in a list, with masked elements, which numpy would forget."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            if isinstance(each, list | tuple | np.ndarray):
+                unmasked_or_error(each, name)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ImageError(f"{name} has masked elements, which have no values: fill them first")
 
 
 def image_storage_of(dtype: np.dtype[Any], name: str) -> StorageFormat:

@@ -171,11 +171,12 @@ def gradient(
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_axis: int) -> ChannelSlopes | None:
-    if descriptor.data is None and type(channel_axis) is int:
+    data = descriptor.data
+    if data is None and type(channel_axis) is int:
         return None
     axis = channel_axis_or_error(descriptor, shape, channel_axis)
-    if descriptor.data is None:
+    if data is None:
         return None
-    slopes = descriptor.data.astype(np.float64)
+    slopes = data.astype(np.float64)
     inner = math.prod(shape[axis + 1 :])
     return ChannelSlopes(slopes[np.newaxis], 1) if inner == 1 else ChannelSlopes(slopes[:, np.newaxis], inner)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, member_of
 from mpsref.environment import environment_or_error
-from mpsref.errors import ImageError, ParameterError
+from mpsref.errors import CONVERSION_ERRORS, ImageError, ParameterError, shown
 from mpsref.neuron.table import NEURONS, Neuron
-from mpsref.storage import round_to_odd
+from mpsref.storage import array_or_error, round_to_odd
 
 __all__ = ["MPSNNNeuronDescriptor", "float32_parameter"]
 
@@ -43,7 +43,7 @@ def float32_parameter(name: str, value: Any) -> float:
             environment_or_error()
         if math.isfinite(rounded):
             return rounded
-    raise ParameterError(f"{name} is {value!r}: give a number that is finite as a float32")
+    raise ParameterError(f"{name} is {shown(value)}: give a number that is finite as a float32")
 
 
 def _from_integer(value: int) -> float:
@@ -70,6 +70,17 @@ class MPSNNNeuronDescriptor(Strict):
         The slopes of pReLU, one per feature channel: required there, refused elsewhere. Bytes are little-endian
         float32, as in Apple's ``NSData``.
 
+    Attributes
+    ----------
+    neuron_type : MPSCNNNeuronType
+        The neuron.
+    a, b, c : float
+        The parameters; unused ones default to 0.
+    data : ndarray of float32 or None
+        The slopes of pReLU by feature channel, read-only; None for all others.
+    row : Neuron
+        The neuron's row of the table.
+
     Raises
     ------
     ParameterError
@@ -91,14 +102,17 @@ class MPSNNNeuronDescriptor(Strict):
     array([0.25, 0.5 ], dtype=float32)
     """
 
-    __slots__ = ("_a", "_b", "_c", "_data", "_hash", "_key", "_row", "_type")
+    # Slots, not properties: every evaluation reads some, and a property costs twice as much.
+    __slots__ = ("_hash", "_key", "a", "b", "c", "data", "neuron_type", "row")
 
-    _type: MPSCNNNeuronType
-    _row: Neuron
-    _a: float
-    _b: float
-    _c: float
-    _data: npt.NDArray[np.float32] | None
+    _is_value = True
+
+    neuron_type: MPSCNNNeuronType
+    row: Neuron
+    a: float
+    b: float
+    c: float
+    data: npt.NDArray[np.float32] | None
     _key: tuple[int, bytes, bytes]
     _hash: int
 
@@ -127,11 +141,11 @@ class MPSNNNeuronDescriptor(Strict):
         patterns = struct.pack(f"{len(row.parameters)}d", *(numbers[name] for name in row.parameters))
         key = (int(own_type), patterns, b"" if slopes is None else bytes(slopes))
         put = object.__setattr__  # past the guard, as images are made
-        put(self, "_type", own_type)
-        put(self, "_row", row)
+        put(self, "neuron_type", own_type)
+        put(self, "row", row)
         for name, number in numbers.items():
-            put(self, f"_{name}", number)
-        put(self, "_data", slopes)
+            put(self, name, number)
+        put(self, "data", slopes)
         put(self, "_key", key)
         put(self, "_hash", hash(key))
 
@@ -181,39 +195,9 @@ class MPSNNNeuronDescriptor(Strict):
         return cls(MPSCNNNeuronType.pReLU, data=with_)
 
     @property
-    def neuron_type(self) -> MPSCNNNeuronType:
-        """The neuron."""
-        return self._type
-
-    @property
-    def a(self) -> float:
-        """First parameter; unused ones default to 0."""
-        return self._a
-
-    @property
-    def b(self) -> float:
-        """Second parameter; unused ones default to 0."""
-        return self._b
-
-    @property
-    def c(self) -> float:
-        """Third parameter; unused ones default to 0."""
-        return self._c
-
-    @property
-    def data(self) -> npt.NDArray[np.float32] | None:
-        """The slopes of pReLU by feature channel, read-only; None for all others."""
-        return self._data
-
-    @property
-    def row(self) -> Neuron:
-        """The neuron's row of the table."""
-        return self._row
-
-    @property
     def parameters(self) -> dict[str, float]:
         """The parameters that the neuron uses, by name."""
-        return {name: getattr(self, name) for name in self._row.parameters}
+        return {name: getattr(self, name) for name in self.row.parameters}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MPSNNNeuronDescriptor) and self._key == other._key
@@ -222,16 +206,16 @@ class MPSNNNeuronDescriptor(Strict):
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._type, self._shown(), self._data)
+        return _unpickled, (self.neuron_type, self._shown(), self.data)
 
     def _shown(self) -> dict[str, float]:
         """The parameters that the neuron uses, and the unused ones that are not 0."""
-        return {name: value for name in "abc" if (value := getattr(self, name)) or name in self._row.parameters}
+        return {name: value for name in "abc" if (value := getattr(self, name)) or name in self.row.parameters}
 
     def _instead(self, name: str, value: object) -> str:
-        if name not in (*"abc", "neuron_type" if self._data is None else "data"):
+        if name not in (*"abc", "neuron_type" if self.data is None else "data"):
             return ""
-        others = [*self._shown(), *(() if self._data is None else ["data"])]
+        others = [*self._shown(), *(() if self.data is None else ["data"])]
         arguments = {each: f"{each}=d.{each}" for each in others} | {name: f"{name}={reprlib.repr(value)}"}
         first = "d.neuron_type"
         if isinstance(value, MPSCNNNeuronType):
@@ -241,9 +225,9 @@ class MPSNNNeuronDescriptor(Strict):
 
     def __repr__(self) -> str:
         arguments = [f"{name}={np.float32(value)!s}" for name, value in self._shown().items()]
-        if self._data is not None:
-            arguments.append(f"data=<{len(self._data)} slopes>")
-        return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self._type.name}', *arguments])})"
+        if self.data is not None:
+            arguments.append(f"data=<{len(self.data)} slopes>")
+        return f"MPSNNNeuronDescriptor({', '.join([f'MPSCNNNeuronType.{self.neuron_type.name}', *arguments])})"
 
 
 def _unpickled(
@@ -269,9 +253,9 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
         slopes = np.frombuffer(raw, "<f4").astype(np.float32)
     else:
         try:
-            values = np.asarray(data)
-        except ValueError as error:
-            raise ParameterError(f"data: {error}: give one slope per feature channel") from None
+            values = array_or_error(data, "data")
+        except ImageError as error:
+            raise ParameterError(f"{error}") from None
         if values.dtype.kind not in "fiu":
             raise ParameterError(f"data has dtype {values.dtype}: give float32 slopes")
         environment_or_error()
@@ -294,17 +278,17 @@ def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeur
     """The neuron type for a member of Apple's enumeration, its name or its raw value."""
     neuron_type = member_of(MPSCNNNeuronType, value)
     if neuron_type is None:
-        raise ParameterError(f"{name} is {value!r}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
+        raise ParameterError(f"{name} is {shown(value)}: choose one of {', '.join(t.name for t in MPSCNNNeuronType)}")
     return neuron_type
 
 
 def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
     """The descriptor itself, or that of a neuron type or its name with the documented parameters."""
+    if isinstance(value, MPSNNNeuronDescriptor):
+        return value
     if isinstance(value, MPSCNNNeuronType | str):
         return MPSNNNeuronDescriptor(neuron_type_or_error(value, name))
-    if not isinstance(value, MPSNNNeuronDescriptor):
-        raise ParameterError(f"{name} is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
-    return value
+    raise ParameterError(f"{name} is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
 
 
 def channels_or_error(descriptor: MPSNNNeuronDescriptor, channels: int, what: str) -> None:
@@ -329,8 +313,8 @@ def channel_axis_or_error(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, .
     """
     try:
         axis = operator.index(channel_axis)
-    except TypeError:
-        raise ImageError(f"channel_axis is {channel_axis!r}: give the number of an axis of x") from None
+    except CONVERSION_ERRORS:
+        raise ImageError(f"channel_axis is {shown(channel_axis)}: give the number of an axis of x") from None
     if descriptor.data is None:
         return 0
     if not -len(shape) <= axis < len(shape):

@@ -19,7 +19,7 @@ from mpsref.neuron.descriptor import (
 from mpsref.neuron.exact import WIDE, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.specification import ExactParameters
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import FORMATS, StorageFormat, array_or_error
 
 __all__ = ["exact_parameters", "specified", "specified_elements", "specified_gradient"]
 
@@ -59,7 +59,8 @@ def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -
     >>> mps.neuron.specified(d, np.float32([-5, 0, 3]))
     array([-1.4332578e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
     """
-    return _elementwise(descriptor_or_error(descriptor), np.asarray(x), None, channel_axis)
+    values = x if type(x) is np.ndarray else array_or_error(x, "x")
+    return _elementwise(descriptor_or_error(descriptor), values, None, channel_axis)
 
 
 def specified_gradient(
@@ -93,7 +94,9 @@ def specified_gradient(
     >>> mps.neuron.specified_gradient(d, np.float16([0, 1]), np.float16([3, 3]))
     array([3.  , 1.26], dtype=float16)
     """
-    return _elementwise(descriptor_or_error(descriptor), np.asarray(x), np.asarray(upstream), channel_axis)
+    values = x if type(x) is np.ndarray else array_or_error(x, "x")
+    incoming = upstream if type(upstream) is np.ndarray else array_or_error(upstream, "upstream")
+    return _elementwise(descriptor_or_error(descriptor), values, incoming, channel_axis)
 
 
 def _elementwise(

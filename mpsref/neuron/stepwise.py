@@ -19,7 +19,7 @@ import numpy as np
 from mpsref.arrays import Elements, Floats, Mask, Stored, Wide, flat
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.environment import environment_or_error
-from mpsref.errors import ImageError, ParameterError
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.elementwise import Elementwise, elementwise
 from mpsref.neuron.evaluate import evaluate
@@ -261,6 +261,6 @@ def evaluation(mode: object) -> Evaluation:
     ParameterError
         `mode` is unknown.
     """
-    if not isinstance(mode, str) or mode not in MODES:
-        raise ParameterError(f"mode is {mode!r}: choose one of {', '.join(MODES)}")
-    return MODES[mode]
+    if not isinstance(mode, str) or str.__str__(mode) not in MODES:
+        raise ParameterError(f"mode is {shown(mode)}: choose one of {', '.join(MODES)}")
+    return MODES[str.__str__(mode)]

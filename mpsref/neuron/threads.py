@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from mpsref.environment import environment_or_error
-from mpsref.errors import ParameterError
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ def worker_count(workers: int) -> int:
     """
     try:
         count = operator.index(workers)
-    except TypeError:
+    except CONVERSION_ERRORS:
         count = 0
     if count == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count < 1 or isinstance(workers, bool):
-        raise ParameterError(f"workers is {workers!r}: give a number of threads, or -1 for one per core")
+        raise ParameterError(f"workers is {shown(workers)}: give a number of threads, or -1 for one per core")
     return count
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.storage import round_to_odd
+from mpsref.storage import product_error, round_to_odd
 
-__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "product_beside", "product_error", "two_sum"]
+__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "product_beside", "two_sum"]
 
 Array: TypeAlias = npt.NDArray[Any]
 """Of float64; of float32 for the kernels that may run in the storage format itself."""
@@ -236,13 +236,6 @@ class Workspace:
 def is_short(a: float) -> bool:
     """Whether `a` has at most 8 significant bits."""
     return (math.frexp(a)[0] * 256).is_integer()
-
-
-def product_error(x: Array, y: Array | float, product: Array) -> Array:
-    """The exact error of a rounded product, for a y of at most 24 bits."""
-    # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
-    high = (x.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
-    return (high * y - product) + (x - high) * y
 
 
 def product_beside(x: Array, rest: Array, y: Array | float) -> Array:

@@ -148,14 +148,14 @@ class Tolerances:
         Raises
         ------
         FileFormatError
-            It cannot be read, is no TOML, or does not fit the schema; the message names the field and the fix.
+            It cannot be read, is not TOML, or does not fit the schema; the message names the field and the fix.
         """
         path = Path(path)
         data = read_bytes(path, LARGEST_FILE, "tolerance")
         try:
             document = _parse(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path}: no TOML in UTF-8: {error}: write the file again") from None
+            raise FileFormatError(f"{path}: not TOML in UTF-8: {error}: write the file again") from None
         with naming(path):
             validate(document, schema("tolerance"))
             own = _limit(document, "")

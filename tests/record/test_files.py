@@ -269,9 +269,9 @@ def test_a_gradient_node_has_no_state_to_give():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["no JSON"]),
-        (json.dumps(GRAPH).encode()[:-20], ["no JSON"]),
-        (b"\xff\xfe\x00", ["no JSON"]),
+        (b"", ["not JSON"]),
+        (json.dumps(GRAPH).encode()[:-20], ["not JSON"]),
+        (b"\xff\xfe\x00", ["not JSON"]),
         (b"[" * 100_000, ["nested too deeply"]),
         (b'{"a":' * 100_000, ["nested too deeply"]),
         (b"[]", ["object"]),
@@ -281,7 +281,7 @@ def test_a_gradient_node_has_no_state_to_give():
         (b'{"format": "mpsref-graph", "format": "mpsref-graph"}', ["format", "twice"]),
         (json.dumps(GRAPH).replace("1.5", "NaN").encode(), ["NaN"]),
         (json.dumps(GRAPH).replace("1.5", "-Infinity").encode(), ["Infinity"]),
-        (json.dumps(GRAPH).replace("1.5", "9" * 5000).encode(), ["no JSON"]),
+        (json.dumps(GRAPH).replace("1.5", "9" * 5000).encode(), ["not JSON"]),
         (json.dumps(GRAPH).replace("1.5", "1e999").encode(), ["nodes[0].a"]),
     ],
 )
@@ -554,7 +554,7 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d.update(graph="nowhere.json"), ["nowhere.json"]),
         (lambda d: d.update(graph="/etc/hostname"), ["graph", "outside"]),
         (lambda d: d.update(graph="../graph.json"), ["graph", "outside"]),
-        (lambda d: d.update(graph="y.f16"), ["y.f16", "no JSON"]),
+        (lambda d: d.update(graph="y.f16"), ["y.f16", "not JSON"]),
         (lambda d: d["images"]["x"].update(file="../x.f16"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="/dev/zero"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="link"), ["images.x.file", "outside"]),

@@ -10,7 +10,8 @@ from mpsref.neuron.kernels.base import Kernel
 from mpsref.neuron.kernels.curves import TINY
 from mpsref.neuron.kernels.lines import Linear
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.workspace import MODERATE, Array, Workspace, product_error, two_sum
+from mpsref.neuron.workspace import MODERATE, Array, Workspace, two_sum
+from mpsref.storage import product_error
 
 __all__ = ["Exponential", "Logarithm", "Power"]
 
