@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
-from mpsref.files import NewFolder, write_atomically
+from mpsref.files import NewFolder, file_names, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.npy import NpyHeader, little_endian, read_header
+from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
@@ -263,7 +262,7 @@ def recording_entries(
     """The entry of each image in the recording file; the arguments are those of `write_recording`."""
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip(names, _file_names(names), strict=True):
+    for name, stem in zip(names, file_names(names), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
         else:
@@ -275,9 +274,8 @@ def recording_files(
     folder: Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, entries: Mapping[str, dict[str, Any]]
 ) -> dict[str, Callable[[IO[bytes]], Any]]:
     """The writers of a recording's files, by name; raises `FileFormatError` if it could not be read again."""
-    graph_data = graph.encoded(folder / "graph.json")
+    files = graph.writers(folder / "graph.json")
     data = _encoded(folder / "recording.json", graph, device, entries)
-    files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
     for name, image in images.items():
         file = entries[name]["file"]
         files[file] = partial(_write_npy if file.endswith(".npy") else _write_raw, image)
@@ -377,16 +375,3 @@ def _descriptor_of(path: Path, header: NpyHeader, layout: MPSDataLayout) -> MPSI
     dtype = header.dtype if header.dtype != header.dtype.newbyteorder("<") else header.dtype.newbyteorder("=")
     channel_format = image_storage_of(dtype, f"file: {path.name}").channel_format
     return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
-
-
-def _file_names(names: Iterable[str]) -> Iterator[str]:
-    """File names without endings, safe and distinct on every file system."""
-    used: set[str] = set()
-    numbers: dict[str, int] = {}
-    for name in names:
-        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
-        while stem.lower() in used:
-            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
-            stem = f"{base}-{number}"
-        used.add(stem.lower())
-        yield stem

@@ -22,13 +22,14 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -45,6 +46,8 @@ from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
+from mpsref.verify.layer_faults import LayerCase, explain_layer
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Model, Reason
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
@@ -212,11 +215,13 @@ class _Verification:
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         comparison = compare(actual, expected, storage, judge, self.worst)
-        sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
+        # Elements of a window have no one place.
+        shown = zip(node.sources, read, strict=True) if operation.is_pointwise else ()
+        sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
         # With several nodes whose images are not recorded nobody knows what the last one read.
-        explained = self.faults and comparison.beyond.size and len(nodes) == 1 and operation.is_pointwise
+        explained = self.faults and comparison.beyond.size and len(nodes) == 1
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -233,8 +238,12 @@ class _Verification:
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            close = within(storage, limit if isinstance(limit, Tolerance) else None)
-            findings = explain(Case.of_node(node, read, own, want, bad, close))
+            if operation.is_pointwise:
+                close = within(storage, limit if isinstance(limit, Tolerance) else None)
+                findings = explain(Case.of_node(node, read, own, want, bad, close))
+            else:
+                values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
+                findings = explain_layer(LayerCase(operation, values, storage, actual, expected, bad), LAYER_HYPOTHESES)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -266,14 +275,15 @@ class _Verification:
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
-        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
+        @cache
+        def segment() -> Segment:
             inputs = dict(zip(nodes[-1].sources, read, strict=True))
             if len(nodes) > 1:
                 recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
                 inputs = {image: self.recorded[image].read() for image in recorded}
-            return Segment(nodes, inputs, self.formats).classify(got.reshape(-1)[index], index, model)
+            return Segment(nodes, inputs, self.formats)
 
-        return judge
+        return lambda index: segment().classify(got.reshape(-1)[index], index, model)
 
 
 def _element(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,10 +14,11 @@ from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
 from mpsref.verify.running import Model, Range, Running
+from mpsref.verify.windows import reshaped, window_forms
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -27,8 +29,10 @@ WORTH_A_TABLE = 65_536
 """From so many elements on, all patterns of a 16-bit source are analysed instead."""
 
 
-def _forms(operation: Operation) -> list[NodeForm]:
+def _forms(operation: Operation) -> list[Any]:
     """The forms of an operation's formula; for a neuron all that devices are known to use."""
+    if isinstance(operation, Windowed):
+        return list(window_forms(operation))
     descriptor = operation.descriptor
     functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
@@ -130,6 +134,8 @@ class Segment:
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
+        self._wholes: dict[tuple[int, bool, str], Range] = {}
+        self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
         """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
@@ -141,6 +147,8 @@ class Segment:
 
         def nan_read(chosen: Index) -> Mask:
             nan = np.zeros(chosen.size, np.bool_)
+            if self._is_windowed:
+                return next(iter(self._wholes.values())).nan[index[chosen]]
             for elements in self._inputs.values():
                 if not elements.storage.unorm_max:
                     nan |= np.isnan(elements.at(index[chosen]).stored)
@@ -150,6 +158,9 @@ class Segment:
         return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
+        if self._is_windowed:
+            whole = self._whole(number, f)
+            return Range(whole.low[index], whole.high[index], whole.nan[index], whole.reason[index], f)
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
@@ -160,6 +171,25 @@ class Segment:
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
             values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
         return values[self._nodes[-1].result_image]
+
+    def _whole(self, number: int, f: Running) -> Range:
+        """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
+        key = number, f.flush, repr(sorted(f.model.laws.items()))
+        if key not in self._wholes:
+            values = {
+                image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()
+            }
+            for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
+                form, result = forms[min(number, len(forms) - 1)], node.result_image
+                size, sources = self._sizes[result], [values[source] for source in node.sources]
+                if isinstance(operation, Windowed):
+                    value = form(sources, f)
+                else:
+                    flats = [reshaped(source, (-1,)) for source in sources]
+                    value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
+                values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
+            self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
+        return self._wholes[key]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:
         """The elements of each image that some elements of the last depend on, and which of those each node reads."""
