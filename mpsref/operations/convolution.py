@@ -222,19 +222,19 @@ class ConvolutionGradient(ConvolutionOperation):
     def states(self, sources: Sequence[MPSImage], how: Evaluation, workers: int = 1) -> Mapping[str, Stored]:
         gradient, source = (Elements(image.to_array(), image.storage) for image in sources)
         mode = next(name for name, each in MODES.items() if each is how)
-        return self.parameter_gradients(gradient, source, mode, workers)
-
-    def parameter_gradients(
-        self, gradient: Elements, source: Elements, mode: str = "ideal", workers: int = 1
-    ) -> dict[str, Stored]:
-        """The gradients of weights and biases, float32, summed over the images."""
         if mode in ("ideal", "specified"):
-            window = self.sliding.window(size_of(source.stored))
-            weights = sums.WeightGradient(gradient, source, window, self.weights.groups)
-            of = {"gradient_for_weights": weights, "gradient_for_biases": sums.BiasGradient(gradient)}
+            of = self.parameter_gradients(gradient, source)
             return {name: exact.rounded(SINGLE, workers=workers) for name, exact in of.items()}
         g, x = gradient.values().astype(np.float32), source.values().astype(np.float32)
         return {"gradient_for_weights": self.correlated(g, x), "gradient_for_biases": g.sum(axis=(0, 1, 2))}
+
+    def parameter_gradients(
+        self, gradient: Elements, source: Elements
+    ) -> dict[str, sums.WeightGradient | sums.BiasGradient]:
+        """The gradients of weights and biases, summed over the images, as exact sums."""
+        window = self.sliding.window(size_of(source.stored))
+        weights = sums.WeightGradient(gradient, source, window, self.weights.groups)
+        return {"gradient_for_weights": weights, "gradient_for_biases": sums.BiasGradient(gradient)}
 
     def correlated(self, gradient: Any, x: Any) -> Any:
         """The gradients of the weights, OHWI, in the arithmetic of the sources."""

@@ -21,7 +21,7 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
+from mpsref.operations import ConvolutionGradient
 from mpsref.plan import Progress
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
+from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
@@ -50,6 +52,7 @@ from mpsref.verify.layer_faults import LayerCase, explain_layer
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Model, Reason
+from mpsref.verify.states import state_report
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
@@ -141,7 +144,11 @@ class _Verification:
                 raise FileFormatError(
                     f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
                 )
-        self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
+        filling = [node.result_image for node in recording.graph.nodes if self._state(node)]
+        needed = [*self.recorded, *filling]
+        self.wanted = [
+            node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
+        ]
         if not self.wanted:
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
@@ -177,6 +184,7 @@ class _Verification:
                     node, want, ideal[step.result], read, kept=step.result in is_read
                 )
                 reports.append(report)
+            reports += self._state_reports(node, read)
             del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
@@ -261,6 +269,36 @@ class _Verification:
             histogram={str(most): count for most, count in comparison.histogram.items()},
         )
         return report, own
+
+    def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
+        """The recorded arrays that a gradient node fills."""
+        forward = node.forward_node
+        return {} if forward is None else self.recording.states.get(self.names.get(forward.result_image, ""), {})
+
+    def _state_reports(self, node: MPSNNFilterNode, read: list[MPSImage]) -> Iterator[ImageReport]:
+        """The reports of the arrays that a gradient node fills."""
+        for kind, recorded in self._state(node).items():
+            assert node.forward_node is not None
+            assert isinstance(node.operation, ConvolutionGradient)
+            name = self.names[node.forward_node.result_image]
+            limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
+            missing = [source for source in node.sources if source not in self.recorded]
+            if missing:
+                raise self._error(
+                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
+                )
+            yield state_report(
+                name,
+                kind,
+                recorded,
+                node.operation,
+                read,
+                limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                worst=self.worst,
+                faults=self.faults,
+                node=type(node).__name__,
+                limit_text=str(limit),
+            )
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""

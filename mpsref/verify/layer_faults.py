@@ -79,16 +79,21 @@ Guesses = Callable[[LayerCase], Iterator[Guess]]
 
 @dataclass(frozen=True, eq=False)
 class LayerHypothesis:
-    """A fault: its name, a sentence, and what it would give."""
+    """A fault: its name, a sentence, what it would give, and whether it is tried only where no other one fits."""
 
     name: str
     sentence: str
     guesses: Guesses
+    is_last: bool = False
 
 
-def layer_hypothesis(name: str, sentence: str) -> Callable[[Guesses], LayerHypothesis]:
-    """Make a hypothesis of the function that yields its guesses."""
-    return lambda guesses: LayerHypothesis(name, sentence, guesses)
+def layer_hypothesis(name: str, sentence: str, *, is_last: bool = False) -> Callable[[Guesses], LayerHypothesis]:
+    """
+    Make a hypothesis of the function that yields its guesses.
+
+    One that `is_last` has bounds so wide that it explains much; it is tried only where no other one fits.
+    """
+    return lambda guesses: LayerHypothesis(name, sentence, guesses, is_last)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: 
     trials = []
     with np.errstate(all="ignore"):
         for order, hypothesis in enumerate(hypotheses):
+            if hypothesis.is_last and any(trial.score >= NAMED for trial in trials):
+                continue
             best = max(
                 (_tried(case, order, hypothesis, guess) for guess in hypothesis.guesses(case)),
                 key=lambda trial: (trial.score, trial.same),
