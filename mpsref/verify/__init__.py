@@ -22,6 +22,7 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Stored
+from mpsref.arrays import Elements, Mask, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
-from mpsref.operations import ConvolutionGradient
+from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation
 from mpsref.plan import Progress
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.states import RecordedArray
@@ -48,11 +49,13 @@ from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
-from mpsref.verify.layer_faults import LayerCase, explain_layer
-from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES
+from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Model, Reason
+from mpsref.verify.segments import Walk, explain_segment, fused
 from mpsref.verify.states import state_report
+from mpsref.verify.ties import wrong_ties
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
@@ -223,13 +226,15 @@ class _Verification:
         nodes = self._segment(node)
         judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
         comparison = compare(actual, expected, storage, judge, self.worst)
+        comparison, expected, reading = self._fused(nodes, limit, storage, actual, (comparison, expected))
         # Elements of a window have no one place.
         shown = zip(node.sources, read, strict=True) if operation.is_pointwise else ()
         sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
         # With several nodes whose images are not recorded nobody knows what the last one read.
-        explained = self.faults and comparison.beyond.size and len(nodes) == 1
+        wrong = self.faults and comparison.beyond.size
+        explained = wrong and len(nodes) == 1
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -243,6 +248,9 @@ class _Verification:
             for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
+        note = ""
+        if self.faults and not wrong and len(nodes) == 1 and isinstance(operation, ConvolutionOperation):
+            note = precision_note(_layer_case(operation, read, storage, actual, expected), PRECISIONS)
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
@@ -250,8 +258,12 @@ class _Verification:
                 close = within(storage, limit if isinstance(limit, Tolerance) else None)
                 findings = explain(Case.of_node(node, read, own, want, bad, close))
             else:
-                values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
-                findings = explain_layer(LayerCase(operation, values, storage, actual, expected, bad), LAYER_HYPOTHESES)
+                case = _layer_case(operation, read, storage, actual, expected)
+                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+        elif wrong:
+            bad = np.zeros(actual.shape, np.bool_)
+            bad.reshape(-1)[comparison.beyond] = True
+            findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -267,8 +279,42 @@ class _Verification:
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
             histogram={str(most): count for most, count in comparison.histogram.items()},
+            reading=reading,
+            note=note,
         )
         return report, own
+
+    def _walk(self, nodes: list[MPSNNFilterNode]) -> Walk:
+        """The nodes of a segment with what they read."""
+        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+        return Walk(nodes, {image: self.recorded[image].read() for image in recorded}, self.formats)
+
+    def _fused(
+        self,
+        nodes: list[MPSNNFilterNode],
+        limit: Limit,
+        storage: StorageFormat,
+        actual: Stored,
+        plain: tuple[Comparison, Stored],
+    ) -> tuple[Comparison, Stored, str]:
+        """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
+        node = fused(nodes)
+        if node is None:
+            return *plain, ""
+        walk, name = self._walk(nodes), self.names[nodes[0].result_image]
+        source = walk.inputs[nodes[0].sources[0]]
+        formats = {node.result_image: storage}
+        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].to_array()
+        segment = Segment([node], {node.sources[0]: source}, formats)
+        judge: Tolerance | Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
+        judge = limit if isinstance(limit, Tolerance) else (
+            lambda index: segment.classify(actual.reshape(-1)[index], index, MODELS[limit.model])
+        )  # fmt: skip
+        other = compare(actual, expected, storage, judge, self.worst)
+        own = plain[0].counts
+        if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
+            return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
+        return *plain, f"{name} is rounded before the neuron"
 
     def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
         """The recorded arrays that a gradient node fills."""
@@ -315,13 +361,30 @@ class _Verification:
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
         @cache
         def segment() -> Segment:
-            inputs = dict(zip(nodes[-1].sources, read, strict=True))
-            if len(nodes) > 1:
-                recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-                inputs = {image: self.recorded[image].read() for image in recorded}
+            inputs = self._walk(nodes).inputs if len(nodes) > 1 else dict(zip(nodes[-1].sources, read, strict=True))
             return Segment(nodes, inputs, self.formats)
 
-        return lambda index: segment().classify(got.reshape(-1)[index], index, model)
+        @cache
+        def ties() -> Mask | None:
+            operation = nodes[-1].operation
+            if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
+                return None
+            values = (Elements(image.to_array(), image.storage).values() for image in read)
+            return wrong_ties(operation, *values, got, self.formats[nodes[-1].result_image]).reshape(-1)
+
+        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
+            classes = segment().classify(got.reshape(-1)[index], index, model)
+            wrong = ties()
+            return classes if wrong is None else np.where(wrong[index], np.uint16(BEYOND), classes)
+
+        return judge
+
+
+def _layer_case(
+    operation: Operation, read: list[MPSImage], storage: StorageFormat, actual: Stored, expected: Stored
+) -> LayerCase:
+    values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
+    return LayerCase(operation, values, storage, actual, expected, np.zeros(actual.shape, np.bool_))
 
 
 def _element(

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpsref.arrays import Mask, Stored, Wide
+from mpsref.arrays import Mask, Stored, Wide, meaning
 from mpsref.operations import Operation
 from mpsref.storage import StorageFormat
 from mpsref.verify.faults import NAMED, NO_FAULT, SAME, SAME_BITS, Example, Finding
 
-__all__ = ["Guess", "LayerCase", "explain_layer", "layer_hypothesis"]
+__all__ = ["Guess", "LayerCase", "explain_layer", "layer_hypothesis", "precision_note"]
 
 MENTIONED = 0.1
+
+FEWEST, NEARER = 16, 0.25
+"""See `precision_note`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,10 @@ class LayerCase:
         The device's result and the reference's.
     bad : ndarray of bool
         Which elements are out of bounds.
+    after : callable
+        What later nodes make of the node's stored result, where `got`, `want` and `bad` are those of a later image.
+    final : StorageFormat or None
+        How that image is stored; None for `result`.
     """
 
     operation: Operation
@@ -49,6 +56,13 @@ class LayerCase:
     got: Stored
     want: Stored
     bad: Mask
+    after: Callable[[Stored], Stored] = lambda stored: stored
+    final: StorageFormat | None = None
+
+    def given(self, guess: Guess, radius: Wide | float = 0.0) -> Stored:
+        """What a guess gives, stored; at the end of its bounds, if a radius is given."""
+        value = np.ascontiguousarray(guess.finish(guess.value + radius))
+        return self.after(self.result.encode(value, np.empty(value.shape, self.result.dtype)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +131,7 @@ class _Trial:
 
 def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: int = 3) -> list[Finding]:
     """Find the likely faults of a layer's image, the likeliest first; see `mpsref.verify.faults.explain`."""
-    trials = []
+    trials: list[_Trial] = []
     with np.errstate(all="ignore"):
         for order, hypothesis in enumerate(hypotheses):
             if hypothesis.is_last and any(trial.score >= NAMED for trial in trials):
@@ -135,13 +149,35 @@ def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: 
     return findings[:most]
 
 
+def precision_note(case: LayerCase, hypotheses: Sequence[LayerHypothesis]) -> str:
+    """
+    Which precision the device seems to have used, though it is within the bounds; empty for what was asked for.
+
+    The bounds of long sums in any order are far wider than the errors that a device makes. So the distances of the
+    whole image from the reference, each relative to its own bound, are compared with those from what another precision
+    gives: it is named if its mean is less than a quarter, of at least `FEWEST` elements that are not exact.
+    """
+    storage = case.final or case.result
+    got, want = (meaning(array, storage) for array in (case.got, case.want))
+    if np.count_nonzero(got != want) < max(FEWEST, got.size / 100):
+        return ""
+    with np.errstate(all="ignore"):
+        for hypothesis in hypotheses:
+            for guess in hypothesis.guesses(case):
+                size = np.broadcast_to(np.asarray(guess.radius), got.shape)
+                other = np.abs(got - meaning(case.given(guess), storage)) / size
+                own = np.abs(got - want) / size
+                usable = np.isfinite(other) & np.isfinite(own)
+                if usable.any() and other[usable].mean() < NEARER * own[usable].mean():
+                    return f"{hypothesis.name}{guess.detail and f', {guess.detail}'}: nearer than the reference is"
+    return ""
+
+
 def _tried(case: LayerCase, order: int, hypothesis: LayerHypothesis, guess: Guess) -> _Trial:
-    value = np.broadcast_to(guess.value, case.got.shape)
-    low, middle, high = (
-        case.result.ordinals(case.result.encode(np.ascontiguousarray(guess.finish(end)), np.empty_like(case.got)))
-        for end in (value - guess.radius, value, value + guess.radius)
-    )
-    got = case.result.ordinals(case.got)
+    storage = case.final or case.result
+    radius = np.asarray(guess.radius)
+    low, middle, high = (storage.ordinals(case.given(guess, end)) for end in (-radius, 0.0, radius))
+    got = storage.ordinals(case.got)
     same = got == middle
     near = same | ((np.minimum(low, high) <= got) & (got <= np.maximum(low, high)))
     # What the reference gives as well explains nothing.
@@ -165,10 +201,7 @@ def _ranked(trials: list[_Trial]) -> list[_Trial]:
 
 def _finding(case: LayerCase, trial: _Trial) -> Finding:
     place = np.argwhere(trial.explained)[0]
-    given = case.result.encode(
-        np.ascontiguousarray(trial.guess.finish(np.broadcast_to(trial.guess.value, case.got.shape))),
-        np.empty_like(case.got),
-    )
+    given = case.given(trial.guess)
     return Finding(
         trial.hypothesis.name,
         trial.hypothesis.sentence,

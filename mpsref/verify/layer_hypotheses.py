@@ -26,7 +26,7 @@ from mpsref.operations.weights import Weights
 from mpsref.operations.window import Sliding, size_of
 from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
 
-__all__ = ["LAYER_HYPOTHESES", "STATE_HYPOTHESES"]
+__all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
 
 UNIT = 2.0**-24
 
@@ -160,6 +160,15 @@ def inputs_in_tf32(case: LayerCase) -> Iterator[Guess]:
 @layer_hypothesis("inputs rounded to bfloat16", "Source and weights were rounded to 7 bits behind the point.")
 def inputs_in_bfloat16(case: LayerCase) -> Iterator[Guess]:
     yield from _inputs_rounded(case, 7)
+
+
+@layer_hypothesis("inputs rounded to half", "Source and weights were rounded to half precision.")
+def inputs_in_half(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None:
+        source, short = (array.astype(np.float16).astype(np.float64) for array in (case.sources[0], weights))
+        if not (np.array_equal(source, case.sources[0], equal_nan=True) and np.array_equal(short, weights)):
+            yield _guess(case, "", None, short, (source, *case.sources[1:]))
 
 
 @layer_hypothesis("accumulated in half", "Every partial sum was rounded to half precision.", is_last=True)
@@ -423,9 +432,13 @@ LAYER_HYPOTHESES = (
     overlaps_overwritten,
     inputs_in_tf32,
     inputs_in_bfloat16,
+    inputs_in_half,
     accumulated_in_half,
 )
 """Every fault of layers that is tried."""
+
+PRECISIONS = (bias_after_half_store, inputs_in_tf32, inputs_in_bfloat16, inputs_in_half)
+"""Those that a note may name though a layer is within its bounds."""
 
 
 # ---- gradients of weights and biases ----
@@ -529,3 +542,6 @@ STATE_HYPOTHESES = (
     state_in_bfloat16,
 )
 """Every fault of the gradients of weights and biases that is tried."""
+
+STATE_PRECISIONS = (state_in_tf32, state_in_bfloat16)
+"""Those that a note may name."""

@@ -112,6 +112,10 @@ class ImageReport:
     histogram : dict of str to int
         Elements at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1`` are those at
         just that distance. Elements that are not comparable are left out.
+    reading : str
+        Which of several legal readings fits the device, where there are some.
+    note : str
+        What a layer within its bounds seems to have computed with, if not what was asked for.
     """
 
     name: str
@@ -126,6 +130,8 @@ class ImageReport:
     unrecorded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     histogram: dict[str, int] = field(default_factory=dict)
+    reading: str = ""
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -269,6 +275,8 @@ class Report:
                     **asdict(image.counts),
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
+                    "reading": image.reading,
+                    "note": image.note,
                     "histogram": image.histogram,
                     "faults": [asdict(finding) | {"fits": finding.fits} for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
@@ -328,6 +336,10 @@ class Report:
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
     shown = [element for element in image.worst if element.beyond or every_image]
+    remarks = [image.reading, image.note and f"note: {image.note}"]
+    if any(remarks):
+        yield ""
+        yield from (f"{image.name}: {remark}" for remark in remarks if remark)
     if image.counts.explained:
         yield ""
     for name, count in image.counts.explained.items():

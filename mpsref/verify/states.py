@@ -13,11 +13,12 @@ from mpsref.image import MPSImage
 from mpsref.operations.convolution import ConvolutionGradient
 from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat, storage_of
+from mpsref.ulp import UNREACHABLE
 from mpsref.verify.bounds import BEYOND, WITHIN, stored
 from mpsref.verify.compare import Tolerance, compare
 from mpsref.verify.faults import Finding
-from mpsref.verify.layer_faults import LayerCase, explain_layer
-from mpsref.verify.layer_hypotheses import STATE_HYPOTHESES
+from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
+from mpsref.verify.layer_hypotheses import STATE_HYPOTHESES, STATE_PRECISIONS
 from mpsref.verify.report import Element, ImageReport
 from mpsref.verify.running import Model, Range, Running
 from mpsref.verify.windows import summed
@@ -95,14 +96,25 @@ def state_report(
         bad.reshape(-1)[comparison.beyond] = True
         case = LayerCase(operation, (g, x), storage, got, want, bad)
         findings = explain_layer(case, STATE_HYPOTHESES)
+    note = ""
+    if faults and not comparison.beyond.size:
+        case = LayerCase(operation, (g, x), storage, got, want, np.zeros(shape, np.bool_))
+        note = precision_note(case, STATE_PRECISIONS)
     title = f"{name}.{kind}"
     elements = []
     for flat, distance, class_ in zip(comparison.worst, comparison.distances, comparison.classes, strict=True):
-        place = tuple(int(i) for i in np.unravel_index(flat, shape))
+        o, ky, kx, i = (int(axis) for axis in np.unravel_index(flat, shape))
+        place = o, ky, kx, i
         elements.append(
-            _StateElement(*place, 0, 0, {title: "1" if is_bias else ""}, str(got[place]), str(want[place]),
-                          int(distance), class_ == BEYOND)
-        )  # fmt: skip
+            _StateElement(
+                *(o, ky, kx, i, 0, 0),
+                sources={title: "1" if is_bias else ""},
+                got=str(got[place]),
+                want=str(want[place]),
+                ulp=None if distance == UNREACHABLE else int(distance),
+                beyond=bool(class_ == BEYOND),
+            )
+        )
     return ImageReport(
         title,
         node,
@@ -114,6 +126,7 @@ def state_report(
         unrecorded=unrecorded,
         findings=tuple(findings),
         histogram={str(most): n for most, n in comparison.histogram.items()},
+        note=note,
     )
 
 
