@@ -369,8 +369,8 @@ class _Verification:
             operation = nodes[-1].operation
             if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
                 return None
-            values = (Elements(image.to_array(), image.storage).values() for image in read)
-            return wrong_ties(operation, *values, got, self.formats[nodes[-1].result_image]).reshape(-1)
+            gradient, x = (Elements(image.to_array(), image.storage).values() for image in read)
+            return wrong_ties(operation, gradient, x, got, self.formats[nodes[-1].result_image]).reshape(-1)
 
         def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
             classes = segment().classify(got.reshape(-1)[index], index, model)

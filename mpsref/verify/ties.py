@@ -1,9 +1,9 @@
 """
 Max pooling's gradient where a window has several largest elements: a device may choose any one of them.
 
-Where windows do not overlap, exactly one of the largest has the gradient, the others none. Where they do, a device has a
-rule, such as the first by rows; else each element has the sum of some of its windows, and nothing is lost or gained in a
-plane.
+Where windows do not overlap, exactly one of the largest has the gradient, the others none. Where they do, a device has
+a rule, such as the first by rows; else each element has the sum of some of its windows, and nothing is lost or gained
+in a plane.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
     planes = (values - _added(read, _first(is_largest), gradient.reshape(-1), x.size)).reshape(x.shape).sum(axis=(1, 2))
     allowed = error.reshape(x.shape).sum(axis=(1, 2))
     kept = (np.abs(planes) > allowed)[:, np.newaxis, np.newaxis] & ~lost.any()
-    return wrong.reshape(x.shape) | (involved.reshape(x.shape) & kept)
+    return np.asarray(wrong.reshape(x.shape) | (involved.reshape(x.shape) & kept))
 
 
 def _taps(operation: MaximumGradient, count: int, x: Wide) -> Stored:
