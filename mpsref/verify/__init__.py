@@ -333,18 +333,20 @@ class _Verification:
                 raise self._error(
                     f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
                 )
-            yield state_report(
-                name,
-                kind,
-                recorded,
-                node.operation,
-                read,
-                limit if isinstance(limit, Tolerance) else MODELS[limit.model],
-                worst=self.worst,
-                faults=self.faults,
-                node=type(node).__name__,
-                limit_text=str(limit),
-            )
+            with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
+                report = state_report(
+                    name,
+                    kind,
+                    recorded,
+                    node.operation,
+                    read,
+                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    worst=self.worst,
+                    faults=self.faults,
+                    node=type(node).__name__,
+                    limit_text=str(limit),
+                )
+            yield report
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""

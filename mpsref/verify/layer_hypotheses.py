@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Wide
+from mpsref.arrays import Wide, meaning
 from mpsref.enums import MPSImageEdgeMode
 from mpsref.neuron import forward
 from mpsref.operations import (
@@ -28,7 +28,7 @@ from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
 
 __all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
 
-UNIT = 2.0**-24
+UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
 
 
 # ---- what an operation gives with other numbers ----
@@ -173,9 +173,19 @@ def inputs_in_half(case: LayerCase) -> Iterator[Guess]:
 
 @layer_hypothesis("accumulated in half", "Every partial sum was rounded to half precision.", is_last=True)
 def accumulated_in_half(case: LayerCase) -> Iterator[Guess]:
-    if _weights(case) is not None:
-        guess = _guess(case, "")
-        yield replace(guess, radius=np.asarray(guess.radius) * (2.0**-11 / UNIT))
+    if _weights(case) is None:
+        return
+    guess, terms = _guess(case, ""), _terms(case)
+    sizes = np.asarray(guess.radius) / ((terms + 1) * UNIT)
+    storage = case.final or case.result
+    # Its bound is so wide that the errors must also have the size that such sums have.
+    off = (meaning(case.got, storage) - meaning(case.want, storage)).reshape(-1)
+    if sizes.size == off.size:
+        relative = (off / sizes.reshape(-1))[np.isfinite(off) & (sizes.reshape(-1) > 0)]
+        typical = np.sqrt(np.mean(relative**2)) if relative.size else 0.0
+        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms + 1):
+            return
+    yield replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
 
 
 # ---- weights ----
