@@ -67,9 +67,8 @@ class GraphFile:
     @property
     def result_states(self) -> list[str]:
         """Names of the images whose nodes have an exported state."""
-        return [
-            name for name, image in self.images.items() if image.producer is not None and image.producer.exports_state
-        ]
+        names = {image: name for name, image in self.images.items()}
+        return [names[node.result_image] for node in self.nodes if node.exports_state]
 
     @property
     def result_images(self) -> list[MPSNNImageNode]:
