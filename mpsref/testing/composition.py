@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -21,7 +21,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNIm
 from mpsref.graph.schedule import schedule
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Operation
+from mpsref.operations import Convolution, ConvolutionGradient, Operation
 from mpsref.testing.differences import NOISE, Function, continued, pieces, slope
 from mpsref.testing.question import Question, float64, incoming_gradient, one_shape
 
@@ -43,18 +43,33 @@ BATCH = 2**20
 """Elements of the copies of an image that are evaluated at once."""
 
 
-@dataclass(frozen=True)
+MOST_WEIGHTS = 64
+"""Weights of a layer whose gradients are checked, chosen at random but always the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Some weights or biases: their values, the gradients that are claimed, and by what each moves the result."""
+
+    point: Wide
+    claimed: Wide
+    patterns: Wide
+
+
+@dataclass(frozen=True, eq=False)
 class Claim:
     """
     Images whose sum is claimed to be the gradient of a source, by their slots.
 
-    `results` are the results that it is the gradient of, each with its incoming gradient.
+    `results` are the results that it is the gradient of, each with its incoming gradient. For `weights` the source is
+    the result of their layer.
     """
 
     name: str
     gradients: tuple[int, ...]
     source: int
     results: tuple[tuple[int, int], ...]
+    weights: Weights | None = None
 
 
 def of_nodes(
@@ -76,6 +91,8 @@ def of_nodes(
         graph, claims, stops, name = _claims(subject)
     sources = _sources(graph, inputs, upstream, {dy: y for claim in claims for y, dy in claim.results})
     composition = _Composition(graph, sources, stops)
+    pairs = tuple(dict.fromkeys(pair for claim in claims for pair in claim.results))
+    claims = [*claims, *composition.claims_of_weights(pairs)]
     return [composition.question(claim) for claim in claims], name
 
 
@@ -266,7 +283,7 @@ class _Composition:
 
     def question(self, claim: Claim) -> Question:
         """The gradient that a claim is about."""
-        x = self._values[claim.source]
+        x = self._values[claim.source] if claim.weights is None else claim.weights.point
         path = self._between(claim.source, {y for y, _ in claim.results})
         is_open, clamped, hidden = (np.zeros(x.shape, np.bool_) for _ in range(3))
         sides: dict[int, npt.NDArray[np.int8]] = {}
@@ -296,7 +313,9 @@ class _Composition:
         return Question(
             claim.name,
             x,
-            sum((self._values[gradient] for gradient in claim.gradients), np.zeros(x.shape)),
+            sum((self._values[gradient] for gradient in claim.gradients), np.zeros(x.shape))
+            if claim.weights is None
+            else claim.weights.claimed,
             at(),
             is_open,
             lambda: (slope(at(LEFT), x, rounding), slope(at(RIGHT), x, rounding)),
@@ -304,6 +323,21 @@ class _Composition:
             lambda f, z: slope(f, z, rounding),
             self._values[claim.results[0][1]] if len(claim.results) == 1 and not self._has_windows else None,
         )
+
+    def claims_of_weights(self, pairs: tuple[tuple[int, int], ...]) -> Iterator[Claim]:
+        """The gradients of weights and biases, of the layers between which and a result there is a path."""
+        results = {step.node: step.result for step in self._steps}
+        for step in self._steps:
+            operation, forward = step.operation, step.node.forward_node
+            if not isinstance(operation, ConvolutionGradient) or forward not in results:
+                continue
+            slot = results[forward]
+            reached = tuple((y, dy) for y, dy in pairs if y == slot or self._between(slot, {y}))
+            name = handle_label(forward.result_image.handle) or forward.label or type(forward).__name__
+            gradient, x = (self._values[source] for source in step.sources)
+            for kind, weights in _weights_of(operation, gradient, x).items():
+                if reached:
+                    yield Claim(f"{name}.{kind}", (), slot, reached, weights)
 
     def _felt(self, where: Mask) -> Mask:
         """Where a property of a step's elements may matter: with windows between them anywhere."""
@@ -353,7 +387,11 @@ class _Composition:
             index = np.arange(start, min(start + size, x.size))
             # A copy of the images for each of these elements, one after the other along the first axis.
             copies = np.tile(base.reshape(1, -1), (len(index), 1))
-            copies[np.arange(len(index)), index] = x.reshape(-1)[index]
+            if claim.weights is None:
+                copies[np.arange(len(index)), index] = x.reshape(-1)[index]
+            else:
+                moved = (x - claim.weights.point)[index, np.newaxis]
+                copies += moved * claim.weights.patterns[index].reshape(len(index), -1)
 
             def of_all(array: Any, count: int = len(index)) -> Any:
                 return np.tile(array, (count, 1, 1, 1))
@@ -371,6 +409,25 @@ class _Composition:
                     change = (values[y] - of_all(self._values[y])) * of_all(self._values[dy])
                     total[index] += change.reshape(len(index), -1).sum(axis=1)
         return total.reshape(x.shape)
+
+
+def _weights_of(operation: ConvolutionGradient, gradient: Wide, x: Wide) -> dict[str, Weights]:
+    """Some weights of a layer and all its biases."""
+    w, forward = operation.weights, Convolution(operation.weights, operation.padding, operation.is_fully_connected)
+    count = min(MOST_WEIGHTS, w.values.size)
+    chosen = np.sort(np.random.default_rng(w.values.size).choice(w.values.size, count, replace=False, shuffle=False))
+    patterns = []
+    for flat in chosen:
+        unit = np.zeros(w.values.shape)
+        unit.reshape(-1)[flat] = 1
+        patterns.append(forward.linear(x, unit))
+    claimed = operation.correlated(gradient, x).reshape(-1)[chosen]
+    made = {"weights": Weights(w.values.astype(np.float64).reshape(-1)[chosen], claimed, np.stack(patterns))}
+    if w.bias is not None:
+        channels = np.eye(w.outputs)[:, np.newaxis, np.newaxis, np.newaxis]
+        each = np.broadcast_to(channels, (w.outputs, *gradient.shape))
+        made["biases"] = Weights(w.bias.astype(np.float64), gradient.sum(axis=(0, 1, 2)), each)
+    return made
 
 
 def _on_piece(operation: Operation, read: list[Wide], place: _Place | None) -> Wide:
