@@ -235,3 +235,32 @@ def test_training_style_is_handed_on():
     node = node_of(Source())
     node.training_style = "updateDeviceNone"
     assert gradient_of(node).training_style is mps.MPSNNTrainingStyle.updateDeviceNone
+
+
+def test_gradient_nodes_that_contradict_their_layer_are_listed_and_refused_in_files():
+    x, g = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="g")
+    layer = node_of(Source())
+    pool = mps.MPSCNNPoolingMaxNode(source=layer, filter_size=2)
+    pool.result_image.handle = "z"
+    sizes = {"kernel_width": 2, "kernel_height": 2, "stride_in_pixels_x": 2, "stride_in_pixels_y": 2}
+    state = pool.result_state
+
+    def pooled(source, **changes):
+        return mps.MPSCNNPoolingMaxGradientNode(
+            source_gradient=g, source_image=source, gradient_state=state, **(sizes | changes)
+        )
+
+    convolved = mps.MPSCNNConvolutionGradientNode(
+        source_gradient=g, source_image=layer.result_image, convolution_gradient_state=layer.convolution_gradient_state
+    )
+    policy = mps.MPSNNDefaultPadding(0)
+    for node, name in (
+        (pooled(layer.result_image, kernel_width=3), "kernel_width"),
+        (pooled(layer.result_image, padding_policy=policy), "padding_policy"),
+        (pooled(x), "source_image"),
+        (convolved, "source_image"),
+    ):
+        assert [finding.field for finding in mps.check(node)] == [name]
+        with pytest.raises(mps.ParameterError, match=name):
+            mps.GraphFile.from_results([node.result_image])
+    assert mps.check(pooled(layer.result_image)) == []
