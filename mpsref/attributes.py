@@ -7,11 +7,25 @@ import inspect
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Never, overload
 
-from mpsref.errors import PropertyError, UnavailableError
+import numpy as np
 
-__all__ = ["GEOMETRY", "NO_DEVICE", "NO_MEMORY", "NO_STRIDES", "OPAQUE_STATES", "Flag", "Strict", "left_out", "snake"]
+from mpsref.errors import ParameterError, PropertyError, UnavailableError, shown
+
+__all__ = [
+    "GEOMETRY",
+    "NO_DEVICE",
+    "NO_MEMORY",
+    "NO_STRIDES",
+    "OPAQUE_STATES",
+    "Connected",
+    "Flag",
+    "Strict",
+    "flag_or_error",
+    "left_out",
+    "snake",
+]
 
 NO_MEMORY = "where the memory lies is no part of the numbers"
 NO_DEVICE = "mpsref talks to no device"
@@ -83,6 +97,15 @@ class Strict:
             raise UnavailableError(f"{cls.__name__} takes no {name}" + (f": {why}" if why else ""))
 
 
+class Connected:
+    """Base of what is held together by references, chains of any length: pickle and deepcopy would recurse."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        raise UnavailableError(f"{type(self).__name__} cannot be pickled or copied: GraphFile.write keeps a graph")
+
+
 def left_out(kind: type) -> Mapping[str, str]:
     """The properties and selectors that a class itself, not its bases, leaves out, by Apple's names, and why."""
     own: Mapping[str, str] = vars(kind).get("_left_out", {})
@@ -108,7 +131,14 @@ class Flag:
         return self if thing is None else thing.__dict__.get(self._name, False)
 
     def __set__(self, thing: object, value: bool) -> None:
-        thing.__dict__[self._name] = bool(value)
+        thing.__dict__[self._name] = flag_or_error(self._name, value)
+
+
+def flag_or_error(name: str, value: object) -> bool:
+    """`value` as a bool; raises `ParameterError` unless it is one, numpy's or an integer."""
+    if not isinstance(value, bool | int | np.bool_):
+        raise ParameterError(f"{name} is {shown(value)}: give True or False")
+    return bool(value)
 
 
 def _is_users(kind: type, name: str) -> bool:

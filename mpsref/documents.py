@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpsref.errors import FileFormatError, naming
+from mpsref.errors import FileFormatError, naming, shown
 
 __all__ = [
     "encoded",
@@ -204,8 +204,8 @@ def _no_constant(name: str) -> float:
 
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
+    "object": lambda value: type(value) is dict,
+    "array": lambda value: type(value) is list,
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
@@ -245,7 +245,7 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
 
 
 def _validate_value(value: Any, rule: dict[str, Any], where: str) -> None:
-    if "const" in rule and (value != rule["const"] or type(value) is not type(rule["const"])):
+    if "const" in rule and (type(value) is not type(rule["const"]) or value != rule["const"]):
         raise _misfit(where, value, f"{rule['const']!r} is needed")
     if "enum" in rule and value not in rule["enum"]:
         raise _misfit(where, value, f"choose one of {', '.join(map(str, rule['enum']))}")
@@ -329,6 +329,8 @@ def _short(value: Any) -> str:
                 return f"{text[: LONGEST_VALUE - 3]}..."
     except ValueError:
         return "an integer of thousands of digits"
+    except Exception:  # noqa: BLE001  somebody's object, not read from a file, may raise anything
+        return shown(value)
     return text
 
 

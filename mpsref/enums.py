@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from enum import Enum, IntEnum, IntFlag
 from typing import TypeVar
 
@@ -23,13 +24,15 @@ _E = TypeVar("_E", bound=IntEnum)
 
 def member_of(enum: type[_E], value: object) -> _E | None:
     """The member for itself, its name or its raw value; None if there is none."""
+    if isinstance(value, enum):
+        return value
     if isinstance(value, str):
-        return enum.__members__.get(value)
-    if isinstance(value, bool) or (isinstance(value, Enum) and not isinstance(value, enum)):
+        return enum.__members__.get(str.__str__(value))
+    if isinstance(value, bool | Enum):
         return None
     try:
-        return enum(value)  # type: ignore[arg-type]
-    except ValueError:
+        return enum(operator.index(value))  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         return None
 
 

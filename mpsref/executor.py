@@ -11,13 +11,14 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Flag, Strict
+from mpsref.arguments import callable_or_error, checked, sequence_or_error
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Connected, Flag, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError, ParameterError, SourceError
+from mpsref.errors import ImageError, ParameterError, SourceError, described, shown
 from mpsref.graph.drawing import Structure, not_a_graph, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count
@@ -64,7 +65,7 @@ class Results(dict[str, MPSImage]):
         return self[self._names[name]]
 
 
-class MPSNNGraph(Strict):
+class MPSNNGraph(Connected, Strict):
     """
     A graph of nodes, ready to be evaluated.
 
@@ -136,14 +137,17 @@ class MPSNNGraph(Strict):
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
             result_images, results_are_needed = [result_image], [result_image_is_needed]
-        elif not result_image_is_needed:
+        elif not flag_or_error("result_image_is_needed", result_image_is_needed):
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
         name = "result_images" if result_image is None else "result_image"
         nodes = sequence_or_error("result_images", result_images)
         results = [node_or_error(name, node, MPSNNImageNode) for node in nodes]
         needed = [True] * len(results)
         if results_are_needed is not None:
-            needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
+            needed = [
+                flag_or_error(f"results_are_needed[{i}]", value)
+                for i, value in enumerate(sequence_or_error("results_are_needed", results_are_needed))
+            ]
         if not results:
             raise ParameterError("result_images is empty: give at least one")
         if len(needed) != len(results):
@@ -152,6 +156,11 @@ class MPSNNGraph(Strict):
         self._mode, self._evaluation = mode, evaluation(mode)
         self._plan = Plan(results, needed)
         self._destination_image_allocator: object = None
+
+    def __copy__(self) -> MPSNNGraph:
+        graph = object.__new__(type(self))
+        graph.__dict__.update(self.__dict__)
+        return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MPSNNGraph:
         return copy.copy(self)
@@ -177,6 +186,7 @@ class MPSNNGraph(Strict):
         """The frozen plan. Not Apple's."""
         return self._plan
 
+    @checked
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))
@@ -227,8 +237,9 @@ class MPSNNGraph(Strict):
 
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if at not in range(len(self._plan.inputs)):
-            raise SourceError(f"at is {at}: the graph has {len(self._plan.inputs)} source images")
+        index: object = at
+        if not isinstance(index, int | np.integer) or index not in range(len(self._plan.inputs)):
+            raise SourceError(f"at is {shown(at)}: the graph has {len(self._plan.inputs)} source images")
         return self._plan.inputs[at].read_count
 
     def reload_from_data_sources(self) -> None:
@@ -289,6 +300,8 @@ class MPSNNGraph(Strict):
         All work is done on return.
         """
         _check_arguments(to, source_states, intermediate_images, destination_states)
+        if progress is not None:
+            callable_or_error("progress", progress)
         states: list[MPSCNNConvolutionGradientState] = []
         wanted = states if destination_states is not None else None
         images = self._plan.walk(_images(source_images), self.manner(workers), progress, states=wanted)
@@ -432,6 +445,7 @@ class MPSNNGraph(Strict):
             {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names, states
         )
 
+    @checked
     def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
         """The arguments of `run` as source images in the order of `encode`. Not Apple's."""
         labels = [source.label for source in self._plan.inputs]
@@ -457,7 +471,10 @@ class MPSNNGraph(Strict):
 def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     if not isinstance(value, Sequence):
         raise ImageError(f"{name} is a {type(value).__name__}: give a list")
-    return value
+    try:
+        return list(value)
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ImageError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
 def _opaque_or_error(name: str, value: object, why: str) -> None:
@@ -472,7 +489,7 @@ def _check_arguments(
     to: object, source_states: object, intermediate_images: object, destination_states: object
 ) -> None:
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
-    if not (isinstance(source_states, list | tuple) and not source_states):
+    if not (type(source_states) in (list, tuple) and not source_states):
         _opaque_or_error("source_states", source_states, OPAQUE_STATES)
     if destination_states is not None and not isinstance(destination_states, list):
         raise ParameterError(f"destination_states is a {type(destination_states).__name__}: give a list to extend")

@@ -18,7 +18,14 @@ from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
 from mpsref.pictures import image_html
-from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format
+from mpsref.storage import (
+    FormatLike,
+    StorageFormat,
+    array_or_error,
+    image_storage_of,
+    storage_format,
+    unmasked_or_error,
+)
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
@@ -520,6 +527,7 @@ class MPSImage(Strict):
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
+            unmasked_or_error(data, "data")
             if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
             raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
@@ -539,11 +547,13 @@ class MPSImage(Strict):
 def _range(name: str, value: Any) -> range:
     if not isinstance(value, range):
         raise ImageError(f"{name} is a {type(value).__name__}: give a range(start, stop)")
+    if max(abs(value.start), abs(value.stop)) > LARGEST_IMAGE:
+        raise ImageError(f"{name} is {value}: no image has so many")
     return value
 
 
 def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
-    slices = math.ceil(d.feature_channels / LANES)
+    slices = -(-d.feature_channels // LANES)
     return d.number_of_images, slices, d.height, d.width, components(d.feature_channels)
 
 

@@ -27,7 +27,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done, and of all steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """
     An image that no node makes.
@@ -55,7 +55,7 @@ class Input:
         return "the source without a handle" if self.label is None else f"source {self.label!r}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """
     One node, frozen.
@@ -154,7 +154,7 @@ class Plan:
         everything = list(schedule(results))
         exported = [node.result_image for node in everything if node.result_image.export_from_graph]
         wanted = [image for image, is_needed in zip(results, needed, strict=True) if is_needed]
-        kept = list(schedule([*wanted, *exported]))
+        kept = everything if len(wanted) == len(results) else list(schedule([*wanted, *exported]))
         sources = inputs(results)
         slot = {image: i for i, image in enumerate([*sources, *(node.result_image for node in kept)])}
 
@@ -164,11 +164,8 @@ class Plan:
             for source in node.sources:
                 last_reader[slot[source]] = i
                 reads[slot[source]] += 1
-        kept_slots = {slot[image] for image in [*wanted, *exported]}
-        last_reads: list[list[int]] = [[] for _ in kept]
-        for index, reader in last_reader.items():
-            if index not in kept_slots:
-                last_reads[reader].append(index)
+        for image in [*wanted, *exported]:
+            last_reader.pop(slot[image], None)  # is kept
 
         self.images = tuple(slot)
         self.inputs = tuple(Input(image.handle, image.format, reads[slot[image]]) for image in sources)
@@ -180,9 +177,9 @@ class Plan:
                 tuple(slot[source] for source in node.sources),
                 slot[node.result_image],
                 node.result_image.format,
-                tuple(slots),
+                tuple(dict.fromkeys(slot[image] for image in node.sources if last_reader.get(slot[image]) == i)),
             )
-            for node, slots in zip(kept, last_reads, strict=True)
+            for i, node in enumerate(kept)
         )
         self.results = tuple(
             slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import sequence_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph.arithmetic import NUMBERS, MPSNNArithmeticGradientNode, MPSNNBinaryArithmeticNode
 from mpsref.graph.drawing import not_a_graph
 from mpsref.graph.handles import handle_label
 from mpsref.graph.layers import SIZES, MPSCNNPoolingGradientNode
 from mpsref.graph.names import differentiated, image_names, image_tags
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, inputs, with_forward_nodes
 from mpsref.operations import Role
 from mpsref.storage import FORMATS
@@ -300,5 +301,4 @@ def _parts(
         return [node_or_error("graph", graph, MPSNNImageNode)], None, []
     if not isinstance(graph, list | tuple):
         raise not_a_graph(graph)
-    items: Sequence[ImageLike] = graph
-    return [node_or_error("graph", item, MPSNNImageNode) for item in items], None, []
+    return [node_or_error("graph", item, MPSNNImageNode) for item in sequence_or_error("graph", graph)], None, []

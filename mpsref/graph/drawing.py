@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.graph.names import differentiated, image_names, short_kind
@@ -176,12 +177,12 @@ def structure(graph: object) -> Structure:
     ParameterError
         `graph` is none of those.
     """
-    if isinstance(graph, Drawable):
+    if isinstance(graph, Drawable) and not isinstance(graph, type):
         return graph.structure()
     if not isinstance(graph, list | tuple):
         raise not_a_graph(graph)
     results: list[Any] = []
-    for item in graph:
+    for item in sequence_or_error("graph", graph):
         results.append(getattr(item, "result_image", item))
         if not isinstance(results[-1], _ImageNode):
             raise ParameterError(f"the list holds a {type(item).__name__}: give nodes or image nodes")

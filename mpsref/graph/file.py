@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from mpsref.arguments import checked, checked_but, sequence_or_error
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
@@ -19,7 +20,7 @@ from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, DATA_SOURCE, Field, StateField, WeightsField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.graph.sources import data_source, data_source_json
@@ -88,6 +89,7 @@ class GraphFile:
         return svg(self)
 
     @classmethod
+    @checked
     def read(cls, path: str | Path) -> GraphFile:
         """
         Read a graph file.
@@ -109,6 +111,7 @@ class GraphFile:
         return cls._from_valid(document, None)
 
     @classmethod
+    @checked_but("result_images")
     def from_results(
         cls,
         result_images: Sequence[ImageLike],
@@ -188,6 +191,7 @@ class GraphFile:
         settings = {name: setting for name, setting in settings.items() if setting}
         return document | ({"images": settings} if settings else {})
 
+    @checked
     def write(self, path: str | Path) -> None:
         """
         Write the file, whole or not at all, one node a line.
@@ -200,6 +204,7 @@ class GraphFile:
         for name, write in self.writers(path).items():
             write_atomically(Path(path).parent / name, write)
 
+    @checked
     def writers(self, path: str | Path) -> dict[str, Callable[[IO[bytes]], Any]]:
         """What `write` writes, by file name: the weights, and last the graph; raises like it, naming the file."""
         files: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -194,6 +194,7 @@ OPTIONS = ("stride_in_pixels_x", "stride_in_pixels_y", "groups", "dilation_rate_
 """The numbers of a descriptor."""
 
 
+@runtime_checkable
 class MPSCNNConvolutionDataSource(Protocol):
     """
     What a data source of your own has. Source: ``MPSCNNConvolution.h``; further methods of Apple's are ignored.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import meaning
 from mpsref.display import aligned, printable
 from mpsref.documents import read_json
@@ -24,6 +25,7 @@ __all__ = ["contents", "contents_text"]
 _COUNTS = ("NaN", "+inf", "-inf", "+0", "-0", "subnormal", "distinct")
 
 
+@checked
 def contents(path: str | Path) -> dict[str, Any]:
     """
     Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON.
@@ -103,6 +105,7 @@ def _graph(file: GraphFile) -> dict[str, Any]:
 # ---- as text ----
 
 
+@checked
 def contents_text(facts: Mapping[str, Any]) -> str:
     """What `contents` returned, as text for people."""
     blocks = []

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.arrays import Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
@@ -29,6 +30,7 @@ __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 
 
+@checked_fields
 @dataclass(frozen=True)
 class RecordedImage:
     """
@@ -52,6 +54,7 @@ class RecordedImage:
     folder: Path | None = None
 
     @classmethod
+    @checked
     def of_raw_file(
         cls,
         path: Path,
@@ -145,6 +148,7 @@ class Recording:
         return [self.path, self.graph_path, *(image.path for image in self.images.values()), *arrays]
 
     @classmethod
+    @checked
     def read(cls, path: str | Path, *, complete: bool = True) -> Recording:
         """
         Read a recording file and check that its image files exist and have the right size.
@@ -206,6 +210,7 @@ def _state(path: Path, folder: Path, graph: GraphFile, name: str, entry: Mapping
     return arrays
 
 
+@checked
 def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
     """
     Read a ``.npy`` file as an image: float16, float32, uint8 (unorm8) or uint16 (unorm16); never a pickle.
@@ -234,6 +239,7 @@ def is_npy(path: Path) -> bool:
     return path.name.endswith(".npy")
 
 
+@checked
 def write_recording(
     folder: str | Path,
     graph: GraphFile,

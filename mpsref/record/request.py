@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mpsref
+from mpsref.arguments import checked
 from mpsref.display import aligned
 from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
@@ -57,6 +58,7 @@ that of its node, or else that of the graph ({storage}).
 """
 
 
+@checked
 def request(
     folder: str | Path,
     graph: GraphFile,

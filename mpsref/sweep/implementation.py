@@ -14,6 +14,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
+from mpsref.storage import unmasked_or_error
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
@@ -75,7 +76,7 @@ def _imported(name: str) -> Callable[..., Any]:
 def load(implementation: Implementation) -> Callable[..., Any]:
     """The function itself; raises `ImplementationError` if there is none."""
     if isinstance(implementation, str):
-        return _imported(implementation)
+        return _imported(str.__str__(implementation))
     if not callable(implementation):
         raise ImplementationError(f"the implementation is a {type(implementation).__name__}: give a function")
     return implementation
@@ -92,7 +93,9 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
     dtype, shape = x.dtype, x.shape
     try:
         with np.errstate(all="ignore"):
-            result = np.asarray(function(*arguments))
+            made = function(*arguments)
+            unmasked_or_error(made, "its result")
+            result = np.asarray(made)
     except BaseException as error:  # noqa: BLE001  a user's function may raise anything
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: raised {described(error)}") from None

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import neuron_json, part_of_patterns
 from mpsref.display import aligned, printable
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.files import write_json
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
@@ -30,6 +31,7 @@ LONGEST_NAME = 1000
 """Characters of an implementation's name, as the schema has it."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Subject:
     """
@@ -69,7 +71,7 @@ class Subject:
                 f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"
             )
         if self.direction not in DIRECTIONS:
-            raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
+            raise ParameterError(f"direction is {shown(self.direction)}: choose forward or gradient")
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
             raise ParameterError(f"data has {self.descriptor.data.size} slopes: a sweep is for one")
         if not 0 <= self.ulp <= MOST_ULP:
@@ -85,12 +87,14 @@ class Subject:
             "ulp": self.ulp,
         }
 
+    @checked
     def differences(self, other: Subject) -> list[str]:
         """The JSON fields in which two differ."""
         ours, theirs = self.to_json(), other.to_json()
         return [name for name in ours if ours[name] != theirs[name]]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SweepReport:
     """
@@ -147,11 +151,13 @@ class SweepReport:
             **self.summary.to_json(),
         }
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
         write_json(Path(path), self.to_json())
 
     @staticmethod
+    @checked
     def read(path: str | Path) -> SweepReport:
         """
         Read a report.
@@ -233,6 +239,7 @@ def _subject(document: dict[str, Any]) -> Subject:
     return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
 
 
+@checked
 def merge(reports: Iterable[SweepReport]) -> SweepReport:
     """
     Merge reports that have no input in common; their order does not matter.

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpsref.arguments import checked_but
 from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, part_of_patterns
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
@@ -40,6 +41,7 @@ class Block:
     size: int
 
 
+@checked_but("function")
 def sweep(
     function: Implementation,
     descriptor: NeuronLike,

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, described
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 
@@ -125,6 +126,7 @@ class Summary:
         }
 
     @staticmethod
+    @checked
     def from_json(document: dict[str, Any]) -> Summary:
         """
         Read the result of `to_json`.
@@ -132,16 +134,19 @@ class Summary:
         Raises
         ------
         ParameterError
-            Ranges overlap.
+            Ranges overlap, or the document is none of this kind.
         """
-        values: dict[str, Any] = {name: int(document[name]) for name in ("largest", *_COUNTS)}
-        values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
-        return Summary(
-            ranges=_joined([(start, stop) for start, stop in document["ranges"]]),
-            histogram={int(limit): count for limit, count in document["histogram"].items()},
-            made_by=frozenset(map(canonical, document["made_by"])),
-            **values,
-        )
+        try:
+            values: dict[str, Any] = {name: int(document[name]) for name in ("largest", *_COUNTS)}
+            values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
+            values["ranges"] = _joined([(start, stop) for start, stop in document["ranges"]])
+            values["histogram"] = {int(limit): count for limit, count in document["histogram"].items()}
+            values["made_by"] = frozenset(map(canonical, document["made_by"]))
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise ParameterError(f"document is no summary of a sweep: {described(error)}") from None
+        except ValueError as error:
+            raise ParameterError(f"{error}") from None
+        return Summary(**values)
 
 
 _COUNTS = "nan_disagreements", "infinity_disagreements", "zero_signs", "beyond"

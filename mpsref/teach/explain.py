@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
+from mpsref.arguments import checked, sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode
 from mpsref.image import MPSImage
 from mpsref.operations import Role, Sum
 from mpsref.pages import embedded, file_text, html_page
@@ -49,6 +50,7 @@ VALUE, UPSTREAM = 0.5, 1.0
 """Default of a source, and of an incoming gradient."""
 
 
+@checked
 def explain(
     graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike],
     /,

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Index, Wide, meaning
 from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -111,6 +113,7 @@ class Step:
         Whether the result is a gradient.
     """
 
+    @checked
     def __init__(
         self,
         name: str,
@@ -135,6 +138,7 @@ class Step:
         self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
+    @checked
     def within(self, window: Window) -> Step:
         """The same step for some elements."""
         inputs = [window.image(image) for image in self._inputs] if self.operation.is_pointwise else self._inputs
@@ -252,8 +256,11 @@ class Step:
         """The operation with names: ``dx = dh * TanH'(x)``."""
         return f"{self.name} = {self.expression(self.reads)}"
 
+    @checked
     def expression(self, read: Sequence[str]) -> str:
         """The operation with these texts for its inputs."""
+        if len(read) != len(self.reads):
+            raise ParameterError(f"read has {len(read)} texts: give {len(self.reads)}")
         return self.operation.text(read, self.symbol)
 
     @property

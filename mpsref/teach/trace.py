@@ -17,9 +17,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.display import aligned, html_table, printable
-from mpsref.errors import ImageError, SourceError
+from mpsref.errors import ImageError, SourceError, shown
 from mpsref.executor import MPSNNGraph, graph_or_error
 from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated
@@ -70,6 +71,7 @@ class Trace:
         The source images by name.
     """
 
+    @checked
     def __init__(
         self, steps: Iterable[Step], sources: Mapping[str, MPSImage], place: tuple[int, int, int, int] | None = None
     ) -> None:
@@ -87,8 +89,8 @@ class Trace:
     def __getitem__(self, name: str) -> Step:
         try:
             return self._by_name[name]
-        except (KeyError, TypeError):
-            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
+        except Exception:  # noqa: BLE001  somebody's object may raise anything
+            raise SourceError(f"no step makes {shown(name)}: the steps make {_listed(self._by_name)}") from None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -118,8 +120,8 @@ class Trace:
         for name, value, most in zip(("image", "y", "x", "channel"), (image, y, x, channel), self.shape, strict=True):
             try:
                 index = operator.index(value)
-            except TypeError:
-                raise ImageError(f"{name} is {value!r}: give an integer") from None
+            except Exception:  # noqa: BLE001  somebody's object may raise anything
+                raise ImageError(f"{name} is {shown(value)}: give an integer") from None
             if not 0 <= index < most:
                 of = ", which all images have" if len(self._shapes) > 1 else ""
                 raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
@@ -177,6 +179,7 @@ class Trace:
         """Names of the gradients that the steps make, in order."""
         return tuple(step.name for step in self.steps if step.is_backward and step.kind != "ones")
 
+    @checked
     def chain_rule(self, name: str | None = None) -> str:
         """
         The chain rule for one gradient of one element, with the numbers in it.

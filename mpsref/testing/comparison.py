@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.display import aligned, html_table, html_text
-from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
+from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
-from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of, unmasked_or_error
 from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
@@ -186,10 +187,11 @@ def resolved(
     if isinstance(bounds, Tolerance | presets.Bounds):
         return bounds
     if not isinstance(bounds, str):
-        raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, or the name of a preset")
+        raise ParameterError(f"bounds is {shown(bounds)}: give a Tolerance, or the name of a preset")
     return presets.limit_of(bounds)
 
 
+@checked
 def compare(
     actual: Any,
     expected: Any,
@@ -313,6 +315,7 @@ def _like(value: Any, name: str, actual: Stored) -> Elements:
     return Elements(array, _storage(array, name))
 
 
+@checked
 def assert_close(
     actual: Any,
     expected: Any,
@@ -387,6 +390,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
     if value is None:  # of which numpy would make NaN
         raise ImageError(f"{name} is None: give an array")
     try:
+        unmasked_or_error(value, name)
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):

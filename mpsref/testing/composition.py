@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import mapping_or_error
 from mpsref.arrays import Mask, Wide
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
@@ -105,6 +106,7 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Mapping[in
             raise SourceError(f"inputs is no mapping: give the sources {', '.join(map(repr, labels))} by name")
         values: dict[int, Any] = {own[0]: inputs}
     else:
+        inputs = mapping_or_error("inputs", inputs)
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own")
         if not {labels[i] for i in own} <= set(inputs) <= set(labels):
@@ -308,6 +310,10 @@ class _Composition:
             return lambda z: self._at(claim, z, path, places)
 
         rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
+        if claim.weights is not None:
+            # The layer's own result is rounded too.
+            sizes = (np.abs(self._values[y] * self._values[dy]).sum() for y, dy in claim.results)
+            rounding = rounding + NOISE * sum(sizes)
         rounding = np.where(hidden, np.inf, rounding)
         note = "a clamp holds here, which the gradient filter ignores, as MPS documents"
         return Question(

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked_but
 from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ImageError, ImplementationError, ParameterError
+from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
@@ -37,6 +38,7 @@ DECIDES = 1e-3
 """A derivative whose relative error is larger than this decides only what is far off."""
 
 
+@checked_but("subject", "gradients")
 def check_gradient(
     subject: NeuronLike | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
     inputs: Any,
@@ -112,7 +114,7 @@ def check_gradient(
     __tracebackhide__ = True
     number: Any = rtol
     if not (isinstance(number, float | int | np.floating) and 0 <= number < 1):
-        raise ParameterError(f"rtol is {rtol!r}: give a number of at least 0 and below 1")
+        raise ParameterError(f"rtol is {shown(rtol)}: give a number of at least 0 and below 1")
     if isinstance(subject, MPSCNNNeuronType | str):
         subject = descriptor_or_error(subject, "subject")
     if isinstance(subject, tuple):

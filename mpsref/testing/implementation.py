@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked_but
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import neuron_type_or_error
 from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, load, name_of
@@ -22,6 +23,7 @@ __all__ = ["Failure", "ImplementationCheck", "check_implementation"]
 F = MPSImageFeatureChannelFormat
 
 
+@checked_but("formats")
 def check_implementation(
     function: Implementation,
     neuron: Neurons | str,
@@ -101,7 +103,7 @@ def check_implementation(
     __tracebackhide__ = True
     limit = resolved(bounds, ulp, rtol, atol)
     if direction not in ("forward", "gradient"):
-        raise ParameterError(f"direction is {direction!r}: choose one of forward, gradient")
+        raise ParameterError(f"direction is {shown(direction)}: choose one of forward, gradient")
     _integer_or_error(max_examples, "max_examples", 1)
     _integer_or_error(seed, "seed", 0)
     storages = _storages(formats)
@@ -126,13 +128,17 @@ def check_implementation(
 
 def _integer_or_error(value: Any, name: str, least: int) -> None:
     if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least):
-        raise ParameterError(f"{name} is {value!r}: give an integer of at least {least}")
+        raise ParameterError(f"{name} is {shown(value)}: give an integer of at least {least}")
 
 
 def _storages(formats: Any) -> list[StorageFormat]:
-    if not isinstance(formats, Iterable) or isinstance(formats, str):
-        raise ParameterError(f"formats is {formats!r}: give a list of MPSImageFeatureChannelFormat members")
-    storages = list(dict.fromkeys(_floating(one) for one in formats))
+    try:
+        members = None if isinstance(formats, str) else list(formats)
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        members = None
+    if members is None:
+        raise ParameterError(f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members")
+    storages = list(dict.fromkeys(_floating(one) for one in members))
     if not storages:
         raise ParameterError("formats is empty: give at least one")
     return storages

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Mask, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
@@ -84,6 +85,7 @@ __all__ = [
 ]
 
 
+@checked
 def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
@@ -155,6 +157,7 @@ class _Verification:
         if not self.wanted:
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
+        self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
 
     def run(self, progress: Progress | None) -> Report:
@@ -356,7 +359,7 @@ class _Verification:
                 if source not in self.recorded and self.producers[source] not in segment:
                     segment.add(self.producers[source])
                     waiting.append(self.producers[source])
-        return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
+        return sorted(segment, key=self.order.__getitem__)
 
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model

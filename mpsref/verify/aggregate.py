@@ -9,10 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
+from mpsref.errors import ImageError
 from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
-from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.ulp import UNREACHABLE, comparable_or_error, ulp_distance
 from mpsref.verify.compare import Comparison
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
@@ -153,6 +155,7 @@ class Aggregate:
         self._names: tuple[list[str], list[str], list[str]] = [], [], []
         self._bytes = 0
 
+    @checked
     def add(
         self,
         name: str,
@@ -178,6 +181,9 @@ class Aggregate:
         sources : mapping of str to MPSImage
             What the node read.
         """
+        comparable_or_error(got, want, storage)
+        if got.ndim != 4:
+            raise ImageError(f"got has shape {list(got.shape)}: give (images, height, width, channels)")
         names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.explained else 0]
         if self._bytes >= MOST_BYTES and names is self._least():
             return

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Stored, meaning
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import FORMATS, FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
@@ -340,7 +340,7 @@ def allowed(
         The format does not exist.
     """
     if model not in MODELS:
-        raise ParameterError(f"model is {model!r}: choose one of {', '.join(MODELS)}")
+        raise ParameterError(f"model is {shown(model)}: choose one of {', '.join(MODELS)}")
     descriptor = descriptor_or_error(descriptor)
     source = image_storage_of(x.dtype, "x") if source is None else storage_format(source, "source")
     result = source if result is None else storage_format(result, "result")

@@ -10,10 +10,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.arrays import Index, Stored, meaning
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.storage import StorageFormat
-from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
+from mpsref.ulp import UNREACHABLE, comparable_or_error, distances_by_power, farthest, ulp_distance
 from mpsref.verify.bounds import BEYOND, WITHIN
 from mpsref.verify.running import Reason
 
@@ -31,6 +32,7 @@ MOST_ULP = 2**32
 Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerance:
     """
@@ -57,7 +59,7 @@ class Tolerance:
         for name in ("ulp", "rtol", "atol"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
-                raise ParameterError(f"{name} is {value!r}: give a finite number of at least 0")
+                raise ParameterError(f"{name} is {shown(value)}: give a finite number of at least 0")
         if self.ulp is not None and self.ulp > MOST_ULP:
             raise ParameterError(f"ulp is {self.ulp}: give at most {MOST_ULP}, which no two numbers exceed")
         if self.ulp is None:
@@ -152,6 +154,7 @@ class Comparison:
     identical: bool
 
 
+@checked
 def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
     """
     Compare two arrays of stored elements.
@@ -168,6 +171,7 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
     worst : int
         How many of the farthest elements to return.
     """
+    comparable_or_error(got, want, storage)
     got, want = got.reshape(-1), want.reshape(-1)
     # Most elements are equal, bit for bit, or neighbours, which pass. Only the others are looked at closer.
     neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.display import aligned, html_table, html_text, printable
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
@@ -79,6 +80,7 @@ class EndToEnd:
     infinity_disagreements: int
 
     @classmethod
+    @checked
     def of(cls, counts: Counts) -> EndToEnd:
         """These fields of some counts."""
         return cls(**{each.name: getattr(counts, each.name) for each in fields(cls)})
@@ -216,6 +218,7 @@ class Report:
         if not self.passed:
             raise VerificationError(f"{self.recording}: {self.verdict}", self)
 
+    @checked
     def text(self, *, every_image: bool = False, colour: bool = False) -> str:
         """
         The report for people: a table; for images out of bounds details and the likely fault; the verdict last.

@@ -10,8 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_bytes, schema, validate
-from mpsref.errors import FileFormatError, ParameterError, naming
+from mpsref.errors import FileFormatError, ParameterError, naming, shown
 from mpsref.verify.bounds import MODELS
 from mpsref.verify.compare import Tolerance
 
@@ -33,6 +34,7 @@ _TEXT = re.compile(
 """A string or a comment of TOML; an unterminated one extends to where it has to end."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Bounds:
     """
@@ -53,7 +55,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise ParameterError(f"bounds are {self.model!r}: choose one of {_CHOICES}")
+            raise ParameterError(f"bounds are {shown(self.model)}: choose one of {_CHOICES}")
 
     def __str__(self) -> str:
         return f"what {self.model} arithmetic allows each formula"
@@ -78,6 +80,7 @@ def limit_json(limit: Limit) -> dict[str, Any]:
     return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Override:
     """
@@ -102,6 +105,7 @@ class Override:
         return all(getattr(self, name) in (None, fact) for name, fact in facts.items())
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerances:
     """
@@ -122,6 +126,7 @@ class Tolerances:
         n = len(self.overrides)
         return str(self.default) + (f", with {n} override{'s' if n > 1 else ''}" if n else "")
 
+    @checked
     def of(self, *, image: str, neuron: str | None, format: str, direction: str | None) -> Limit:
         """The limit of one image."""
         choices = product(*((None, fact) for fact in (image, neuron, format, direction)))
@@ -134,6 +139,7 @@ class Tolerances:
         return {(o.image, o.neuron, o.format, o.direction): i for i, o in enumerate(self.overrides)}
 
     @classmethod
+    @checked
     def read(cls, path: str | Path, default: Limit | None = None) -> Tolerances:
         """
         Read a TOML file.

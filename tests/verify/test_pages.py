@@ -11,6 +11,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from mpsref.storage import image_storage_of
 from mpsref.verify import Aggregate, Element, ImageReport, Recording, Report, Tolerances, verify, write_recording
 from mpsref.verify.aggregate import COLUMNS, MOST_CELLS, ROWS, ZERO
 from mpsref.verify.bounds import BEYOND, WITHIN
-from mpsref.verify.compare import Counts
+from mpsref.verify.compare import Comparison, Counts
 from mpsref.verify.html import LARGEST_PAGE, page
 from mpsref.verify.junit import junit
 from mpsref.verify.running import Reason
@@ -102,7 +103,7 @@ def collected(got, want, classes, **sources):
     got, want = (np.asarray(array).reshape((-1, *np.shape(array)[-3:])) for array in (got, want))
     beyond, explained = classes == BEYOND, (classes != BEYOND) & (classes != WITHIN)
     counts = SimpleNamespace(beyond=np.count_nonzero(beyond), explained=np.count_nonzero(explained))
-    found = SimpleNamespace(beyond=np.flatnonzero(beyond), explained=np.flatnonzero(explained), counts=counts)
+    found = Mock(Comparison, beyond=np.flatnonzero(beyond), explained=np.flatnonzero(explained), counts=counts)
     read = {name: image(array) for name, array in sources.items()}
     aggregate.add("y", image_storage_of(got.dtype, "got"), got, want, found, read)
     return aggregate.pictures["y"]

@@ -7,6 +7,7 @@ from itertools import count
 from keyword import iskeyword
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.graph.fields import DATA_SOURCE, DescriptorField, neuron_code
@@ -20,6 +21,7 @@ __all__ = ["graph_code"]
 Formats = MPSImageFeatureChannelFormat
 
 
+@checked
 def graph_code(graph: GraphFile) -> str:
     """
     Python code that builds a graph, as ``graph``.
