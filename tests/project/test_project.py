@@ -79,13 +79,13 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.samples"],
+    ["mpsref.record.samples", "mpsref.record.states"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
     ["mpsref.record"],
     ["mpsref.verify.running"],
     ["mpsref.verify.bounds"],
-    ["mpsref.verify.windows"],
+    ["mpsref.verify.windows", "mpsref.verify.ties"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
@@ -95,7 +95,8 @@ LAYERS = [
     ["mpsref.verify.faults"],
     ["mpsref.verify.layer_faults"],
     ["mpsref.verify.layer_hypotheses"],
-    ["mpsref.verify.report"],
+    ["mpsref.verify.report", "mpsref.verify.segments"],
+    ["mpsref.verify.states"],
     ["mpsref.verify"],
     ["mpsref.verify.html", "mpsref.verify.junit"],
     ["mpsref.blocks", "mpsref.origin"],
@@ -270,7 +271,7 @@ def test_examples_and_test_data_stay_small():
     files = [path for folder in ("examples", "tests") for path in (ROOT / folder).rglob("*") if path.is_file()]
     data = [path for path in files if path.suffix not in (".py", ".pyc", ".md")]
 
-    assert sum(path.stat().st_size for path in data) < 3_000_000
+    assert sum(path.stat().st_size for path in data) < 5_000_000
     assert sum(path.stat().st_size for path in (ROOT / "examples" / "gpu-run").rglob("*") if path.is_file()) < 2_500_000
 
 
