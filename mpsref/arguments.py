@@ -210,9 +210,11 @@ def _none(name: str, value: Any) -> None:
 
 def _integer(name: str, value: Any) -> int:
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):
+            return operator.index(value)
     except CONVERSION_ERRORS:
-        raise _refused(name, value, "an integer") from None
+        pass
+    raise _refused(name, value, "an integer")
 
 
 def _number(name: str, value: Any) -> Any:

@@ -186,7 +186,6 @@ class MPSNNGraph(Connected, Strict):
         """The frozen plan. Not Apple's."""
         return self._plan
 
-    @checked
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))

@@ -30,6 +30,10 @@ from mpsref.storage import (
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
 
 
+MOST_PIXELS = 256
+"""Elements of an image that is printed whole."""
+
+
 def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
     bits = 8 * storage.dtype.itemsize
     return MTLPixelFormat[f"{'rgba'[:count]}{bits}{'Unorm' if storage.unorm_max else 'Float'}"]
@@ -202,10 +206,10 @@ class MPSImage(Strict):
 
         Parameters
         ----------
-        array : array_like, shape (H, W, C) or (N, H, W, C), or (C,) or () for one pixel
+        array : array_like, shape (H, W, C) or (N, H, W, C), or any other of at most five axes, channels last
             Floating point values, or elements that already have the dtype of the storage format (codes 0 to 255 in
             uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are stored unchanged. Python integers
-            are values.
+            are values. (C,) or () is one pixel, (W, C) one row; of five axes the first two are images.
         channel_format : MPSImageFeatureChannelFormat, str or dtype, optional
             A member, its name, or the dtype of its elements. Default: the format with the dtype of `array`.
 
@@ -222,14 +226,12 @@ class MPSImage(Strict):
         shape = values.shape
         if values.dtype.kind == "i" and (values.ndim < 2 or not hasattr(array, "dtype")):
             values = values.astype(np.float64)
-        if values.ndim < 2:
-            values = values.reshape(1, 1, 1, -1)
-        elif values.ndim == 3:
-            values = values[np.newaxis]
-        if values.ndim != 4 or 0 in values.shape:
+        if values.ndim > 5 or 0 in shape:
             raise ImageError(
-                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or (C,) for one pixel, no axis empty"
+                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or any of 1 to 5 axes, none empty"
             )
+        *images, h, w, c = (1,) * (4 - values.ndim) + (shape or (1,))
+        values = values.reshape(math.prod(images), h, w, c)
         if channel_format is None:
             storage = image_storage_of(values.dtype, "array")
         else:
@@ -369,6 +371,13 @@ class MPSImage(Strict):
         size = f"{self.width}x{self.height}x{self._channels}"
         several = f" x{self.number_of_images}" if self.number_of_images > 1 else ""
         return f"<MPSImage {size}{several} {self._storage.name}{f' {self.label!r}' if self.label else ''}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # Code that makes it, so that a failing example of a test shows its pixels, and can be tried again.
+        array = self.to_array()
+        pixels = np.array2string(array, threshold=MOST_PIXELS, separator=", ", floatmode="unique")
+        code = f"MPSImage.from_array(np.array({' '.join(pixels.split())}, np.{self._storage.dtype}))"
+        printer.text(code if array.size <= MOST_PIXELS else f"{self!r}: {code}")
 
     def _repr_html_(self) -> str:
         return image_html(repr(self)[1:-1], self.to_array(), partial(meaning, storage=self._storage))

@@ -36,6 +36,9 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--worst", metavar="N", type=integer, default=5, help="elements to list for each image (default 5)"
     )
     parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    parser.add_argument("--partial", action="store_true", help="judge the images whose files are there, and list those "
+                        "that are missing")  # fmt: skip
+    parser.add_argument("--device", metavar="TEXT", help="what wrote the images (default: as the recording says)")
     parser.add_argument("--no-faults", action="store_true", help="do not look for the likely faults of images "
                         "beyond the bounds")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
@@ -48,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     limit = _limit(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
-    recording = Recording.read(options.recording)
+    recording = Recording.read(options.recording, complete=not options.partial)
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
@@ -61,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
             tolerance,
             worst=options.worst,
             faults=not options.no_faults,
+            partial=options.partial,
+            device=options.device,
             progress=progress,
             collect=collected,
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpsref.arguments import checked
 from mpsref.arrays import meaning
-from mpsref.display import aligned, printable
+from mpsref.display import printable, table
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile, check
@@ -132,7 +132,7 @@ def _images_text(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
         size = " x ".join(str(facts[f]) for f in ("number_of_images", "height", "width", "feature_channels"))
         numbers = ["none" if facts[f] is None else f"{facts[f]:.6g}" for f in ("min", "max", "mean")]
         rows.append([name, facts["format"], size, *numbers, *(f"{facts[c]:,}" for c in _COUNTS)])
-    return aligned(rows, left=2)
+    return table(rows, left=2)
 
 
 STATES = ("gradient_state", "convolution_gradient_state")
@@ -151,7 +151,7 @@ def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         state = "".join(f" (state of {node[field]})" for field in STATES if field in node)
         rows.append([str(i), node["class"], ", ".join(reads) + state, node["result"], _pairs(parameters)])
-    return aligned(rows, left=5)
+    return table(rows, left=5)
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mpsref.arguments import checked
 from mpsref.arrays import Stored
+from mpsref.blocks import pattern_of
 from mpsref.errors import ParameterError, described
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
@@ -55,7 +56,8 @@ class Summary:
     Attributes
     ----------
     ranges : tuple of (int, int)
-        Bit patterns of the inputs, each range without its end; in order, with gaps in between.
+        Numbers of the inputs, which are their bit patterns unless the sweep has a stride: each range without its end;
+        in order, with gaps in between.
     histogram : dict of int to int
         Distances in ULP by powers of two, of all that are comparable.
     largest : int
@@ -187,8 +189,10 @@ def gaps(whole: range, ranges: Ranges) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
-def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int) -> Summary:
-    """The summary of the results for inputs with consecutive patterns, the first of which is `start`."""
+def summary_of(
+    x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int, stride: int = 1
+) -> Summary:
+    """The summary of the results for inputs with consecutive numbers, the first of which is `start`."""
     # Most are equal bit by bit; only the others are looked at.
     bits = storage.bits_dtype
     differ = np.flatnonzero(got.view(bits) != want.view(bits))
@@ -205,7 +209,8 @@ def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: Storag
     def mismatches(chosen: npt.NDArray[np.intp]) -> tuple[Mismatch, ...]:
         columns = (array.view(bits)[chosen].tolist() for array in (got, want))
         ulps = (None if d == UNREACHABLE else d for d in distance[chosen].tolist())
-        return tuple(map(Mismatch, (differ[chosen] + start).tolist(), *columns, ulps))
+        patterns = [pattern_of(number, stride) for number in (differ[chosen] + start).tolist()]
+        return tuple(map(Mismatch, patterns, *columns, ulps))
 
     return Summary(
         ranges=((start, start + x.size),),

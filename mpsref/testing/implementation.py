@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def check_implementation(
     ulp: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    formats: Sequence[FormatLike] = (F.float32, F.float16),
+    formats: FormatLike | Sequence[FormatLike] = (F.float32, F.float16),
     max_examples: int | None = None,
     seed: int | None = None,
     name: str | None = None,
@@ -46,7 +46,8 @@ def check_implementation(
     function : callable or str
         The implementation, or ``module:function``: ``function(x)``, or for a gradient ``function(x, upstream)``, with
         one-dimensional arrays of a format's dtype; it returns an array of the same shape and dtype. For a pReLU with
-        several slopes there are two dimensions, the last being the feature channels. It is called a few hundred times.
+        several slopes there are two dimensions, the last being the feature channels. It is called a few hundred times,
+        with arrays of about a dozen lengths.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType, str or strategy of MPSNNNeuronDescriptor
         What it should compute. With a type, its name or a strategy, parameters vary, and the descriptor is the
         function's last argument.
@@ -54,7 +55,7 @@ def check_implementation(
         ``forward`` or ``gradient``.
     bounds, ulp, rtol, atol
         What passes, as for `mpsref.testing.compare`; by default 4 ULP.
-    formats : sequence of MPSImageFeatureChannelFormat, str or dtype
+    formats : MPSImageFeatureChannelFormat, str or dtype, or sequence of them
         Among float32 and float16.
     max_examples : int, optional
         Arrays for each format, besides those that have all halves. Default: that of the Hypothesis profile, 100
@@ -81,10 +82,12 @@ def check_implementation(
     Notes
     -----
     Each array has values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both ends, and some hundred
-    others in between: simple, special and arbitrary ones. For a single neuron all halves are tried too, a gradient with
-    an incoming gradient of 1. Failures are sorted into kinds, and each is reduced to the simplest input, alone if it
-    fails alone, else in the shortest array; the report says if another call with it gives another result. No database
-    of examples is written.
+    others in between: simple, special and arbitrary ones. All halves are tried too, as float32 as well, and numbers of
+    every magnitude in arrays of up to 131,075 elements, gradients with an incoming gradient of 1. Then come views:
+    sliced, reversed, with an offset, broadcast and transposed, the last with two dimensions; an error that only a view
+    raises is no failure, but reported. Failures are sorted into kinds, apart if a model of arithmetic allows such
+    results, and each is reduced to the simplest input, alone if it fails alone, else in the shortest array; the
+    report says if another call with it gives another result. No database of examples is written.
 
     Examples
     --------
@@ -120,7 +123,8 @@ def check_implementation(
         tuple(storage.name for storage in storages),
         sum(attack.arrays for attack in attacks),
         sum(attack.elements for attack in attacks),
-        tuple(failure for attack in attacks for failure in attack.failures()),
+        tuple(sorted((f for attack in attacks for f in attack.failures()), key=lambda failure: failure.is_allowed)),
+        {view: error for attack in attacks for view, error in attack.refused.items()},
     )
     report.check()
     return report
@@ -132,12 +136,13 @@ def _integer_or_error(value: Any, name: str, least: int) -> None:
 
 
 def _storages(formats: Any) -> list[StorageFormat]:
+    several = formats if isinstance(formats, Iterable) and not isinstance(formats, str | type) else [formats]
     try:
-        members = None if isinstance(formats, str) else list(formats)
+        members = list(several)
     except Exception:  # noqa: BLE001  somebody's object may raise anything
-        members = None
-    if members is None:
-        raise ParameterError(f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members")
+        raise ParameterError(
+            f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members"
+        ) from None
     storages = list(dict.fromkeys(_floating(one) for one in members))
     if not storages:
         raise ParameterError("formats is empty: give at least one")

@@ -14,7 +14,7 @@ Examples
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute (MPSCNNNeuronAbsoluteNode)
+FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """
@@ -40,13 +40,14 @@ from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
 from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation
 from mpsref.plan import Progress
+from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.states import RecordedArray
-from mpsref.storage import StorageFormat
+from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, within
+from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
@@ -92,6 +93,8 @@ def verify(
     *,
     worst: int = 5,
     faults: bool = True,
+    partial: bool = False,
+    device: str | None = None,
     progress: Progress | None = None,
     collect: Aggregate | None = None,
 ) -> Report:
@@ -112,6 +115,11 @@ def verify(
         How many of the farthest elements to report for each image.
     faults : bool
         Whether to look for the likely fault of an image beyond the bounds, see `mpsref.verify.faults`.
+    partial : bool
+        Whether images may lack files: what is there is judged, and what is not is listed. An image that is computed
+        from a source that is not there cannot be judged either.
+    device : str, optional
+        What wrote the images, instead of what the recording says.
     progress : callable, optional
         Called after each node with the numbers of finished nodes and of all nodes.
     collect : Aggregate, optional
@@ -130,15 +138,23 @@ def verify(
     ParameterError
         The preset does not exist.
     """
-    recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
+    recording = recording if isinstance(recording, Recording) else Recording.read(recording, complete=not partial)
+    if device is not None:
+        recording = replace(recording, device=device)
+    return _Verification(recording, tolerances_of(tolerance), worst, faults, partial, collect).run(progress)
 
 
 class _Verification:
     """One walk through the graph: the reference from the sources on, and each node on the inputs that it really had."""
 
     def __init__(
-        self, recording: Recording, tolerances: Tolerances, worst: int, faults: bool, collect: Aggregate | None
+        self,
+        recording: Recording,
+        tolerances: Tolerances,
+        worst: int,
+        faults: bool,
+        partial: bool,
+        collect: Aggregate | None,
     ) -> None:
         self.recording, self.tolerances, self.worst, self.faults = recording, tolerances, worst, faults
         self.collect = collect
@@ -154,11 +170,32 @@ class _Verification:
         self.wanted = [
             node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
         ]
+        self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
+        if partial:
+            self._leave_out_what_lacks_a_source()
         if not self.wanted:
+            if partial and self.missing:
+                reasons = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+                raise self._error(f"images: nothing can be judged: {reasons}")
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
         self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
+
+    def _leave_out_what_lacks_a_source(self) -> None:
+        lacks: dict[MPSNNImageNode, MPSNNImageNode] = {}
+        for node in schedule(self.wanted):
+            for source in node.sources:
+                if source.producer is None and source not in self.recorded:
+                    lacks.setdefault(node.result_image, source)
+                elif source in lacks:
+                    lacks.setdefault(node.result_image, lacks[source])
+        for image in self.wanted:
+            if image in lacks:
+                needed = self.names[lacks[image]]
+                self.missing.setdefault(needed, "a source that is not there")
+                self.missing[self.names[image]] = f"not judged, because {needed} is not there"
+        self.wanted = [image for image in self.wanted if image not in lacks]
 
     def run(self, progress: Progress | None) -> Report:
         sources = inputs(self.wanted)
@@ -197,7 +234,12 @@ class _Verification:
             if progress is not None:
                 progress(i + 1, len(plan.steps))
         return Report(
-            str(self.recording.path), self.recording.device, self.tolerances, tuple(reports), faults=self.faults
+            str(self.recording.path),
+            self.recording.device,
+            self.tolerances,
+            tuple(reports),
+            faults=self.faults,
+            missing=self.missing,
         )
 
     def _error(self, text: str) -> FileFormatError:
@@ -209,6 +251,8 @@ class _Verification:
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
                 fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
+                       else f"it holds {actual} of the {expected} images of the batch: write all of them"
+                       if fact == "number_of_images" and actual < expected
                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
@@ -235,9 +279,8 @@ class _Verification:
         sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
-        # With several nodes whose images are not recorded nobody knows what the last one read.
-        wrong = self.faults and comparison.beyond.size
-        explained = wrong and len(nodes) == 1
+        wrong = bool(self.faults and comparison.beyond.size)
+        explained = wrong and all(other.operation.is_pointwise for other in nodes)
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -246,8 +289,9 @@ class _Verification:
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
         worst = (comparison.worst, comparison.distances, comparison.classes)
+        recorded = self.recorded[node.result_image].layout
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, sources)
+            _element(flat, distance, kind, actual, expected, sources, recorded)
             for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
@@ -257,16 +301,15 @@ class _Verification:
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            if operation.is_pointwise:
-                close = within(storage, limit if isinstance(limit, Tolerance) else None)
-                findings = explain(Case.of_node(node, read, own, want, bad, close))
-            else:
-                case = _layer_case(operation, read, storage, actual, expected)
-                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+            findings = explain(self._case(nodes, read, actual, expected, bad, limit))
         elif wrong:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
+            if len(nodes) == 1:
+                case = _layer_case(operation, read, storage, actual, expected)
+                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+            else:
+                findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -289,8 +332,7 @@ class _Verification:
 
     def _walk(self, nodes: list[MPSNNFilterNode]) -> Walk:
         """The nodes of a segment with what they read."""
-        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-        return Walk(nodes, {image: self.recorded[image].read() for image in recorded}, self.formats)
+        return Walk(nodes, self._inputs(nodes, []), self.formats)
 
     def _fused(
         self,
@@ -361,13 +403,43 @@ class _Verification:
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
 
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+        """What a segment reads; `read` is what its last node does."""
+        if len(nodes) == 1:
+            return dict(zip(nodes[0].sources, read, strict=True))
+        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+        return {image: self.recorded[image].read() for image in recorded}
+
+    def _case(
+        self,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        got: Stored,
+        want: Stored,
+        bad: npt.NDArray[np.bool_],
+        limit: Limit,
+    ) -> Case:
+        inputs, result = self._inputs(nodes, read), nodes[-1].result_image
+        storage = self.formats[result]
+        if isinstance(limit, Tolerance):
+            bound = within(storage, limit)
+        else:
+            segment = Segment(nodes, inputs, self.formats)
+            bound = around(storage, want, lambda index: segment.ends(index, MODELS[limit.model]))
+        others = {
+            self.names[image]: Elements(array, storage_format(entry.descriptor.channel_format))
+            for image, entry in self.recorded.items()
+            if image is not result and (array := entry.elements()).shape == want.shape
+        }
+        operations = {self.names[image]: node.operation for image, node in self.producers.items()}
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+
     def _judge(
         self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
     ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
         @cache
         def segment() -> Segment:
-            inputs = self._walk(nodes).inputs if len(nodes) > 1 else dict(zip(nodes[-1].sources, read, strict=True))
-            return Segment(nodes, inputs, self.formats)
+            return Segment(nodes, self._inputs(nodes, read), self.formats)
 
         @cache
         def ties() -> Mask | None:
@@ -399,6 +471,7 @@ def _element(
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
     sources: dict[str, MPSImage],
+    layout: Layout,
 ) -> Element:
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
@@ -418,4 +491,5 @@ def _element(
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
         None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+        layout.place(flat) if layout.has_own_places else None,
     )

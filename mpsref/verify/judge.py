@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -156,6 +156,23 @@ class Segment:
 
         forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
         return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
+
+    def ends(self, index: Index, model: Model) -> tuple[Wide, Wide]:
+        """The least and the greatest value within bounds at some flat indices; NaN where no form has bounds."""
+        self._tables.clear()
+        storage = self._formats[self._nodes[-1].result_image]
+        lowest = np.full(index.size, np.nan)
+        highest = lowest.copy()
+        with np.errstate(all="ignore"):
+            for variant in model.variants:
+                f = Running(variant)
+                for number in range(max(map(len, self._forms))):
+                    value = self._ranges(index, number, f, big=index.size >= WORTH_A_TABLE)
+                    lower, upper, _ = stored(value, storage)
+                    free = value.reason == 0
+                    lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
+                    highest[free] = np.fmax(highest, meaning(upper, storage))[free]
+        return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if self._is_windowed:

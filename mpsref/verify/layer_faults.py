@@ -10,18 +10,22 @@ float64, with the bound of any order of float32 sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpsref.arrays import Mask, Stored, Wide, meaning
 from mpsref.operations import Operation
 from mpsref.storage import StorageFormat
-from mpsref.verify.faults import NAMED, NO_FAULT, SAME, SAME_BITS, Example, Finding
+from mpsref.verify.faults import NO_FAULT, Example, Finding
 
 __all__ = ["Guess", "LayerCase", "explain_layer", "layer_hypothesis", "precision_note"]
 
-MENTIONED = 0.1
+NAMED = 0.5
+"""The score that a cause needs."""
+
+SAME, SAME_BITS = 0.02, 0.1
+"""Differences up to which two scores, and two proportions of equal bits, count as equal."""
 
 FEWEST, NEARER = 16, 0.25
 """See `precision_note`."""
@@ -134,19 +138,19 @@ def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: 
     trials: list[_Trial] = []
     with np.errstate(all="ignore"):
         for order, hypothesis in enumerate(hypotheses):
-            if hypothesis.is_last and any(trial.score >= NAMED for trial in trials):
+            if hypothesis.is_last and trials:
                 continue
             best = max(
                 (_tried(case, order, hypothesis, guess) for guess in hypothesis.guesses(case)),
                 key=lambda trial: (trial.score, trial.same),
                 default=None,
             )
-            if best is not None and best.score >= MENTIONED:
+            if best is not None and best.score >= NAMED:
                 trials.append(best)
-    findings = [_finding(case, trial) for trial in _ranked(trials)]
-    if not findings or findings[0].score < NAMED:
-        findings.insert(0, _pattern(case))
-    return findings[:most]
+    if not trials:
+        return [_pattern(case)]
+    first, *others = [_finding(case, trial) for trial in _ranked(trials)[:most]]
+    return [first, *(replace(finding, rank="alternative") for finding in others)]
 
 
 def precision_note(case: LayerCase, hypotheses: Sequence[LayerHypothesis]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mpsref.arguments import checked
-from mpsref.display import aligned, html_table, html_text, printable
+from mpsref.display import counted, html_table, html_text, printable, table
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
 from mpsref.verify.compare import Counts
@@ -15,7 +15,7 @@ from mpsref.verify.faults import Finding
 from mpsref.verify.running import Reason
 from mpsref.verify.tolerance import Tolerances, limit_json
 
-__all__ = ["Element", "EndToEnd", "ImageReport", "Report"]
+__all__ = ["Cause", "Element", "EndToEnd", "ImageReport", "Report"]
 
 PASSED, FAILED = "1;32", "1;31"
 """Colours of terminals."""
@@ -45,6 +45,8 @@ class Element:
         Whether it is beyond the bounds.
     reason : str or None
         The name of the `Reason` that explains it; None if it is within or beyond the bounds.
+    index : tuple of int or None
+        Its place in the recorded array, if that is no image; it is then called by that.
     """
 
     image: int
@@ -59,12 +61,20 @@ class Element:
     ulp: int | None
     beyond: bool
     reason: str | None = None
+    index: tuple[int, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        if self.index is not None:
+            return str(list(self.index))
+        place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
+        return f"({place}; slice {self.slice} lane {self.lane})"
 
     def __str__(self) -> str:
-        place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
         sources = ", ".join(f"{name} = {value}" for name, value in self.sources.items())
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
-        return f"({place}; slice {self.slice} lane {self.lane}) {sources}: got {self.got}, want {self.want}, {distance}"
+        return f"{self.place} {sources}: got {self.got}, want {self.want}, {distance}"
 
 
 @dataclass(frozen=True)
@@ -146,8 +156,43 @@ class ImageReport:
         return sum(self.counts.explained.values())
 
 
+@dataclass(frozen=True)
+class Cause:
+    """
+    What is wrong, or excused, for one reason in any image.
+
+    Attributes
+    ----------
+    cause : str
+        The name of the fault or of the excuse, or that there is none.
+    images, elements : int
+        How many.
+    example : str
+        One of the elements, with its image.
+    excused : bool
+        Whether it is an excuse.
+    """
+
+    cause: str
+    images: int
+    elements: int
+    example: str
+    excused: bool = False
+
+    def __str__(self) -> str:
+        excused = " excused" if self.excused else ""
+        return f"{self.cause}: {counted(self.images, 'image')}, {counted(self.elements, 'element')}{excused}"
+
+
 _COLUMNS = {
     "elements": "elements",
+    "exact": "exact",
+    "largest": "largest",
+    "explained": "excused",
+    "beyond": "beyond",
+}
+
+_SHOWN_END_TO_END = {
     "exact": "exact",
     "within_1": "<= 1 ULP",
     "within_4": "<= 4 ULP",
@@ -155,11 +200,7 @@ _COLUMNS = {
     "largest": "largest",
     "nan_disagreements": "NaN",
     "infinity_disagreements": "inf",
-    "explained": "explained",
-    "beyond": "beyond",
 }
-
-_SHOWN_END_TO_END = tuple(each.name for each in fields(EndToEnd))
 
 
 @dataclass(frozen=True)
@@ -177,6 +218,8 @@ class Report:
         Every recorded image that the graph computes, in the order of evaluation.
     faults : bool
         Whether faults were looked for.
+    missing : dict of str to str
+        Images that were not judged, each with the reason, if that was allowed.
     """
 
     recording: str
@@ -184,6 +227,7 @@ class Report:
     tolerance: Tolerances
     images: tuple[ImageReport, ...]
     faults: bool = True
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -198,20 +242,36 @@ class Report:
     @property
     def verdict(self) -> str:
         """One line."""
-        elements = sum(image.counts.elements for image in self.images)
+        total = sum(image.counts.elements for image in self.images)
         explained = sum(image.explained for image in self.images)
-        first = self.first_wrong
+        first, elements = self.first_wrong, counted(total, "element")
+        images = counted(len(self.images), "image")
+        tail = f"; {counted(len(self.missing), 'other image')} not judged" if self.missing else ""
         if first is None:
             if not explained:
-                return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
-            images = f"{elements:,} elements of {len(self.images)} images"
-            return f"PASS: of {images} {elements - explained:,} are within bounds and {explained:,} explained"
+                all_of_them = f"all {elements}" if total > 1 else elements
+                return f"PASS: {all_of_them} of {images} {'are' if total > 1 else 'is'} within bounds{tail}"
+            within = f"{total - explained:,} are within bounds and {explained:,} excused"
+            return f"PASS: of {elements} of {images} {within}{tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
         return (
-            f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} of "
-            f"{len(self.images)} images, first in {first.name} ({first.node})"
+            f"FAIL: {wrong:,} of {elements} {'is' if wrong == 1 else 'are'} beyond the bounds, in {len(beyond)} of "
+            f"{images}, first in {first.name} ({first.node}){tail}"
         )
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What is wrong over all images, most elements first, and then what is excused."""
+        found: dict[tuple[bool, str], list[tuple[str, int, str]]] = {}
+        for image in self.images:
+            for excused, cause, elements, example in _causes_of(image, faults=self.faults):
+                found.setdefault((excused, cause), []).append((image.name, elements, example))
+        causes = [
+            Cause(cause, len(places), sum(n for _, n, _ in places), f"{places[0][0]}{places[0][2]}", excused)
+            for (excused, cause), places in found.items()
+        ]
+        return sorted(causes, key=lambda cause: (cause.excused, -cause.elements))
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -241,7 +301,7 @@ class Report:
         rows = [
             [
                 *row[:3],
-                "within" if image.passed and not image.explained else "explained" if image.passed else "beyond",
+                "within" if image.passed and not image.explained else "excused" if image.passed else "beyond",
                 *row[3:],
             ]
             for image, row in zip(self.images, self._rows(), strict=True)
@@ -267,6 +327,8 @@ class Report:
             "passed": self.passed,
             "verdict": self.verdict,
             "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
+            "causes": [asdict(cause) for cause in self.causes],
+            "missing": self.missing,
             "images": {
                 image.name: {
                     "node": image.node,
@@ -294,13 +356,18 @@ class Report:
         yield f"bounds     {self.tolerance}"
         yield ""
         head = ["image", "node", "format", *_COLUMNS.values()]
-        yield from aligned([head, *self._rows()], 3)
+        yield from table([head, *self._rows()], 3)
+        if self.missing:
+            yield ""
+            yield f"{counted(len(self.missing), 'image')} not judged:"
+            yield from table([[*each] for each in self.missing.items()], 2, indent="  ")
         yield from self._end_to_end_lines()
         for image in self.images:
-            yield from _image_lines(image, every_image=every_image)
             if not image.passed:
                 yield from _wrong_lines(image, faults=self.faults)
+            yield from _image_lines(image, every_image=every_image)
         yield from self._blame_lines()
+        yield from self._cause_lines()
         yield ""
         yield self.verdict
 
@@ -309,7 +376,7 @@ class Report:
             [image.name, image.node, image.channel_format]
             + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
-        ]  # fmt: skip
+        ]
 
     def _end_to_end_lines(self) -> Iterator[str]:
         """Distances from the sources on, of images whose nodes read other inputs than the reference's."""
@@ -321,7 +388,7 @@ class Report:
         if rows and not self.passed:
             yield ""
             yield "from the graph's sources on, errors of all nodes together:"
-            yield from aligned([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
+            yield from table([["image", *_SHOWN_END_TO_END.values()], *rows], 1)
 
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
@@ -336,9 +403,39 @@ class Report:
                 "and add what the device writes to the recording"
             )
 
+    def _cause_lines(self) -> Iterator[str]:
+        """The summary over all images; a single cause of a single image is not said again."""
+        causes = self.causes
+        if len(self.images) > 1 and causes:
+            yield ""
+            yield "by cause:"
+            for cause in causes:
+                yield f"  {cause}"
+                yield f"    {cause.example}"
+
+
+NO_CAUSE, NOT_SOUGHT = "no cause found", "not looked for"
+
+
+def _causes_of(image: ImageReport, *, faults: bool) -> Iterator[tuple[bool, str, int, str]]:
+    """Whether it is an excuse, the cause, elements, and an example, of what is beyond the bounds or excused."""
+    rest = image.counts.beyond
+    if rest:
+        first = next((finding for finding in image.findings if finding.fits), None)
+        if first is not None and first.explained:
+            yield False, first.name, first.explained, f" {first.example}" if first.example else ""
+            rest -= first.explained
+        if rest:
+            # One that the fault explains would be no example.
+            element = next((each for each in image.worst if each.beyond and rest == image.counts.beyond), None)
+            yield False, NO_CAUSE if faults else NOT_SOUGHT, rest, f" {element}" if element else ""
+    for name, count in image.counts.explained.items():
+        element = next((each for each in image.worst if each.reason == name), None)
+        yield True, Reason[name].text, count, f" {element}" if element else ""
+
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
-    shown = [element for element in image.worst if element.beyond or every_image]
+    """What is excused, apart from what is wrong, and the worst elements within bounds if they are asked for."""
     remarks = [image.reading, image.note and f"note: {image.note}"]
     if any(remarks):
         yield ""
@@ -346,14 +443,15 @@ def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
     if image.counts.explained:
         yield ""
     for name, count in image.counts.explained.items():
-        yield f"{image.name}: {count:,} explained: {Reason[name].text}"
+        yield f"{image.name}: {count:,} excused: {Reason[name].text}"
         element = next((e for e in image.worst if e.reason == name and not every_image), None)
         if element is not None:
             yield f"  {element}"
-    if shown:
+    rest = [element for element in image.worst if not element.beyond]
+    if every_image and rest:
         yield ""
-        yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
-        yield from (f"  {element}" for element in shown)
+        yield f"{image.name}: {'within the bounds or excused' if image.explained else 'within the bounds'}, the worst:"
+        yield from (f"  {element}" for element in rest)
 
 
 def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
@@ -366,20 +464,26 @@ def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
 
 
 def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
-    """The histogram and the likely faults of an image beyond the bounds."""
+    """What is wrong with an image: the likely faults, the worst elements, and how far all are."""
     counts = image.counts
-    others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
-    distances = {int(most): count for most, count in image.histogram.items()}
-    if len(distances) > MOST_ROWS:
-        distances = _by_sixteens(distances)
-    if distances or any(others.values()):
-        yield from (f"  {line}" for line in aligned(histogram_rows(distances, counts.elements, others), 1))
+    yield ""
+    yield f"{image.name}: {counted(counts.beyond, 'element')} of {counts.elements:,} beyond the bounds"
     if image.findings:
         first, *more = image.findings
         yield f"  fault: {first.headline}"
         yield f"    {first.sentence}"
         if first.example is not None:
             yield f"    for example {first.example}"
-        yield from (f"  or: {finding.headline}" for finding in more if finding.fits)
+        yield from (f"  {finding.headline}" for finding in more if finding.fits)
     elif faults and image.unrecorded:
         yield f"  fault: not looked for; record {', '.join(image.unrecorded)} to have it looked for"
+    shown = [element for element in image.worst if element.beyond]
+    if shown:
+        yield "  the worst:"
+        yield from (f"    {element}" for element in shown)
+    others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
+    distances = {int(most): count for most, count in image.histogram.items()}
+    if len(distances) > MOST_ROWS:
+        distances = _by_sixteens(distances)
+    if distances or any(others.values()):
+        yield from table(histogram_rows(distances, counts.elements, others), 1, indent="  ")

@@ -79,7 +79,8 @@ def explain_segment(
     # What has wide bounds explains much: it counts only where nothing else does.
     wide = {hypothesis.name for hypothesis in LAYER_HYPOTHESES if hypothesis.is_last}
     findings = [finding for finding in findings if finding.name not in wide] or findings
-    return sorted(findings, key=lambda finding: (-finding.score, -finding.same_bits))[:3]
+    ranked = sorted(findings, key=lambda finding: (-finding.score, -finding.same_bits))[:3]
+    return [replace(finding, rank="alternative" if i else "cause") for i, finding in enumerate(ranked)]
 
 
 def _before(walk: Walk, image: MPSNNImageNode) -> set[MPSNNImageNode]:

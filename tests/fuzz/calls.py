@@ -293,7 +293,9 @@ INTERNAL = {
     "Neuron.stepwise_forward",
     "Neuron.stepwise_derivative",
     "Neuron.kinks",
+    "MPSCNNConvolutionDataSource",
     "MPSHandle",
+    "MPSNNPadding",
     "MPSHandle.label",
     "Neuron",
 }

@@ -19,6 +19,7 @@ import pytest
 
 import mpsref as mps
 from mpsref.cli import main, parser
+from mpsref.documents import validate
 from mpsref.neuron.kernels import KERNELS
 from mpsref.storage import FORMATS
 from mpsref.testing import assert_close, tolerances
@@ -79,7 +80,7 @@ LAYERS = [
     ["mpsref.plan"],
     ["mpsref.executor"],
     ["mpsref.public"],
-    ["mpsref.record.samples", "mpsref.record.states"],
+    ["mpsref.record.layout", "mpsref.record.samples", "mpsref.record.states"],
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
     ["mpsref.record"],
@@ -90,8 +91,10 @@ LAYERS = [
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
-    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "memory", "parameters", "precision", "special")],
+    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "library", "parameters", "places", "stores")],
     ["mpsref.verify.hypotheses"],
+    ["mpsref.verify.regions"],
+    ["mpsref.verify.search"],
     ["mpsref.verify.faults"],
     ["mpsref.verify.layer_faults"],
     ["mpsref.verify.layer_hypotheses"],
@@ -105,7 +108,7 @@ LAYERS = [
     ["mpsref.sweep.report"],
     ["mpsref.sweep.run"],
     ["mpsref.sweep"],
-    ["mpsref.testing.differences", "mpsref.testing.reports"],
+    ["mpsref.testing.autodiff", "mpsref.testing.differences", "mpsref.testing.reports", "mpsref.testing.views"],
     ["mpsref.testing.comparison"],
     ["mpsref.testing.question"],
     ["mpsref.testing.composition", "mpsref.testing.strategies.arguments", "mpsref.testing.tolerances"],
@@ -360,6 +363,8 @@ def test_blocks_that_are_not_run_are_of_a_known_kind_and_read(path, tmp_path):
             Tolerances.read(file)
         elif language == "json" and json.loads(code)["format"] == "mpsref-tolerances":
             tolerances.Tolerances.read(file)
+        elif language == "json" and json.loads(code)["format"] == "mpsref-recording":
+            validate(json.loads(code), schema("recording"))
         else:  # the README's other JSON has a test below
             known = {"python", "console", "text", "cpp", "swift", "objective-c"}
             assert language in known | {"{toctree}", "{include}", "{literalinclude}"} | (

@@ -184,6 +184,20 @@ def test_the_message_says_how_many_where_and_how_far():
     jsonschema.Draft202012Validator(schema("comparison")).validate(json.loads(json.dumps(report.to_json())))
 
 
+def test_the_worst_elements_show_what_was_read():
+    x, dy = np.float32([[1, 2], [3, 4]]), np.float16([[5, 6], [7, 8]])
+    wrong = x + np.float32([[0, 0], [0, 1]])
+
+    assert "  [1, 1] x = 4.0: got 5.0, want 4.0, " in compare(wrong, x, x=x).text()
+    report = compare(wrong, x, x=x, upstream=dy)
+    assert "  [1, 1] upstream = 8.0, x = 4.0: got 5.0" in report.text()
+    assert (report.worst[0].x, report.worst[0].upstream) == ("4.0", "8.0")
+    jsonschema.Draft202012Validator(schema("comparison")).validate(report.to_json())
+    assert ">4.0<" in report._repr_html_()
+    with pytest.raises(mps.ImageError, match=r"x is of shape \[2\]"):
+        compare(wrong, x, x=[1, 2])
+
+
 def test_a_name_cannot_pass_for_another_line():
     assert compare([1.0], [2.0], name="x\nPASS: all").text().startswith("x\\nPASS: all: FAIL")
 

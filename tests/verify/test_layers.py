@@ -286,15 +286,13 @@ def test_planted_faults_of_pooling_are_named(tmp_path):
     for node, device, name in (
         (average, run(full, x=x), "average over the full window"),
         (full, run(average, x=x), "average over the count"),
-        (average, run(average, x=x) * np.float32(9), "sum instead of average"),
+        (full, run(full, x=x) * np.float32(9), "sum instead of average"),
         (largest, run(zero, x=x), "border of 0"),
         (largest, run(pooling(mps.MPSCNNPoolingMaxNode, method=28), x=x), "window in another place"),
     ):
         report = report_of(tmp_path / "r", node, device, x=x)
         assert not report.passed
-        assert name in [finding.name for finding in report.images[0].findings], name
-        if name != "sum instead of average":
-            assert report.images[0].findings[0].name == name
+        assert report.images[0].findings[0].name == name
     coarse = np.round(X[:, :8] / 2)
     node = pooling(mps.MPSCNNPoolingMaxNode, 2, 2)
     g = RNG.normal(size=(2, 4, 4, 8)).astype(np.float32)

@@ -269,7 +269,8 @@ def test_a_failing_image_comes_first_and_keeps_its_number(tmp_path):
 
     assert sorted(ids) == sorted(f"image-{i}" for i in range(32))
     assert ids[: len(explained)] == explained
-    assert f"explained: {Reason.OVERFLOW.text}" in text
+    assert text.count("<h4>Excused</h4>") == len(explained)
+    assert f'<th scope="row">{Reason.OVERFLOW.text}</th>' in text
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "<!--", "<!--<script </script x", "a" * 500, "]]>", "\u2028\u2066x"])
@@ -307,11 +308,16 @@ def test_findings_and_the_histogram_have_a_place(tmp_path):
 
     assert first.findings
     assert not second.findings
-    assert text.count("<h4>Findings</h4>") == 1
+    assert text.count("<h4>What is wrong</h4>") == 1
+    # What is wrong comes first: the causes, then findings and map of the image; counts later.
+    places = ["By cause, over all images", "<h4>What is wrong</h4>", 'data-draw="maps"', "<h4>Counts</h4>", "<svg"]
+    assert sorted(places, key=text.index) == places
+    assert "<td>everywhere</td>" in text or f"<td>{first.findings[0].where}</td>" in text
     assert escape(first.findings[0].sentence) in text
     assert len(re.findall("<caption>Elements by distance, in ULP</caption>", text)) == 2
     failure = ET.fromstring(junit(report)).find(".//failure")  # noqa: S314
     assert f"the likely fault:\n{first.findings[0]}" in failure.text
+    assert failure.get("message").endswith(f"elements are beyond the bounds; {first.findings[0].headline}")
 
 
 # ---- JUnit ----
@@ -339,7 +345,7 @@ def test_what_is_explained_is_told_and_is_no_failure():
 
     assert suite.get("failures") == "0"
     case = next(each for each in suite.iter("testcase") if each.get("name") == "softPlus.y")
-    assert case.find("system-out").text.startswith("576 explained: ")
+    assert case.find("system-out").text.startswith("576 excused: ")
 
 
 # ---- the command line ----
@@ -391,8 +397,12 @@ def test_every_node_and_every_tab_can_be_clicked(browser, opened, tolerance):
         assert browser.js("getComputedStyle(document.querySelector('article:not(.chosen)')).display") == "none"
         assert browser.js("document.activeElement.id") == link[1:]
         number = int(link.removeprefix("#image-"))
-        findings = ["Findings"] if report.images[number].findings else []
-        for i, title in enumerate(["Counts", "Worst elements", *findings, "Error over input", "Heat maps"]):
+        one = report.images[number]
+        excused = ["Excused"] if one.explained else []
+        titles = [*excused, "Counts", "Worst elements", "Error over input", "Heat maps"]
+        if not one.passed:
+            titles = ["What is wrong", "Worst elements", *excused, "Error over input", "Counts"]
+        for i, title in enumerate(titles):
             browser.click(f"{link} [role=tab]:nth-of-type({i + 1})")
             assert browser.js(PANEL) == title
             assert browser.js(f"document.querySelectorAll('{link} [aria-selected=true]').length") == 1
@@ -408,7 +418,7 @@ def test_heat_maps_can_be_chosen(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", shape=(2, 8, 6, 4)))
     path = opened(text)
 
-    browser.click("#image-0 [role=tab]:last-child")
+    browser.click("#image-0 [role=tab]:first-child")
     count = "document.querySelectorAll('#image-0 select ~ *, #image-0 label + div .cell').length"
     titles = "Array.from(document.querySelectorAll('#image-0 label + div .cell title'), (t) => t.textContent)"
     assert browser.js(count) == 48
@@ -456,7 +466,7 @@ def test_hostile_texts_run_nothing(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", names=names, device="</script><script>window.bad = 1</script>"))
     path = opened(text)
 
-    for i in range(5):
+    for i in range(4):
         browser.click(f"#image-0 [role=tab]:nth-of-type({i + 1})")
     assert browser.js("window.bad === undefined")
     assert browser.js("document.querySelectorAll('b, img').length") == 0

@@ -353,7 +353,7 @@ def test_the_json_report_says_what_the_text_says(tmp_path):
     assert document["verdict"] == report.text().splitlines()[-1]
     assert set(document["images"]["h"]["worst"][0]) == {
         "image", "y", "x", "channel", "slice", "lane", "sources", "got", "want", "ulp", "beyond",
-        "reason"}  # fmt: skip
+        "reason", "index"}  # fmt: skip
     jsonschema.Draft202012Validator(schema("report")).validate(document)
 
 
