@@ -25,7 +25,7 @@ from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
-from mpsref.verify import Reason, Recording, faults
+from mpsref.verify import Reason, Recording, faults, layer_hypotheses
 from mpsref.verify.bounds import ALTERNATIVES, allowed
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, LATITUDES
@@ -356,6 +356,21 @@ def faults_page() -> str:
         "| fault | what it says |",
         "|---|---|",
         *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in faults.HYPOTHESES),
+        "",
+        "## Layers",
+        "",
+        "Of convolutions, fully connected layers, pooling and their gradients; whole images are computed at once. From",
+        "`mpsref.verify.layer_hypotheses`.",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.LAYER_HYPOTHESES),
+        "",
+        "Of the gradients of weights and biases:",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.STATE_HYPOTHESES),
         "",
         "## How they are ranked",
         "",

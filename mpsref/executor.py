@@ -24,6 +24,7 @@ from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count
 from mpsref.operations import Operation
 from mpsref.plan import Input, Manner, Plan, Progress
+from mpsref.states import MPSCNNConvolutionGradientState
 from mpsref.storage import FormatLike, array_or_error, storage_format
 
 __all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
@@ -42,11 +43,24 @@ class Results(dict[str, MPSImage]):
         By the names that drawings show.
     names : mapping of str to str
         Those names by handle, label and number.
+    states : sequence of MPSCNNConvolutionGradientState
+        The exported states.
+
+    Attributes
+    ----------
+    states : dict of str to MPSCNNConvolutionGradientState
+        By the names of the forward results.
     """
 
-    def __init__(self, images: Mapping[str, MPSImage], names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        images: Mapping[str, MPSImage],
+        names: Mapping[str, str],
+        states: Sequence[MPSCNNConvolutionGradientState] = (),
+    ) -> None:
         super().__init__(images)
         self._names = names
+        self.states = {state.name: state for state in states}
 
     def __missing__(self, name: str) -> MPSImage:
         return self[self._names[name]]
@@ -200,8 +214,8 @@ class MPSNNGraph(Connected, Strict):
 
     @property
     def result_state_handles(self) -> list[Handle | None]:
-        """Empty: states have no contents here, and none is returned."""
-        return []
+        """Handles of the exported states that gradient nodes fill, in the order in which `encode` returns them."""
+        return list(self._plan.state_handles)
 
     output_state_is_temporary = Flag(
         "Settable, without effect: there are no states whose memory could be reused. Default False."
@@ -235,7 +249,8 @@ class MPSNNGraph(Connected, Strict):
         return self._plan.inputs[at].read_count
 
     def reload_from_data_sources(self) -> None:
-        """Do nothing: nodes have descriptors, not data sources."""
+        """Read the weights of all layers again; nothing else of the nodes is read again."""
+        self._plan = self._plan.reloaded()
 
     # ---- evaluation ----
 
@@ -246,7 +261,7 @@ class MPSNNGraph(Connected, Strict):
         source_images: Sequence[MPSImage],
         source_states: object = None,
         intermediate_images: list[MPSImage] | None = None,
-        destination_states: object = None,
+        destination_states: list[MPSCNNConvolutionGradientState] | None = None,
         progress: Progress | None = None,
         workers: int = 1,
     ) -> MPSImage | None:
@@ -262,8 +277,10 @@ class MPSNNGraph(Connected, Strict):
         intermediate_images : list, optional
             To it are appended the needed results after the first, then the exported images in the order of
             `intermediate_image_handles`.
-        source_states, destination_states : None, an empty list, or object
-            Apple's arguments; states have no contents here, so none is read or appended.
+        source_states : None, an empty list, or object
+            Apple's argument; no state is read.
+        destination_states : list, optional
+            To it are appended the exported states, in the order of `result_state_handles`.
         progress : callable, optional
             Called after each step with the number of steps done and of all steps.
         workers : int
@@ -291,7 +308,11 @@ class MPSNNGraph(Connected, Strict):
         _check_arguments(to, source_states, intermediate_images, destination_states)
         if progress is not None:
             callable_or_error("progress", progress)
-        images = self._plan.walk(_images(source_images), self.manner(workers), progress)
+        states: list[MPSCNNConvolutionGradientState] = []
+        wanted = states if destination_states is not None else None
+        images = self._plan.walk(_images(source_images), self.manner(workers), progress, states=wanted)
+        if destination_states is not None:
+            destination_states += states
         results = [None if index is None else images[index] for index in self._plan.results]
         if intermediate_images is not None:
             intermediate_images += [image for image in results[1:] if image is not None]
@@ -305,7 +326,7 @@ class MPSNNGraph(Connected, Strict):
         source_images: Sequence[Sequence[MPSImage]],
         source_states: object = None,
         intermediate_images: list[list[MPSImage]] | None = None,
-        destination_states: object = None,
+        destination_states: list[MPSCNNConvolutionGradientState] | None = None,
         workers: int = 1,
     ) -> list[MPSImage] | None:
         """
@@ -318,7 +339,7 @@ class MPSNNGraph(Connected, Strict):
         intermediate_images : list, optional
             To it is appended a batch for each image that `encode` would append.
         to, source_states, destination_states, workers
-            As for `encode`.
+            As for `encode`; a state is that of the whole batch.
 
         Returns
         -------
@@ -349,6 +370,11 @@ class MPSNNGraph(Connected, Strict):
             columns.append(extra)
         if intermediate_images is not None:
             intermediate_images += [list(column) for column in zip(*columns, strict=True)]
+        if destination_states is not None and self._plan.states:
+            whole = [
+                MPSImage.from_array(np.concatenate([image.to_array() for image in batch])) for batch in source_images
+            ]
+            self.encode(source_images=whole, destination_states=destination_states, workers=workers)
         return [image for image in results if image is not None] if self.result_image_is_needed else None
 
     def execute_async(
@@ -418,10 +444,11 @@ class MPSNNGraph(Connected, Strict):
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
-        images = self._plan.walk(self.images_by_handle(sources), self.manner(workers))
+        states: list[MPSCNNConvolutionGradientState] = []
+        images = self._plan.walk(self.images_by_handle(sources), self.manner(workers), states=states)
         names = {name: self._plan.names[index] for name, index in self._plan.results_by_name.items()}
         return Results(
-            {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names
+            {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names, states
         )
 
     @checked
@@ -468,9 +495,10 @@ def _check_arguments(
     to: object, source_states: object, intermediate_images: object, destination_states: object
 ) -> None:
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
-    for name, states in (("source_states", source_states), ("destination_states", destination_states)):
-        if not (type(states) in (list, tuple) and not states):
-            _opaque_or_error(name, states, OPAQUE_STATES)
+    if not (type(source_states) in (list, tuple) and not source_states):
+        _opaque_or_error("source_states", source_states, OPAQUE_STATES)
+    if destination_states is not None and not isinstance(destination_states, list):
+        raise ParameterError(f"destination_states is a {type(destination_states).__name__}: give a list to extend")
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 

@@ -22,7 +22,7 @@ try:
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STDOUT", "NewFolder", "check_outputs", "is_stdout", "write_atomically", "write_json"]
+__all__ = ["STDOUT", "NewFolder", "check_outputs", "file_names", "is_stdout", "write_atomically", "write_json"]
 
 STDOUT = Path("/dev/stdout")
 """Standard output as a target, on every system."""
@@ -310,3 +310,16 @@ def _identities(path: Path) -> set[object]:
         status = path.stat()
         keys.add((status.st_dev, status.st_ino))
     return keys
+
+
+def file_names(names: Iterable[str]) -> Iterator[str]:
+    """File names without endings, safe and distinct on every file system."""
+    used: set[str] = set()
+    numbers: dict[str, int] = {}
+    for name in names:
+        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
+        while stem.lower() in used:
+            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
+            stem = f"{base}-{number}"
+        used.add(stem.lower())
+        yield stem

@@ -18,6 +18,7 @@ from mpsref.image import MPSImage
 from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.operations import Operation, Size, size_text
+from mpsref.states import MPSCNNConvolutionGradientState
 from mpsref.storage import FORMATS
 
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
@@ -143,6 +144,10 @@ class Plan:
         The slots of the needed results by name; also by handle, label and number (``result0``) where that is unused.
     exports, export_handles : tuple
         Slots and handles of the exported images.
+    states : Mapping of int to str
+        The steps that fill an exported state, by their places among the steps, and the states' names.
+    state_handles : tuple
+        The handles of these states.
     """
 
     def __init__(self, results: Sequence[MPSNNImageNode], needed: Sequence[bool]) -> None:
@@ -191,6 +196,13 @@ class Plan:
         self.exports = tuple(slot[image] for image in exported)
         self.export_handles = tuple(image.handle for image in exported)
 
+        filled = {i: node.forward_node for i, node in enumerate(kept) if node.forward_node is not None}
+        filled = {i: forward for i, forward in filled.items() if forward.exports_state}
+        self.states: Mapping[int, str] = {i: self._state_name(forward, slot, i) for i, forward in filled.items()}
+        self.state_handles = tuple(
+            None if forward.result_state is None else forward.result_state.handle for forward in filled.values()
+        )
+
     def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> Plan:
         """The same plan with other operations for some forward nodes, and so for their gradients."""
 
@@ -203,6 +215,28 @@ class Plan:
         plan = copy.copy(self)
         plan.steps = tuple(map(changed, self.steps))
         return plan
+
+    def reloaded(self) -> Plan:
+        """The same plan with the weights that data sources have now, each read once."""
+        read: dict[int, Any] = {}
+
+        def operation(step: Step) -> Operation:
+            source = step.node.data_source
+            if source is None:
+                return step.operation
+            if id(source) not in read:
+                read[id(source)] = step.node.reload()
+            return step.operation.with_weights(read[id(source)])
+
+        plan = copy.copy(self)
+        plan.steps = tuple(replace(step, operation=operation(step)) for step in self.steps)
+        return plan
+
+    def _state_name(self, forward: MPSNNFilterNode, slot: Mapping[MPSNNImageNode, int], i: int) -> str:
+        image = forward.result_image
+        if image in slot:
+            return self.names[slot[image]]
+        return handle_label(image.handle) or forward.label or f"state{i}"
 
     def structure(self) -> Structure:
         """The images by name, for drawings."""
@@ -264,14 +298,20 @@ class Plan:
         clear_unused_lanes(slices, channels)
         return MPSImage._from_slices(slices, storage, channels)
 
+    def run_state(self, place: int, read: Sequence[MPSImage], manner: Manner) -> MPSCNNConvolutionGradientState:
+        """What the step in a place puts into its state."""
+        filled = self.steps[place].operation.states(read, manner.evaluation, manner.workers)
+        return MPSCNNConvolutionGradientState(self.states[place], **filled)
+
     def walk(
         self,
         sources: Sequence[MPSImage],
         manner: Manner,
         progress: Progress | None = None,
         watch: Watch | None = None,
+        states: list[MPSCNNConvolutionGradientState] | None = None,
     ) -> Mapping[int, MPSImage]:
-        """Evaluate every step; return the images of the slots that are kept until the end."""
+        """Evaluate every step; return the images of the slots that are kept, and add the exported states to a list."""
         self.sizes(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self.steps):
@@ -279,6 +319,8 @@ class Plan:
             images[step.result] = self.run_step(step, read, manner)
             if watch is not None:
                 watch(step, read, images[step.result])
+            if states is not None and i in self.states:
+                states.append(self.run_state(i, read, manner))
             del read
             for index in step.last_reads:
                 del images[index]

@@ -17,6 +17,8 @@ from mpsref.graph import GraphFile
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage
 from mpsref.record import Recording, write_recording
+from mpsref.record.states import STATE_ARRAYS
+from mpsref.states import MPSCNNConvolutionGradientState
 
 __all__ = ["define", "run"]
 
@@ -46,12 +48,17 @@ def run(options: argparse.Namespace) -> int:
     sources = [read_image(files[name], options) if name in files else recorded[name].read() for name in needed]
     graph = MPSNNGraph(result_images=wanted, format=file.storage)
     rest: list[MPSImage] = []
+    states: list[MPSCNNConvolutionGradientState] = []
     with naming(options.graph), Progress() as progress:
-        first = graph.encode(source_images=sources, intermediate_images=rest, progress=progress)
+        first = graph.encode(
+            source_images=sources, intermediate_images=rest, destination_states=states, progress=progress
+        )
     assert first is not None
     results = dict(zip((names[image] for image in wanted), [first, *rest], strict=False))
     images = dict(zip(needed, sources, strict=True)) | results
-    path = write_recording(options.out, file, images, f"mpsref {mpsref.__version__}", raw=options.raw)
+    gradients = {state.name: {kind: getattr(state, kind) for kind in STATE_ARRAYS} for state in states}
+    device = f"mpsref {mpsref.__version__}"
+    path = write_recording(options.out, file, images, device, raw=options.raw, states=gradients)
     print(printable(f"wrote {len(images)} images and {path}"))
     return PASSED
 

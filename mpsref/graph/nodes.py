@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from mpsref.arguments import sequence_or_error
 from mpsref.attributes import GEOMETRY, NO_MEMORY, Connected, Flag, Strict
@@ -287,6 +287,19 @@ class MPSNNFilterNode(Connected, Strict):
         """All states, or None."""
         state = self.result_state
         return None if state is None else [state]
+
+    @property
+    def data_source(self) -> Any:
+        """Where the weights of a layer come from; None for other filters. Not Apple's."""
+        return None
+
+    def reload(self) -> Any:
+        """Read the data source again. Not Apple's."""
+
+    @property
+    def exports_state(self) -> bool:
+        """Whether the graph returns the state, which only layers with weights have. Not Apple's."""
+        return False
 
     def gradient_filter(
         self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None

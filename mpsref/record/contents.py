@@ -135,18 +135,21 @@ def _images_text(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return table(rows, left=2)
 
 
+STATES = ("gradient_state", "convolution_gradient_state")
+
+
 def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [["node", "class", "reads", "makes", "parameters"]]
     for i, node in enumerate(nodes):
         parameters = dict(node.get("descriptor", {}))
         parameters |= {f: v for f, v in node.items()
-                       if f not in ("class", "result", "descriptor", "sources", "gradient_state")
+                       if f not in ("class", "result", "descriptor", "sources", *STATES)
                        and not f.startswith("source")}  # fmt: skip
         reads = [
             *(v for f, v in node.items() if f.startswith("source") and isinstance(v, str)),
             *node.get("sources", ()),
         ]
-        state = f" (state of {node['gradient_state']})" if "gradient_state" in node else ""
+        state = "".join(f" (state of {node[field]})" for field in STATES if field in node)
         rows.append([str(i), node["class"], ", ".join(reads) + state, node["result"], _pairs(parameters)])
     return table(rows, left=5)
 

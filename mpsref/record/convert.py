@@ -8,7 +8,7 @@ from pathlib import Path
 from mpsref.arguments import checked
 from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.image import MPSImage
-from mpsref.record.tensors import read_npz, read_safetensors, write_npz, write_safetensors
+from mpsref.tensors import read_npz, read_safetensors, write_npz, write_safetensors
 
 __all__ = ["ENDINGS", "read_images", "write_images"]
 

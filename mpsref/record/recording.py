@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,12 @@ from mpsref.arrays import Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
-from mpsref.files import NewFolder, write_atomically
+from mpsref.files import NewFolder, file_names, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
-from mpsref.record.npy import NpyHeader, little_endian, read_header
+from mpsref.record.states import RecordedArray
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
@@ -144,6 +144,8 @@ class Recording:
         Sources, results and intermediate images, by their names in the graph file.
     missing : Mapping of str to Path
         Files of images that do not exist yet, if that was allowed.
+    states : Mapping of str to Mapping of str to RecordedArray
+        For the images of layers ``gradient_for_weights`` and ``gradient_for_biases``.
     """
 
     path: Path
@@ -152,11 +154,13 @@ class Recording:
     graph: GraphFile
     images: Mapping[str, RecordedImage]
     missing: Mapping[str, Path] = field(default_factory=dict)
+    states: Mapping[str, Mapping[str, RecordedArray]] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
         """The recording file, its graph file and its images."""
-        return [self.path, self.graph_path, *(image.path for image in self.images.values())]
+        arrays = [array.path for state in self.states.values() for array in state.values()]
+        return [self.path, self.graph_path, *(image.path for image in self.images.values()), *arrays]
 
     @classmethod
     @checked
@@ -204,7 +208,21 @@ class Recording:
             raise FileFormatError(
                 f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or fix its name"
             )
-        return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing)
+        states = {name: _state(path, folder, graph, name, entry) for name, entry in document.get("states", {}).items()}
+        return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing, states)
+
+
+def _state(path: Path, folder: Path, graph: GraphFile, name: str, entry: Mapping[str, Any]) -> dict[str, RecordedArray]:
+    """The arrays of the state of the layer that makes an image."""
+    where = f"states.{name}"
+    if not any(node.forward_node and node.forward_node.result_image is graph.images.get(name) for node in graph.nodes):
+        raise FileFormatError(f"{path}: {where}: the graph has no layer of this name with a gradient node")
+    arrays = {}
+    for kind, fields in entry.items():
+        file = _below(path, folder, f"{where}.{kind}.file", fields["file"])
+        with naming(f"{path}: {where}.{kind}", FileFormatError):
+            arrays[kind] = RecordedArray.of_entry(file, fields, folder)
+    return arrays
 
 
 @checked
@@ -243,6 +261,7 @@ def write_recording(
     *,
     raw: bool = False,
     awaited: Mapping[str, MPSImageDescriptor] | None = None,
+    states: Mapping[str, Mapping[str, Stored]] | None = None,
 ) -> Path:
     """
     Write a recording with its graph and images into a folder, each file whole or not at all, the recording last.
@@ -262,6 +281,8 @@ def write_recording(
         Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
     awaited : Mapping of str to MPSImageDescriptor, optional
         Images that only get an entry; a device will write their raw files.
+    states : Mapping of str to Mapping of str to ndarray, optional
+        ``gradient_for_weights`` (OHWI) and ``gradient_for_biases`` of layers, by the names of their images.
 
     Returns
     -------
@@ -277,7 +298,7 @@ def write_recording(
         with naming(f"images.{name}", ImageError):
             _image(image)
     entries = recording_entries(images, awaited or {}, raw=raw)
-    write_files(folder, recording_files(Path(folder), graph, images, device, entries))
+    write_files(folder, recording_files(Path(folder), graph, images, device, entries, states or {}))
     return Path(folder) / "recording.json"
 
 
@@ -287,7 +308,7 @@ def recording_entries(
     """The entry of each image in the recording file; the arguments are those of `write_recording`."""
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip(names, _file_names(names), strict=True):
+    for name, stem in zip(names, file_names(names), strict=True):
         if name in awaited or raw:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name])
         else:
@@ -301,14 +322,21 @@ def recording_files(
     images: Mapping[str, MPSImage | Stored],
     device: str,
     entries: Mapping[str, dict[str, Any]],
+    states: Mapping[str, Mapping[str, Stored]] | None = None,
 ) -> dict[str, Callable[[IO[bytes]], Any]]:
     """The writers of a recording's files, by name; raises `FileFormatError` if it could not be read again."""
-    graph_data = graph.encoded(folder / "graph.json")
-    data = _encoded(folder / "recording.json", graph, device, entries)
-    files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
+    files = graph.writers(folder / "graph.json")
+    arrays = {
+        (name, kind): (f"{stem}.{kind}.npy", array)
+        for (name, state), stem in zip((states or {}).items(), file_names(states or {}), strict=True)
+        for kind, array in state.items()
+    }
+    data = _encoded(folder / "recording.json", graph, device, entries, {key: file for key, (file, _) in arrays.items()})
     for name, image in images.items():
         file = entries[name]["file"]
         files[file] = partial(_write_npy if file.endswith(".npy") else _write_raw, image)
+    for file, array in arrays.values():
+        files[file] = partial(np.save, arr=little_endian(array), allow_pickle=False)
     return files | {"recording.json": lambda out: out.write(data)}
 
 
@@ -328,7 +356,13 @@ def _write_raw(image: MPSImage | Stored, file: IO[bytes]) -> None:
     file.write(little_endian(np.asarray(image)).data.cast("B"))
 
 
-def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:
+def _encoded(
+    path: Path,
+    graph: GraphFile,
+    device: str,
+    entries: Mapping[str, dict[str, Any]],
+    states: Mapping[tuple[str, str], str],
+) -> bytes:
     """The recording file; raises `FileFormatError` if it could not be read again."""
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
     with naming(path):
@@ -337,7 +371,11 @@ def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, di
             if name not in graph.images:
                 raise FileFormatError(f"images.{name}: the graph has no image of this name")
         lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
-        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
+        named: dict[str, dict[str, Any]] = {}
+        for (name, kind), file in states.items():
+            named.setdefault(name, {})[kind] = {"file": file}
+        tail = f',\n "states": {json.dumps(named)}' if named else ""
+        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}{tail}}}\n')
 
 
 def _raw_entry(stem: str, image: MPSImageDescriptor | MPSImage | Stored) -> dict[str, Any]:
@@ -443,16 +481,3 @@ def _header_of(path: Path, file: IO[bytes], size: int) -> NpyHeader:
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The native dtype of little-endian elements, which files hold on every machine; others stay as they are."""
     return dtype if dtype != dtype.newbyteorder("<") else dtype.newbyteorder("=")
-
-
-def _file_names(names: Iterable[str]) -> Iterator[str]:
-    """File names without endings, safe and distinct on every file system."""
-    used: set[str] = set()
-    numbers: dict[str, int] = {}
-    for name in names:
-        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
-        while stem.lower() in used:
-            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
-            stem = f"{base}-{number}"
-        used.add(stem.lower())
-        yield stem

@@ -20,8 +20,8 @@ from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.npy import little_endian
 from mpsref.operations import Role
-from mpsref.record.npy import little_endian
 from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
 from mpsref.storage import FormatLike, storage_format

@@ -80,7 +80,8 @@ def stored_lines(steps: Iterable[Step], lost: Mapping[str, Lost]) -> list[str]:
     """A line for each step: its rule, its numbers, and the stored result, or what was lost."""
     rows = []
     for step in steps:
-        numbers = [number_text(single(values)) for values in step.sources]
+        pointwise = step.operation.is_pointwise
+        numbers = [number_text(single(values)) for values in step.sources] if pointwise else step.reads
         if step.descriptor is not None and step.upstream is not None and step.slope is not None:
             text = f"{number_text(single(step.upstream))} * {number_text(single(step.slope))}"
         else:

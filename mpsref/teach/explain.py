@@ -254,7 +254,7 @@ class _Explained:
             "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
             "owner": self.owners[i], "parameters": {},
         }  # fmt: skip
-        data |= step.operation.facts()
+        data |= step.operation.facts() if step.operation.is_pointwise else self._at_one_place(step)
         if step.descriptor is None:
             data["word"] = step.function.removesuffix("Gradient").lower()
         elif step.descriptor.data is None:
@@ -267,6 +267,18 @@ class _Explained:
         if source is not None and step.operation == Sum():
             data["of"] = _short(source, LONGEST_NAME)
         return data
+
+    def _at_one_place(self, step: Step) -> dict[str, Any]:
+        """A window as a sum in which the elements at other places are constant."""
+        place = self.traced.place
+        factor = sum(product.factor for product in step.products if product.place == place)
+        here = [self.traced.sources[read].item() if read in self.traced.sources else self.traced[read].stored.item()
+                for read in step.reads]  # fmt: skip
+        if not step.products and step.value.item() == here[0]:
+            factor = 1.0
+        bias = step.value.item() - factor * here[0]
+        whole = {"terms": [[factor, [0]], [0.0, [len(here) - 1]]], "bias": bias, "bounds": ["-Infinity", "Infinity"]}
+        return {"kind": "sum"} | whole
 
 
 def _number(value: float) -> float | str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.arrays import Wide, meaning
+from mpsref.arrays import Index, Wide, meaning
 from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
@@ -18,12 +18,13 @@ from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
-from mpsref.operations import Operation, Role
+from mpsref.operations import Operation, Role, WindowSum
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.storage import FLOAT64, StorageFormat
 
 __all__ = [
+    "Product",
     "Step",
     "Window",
     "largest_ulps_text",
@@ -68,6 +69,26 @@ class Window:
         return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
 
 
+class Product(NamedTuple):
+    """
+    What a source element contributes to a sum.
+
+    Attributes
+    ----------
+    place : tuple of int
+        Image, y, x and channel in the source.
+    x, factor : float
+        Its value, and by what it is multiplied.
+    """
+
+    place: tuple[int, ...]
+    x: float
+    factor: float
+
+    def __str__(self) -> str:
+        return f"{place_text(self.place)}: {number_text(self.x)} * {number_text(self.factor)}"
+
+
 class Step:
     """
     One step of a graph: a node with its inputs and its result.
@@ -79,7 +100,8 @@ class Step:
     node : str
         The node's class.
     kind : str
-        ``forward``, ``gradient``, ``sum`` (an addition or subtraction), ``product`` (a multiplication), ``scale`` (the
+        ``forward``, ``gradient``, ``window`` (a convolution, pooling, or the gradient of one), ``sum`` (an addition or
+        subtraction), ``product`` (a multiplication), ``scale`` (the
         gradient of one of these: the incoming gradient times a number, or times the other source) or ``ones``.
     reads : tuple of str
         Names of its inputs, in the order of Apple's arguments: a gradient reads the incoming gradient, then the forward
@@ -122,7 +144,8 @@ class Step:
     @checked
     def within(self, window: Window) -> Step:
         """The same step for some elements."""
-        images = [window.image(image) for image in self._inputs], window.image(self._result)
+        inputs = [window.image(image) for image in self._inputs] if self.operation.is_pointwise else self._inputs
+        images = inputs, window.image(self._result)
         step = Step(self.name, self.reads, self.plan_step, images, window, is_backward=self.is_backward)
         step.differing = self.differing
         return step
@@ -139,8 +162,48 @@ class Step:
 
     @cached_property
     def sources(self) -> tuple[Wide, ...]:
-        """Its inputs, decoded: float64 arrays of shape (N, H, W, C)."""
-        return tuple(map(self._window.array, self._inputs))
+        """
+        Its inputs, decoded: float64 arrays of shape (N, H, W, C).
+
+        For one element of a window those that feed it, of shape (count,).
+        """
+        if self.operation.is_pointwise or self._window.place is None:
+            return tuple(map(self._window.array, self._inputs))
+        sizes = [image.shape for image in self._inputs]
+        feeding = self.operation.feeding(self._index, *sizes)
+        return tuple(
+            meaning(image.to_array(), image.storage).reshape(-1)[read[read >= 0]]
+            for image, read in zip(self._inputs, feeding, strict=True)
+        )
+
+    @property
+    def _index(self) -> Index:
+        """The flat index of the one element."""
+        assert self._window.place is not None
+        size = self.operation.result_size(*(image.shape for image in self._inputs))
+        return np.array([np.ravel_multi_index(self._window.place, size)])
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        """For one element of a sum over a window: what feeds it, in the order of the taps; else empty."""
+        operation = self.operation
+        if not isinstance(operation, WindowSum) or self._window.place is None:
+            return ()
+        sizes = [image.shape for image in self._inputs]
+        (read,) = operation.feeding(self._index, *sizes)[0]
+        (factors,) = operation.factors(self._index, *sizes)
+        divisors = np.broadcast_to(operation.divisors(self._index, *sizes).reshape(-1), read.shape)
+        values = iter(self.sources[0].tolist())
+        return tuple(
+            Product(tuple(int(i) for i in np.unravel_index(place, sizes[0])), next(values), factor / divisor)
+            for place, factor, divisor in zip(read.tolist(), factors.tolist(), divisors.tolist(), strict=True)
+            if place >= 0
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the whole result."""
+        return self._result.shape
 
     @cached_property
     def slope(self) -> Wide | None:
@@ -165,7 +228,8 @@ class Step:
 
         This is the documented function, whatever the mode of the graph.
         """
-        return self.array(self.wide(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal"))))
+        image = self.wide(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
+        return self.array(image if self.operation.is_pointwise else self._window.image(image))
 
     @cached_property
     def stored(self) -> Wide:
@@ -223,6 +287,11 @@ class Step:
         """Whether the result is clamped."""
         return self.operation.is_clamped
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the result is no product of one element's slope: it is clamped, or of a window."""
+        return self.is_clamped or not self.operation.is_pointwise
+
     def __repr__(self) -> str:
         return f"<Step {self.rule!r}>"
 
@@ -268,7 +337,7 @@ def range_text(numbers: Wide) -> str:
     return text if known.size == numbers.size else f"{text}, nan"
 
 
-def place_text(place: tuple[int, int, int, int]) -> str:
+def place_text(place: tuple[int, ...]) -> str:
     """The place of an element."""
     image, y, x, channel = place
     return f"image {image}, y {y}, x {x}, channel {channel}"

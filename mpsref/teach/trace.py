@@ -132,7 +132,8 @@ class Trace:
     @property
     def shape(self) -> Shape:
         """Images, height, width and channels that all images have."""
-        n, height, width, channels = (min(sizes) for sizes in zip(*self._shapes, strict=True))
+        shapes = [*self._shapes, *(step.shape for step in self.steps)]
+        n, height, width, channels = (min(sizes) for sizes in zip(*shapes, strict=True))
         return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
@@ -406,8 +407,8 @@ class Trace:
                 part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])
             ]
             is_long = len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded)
-            if leaf != name and (is_long or self._by_name[leaf].is_clamped):
-                is_cut = is_cut or not self._by_name[leaf].is_clamped
+            if leaf != name and (is_long or self._by_name[leaf].is_whole):
+                is_cut = is_cut or not self._by_name[leaf].is_whole
                 unexpanded.add(leaf)
             else:
                 terms = expanded
@@ -416,7 +417,7 @@ class Trace:
     def _expanded(self, name: str, factors: Term) -> list[tuple[str | None, Term]]:
         """The terms that a gradient, times some factors, is the sum of."""
         step = self._by_name[name]
-        if step.is_clamped:
+        if step.is_whole:
             return [(None, [(step.expression(step.reads), single(step.value))])]
         terms: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
         bias = bias_of(step)

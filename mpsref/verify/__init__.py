@@ -21,7 +21,7 @@ FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,16 +31,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.arrays import Elements, Index, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
+from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation
 from mpsref.plan import Progress
 from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
+from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
@@ -49,9 +51,14 @@ from mpsref.verify.case import Case, around, some, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
+from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
 from mpsref.verify.models import MODELS
-from mpsref.verify.reasons import BEYOND, WITHIN, Reason
+from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.segments import Walk, explain_segment, fused
+from mpsref.verify.states import state_report
+from mpsref.verify.ties import wrong_ties
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
@@ -167,7 +174,11 @@ class _Verification:
                 raise FileFormatError(
                     f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
                 )
-        self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
+        filling = [node.result_image for node in recording.graph.nodes if self._state(node)]
+        needed = [*self.recorded, *filling]
+        self.wanted = [
+            node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
+        ]
         self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
         if partial:
             self._leave_out_what_lacks_a_source()
@@ -225,6 +236,7 @@ class _Verification:
                     node, want, ideal[step.result], read, kept=step.result in is_read
                 )
                 reports.append(report)
+            reports += self._state_reports(node, read)
             del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
@@ -271,10 +283,16 @@ class _Verification:
         comparison, evidence, others = self._compared(
             limit, nodes, read, (actual.reshape(-1), expected.reshape(-1)), storage
         )
-        sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
+        comparison, expected, reading = self._fused(nodes, limit, storage, actual, (comparison, expected))
+        if not comparison.counts.beyond:
+            others = ()
+        # Elements of a window have no one place.
+        shown = zip(node.sources, read, strict=True) if operation.is_pointwise else ()
+        sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
-        explained = self.faults and comparison.beyond.size and all(other.operation.is_pointwise for other in nodes)
+        wrong = bool(self.faults and comparison.beyond.size)
+        explained = wrong and all(other.operation.is_pointwise for other in nodes)
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -289,10 +307,21 @@ class _Verification:
             for flat, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
+        note = ""
+        if self.faults and not wrong and len(nodes) == 1 and isinstance(operation, ConvolutionOperation):
+            note = precision_note(_layer_case(operation, read, storage, actual, expected), PRECISIONS)
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
             findings = explain(self._case(nodes, read, actual, expected, bad, limit))
+        elif wrong:
+            bad = np.zeros(actual.shape, np.bool_)
+            bad.reshape(-1)[comparison.beyond] = True
+            if len(nodes) == 1:
+                case = _layer_case(operation, read, storage, actual, expected)
+                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+            else:
+                findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -315,6 +344,8 @@ class _Verification:
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
             histogram={str(most): count for most, count in comparison.histogram.items()},
+            reading=reading,
+            note=note,
         )
         return report, own
 
@@ -328,6 +359,7 @@ class _Verification:
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
         segment = self._judge(nodes, read)
+        ties = self._ties(nodes, read, flat[0])
 
         def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
             """Of all elements, or some."""
@@ -337,7 +369,9 @@ class _Verification:
 
             def judge(index: Index) -> npt.NDArray[np.uint16]:
                 where = index if chosen is None else chosen[index]
-                return segment().classify(got[index], where, MODELS[limit.model])
+                classes = segment().classify(got[index], where, MODELS[limit.model])
+                wrong = ties()
+                return classes if wrong is None else np.where(wrong[where], np.uint16(BEYOND), classes)
 
             return compare(got, want, storage, judge, worst, limit.excused)
 
@@ -355,6 +389,70 @@ class _Verification:
                 rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others
+
+    def _walk(self, nodes: list[MPSNNFilterNode]) -> Walk:
+        """The nodes of a segment with what they read."""
+        return Walk(nodes, self._inputs(nodes, []), self.formats)
+
+    def _fused(
+        self,
+        nodes: list[MPSNNFilterNode],
+        limit: Limit,
+        storage: StorageFormat,
+        actual: Stored,
+        plain: tuple[Comparison, Stored],
+    ) -> tuple[Comparison, Stored, str]:
+        """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
+        node = fused(nodes)
+        if node is None:
+            return *plain, ""
+        walk, name = self._walk(nodes), self.names[nodes[0].result_image]
+        source = walk.inputs[nodes[0].sources[0]]
+        formats = {node.result_image: storage}
+        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].to_array()
+        segment = Segment([node], {node.sources[0]: source}, formats)
+        judge: Tolerance | Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
+        judge = limit if isinstance(limit, Tolerance) else (
+            lambda index: segment.classify(actual.reshape(-1)[index], index, MODELS[limit.model])
+        )  # fmt: skip
+        excused = EXCUSES if isinstance(limit, Tolerance) else limit.excused
+        other = compare(actual, expected, storage, judge, self.worst, excused)
+        own = plain[0].counts
+        if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
+            return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
+        return *plain, f"{name} is rounded before the neuron"
+
+    def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
+        """The recorded arrays that a gradient node fills."""
+        forward = node.forward_node
+        return {} if forward is None else self.recording.states.get(self.names.get(forward.result_image, ""), {})
+
+    def _state_reports(self, node: MPSNNFilterNode, read: list[MPSImage]) -> Iterator[ImageReport]:
+        """The reports of the arrays that a gradient node fills."""
+        for kind, recorded in self._state(node).items():
+            assert node.forward_node is not None
+            assert isinstance(node.operation, ConvolutionGradient)
+            name = self.names[node.forward_node.result_image]
+            limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
+            missing = [source for source in node.sources if source not in self.recorded]
+            if missing:
+                raise self._error(
+                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
+                )
+            with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
+                report = state_report(
+                    name,
+                    kind,
+                    recorded,
+                    node.operation,
+                    read,
+                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    worst=self.worst,
+                    faults=self.faults,
+                    node=type(node).__name__,
+                    limit_text=str(limit),
+                )
+            yield report
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""
@@ -397,6 +495,20 @@ class _Verification:
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
         return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
 
+    def _ties(self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: Stored) -> Callable[[], Mask | None]:
+        """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
+
+        @cache
+        def ties() -> Mask | None:
+            operation = nodes[-1].operation
+            if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
+                return None
+            gradient, x = (Elements(image.to_array(), image.storage).values() for image in read)
+            made = got.reshape(x.shape)
+            return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
+
+        return ties
+
     def _judge(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> Callable[[], Segment]:
         """What judges the last of some nodes; made when it is needed, since most images need none."""
 
@@ -405,6 +517,13 @@ class _Verification:
             return Segment(nodes, self._inputs(nodes, read), self.formats)
 
         return segment
+
+
+def _layer_case(
+    operation: Operation, read: list[MPSImage], storage: StorageFormat, actual: Stored, expected: Stored
+) -> LayerCase:
+    values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
+    return LayerCase(operation, values, storage, actual, expected, np.zeros(actual.shape, np.bool_))
 
 
 def _element(

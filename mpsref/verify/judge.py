@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -14,14 +16,15 @@ from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.models import Model
-from mpsref.verify.ranges import Mark, Range
+from mpsref.verify.ranges import NOTES, Range
 from mpsref.verify.reasons import Reason
 from mpsref.verify.running import Running
+from mpsref.verify.windows import reshaped, window_forms
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -32,8 +35,10 @@ WORTH_A_TABLE = 65_536
 """From so many elements on, all patterns of a 16-bit source are analysed instead."""
 
 
-def _forms(operation: Operation) -> list[NodeForm]:
+def _forms(operation: Operation) -> list[Any]:
     """The forms of an operation's formula; for a neuron all that devices are known to use."""
+    if isinstance(operation, Windowed):
+        return list(window_forms(operation))
     descriptor = operation.descriptor
     functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
@@ -143,11 +148,20 @@ class Segment:
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
+        self._wholes: dict[tuple[Any, ...], Range] = {}
+        self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
         """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
         storage = self._formats[self._nodes[-1].result_image]
-        return classify(got, model, storage, self._forms_at(index), lambda part: self._special(index[part]))
+
+        def special(part: Index) -> npt.NDArray[np.uint16]:
+            if not self._is_windowed:
+                return _special(list(self._inputs.values()), index[part])
+            nan = self._whole(0, Running(model)).nan[index[part]]
+            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
+
+        return classify(got, model, storage, self._forms_at(index), special)
 
     def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
@@ -164,9 +178,6 @@ class Segment:
     @property
     def _is_pointwise(self) -> bool:
         return all(operation.is_pointwise for operation in self._operations)
-
-    def _special(self, index: Index) -> npt.NDArray[np.uint16]:
-        return _special(list(self._inputs.values()), index)
 
     def _forms_at(self, index: Index) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""
@@ -187,12 +198,15 @@ class Segment:
             for variant, form in product(model.variants, self._forms_at(index)):
                 value = form(Running(variant, model.flushes), np.arange(index.size))
                 lower, upper, _ = stored(value, storage)
-                free = ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+                free = value.reason & ~np.uint16(NOTES) == 0
                 lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
                 highest[free] = np.fmax(highest, meaning(upper, storage))[free]
         return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
+        if self._is_windowed:
+            whole = self._whole(number, f)
+            return Range(whole.low[index], whole.high[index], whole.nan[index], whole.reason[index], f)
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
@@ -203,6 +217,26 @@ class Segment:
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
             values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
+
+    def _whole(self, number: int, f: Running) -> Range:
+        """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
+        how = tuple(getattr(f, each.name) for each in fields(f) if each.name != "model")
+        key = number, how, repr(sorted(f.model.laws.items()))
+        if key not in self._wholes:
+            values = {
+                image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()
+            }
+            for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
+                form, result = forms[min(number, len(forms) - 1)], node.result_image
+                size, sources = self._sizes[result], [values[source] for source in node.sources]
+                if isinstance(operation, Windowed):
+                    value = form(sources, f)
+                else:
+                    flats = [reshaped(source, (-1,)) for source in sources]
+                    value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
+                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
+        return self._wholes[key]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:
         """The elements of each image that some elements of the last depend on, and which of those each node reads."""

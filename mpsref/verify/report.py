@@ -135,6 +135,10 @@ class ImageReport:
     histogram : dict of str to int
         Elements at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1`` are those at
         just that distance. Elements that are not comparable are left out.
+    reading : str
+        Which of several legal readings fits the device, where there are some.
+    note : str
+        What a layer within its bounds seems to have computed with, if not what was asked for.
     """
 
     name: str
@@ -154,6 +158,8 @@ class ImageReport:
     unrecorded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     histogram: dict[str, int] = field(default_factory=dict)
+    reading: str = ""
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -328,6 +334,8 @@ class Report:
                     **asdict(image.counts),
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
+                    "reading": image.reading,
+                    "note": image.note,
                     "histogram": image.histogram,
                     "signed_errors": image.signed_errors,
                     "directed": None if image.directed is None else asdict(image.directed),
@@ -410,7 +418,11 @@ class Report:
 
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
-    """The worst elements within bounds, if they are asked for."""
+    """Remarks on the image, and the worst elements within bounds if they are asked for."""
+    remarks = [image.reading, image.note and f"note: {image.note}"]
+    if any(remarks):
+        yield ""
+        yield from (f"{image.name}: {remark}" for remark in remarks if remark)
     rest = [element for element in image.worst if not element.beyond]
     if every_image and rest:
         yield ""

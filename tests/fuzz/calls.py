@@ -293,7 +293,9 @@ INTERNAL = {
     "Neuron.stepwise_forward",
     "Neuron.stepwise_derivative",
     "Neuron.kinks",
+    "MPSCNNConvolutionDataSource",
     "MPSHandle",
+    "MPSNNPadding",
     "MPSHandle.label",
     "Neuron",
 }
@@ -348,7 +350,7 @@ def _subjects_of(right: Right, module: str, name: str, thing: Any, by_class: dic
         yield _subject(name if isinstance(thing, type) else qualified.lstrip("."), thing, arguments or {})
     if not isinstance(thing, type):
         return
-    for method, function in vars(thing).items():
+    for method, function in list(vars(thing).items()):
         instance = by_class.get(thing) or next((each for each in right.instances if isinstance(each, thing)), None)
         if isinstance(function, Flag) or (isinstance(function, property) and function.fset):
             yield Subject(f"{name}.{method} =", partial(_set_for_now, instance, method), {}, ("value",))

@@ -21,8 +21,8 @@ import mpsref as mps
 from mpsref.cli import main
 from mpsref.record import contents, contents_text, edges, read_images, request, sample_image, write_images
 from mpsref.record.samples import _coprime, _places
-from mpsref.record.tensors import MOST_INFLATED, read_npz, read_safetensors, write_npz, write_safetensors
 from mpsref.storage import FORMATS
+from mpsref.tensors import MOST_INFLATED, read_npz, read_safetensors, write_npz, write_safetensors
 from mpsref.verify import Recording, verify, write_recording
 
 F = mps.MPSImageFeatureChannelFormat

@@ -19,7 +19,7 @@ from mpsref.arrays import Stored
 from mpsref.documents import LARGEST_DOCUMENT, encoded, exactly, opened, parse
 from mpsref.errors import FileFormatError, naming
 from mpsref.files import write_atomically
-from mpsref.record.npy import little_endian, read_header
+from mpsref.npy import little_endian, read_header
 from mpsref.storage import FORMATS
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
@@ -51,7 +51,7 @@ def _check_names(path: Path, names: Collection[str]) -> None:
 # ---- safetensors ----
 
 
-def read_safetensors(path: Path) -> dict[str, Stored]:
+def read_safetensors(path: Path, folder: Path | None = None) -> dict[str, Stored]:
     """
     Read a ``.safetensors`` file: arrays of dtype F16, F32, U8 and U16 by name.
 
@@ -61,7 +61,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         The file is cut short, its header is invalid, or its arrays overlap, leave gaps or have another dtype.
     """
     try:
-        with opened(path) as (file, size):
+        with opened(path, folder) as (file, size):
             length = int.from_bytes(exactly(file, 8), "little")
             if length > min(LARGEST_DOCUMENT, size):
                 raise ValueError(f"cut short, or too large: the header has {length} bytes")  # noqa: TRY301
