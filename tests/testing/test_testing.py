@@ -93,7 +93,7 @@ def test_a_model_judges_a_neuron_by_what_it_read():
 
     assert found.passed
     assert found.counts.explained == {"OVERFLOW": int(np.count_nonzero(np.isinf(y)))}
-    assert "26 explained: an intermediate of the formula overflows" in found.text()
+    assert "26 excused: an intermediate of the formula overflows" in found.text()
     assert "bounds: what metal-fast arithmetic allows each formula; float32[461]" in found.text()
     jsonschema.Draft202012Validator(schema("comparison")).validate(json.loads(json.dumps(found.to_json())))
     y[230] *= np.float32(1.00001)
@@ -386,9 +386,9 @@ def test_a_failure_has_a_section_with_all_comparisons(session):
     assert text.count("before: PASS: all 4 elements are within bounds") == 2
     result.stdout.fnmatch_lines(
         [
-            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "*Captured mpsref call*",
-            "a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "bounds: 4 ULP; float32[[]4]",
             "  [[]2]: got 1.0, want 1.000001, 8 ULP",
             "<= 8 * 1 *100.0000 %",
