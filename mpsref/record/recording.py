@@ -29,6 +29,7 @@ from mpsref.storage import FORMATS, image_storage_of, storage_format
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
 SIZES = "width", "height", "feature_channels", "number_of_images"
+FIELDS = (*SIZES, "file", "shape", "channel_axis", "data_layout")
 
 
 @checked_fields
@@ -200,8 +201,12 @@ class Recording:
                 continue
             except OSError:
                 pass  # reading it reports the error
-            with naming(f"{path}: {where}", ImageError):
+            try:
                 images[name] = _recorded(file, fields, folder)
+            except ImageError as error:
+                # Most messages begin with a field of the entry.
+                joint = "." if str(error).partition(": ")[0] in FIELDS else ": "
+                raise FileFormatError(f"{path}: {where}{joint}{error}") from None
         if complete and missing:
             name, file = next(iter(missing.items()))
             others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""

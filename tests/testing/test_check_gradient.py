@@ -309,8 +309,8 @@ def test_what_decides_nothing_is_undecided_and_no_pass():
 def test_what_is_not_elementwise_is_refused():
     with pytest.raises(mps.ImplementationError, match="only elementwise functions"):
         check_gradient((special.softmax, lambda x, g: g), np.arange(4.0))
-    with pytest.raises(mps.ImplementationError, match=r"returned float32\[2\] for float64\[2\]"):
-        check_gradient((lambda x: x.astype(np.float32), lambda x, g: g), [1.0, 2.0])
+    with pytest.raises(mps.ImplementationError, match=r"returned float16\[2\] for float64\[2\]"):
+        check_gradient((lambda x: x.astype(np.float16), lambda x, g: g), [1.0, 2.0])
     with pytest.raises(mps.ImplementationError, match="what it returned is None"):
         check_gradient((np.sin, lambda x, g: None), [1.0])
     with pytest.raises(mps.ImplementationError, match="raised ZeroDivisionError"):
@@ -467,7 +467,11 @@ def test_extreme_parameters_are_no_mistake(name, given_):
     ],
 )
 def test_nothing_right_is_called_wrong_where_differences_cannot_see(name, given_, x):
-    assert check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [x]).wrong == 0
+    try:
+        report = check_gradient(mps.MPSNNNeuronDescriptor(T[name], **given_), [x])
+    except mps.VerificationError as error:
+        report = error.report
+    assert report.verdict.startswith(("PASS", "UNDECIDED"))
 
 
 def test_the_slope_that_large_steps_show_is_not_taken_for_the_one_here(monkeypatch):

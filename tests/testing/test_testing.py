@@ -388,9 +388,9 @@ def test_a_failure_has_a_section_with_all_comparisons(session):
     assert text.count("before: PASS: all 4 elements are within bounds") == 2
     result.stdout.fnmatch_lines(
         [
-            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "*Captured mpsref call*",
-            "a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "bounds: 4 ULP; float32[[]4]",
             "  [[]2]: got 1.0, want 1.000001, 8 ULP",
             "<= 8 * 1 *100.0000 %",
