@@ -169,6 +169,7 @@ _WORLDS = (
     _World(Mark.VANISHES, Reason.flush, {"vanish": True, "flush": True}),
     _World(Mark.POLE, Reason.zero, {"below": True, "flush": True}),
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),
+    _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "far": True, "flush": True}),
     _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True}),
 )
 """After the plain one, in the order of the reasons."""
