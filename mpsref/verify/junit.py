@@ -64,7 +64,7 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
     _properties(case, facts)
     findings = [str(finding) for finding in image.findings]
     if not image.passed:
-        message = f"{counts.beyond:,} of {counts.elements:,} elements are beyond the bounds: {image.limit}"
+        message = f"{image.failure}: {image.limit}"
         failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})
         worst = [str(element) for element in image.worst if element.beyond]
         failure.text = _lines(

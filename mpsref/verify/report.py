@@ -149,6 +149,12 @@ class ImageReport:
         return self.counts.beyond == 0 and not (self.is_strict and self.directed)
 
     @property
+    def failure(self) -> str:
+        """What is wrong with it, in a few words; for an image that has not passed."""
+        wrong = f"{self.counts.beyond:,} of {_counted(self.counts.elements, 'element')} are beyond the bounds"
+        return wrong if self.counts.beyond else str(self.directed)
+
+    @property
     def excused(self) -> int:
         """How many elements are excused."""
         return sum(self.counts.excused.values())
@@ -229,6 +235,10 @@ class Report:
             return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'})"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
+        directed = sum(image.directed is not None and image.is_strict for image in beyond)
+        if not wrong:
+            within = f"all {elements:,} elements {of} are within bounds"
+            return f"FAIL: {within}, but {_counted(directed, 'image')} not rounded to nearest, first {first.name}"
         line = (
             f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} "
             f"{of}, first in {first.name} ({first.node})"
@@ -236,7 +246,6 @@ class Report:
         refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
         if refused:
             line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
-        directed = sum(image.directed is not None and image.is_strict for image in beyond)
         if directed:
             line += f"; {_counted(directed, 'image')} not rounded to nearest"
         return f"{line}; {excuses}" if excuses else line
