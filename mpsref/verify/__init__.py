@@ -14,7 +14,7 @@ Examples
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute (MPSCNNNeuronAbsoluteNode)
+FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 image, first in absolute (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """

@@ -12,9 +12,9 @@ Examples
 >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
 >>> bounds = allowed(d, np.float32([-20, 1, 100]), "metal-precise")
 >>> bounds.lower
-array([  0.       ,   1.3132606, 100.       ], dtype=float32)
+array([ 0.       ,  1.3132609, 99.99997  ], dtype=float32)
 >>> bounds.upper
-array([6.1665837e-08, 1.3132627e+00, 1.0000000e+02], dtype=float32)
+array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 """
 
 from __future__ import annotations
