@@ -21,7 +21,7 @@ FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 image, first in absolute 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -281,7 +281,8 @@ class _Verification:
         storage: StorageFormat,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
-        segment = self._inputs(nodes, read)
+        # Made when it is needed, since most images need none.
+        segment = cache(lambda: Segment(nodes, self._inputs(nodes, read), self.formats))
 
         def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
             """Of all elements, or some."""
@@ -320,18 +321,12 @@ class _Verification:
                     waiting.append(self.producers[source])
         return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
 
-    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> Callable[[], Segment]:
-        """What judges the last of some nodes; made when it is needed, since most images need none."""
-
-        @cache
-        def segment() -> Segment:
-            inputs = dict(zip(nodes[-1].sources, read, strict=True))
-            if len(nodes) > 1:
-                recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-                inputs = {image: self.recorded[image].read() for image in recorded}
-            return Segment(nodes, inputs, self.formats)
-
-        return segment
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+        """What a segment reads; `read` is what its last node does."""
+        if len(nodes) == 1:
+            return dict(zip(nodes[0].sources, read, strict=True))
+        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+        return {image: self.recorded[image].read() for image in recorded}
 
 
 def _element(
