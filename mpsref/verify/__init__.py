@@ -358,7 +358,8 @@ class _Verification:
         storage: StorageFormat,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
-        segment = self._judge(nodes, read)
+        # Made when it is needed, since most images need none.
+        segment = cache(lambda: Segment(nodes, self._inputs(nodes, read), self.formats))
         ties = self._ties(nodes, read, flat[0])
 
         def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
@@ -508,15 +509,6 @@ class _Verification:
             return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
 
         return ties
-
-    def _judge(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> Callable[[], Segment]:
-        """What judges the last of some nodes; made when it is needed, since most images need none."""
-
-        @cache
-        def segment() -> Segment:
-            return Segment(nodes, self._inputs(nodes, read), self.formats)
-
-        return segment
 
 
 def _layer_case(

@@ -12,9 +12,9 @@ Examples
 >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
 >>> bounds = allowed(d, np.float32([-20, 1, 100]), "metal-precise")
 >>> bounds.lower
-array([  0.       ,   1.3132606, 100.       ], dtype=float32)
+array([ 0.       ,  1.3132609, 99.99997  ], dtype=float32)
 >>> bounds.upper
-array([6.1665837e-08, 1.3132627e+00, 1.0000000e+02], dtype=float32)
+array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ _WORLDS = (
     _World(Mark.VANISHES, Reason.flush, {"vanish": True, "flush": True}),
     _World(Mark.POLE, Reason.zero, {"below": True, "flush": True}),
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),
+    _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "far": True, "flush": True}),
     _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True}),
 )
 """After the plain one, in the order of the reasons."""

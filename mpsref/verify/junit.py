@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # only written, never parsed
 
 import mpsref
-from mpsref.display import counted, printable
+from mpsref.display import printable
 from mpsref.files import write_atomically
 from mpsref.verify.reasons import Reason
 from mpsref.verify.report import ImageReport, Report
@@ -64,8 +64,7 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
     _properties(case, facts)
     findings = [str(finding) for finding in image.findings]
     if not image.passed:
-        are = "is" if counts.beyond == 1 else "are"
-        message = f"{counts.beyond:,} of {counted(counts.elements, 'element')} {are} beyond the bounds"
+        message = image.failure
         # What a list of failures shows is the message alone.
         message += f"; {image.findings[0].headline}" if image.findings else ""
         failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})

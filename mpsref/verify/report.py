@@ -167,6 +167,14 @@ class ImageReport:
         return self.counts.beyond == 0 and not (self.is_strict and self.directed)
 
     @property
+    def failure(self) -> str:
+        """What is wrong with it, in a few words; for an image that has not passed."""
+        counts = self.counts
+        are = "is" if counts.beyond == 1 else "are"
+        wrong = f"{counts.beyond:,} of {counted(counts.elements, 'element')} {are} beyond the bounds"
+        return wrong if counts.beyond else str(self.directed)
+
+    @property
     def excused(self) -> int:
         """How many elements are excused."""
         return sum(self.counts.excused.values())
@@ -254,6 +262,10 @@ class Report:
             return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'}){tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
+        directed = sum(image.directed is not None and image.is_strict for image in beyond)
+        if not wrong:
+            within = f"all {elements} of {images} are within bounds"
+            return f"FAIL: {within}, but {counted(directed, 'image')} not rounded to nearest, first {first.name}{tail}"
         line = (
             f"FAIL: {wrong:,} of {elements} {'is' if wrong == 1 else 'are'} beyond the bounds, in {len(beyond)} of "
             f"{images}, first in {first.name} ({first.node})"
@@ -261,7 +273,6 @@ class Report:
         refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
         if refused:
             line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
-        directed = sum(image.directed is not None and image.is_strict for image in beyond)
         if directed:
             line += f"; {counted(directed, 'image')} not rounded to nearest"
         return f"{line}; {excuses}{tail}" if excuses else f"{line}{tail}"

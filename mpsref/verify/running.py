@@ -196,13 +196,12 @@ class Running:
         if self.vanish:
             low, high = np.where(small, 0.0, low), np.where(small, 0.0, high)
         operands = [_infinite_where(factor, factor.holds_zero) if kind else factor for factor, kind in factors]
+        if self.flush or self.level is not Level.NOTHING:
+            # 0 times infinity.
+            missing = missing | (small & _any([np.isinf(size_of(factor)) for factor, kind in factors if not kind]))
         if self.level is not Level.NOTHING:
-            divided = [np.isinf(size_of(factor)) for factor, kind in factors if kind]
-            vanishes = np.logical_or.reduce([small & False, *divided])
-            endless = np.logical_or.reduce(
-                np.broadcast_arrays(*(np.isinf(size_of(factor)) for factor, kind in factors if not kind))
-            )
-            missing = missing | (endless & small) | (wide & (small | vanishes | ((low <= 0) & (high >= 0))))
+            vanishes = _any([small, *(np.isinf(size_of(factor)) for factor, kind in factors if kind)])
+            missing = missing | (wide & (vanishes | ((low <= 0) & (high >= 0))))
             low, high = np.where(wide & (low < 0), -np.inf, low), np.where(wide & (high > 0), np.inf, high)
             operands[0] = _infinite_where(operands[0], wide)
         result = self._finished(low, high, np.broadcast_to(missing, low.shape), operands)
@@ -216,10 +215,13 @@ class Running:
         least = [1 / size_of(x) if kind else least_of(x) for x, kind in factors]
         most = [1 / least_of(x) if kind else size_of(x) for x, kind in factors]
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
-        own = [size_of(x) > m.limit for x, kind in factors if not kind or self.level is not Level.EVERYTHING]
-        infinite, endless = np.logical_or.reduce(np.broadcast_arrays(*own)), self.level is Level.EVERYTHING
+        own = [x for x, kind in factors if not kind or not (self.far or self.level is Level.EVERYTHING)]
+        infinite = _any([size_of(x) > m.limit for x in own])
+        # Such a number exists on no device, other than an infinity at a pole.
+        unreal = _any([(size_of(x) > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
+        unreal = unreal & (self.level is not Level.EVERYTHING)
         normal, tiny = m.smallest
-        small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & (endless | ~infinite)
+        small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & ~unreal
         wide = (_product([np.maximum(part, 1.0) for part in most]) > m.limit) & ~infinite
         loss = np.zeros(small.shape)
         if not (small.any() or wide.any()):
@@ -231,8 +233,9 @@ class Running:
             small, loss = small | here, np.fmax(loss, np.where(here, tiny * rest, 0.0))
             if len(chosen) < count:
                 wide = wide | (_product([most[i] for i in chosen]) > m.limit)
-        loss = np.where(np.isfinite(loss) & ~infinite, loss, 0.0) * (count - 1)
-        return small & (endless | ~infinite), wide & ~infinite, loss
+        units = count - 1 + sum(max(m.laws["division"].ulp, m.laws[kind].ulp) for _, kind in factors if kind)
+        loss = np.where(np.isfinite(loss) & ~infinite, loss, 0.0) * units
+        return small & ~unreal, wide & ~infinite, loss
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
         """``a b + c``."""
@@ -382,6 +385,12 @@ class Running:
                 chosen = self.where(condition, replace(first, factors=()), replace(second, factors=()))
                 factors.append((chosen, kind))
         return tuple(factors)
+
+
+def _any(masks: Sequence[Mask]) -> Mask:
+    """Where one of some masks holds, of any shapes."""
+    found: Mask = np.logical_or.reduce(np.broadcast_arrays(*masks)) if masks else np.zeros((), np.bool_)
+    return found
 
 
 def _product(parts: Sequence[Wide]) -> Any:

@@ -123,7 +123,7 @@ def assert_nobody_is_accused(rounds, first=0):
 
     assert not accused, "\n".join(accused[:10])
     # Without an overflow only latitudes remain; at a pole the sign of the infinity, and 0 times it.
-    assert fine.keys() <= {0, Reason.flush, Reason.division, Reason.zero, Reason.store, Reason.pole}
+    assert fine.keys() <= {0, Reason.flush, Reason.division, Reason.zero, Reason.store, Reason.order, Reason.pole}
     assert {Reason.overflow, Reason.order} <= overflowed.keys()
     assert fine[Reason.flush] > 1000 * rounds
     assert overflowed[Reason.overflow] > 1000 * rounds
