@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from mpsref.enums import MPSImageEdgeMode, MPSImageFeatureChannelFormat, MPSNNPaddingMethod
-from mpsref.errors import ImageError, ParameterError
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.image import MPSImageDescriptor
 
 __all__ = [
@@ -107,10 +107,10 @@ class MPSNNDefaultPadding:
         self._set(method, "")
 
     def _set(self, method: Any, name: str) -> None:
-        known = isinstance(method, int) and not isinstance(method, bool) and 0 <= method < 2**16
+        known = type(method) in (int, MPSNNPaddingMethod) and 0 <= method < 2**16
         if not known or method & _ALIGN == _ALIGN or method & _SIZE not in (0, 16, 32) or method & 0x1000:
             raise ParameterError(
-                f"method is {method!r}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, a size"
+                f"method is {shown(method)}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, a size"
             )
         if method & Method.custom and not name:
             raise ParameterError("method has the bit custom: give an object of your own, or leave the bit out")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
-from mpsref.errors import ParameterError
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 __all__ = [
@@ -54,9 +54,9 @@ class _Whole:
         return self if thing is None else thing.__dict__.get(self._name, self.default)
 
     def __set__(self, thing: Any, value: Any) -> None:
-        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        is_whole = type(value) is int or isinstance(value, np.integer)
         if not is_whole or not 1 <= value <= LARGEST:
-            raise ParameterError(f"{self._name} is {value!r}: give a whole number from 1 to {LARGEST}")
+            raise ParameterError(f"{self._name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
         thing.__dict__[self._name] = int(value)
 
 
@@ -442,7 +442,7 @@ def _dtype(data_type: Any) -> np.dtype[Any]:
     except TypeError:
         dtype = np.dtype(object)
     if dtype not in (np.float16, np.float32):
-        raise ParameterError(f"data_type of weights is {data_type!r}: give float16 or float32")
+        raise ParameterError(f"data_type of weights is {shown(data_type)}: give float16 or float32")
     return dtype
 
 
@@ -453,14 +453,16 @@ def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
             raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
         with np.errstate(over="ignore"):
             return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
-    except (ValueError, TypeError) as error:
+    except ParameterError:
+        raise
+    except CONVERSION_ERRORS as error:
         raise ParameterError(f"{name}: {error}: give an array of numbers") from None
 
 
 def _laid_out(d: MPSCNNConvolutionDescriptor, values: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
     """Weights as OHWI."""
-    if layout not in LAYOUTS:
-        raise ParameterError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    if type(layout) is not str or layout not in LAYOUTS:
+        raise ParameterError(f"layout is {shown(layout)}: choose one of {', '.join(LAYOUTS)}")
     d.check()
     sizes = dict(zip("OHWI", d.weights_shape, strict=True))
     expected = tuple(sizes[axis] for axis in layout)
