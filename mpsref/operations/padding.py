@@ -110,7 +110,8 @@ class MPSNNDefaultPadding:
         known = type(method) in (int, MPSNNPaddingMethod) and 0 <= method < 2**16
         if not known or method & _ALIGN == _ALIGN or method & _SIZE not in (0, 16, 32) or method & 0x1000:
             raise ParameterError(
-                f"method is {shown(method)}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, a size"
+                f"method is {shown(method)}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, "
+                "a size"
             )
         if method & Method.custom and not name:
             raise ParameterError("method has the bit custom: give an object of your own, or leave the bit out")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
-from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, described, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 __all__ = [
@@ -449,14 +449,13 @@ def _dtype(data_type: Any) -> np.dtype[Any]:
 def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
     try:
         numbers = np.asarray(array)
-        if numbers.dtype.kind not in "fiu" or numbers.dtype == np.uint8:
-            raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
-        with np.errstate(over="ignore"):
-            return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
-    except ParameterError:
-        raise
+        with np.errstate(all="ignore"):
+            single = numbers.astype(np.float32)
     except CONVERSION_ERRORS as error:
-        raise ParameterError(f"{name}: {error}: give an array of numbers") from None
+        raise ParameterError(f"{name}: {described(error)}: give an array of numbers") from None
+    if numbers.dtype.kind not in "fiu" or numbers.dtype == np.uint8:
+        raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
+    return numbers if numbers.dtype == np.float16 else single
 
 
 def _laid_out(d: MPSCNNConvolutionDescriptor, values: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
