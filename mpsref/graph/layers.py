@@ -402,12 +402,12 @@ class MPSCNNPoolingNode(_Window, _Padded):
             raise UnavailableError("MPSCNNPoolingNode has no initialiser: use one of its subclasses")
         numbers: tuple[Any, ...] = (kernel_width, kernel_height, stride_in_pixels_x, stride_in_pixels_y)
         if filter_size is not None:
-            if numbers != (None,) * 4:
+            if any(number is not None for number in numbers):
                 raise ParameterError(f"give either filter_size and stride, or {', '.join(SIZES)}")
             stride = filter_size if stride is None else stride
             named = zip(("filter_size", "filter_size", "stride", "stride"), (filter_size,) * 2 + (stride,) * 2,
                         strict=True)  # fmt: skip
-        elif stride is not None or None in numbers:
+        elif stride is not None or any(number is None for number in numbers):
             raise ParameterError(f"give either filter_size and stride, or {', '.join(SIZES)}")
         else:
             named = zip(SIZES, numbers, strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.enums import MPSImageEdgeMode, MPSImageFeatureChannelFormat, MPSNNPaddingMethod
 from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.image import MPSImageDescriptor
@@ -165,6 +166,7 @@ class MPSNNDefaultPadding:
         return self._name or None
 
 
+@checked_fields
 @dataclass(frozen=True)
 class FixedPadding:
     """
@@ -187,6 +189,7 @@ class FixedPadding:
         """The bits."""
         return Method.custom
 
+    @checked
     def destination_image_descriptor(
         self, *, for_kernel: PaddedKernel, suggested_descriptor: MPSImageDescriptor, **_: object
     ) -> MPSImageDescriptor:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
-from mpsref.errors import CONVERSION_ERRORS, ParameterError, described, shown
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import array_or_error
 
 __all__ = [
     "LAYOUTS",
@@ -409,7 +410,7 @@ def weights_of(source: Any) -> Weights:
         d = source.descriptor()
         if not isinstance(d, MPSCNNConvolutionDescriptor):
             raise ParameterError(f"descriptor of weights is a {type(d).__name__}: give an MPSCNNConvolutionDescriptor")
-        values = np.asarray(source.weights())
+        values = _array("weights", source.weights())
         if values.dtype != dtype:
             raise ParameterError(f"weights are {values.dtype}, but their data_type is {dtype.name}: give that")
         values = _laid_out(d, values, "OHW" if values.ndim == 3 else "OHWI")
@@ -446,16 +447,19 @@ def _dtype(data_type: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _array(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
     try:
-        numbers = np.asarray(array)
-        with np.errstate(all="ignore"):
-            single = numbers.astype(np.float32)
-    except CONVERSION_ERRORS as error:
-        raise ParameterError(f"{name}: {described(error)}: give an array of numbers") from None
+        return array_or_error(array, name)
+    except ImageError as error:
+        raise ParameterError(str(error)) from None
+
+
+def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
+    numbers = _array(name, array)
     if numbers.dtype.kind not in "fiu" or numbers.dtype == np.uint8:
         raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
-    return numbers if numbers.dtype == np.float16 else single
+    with np.errstate(all="ignore"):
+        return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
 
 
 def _laid_out(d: MPSCNNConvolutionDescriptor, values: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
