@@ -100,8 +100,8 @@ class MPSNNDefaultPadding:
     --------
     >>> import mpsref as mps
     >>> M = mps.MPSNNPaddingMethod
-    >>> mps.MPSNNDefaultPadding(method=M.sizeSame | M.addRemainderToBottomRight).padding_method()
-    <MPSNNPaddingMethod.addRemainderToBottomLeft|addRemainderToTopRight|sizeSame: 28>
+    >>> mps.MPSNNDefaultPadding(method=M.sizeSame | M.addRemainderToBottomRight)
+    MPSNNDefaultPadding(28)
     """
 
     def __init__(self, method: int) -> None:
