@@ -2,8 +2,8 @@
 Ranges of the operations that slide a window: whole images at once.
 
 A sum of K products may be accumulated in any order, split, fused or not, in float32 (in half, where the node says so):
-its error is at most ``(K + 1) u sum|w x|``, and ``K 2^-126`` more where products may be flushed (running-error
-analysis; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+its error is at most ``(K + 1) u sum|w x|``, and 2^-126 more for each product and each sum where they may be flushed
+(running-error analysis; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
 """
 
 from __future__ import annotations
@@ -96,19 +96,22 @@ def summed(
     unit *= 2 if law.either else 2 * law.ulp
     roundings = count + 1 + (2 * f.model.laws["division"].ulp + 1 if divided else 0)
     relative = roundings * unit / max(1 - roundings * unit, 0.5) + (count + 4) * OWN
-    error = relative * size + radius + (count * tiny if f.flush else 0.0)
+    # Each product and each partial sum may be flushed.
+    error = relative * size + radius + (2 * (count + 1) * tiny if f.flush else 0.0)
     special = ~np.isfinite(center) | ~np.isfinite(size)
     open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
     low = np.where(special, np.where(open_, -np.inf, center), center - error)
     high = np.where(special, np.where(open_, np.inf, center), center + error)
     nan = np.isnan(center) | open_
-    reason = np.zeros(center.shape, np.uint16)
+    # Where sums are larger, flushing is lost in their rounding, and need not be looked at.
+    matters = np.asarray(size < count * tiny * 2.0**40)
+    reason = np.where(matters, np.uint16(Mark.TINY), np.uint16(0))
     over = ~special & (size * (1 + relative) > largest)
     if over.any():
-        reason = np.where(over, np.uint16(Mark.HUGE), reason)
+        reason = reason | np.where(over, np.uint16(Mark.HUGE), np.uint16(0))
         if f.level is Level.EVERYTHING:
             low, high = np.where(over, -np.inf, low), np.where(over, np.inf, high)
-            nan, reason = nan | over, np.where(over, np.uint16(Mark.HUGE | Mark.OVERFLOW), reason)
+            nan, reason = nan | over, reason | np.where(over, np.uint16(Mark.OVERFLOW), np.uint16(0))
     return Range(low, high, nan, reason, f)
 
 

@@ -422,3 +422,20 @@ def test_a_neuron_may_be_fused_where_the_convolution_is_not_recorded(is_fused, t
 def test_every_hypothesis_has_another_name():
     for hypotheses in (LAYER_HYPOTHESES, STATE_HYPOTHESES):
         assert len({hypothesis.name for hypothesis in hypotheses}) == len(hypotheses)
+
+
+def test_a_device_that_flushes_subnormal_products_passes(tmp_path):
+    node = right(bias=None)
+    x = (X * np.float32(2.0**-125)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2)
+    ).transpose(0, 1, 2, 4, 5, 3).reshape(2, 9, 8, 72)  # fmt: skip
+
+    def flushed(values):
+        return np.where(np.abs(values) < 2.0**-126, np.float32(0), values)
+
+    total = np.zeros((2, 9, 8, 8), np.float32)
+    for k, weight in enumerate(W.reshape(8, 72).T):
+        total = flushed(total + flushed(flushed(windows[..., k, None]) * weight))
+    assert np.count_nonzero(total != run(node, x=x)) > total.size / 2
+    assert report_of(tmp_path / "r", node, total, x=x).passed
