@@ -13,7 +13,7 @@ from mpsref.enums import (
     MPSNNTrainingStyle,
     member_of,
 )
-from mpsref.errors import ParameterError, UnavailableError
+from mpsref.errors import ParameterError, UnavailableError, shown
 from mpsref.graph.fields import EnumField, Field, ImageField, PaddingField, StateField, WeightsField, WholeField
 from mpsref.graph.nodes import (
     ImageLike,
@@ -73,7 +73,7 @@ class _Choice:
         kind = type(self.default)
         member = member_of(kind, value)
         if member is None:
-            raise ParameterError(f"{self._name} is {value!r}: choose one of {', '.join(kind.__members__)}")
+            raise ParameterError(f"{self._name} is {shown(value)}: choose one of {', '.join(kind.__members__)}")
         node.__dict__[self._name] = member
 
 
@@ -316,8 +316,8 @@ MPSCNNFullyConnectedNode._gradient_class = MPSCNNFullyConnectedGradientNode
 
 
 def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= LARGEST:
-        raise ParameterError(f"{name} is {value!r}: give a whole number from 1 to {LARGEST}")
+    if not (type(value) is int or isinstance(value, np.integer)) or not 1 <= value <= LARGEST:
+        raise ParameterError(f"{name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
     return int(value)
 
 
@@ -402,12 +402,12 @@ class MPSCNNPoolingNode(_Window, _Padded):
             raise UnavailableError("MPSCNNPoolingNode has no initialiser: use one of its subclasses")
         numbers: tuple[Any, ...] = (kernel_width, kernel_height, stride_in_pixels_x, stride_in_pixels_y)
         if filter_size is not None:
-            if numbers != (None,) * 4:
+            if any(number is not None for number in numbers):
                 raise ParameterError(f"give either filter_size and stride, or {', '.join(SIZES)}")
             stride = filter_size if stride is None else stride
             named = zip(("filter_size", "filter_size", "stride", "stride"), (filter_size,) * 2 + (stride,) * 2,
                         strict=True)  # fmt: skip
-        elif stride is not None or None in numbers:
+        elif stride is not None or any(number is None for number in numbers):
             raise ParameterError(f"give either filter_size and stride, or {', '.join(SIZES)}")
         else:
             named = zip(SIZES, numbers, strict=True)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.enums import MPSImageEdgeMode, MPSImageFeatureChannelFormat, MPSNNPaddingMethod
-from mpsref.errors import ImageError, ParameterError
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.image import MPSImageDescriptor
 
 __all__ = [
@@ -99,18 +100,19 @@ class MPSNNDefaultPadding:
     --------
     >>> import mpsref as mps
     >>> M = mps.MPSNNPaddingMethod
-    >>> mps.MPSNNDefaultPadding(method=M.sizeSame | M.addRemainderToBottomRight).padding_method()
-    <MPSNNPaddingMethod.addRemainderToBottomLeft|addRemainderToTopRight|sizeSame: 28>
+    >>> mps.MPSNNDefaultPadding(method=M.sizeSame | M.addRemainderToBottomRight)
+    MPSNNDefaultPadding(28)
     """
 
     def __init__(self, method: int) -> None:
         self._set(method, "")
 
     def _set(self, method: Any, name: str) -> None:
-        known = isinstance(method, int) and not isinstance(method, bool) and 0 <= method < 2**16
+        known = type(method) in (int, MPSNNPaddingMethod) and 0 <= method < 2**16
         if not known or method & _ALIGN == _ALIGN or method & _SIZE not in (0, 16, 32) or method & 0x1000:
             raise ParameterError(
-                f"method is {method!r}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, a size"
+                f"method is {shown(method)}: give bits of MPSNNPaddingMethod: an alignment, the side of an odd pixel, "
+                "a size"
             )
         if method & Method.custom and not name:
             raise ParameterError("method has the bit custom: give an object of your own, or leave the bit out")
@@ -164,6 +166,7 @@ class MPSNNDefaultPadding:
         return self._name or None
 
 
+@checked_fields
 @dataclass(frozen=True)
 class FixedPadding:
     """
@@ -186,6 +189,7 @@ class FixedPadding:
         """The bits."""
         return Method.custom
 
+    @checked
     def destination_image_descriptor(
         self, *, for_kernel: PaddedKernel, suggested_descriptor: MPSImageDescriptor, **_: object
     ) -> MPSImageDescriptor:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
-from mpsref.errors import ParameterError
+from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import array_or_error
 
 __all__ = [
     "LAYOUTS",
@@ -54,9 +55,9 @@ class _Whole:
         return self if thing is None else thing.__dict__.get(self._name, self.default)
 
     def __set__(self, thing: Any, value: Any) -> None:
-        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        is_whole = type(value) is int or isinstance(value, np.integer)
         if not is_whole or not 1 <= value <= LARGEST:
-            raise ParameterError(f"{self._name} is {value!r}: give a whole number from 1 to {LARGEST}")
+            raise ParameterError(f"{self._name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
         thing.__dict__[self._name] = int(value)
 
 
@@ -409,7 +410,7 @@ def weights_of(source: Any) -> Weights:
         d = source.descriptor()
         if not isinstance(d, MPSCNNConvolutionDescriptor):
             raise ParameterError(f"descriptor of weights is a {type(d).__name__}: give an MPSCNNConvolutionDescriptor")
-        values = np.asarray(source.weights())
+        values = _array("weights", source.weights())
         if values.dtype != dtype:
             raise ParameterError(f"weights are {values.dtype}, but their data_type is {dtype.name}: give that")
         values = _laid_out(d, values, "OHW" if values.ndim == 3 else "OHWI")
@@ -442,25 +443,29 @@ def _dtype(data_type: Any) -> np.dtype[Any]:
     except TypeError:
         dtype = np.dtype(object)
     if dtype not in (np.float16, np.float32):
-        raise ParameterError(f"data_type of weights is {data_type!r}: give float16 or float32")
+        raise ParameterError(f"data_type of weights is {shown(data_type)}: give float16 or float32")
     return dtype
 
 
-def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _array(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
     try:
-        numbers = np.asarray(array)
-        if numbers.dtype.kind not in "fiu" or numbers.dtype == np.uint8:
-            raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
-        with np.errstate(over="ignore"):
-            return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"{name}: {error}: give an array of numbers") from None
+        return array_or_error(array, name)
+    except ImageError as error:
+        raise ParameterError(str(error)) from None
+
+
+def _numbers(name: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
+    numbers = _array(name, array)
+    if numbers.dtype.kind not in "fiu" or numbers.dtype == np.uint8:
+        raise ParameterError(f"{name} are {numbers.dtype}: give float16 or float32")
+    with np.errstate(all="ignore"):
+        return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
 
 
 def _laid_out(d: MPSCNNConvolutionDescriptor, values: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
     """Weights as OHWI."""
-    if layout not in LAYOUTS:
-        raise ParameterError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    if type(layout) is not str or layout not in LAYOUTS:
+        raise ParameterError(f"layout is {shown(layout)}: choose one of {', '.join(LAYOUTS)}")
     d.check()
     sizes = dict(zip("OHWI", d.weights_shape, strict=True))
     expected = tuple(sizes[axis] for axis in layout)

@@ -30,6 +30,7 @@ import mpsref as mps
 from mpsref import arguments, proof, record, sweep, teach, testing, verify
 from mpsref.attributes import Flag
 from mpsref.errors import MPSRefError
+from mpsref.operations.padding import PaddedKernel
 from mpsref.storage import FORMATS
 from mpsref.teach.step import Window
 from mpsref.testing import strategies
@@ -185,7 +186,9 @@ class Right:
         report = checked.images[0]
         step = next(iter(traced.steps))
 
+        layers, of_layers = layers_of(x, g)
         self.instances: list[Any] = [
+            *layers,
             graph, neuron, file, x, node, node.result_state, image, recording, recording.images["x"], checked, report,
             comparison, report.counts, report.worst[0], verify.EndToEnd.of(report.counts), report.findings[0] if report.findings else None,
             verify.Bounds(), verify.Override(exact), verify.Tolerances(), exact, aggregate, image_descriptor(),
@@ -218,6 +221,7 @@ class Right:
             "bounds": "metal-fast",
         }
         self.arguments: dict[str, dict[str, Any]] = {
+            **of_layers,
             "MPSNNGraph": {"result_image": node},
             "MPSNNGraph.read_count_for_source_image": {"at": 0},
             "MPSNNGraph.encode": {"source_images": [image]},
@@ -282,6 +286,54 @@ class Right:
             "DrawnRecording.write": {"folder": folder / "drawn"},
         }  # fmt: skip
         self.folder = folder
+
+
+def layers_of(x: Any, g: Any) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+    """Instances of the classes of layers, and right arguments of them."""
+    sizes = {"kernel_width": 1, "kernel_height": 1}
+    channels = {"input_feature_channels": 3, "output_feature_channels": 3}
+    d = mps.MPSCNNConvolutionDescriptor(**sizes, **channels)
+    depthwise = mps.MPSCNNDepthWiseConvolutionDescriptor(**sizes, **channels)
+    weights = np.ones((3, 1, 1, 3), np.float32)
+    source = mps.ArrayDataSource(d, weights)
+    window = {**sizes, "stride_in_pixels_x": 1, "stride_in_pixels_y": 1}
+    convolutions = [
+        kind(source=x, weights=source) for kind in (mps.MPSCNNConvolutionNode, mps.MPSCNNFullyConnectedNode)
+    ]
+    pools = [kind(source=x, **window) for kind in (mps.MPSCNNPoolingMaxNode, mps.MPSCNNPoolingAverageNode)]
+    read = {"source_gradient": g, "source_image": x}
+    fixed = {"width": 1, "height": 1, "offset_x": 0, "offset_y": 0}
+    state = {"name": "y", "gradient_for_weights": weights, "gradient_for_biases": np.ones(3, np.float32)}
+    instances = [
+        d, depthwise, source, mps.MPSNNDefaultPadding(16), mps.FixedPadding(**fixed), mps.MPSOffset(0, 0),
+        mps.MPSCNNConvolutionGradientState(**state), convolutions[0].result_state, *convolutions, *pools,
+        *(node.gradient_filter(with_source=g) for node in (*convolutions, *pools)),
+    ]  # fmt: skip
+    arguments: dict[str, dict[str, Any]] = {
+        "MPSCNNConvolutionDescriptor": {**sizes, **channels},
+        "MPSCNNDepthWiseConvolutionDescriptor": {**sizes, **channels},
+        "ArrayDataSource": {"descriptor": d, "weights": weights},
+        "MPSNNDefaultPadding": {"method": 16},
+        "FixedPadding": fixed,
+        "MPSOffset": {"x": 0, "y": 0},
+        "MPSCNNConvolutionGradientState": state,
+        "FixedPadding.destination_image_descriptor": {
+            "for_kernel": PaddedKernel(1, 1, 1, 1, 1, 1, mps.MPSOffset(0, 0), mps.MPSImageEdgeMode.zero),
+            "suggested_descriptor": image_descriptor(),
+        },
+        "MPSCNNPoolingNode": {"source": x, "filter_size": 1},
+        "MPSCNNPoolingGradientNode": {**read, "gradient_state": pools[0].result_state, **window},
+    }
+    for node in (*convolutions, *pools):
+        name, of_state = type(node).__name__.removesuffix("Node"), "gradient_state"
+        if node in convolutions:
+            of_state = "convolution_gradient_state"
+            arguments[f"{name}Node"] = {"source": x, "weights": source}
+            arguments[f"{name}GradientNode"] = {**read, of_state: node.result_state}
+        else:
+            arguments[f"{name}Node"] = {"source": x, **window}
+            arguments[f"{name}GradientNode"] = {**read, of_state: node.result_state, **window}
+    return instances, arguments
 
 
 def image_descriptor() -> mps.MPSImageDescriptor:

@@ -91,6 +91,7 @@ def test_a_data_source_whose_weights_fail_is_purged():
         ({"data_type": "float16"}, "data_type is float16"),
         ({"weights": np.zeros((3, 2, 1, 1), np.float32)}, "OHWI"),
         ({"weights": np.zeros(5, np.float32)}, "asks for"),
+        ({"weights": np.zeros((3, 1, 2, 1))}, "weights are float64"),
         ({"bias_terms": np.zeros(2)}, "bias_terms"),
         ({"descriptor": None}, "descriptor"),
         ({"descriptor": descriptor(groups=2)}, "groups"),

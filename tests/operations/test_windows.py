@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import layer_judge as judge
 import mpsref as mps
@@ -346,3 +348,70 @@ def test_a_fused_neuron_reads_the_sum_unrounded(neuron):
         assert results[0].tobytes() == results[1].tobytes()
     with pytest.raises(mps.UnavailableError, match="neuron node"):
         node.training_graph()
+
+
+@pytest.mark.exhaustive
+def test_convolutions_of_two_axes_are_exact_for_every_pair_of_sizes_and_policies():
+    rng = np.random.default_rng(0)
+    cases = list(itertools.product((1, 4, 5), range(1, 4), range(1, 4), (-1, 0, 1), (True, False), (1, 2)))
+    for (n, k, s, style, low, d), (m, taps, t, _, _, e) in itertools.product(cases, cases[::5]):
+        lengths = (k - 1) * d + 1, (taps - 1) * e + 1
+        (size, first), (width, begin) = (
+            judge.policy(pixels, length, stride, style, low)
+            for pixels, length, stride in zip((n, m), lengths, (s, t), strict=True)
+        )
+        if size < 1 or width < 1:
+            continue
+        method = {-1: VALID, 0: SAME, 1: FULL}[style] | (TL if low else BR)
+        axes = (n, k, s, d, first), (m, taps, t, e, begin)
+        check_layer(rng, axes, (size, width), channels=(1, 1), policy=mps.MPSNNDefaultPadding(method))
+
+
+SPECIAL = [(), (np.inf,), (np.nan,), (np.inf, -np.inf, np.nan)]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_layers_of_any_numbers_are_as_they_are_specified(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    pool = np.array(
+        [0, -0.0, 1, -1, 2.0**-24, -(2.0**-14), 65504, -65504, 0.1, -3, *data.draw(st.sampled_from(SPECIAL))],
+        np.float16,
+    )
+    kernel = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    groups = data.draw(st.sampled_from([1, 2]))
+    w = rng.choice(pool[:10], (2 * groups, *kernel, 1))
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=kernel[1],
+        kernel_height=kernel[0],
+        input_feature_channels=groups,
+        output_feature_channels=2 * groups,
+    )
+    d.groups, d.stride_in_pixels_x = groups, data.draw(st.integers(1, 2))
+    x = rng.choice(pool, (1, 3, 4, groups))
+    source = mps.MPSNNImageNode(handle="x")
+    node = data.draw(
+        st.sampled_from(
+            [
+                mps.MPSCNNConvolutionNode(source=source, weights=mps.ArrayDataSource(d, w, np.ones(2 * groups))),
+                mps.MPSCNNPoolingMaxNode(source=source, filter_size=2, stride=1),
+                mps.MPSCNNPoolingAverageNode(source=source, filter_size=3, stride=2),
+            ]
+        )
+    )
+    node.result_image.handle = "y"
+    if "Pooling" in type(node).__name__:
+        node.edge_mode = data.draw(st.sampled_from(["clamp", "zero"]))
+    (last,) = node.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="g"))
+    shape = node.operation.result_size(x.shape)
+    g = rng.choice(pool, shape)
+    storage = data.draw(st.sampled_from([F.float16, F.float32, F.unorm8]))
+    for result in (node.result_image, last.result_image):
+        sources = {"x": x} if result is node.result_image else {"x": x, "g": g}
+        fast, exact = (
+            mps.MPSNNGraph(result_image=result, format=storage, mode=mode).run(**sources)
+            for mode in ("ideal", "specified")
+        )
+        ours, theirs = (next(iter(images.values())).to_array() for images in (fast, exact))
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(np.signbit(ours[ours == 0]), np.signbit(theirs[theirs == 0]))

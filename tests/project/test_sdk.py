@@ -92,6 +92,8 @@ OURS = {
     ("MPSNNGradientFilterNode", "differentiated_source"): "whose gradient the result is",
     ("MPSNNGradientFilterNode", "place"): "the graph can be walked",
     ("MPSNNGradientFilterNode", "expected_operation"): "what the forward node's gradient is",
+    ("MPSNNGradientFilterNode", "place"): "which of the forward sources it differentiates",
+    ("MPSNNGraph", "with_operations"): "the same graph with other parameters",
     ("MPSCNNNeuronNode", "descriptor"): "type and parameters as one value",
     ("MPSCNNNeuronNode", "neuron_type"): "names the row",
     ("MPSCNNNeuronGradientNode", "gradient_state"): "the graph can be walked",

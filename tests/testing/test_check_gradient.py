@@ -506,7 +506,7 @@ def test_the_gradients_of_any_graph_pass(file, seed):
         assert check_gradient(file, given_).wrong == 0
     except mps.VerificationError as error:
         report = error.report
-        assert not report.wrong or all(one.note.startswith("a clamp holds here") for one in report.worst)  # noqa: PT017
+        assert not report.wrong or all(one.note.startswith("a clamp holds here") for one in report.worst)
     except mps.ParameterError as error:
         assert "there is no gradient to be checked" in str(error)  # noqa: PT017  the drawn graph stops it
 

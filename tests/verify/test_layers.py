@@ -33,7 +33,7 @@ def test_half_on_a_gpu_is_exact_but_for_its_convolutions_and_what_torch_defines_
         "d.sum": "another slope at the kink",
         "d.elu": "each quotient stored in half",
     }
-    assert all(finding.score > 0.98 for finding in causes.values())
+    assert all(finding.score > 0.95 for finding in causes.values())
     for name in (
         "y.relu",
         "y.pool1",
