@@ -25,13 +25,16 @@ FLOAT16, FLOAT32 = "float16", "float32"
 _STRENGTH = {
     "where": 0, "&&": 1, "===": 2, "!==": 2, "<": 3, "<=": 3, ">": 3, ">=": 3, "+": 4, "-": 4, "*": 5, "/": 5, "neg": 6
 }  # fmt: skip
+MOST = 7
 """How strongly operators bind; anything else is a call or a name."""
 
 _LOCALS = {"exp": "e", "tanh": "t", "fma": "u", "where": "v"}
 """Names of shared subexpressions."""
 
 # The error function, to 2.6 ULP of float32: least squares at Chebyshev nodes, weighted by the relative error.
-_ERF_NEAR = (1.1283792, -0.37612638, 0.11283784, -0.026865475, 0.005221139, -0.00084854384, 0.00011274738, -9.689741e-06)  # fmt: skip
+_ERF_NEAR = (
+    1.1283792, -0.37612638, 0.11283784, -0.026865475, 0.005221139, -0.00084854384, 0.00011274738, -9.689741e-06
+)  # fmt: skip
 _ERF_FAR = (-0.00015454405, 0.28491703, 0.25966668, 0.34784374, -0.10361797, 0.5631671, -0.47104993, 0.11928063)
 
 
@@ -118,23 +121,21 @@ class Dialect(ABC):
 
     def expression(self, tree: Tree, kind: str, names: Mapping[Tree, str], least: int = 0) -> str:
         """A tree, in parentheses where its operator binds less than `least`."""
-        if isinstance(tree, float):
-            text = self.number(tree, kind)
-            return f"({text})" if tree < 0 and least >= _STRENGTH["neg"] else text
         if tree in names:
             return names[tree]
-        operation, *operands = tree
         match tree:
+            case float():
+                text, strength = self.number(tree, kind), _STRENGTH["neg"] - 1 if tree < 0 else MOST
             case ("p", "data"):
-                return "slope"
+                text, strength = "slope", MOST
             case ("p", name):
-                return f"p.{name}" if kind == FLOAT32 else self.converted(f"p.{name}", kind)
+                text, strength = f"p.{name}" if kind == FLOAT32 else self.converted(f"p.{name}", kind), MOST
             case (name,):
-                return str(name)
+                text, strength = str(name), MOST
             case ("where", condition, yes, no):
                 written = [self.expression(operand, kind, names, 1) for operand in (condition, yes)]
-                text = self.choice(*written, self.expression(no, kind, names))
-                return text[1:-1] if least == 0 and text[0] == "(" else text
+                text, strength = self.choice(written[0], written[1], self.expression(no, kind, names)), MOST
+                text = _bare(text) if least == 0 else text
             case ("fma", a, b, c):
                 # Whether it is contracted is the compiler's business.
                 return self.expression(("+", ("*", a, b), c), kind, names, least)
@@ -143,13 +144,13 @@ class Dialect(ABC):
             case ("*", 1.0, u) | ("*", u, 1.0):
                 return self.expression(u, kind, names, least)
             case ("neg", u):
-                text = f"-{self.expression(u, kind, names, _STRENGTH['neg'])}"
-                return f"({text})" if least > _STRENGTH["neg"] else text
-        strength = _STRENGTH.get(operation)
-        if strength is None:
-            return self._called(operation, operands, kind, names)
-        left, right = (self.expression(operand, kind, names, strength + i) for i, operand in enumerate(operands))
-        text = f"{left} {operation.replace('===', '==').replace('!==', '!=')} {right}"
+                text, strength = f"-{self.expression(u, kind, names, _STRENGTH['neg'])}", _STRENGTH["neg"]
+            case (operation, left, right) if operation in _STRENGTH:
+                strength = _STRENGTH[operation]
+                sides = self.expression(left, kind, names, strength), self.expression(right, kind, names, strength + 1)
+                text = f" {operation.replace('===', '==').replace('!==', '!=')} ".join(sides)
+            case _:
+                text, strength = self._called(tree[0], tree[1:], kind, names), MOST
         return f"({text})" if strength < least else text
 
     def _called(self, operation: str, operands: Sequence[Tree], kind: str, names: Mapping[Tree, str]) -> str:
@@ -189,8 +190,8 @@ class Dialect(ABC):
         ]
 
     def _helper(self, name: str, arguments: tuple[str, ...], comment: str, steps: Mapping[str, str], value: str) -> str:
-        lines = [self.local.format(type=self.scalars[FLOAT32], name=k, value=v) for k, v in steps.items()]
-        body = "".join(f"  {line}\n" for line in [*lines, f"return {value};"])
+        lines = [self.local.format(type=self.scalars[FLOAT32], name=k, value=_bare(v)) for k, v in steps.items()]
+        body = "".join(f"  {line}\n" for line in [*lines, f"return {_bare(value)};"])
         return f"// {comment}\n{self.head(Function(name, '', arguments, 0.0, FLOAT32))} {{\n{body}}}\n"
 
     def _erf(self) -> str:
@@ -225,6 +226,11 @@ class Dialect(ABC):
         first, *rest = map(self._literal, coefficients)
         text = "".join(f" + {variable} * ({c}" + ("\n     " if i == 2 else "") for i, c in enumerate(rest))
         return first + text + ")" * len(rest)
+
+
+def _bare(text: str) -> str:
+    """A conditional expression without its parentheses, or anything else as it is."""
+    return text[1:-1] if text[0] == "(" and "?" in text else text
 
 
 def uses(tree: Tree) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mpsref.display import printable
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError, shown
 from mpsref.graph import GraphFile
@@ -18,7 +19,7 @@ __all__ = ["graph_kernels", "graph_text", "images_read", "kernel_of", "kernels_o
 
 
 def neuron_text(
-    neuron: MPSCNNNeuronType | str,
+    neuron: MPSCNNNeuronType | str | None,
     language: str,
     *,
     directions: Sequence[str] = ("forward", "gradient"),
@@ -30,8 +31,8 @@ def neuron_text(
 
     Parameters
     ----------
-    neuron : MPSCNNNeuronType or str
-        The type of the neuron; its parameters are arguments of the kernels.
+    neuron : MPSCNNNeuronType, str or None
+        The type of the neuron, None for all; parameters are arguments of the kernels.
     language : str
         ``wgsl``, ``msl``, ``cuda`` or ``glsl``.
     directions : sequence of str
@@ -48,21 +49,35 @@ def neuron_text(
 
     Examples
     --------
-    >>> text = neuron_text("softSign", "msl", directions=["forward"])
-    >>> print(*text.splitlines()[10:15], sep="\\n")
-    // softSign, forward: x / (1 + |x|)
-    static inline float softSign_forward_value(float x) {
-      return x / (1.0f + fabs(x));
+    >>> print(neuron_text("softSign", "wgsl", directions=["forward"]).partition("// softSign, forward: ")[2])
+    x / (1 + |x|)
+    fn softSign_forward_value(x: f32) -> f32 {
+      return x / (1.0 + abs(x));
+    }
+    <BLANKLINE>
+    @compute @workgroup_size(64)
+    fn softSign_forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+      let i = id.x + id.y * groups.x * 64u;
+      if (i >= p.size) { return; }
+      result[i] = softSign_forward_value(source[i]);
     }
     <BLANKLINE>
     """
     try:
-        row = NEURONS[MPSCNNNeuronType[neuron] if isinstance(neuron, str) else neuron]
+        rows = (
+            NEURONS.values()
+            if neuron is None
+            else [NEURONS[MPSCNNNeuronType[neuron] if isinstance(neuron, str) else neuron]]
+        )
     except (KeyError, TypeError):
         raise ParameterError(f"neuron is {shown(neuron)}: give one of {', '.join(t.name for t in NEURONS)}") from None
-    d = MPSNNNeuronDescriptor(row.neuron_type, data=[0.25] if row.per_channel else None)
     makers = {"forward": NeuronForward, "gradient": NeuronGradient}
-    return text(kernels_of([makers[one](d) for one in directions], style).values(), language, style, math)
+    operations: list[Operation] = [
+        makers[one](MPSNNNeuronDescriptor(row.neuron_type, data=[0.25] if row.per_channel else None))
+        for row in rows
+        for one in directions
+    ]
+    return text(kernels_of(operations, style).values(), language, style, math)
 
 
 def graph_text(file: GraphFile, language: str, *, style: Style | None = None, math: str | None = None) -> str:
@@ -72,7 +87,7 @@ def graph_text(file: GraphFile, language: str, *, style: Style | None = None, ma
     Parameters and errors are those of `neuron_text`; operations that no kernel is written for raise `ParameterError`.
     """
     kernels = graph_kernels(file, style)
-    names = {image: name for name, image in file.images.items()}
+    names = {image: printable(name) for name, image in file.images.items()}
     lines = [
         f"// {names[node.result_image]}: {kernels[node.operation].name}({', '.join(names[i] for i in node.sources)})"
         f"{_parameters(node.operation)}"
@@ -130,13 +145,12 @@ def kernel_of(operation: Operation, style: Style | None = None, name: str = "") 
     numbers = tuple(NUMBERS[image] for image in images)
     arguments = (*numbers, "slope") if d is not None and d.row.per_channel else numbers
     tree = _tree(operation)
-    words = "forward" if operation.direction == "forward" else "gradient"
     if d is None:
         comment = f"{name}: {operation.text(_texts(operation), '')}"
     elif operation.makes_gradient:
-        comment = f"{_spelled(d)}, {words}: dy times {d.row.slope}"
+        comment = f"{d.neuron_type.name}, gradient: dy times ({d.row.slope})"
     else:
-        comment = f"{_spelled(d)}, {words}: {d.row.formula}"
+        comment = f"{d.neuron_type.name}, forward: {d.row.formula}"
     function = Function(f"{name}_value", comment, arguments, tree, style.arithmetic)
     ordered = tuple(image for image in IMAGES if image in images)
     return Kernel(name, _ordered(function, images, ordered), ordered, d is not None and d.row.per_channel)
@@ -173,10 +187,6 @@ def _texts(operation: Operation) -> list[str]:
     """The names of the numbers for all sources; those whose size alone is read have none."""
     names = iter(NUMBERS[image] for image in images_read(operation))
     return ["" if role is Role.SIZE else next(names) for role in operation.roles]
-
-
-def _spelled(d: MPSNNNeuronDescriptor) -> str:
-    return d.neuron_type.name
 
 
 def _name(operation: Operation) -> str:

@@ -177,12 +177,9 @@ class WGSL(Language):
     name, suffix = "wgsl", ".wgsl"
     scalars = MappingProxyType({FLOAT32: "f32", FLOAT16: "f16"})
     literals = MappingProxyType({FLOAT32: "{}", FLOAT16: "{}h"})
-    functions = MappingProxyType(
-        dict.fromkeys(
-            (FLOAT32, FLOAT16),
-            {"smaller": "min", "larger": "max", "erf": "erf_", "pow": "power_", "pow_of_size": "pow"},
-        )
-    )
+    functions = MappingProxyType(dict.fromkeys((FLOAT32, FLOAT16), MappingProxyType(
+        {"smaller": "min", "larger": "max", "erf": "erf_", "pow": "power_", "pow_of_size": "pow"}
+    )))  # fmt: skip
     local = "let {name} = {value};"
 
     def refuse(self, style: Style) -> None:
@@ -277,12 +274,9 @@ class MSL(Language):
     name, suffix = "msl", ".metal"
     scalars = MappingProxyType({FLOAT32: "float", FLOAT16: "half"})
     literals = MappingProxyType({FLOAT32: "{}f", FLOAT16: "{}h"})
-    functions = MappingProxyType(
-        dict.fromkeys(
-            (FLOAT32, FLOAT16),
-            {"smaller": "min", "larger": "max", "abs": "fabs", "erf": "erf_", "pow": "power_", "pow_of_size": "pow"},
-        )
-    )
+    functions = MappingProxyType(dict.fromkeys((FLOAT32, FLOAT16), MappingProxyType(
+        {"smaller": "min", "larger": "max", "abs": "fabs", "erf": "erf_", "pow": "power_", "pow_of_size": "pow"}
+    )))  # fmt: skip
 
     def refuse(self, style: Style) -> None:
         super().refuse(style)
@@ -450,7 +444,9 @@ class GLSL(Language):
                 "#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require",
                 "#extension GL_EXT_shader_16bit_storage : require",
             ]
-        size = f"local_size_x = {TILE}, local_size_y = {TILE}" if style.memory == "textures" else f"local_size_x = {GROUP}"
+        size = (
+            f"local_size_x = {TILE}, local_size_y = {TILE}" if style.memory == "textures" else f"local_size_x = {GROUP}"
+        )
         lines += ["", f"layout({size}) in;", ""]
         stored = self.scalars[style.loads]
         texel = {FLOAT16: "rgba16f", FLOAT32: "rgba32f", "unorm8": "rgba8", "unorm16": "rgba16"}[style.storage]

@@ -30,7 +30,7 @@ PACKAGE = ROOT / "mpsref"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 LAYERS = [
-    ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages"],
+    ["mpsref", "mpsref.display", "mpsref.enums", "mpsref.errors", "mpsref.pages", "mpsref.symbolic"],
     [
         "mpsref.attributes",
         "mpsref.documents",
@@ -120,11 +120,14 @@ LAYERS = [
     ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],
     ["mpsref.teach"],
+    ["mpsref.lab", "mpsref.lab.expressions", "mpsref.lab.msl"],
+    ["mpsref.lab.cpu", "mpsref.lab.languages"],
+    ["mpsref.lab.kernels"],
     ["mpsref.cli.arguments", "mpsref.cli.outputs", "mpsref.cli.progress", "mpsref.cli.status", "mpsref.cli.streams"],
     ["mpsref.cli.sources"],
     [
         *(f"mpsref.cli.{name}" for name in ("run", "verify", "explain", "prove", "sweep", "merge")),
-        *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect")),
+        *(f"mpsref.cli.{name}" for name in ("inputs", "convert", "inspect", "kernels")),
     ],
     ["mpsref.cli"],
     ["mpsref.__main__"],
