@@ -26,6 +26,7 @@ COMMANDS = (
     ("inputs", "write source images that test a graph well, and a request for a recording"),
     ("convert", "convert a recording to a file of arrays, or arrays to a recording"),
     ("inspect", "show what is in a file"),
+    ("record", "run a graph here, with our kernels or one of yours, and write the recording"),
     ("kernels", "print kernels as shader text: of a neuron or a graph"),
 )
 """

@@ -37,11 +37,14 @@ class Style:
         Format of images: ``float16`` or ``float32``, textures ``unorm8`` or ``unorm16`` as well.
     arithmetic : str
         ``float32`` or ``float16``.
+    components : int
+        Of a texel of the result: 4, or the feature channels, if there are 1 or 2.
     """
 
     memory: str = "buffers"
     storage: str = FLOAT32
     arithmetic: str = FLOAT32
+    components: int = 4
 
     @property
     def loads(self) -> str:
@@ -164,6 +167,14 @@ def _sources(kernels: Sequence[Kernel]) -> list[str]:
 BINDINGS = {"source": 0, "gradient": 1, "secondary": 2, "slopes": 3, "result": 4, "parameters": 5}
 """Of WGSL and GLSL, the same for all kernels."""
 
+TEXELS = {
+    storage: {count: "rgba"[:count] + kind for count in (1, 2, 4)}
+    for storage, kind in {
+        "float16": "16float", "float32": "32float", "unorm8": "8unorm", "unorm16": "16unorm"
+    }.items()
+}  # fmt: skip
+"""Texture formats of WebGPU, by the number of components."""
+
 _FIELDS = """\
   float a, b, c;  // of the neuron
   uint channels;  // of an image
@@ -222,7 +233,7 @@ class WGSL(Language):
         if any(kernel.per_channel for kernel in kernels):
             lines.append(f"@group(0) @binding({BINDINGS['slopes']}) var<storage, read> slopes: array<f32>;")
         if style.memory == "textures":
-            texel = f"rgba{_texel(style.storage)}"
+            texel = TEXELS[style.storage][style.components]
             kind, space = f"texture_storage_2d_array<{texel}, write>", ""
         else:
             kind, space = f"array<{stored}>", "<storage, read_write>"
@@ -262,10 +273,6 @@ fn {kernel.name}(@builtin(global_invocation_id) at: vec3u) {{
     {values}));
 }}
 """
-
-
-def _texel(storage: str) -> str:
-    return {"float16": "16float", "float32": "32float", "unorm8": "8unorm", "unorm16": "16unorm"}[storage]
 
 
 class MSL(Language):

@@ -23,7 +23,7 @@ from mpsref.record.recording import recording_entries, recording_files, write_fi
 from mpsref.record.samples import sample_image
 from mpsref.storage import storage_format
 
-__all__ = ["request"]
+__all__ = ["planned", "request"]
 
 README = """\
 A request for a recording, made by mpsref {version}.
@@ -91,6 +91,24 @@ def request(
     FileFormatError
         The folder is not empty; the shape does not fit the graph; the seed is negative.
     """
+    sources, awaited = planned(graph, shape, channel_format, seed=seed)
+    device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
+    entries = recording_entries(sources, awaited, raw=True)
+    files = recording_files(Path(folder), graph, sources, device, entries)
+    # The name of a folder need not be UTF-8, and is written as it is.
+    readme = _readme(Path(folder), graph, shape[0], entries).encode("utf-8", "surrogateescape")
+    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
+    return Path(folder) / "recording.json"
+
+
+def planned(
+    graph: GraphFile,
+    shape: tuple[int, int, int, int],
+    channel_format: MPSImageFeatureChannelFormat,
+    *,
+    seed: int = 1,
+) -> tuple[dict[str, MPSImage], dict[str, MPSImageDescriptor]]:
+    """The source images, and size and format of all others, by name; arguments and errors are those of `request`."""
     if seed < 0:
         raise FileFormatError(f"seed is {seed}: give 0 or more")
     needed = GraphFile.from_results(graph.result_images, graph.storage)
@@ -113,13 +131,7 @@ def request(
         if image.producer is None
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
-    device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    entries = recording_entries(sources, awaited, raw=True)
-    files = recording_files(Path(folder), graph, sources, device, entries)
-    # The name of a folder need not be UTF-8, and is written as it is.
-    readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
-    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
-    return Path(folder) / "recording.json"
+    return sources, awaited
 
 
 def _number(name: str) -> int:
