@@ -26,7 +26,7 @@ import numpy.typing as npt
 from mpsref.errors import DependencyError, ImplementationError
 from mpsref.lab import msl
 
-__all__ = ["Limits", "Program", "Work", "compiler"]
+__all__ = ["Limits", "Program", "Work", "compiler", "compiler_version"]
 
 Array = npt.NDArray[Any]
 FORMATS = {"float16": 0, "float32": 1, "uint8": 2, "uint16": 3}
@@ -85,6 +85,12 @@ def compiler() -> str:
             return path
     names = own or "g++ 12 or clang++ 15"
     raise DependencyError(f"{names}: no C++ compiler with _Float16: install g++ 12 or later, or name one with CXX")
+
+
+def compiler_version(path: str) -> str:
+    """What a compiler says of itself, in one line."""
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
 
 
 def _compiles(path: str, text: str) -> bool:
@@ -200,12 +206,8 @@ class Program:
         with resources.as_file(resources.files("mpsref.lab") / "metal") as headers:
             command = ["-std=gnu++17", "-O1", "-w", "-fno-strict-aliasing", "-ffp-contract=off", f"-I{headers}"]
             # Excess precision of half is a fault; clang has none, and no such option.
-            command += ["-fexcess-precision=16"] if "clang" not in self._version() else []
+            command += ["-fexcess-precision=16"] if "clang" not in compiler_version(self._compiler) else []
             self._run_compiler([*command, str(source), "-o", str(self._path("kernel")), "-lm"])
-
-    def _version(self) -> str:
-        done = subprocess.run([self._compiler, "--version"], capture_output=True, text=True, check=False)
-        return done.stdout
 
     def _run_compiler(self, arguments: list[str]) -> str:
         done = subprocess.run(

@@ -245,10 +245,12 @@ class _Binding:
                     work.buffers[argument.index] = self._elements(argument, chosen)
             else:
                 work.buffers[argument.index] = self._parameters(argument)
-        for name in [*read_names(self._operation), "result"]:
+        # What another image of the graph is bound for, on purpose, is missing.
+        needed = [] if self._bound - {*IMAGE_NAMES} else read_names(self._operation)
+        for name in [*needed, "result"]:
             if name not in self._bound:
                 raise self._error(
-                    f"{name} is bound to no argument: give --argument {name}=buffer0 or texture0, by its index"
+                    f"{name} is bound to nothing: give --argument {name}=PLACE, such as buffer0 or texture0"
                 )
         return work, self._result
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.lab.cpu import Limits, Program, Work, compiler
+from mpsref.lab.cpu import Limits, Program, Work, compiler, compiler_version
 from mpsref.lab.kernels import kernels_of, text
 from mpsref.lab.languages import GROUP, TILE, Kernel, Style
 from mpsref.lab.work import elements_of, empty_image, image_of, parameters_of, read_by_name, slopes_of, uniform_style
@@ -21,7 +21,7 @@ __all__ = ["Processor", "default_group", "processor_name"]
 
 def processor_name() -> str:
     """What a recording calls the processor."""
-    return f"{platform.machine()} processor, {compiler().rpartition('/')[2]}, kernels in MSL, IEEE arithmetic"
+    return f"{platform.machine()} processor, {compiler_version(compiler())}, kernels in MSL, IEEE arithmetic"
 
 
 class Processor:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mpsref.arrays import Stored
 from mpsref.errors import ParameterError
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.image_lanes import components
+from mpsref.image_lanes import clear_unused_lanes, components
 from mpsref.lab.kernels import images_read
 from mpsref.lab.languages import Style
 from mpsref.operations import Operation
@@ -57,16 +57,24 @@ def elements_of(image: MPSImage) -> Stored:
 def empty_image(descriptor: MPSImageDescriptor) -> MPSImage:
     """An image with all bits set, which is NaN in floating point: what no thread writes shows."""
     image = MPSImage(image_descriptor=descriptor)
-    slices = np.full(image.texture.nbytes, 0xFF, np.uint8).view(image.storage.dtype).reshape(image.texture.shape)
-    return MPSImage(texture=slices, feature_channels=descriptor.feature_channels)
+    stored = np.full(image.texture.nbytes, 0xFF, np.uint8).view(image.storage.dtype).reshape(image.texture.shape)
+    return _of_texture(stored, descriptor)
 
 
 def image_of(stored: Stored, descriptor: MPSImageDescriptor, style: Style) -> MPSImage:
     """The image of a texture, or of elements."""
     if style.memory == "textures":
-        return MPSImage(texture=stored, feature_channels=descriptor.feature_channels)
+        return _of_texture(stored, descriptor)
     d = descriptor
     return MPSImage.from_array(stored.reshape(d.number_of_images, d.height, d.width, d.feature_channels))
+
+
+def _of_texture(stored: Stored, descriptor: MPSImageDescriptor) -> MPSImage:
+    """The image, with zeros in the unused components, which a kernel may fill."""
+    channels = descriptor.feature_channels
+    slices = stored.reshape(descriptor.number_of_images, -1, *stored.shape[1:])
+    clear_unused_lanes(slices, channels)
+    return MPSImage(texture=stored, feature_channels=channels)
 
 
 def numbers_of(operation: Operation, result: MPSImageDescriptor) -> dict[str, float | int]:
