@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from machine import needs_adapter, needs_compiler
 from mpsref.arrays import Elements
 from mpsref.cli import main
-from mpsref.errors import DependencyError
 from mpsref.lab.cpu import compiler
 from mpsref.lab.kernels import kernels_of, neuron_text, text
 from mpsref.lab.languages import LANGUAGES, Style
 from mpsref.lab.processor import Processor
-from mpsref.lab.webgpu import WebGPU, adapters
+from mpsref.lab.webgpu import WebGPU
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import Difference, NeuronForward, NeuronGradient, Ones, Product, ProductGradient, Scaling, Sum
@@ -30,23 +30,6 @@ T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 TEACH = Path(__file__).parents[2] / "examples" / "teach" / "graph.json"
 GLSLANG, NVCC = shutil.which("glslangValidator"), shutil.which("nvcc")
 
-
-def has_compiler():
-    try:
-        return bool(compiler())
-    except DependencyError:
-        return False
-
-
-def has_adapter():
-    try:
-        return bool(adapters())
-    except DependencyError:
-        return False
-
-
-needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler with _Float16")
-needs_adapter = pytest.mark.skipif(not has_adapter(), reason="no wgpu, or no adapter (mesa-vulkan-drivers has one)")
 
 CHANNELS = 6
 PARAMETERS = [
