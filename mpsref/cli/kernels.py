@@ -10,7 +10,7 @@ from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
 from mpsref.errors import FileFormatError, ParameterError, naming
-from mpsref.files import STDOUT, check_outputs, write_atomically
+from mpsref.files import check_outputs, write_atomically
 from mpsref.graph import GraphFile
 from mpsref.lab.kernels import graph_text, neuron_text
 from mpsref.lab.languages import LANGUAGES, Style
@@ -38,7 +38,7 @@ def define(parser: argparse.ArgumentParser) -> None:
                         help="the numbers that are computed with (default float32)")  # fmt: skip
     parser.add_argument("--math", choices=["fast", "precise"], help="write fast or precise functions, where the "
                         "language has both (default: left to the compiler's options)")  # fmt: skip
-    parser.add_argument("--out", metavar="FILE", type=output_file, default=STDOUT,
+    parser.add_argument("--out", metavar="FILE", type=output_file,
                         help="the file to write (default: standard output)")  # fmt: skip
 
 
@@ -46,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
     if options.graph is not None and (options.neuron or options.direction):
         raise FileFormatError("--neuron, --direction: conflict with a graph: give one or the other")
     check_outputs({"--out": options.out}, filter(None, [options.graph]))
-    data = _text(options).encode()
-    write_atomically(options.out, lambda out: out.write(data))
-    if options.out != STDOUT:
-        tell(f"wrote {printable(str(options.out))}")
+    text = _text(options)
+    if options.out is None:
+        print(text, end="")
+        return PASSED
+    write_atomically(options.out, lambda out: out.write(text.encode()))
+    tell(f"wrote {printable(str(options.out))}", options.out)
     return PASSED
 
 

@@ -163,10 +163,14 @@ def test_buffers_templates_constants_vectors_and_barriers(tmp_path):
     text = """
 constant bool wanted [[function_constant(0)]];
 template <typename T, int N> kernel void scaled(device const T *x, device T *y, constant float &s,
-                                                uint i [[thread_position_in_grid]]) { y[i] = wanted ? T(x[i] * s + N) : T(0); }
-template [[host_name("scaled_3")]] kernel void scaled<float, 3>(device const float *, device float *, constant float &, uint);
-kernel void sums(device const float4 *x [[buffer(0)]], device float *y [[buffer(1)]], uint i [[thread_position_in_grid]],
-                 uint l [[thread_index_in_threadgroup]], ushort2 n [[threads_per_threadgroup]]) {
+                                                uint i [[thread_position_in_grid]]) {
+  y[i] = wanted ? T(x[i] * s + N) : T(0);
+}
+template [[host_name("scaled_3")]] kernel void scaled<float, 3>(device const float *, device float *,
+                                                                constant float &, uint);
+kernel void sums(device const float4 *x [[buffer(0)]], device float *y [[buffer(1)]],
+                 uint i [[thread_position_in_grid]], uint l [[thread_index_in_threadgroup]],
+                 ushort2 n [[threads_per_threadgroup]]) {
   threadgroup float part[2];
   const float2 pair = x[i].xz + x[i].yw;
   part[l] = 0.5 * (pair.x + pair.y) * 2;
@@ -194,7 +198,7 @@ kernel void sums(device const float4 *x [[buffer(0)]], device float *y [[buffer(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("y[i] = x[i]", "does not compile: k.metal:2:"),
+        ("y[i] = x[i]", "does not compile: k.metal:3:"),
         ("y[i + 4096] = x[i];", "behind buffer.1., which has 32 bytes"),
         ("y[i] = x[1 << 28];", "nothing is bound to|behind buffer"),
         ("while (true) y[i] += 1;", "it takes more than 1 s"),
@@ -204,7 +208,8 @@ kernel void sums(device const float4 *x [[buffer(0)]], device float *y [[buffer(
 )
 def test_a_kernel_that_cannot_run_is_one_clear_error(body, message):
     text = f"""#include <metal_stdlib>
-kernel void k(device const float *x [[buffer(0)]], device float *y [[buffer(1)]], uint i [[thread_position_in_grid]]) {{ {body} }}
+kernel void k(device const float *x [[buffer(0)]], device float *y [[buffer(1)]],
+              uint i [[thread_position_in_grid]]) {{ {body} }}
 """
 
     def run():
@@ -275,8 +280,10 @@ def test_a_kernel_in_place_and_slopes(tmp_path):
     file = tmp_path / "kernel.metal"
     file.write_text("""#include <metal_stdlib>
 using namespace metal;
-kernel void prelu(device half *x [[buffer(0)]], constant float *slopes [[buffer(1)]], constant uint &channels [[buffer(2)]],
-                  uint i [[thread_position_in_grid]]) { if (x[i] < 0) x[i] = half(float(x[i]) * slopes[i % channels]); }
+kernel void prelu(device half *x [[buffer(0)]], constant float *slopes [[buffer(1)]],
+                  constant uint &channels [[buffer(2)]], uint i [[thread_position_in_grid]]) {
+  if (x[i] < 0) x[i] = half(float(x[i]) * slopes[i % channels]);
+}
 """)
     slopes = np.float32([0.5, -2, 0.25])
     operation = NeuronForward(mps.MPSNNNeuronDescriptor(T.pReLU, data=slopes))

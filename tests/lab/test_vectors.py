@@ -190,29 +190,59 @@ def test_each_language_compares_alike(tmp_path, language, compiler, format):
     assert not want.all()
 
 
+DUMP = """
+#define main example
+#include "gelu.c"
+#undef main
+int main(void) {
+  const float x[] = {-3, 1, 4, -0.1f, 0.5f, 2.7f, -1.8f, -0.28f, 1.8f, 2.8f};
+  for (int i = 0; i < 65536; ++i) { const uint16_t y = kernel((uint16_t)i); fwrite(&y, 2, 1, stdout); }
+  for (int i = 0; i < 10; ++i) { const float y = gelu(x[i]); fwrite(&y, 4, 1, stdout); }
+  return 0;
+}
+"""
+CANDLE = [-0.004, 0.8413, 3.9999, -0.046, 0.3457, 2.6906, -0.0647, -0.1091, 1.7353, 2.7928]
+
+
+def halves(low, high, count):
+    return np.linspace(low, high, count).astype(np.float16)
+
+
 @pytest.mark.skipif(not GCC, reason="no gcc")
-def test_the_c_example_passes_and_each_of_its_faults_fails(tmp_path):
-    options = "vectors --neuron geLU --format float16 --bounds metal-fast --language c --count 4096 --out"
-    assert main([*options.split(), str(tmp_path / "gelu.h")]) == 0
+def test_the_c_example_passes_and_its_faults_fail_here_and_pass_the_rules_that_the_page_says(tmp_path):
+    v = lab.vectors(descriptor(T.geLU), "float16", model="metal-fast", count=None)
+    written(v, "c", tmp_path)
+    (tmp_path / "dump.c").write_text(DUMP)
 
     def run(fault):
-        program = tmp_path / f"fault{fault}"
-        command = [
-            GCC,
-            "-Wall",
-            "-Werror",
-            f"-DFAULT={fault}",
-            f"-I{tmp_path}",
-            str(EXAMPLE),
-            "-o",
-            str(program),
-            "-lm",
-        ]
-        subprocess.run(command, check=True)
-        return subprocess.run([str(program)], check=False, capture_output=True).returncode
+        flags = ["-Wall", "-Werror", "-O1", f"-DFAULT={fault}", f"-I{tmp_path}", f"-I{EXAMPLE.parent}"]
+        example, dump = (tmp_path / f"{name}{fault}" for name in ("example", "dump"))
+        subprocess.run([GCC, *flags, str(EXAMPLE), "-o", str(example), "-lm"], check=True)
+        subprocess.run([GCC, *flags, str(tmp_path / "dump.c"), "-o", str(dump), "-lm"], check=True)
+        status = subprocess.run([str(example)], check=False, capture_output=True).returncode
+        return status, subprocess.run([str(dump)], check=True, capture_output=True).stdout
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(run, range(9))) == [0] + [1] * 8
+        results = list(pool.map(run, range(9)))
+    assert [status for status, _ in results] == [0] + [1] * 8
+
+    rows = []
+    for _, data in results[1:]:
+        got = np.frombuffer(data[: 2 * 65_536], np.float16)
+        few = np.frombuffer(data[2 * 65_536 :], np.float32)
+        wrong = int((~v.passes(got)).sum())
+        x = halves(-9, 9, 4096)
+        want, here = mps.neuron.forward("geLU", x).astype(float), got[x.view(np.uint16)].astype(float)
+        torch = bool((np.abs(here - want) <= 1e-5 + 1e-3 * np.abs(want)).all())
+        x = halves(-150, 150, 1024)
+        want, here = mps.neuron.forward("geLU", x).astype(float), got[x.view(np.uint16)].astype(float)
+        ggml = bool(np.square(here - want).sum() / np.square(want).sum() <= 1e-7)
+        candle = np.round(few.astype(float), 4).tolist() == CANDLE
+        rows.append([f"{wrong:,}", *("passes" if passed else "fails" for passed in (torch, ggml, candle))])
+
+    page = (EXAMPLE.parents[2] / "docs" / "vectors.md").read_text()
+    shown = [[cell.strip() for cell in line.split("|")[2:6]] for line in page.splitlines() if line.startswith("| ")]
+    assert [row for row in shown if row[-1] in ("passes", "fails")] == rows
 
 
 # ---- bad calls ----
