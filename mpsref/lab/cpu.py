@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +94,7 @@ def compiler_version(path: str) -> str:
     return done.stdout.partition("\n")[0]
 
 
+@cache
 def _compiles(path: str, text: str) -> bool:
     command = [path, "-std=gnu++17", "-fsyntax-only", "-x", "c++", "-"]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False).returncode == 0

@@ -29,10 +29,20 @@ Array = npt.NDArray[Any]
 
 IMAGE_NAMES = {
     "source": ("source", "x", "src", "input", "in", "inp", "in_image", "source_image"),
-    "gradient": ("gradient", "dy", "incoming", "upstream", "grad", "grad_output", "source_gradient"),
+    "gradient": (
+        "gradient",
+        "dy",
+        "incoming",
+        "upstream",
+        "grad",
+        "grad_out",
+        "grad_output",
+        "dout",
+        "source_gradient",
+    ),
     "secondary": ("secondary", "other", "second"),
     "slopes": ("slopes", "data", "weights"),
-    "result": ("result", "y", "dx", "dst", "destination", "output", "out", "result_image"),
+    "result": ("result", "y", "dx", "dst", "destination", "output", "out", "grad_in", "grad_input", "result_image"),
 }
 """Names by which an argument is taken for an image, or the slopes of pReLU."""
 
@@ -40,8 +50,8 @@ NUMBER_NAMES = {
     "a": ("a", "alpha"),
     "b": ("b", "beta"),
     "c": ("c",),
-    "size": ("size", "n", "count", "length", "elements"),
-    "channels": ("channels", "feature_channels", "featureChannels"),
+    "size": ("size", "n", "count", "length", "elements", "dim"),
+    "channels": ("channels", "feature_channels", "featurechannels"),
     "width": ("width", "w"),
     "height": ("height", "h"),
     "slices": ("slices",),
@@ -350,7 +360,7 @@ def read_names(operation: Operation) -> list[str]:
 
 
 def _role(name: str) -> str:
-    return next((role for role, names in NUMBER_NAMES.items() if name in names), name)
+    return next((role for role, names in NUMBER_NAMES.items() if name.lower().strip("_") in names), name)
 
 
 def _component(spelled: str) -> str:

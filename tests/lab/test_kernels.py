@@ -105,6 +105,21 @@ def test_wgsl_of_every_neuron_is_within_the_bounds_of_fast_mathematics(memory):
         assert count <= (8 if is_logarithm and memory == "buffers" else 0), operation
 
 
+@needs_adapter
+def test_a_half_texture_that_truncates_is_beyond_fast_mathematics_and_a_fast_tanh_beyond_precise():
+    if "llvmpipe" not in WebGPU().device:
+        pytest.skip("not lavapipe, whose faults are known")
+    operation = NeuronForward(mps.MPSNNNeuronDescriptor(T.tanH))
+    sources = images(operation, F.float16)
+    counts = [
+        beyond(operation, sources, WebGPU("", memory).run(operation, sources, size(F.float16)), model)
+        for memory, model in (("textures", "metal-fast"), ("buffers", "metal-fast"), ("buffers", "metal-precise"))
+    ]
+    assert counts[0] > 100
+    assert counts[1] == 0
+    assert counts[2] > 10
+
+
 ARITHMETIC = [
     Sum((2.0, 0.5), 0.25, (-3.0, 3.0)), Difference(), Product((1.0, 0.5), -1.0), Scaling(-0.5), Ones(),
     ProductGradient((2.0, 0.5)),
@@ -198,6 +213,7 @@ def test_what_a_language_has_not_is_one_clear_error(language, style, math, messa
 STYLES = [Style("buffers"), Style("buffers", "float16", "float16"), Style("textures", "float16")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLSLANG, reason="no glslangValidator")
 @pytest.mark.parametrize("style", STYLES, ids=str)
 def test_glsl_compiles(style, tmp_path):
@@ -223,6 +239,7 @@ def test_cuda_compiles(style, tmp_path):
             subprocess.run(command, check=True)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("math", ["fast", "precise"])
 def test_msl_compiles_in_every_style(math, tmp_path):

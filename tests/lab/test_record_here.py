@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,20 @@ def recorded(tmp_path, *options, graph=GRAPH, shape="16x24x9"):
     return status, out / "recording.json"
 
 
-def kernel(tmp_path, text, *options, node="h", name="k", shape="16x24x9"):
-    """Record the tanH graph with a kernel of this text."""
+def kernel(tmp_path, text, *options, graph=GRAPH):
+    """Record a graph with a kernel of this text, which computes h."""
     file = tmp_path / "kernel.metal"
     file.write_text("#include <metal_stdlib>\nusing namespace metal;\n" + text)
-    given = ["--kernel", str(file), "--function", name, "--for", node, *options]
-    return recorded(tmp_path, *given, shape=shape)
+    return recorded(tmp_path, "--kernel", str(file), "--function", "k", "--for", "h", *options, graph=graph)
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory):
+    """The forward node of the example alone."""
+    file = mps.GraphFile.read(GRAPH)
+    path = tmp_path_factory.mktemp("graph") / "graph.json"
+    mps.GraphFile.from_results([file.images["h"]]).write(path)
+    return path
 
 
 # ---- whole ----
@@ -119,9 +128,9 @@ FAULTS = {
 
 @needs_compiler
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_planted_fault_is_beyond_and_named(tmp_path, fault):
+def test_each_planted_fault_is_beyond_and_named(tmp_path, one_node, fault):
     text, options, word = FAULTS[fault]
-    status, path = kernel(tmp_path, text, *options)
+    status, path = kernel(tmp_path, text, *options, graph=one_node)
 
     assert status == 0
     report = verify(path)
@@ -260,6 +269,43 @@ def test_arguments_are_known_by_name_or_said(tmp_path, capsys):
     mps.GraphFile.from_results([mps.MPSCNNNeuronLinearNode(source=x, a=2, b=0.25).result_image]).write(graph)
     options = ["--kernel", str(tmp_path / "kernel.metal"), "--function", "k", "--argument", "extra=0.25", "--verify"]
     assert recorded(tmp_path, *options, graph=graph)[0] == 0
+
+
+def test_what_is_missing_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert recorded(tmp_path)[0] == 2
+    assert "no-such-compiler: no C++ compiler with _Float16" in capsys.readouterr().err
+
+    monkeypatch.setitem(sys.modules, "wgpu", None)
+    assert recorded(tmp_path, "--backend", "wgpu")[0] == 2
+    assert "install mpsref[gpu]" in capsys.readouterr().err
+
+
+@needs_adapter
+def test_an_adapter_that_there_is_not_is_named(tmp_path, capsys):
+    assert recorded(tmp_path, "--backend", "wgpu", "--adapter", "no such")[0] == 2
+    assert "adapter 'no such': none of " in capsys.readouterr().err
+
+
+@needs_compiler
+def test_macros_make_instances_of_templates_as_in_public_libraries(tmp_path):
+    x = np.float16([1, -2, 3, 4, 5, 6, 7])
+    text = """
+template <typename T> constexpr int work() { return 8 / sizeof(T); }
+struct Twice { template <typename T> METAL_FUNC T operator()(T x) thread { return static_cast<T>(2.0 * x); } };
+template <typename T, typename U, typename F, int W = work<T>()>
+[[kernel]] void unary(constant size_t &dim, device const T* input, device U* output,
+                      uint tid [[thread_position_in_grid]]) {
+  for (uint i = tid * W; i < min(size_t(tid * W + W), dim); ++i) output[i] = F()(input[i]);
+}
+#define instance(name, func, ...) \\
+  template [[host_name(name)]] [[kernel]] decltype(func<__VA_ARGS__>) func<__VA_ARGS__>;
+#define both(op, f) instance(#op "_" "f16", unary, half, half, f) instance(#op "_" "f32", unary, float, float, f)
+both(twice, Twice)
+"""
+    w = run(tmp_path, text, "twice_f16", grid=(2, 1, 1), buffers={0: np.uint64([7]), 1: x, 2: np.zeros_like(x)})
+
+    np.testing.assert_array_equal(w.buffers[2], 2 * x)
 
 
 def test_structs_are_laid_out_as_in_c_plus_plus():
