@@ -11,7 +11,11 @@ sys.path.insert(0, str(HERE))
 
 import api  # noqa: E402
 import drawings  # noqa: E402
+import live  # noqa: E402
+import notebooks  # noqa: E402
 import pages  # noqa: E402
+from docutils import nodes  # noqa: E402
+from sphinx.util.docutils import SphinxDirective  # noqa: E402
 
 import mpsref  # noqa: E402
 
@@ -52,7 +56,7 @@ if lessons:
         "reset_modules": ("matplotlib",),
         "reset_modules_order": "both",
         "capture_repr": ("_repr_html_", "__repr__"),
-        "image_scrapers": ("matplotlib",),
+        "image_scrapers": ("figures.scraped",),
         "within_subsection_order": "FileNameSortKey",
         "show_memory": False,
         "show_signature": False,
@@ -91,9 +95,23 @@ html_theme_options = {
 html_sidebars = {"index": [], "start": [], "**": ["sidebar-nav-bs"]}
 
 
+class Live(SphinxDirective):
+    """``.. live:: NAME``: a page of `live` within a lesson."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """What it becomes."""
+        text = live.frame(self.arguments[0], "../" * self.env.docname.count("/"))
+        return [nodes.raw("", text, format="html")]
+
+
 def setup(app: Any) -> None:
     """Make what is made at each build, and let pages say where in the site their links lead."""
     api.write(HERE / "api")
     drawings.plots(HERE / "plots")
+    live.write(HERE / "_static" / "live")
+    notebooks.write()
+    app.add_directive("live", Live)
     app.connect("source-read", pages.read)
     app.connect("autodoc-process-signature", api.signature)

@@ -1,4 +1,4 @@
-"""Write the pages that are made from the neuron table, measurements and certificates: ``python docs/generate.py``."""
+"""Write the pages that are generated from code, measurements and certificates: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.ulp import percent
-from mpsref.verify import Reason, Recording, faults
-from mpsref.verify.bounds import ALTERNATIVES, MODELS, allowed
+from mpsref.verify import Reason, Recording, faults, layer_hypotheses
+from mpsref.verify.bounds import ALTERNATIVES, allowed
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import EXCUSES, LATITUDES
 
 
 def neurons_page() -> str:
@@ -34,8 +36,8 @@ def neurons_page() -> str:
     lines = [
         "# The sixteen neurons",
         "",
-        "What MPS can compute in a neuron node, in the order of Apple's enumeration `MPSCNNNeuronType`. The page of a",
-        "type has its plot, special values, errata and error bounds.",
+        "The neurons of MPS, in the order of Apple's enumeration `MPSCNNNeuronType`. The page of each type has its",
+        "plot, special values, errata and error bounds.",
         "",
         "| value | type | parameters and defaults | forward | derivative | where the forward is real |",
         "|---:|---|---|---|---|---|",
@@ -45,17 +47,17 @@ def neurons_page() -> str:
         cells = (f"`{row.formula}`", f"`{row.slope}`", row.domain)
         lines.append(f"| {neuron_type.value} | {link} | {_defaults(row)} | {' | '.join(_escape(c) for c in cells)} |")
     toctree = ["```{toctree}", ":hidden:", "", *(f"neurons/{t.name}" for t in mps.NEURONS), "```"]
-    made = "Made from the table `mpsref.NEURONS` by `python docs/generate.py`."
-    return "\n".join([*lines, "", made, "", *toctree, ""])
+    source = "Generated from the table `mpsref.NEURONS` by `python docs/generate.py`."
+    return "\n".join([*lines, "", source, "", *toctree, ""])
 
 
 def _defaults(row: type[mps.neuron.Neuron]) -> str:
     defaults = ", ".join(f"{name} = {np.float32(value):g}" for name, value in row.parameters.items())
-    return defaults or ("data, one slope for each feature channel" if row.per_channel else "none")
+    return defaults or ("data, one slope per feature channel" if row.per_channel else "none")
 
 
 def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
-    """All that is known of one neuron."""
+    """The page of one neuron."""
     name, row = neuron_type.name, mps.NEURONS[neuron_type]
     d = _default(neuron_type)
     at_defaults = "with slope 0.25" if row.per_channel else "at its defaults" if row.parameters else ""
@@ -74,8 +76,8 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
     lines = [
         f"# {name}",
         "",
-        f"All that is known of the neuron {name} of MPS, one of [the sixteen](../neurons.md): what it computes, what",
-        "it makes of special values, and why the results of mpsref are right.",
+        f"The neuron {name} of MPS, one of [the sixteen](../neurons.md): its formula, its special values, and why the",
+        "results of mpsref are right.",
         "",
         f"| | {name} |",
         "|---|---|",
@@ -116,7 +118,7 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             *lines,
             "## As a plain shader computes it",
             "",
-            "Operation by operation, in float32; [stepwise.md](../stepwise.md) says how.",
+            "Operation by operation, in float32, see [stepwise.md](../stepwise.md).",
             "",
             f"- forward: `{_statements(row.stepwise_forward)}`",
             f"- derivative: `{_statements(row.stepwise_derivative)}`",
@@ -129,14 +131,13 @@ def neuron_page(neuron_type: mps.MPSCNNNeuronType) -> str:
             f"- forward: {_bound(KERNELS[type(row)].error_bound(d))}",
             f"- derivative: {_bound(KERNELS[type(row)].slope_error_bound(d))}",
             "",
-            "[The proof](../proof.md) has tried every float32, and says what these counts are:",
+            "[The proof](../proof.md) covers every float32, and explains these counts:",
             "",
             f"| {titles[0]} | {cells[0]} |",
             "|---|---|",
             *(f"| {title} | {cell} |" for title, cell in zip(titles[1:], cells[1:], strict=True)),
             "",
-            "How far a *device* may be off is something else: [bounds.md](../bounds.md#how-tight-they-are) has it for",
-            "each neuron.",
+            "How far off a *device* may be is in [bounds.md](../bounds.md#how-tight-they-are), for each neuron.",
             "",
         ]
     )
@@ -182,7 +183,7 @@ def _printed(code: list[str]) -> list[str]:
 
 
 def _bound(bound: float) -> str:
-    return f"2^{math.log2(bound):g}" if bound else "0, nothing about its rounding is open"
+    return f"2^{math.log2(bound):g}" if bound else "0, its rounding is never open"
 
 
 def command_line_page() -> str:
@@ -250,12 +251,12 @@ def _options(text: str) -> str:
 
 
 def errata_page() -> str:
-    """What Apple's headers print wrongly."""
+    """The errata of Apple's headers."""
     lines = [
         "# Errata of Apple's headers",
         "",
-        "Where Apple's headers print what is not the derivative of the forward, or not the forward that runs. mpsref",
-        "computes the derivative. Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
+        "Where Apple's headers print a wrong derivative, or a forward that is not the one that runs. mpsref computes",
+        "the derivative. Made from the table `mpsref.NEURONS` by `python docs/generate.py`.",
     ]
     for neuron_type, row in mps.NEURONS.items():
         for erratum in row.errata:
@@ -284,13 +285,13 @@ SPECIAL = {
 
 
 def special_values_page() -> str:
-    """What every neuron gives where formulas are silent or fail."""
+    """The results of every neuron for special values."""
     lines = [
         "# Special values",
         "",
-        "What every neuron gives for zeros, infinities, NaN, and the smallest and largest numbers: at its defaults",
+        "The results of every neuron for zeros, infinities, NaN, and the smallest and largest numbers, at its defaults",
         "(pReLU with slope 0.25), in float32. Zeros have signs; at an infinity the result is the limit; NaN gives NaN,",
-        "unless a slope does not depend on x. Made by `python docs/generate.py`.",
+        "unless a slope does not depend on x. Generated by `python docs/generate.py`.",
     ]
     for direction, title in enumerate(("Forward", "Derivative")):
         lines += ["", f"## {title}", "", f"| x | {' | '.join(SPECIAL)} |", f"|---|{'---:|' * len(SPECIAL)}"]
@@ -312,9 +313,9 @@ def stepwise_page() -> str:
         "# The stepwise modes",
         "",
         'With `mode="stepwise"` each formula is evaluated as it stands below, in float32, every operation rounded to',
-        'nearest even, as a plain shader does it. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`,',
-        "is rounded once; else the product is rounded as well. This explains what a device gives, and never judges it:",
-        "where a formula overflows, cancels or loses a NaN, so does the result.",
+        'nearest even, as in a plain shader. With `mode="stepwise-fma"` each `fma(a, b, c)`, that is `a b + c`, is',
+        "rounded once; else the product is rounded as well. These modes explain a device's results, but never judge",
+        "them: where a formula overflows, cancels or loses a NaN, so does the result.",
         "",
         "- Sources are loaded as float32, results rounded once more to the format of their image. NaN becomes the",
         "  canonical one, and 0 in a unorm format. There is no stepwise float64.",
@@ -322,8 +323,8 @@ def stepwise_page() -> str:
         "- An addition is `fma(primary_scale, x, secondary_scale y) + bias`. Where both terms are products, the left",
         "  one is fused, as Clang does it.",
         "- `exp`, `log`, `tanh`, `erf` and `pow` are correctly rounded, the last with the special values of IEEE 754.",
-        "  A device's are a few ULP off, each its own way.",
-        "- `min` and `max` return the number where the other is NaN; `where(t, x, y)` is `x` if `t` else `y`.",
+        "  Those of devices are a few ULP off, and differ.",
+        "- `min` and `max` return the number if the other is NaN; `where(t, x, y)` is `x` if `t` else `y`.",
         "- Subnormals are kept; a device may flush them.",
         "",
         "| type | forward | derivative |",
@@ -355,6 +356,21 @@ def faults_page() -> str:
         "| fault | what it says |",
         "|---|---|",
         *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in faults.HYPOTHESES),
+        "",
+        "## Layers",
+        "",
+        "Of convolutions, fully connected layers, pooling and their gradients; whole images are computed at once. From",
+        "`mpsref.verify.layer_hypotheses`.",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.LAYER_HYPOTHESES),
+        "",
+        "Of the gradients of weights and biases:",
+        "",
+        "| fault | what it says |",
+        "|---|---|",
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.STATE_HYPOTHESES),
         "",
         "## How they are ranked",
         "",
@@ -435,20 +451,26 @@ def bounds_page() -> str:
         "For each element `mpsref verify` asks whether a device that keeps its promises may store it. The answer is",
         "derived, for each neuron and direction, from the formula in its row (see [stepwise.md](stepwise.md)) and",
         "from the error that a model allows each operation; no neuron has bounds of its own. This page is made by",
-        "`python docs/generate.py` from `mpsref.verify.bounds` and the table `mpsref.NEURONS`.",
+        "`python docs/generate.py` from the modules `bounds`, `models` and `reasons` of `mpsref.verify`, and the table",
+        "`mpsref.NEURONS`.",
         "",
         "## How errors propagate",
         "",
-        "- The formula is evaluated in float64 on ranges of all values that a correct device may have at each step. A",
-        "  stored source is a range of one number, and so is a parameter, so that products of parameters are rounded.",
-        "- An operation maps its operands' ranges to the range of its exact results, widened at both ends by its error",
-        "  in the table: `k ULP` as `k 2^(1-p) abs(value)` (p = 24 in float32, 11 in half) plus k times the smallest",
-        "  subnormal. This covers each order of a product and each reading of `a b + c`, contracted or not.",
-        "- An operation on single numbers that is correctly rounded, and whose exact result the format has, adds no",
-        "  error; a sum is never rounded across a number of the format.",
+        "- The formula is evaluated in float64 on ranges of all values that a correct device may have at each",
+        "  step. A stored source is a range of one number, and so is a parameter, so that products of parameters",
+        "  are rounded.",
+        "- An operation maps its operands' ranges to the range of its exact results, widened by its error in the",
+        "  table. `k ULP` are k times the distance of the two numbers of the format between which the exact",
+        "  result lies. A correctly rounded result is rounded to nearest, or not at all: where a product is fused",
+        "  with a sum, or a compiler keeps more digits. An exact result that the format has stays exact.",
+        "- A product of three and more factors, of which some may be divisors, has the range of all orders, with",
+        "  what is lost where a product on the way is subnormal. A gradient is such a product: of the factors of",
+        "  the slope and the incoming gradient.",
+        "- Exponents are not limited: what lies beyond the largest number stays as it is. Overflow is looked at",
+        "  apart, see below. Storing rounds both ends once more, to infinity if that is how they round.",
         "- If the ranges leave a comparison open, both branches are taken.",
-        "- A gradient is the range of the slope times the incoming gradient. Storing rounds both ends once more.",
-        "- If a source is not recorded, the next node reads the ranges of the node that computes it.",
+        "- If a source is not recorded, the next node reads the ranges of the node that computes it, and their",
+        "  neighbours.",
         "- Elements at most 1 ULP of their storage format from the ideal value are within, and not analysed.",
         "",
         "So cancellation (`1 - t t`, `1 + erf`) gives an absolute error, and saturation none.",
@@ -481,13 +503,40 @@ def bounds_page() -> str:
         lines += [f"| {neuron_type.name} | {direction} | `{o.text}` | {o.source} |" for o in others]
     lines += [
         "",
-        "## What is explained",
+        "## Within, excused, beyond",
         "",
-        "An element is *explained*, not within, if forms of the formula allow it only with one of these reasons.",
+        "An element that no form of the formula allows as it is may still have a reason, by which it is counted;",
+        "of several that fit the first one counts. A *latitude* of the language is within the bounds. An *excuse*",
+        "passes and is counted in the verdict line; with `--strict` nothing is excused. `overflow` excuses only",
+        'where it is allowed: `--allow overflow`, `allow = ["overflow"]` in a tolerance file, `allow=` in Python.',
+        "All else is *beyond*.",
         "",
-        "| name | reason |",
-        "|---|---|",
-        *(f"| `{reason.name}` | {reason.text} |" for reason in Reason if reason),
+        "| name | is | reason |",
+        "|---|---|---|",
+        *(f"| `{reason.name}` | {_kind(reason)} | {reason.text} |" for reason in Reason),
+        "",
+        "- An element is beyond, by the name of `overflow`, if its inputs and its ideal value are finite, and",
+        "  only an infinity on the way explains it: `ln(1 + e^x)` at 100 is infinite because the formula is wrong",
+        "  there, not the device, and whoever reads the result has a wrong number all the same. That goes for the",
+        "  literal softPlus of the recordings in `examples/gpu-run`. `order` is the exception: one order of the",
+        "  same product does not overflow.",
+        "- `nan`: in every model where a comparison that the formula documents loses NaN, as in reLU's slope.",
+        "  Where a minimum, maximum or clamp loses it, or anything else does, only in models that leave NaN",
+        "  undefined; and `domain` only in these.",
+        "- `plus_inf`, `minus_inf`: in every model where the formula has no value at the infinity, such as inf /",
+        "  inf, there or at the opposite one.",
+        "- The excuses of models that leave NaN undefined are refuted by the image itself: if one of its elements",
+        "  is NaN where NaN is ideal, the device knows NaN.",
+        "- `texture`: only in images whose bytes are those of a texture.",
+        "- An image of unorm codes has no NaN: its ideal code is 0, and that of an infinity the end of the range.",
+        "",
+        "## Stores that do not round to nearest",
+        "",
+        "Truncation instead of rounding leaves every element within 1 ULP. An element is *decisive* where all",
+        "values that the bounds allow before the store round to the same number, and truncated, or rounded up or",
+        "down, to another. If an image has at least 32 decisive elements of distinct inputs, and 99 % of them",
+        "hold the directed value, the report has a note, and `--strict` fails the image. A device that keeps the",
+        "model cannot cause it.",
         "",
         "## How tight they are",
         "",
@@ -503,6 +552,10 @@ def bounds_page() -> str:
     for neuron_type in mps.NEURONS:
         lines += [_tightness(neuron_type, direction) for direction in ("forward", "gradient")]
     return "\n".join([*lines, ""])
+
+
+def _kind(reason: Reason) -> str:
+    return "latitude" if reason in LATITUDES else "excuse" if reason in EXCUSES else "excuse if allowed, else beyond"
 
 
 def _tightness(neuron_type: mps.MPSCNNNeuronType, direction: str) -> str:

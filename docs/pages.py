@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import live
+import notebooks
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
@@ -28,6 +31,15 @@ PLOT = """
 """
 """What the page of a neuron shows in the site only, since it is drawn at each build."""
 
+DRAWING = re.compile(r"(!\[[^\]]*\]\([^)]*drawings/[\w-]+\.svg\))")
+"""A drawing on paper of its own, which the site turns dark with the page."""
+
+LIVE = re.compile(r"^<!-- live: ([\w-]+) -->$", re.MULTILINE)
+"""Where a page shows a page of `live`, in the site only."""
+
+NOTEBOOK = re.compile(r"^<!-- notebook: (\w+) -->$", re.MULTILINE)
+"""Where a page offers a notebook, in the site only."""
+
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
 TOCTREE = re.compile(r"^```\{toctree\}\n.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
@@ -38,6 +50,11 @@ def read(app: Any, docname: str, source: list[str]) -> None:
     page = DOCS / f"{docname}.md"
     if page.is_file():
         source[0] = text(page, source[0])
+    source[0] = DRAWING.sub(r"\1{.drawing}", source[0])
+    source[0] = LIVE.sub(lambda match: live.frame(match[1], "../" * docname.count("/")), source[0])
+    source[0] = NOTEBOOK.sub(lambda match: notebooks.link(match[1], "../" * docname.count("/")), source[0])
+    if re.fullmatch(r"lessons_built/plot_\d\d_\w+", docname):
+        source[0] += notebooks.downloads(Path(docname).name)
     if docname == "api":
         source[0] = re.sub(r"^\| `([\w.]+)`", r"| [`\1`](api/\1.rst)", source[0], flags=re.MULTILINE)
     if page.parent.name == "neurons":

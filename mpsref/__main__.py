@@ -1,4 +1,4 @@
-"""The process of the command line, ``mpsref`` or ``python -m mpsref``: signals first, then all that takes time."""
+"""The process of the command line, ``mpsref`` or ``python -m mpsref``: signals first, then the slow imports."""
 
 import sys
 
@@ -16,7 +16,7 @@ def main() -> int:
     """
     handle_signals()
     try:
-        # Here, because numpy comes with it: an interruption is handled by then, and a broken installation is a fault.
+        # Here, because this imports numpy: signals are handled by then, and a broken installation is a fault.
         from mpsref.cli import main as command_line  # noqa: PLC0415
     except Exception as error:  # noqa: BLE001  whatever an import raises
         return fault(error)

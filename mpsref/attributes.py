@@ -1,4 +1,4 @@
-"""What classes of Apple's have in common: an attribute that an object does not have is an error, read or set."""
+"""The base of Apple's classes: reading or setting an unknown attribute is an error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ import inspect
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Never, overload
 
-from mpsref.errors import PropertyError, UnavailableError
+import numpy as np
 
-__all__ = ["GEOMETRY", "NO_DEVICE", "NO_MEMORY", "NO_STRIDES", "OPAQUE_STATES", "Flag", "Strict", "left_out", "snake"]
+from mpsref.errors import ParameterError, PropertyError, UnavailableError, shown
+
+__all__ = [
+    "GEOMETRY",
+    "NO_DEVICE",
+    "NO_MEMORY",
+    "NO_STRIDES",
+    "OPAQUE_STATES",
+    "Connected",
+    "Flag",
+    "Strict",
+    "flag_or_error",
+    "left_out",
+    "snake",
+]
 
 NO_MEMORY = "where the memory lies is no part of the numbers"
 NO_DEVICE = "mpsref talks to no device"
@@ -35,16 +49,16 @@ def snake(name: str) -> str:
 
 class Strict:
     """
-    Base of Apple's classes, which has the error for an attribute that an object does not have.
+    Base of Apple's classes, with an error for unknown attributes.
 
-    Settable are properties, and what a subclass outside mpsref declares in its body with a value. Names that start
-    with an underscore are free.
+    Only properties can be set, and names that a subclass outside mpsref declares in its body with a value. Names that
+    start with an underscore are exempt.
     """
 
     __slots__ = ()
 
     _left_out: ClassVar[Mapping[str, str]] = {}
-    """Properties and selectors that Apple's class has and this one leaves out, and why."""
+    """Properties and selectors of Apple's class that this one leaves out, and why."""
     _is_value: ClassVar[bool] = False
     """Whether nothing can be set."""
 
@@ -54,7 +68,7 @@ class Strict:
             try:
                 return object.__getattribute__(self, name)
             except AttributeError:
-                if name.startswith("_") or hasattr(type(self), name):  # a protocol asks; or a property has failed
+                if name.startswith("_") or hasattr(type(self), name):  # a protocol's lookup; or a property that failed
                     raise
             raise PropertyError(_unknown(self, name))
 
@@ -72,25 +86,34 @@ class Strict:
             object.__setattr__(self, name, value)
 
     def _instead(self, name: str, value: object) -> str:
-        """What to do instead of setting an attribute that is read-only, to end a sentence."""
+        """The end of a message: what to do instead of setting a read-only attribute."""
         return ": give it to the initialiser" if name in inspect.signature(type(self).__init__).parameters else ""
 
     @classmethod
     def _refuse_arguments(cls, names: Iterable[str]) -> None:
-        """Raise for arguments by keyword that the initialiser does not take."""
+        """Raise an error for keyword arguments that the initialiser does not take."""
         for name in names:
             why = _reason(cls, [snake(name)])
             raise UnavailableError(f"{cls.__name__} takes no {name}" + (f": {why}" if why else ""))
 
 
+class Connected:
+    """Base of what is held together by references, chains of any length: pickle and deepcopy would recurse."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        raise UnavailableError(f"{type(self).__name__} cannot be pickled or copied: GraphFile.write keeps a graph")
+
+
 def left_out(kind: type) -> Mapping[str, str]:
-    """What a class itself leaves out, without its bases, by Apple's name of a property or selector; and why."""
+    """The properties and selectors that a class itself, not its bases, leaves out, by Apple's names, and why."""
     own: Mapping[str, str] = vars(kind).get("_left_out", {})
     return own
 
 
 class Flag:
-    """A settable property that is true or false, at first False."""
+    """A settable boolean property, False by default."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc
@@ -108,11 +131,18 @@ class Flag:
         return self if thing is None else thing.__dict__.get(self._name, False)
 
     def __set__(self, thing: object, value: bool) -> None:
-        thing.__dict__[self._name] = bool(value)
+        thing.__dict__[self._name] = flag_or_error(self._name, value)
+
+
+def flag_or_error(name: str, value: object) -> bool:
+    """`value` as a bool; raises `ParameterError` unless it is one, numpy's or an integer."""
+    if not isinstance(value, bool | int | np.bool_):
+        raise ParameterError(f"{name} is {shown(value)}: give True or False")
+    return bool(value)
 
 
 def _is_users(kind: type, name: str) -> bool:
-    """Whether a class outside mpsref has introduced the name."""
+    """Whether a class outside mpsref introduced the name."""
     owner = next((base for base in reversed(kind.__mro__) if name in vars(base)), None)
     return owner is not None and not f"{owner.__module__}.".startswith(f"{__package__}.")
 
@@ -128,7 +158,7 @@ def _reason(kind: type, names: list[str]) -> str | None:
 
 
 def _unknown(thing: Strict, name: str) -> str:
-    """The text of an error: the attribute that was meant, or why there is none."""
+    """The message for an unknown attribute: the one that was probably meant, or why there is none."""
     kind = type(thing)
     known = [each for each in dir(thing) if not each.startswith("_")]
     spelled = snake(name.rstrip("_"))

@@ -32,7 +32,9 @@ __all__ = [
     "in_blocks",
     "neuron_json",
     "ones",
+    "part_of",
     "part_of_patterns",
+    "pattern_of",
 ]
 
 BLOCK = 1 << 24
@@ -40,6 +42,9 @@ BLOCK = 1 << 24
 
 CHUNK = 1 << 18
 """Patterns that are evaluated in one call: few enough for the caches."""
+
+SCATTER = 0x9E3779B9
+"""A multiplier after which the remainders of successive numbers are scattered."""
 
 FEW = 1 << 20
 """Fewer results take less time than starting a process."""
@@ -74,11 +79,15 @@ R = TypeVar("R")
 
 def part_of_patterns(part: tuple[int, int], storage: StorageFormat, name: str = "part") -> range:
     """The i-th of n equal ranges of the bit patterns, counted from 1; a `ParameterError` calls the argument `name`."""
+    return part_of(1 << (8 * storage.dtype.itemsize), part, name)
+
+
+def part_of(inputs: int, part: tuple[int, int], name: str = "part") -> range:
+    """The i-th of n equal ranges of the numbers below `inputs`."""
     i, n = part
-    patterns = 1 << (8 * storage.dtype.itemsize)
-    if not 1 <= i <= n <= patterns:
-        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {patterns}")
-    return range(patterns * (i - 1) // n, patterns * i // n)
+    if not 1 <= i <= n <= inputs:
+        raise ParameterError(f"{name} is {i}/{n}: give i/n with 1 <= i <= n <= {inputs}")
+    return range(inputs * (i - 1) // n, inputs * i // n)
 
 
 def neuron_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
@@ -88,14 +97,28 @@ def neuron_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
     return {"neuron": descriptor.neuron_type.name, "parameters": parameters}
 
 
-def chunks(start: int, size: int, storage: StorageFormat) -> Iterator[tuple[int, Stored]]:
-    """A range of patterns in chunks: the offset of each and its elements, in memory that is reused."""
+def chunks(start: int, size: int, storage: StorageFormat, stride: int = 1) -> Iterator[tuple[int, Stored]]:
+    """A range of inputs in chunks: the offset of each and its elements, in memory that is reused."""
     ramp = np.arange(min(CHUNK, size), dtype=storage.bits_dtype)
     bits = np.empty_like(ramp)
     for offset in range(0, size, CHUNK):
         count = min(CHUNK, size - offset)
         np.add(ramp[:count], storage.bits_dtype.type(start + offset), out=bits[:count])
+        if stride > 1:
+            bits[:count] = pattern_of(bits[:count].astype(np.uint64), stride)
         yield offset, bits[:count].view(storage.dtype)
+
+
+def pattern_of(number: Any, stride: int) -> Any:
+    """
+    The bit pattern of an input, if there is one of each `stride` patterns: not always with the same last digits.
+
+    Examples
+    --------
+    >>> [pattern_of(number, 64) for number in range(4)]
+    [0, 121, 178, 235]
+    """
+    return number * stride + number * SCATTER % stride
 
 
 def ones(size: int, storage: StorageFormat) -> Stored:

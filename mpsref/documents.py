@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpsref.errors import FileFormatError, naming
+from mpsref.errors import FileFormatError, naming, shown
 
 __all__ = [
     "encoded",
@@ -34,18 +34,16 @@ LARGEST_DOCUMENT = 64 * 2**20
 """Bytes; a graph of 100,000 nodes has about 20 MB."""
 
 MOST_VALUES = 4_000_000
-"""
-Commas, lists and objects in a document: an empty list takes 3 bytes of a file, and 30 times as many of memory.
-"""
+"""Commas, lists and objects in a document: an empty list takes 3 bytes of a file, and 30 times as much memory."""
 
 BLOCK = 2**20
-"""Bytes at once."""
+"""Bytes scanned at once."""
 
 LONGEST_VALUE = 60
 """Characters of a value in a message."""
 
 DEEPEST = 6
-"""Levels of a document that fits a schema; what is deeper is refused as unknown, or by the parser's own limit."""
+"""Levels of a document that fits a schema; deeper ones are refused as unknown, or by the parser's own limit."""
 
 
 @cache
@@ -56,12 +54,12 @@ def schema(name: str) -> Any:
 
 def parse(data: bytes) -> Any:
     """
-    JSON in UTF-8, without a key that stands twice in one object, ``NaN`` or ``Infinity``.
+    Parse JSON in UTF-8, without duplicate keys, ``NaN`` or ``Infinity``.
 
     Raises
     ------
     ValueError
-        It is none, or has more than `MOST_VALUES` commas, lists and objects.
+        It is invalid, or has more than `MOST_VALUES` commas, lists and objects.
     """
     if _has_too_many_values(data):
         raise ValueError(f"more than {MOST_VALUES:,} commas, lists and objects, which no graph or recording needs")
@@ -72,14 +70,7 @@ def parse(data: bytes) -> Any:
 
 
 def encoded(text: str) -> bytes:
-    """
-    JSON as it is written.
-
-    Raises
-    ------
-    FileFormatError
-        It is too large to be read again.
-    """
+    """Encode JSON for a file; raises `FileFormatError` if it is too large to be read again."""
     data = text.encode()
     if len(data) > LARGEST_DOCUMENT or _has_too_many_values(data):
         raise FileFormatError(
@@ -90,35 +81,27 @@ def encoded(text: str) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """
-    Read a JSON file of whatever kind.
-
-    Raises
-    ------
-    FileFormatError
-        The file cannot be read, is no JSON or too large, or has a key twice.
-    """
+    """Read a JSON file of any kind; raises `FileFormatError` if it is unreadable, invalid or too large."""
     data = read_bytes(path, LARGEST_DOCUMENT, "graph or recording")
     try:
         return parse(data)
     except ValueError as error:
-        raise FileFormatError(f"{path}: no JSON in UTF-8: {error}: write the file again") from None
+        raise FileFormatError(f"{path}: not JSON in UTF-8: {error}: write the file again") from None
 
 
 def read_document(path: Path, kind: str) -> Any:
     """
-    Read a JSON file and check it against the schema of its kind; where this asks for integers, 1.0 becomes 1.
+    Read a JSON file and check it against the schema of its kind; where that requires an integer, 1.0 becomes 1.
 
     Raises
     ------
     FileFormatError
-        The file cannot be read, is no JSON or too large, has a key twice, or does not fit the schema. The message
-        names the file and the field.
+        The file is unreadable, invalid or too large, or does not fit the schema; the message names the file and field.
     """
     document, rule = read_json(path), schema(kind)
     with naming(path, FileFormatError):
         if isinstance(document, dict) and "format" in document:
-            # First of all, because what another kind of file lacks is beside the point.
+            # First, because fields that another kind of file lacks are beside the point.
             validate(document["format"], rule["properties"]["format"], "format")
         return validate(document, rule)
 
@@ -126,26 +109,26 @@ def read_document(path: Path, kind: str) -> Any:
 @contextmanager
 def opened(path: Path, folder: Path | None = None) -> Iterator[tuple[IO[bytes], int]]:
     """
-    Open a file that can be read to its end, and tell its size: the file is judged as it was opened, whatever happens.
+    Open a regular file, and get its size; all checks are made on the open file, so that nothing can change in between.
 
     Parameters
     ----------
     path : Path
         The file.
     folder : Path, optional
-        Where it must lie, or below, links resolved, also its own.
+        The folder that must contain it, directly or below, links resolved.
 
     Raises
     ------
     FileFormatError
-        It cannot be opened, lies elsewhere, or is a folder, a pipe or a device, none of which is waited for.
+        It cannot be opened, lies elsewhere, or is a folder, pipe or device, none of which is waited for.
     """
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         # Some systems do not open folders at all.
-        if os.path.isdir(path):  # noqa: PTH112  which raises nothing, whatever the name
+        if os.path.isdir(path):  # noqa: PTH112  raises no error for any name
             raise FileFormatError(f"{path}: is a folder: name a file in it") from None
         raise FileFormatError(f"{path}: {getattr(error, 'strerror', None) or error}: check the name") from None
     try:
@@ -163,7 +146,7 @@ def opened(path: Path, folder: Path | None = None) -> Iterator[tuple[IO[bytes], 
 
 
 def _lies_below(path: Path, status: os.stat_result, folder: Path) -> bool:
-    """Whether the file of this status is the one that the path leads to, in the folder or below."""
+    """Whether the path still leads to the file with this status, in the folder or below."""
     real = Path(os.path.realpath(path))
     try:
         return real.is_relative_to(folder) and os.path.samestat(status, real.stat())
@@ -172,17 +155,10 @@ def _lies_below(path: Path, status: os.stat_result, folder: Path) -> bool:
 
 
 def read_bytes(path: Path, most: int, needed_by: str) -> bytes:
-    """
-    Read a whole file.
-
-    Raises
-    ------
-    FileFormatError
-        It cannot be read, or has more than `most` bytes, which nothing of the kind `needed_by` needs.
-    """
+    """Read a whole file; raises `FileFormatError` if it is unreadable, or larger than its kind, `needed_by`, needs."""
     try:
         with opened(path) as (file, size):
-            # A file can have grown since it told its size.
+            # The file may have grown since.
             data = b"" if size > most else file.read(most + 1)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror}: copy it elsewhere") from None
@@ -192,7 +168,7 @@ def read_bytes(path: Path, most: int, needed_by: str) -> bytes:
 
 
 def exactly(file: IO[bytes], count: int) -> bytes:
-    """Read so many bytes; raises `ValueError` if the file ends before."""
+    """Read `count` bytes; raises `ValueError` if the file ends before."""
     data = file.read(count)
     if len(data) != count:
         raise ValueError(f"cut short: {count} bytes are needed, {len(data)} are there")
@@ -200,10 +176,10 @@ def exactly(file: IO[bytes], count: int) -> bytes:
 
 
 def _has_too_many_values(data: bytes) -> bool:
-    """Whether there are more than `MOST_VALUES` commas, lists and objects, which bound the values."""
+    """Whether there are more than `MOST_VALUES` commas, lists and objects, which bound the number of values."""
     if sum(map(data.count, (b",", b"[", b"{"))) <= MOST_VALUES:
         return False
-    # Only now are strings left out, which may hold such characters too.
+    # Strings may contain such characters, and are left out only now.
     plain = np.frombuffer(data.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
     values, inside = 0, np.uint8(0)
     for start in range(0, plain.size, BLOCK):
@@ -218,18 +194,18 @@ def _has_too_many_values(data: bytes) -> bool:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {_short(twice)} stands twice in one object")
+        duplicate = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {_short(duplicate)} stands twice in one object")
     return fields
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
+    "object": lambda value: type(value) is dict,
+    "array": lambda value: type(value) is list,
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
@@ -245,13 +221,12 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
 
     Returns
     -------
-    The document, in which floats with an integer's value are integers where the schema asks for these; it is changed
-    in place.
+    The document, changed in place: where the schema requires integers, floats with integer values become integers.
 
     Raises
     ------
     FileFormatError
-        Names the field and what it should be.
+        Names the field and the fix.
     """
     root = rule if root is None else root
     if "$ref" in rule:
@@ -263,14 +238,14 @@ def validate(value: Any, rule: dict[str, Any], where: str = "", root: dict[str, 
     elif isinstance(value, list):
         _validate_array(value, rule, where, root)
     for part in rule.get("allOf", ()):
-        # Most parts are nothing but an "if" whose answer is no.
+        # Most parts are only an "if" that does not apply.
         (_validate_chosen if part.keys() == {"if", "then"} else validate)(value, part, where, root)
     _validate_chosen(value, rule, where, root)
     return int(value) if isinstance(value, float) and rule.get("type") == "integer" else value
 
 
 def _validate_value(value: Any, rule: dict[str, Any], where: str) -> None:
-    if "const" in rule and (value != rule["const"] or type(value) is not type(rule["const"])):
+    if "const" in rule and (type(value) is not type(rule["const"]) or value != rule["const"]):
         raise _misfit(where, value, f"{rule['const']!r} is needed")
     if "enum" in rule and value not in rule["enum"]:
         raise _misfit(where, value, f"choose one of {', '.join(map(str, rule['enum']))}")
@@ -298,14 +273,14 @@ def _validate_object(value: dict[str, Any], rule: dict[str, Any], where: str, ro
     prefix = f"{where}." if where else ""
     known, others = rule.get("properties", {}), rule.get("additionalProperties")
     if others is False:
-        # First of all, because what is misspelt is missing as well.
+        # First, because a misspelt field is also missing.
         for name in value:
             if name not in known:
                 raise FileFormatError(f"{prefix}{_short(name)}: unknown here: known are {', '.join(known)}")
     for name in rule.get("required", ()):
         if name not in value:
-            there = ", ".join(_short(other) for other in list(value)[:8])
-            reason = rule.get("$comment", f"it is needed beside {there}" if there else "it is needed")
+            present = ", ".join(_short(other) for other in list(value)[:8])
+            reason = rule.get("$comment", f"it is needed beside {present}" if present else "it is needed")
             raise FileFormatError(f"{prefix}{name}: missing: {reason}")
     if len(value) > rule.get("maxProperties", len(value)):
         raise FileFormatError(f"{where}: has {len(value)} entries: at most {rule['maxProperties']} are allowed")
@@ -325,7 +300,7 @@ def _validate_chosen(value: Any, rule: dict[str, Any], where: str, root: dict[st
 
 
 def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
-    # Most rules after "if" ask for one constant; to answer them without an exception makes large files fast.
+    # Most conditions compare a constant; checking them without an exception makes large files fast.
     for name, part in rule.get("properties", {}).items():
         if "const" in part and isinstance(value, dict) and value.get(name, part["const"]) != part["const"]:
             return False
@@ -338,12 +313,12 @@ def _fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
 
 @cache
 def _pattern(text: str) -> re.Pattern[str]:
-    # As ECMA-262 has it, and so JSON Schema: a dollar sign is the very end, not what stands before a last line feed.
+    # As in ECMA-262, and so in JSON Schema: a dollar sign matches only the very end, not before a final line feed.
     return re.compile(re.sub(r"(?<!\\)\$", r"\\Z", text), re.ASCII)
 
 
 def _short(value: Any) -> str:
-    """The beginning of a value, as JSON; of what is long or deep no more is looked at than is shown."""
+    """The beginning of a value as JSON, without encoding more of a long or deep one than is shown."""
     if isinstance(value, str) and len(value) > LONGEST_VALUE:
         return f"{json.dumps(value[:LONGEST_VALUE])[: LONGEST_VALUE - 3]}..."
     text = ""
@@ -354,6 +329,8 @@ def _short(value: Any) -> str:
                 return f"{text[: LONGEST_VALUE - 3]}..."
     except ValueError:
         return "an integer of thousands of digits"
+    except Exception:  # noqa: BLE001  somebody's object, not read from a file, may raise anything
+        return shown(value)
     return text
 
 

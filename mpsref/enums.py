@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+import operator
+from enum import Enum, IntEnum, IntFlag
 from typing import TypeVar
 
 __all__ = [
     "MPSCNNNeuronType",
     "MPSDataLayout",
+    "MPSDataType",
+    "MPSImageEdgeMode",
     "MPSImageFeatureChannelFormat",
+    "MPSNNConvolutionAccumulatorPrecisionOption",
+    "MPSNNPaddingMethod",
+    "MPSNNTrainingStyle",
     "MTLPixelFormat",
     "MTLTextureType",
 ]
@@ -18,13 +24,15 @@ _E = TypeVar("_E", bound=IntEnum)
 
 def member_of(enum: type[_E], value: object) -> _E | None:
     """The member for itself, its name or its raw value; None if there is none."""
+    if isinstance(value, enum):
+        return value
     if isinstance(value, str):
-        return enum.__members__.get(value)
-    if isinstance(value, bool) or (isinstance(value, Enum) and not isinstance(value, enum)):
+        return enum.__members__.get(str.__str__(value))
+    if isinstance(value, bool | Enum):
         return None
     try:
-        return enum(value)  # type: ignore[arg-type]
-    except ValueError:
+        return enum(operator.index(value))  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         return None
 
 
@@ -77,6 +85,54 @@ class MPSDataLayout(IntEnum):
 
     HeightxWidthxFeatureChannels = 0
     featureChannelsxHeightxWidth = 1
+
+
+class MPSDataType(IntEnum):
+    """The types of weights that a data source can have here. Source: ``MPSCoreTypes.h``, which has more."""
+
+    uInt8 = 8
+    float16 = 0x10000010
+    float32 = 0x10000020
+
+
+class MPSImageEdgeMode(IntEnum):
+    """What a window reads outside of its source; pooling takes the first two. Source: ``MPSImageTypes.h``."""
+
+    zero = 0
+    clamp = 1
+
+
+class MPSNNConvolutionAccumulatorPrecisionOption(IntEnum):
+    """How the sum of a convolution is accumulated. Source: ``MPSCNNConvolution.h``."""
+
+    half = 0
+    float = 1
+
+
+class MPSNNPaddingMethod(IntFlag):
+    """Bits of a padding policy: alignment, the side of an odd pixel, size. Source: ``MPSNeuralNetworkTypes.h``."""
+
+    alignCentered = 0
+    alignTopLeft = 1
+    alignBottomRight = 2
+    addRemainderToTopLeft = 0
+    addRemainderToTopRight = 4
+    addRemainderToBottomLeft = 8
+    addRemainderToBottomRight = 12
+    sizeValidOnly = 0
+    sizeSame = 16
+    sizeFull = 32
+    customAllowForNodeFusion = 8192
+    custom = 16384
+    excludeEdges = 32768
+
+
+class MPSNNTrainingStyle(IntEnum):
+    """Where weights are updated, which is left to the caller here. Source: ``MPSNeuralNetworkTypes.h``."""
+
+    updateDeviceNone = 0
+    updateDeviceCPU = 1
+    updateDeviceGPU = 2
 
 
 class MTLTextureType(IntEnum):

@@ -1,10 +1,9 @@
 """
-The floating-point environment of a thread: results have the right bits only where subnormals count and sums round to
-nearest.
+The floating-point environment of a thread, which must keep subnormals and round to nearest.
 
-A library that was linked with ``-ffast-math`` may change both when it is loaded, and so may
-``torch.set_flush_denormal(True)`` or C's ``fesetround``. The environment is a thread's own, and nobody is told when it
-changes: every thread looks whenever it takes work.
+A library linked with ``-ffast-math`` may change both when it is loaded, and so may ``torch.set_flush_denormal(True)``
+or C's ``fesetround``. Each thread has its own environment, which can change at any time: every thread checks it
+whenever it takes work.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from mpsref.errors import FloatingPointModeError
 
 __all__ = ["environment_or_error"]
 
-# Names, not literals: Python would compute an expression of literals once, when it compiles it. And not by arithmetic,
-# which might be flushed here already.
+# Names, not literals: Python would evaluate an expression of literals at compile time. And not computed, since the
+# result might be flushed here already.
 ONE, TINY, SUBNORMAL = 1.0, 2.0**-54, math.nextafter(0.0, 1.0)
 
 
 class _Thread(threading.local):
-    """Whether numpy's vector code has been looked at in this thread."""
+    """Whether numpy's vector code has been checked in this thread."""
 
     probed = False
 
@@ -34,20 +33,20 @@ _thread = _Thread()
 
 def environment_or_error() -> None:
     """
-    Make sure that this thread computes as IEEE 754 says, with subnormals and to nearest.
+    Check that this thread computes with subnormals and rounds to nearest, as IEEE 754 requires.
 
-    Three sums of Python floats are taken each time. They see everything that an environment can do where scalars and
-    vectors share it, as on x86-64 and 64-bit Arm, in single precision as in double. Where numpy's vector code has an
-    environment of its own, or always flushes, as Neon on 32-bit Arm, scalars do not tell: numpy's sums of float32 are
-    looked at too, once in each thread, since that costs as much as the evaluation of an element.
+    Each call checks three sums of Python floats, which suffices where scalars and vectors share an environment for
+    single and double precision, as on x86-64 and 64-bit Arm. numpy's vector code may have an environment of its own, or
+    always flush, like Neon on 32-bit Arm: sums of float32 arrays are checked too, but only once in each thread, since
+    that costs as much as the evaluation of an element.
 
     Raises
     ------
     FloatingPointModeError
         Subnormal operands or results are flushed to zero, or sums are not rounded to nearest.
     """
-    # An operand or a result that is flushed gives 0. Upwards the sum is above 1; downwards and towards zero the
-    # difference is below.
+    # Flushed operands or results give 0. Rounding upwards, the sum is above 1; downwards or towards zero, the
+    # difference is below 1.
     if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
         _refuse("this thread", flushes=SUBNORMAL + SUBNORMAL == 0)
     if not _thread.probed:
@@ -56,7 +55,7 @@ def environment_or_error() -> None:
 
 
 def _probe_vectors() -> None:
-    """Look at sums of float32, so many that vector code makes most of them."""
+    """Check sums of float32 arrays, long enough for vector code to compute most of them."""
     subnormal = np.full(64, 1, np.uint32).view(np.float32)
     one, tiny = np.full(64, 1.0, np.float32), np.full(64, 2.0**-26, np.float32)
     with np.errstate(all="ignore"):

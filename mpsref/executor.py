@@ -11,17 +11,20 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Flag, Strict
+from mpsref.arguments import callable_or_error, checked, sequence_or_error
+from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Connected, Flag, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError, ParameterError, SourceError
+from mpsref.errors import ImageError, ParameterError, SourceError, described, shown
 from mpsref.graph.drawing import Structure, not_a_graph, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.image import MPSImage
 from mpsref.neuron.stepwise import evaluation
 from mpsref.neuron.threads import worker_count
+from mpsref.operations import Operation
 from mpsref.plan import Input, Manner, Plan, Progress
+from mpsref.states import MPSCNNConvolutionGradientState
 from mpsref.storage import FormatLike, array_or_error, storage_format
 
 __all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
@@ -40,17 +43,30 @@ class Results(dict[str, MPSImage]):
         By the names that drawings show.
     names : mapping of str to str
         Those names by handle, label and number.
+    states : sequence of MPSCNNConvolutionGradientState
+        The exported states.
+
+    Attributes
+    ----------
+    states : dict of str to MPSCNNConvolutionGradientState
+        By the names of the forward results.
     """
 
-    def __init__(self, images: Mapping[str, MPSImage], names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        images: Mapping[str, MPSImage],
+        names: Mapping[str, str],
+        states: Sequence[MPSCNNConvolutionGradientState] = (),
+    ) -> None:
         super().__init__(images)
         self._names = names
+        self.states = {state.name: state for state in states}
 
     def __missing__(self, name: str) -> MPSImage:
         return self[self._names[name]]
 
 
-class MPSNNGraph(Strict):
+class MPSNNGraph(Connected, Strict):
     """
     A graph of nodes, ready to be evaluated.
 
@@ -122,14 +138,17 @@ class MPSNNGraph(Strict):
             if results_are_needed is not None:
                 raise ParameterError("results_are_needed goes with result_images: give result_image_is_needed")
             result_images, results_are_needed = [result_image], [result_image_is_needed]
-        elif not result_image_is_needed:
+        elif not flag_or_error("result_image_is_needed", result_image_is_needed):
             raise ParameterError("result_image_is_needed goes with result_image: give results_are_needed")
         name = "result_images" if result_image is None else "result_image"
         nodes = sequence_or_error("result_images", result_images)
         results = [node_or_error(name, node, MPSNNImageNode) for node in nodes]
         needed = [True] * len(results)
         if results_are_needed is not None:
-            needed = [bool(value) for value in sequence_or_error("results_are_needed", results_are_needed)]
+            needed = [
+                flag_or_error(f"results_are_needed[{i}]", value)
+                for i, value in enumerate(sequence_or_error("results_are_needed", results_are_needed))
+            ]
         if not results:
             raise ParameterError("result_images is empty: give at least one")
         if len(needed) != len(results):
@@ -138,6 +157,11 @@ class MPSNNGraph(Strict):
         self._mode, self._evaluation = mode, evaluation(mode)
         self._plan = Plan(results, needed)
         self._destination_image_allocator: object = None
+
+    def __copy__(self) -> MPSNNGraph:
+        graph = object.__new__(type(self))
+        graph.__dict__.update(self.__dict__)
+        return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MPSNNGraph:
         return copy.copy(self)
@@ -163,6 +187,12 @@ class MPSNNGraph(Strict):
         """The frozen plan. Not Apple's."""
         return self._plan
 
+    def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> MPSNNGraph:
+        """The same graph with other operations for some forward nodes, and so for their gradients. Not Apple's."""
+        graph = copy.copy(self)
+        graph._plan = self._plan.with_operations(operations)
+        return graph
+
     def manner(self, workers: int = 1) -> Manner:
         """How the plan is evaluated. Not Apple's."""
         return Manner(self._format, self._evaluation, worker_count(workers))
@@ -184,8 +214,8 @@ class MPSNNGraph(Strict):
 
     @property
     def result_state_handles(self) -> list[Handle | None]:
-        """Empty: states have no contents here, and none is returned."""
-        return []
+        """Handles of the exported states that gradient nodes fill, in the order in which `encode` returns them."""
+        return list(self._plan.state_handles)
 
     output_state_is_temporary = Flag(
         "Settable, without effect: there are no states whose memory could be reused. Default False."
@@ -213,12 +243,14 @@ class MPSNNGraph(Strict):
 
     def read_count_for_source_image(self, *, at: int) -> int:
         """How many nodes read the source image with this index."""
-        if at not in range(len(self._plan.inputs)):
-            raise SourceError(f"at is {at}: the graph has {len(self._plan.inputs)} source images")
+        index: object = at
+        if not isinstance(index, int | np.integer) or index not in range(len(self._plan.inputs)):
+            raise SourceError(f"at is {shown(at)}: the graph has {len(self._plan.inputs)} source images")
         return self._plan.inputs[at].read_count
 
     def reload_from_data_sources(self) -> None:
-        """Do nothing: nodes have descriptors, not data sources."""
+        """Read the weights of all layers again; nothing else of the nodes is read again."""
+        self._plan = self._plan.reloaded()
 
     # ---- evaluation ----
 
@@ -229,7 +261,7 @@ class MPSNNGraph(Strict):
         source_images: Sequence[MPSImage],
         source_states: object = None,
         intermediate_images: list[MPSImage] | None = None,
-        destination_states: object = None,
+        destination_states: list[MPSCNNConvolutionGradientState] | None = None,
         progress: Progress | None = None,
         workers: int = 1,
     ) -> MPSImage | None:
@@ -245,8 +277,10 @@ class MPSNNGraph(Strict):
         intermediate_images : list, optional
             To it are appended the needed results after the first, then the exported images in the order of
             `intermediate_image_handles`.
-        source_states, destination_states : None, an empty list, or object
-            Apple's arguments; states have no contents here, so none is read or appended.
+        source_states : None, an empty list, or object
+            Apple's argument; no state is read.
+        destination_states : list, optional
+            To it are appended the exported states, in the order of `result_state_handles`.
         progress : callable, optional
             Called after each step with the number of steps done and of all steps.
         workers : int
@@ -272,7 +306,13 @@ class MPSNNGraph(Strict):
         All work is done on return.
         """
         _check_arguments(to, source_states, intermediate_images, destination_states)
-        images = self._plan.walk(_images(source_images), self.manner(workers), progress)
+        if progress is not None:
+            callable_or_error("progress", progress)
+        states: list[MPSCNNConvolutionGradientState] = []
+        wanted = states if destination_states is not None else None
+        images = self._plan.walk(_images(source_images), self.manner(workers), progress, states=wanted)
+        if destination_states is not None:
+            destination_states += states
         results = [None if index is None else images[index] for index in self._plan.results]
         if intermediate_images is not None:
             intermediate_images += [image for image in results[1:] if image is not None]
@@ -286,7 +326,7 @@ class MPSNNGraph(Strict):
         source_images: Sequence[Sequence[MPSImage]],
         source_states: object = None,
         intermediate_images: list[list[MPSImage]] | None = None,
-        destination_states: object = None,
+        destination_states: list[MPSCNNConvolutionGradientState] | None = None,
         workers: int = 1,
     ) -> list[MPSImage] | None:
         """
@@ -299,7 +339,7 @@ class MPSNNGraph(Strict):
         intermediate_images : list, optional
             To it is appended a batch for each image that `encode` would append.
         to, source_states, destination_states, workers
-            As for `encode`.
+            As for `encode`; a state is that of the whole batch.
 
         Returns
         -------
@@ -330,6 +370,11 @@ class MPSNNGraph(Strict):
             columns.append(extra)
         if intermediate_images is not None:
             intermediate_images += [list(column) for column in zip(*columns, strict=True)]
+        if destination_states is not None and self._plan.states:
+            whole = [
+                MPSImage.from_array(np.concatenate([image.to_array() for image in batch])) for batch in source_images
+            ]
+            self.encode(source_images=whole, destination_states=destination_states, workers=workers)
         return [image for image in results if image is not None] if self.result_image_is_needed else None
 
     def execute_async(
@@ -399,12 +444,14 @@ class MPSNNGraph(Strict):
         ImageError
             An array or image has the wrong size or format; the message names its handle.
         """
-        images = self._plan.walk(self.images_by_handle(sources), self.manner(workers))
+        states: list[MPSCNNConvolutionGradientState] = []
+        images = self._plan.walk(self.images_by_handle(sources), self.manner(workers), states=states)
         names = {name: self._plan.names[index] for name, index in self._plan.results_by_name.items()}
         return Results(
-            {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names
+            {name: images[self._plan.results_by_name[name]] for name in dict.fromkeys(names.values())}, names, states
         )
 
+    @checked
     def images_by_handle(self, sources: Mapping[str, npt.ArrayLike | MPSImage]) -> list[MPSImage]:
         """The arguments of `run` as source images in the order of `encode`. Not Apple's."""
         labels = [source.label for source in self._plan.inputs]
@@ -430,7 +477,10 @@ class MPSNNGraph(Strict):
 def _images(value: Sequence[Any], name: str = "source_images") -> Sequence[Any]:
     if not isinstance(value, Sequence):
         raise ImageError(f"{name} is a {type(value).__name__}: give a list")
-    return value
+    try:
+        return list(value)
+    except Exception as error:  # noqa: BLE001  somebody's object may raise anything
+        raise ImageError(f"{name} cannot be read, {described(error)}: give a list") from None
 
 
 def _opaque_or_error(name: str, value: object, why: str) -> None:
@@ -445,9 +495,10 @@ def _check_arguments(
     to: object, source_states: object, intermediate_images: object, destination_states: object
 ) -> None:
     _opaque_or_error("to", to, "it takes the place of a command buffer, and images are source_images")
-    for name, states in (("source_states", source_states), ("destination_states", destination_states)):
-        if not (isinstance(states, list | tuple) and not states):
-            _opaque_or_error(name, states, OPAQUE_STATES)
+    if not (type(source_states) in (list, tuple) and not source_states):
+        _opaque_or_error("source_states", source_states, OPAQUE_STATES)
+    if destination_states is not None and not isinstance(destination_states, list):
+        raise ParameterError(f"destination_states is a {type(destination_states).__name__}: give a list to extend")
     if intermediate_images is not None and not isinstance(intermediate_images, list):
         raise ParameterError(f"intermediate_images is a {type(intermediate_images).__name__}: give a list to extend")
 

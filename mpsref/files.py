@@ -1,4 +1,4 @@
-"""Files written whole or not at all, replacing only what they may; and folders that are filled or left as before."""
+"""Files written whole or not at all, and folders filled completely or left as before."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ try:
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["STDOUT", "NewFolder", "check_outputs", "is_stdout", "write_atomically", "write_json"]
+__all__ = ["STDOUT", "NewFolder", "check_outputs", "file_names", "is_stdout", "write_atomically", "write_json"]
 
 STDOUT = Path("/dev/stdout")
-"""As a target it is standard output, on every system."""
+"""Standard output as a target, on every system."""
 
 TEMPORARY = ".mpsref-"
-"""What names of temporary files begin with: short, because a target's name may be as long as a name can be."""
+"""The prefix of temporary files: short, because a target's name may have the greatest length."""
 
 UNFINISHED = ".mpsref-unfinished"
-"""Lists the files of a folder that is being filled: what a kill leaves there, the next call removes."""
+"""A list of the files in a folder that is being filled: the next call removes what a kill left there."""
 
 OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
-"""Folders whose entries are open files, not names of files."""
+"""Folders whose entries are open files."""
 
 MOST_LINKS = 40
 
@@ -49,10 +49,10 @@ KINDS = (
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
-    Let `write` fill a temporary binary file beside `path`, and put it there only when it is complete.
+    Let `write` fill a temporary binary file beside `path`, and rename it when it is complete.
 
-    A link to a file is followed. A file that is replaced hands on its mode and owner; otherwise the umask decides.
-    `STDOUT`, by whatever name, gets all at once.
+    A link to a file is followed. A replaced file passes on its mode and owner; else the umask decides. `STDOUT`, by any
+    name, is written all at once.
 
     Raises
     ------
@@ -67,11 +67,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             _write_to_stdout(memory.getvalue())
             return
         replaced = _replaceable(target)
-        # Named before it is there: whatever ends the writing, at whatever moment, it is removed.
+        # Named before it exists, so that it is removed whenever the writing ends.
         temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            # "w+b", because around a file that can only be written numpy has a buffer of its own, which loses errors.
+            # "w+b", because numpy wraps write-only files in a buffer of its own, which loses errors.
             with os.fdopen(os.open(temporary, flags, 0o666 if replaced is None else 0o600), "w+b") as file:
                 write(file)
                 if replaced is not None:
@@ -91,19 +91,19 @@ def write_json(path: Path, document: Any) -> None:
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
     """
-    Refuse, before any work, what `write_atomically` would refuse, and to write over what is read or written as well.
+    Refuse, before any work, outputs that `write_atomically` would refuse, or that are inputs or each other.
 
     Parameters
     ----------
     outputs : mapping of str to Path or None
-        By the names that messages use.
+        By their names in messages.
     inputs : iterable of Path
-        What is read.
+        Files that are read.
 
     Raises
     ------
     FileFormatError
-        An output cannot be written, or two are one file, under whatever names.
+        An output cannot be written, or is the same file as an input or another output, under any name.
     """
     taken = {key: "is read" for file in inputs for key in _identities(file)}
     for name, file in outputs.items():
@@ -122,7 +122,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether a name leads to standard output."""
+    """Whether a path is a name of standard output."""
     try:
         return _target(path) == STDOUT
     except (OSError, _RefusedError):
@@ -131,9 +131,9 @@ def is_stdout(path: Path) -> bool:
 
 class NewFolder:
     """
-    A folder to fill: made if it does not exist, and on any error left as it was before.
+    A folder to fill: created if it does not exist, and restored on any error.
 
-    What a killed process left in it is removed first.
+    Files that a killed process left in it are removed first.
 
     Parameters
     ----------
@@ -143,26 +143,26 @@ class NewFolder:
     Raises
     ------
     FileFormatError
-        The folder holds something else, is being filled by another process, or cannot be made or written.
+        The folder is not empty, is being filled by another process, or cannot be created or written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._made: list[Path] = []
+        self._created: list[Path] = []
         self._names: IO[str] | None = None
 
     def __enter__(self) -> Self:
         try:
             with _errors_of(f"{self.path}", "folder"):
-                self._make()
-                self._begin()
+                self._create()
+                self._lock()
         except BaseException:
             self._remove_folders()
             raise
         return self
 
     def file(self, name: str) -> Path:
-        """The path of a file that is about to be written into the folder."""
+        """The path of a file that is to be written into the folder."""
         assert self._names is not None
         with _errors_of(f"{self.path}", "folder"):
             self._names.write(f"{name}\n")
@@ -180,19 +180,19 @@ class NewFolder:
                 self._remove()
         self._remove_folders()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         missing = [folder for folder in (self.path, *self.path.parents) if not os.path.lexists(folder)]
         for folder in reversed(missing):
-            self._made.append(folder)
+            self._created.append(folder)
             folder.mkdir(exist_ok=True)
 
-    def _begin(self) -> None:
-        """Take the folder, or refuse one that holds something."""
+    def _lock(self) -> None:
+        """Lock the folder, or refuse one that is not empty."""
         if not (self.path / UNFINISHED).exists():
             self._require_nothing_but()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        list_of_names = os.open(self.path / UNFINISHED, flags, 0o666)
-        self._names = os.fdopen(list_of_names, "r+", encoding="utf-8", errors="surrogateescape")
+        descriptor = os.open(self.path / UNFINISHED, flags, 0o666)
+        self._names = os.fdopen(descriptor, "r+", encoding="utf-8", errors="surrogateescape")
         try:
             if fcntl is not None:
                 fcntl.flock(self._names, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +213,7 @@ class NewFolder:
             raise _RefusedError("not empty: choose another folder, so that nothing is overwritten")
 
     def _remove(self, keep: str = "") -> None:
-        """Remove the files of the list, and temporary ones."""
+        """Remove listed and temporary files."""
         assert self._names is not None
         self._names.seek(0)
         listed = {name for name in self._names.read().splitlines() if Path(name).name == name}
@@ -223,18 +223,18 @@ class NewFolder:
                 path.unlink()
 
     def _remove_folders(self) -> None:
-        for folder in reversed(self._made):
+        for folder in reversed(self._created):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 class _RefusedError(Exception):
-    """Why a file is not written; whoever knows its name adds that."""
+    """Why a file is not written, without its name, which `_errors_of` adds."""
 
 
 @contextlib.contextmanager
 def _errors_of(name: str, place: str = "place") -> Iterator[None]:
-    """Make errors of the system ones that name the file."""
+    """In this context errors of the system become `FileFormatError` that name the file."""
     try:
         yield
     except _RefusedError as error:
@@ -245,9 +245,9 @@ def _errors_of(name: str, place: str = "place") -> Iterator[None]:
 
 
 def _target(path: Path) -> Path:
-    """The file that a name leads to, all links followed; `STDOUT` for every name of it."""
+    """The file that a path leads to, all links followed; `STDOUT` for every name of standard output."""
     if "\0" in str(path):
-        raise _RefusedError("no name of a file has a zero byte")
+        raise _RefusedError("names of files have no zero bytes")
     at = path
     for _ in range(MOST_LINKS):
         if at == STDOUT:
@@ -264,7 +264,7 @@ def _target(path: Path) -> Path:
 
 
 def _replaceable(target: Path) -> os.stat_result | None:
-    """The status of a file that may be replaced, or None if there is none."""
+    """The status of a file that may be replaced, or None if it does not exist."""
     try:
         status = target.stat()
     except FileNotFoundError:
@@ -302,11 +302,24 @@ def _write_to_stdout(data: bytes) -> None:
 
 
 def _identities(path: Path) -> set[object]:
-    """What all names of a file have in common."""
+    """Keys that all names of a file share."""
     if path == STDOUT:
         return {STDOUT}
-    found: set[object] = {os.path.realpath(path)}
+    keys: set[object] = {os.path.realpath(path)}
     with contextlib.suppress(OSError, ValueError):
         status = path.stat()
-        found.add((status.st_dev, status.st_ino))
-    return found
+        keys.add((status.st_dev, status.st_ino))
+    return keys
+
+
+def file_names(names: Iterable[str]) -> Iterator[str]:
+    """File names without endings, safe and distinct on every file system."""
+    used: set[str] = set()
+    numbers: dict[str, int] = {}
+    for name in names:
+        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
+        while stem.lower() in used:
+            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
+            stem = f"{base}-{number}"
+        used.add(stem.lower())
+        yield stem

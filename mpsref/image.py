@@ -18,9 +18,20 @@ from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
 from mpsref.pictures import image_html
-from mpsref.storage import FormatLike, StorageFormat, array_or_error, image_storage_of, storage_format
+from mpsref.storage import (
+    FormatLike,
+    StorageFormat,
+    array_or_error,
+    image_storage_of,
+    storage_format,
+    unmasked_or_error,
+)
 
 __all__ = ["MPSImage", "MPSImageDescriptor", "MPSImageReadWriteParams", "MTLOrigin", "MTLRegion", "MTLSize"]
+
+
+MOST_PIXELS = 256
+"""Elements of an image that is printed whole."""
 
 
 def _pixel_format(storage: StorageFormat, count: int) -> MTLPixelFormat:
@@ -195,10 +206,10 @@ class MPSImage(Strict):
 
         Parameters
         ----------
-        array : array_like, shape (H, W, C) or (N, H, W, C), or (C,) or () for one pixel
+        array : array_like, shape (H, W, C) or (N, H, W, C), or any other of at most five axes, channels last
             Floating point values, or elements that already have the dtype of the storage format (codes 0 to 255 in
             uint8 for ``unorm8``, 0 to 65535 in uint16 for ``unorm16``), which are stored unchanged. Python integers
-            are values.
+            are values. (C,) or () is one pixel, (W, C) one row; of five axes the first two are images.
         channel_format : MPSImageFeatureChannelFormat, str or dtype, optional
             A member, its name, or the dtype of its elements. Default: the format with the dtype of `array`.
 
@@ -215,14 +226,12 @@ class MPSImage(Strict):
         shape = values.shape
         if values.dtype.kind == "i" and (values.ndim < 2 or not hasattr(array, "dtype")):
             values = values.astype(np.float64)
-        if values.ndim < 2:
-            values = values.reshape(1, 1, 1, -1)
-        elif values.ndim == 3:
-            values = values[np.newaxis]
-        if values.ndim != 4 or 0 in values.shape:
+        if values.ndim > 5 or 0 in shape:
             raise ImageError(
-                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or (C,) for one pixel, no axis empty"
+                f"array has shape {shape}: give (H, W, C) or (N, H, W, C), or any of 1 to 5 axes, none empty"
             )
+        *images, h, w, c = (1,) * (4 - values.ndim) + (shape or (1,))
+        values = values.reshape(math.prod(images), h, w, c)
         if channel_format is None:
             storage = image_storage_of(values.dtype, "array")
         else:
@@ -362,6 +371,13 @@ class MPSImage(Strict):
         size = f"{self.width}x{self.height}x{self._channels}"
         several = f" x{self.number_of_images}" if self.number_of_images > 1 else ""
         return f"<MPSImage {size}{several} {self._storage.name}{f' {self.label!r}' if self.label else ''}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # Code that makes it, so that a failing example of a test shows its pixels, and can be tried again.
+        array = self.to_array()
+        pixels = np.array2string(array, threshold=MOST_PIXELS, separator=", ", floatmode="unique")
+        code = f"MPSImage.from_array(np.array({' '.join(pixels.split())}, np.{self._storage.dtype}))"
+        printer.text(code if array.size <= MOST_PIXELS else f"{self!r}: {code}")
 
     def _repr_html_(self) -> str:
         return image_html(repr(self)[1:-1], self.to_array(), partial(meaning, storage=self._storage))
@@ -520,6 +536,7 @@ class MPSImage(Strict):
         if not self._slices.flags.writeable:
             raise ImageError("the image aliases a read-only texture: make it from a writeable array")
         if isinstance(data, np.ndarray):
+            unmasked_or_error(data, "data")
             if data.dtype.newbyteorder("=") not in (self._storage.dtype, np.uint8):
                 raise ImageError(f"data has dtype {data.dtype}: the image stores {self._storage.dtype}, convert first")
             raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
@@ -539,11 +556,13 @@ class MPSImage(Strict):
 def _range(name: str, value: Any) -> range:
     if not isinstance(value, range):
         raise ImageError(f"{name} is a {type(value).__name__}: give a range(start, stop)")
+    if max(abs(value.start), abs(value.stop)) > LARGEST_IMAGE:
+        raise ImageError(f"{name} is {value}: no image has so many")
     return value
 
 
 def _shape(d: MPSImageDescriptor) -> tuple[int, ...]:
-    slices = math.ceil(d.feature_channels / LANES)
+    slices = -(-d.feature_channels // LANES)
     return d.number_of_images, slices, d.height, d.width, components(d.feature_channels)
 
 

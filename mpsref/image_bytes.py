@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.enums import MPSDataLayout, member_of
-from mpsref.errors import ImageError
+from mpsref.errors import CONVERSION_ERRORS, ImageError, shown
 from mpsref.image_lanes import LANES
 from mpsref.storage import StorageFormat
 
@@ -73,7 +73,7 @@ class Transfer:
         layout = member_of(MPSDataLayout, data_layout)
         if layout is None:
             choices = " or ".join(m.name for m in MPSDataLayout)
-            raise ImageError(f"data_layout is {data_layout!r}: give {choices}")
+            raise ImageError(f"data_layout is {shown(data_layout)}: give {choices}")
         index = whole("image_index", image_index)
         images, _, height, width, _ = slices.shape
         x, y, z, w, h, depth = _region(region, width, height)
@@ -110,7 +110,7 @@ class Transfer:
 def whole(name: str, value: Any, minimum: int = 0) -> int:
     """`value`, if it is an integer of at least the minimum."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ImageError(f"{name} is {value!r}: give an integer of at least {minimum}")
+        raise ImageError(f"{name} is {shown(value)}: give an integer of at least {minimum}")
     return int(value)
 
 
@@ -120,8 +120,10 @@ def _region(region: MTLRegion | None, width: int, height: int) -> tuple[Any, ...
         return 0, 0, 0, width, height, 1
     try:
         (x, y, z), (w, h, depth) = region
-    except (TypeError, ValueError):
-        raise ImageError(f"region is {region!r}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))") from None
+    except CONVERSION_ERRORS:
+        raise ImageError(
+            f"region is {shown(region)}: give MTLRegion(MTLOrigin(x, y, z), MTLSize(w, h, depth))"
+        ) from None
     return x, y, z, w, h, depth
 
 
@@ -141,8 +143,8 @@ def _channels(info: MPSImageReadWriteParams | None, channels: int) -> tuple[int,
     name = "feature_channel_info"
     try:
         offset, count = info
-    except (TypeError, ValueError):
-        raise ImageError(f"{name} is {info!r}: give MPSImageReadWriteParams(offset, number)") from None
+    except CONVERSION_ERRORS:
+        raise ImageError(f"{name} is {shown(info)}: give MPSImageReadWriteParams(offset, number)") from None
     offset = whole(f"{name}.feature_channel_offset", offset)
     count = whole(f"{name}.number_of_feature_channels_to_read_write", count, minimum=1)
     if offset % LANES:
@@ -163,4 +165,6 @@ def _stride(name: str, value: Any, dense: int, minimum: int) -> int:
     stride = whole(name, value)
     if stride < minimum:
         raise ImageError(f"{name} is {stride}: elements would overlap, at least {minimum} are needed")
+    if stride > LARGEST_IMAGE:
+        raise ImageError(f"{name} is {stride}: give at most {LARGEST_IMAGE}")
     return stride

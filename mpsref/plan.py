@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mpsref.enums import MPSImageFeatureChannelFormat
@@ -11,12 +12,13 @@ from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure
 from mpsref.graph.handles import Handle, handle_label
 from mpsref.graph.names import image_names, image_tags
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.operations import Operation, Size, size_text
+from mpsref.states import MPSCNNConvolutionGradientState
 from mpsref.storage import FORMATS
 
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
@@ -25,7 +27,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done, and of all steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """
     An image that no node makes.
@@ -53,7 +55,7 @@ class Input:
         return "the source without a handle" if self.label is None else f"source {self.label!r}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """
     One node, frozen.
@@ -142,13 +144,17 @@ class Plan:
         The slots of the needed results by name; also by handle, label and number (``result0``) where that is unused.
     exports, export_handles : tuple
         Slots and handles of the exported images.
+    states : Mapping of int to str
+        The steps that fill an exported state, by their places among the steps, and the states' names.
+    state_handles : tuple
+        The handles of these states.
     """
 
     def __init__(self, results: Sequence[MPSNNImageNode], needed: Sequence[bool]) -> None:
         everything = list(schedule(results))
         exported = [node.result_image for node in everything if node.result_image.export_from_graph]
         wanted = [image for image, is_needed in zip(results, needed, strict=True) if is_needed]
-        kept = list(schedule([*wanted, *exported]))
+        kept = everything if len(wanted) == len(results) else list(schedule([*wanted, *exported]))
         sources = inputs(results)
         slot = {image: i for i, image in enumerate([*sources, *(node.result_image for node in kept)])}
 
@@ -158,11 +164,8 @@ class Plan:
             for source in node.sources:
                 last_reader[slot[source]] = i
                 reads[slot[source]] += 1
-        kept_slots = {slot[image] for image in [*wanted, *exported]}
-        last_reads: list[list[int]] = [[] for _ in kept]
-        for index, reader in last_reader.items():
-            if index not in kept_slots:
-                last_reads[reader].append(index)
+        for image in [*wanted, *exported]:
+            last_reader.pop(slot[image], None)  # is kept
 
         self.images = tuple(slot)
         self.inputs = tuple(Input(image.handle, image.format, reads[slot[image]]) for image in sources)
@@ -174,9 +177,9 @@ class Plan:
                 tuple(slot[source] for source in node.sources),
                 slot[node.result_image],
                 node.result_image.format,
-                tuple(slots),
+                tuple(dict.fromkeys(slot[image] for image in node.sources if last_reader.get(slot[image]) == i)),
             )
-            for node, slots in zip(kept, last_reads, strict=True)
+            for i, node in enumerate(kept)
         )
         self.results = tuple(
             slot[image] if is_needed else None for image, is_needed in zip(results, needed, strict=True)
@@ -192,6 +195,48 @@ class Plan:
         self.results_by_name: Mapping[str, int] = by_name
         self.exports = tuple(slot[image] for image in exported)
         self.export_handles = tuple(image.handle for image in exported)
+
+        filled = {i: node.forward_node for i, node in enumerate(kept) if node.forward_node is not None}
+        filled = {i: forward for i, forward in filled.items() if forward.exports_state}
+        self.states: Mapping[int, str] = {i: self._state_name(forward, slot, i) for i, forward in filled.items()}
+        self.state_handles = tuple(
+            None if forward.result_state is None else forward.result_state.handle for forward in filled.values()
+        )
+
+    def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> Plan:
+        """The same plan with other operations for some forward nodes, and so for their gradients."""
+
+        def changed(step: Step) -> Step:
+            node = step.node
+            if isinstance(node, MPSNNGradientFilterNode) and node.forward_node in operations:
+                return replace(step, operation=operations[node.forward_node].gradients()[node.place])
+            return replace(step, operation=operations[node]) if node in operations else step
+
+        plan = copy.copy(self)
+        plan.steps = tuple(map(changed, self.steps))
+        return plan
+
+    def reloaded(self) -> Plan:
+        """The same plan with the weights that data sources have now, each read once."""
+        read: dict[int, Any] = {}
+
+        def operation(step: Step) -> Operation:
+            source = step.node.data_source
+            if source is None:
+                return step.operation
+            if id(source) not in read:
+                read[id(source)] = step.node.reload()
+            return step.operation.with_weights(read[id(source)])
+
+        plan = copy.copy(self)
+        plan.steps = tuple(replace(step, operation=operation(step)) for step in self.steps)
+        return plan
+
+    def _state_name(self, forward: MPSNNFilterNode, slot: Mapping[MPSNNImageNode, int], i: int) -> str:
+        image = forward.result_image
+        if image in slot:
+            return self.names[slot[image]]
+        return handle_label(image.handle) or forward.label or f"state{i}"
 
     def structure(self) -> Structure:
         """The images by name, for drawings."""
@@ -253,14 +298,20 @@ class Plan:
         clear_unused_lanes(slices, channels)
         return MPSImage._from_slices(slices, storage, channels)
 
+    def run_state(self, place: int, read: Sequence[MPSImage], manner: Manner) -> MPSCNNConvolutionGradientState:
+        """What the step in a place puts into its state."""
+        filled = self.steps[place].operation.states(read, manner.evaluation, manner.workers)
+        return MPSCNNConvolutionGradientState(self.states[place], **filled)
+
     def walk(
         self,
         sources: Sequence[MPSImage],
         manner: Manner,
         progress: Progress | None = None,
         watch: Watch | None = None,
+        states: list[MPSCNNConvolutionGradientState] | None = None,
     ) -> Mapping[int, MPSImage]:
-        """Evaluate every step; return the images of the slots that are kept until the end."""
+        """Evaluate every step; return the images of the slots that are kept, and add the exported states to a list."""
         self.sizes(sources)
         images = dict(enumerate(sources))
         for i, step in enumerate(self.steps):
@@ -268,6 +319,8 @@ class Plan:
             images[step.result] = self.run_step(step, read, manner)
             if watch is not None:
                 watch(step, read, images[step.result])
+            if states is not None and i in self.states:
+                states.append(self.run_state(i, read, manner))
             del read
             for index in step.last_reads:
                 del images[index]

@@ -1,4 +1,4 @@
-"""How the process of the command line ends: by signals, at once or in order; and by a fault, with one line."""
+"""How the process of the command line ends on signals and faults."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FAULT = 3
 """The exit status of a fault of mpsref itself."""
 
 LONGEST = 2_000
-"""Characters of a message: it may quote a file."""
+"""Characters of a message, which may quote a file."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What ends the process in order; Windows has no SIGHUP."""
 
 
 class _State:
-    works = False
+    is_working = False
     signal: int | None = None
 
 
 def handle_signals() -> None:
     """
-    Let signals end this process, with 128 and their number as its status.
+    Let signals end this process, with 128 plus their number as its status.
 
-    What is ignored, as ``nohup`` does it, stays ignored.
+    Signals that are ignored, as by ``nohup``, stay ignored.
     """
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -43,26 +43,26 @@ def handle_signals() -> None:
 
 @contextlib.contextmanager
 def working() -> Iterator[None]:
-    """In this context a signal raises `KeyboardInterrupt`, so that what is half done can be undone or kept."""
-    _State.works = True
+    """In this context a signal raises `KeyboardInterrupt`, so that unfinished work can be undone or saved."""
+    _State.is_working = True
     try:
         yield
     finally:
-        _State.works = False
+        _State.is_working = False
 
 
 def ended_by() -> int | None:
-    """The signal that came while we worked, even if whatever it met has swallowed the exception."""
+    """The signal that arrived during `working`, even if some code swallowed the exception."""
     return _State.signal
 
 
 def fault(error: BaseException) -> int:
-    """Report an error that nobody foresaw, in one line, and return the exit status."""
-    words = f"{described(error)}: a fault of mpsref"
+    """Report an unexpected error in one line, and return the exit status."""
+    message = f"{described(error)}: a fault of mpsref"
     if os.environ.get("MPSREF_DEBUG", "0") != "0":
         traceback.print_exception(error)
-        return complain(words, FAULT)
-    return complain(f"{words}: set MPSREF_DEBUG=1 for the traceback", FAULT)
+        return complain(message, FAULT)
+    return complain(f"{message}: set MPSREF_DEBUG=1 for the traceback", FAULT)
 
 
 def complain(message: str, status: int, program: str = "mpsref") -> int:
@@ -75,8 +75,8 @@ def complain(message: str, status: int, program: str = "mpsref") -> int:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    if not _State.works:
-        # Nothing is half written, and what is being imported would make another error of an exception.
+    if not _State.is_working:
+        # Nothing is half written, and a module that is being imported might turn an exception into another error.
         os._exit(128 + number)
     _State.signal = number
     raise KeyboardInterrupt

@@ -7,15 +7,26 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
+from mpsref.errors import ImageError
 from mpsref.storage import StorageFormat
 
-__all__ = ["UNREACHABLE", "distances_by_power", "farthest", "histogram_rows", "percent", "ulp_distance"]
+__all__ = [
+    "UNREACHABLE",
+    "comparable_or_error",
+    "distances_by_power",
+    "farthest",
+    "histogram_rows",
+    "percent",
+    "ulp_distance",
+]
 
 UNREACHABLE = np.iinfo(np.int64).max
 """The distance of NaN from a number, and of an infinity from anything else."""
 
 
+@checked
 def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
     """
     Distance in units in the last place of the storage format.
@@ -31,6 +42,7 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     >>> ulp_distance(got, want, storage_of(got, "got"))
     array([2, 0, 0])
     """
+    comparable_or_error(got, want, storage)
     distance: npt.NDArray[np.int64] = np.abs(storage.ordinals(got) - storage.ordinals(want))
     if storage.unorm_max:
         return distance
@@ -38,6 +50,16 @@ def ulp_distance(got: Stored, want: Stored, storage: StorageFormat) -> npt.NDArr
     distance[(got_nan != want_nan) | ((np.isinf(got) | np.isinf(want)) & (distance != 0))] = UNREACHABLE
     distance[got_nan & want_nan] = 0
     return distance
+
+
+def comparable_or_error(got: Stored, want: Stored, storage: StorageFormat) -> None:
+    """Raise `ImageError` unless both have one shape, and the dtype of the format."""
+    for name, array in (("got", got), ("want", want)):
+        if array.dtype != storage.dtype or array.shape != want.shape:
+            raise ImageError(
+                f"{name} is {array.dtype}{list(array.shape)}: "
+                f"give {storage.dtype} ({storage.name}), and both of one shape"
+            )
 
 
 def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:

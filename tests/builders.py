@@ -1,5 +1,6 @@
 """What tests of several parts share: nodes, neurons with parameters, judges, inputs, special values, and folders."""
 
+import json
 import math
 import zlib
 from functools import lru_cache
@@ -254,3 +255,33 @@ SPECIAL = [
 SPECIAL_CASES = pytest.mark.parametrize(
     ("name", "p"), [row[:2] for row in SPECIAL], ids=[f"{n}{list(p)}" for n, p, *_ in SPECIAL]
 )
+
+
+# ---- pages in a browser ----
+
+
+def texts(browser, selector):
+    """The texts of some elements."""
+    return browser.js(f"Array.from(document.querySelectorAll({json.dumps(selector)}), (e) => e.textContent)")
+
+
+def enter(browser, field, text):
+    browser.js(
+        f"(() => {{ const f = document.getElementById({json.dumps(field)}); f.value = {json.dumps(text)}; "
+        "f.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def field_of(browser, label):
+    """The id of the first number field with this label."""
+    return browser.js(
+        f"Array.from(document.querySelectorAll('label')).find((l) => l.textContent === {json.dumps(label)}).htmlFor"
+    )
+
+
+def parameter_sets(row):
+    if row.per_channel:
+        return [{"data": [slope]} for slope in (0.25, -0.7, 0.0, 3.0)]
+    sets = [(1.5, 0.75, 2.0), (-0.7, 0.3, 0.5), (0.0, -1.25, 3.0), (2.5, 0.0, -2.0), (0.1, 10.0, 0.0), (1.0, 1.0, 1.0)]
+    own = [{n: v for n, v in zip("abc", values, strict=True) if n in row.parameters} for values in sets]
+    return [{}, *own] if row.parameters else [{}]

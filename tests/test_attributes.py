@@ -121,19 +121,20 @@ def test_protocols_that_ask_for_attributes_get_their_usual_answer(things, thing)
             getattr(thing, name)
         assert type(error.value) is AttributeError
     assert {name for name, _ in inspect.getmembers(thing)} >= {"__class__"}
-    assert type(copy.copy(thing)) is type(thing)
-    if thing is not things.graph:
-        assert type(copy.deepcopy(thing)) is type(pickle.loads(pickle.dumps(thing))) is type(thing)  # noqa: S301
+    remakes = [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))]  # noqa: S301
+    is_node = isinstance(thing, (mps.MPSNNFilterNode, mps.MPSNNImageNode, mps.MPSNNStateNode))
+    for remake in remakes[: 2 if thing is things.graph else 3]:
+        if is_node:
+            with pytest.raises(mps.UnavailableError, match=r"GraphFile\.write keeps a graph"):
+                remake(thing)
+        else:
+            assert type(remake(thing)) is type(thing)
 
 
 def test_copies_and_pickles_keep_what_was_set(things):
     things.image.label = "photo"
-    things.x.stop_gradient = True
-    things.add.bias = 0.5
     for remake in (copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))):  # noqa: S301
         assert remake(things.image).label == "photo"
-        assert remake(things.x).stop_gradient is True
-        assert remake(things.add).bias == 0.5
         assert remake(things.size) == things.size
 
 

@@ -1130,7 +1130,7 @@ def test_needed_flags_of_the_other_form_are_refused():
         (lambda g, i: g.encode_batch(source_images=[[i]], intermediate_images=()), mps.ParameterError, "intermediate"),
         (lambda g, i: g.encode_batch(source_images=[None]), mps.ImageError, "a batch of source_images"),
         (lambda g, i: g.run(x=[[1.0], [2.0, 3.0]]), mps.ImageError, "'x'"),
-        (lambda g, i: g.read_count_for_source_image(at="a"), mps.SourceError, "at is a"),
+        (lambda g, i: g.read_count_for_source_image(at="a"), mps.SourceError, "at is 'a'"),
         (lambda g, i: mps.MPSNNGraph(result_image="a"), mps.ParameterError, "result_image is a str"),
         (lambda g, i: mps.MPSNNGraph(result_images=[]), mps.ParameterError, "result_images is empty"),
     ],

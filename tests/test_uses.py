@@ -11,7 +11,16 @@ import pytest
 import mpsref as mps
 from mpsref import teach
 from mpsref.graph.drawing import dot, mermaid, svg
-from mpsref.graph.fields import DescriptorField, ImageField, ImagesField, SlopesField, StateField
+from mpsref.graph.fields import (
+    DescriptorField,
+    ImageField,
+    ImagesField,
+    PaddingField,
+    SlopesField,
+    StateField,
+    WeightsField,
+    WholeField,
+)
 from mpsref.graph.names import image_names
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.graph.schema import NODE_CLASSES
@@ -20,9 +29,10 @@ from mpsref.storage import FORMATS
 from mpsref.testing import check_gradient
 from mpsref.testing import strategies as mpst
 from mpsref.verify import verify, write_recording
-from mpsref.verify.bounds import MODELS, WITHIN
 from mpsref.verify.judge import Segment
-from mpsref.verify.running import Range
+from mpsref.verify.models import MODELS
+from mpsref.verify.ranges import Range
+from mpsref.verify.reasons import WITHIN
 
 CLASSES = list(NODE_CLASSES)
 """Of all nodes that can be made."""
@@ -30,6 +40,7 @@ CLASSES = list(NODE_CLASSES)
 F = mps.MPSImageFeatureChannelFormat
 SLOPES = [0.5, -0.25, 1.5, 0.125, -2.0]
 SHAPE = (1, 4, 3, len(SLOPES))
+WHOLE = {"kernel_width": 3, "kernel_height": 2, "stride_in_pixels_x": 2, "stride_in_pixels_y": 1}
 NUMBERS = {"primary_scale": 2.0, "secondary_scale": -0.5, "bias": 0.25, "maximum_value": 64.0}
 
 
@@ -46,11 +57,30 @@ def forward_node(name: str) -> mps.MPSNNFilterNode:
                 arguments[field.name] = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.none)
             case SlopesField():
                 arguments[field.name] = SLOPES
+            case WholeField():
+                arguments[field.name] = WHOLE[field.name]
+            case WeightsField():
+                arguments[field.name] = weights_of(name)
     node = NODE_CLASSES[name](**arguments)
     for field in NODE_CLASSES[name].fields:
         if field.is_property:
-            setattr(node, field.name, NUMBERS.get(field.name, field.default))
+            default = getattr(node, field.name) if isinstance(field, PaddingField) else field.default
+            setattr(node, field.name, NUMBERS.get(field.name, default))
     return node
+
+
+def weights_of(name):
+    """Weights of both signs; a fully connected layer's cover the source."""
+    whole = "FullyConnected" in name
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=SHAPE[2] if whole else 3,
+        kernel_height=SHAPE[1] if whole else 2,
+        input_feature_channels=SHAPE[3],
+        output_feature_channels=4,
+    )
+    d.stride_in_pixels_x = 1 if whole else 2
+    rng = np.random.default_rng(3)
+    return mps.ArrayDataSource(d, rng.normal(size=d.weights_shape), rng.normal(size=4), label="layer")
 
 
 def is_gradient(name: str) -> bool:
@@ -77,8 +107,24 @@ def graph_of(name: str, **arguments: object) -> mps.MPSNNGraph:
 def sources_of(graph: mps.MPSNNGraph) -> dict[str, np.ndarray]:
     """Numbers at which every neuron is smooth and real, and incoming gradients of both signs; the same in each call."""
     rng = np.random.default_rng(7)
-    sources = {source.label: rng.uniform(0.5, 3, SHAPE).astype(np.float32) for source in graph.plan.inputs}
+    sources = {source.label: rng.uniform(0.5, 3, size_of(graph, i)).astype(np.float32)
+               for i, source in enumerate(graph.plan.inputs)}  # fmt: skip
     return {label: -array if label == "incoming" else array for label, array in sources.items()}
+
+
+def size_of(graph, i):
+    """The size of a source: an incoming gradient has that of a forward result."""
+    for step in graph.plan.steps:
+        if step.operation.roles[step.sources.index(i)] is Role.GRADIENT if i in step.sources else False:
+            return step.node.forward_node.operation.result_size(*[SHAPE] * len(step.node.forward_node.sources))
+    return SHAPE
+
+
+def sizes_of(node):
+    """The sizes of its sources."""
+    forward = node.forward_node
+    made = SHAPE if forward is None else forward.operation.result_size(*[SHAPE] * len(forward.sources))
+    return [made if role is Role.GRADIENT else SHAPE for role in node.operation.roles]
 
 
 def result_of(name: str, mode: str = "ideal") -> np.ndarray:
@@ -101,13 +147,13 @@ def test_its_formula_step_by_step_is_nearly_that(name, mode):
 @pytest.mark.parametrize("name", CLASSES)
 def test_its_operation_states_what_each_source_is_for_and_what_size_results(name):
     node = node_of(name)
-    sizes = [SHAPE] * len(node.sources)
+    sizes = sizes_of(node)
 
     assert len(node.operation.roles) == len(node.sources)
-    assert node.operation.result_size(*sizes) == SHAPE
+    assert node.operation.result_size(*sizes) == result_of(name).shape
     assert (Role.GRADIENT in node.operation.roles) == is_gradient(name)
     if len(sizes) > 1:
-        with pytest.raises(mps.ImageError, match="differ in size"):
+        with pytest.raises(mps.ImageError, match=r"differ in size|it must be"):
             node.operation.result_size((1, 1, 1, 1), *sizes[1:])
 
 
@@ -158,7 +204,7 @@ def test_it_is_traced(name):
     assert step.stored.astype(np.float32).tobytes() == result_of(name).tobytes()
     np.testing.assert_allclose(step.value, step.stored, rtol=2.0**-23, atol=1e-45)
     assert all(read in step.rule for read in step.operation.values_of(step.reads))
-    if step.upstream is not None:
+    if step.upstream is not None and step.slope is not None:
         np.testing.assert_allclose(step.upstream * step.slope, step.value, rtol=1e-12)
     assert str(trace.at(0, 0, 0))
 
@@ -166,7 +212,8 @@ def test_it_is_traced(name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_chain_rule_is_written_out(name):
     graph = graph_of(name)
-    trace = teach.trace(graph, **sources_of(graph)).at(1, 2, 0)
+    traced = teach.trace(graph, **sources_of(graph))
+    trace = traced.at(*np.minimum((1, 2, 0), np.subtract(traced.shape[1:], 1)))
     if not is_gradient(name):
         with pytest.raises(mps.SourceError):
             trace.chain_rule()
@@ -174,6 +221,11 @@ def test_the_chain_rule_is_written_out(name):
     (step,) = trace.steps
     first, numbers, *_ = trace.chain_rule().splitlines()
     assert sorted(first.split(" ")) == sorted(step.rule.split(" "))
+    if not step.operation.is_pointwise:
+        assert (
+            sum(x * factor for _, x, factor in step.products) == pytest.approx(step.value.item()) or not step.products
+        )
+        return
     product = math.prod(map(float, numbers.strip(" =").split(" * ")))
     assert product == pytest.approx(step.value.item(), rel=1e-5)
 
@@ -181,7 +233,8 @@ def test_the_chain_rule_is_written_out(name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_it_is_explained(name):
     graph = graph_of(name)
-    page = teach.explain(graph, at=(1, 2, 0), **sources_of(graph))
+    at = np.minimum((1, 2, 0), np.subtract(teach.trace(graph, **sources_of(graph)).shape[1:], 1)).tolist()
+    page = teach.explain(graph, at=at, **sources_of(graph))
     assert name in page
 
 
@@ -243,7 +296,7 @@ def recording_of(folder, name, spoil=False):
     for image, result in zip(made, graph.run(**sources).values(), strict=True):
         array = result.to_array().copy()
         if spoil and image in file.result_images:
-            array[0, 1, 1] = array[0, 1, 1] * 1.5 + 1
+            array[0, -1, -1] = array[0, -1, -1] * 1.5 + 1
         images[names[image]] = mps.MPSImage.from_array(array)
     return write_recording(folder, file, images, device="none, by a test")
 
@@ -260,7 +313,7 @@ def test_a_right_recording_of_it_passes(name, tmp_path):
 def test_a_wrong_recording_of_it_fails(name, tmp_path):
     report = verify(recording_of(tmp_path, name, spoil=True))
     assert not report.passed
-    assert report.images[-1].counts.beyond == SHAPE[3]
+    assert report.images[-1].counts.beyond == result_of(name).shape[3]
     assert report.images[-1].findings
 
 

@@ -63,6 +63,9 @@ struct RecordedImage: Decodable {
     let feature_channels: Int
     let number_of_images: Int?
     let data_layout: String?
+    // Only of arrays that never were images: a request has none.
+    let shape: [Int]?
+    let channel_axis: Int?
 }
 
 struct Recording: Decodable {

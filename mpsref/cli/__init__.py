@@ -23,6 +23,7 @@ COMMANDS = (
     ("prove", "evaluate every input of a neuron, and judge the results independently"),
     ("sweep", "compare your implementation of a neuron with the reference, at every input"),
     ("merge", "merge the reports of several shards of a sweep"),
+    ("example", "write something to try, and say the next command"),
     ("inputs", "write source images that test a graph well, and a request for a recording"),
     ("convert", "convert a recording to a file of arrays, or arrays to a recording"),
     ("inspect", "show what is in a file"),

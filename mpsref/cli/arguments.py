@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -69,11 +70,11 @@ def named_file(text: str) -> tuple[str, Path]:
 
 
 def shape(text: str) -> tuple[int, ...]:
-    """``HxWxC`` or ``NxHxWxC``, as (N, H, W, C)."""
-    if not re.fullmatch("[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){2,3}", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give HxWxC or NxHxWxC")
-    sizes = tuple(map(int, text.split("x")))
-    return (1,) * (4 - len(sizes)) + sizes
+    """``HxWxC`` or ``NxHxWxC``, or the one to five axes of an array, as (N, H, W, C)."""
+    if not re.fullmatch("[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){0,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give HxWxC or NxHxWxC, or any one to five sizes, channels last")
+    *images, h, w, c = (1, 1, 1, *map(int, text.split("x")))
+    return math.prod(images), h, w, c
 
 
 def element(text: str) -> tuple[int, ...]:

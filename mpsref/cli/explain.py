@@ -35,7 +35,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     file = GraphFile.read(options.graph)
     names = {image: name for name, image in file.images.items()}
-    files = source_files(options, [names[node] for node in inputs(file.result_images)], complete=False)
+    files = source_files(options, [names[node] for node in inputs(file.result_images)])
     check_outputs({"--html": options.html}, [options.graph, *files.values()])
     sources = {name: read_image(path, options) for name, path in files.items()}
     with naming(options.graph):

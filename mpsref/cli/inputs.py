@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpsref.cli.arguments import FORMATS, integer, shape
 from mpsref.cli.status import PASSED
-from mpsref.display import printable
+from mpsref.display import counted, printable
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import GraphFile
 from mpsref.record import Recording, request
@@ -25,16 +25,30 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--device", metavar="TEXT", help="what will write the other images (default: not run yet)")
+    parser.add_argument("--force", action="store_true", help="into a folder that was written so before: what a device "
+                        "wrote there stays")  # fmt: skip
     parser.add_argument("--seed", metavar="N", type=integer, default=1, help="selects other images (default 1)")
 
 
 def run(options: argparse.Namespace) -> int:
     file = GraphFile.read(options.graph)
     name = options.channel_format or file.storage.name
-    path = request(options.out, file, options.shape, MPSImageFeatureChannelFormat[name], seed=options.seed)
+    path = request(
+        options.out,
+        file,
+        options.shape,
+        MPSImageFeatureChannelFormat[name],
+        seed=options.seed,
+        device=options.device,
+        force=options.force,
+    )
     recording = Recording.read(path, complete=False)
+    sources = sum(recording.graph.images[image].producer is None for image in recording.images)
+    there = len(recording.images) - sources
     print(
-        f"wrote {len(recording.images)} sources, README.txt and {printable(str(path))}; "
-        f"a device is to write {len(recording.missing)} images"
+        f"wrote {counted(sources, 'source')}, README.txt and {printable(str(path))}; "
+        f"a device is to write {counted(len(recording.missing), 'image')}"
+        + (f", and has written {there:,}" if there else "")
     )
     return PASSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mpsref.cli.arguments import FORMATS, named_file, shape
@@ -29,20 +29,22 @@ def add_raw(parser: argparse.ArgumentParser, files: str = "raw source files") ->
     parser.add_argument("--channel-format", choices=FORMATS, help=f"format of {files}")
 
 
-def source_files(options: argparse.Namespace, names: Sequence[str], *, complete: bool) -> dict[str, Path]:
+def source_files(
+    options: argparse.Namespace, names: Sequence[str], others: Collection[str] | None = None
+) -> dict[str, Path]:
     """
-    The files of ``--source`` by name.
+    The files of ``--source`` by name; those that are not in `others` must be there, unless it is None.
 
     Raises
     ------
     FileFormatError
-        A name is given twice, is none of the graph's sources, or, if they have to be complete, is missing.
+        A name is given twice, is none of the graph's sources, or is missing.
     """
     files: dict[str, Path] = dict(options.source)
     if len(files) != len(options.source):
         raise FileFormatError("--source: a name is given twice")
     for name in names:
-        if complete and name not in files:
+        if others is not None and name not in others and name not in files:
             raise FileFormatError(f"--source {name}=FILE: missing: {options.graph} reads {', '.join(names)}")
     for name in files:
         if name not in names:

@@ -19,7 +19,10 @@ __all__ = ["define", "run"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Call your implementation with every bit pattern of a format and compare with the reference."
+    parser.description = (
+        "Call your implementation with every bit pattern of a format, or a fair part of them, and compare with the "
+        "reference."
+    )
     parser.epilog = (
         "exit status: 0 all within bounds, 1 a mismatch, 2 bad usage or an implementation that cannot be called or "
         "ends its process, 3 a fault of mpsref, 130 interrupted"
@@ -34,6 +37,8 @@ def define(parser: argparse.ArgumentParser) -> None:
                         help="gradient: for an incoming gradient of 1 (default forward)")  # fmt: skip
     parser.add_argument("--ulp", metavar="N", type=integer, default=0,
                         help="pass within N units in the last place of the format (default 0: exact)")  # fmt: skip
+    parser.add_argument("--stride", metavar="N", type=integer, default=1,
+                        help="try one of N successive bit patterns, a fair part (default 1: all)")  # fmt: skip
     parser.add_argument("--shard", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
     parser.add_argument("--workers", metavar="N", type=integer, default=1, help="number of processes (default 1)")
     parser.add_argument("--package", metavar="NAME", action="append", default=[],
@@ -59,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 direction=options.direction,
                 format=MPSImageFeatureChannelFormat[options.format],
                 ulp=options.ulp,
+                stride=options.stride,
                 shard=options.shard,
                 workers=options.workers,
                 checkpoint=checkpoint,

@@ -13,7 +13,7 @@ from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs, write_atomically
 from mpsref.lab.vector_text import LANGUAGES, vector_text
 from mpsref.lab.vectors import vectors
-from mpsref.verify.bounds import MODELS
+from mpsref.verify.models import MODELS
 
 __all__ = ["define", "run"]
 

@@ -14,7 +14,7 @@ from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs, write_json
 from mpsref.verify import Aggregate, Bounds, Limit, Recording, Tolerance, Tolerances, verify
-from mpsref.verify.bounds import MODELS
+from mpsref.verify.models import MODELS
 from mpsref.verify.tolerance import limit_of
 
 __all__ = ["define", "run"]
@@ -30,12 +30,19 @@ def define(parser: argparse.ArgumentParser) -> None:
                         "neurons, formats or directions")  # fmt: skip
     parser.add_argument("--ulp", metavar="N", type=integer, help="pass within N units in the last place of the storage "
                         "format (0 if --rtol or --atol is given)")  # fmt: skip
+    parser.add_argument("--allow", metavar="REASON,...", default="", help="also excuse these reasons, such as "
+                        "overflow: an intermediate of the formula overflows")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="excuse nothing but what --allow names, and fail where "
+                        "results are rounded in one direction")  # fmt: skip
     parser.add_argument("--rtol", metavar="R", type=number, default=0.0, help="pass within A + R |want|")
     parser.add_argument("--atol", metavar="A", type=number, default=0.0, help="pass within A + R |want|")
     parser.add_argument(
         "--worst", metavar="N", type=integer, default=5, help="elements to list for each image (default 5)"
     )
     parser.add_argument("--all", action="store_true", help="list the worst elements of images within bounds too")
+    parser.add_argument("--partial", action="store_true", help="judge the images whose files are there, and list those "
+                        "that are missing")  # fmt: skip
+    parser.add_argument("--device", metavar="TEXT", help="what wrote the images (default: as the recording says)")
     parser.add_argument("--no-faults", action="store_true", help="do not look for the likely faults of images "
                         "beyond the bounds")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report as JSON")
@@ -48,10 +55,14 @@ def run(options: argparse.Namespace) -> int:
     limit = _limit(options)
     if options.worst < 0:
         raise FileFormatError(f"--worst is {options.worst}: give at least 0")
-    recording = Recording.read(options.recording)
+    recording = Recording.read(options.recording, complete=not options.partial)
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
+    allow = [name for name in options.allow.split(",") if name]
+    if (allow or options.strict) and options.tolerance is None and isinstance(limit, Tolerance):
+        raise FileFormatError(f"--{'allow' if allow else 'strict'}: is for bounds of a model: give one as --bounds")
+    tolerance = tolerance.with_excuses(allow, strict=options.strict)
     outputs = {f"--{name}": getattr(options, name) for name in ("json", "junit", "html")}
     check_outputs(outputs, [*recording.files, *filter(None, [options.tolerance])])
     collected = None if options.html is None else Aggregate()
@@ -61,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
             tolerance,
             worst=options.worst,
             faults=not options.no_faults,
+            partial=options.partial,
+            device=options.device,
             progress=progress,
             collect=collected,
         )

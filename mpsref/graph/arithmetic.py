@@ -7,7 +7,8 @@ from typing import ClassVar, Never, overload
 
 import numpy as np
 
-from mpsref.attributes import NO_STRIDES
+from mpsref.arguments import sequence_or_error
+from mpsref.attributes import NO_STRIDES, flag_or_error
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
@@ -17,7 +18,6 @@ from mpsref.graph.nodes import (
     MPSNNGradientFilterNode,
     MPSNNImageNode,
     node_or_error,
-    sequence_or_error,
 )
 from mpsref.neuron.descriptor import float32_parameter
 from mpsref.operations import Arithmetic, Difference, Ones, Operation, Product, Sum
@@ -224,7 +224,7 @@ class MPSNNArithmeticGradientNode(_Arithmetic, MPSNNGradientFilterNode):
             gradient_state = node_or_error("gradient_state", forward_state, MPSNNBinaryGradientStateNode)
         state = node_or_error("gradient_state", gradient_state, MPSNNBinaryGradientStateNode)
         self._gradient_state: MPSNNBinaryGradientStateNode = state
-        self._place = int(bool(is_secondary_source_filter))
+        self._place = int(flag_or_error("is_secondary_source_filter", is_secondary_source_filter))
         self._connect(
             source_gradient=node_or_error("source_gradient", source_gradient, MPSNNImageNode),
             source_image=node_or_error("source_image", source_image, MPSNNImageNode),

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import sequence_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph.arithmetic import NUMBERS, MPSNNArithmeticGradientNode, MPSNNBinaryArithmeticNode
 from mpsref.graph.drawing import not_a_graph
 from mpsref.graph.handles import handle_label
+from mpsref.graph.layers import SIZES, MPSCNNPoolingGradientNode
 from mpsref.graph.names import differentiated, image_names, image_tags
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, inputs, with_forward_nodes
 from mpsref.operations import Role
 from mpsref.storage import FORMATS
@@ -74,16 +76,30 @@ def _class(node: MPSNNGradientFilterNode, name: Names) -> Problems:
         yield "class", f"{made_by}: give {forward.gradient_class().__name__}"
 
 
-def _neurons_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
-    """The input of a neuron's slope."""
-    if node.operation.descriptor is not None:
+def _values_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The differentiated source, where its values are read: for a neuron's slope, a maximum, gradients of weights."""
+    if _reads_values(node):
         yield from _source(node, name)
 
 
-def _arithmetics_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
-    """The differentiated source; most arithmetic reads only its size."""
-    if node.operation.descriptor is None:
+def _sizes_source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The differentiated source, where only its size is read."""
+    if not _reads_values(node):
         yield from _source(node, name)
+
+
+def _reads_values(node: MPSNNGradientFilterNode) -> bool:
+    return node.operation.roles[1] is Role.INPUT or node.data_source is not None
+
+
+def _windows(node: MPSNNGradientFilterNode, name: Names) -> Problems:
+    """The window of a pooling filter."""
+    if isinstance(node, MPSCNNPoolingGradientNode):
+        for field_ in (*SIZES, "padding_policy"):
+            own, expected = getattr(node, field_), getattr(node.forward_node, field_)
+            if own != expected:
+                made_by = f"is {own}, but {expected} in {name(node.forward_node.result_image)!r}"
+                yield field_, f"{made_by}: give the forward node's"
 
 
 def _source(node: MPSNNGradientFilterNode, name: Names) -> Problems:
@@ -122,10 +138,10 @@ def _ignored(node: MPSNNGradientFilterNode, name: Names) -> Problems:
 
 Rule: TypeAlias = Callable[[MPSNNGradientFilterNode, Names], Problems]
 
-REFUSED: tuple[Rule, ...] = (_descriptor, _class, _neurons_source)
+REFUSED: tuple[Rule, ...] = (_descriptor, _class, _values_source, _windows)
 """What a graph file refuses, besides exchanged clamps."""
 
-RULES: tuple[Rule, ...] = (*REFUSED, _arithmetics_source, _scales, _ignored)
+RULES: tuple[Rule, ...] = (*REFUSED, _sizes_source, _scales, _ignored)
 
 
 def contradictions(node: MPSNNFilterNode, name: Names, rules: Iterable[Rule] = REFUSED) -> Iterator[Finding]:
@@ -285,5 +301,4 @@ def _parts(
         return [node_or_error("graph", graph, MPSNNImageNode)], None, []
     if not isinstance(graph, list | tuple):
         raise not_a_graph(graph)
-    items: Sequence[ImageLike] = graph
-    return [node_or_error("graph", item, MPSNNImageNode) for item in items], None, []
+    return [node_or_error("graph", item, MPSNNImageNode) for item in sequence_or_error("graph", graph)], None, []

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from mpsref.arguments import sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.graph.names import differentiated, image_names, short_kind
@@ -49,8 +50,8 @@ TALLEST = 8
 MOST_IMAGES = 400
 """The most images in a drawing."""
 
-SHORT_NAME, SHORT_KIND, LONGEST = 18, 24, 160
-"""Most characters of a name and of a kind in a box, and of any text."""
+SHORT_NAME, SHORT_KIND, SHORT_BESIDE, LONGEST = 18, 24, 11, 160
+"""Most characters of a name and of a kind in a box, of both on one line, and of any text."""
 
 MOST_NAMED = 20
 """Most results that a description names."""
@@ -81,6 +82,8 @@ class Structure:
         For a gradient, the image that it is the gradient of.
     results : frozenset of str
         The requested images.
+    numbers : mapping of str to str
+        What is written into the box of an image, if it was evaluated.
     """
 
     producers: Mapping[str, MPSNNFilterNode | None]
@@ -88,6 +91,7 @@ class Structure:
     states: Mapping[str, str]
     gradients: Mapping[str, str]
     results: frozenset[str]
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, names: Mapping[MPSNNImageNode, str], results: Iterable[MPSNNImageNode]) -> Structure:
@@ -176,12 +180,12 @@ def structure(graph: object) -> Structure:
     ParameterError
         `graph` is none of those.
     """
-    if isinstance(graph, Drawable):
+    if isinstance(graph, Drawable) and not isinstance(graph, type):
         return graph.structure()
     if not isinstance(graph, list | tuple):
         raise not_a_graph(graph)
     results: list[Any] = []
-    for item in graph:
+    for item in sequence_or_error("graph", graph):
         results.append(getattr(item, "result_image", item))
         if not isinstance(results[-1], _ImageNode):
             raise ParameterError(f"the list holds a {type(item).__name__}: give nodes or image nodes")
@@ -339,8 +343,9 @@ def svg(graph: object) -> Drawing:
     boxes = [_box(shape, name, place) for name, place in places.items()]
     results = [name for name in shape.producers if name in shape.results]
     more = f" and {len(results) - MOST_NAMED} more" if len(results) > MOST_NAMED else ""
+    gradients = "in each box its number and its gradient" if shape.numbers else "gradients below, from right to left"
     description = (
-        "Forward images from left to right, sources first; gradients below, from right to left. "
+        f"Forward images from left to right, sources first; {gradients}. "
         f"Results: {', '.join(results[:MOST_NAMED])}{more}."
     )
     left_out = f"{rest:,} more images are not drawn" if rest else ""
@@ -353,7 +358,7 @@ def svg(graph: object) -> Drawing:
         f'<title id="{mark}-title">{len(drawn):,} images of a graph</title>\n'
         f'<desc id="{mark}-desc">{html_text(description, 20 * LONGEST)}</desc>\n'
         f"<defs>{''.join(_arrow(mark, kind) for kind in _EDGES)}</defs>\n"
-        f"{''.join(edges)}{''.join(boxes)}{_legend(height, left_out)}</svg>\n"
+        f"{''.join(edges)}{''.join(boxes)}{_legend(height, left_out, has_numbers=bool(shape.numbers))}</svg>\n"
     )
 
 
@@ -457,18 +462,26 @@ def _box(shape: Structure, name: str, place: Place) -> str:
     node, kind = shape.producers[name], shape.kind(name)
     made_by = "a source" if node is None else f"made by {type(node).__name__}"
     wide = 2.5 if name in shape.results else 1
+    numbers = shape.numbers.get(name)
+    # Two numbers need the line of the kind, which then follows the name.
+    short, room, of_kind = SHORT_NAME, SHORT_KIND, f'x="{x + 12}" y="{y + 33}"'
+    if numbers is not None:
+        short, room, of_kind = SHORT_BESIDE, SHORT_BESIDE, f'x="{x + NODE_WIDTH - 8}" y="{y + 18}" text-anchor="end"'
     return (
         f'<g class="node {kind}"><title>{html_text(name, LONGEST)}, {made_by}</title>'
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6" fill="{_FILLS[kind]}" '
         f'stroke="{_STROKES[kind]}" stroke-width="{wide}"/>'
-        f'<text x="{x + 12}" y="{y + 18}" fill="{_INK}" font-weight="600">{html_text(name, SHORT_NAME)}</text>'
-        f'<text x="{x + 12}" y="{y + 33}" fill="{_INK}" font-size="11">{html_text(kind_text(node), SHORT_KIND)}</text>'
-        "</g>\n"
+        f'<text x="{x + 12}" y="{y + 18}" fill="{_INK}" font-weight="600">{html_text(name, short)}</text>'
+        f'<text {of_kind} fill="{_INK}" font-size="11">{html_text(kind_text(node), room)}</text>'
+        + (f'<text x="{x + 12}" y="{y + 34}" fill="{_INK}">{html_text(numbers, SHORT_KIND)}</text>' if numbers else "")
+        + "</g>\n"
     )
 
 
-def _legend(top: int, left_out: str) -> str:
+def _legend(top: int, left_out: str, *, has_numbers: bool) -> str:
     y, x, parts = top + 8, MARGIN, []
+    if has_numbers:
+        return f'<text x="{x}" y="{y}" fill="{_LINE}">In each box: value | gradient. {left_out}</text>\n'
     for kind, label in _LABELS.items():
         parts.append(
             f'<path d="M{x} {y - 4}L{x + 28} {y - 4}" {_EDGES[kind]}/>'

@@ -8,14 +8,16 @@ initialiser, or a property that is set afterwards.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpsref.enums import MPSCNNNeuronType
+from mpsref.errors import ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.operations.padding import FixedPadding, MPSNNDefaultPadding
 
 if TYPE_CHECKING:
     from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
@@ -23,19 +25,29 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "DescriptorField",
+    "EnumField",
     "Field",
     "FlagField",
     "ImageField",
     "ImagesField",
     "NumberField",
+    "PaddingField",
     "ParameterField",
     "SlopesField",
     "StateField",
+    "WeightsField",
+    "WholeField",
+    "neuron_code",
+    "neuron_from_json",
+    "neuron_json",
     "shortest",
 ]
 
 ABSENT = object()
 """The value of a field that is not written."""
+
+DATA_SOURCE = "data source"
+"""With the name of a data source it is the key under which the names of images have it too."""
 
 NAME = {"$ref": "#/$defs/name"}
 FLOAT32 = {"$ref": "#/$defs/float32"}
@@ -164,18 +176,33 @@ class DescriptorField(Field):
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
         descriptor = node.operation.descriptor
         assert descriptor is not None
-        if descriptor.data is not None:
-            return {"neuron_type": descriptor.neuron_type.name, "data": _slopes(descriptor)}
-        parameters = {name: shortest(value) for name, value in descriptor.parameters.items()}
-        return {"neuron_type": descriptor.neuron_type.name} | parameters
+        return neuron_json(descriptor)
 
     def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
-        parameters = dict(value)
-        return MPSNNNeuronDescriptor(MPSCNNNeuronType[parameters.pop("neuron_type")], **parameters)
+        return neuron_from_json(value)
 
     def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
-        numbers = "".join(f", {name}={number!r}" for name, number in value.items() if name != "neuron_type")
-        return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{value['neuron_type']}{numbers})"
+        return neuron_code(value)
+
+
+def neuron_json(descriptor: MPSNNNeuronDescriptor) -> dict[str, Any]:
+    """A neuron's entry."""
+    if descriptor.data is not None:
+        return {"neuron_type": descriptor.neuron_type.name, "data": _slopes(descriptor)}
+    parameters = {name: shortest(value) for name, value in descriptor.parameters.items()}
+    return {"neuron_type": descriptor.neuron_type.name} | parameters
+
+
+def neuron_from_json(entry: Mapping[str, Any]) -> MPSNNNeuronDescriptor:
+    """The neuron of an entry."""
+    parameters = dict(entry)
+    return MPSNNNeuronDescriptor(MPSCNNNeuronType[parameters.pop("neuron_type")], **parameters)
+
+
+def neuron_code(entry: Mapping[str, Any]) -> str:
+    """An entry as Python code."""
+    numbers = "".join(f", {name}={number!r}" for name, number in entry.items() if name != "neuron_type")
+    return f"mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.{entry['neuron_type']}{numbers})"
 
 
 @dataclass(frozen=True)
@@ -231,6 +258,95 @@ class FlagField(Field):
 
     def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
         return getattr(node, self.name)
+
+
+@dataclass(frozen=True)
+class WholeField(Field):
+    """A whole number of at least 1."""
+
+    def schema(self) -> Any:
+        return {"type": "integer", "minimum": 1, "maximum": 65536}
+
+    def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
+        return getattr(node, self.name)
+
+
+@dataclass(frozen=True)
+class EnumField(Field):
+    """A member of an enumeration that is set on the node; omitted at its default."""
+
+    is_required: bool = False
+    is_property: bool = True
+    default: Any = None
+
+    def schema(self) -> Any:
+        return {"enum": list(type(self.default).__members__)}
+
+    def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
+        value = getattr(node, self.name)
+        return ABSENT if value == self.default else value.name
+
+
+@dataclass(frozen=True)
+class WeightsField(Field):
+    """A data source by name; omitted where a gradient node has that of its forward node."""
+
+    def schema(self) -> Any:
+        return NAME
+
+    def write(self, node: MPSNNFilterNode, names: Mapping[Any, str]) -> Any:
+        own = node.data_source
+        if not self.is_required and node.forward_node is not None and own is node.forward_node.data_source:
+            return ABSENT
+        return names[id(own)]
+
+    def read(self, value: Any, images: Mapping[Any, Any]) -> Any:
+        return images[DATA_SOURCE, value]
+
+    def code(self, value: Any, images: Mapping[Any, str], nodes: Mapping[str, str]) -> str:
+        return images[DATA_SOURCE, value]
+
+
+@dataclass(frozen=True)
+class PaddingField(Field):
+    """A padding policy: its bits, a name, or the size and offset of a policy of one's own."""
+
+    is_required: bool = False
+    is_property: bool = True
+
+    def schema(self) -> Any:
+        return {"$ref": "#/$defs/padding"}
+
+    def write(self, node: MPSNNFilterNode, names: Mapping[MPSNNImageNode, str]) -> Any:
+        policy = node.padding_policy  # type: ignore[attr-defined]
+        if isinstance(policy, FixedPadding):
+            return {name: getattr(policy, name) for name in FIXED}
+        if not isinstance(policy, MPSNNDefaultPadding):
+            raise ParameterError(
+                f"padding_policy is a {type(policy).__name__}, which depends on the size of the source: give "
+                "mpsref.FixedPadding with the size and offset that it comes to"
+            )
+        return {"policy": policy.name} if policy.name else {"method": int(policy.padding_method())}
+
+    def read(self, value: Any, images: Mapping[str, MPSNNImageNode]) -> Any:
+        if "policy" in value:
+            return POLICIES[value["policy"]]()
+        return MPSNNDefaultPadding(value["method"]) if "method" in value else FixedPadding(**value)
+
+    def code(self, value: Any, images: Mapping[str, str], nodes: Mapping[str, str]) -> str:
+        if "policy" in value:
+            return f"mps.MPSNNDefaultPadding.{POLICIES[value['policy']].__name__}()"
+        kind = "MPSNNDefaultPadding" if "method" in value else "FixedPadding"
+        return f"mps.{kind}({', '.join(f'{name}={number}' for name, number in value.items())})"
+
+
+FIXED = ("width", "height", "offset_x", "offset_y")
+
+POLICIES: Mapping[str, Callable[[], MPSNNDefaultPadding]] = {
+    "forTensorflowAveragePooling": MPSNNDefaultPadding.for_tensorflow_average_pooling,
+    "forTensorflowAveragePoolingValidOnly": MPSNNDefaultPadding.for_tensorflow_average_pooling_valid_only,
+}
+"""TensorFlow's two policies by their names."""
 
 
 def _slopes(descriptor: MPSNNNeuronDescriptor) -> list[float]:

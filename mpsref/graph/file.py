@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from mpsref.arguments import checked, checked_but, sequence_or_error
 from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
-from mpsref.files import write_atomically
+from mpsref.files import file_names, write_atomically
 from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
-from mpsref.graph.fields import ABSENT, Field, StateField
+from mpsref.graph.fields import ABSENT, DATA_SOURCE, Field, StateField, WeightsField
 from mpsref.graph.names import image_names
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
+from mpsref.graph.sources import data_source, data_source_json
 from mpsref.storage import FormatLike, storage_format
 
 __all__ = ["GraphFile"]
@@ -41,6 +46,8 @@ class GraphFile:
         Every image node by its name in the file, which is also its handle.
     results : tuple of str
         Names of the result images.
+    data_sources : Mapping of str to MPSCNNConvolutionDataSource
+        The weights of layers by name.
 
     Examples
     --------
@@ -56,6 +63,13 @@ class GraphFile:
     nodes: tuple[MPSNNFilterNode, ...]
     images: Mapping[str, MPSNNImageNode]
     results: tuple[str, ...]
+    data_sources: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def result_states(self) -> list[str]:
+        """Names of the images whose nodes have an exported state."""
+        names = {image: name for name, image in self.images.items()}
+        return [names[node.result_image] for node in self.nodes if node.exports_state]
 
     @property
     def result_images(self) -> list[MPSNNImageNode]:
@@ -75,6 +89,7 @@ class GraphFile:
         return svg(self)
 
     @classmethod
+    @checked
     def read(cls, path: str | Path) -> GraphFile:
         """
         Read a graph file.
@@ -87,15 +102,16 @@ class GraphFile:
         """
         document = read_document(Path(path), "graph")
         with naming(path, FileFormatError):
-            return cls._from_valid(document)
+            return cls._from_valid(document, Path(os.path.realpath(Path(path).parent)))
 
     @classmethod
     def from_json(cls, document: Any) -> GraphFile:
-        """The nodes of a parsed graph file; raises like `read`."""
+        """The nodes of a parsed graph file, whose weights are in it as values; raises like `read`."""
         validate(document, schema("graph"))
-        return cls._from_valid(document)
+        return cls._from_valid(document, None)
 
     @classmethod
+    @checked_but("result_images")
     def from_results(
         cls,
         result_images: Sequence[ImageLike],
@@ -134,6 +150,7 @@ class GraphFile:
             tuple(nodes),
             {name: image for image, name in names.items()},
             tuple(names[image] for image in results),
+            _named_sources(nodes, names),
         )
         try:
             validate(file.to_json(), schema("graph"))
@@ -141,9 +158,19 @@ class GraphFile:
             raise ParameterError(f"no graph file can hold it: {error}") from None
         return file
 
-    def to_json(self) -> dict[str, Any]:
-        """The document, as `json` would load it. Floats are the shortest decimals that round to the float32."""
-        names = {image: name for name, image in self.images.items()}
+    def to_json(self, files: dict[str, bytes] | None = None, stem: str = "graph") -> dict[str, Any]:
+        """
+        The document, as `json` would load it. Floats are the shortest decimals that round to the float32.
+
+        Parameters
+        ----------
+        files : dict, optional
+            To it are added ``.npy`` files of long arrays of weights, by their names, which begin with `stem`.
+            Default: the document holds all weights.
+        """
+        names: dict[Any, str] = {image: name for name, image in self.images.items()}
+        names |= {id(source): name for name, source in self.data_sources.items()}
+        read = {id(node.data_source): node.weights_read for node in self.nodes if node.data_source is not None}  # type: ignore[attr-defined]
         document: dict[str, Any] = {
             "format": "mpsref-graph",
             "version": 1,
@@ -151,10 +178,20 @@ class GraphFile:
             "nodes": [_node_to_json(node, names) for node in self.nodes],
             "results": list(self.results),
         }
+        if self.result_states:
+            document["result_states"] = self.result_states
+        if self.data_sources:
+            stems = zip(self.data_sources.items(), file_names(self.data_sources), strict=True)
+            document["data_sources"] = {
+                name: data_source_json(read[id(source)], files, f"{stem}.{own}")
+                for (name, source), own in stems
+                if id(source) in read
+            }
         settings = {name: _settings_to_json(image) for name, image in self.images.items()}
         settings = {name: setting for name, setting in settings.items() if setting}
         return document | ({"images": settings} if settings else {})
 
+    @checked
     def write(self, path: str | Path) -> None:
         """
         Write the file, whole or not at all, one node a line.
@@ -164,22 +201,34 @@ class GraphFile:
         FileFormatError
             `read` would refuse it: it is too large, or a name is too long; or the file cannot be written.
         """
-        data = self.encoded(path)
-        write_atomically(Path(path), lambda file: file.write(data))
+        for name, write in self.writers(path).items():
+            write_atomically(Path(path).parent / name, write)
 
-    def encoded(self, path: str | Path) -> bytes:
-        """The bytes that `write` writes; raises like it, naming the file."""
-        document = self.to_json()
+    @checked
+    def writers(self, path: str | Path) -> dict[str, Callable[[IO[bytes]], Any]]:
+        """What `write` writes, by file name: the weights, and last the graph; raises like it, naming the file."""
+        files: dict[str, bytes] = {}
+        files[Path(path).name] = self._encoded(path, files)
+        return {name: partial(_write, data) for name, data in files.items()}
+
+    def _encoded(self, path: str | Path, arrays: dict[str, bytes]) -> bytes:
+        """The graph's file; files of long arrays are added to `arrays`."""
         with naming(path, FileFormatError):
-            self.from_json(document)
+            self.from_json(self.to_json())
+            document = self.to_json(arrays, Path(path).stem)
             nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
             fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
             return encoded("{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n")
 
     @classmethod
-    def _from_valid(cls, document: Any) -> GraphFile:
+    def _from_valid(cls, document: Any, folder: Path | None) -> GraphFile:
         nodes = document["nodes"]
-        images: dict[str, MPSNNImageNode] = {}
+        images: dict[Any, Any] = {}
+        files: dict[Path, Any] = {}
+        sources = {
+            name: data_source(name, entry, folder, files) for name, entry in document.get("data_sources", {}).items()
+        }
+        named = {(DATA_SOURCE, name): source for name, source in sources.items()}
         filter_nodes: dict[int, MPSNNFilterNode] = {}
         results = _results_by_name(nodes)
         settings = document.get("images", {})
@@ -187,7 +236,7 @@ class GraphFile:
             images[name] = MPSNNImageNode(handle=name)
             _apply_settings(images[name], settings.get(name, {}))
         for i in _dependency_order(nodes, results):
-            filter_nodes[i] = node = _node_from_json(nodes[i], f"nodes[{i}]", images)
+            filter_nodes[i] = node = _node_from_json(nodes[i], f"nodes[{i}]", images, named)
             name = nodes[i]["result"]
             images[name] = node.result_image
             node.result_image.handle = name
@@ -195,12 +244,36 @@ class GraphFile:
         for name in settings:
             if name not in images:
                 raise FileFormatError(f"images.{name}: no node reads or makes an image of this name")
+        for i, name in enumerate(document.get("result_states", ())):
+            state = images[name].producer and images[name].producer.result_state if name in images else None
+            if state is None:
+                raise FileFormatError(f"result_states[{i}]: no layer with a state makes an image {name!r}")
+            state.export_from_graph = True
         return cls(
             MPSImageFeatureChannelFormat[document.get("storage", "float16")],
             tuple(filter_nodes[i] for i in range(len(nodes))),
             images,
             tuple(document["results"]),
+            sources,
         )
+
+
+def _write(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
+
+
+def _named_sources(nodes: Iterable[MPSNNFilterNode], names: Mapping[MPSNNImageNode, str]) -> dict[str, Any]:
+    """The data sources of nodes, by their labels, else by the image that the first node makes."""
+    sources: dict[int, tuple[Any, str]] = {}
+    for node in nodes:
+        if (source := node.data_source) is not None:
+            label = source.label() if callable(getattr(source, "label", None)) else None
+            sources.setdefault(id(source), (source, str(label or names[node.result_image])))
+    named: dict[str, Any] = {}
+    for source, name in sources.values():
+        free = (stem for k in count() if (stem := f"{name}.{k}" if k else name) not in named)
+        named[next(free)] = source
+    return named
 
 
 def _fields(node: Mapping[str, Any]) -> Iterator[Field]:
@@ -226,11 +299,11 @@ def _source_names(nodes: list[dict[str, Any]], requested: list[str], results: di
     """Names of the images that no node makes, each once."""
     seen: set[str] = set()
     for i, node in enumerate(nodes):
-        for field in _fields(node):
-            for where, name in field.needs(node[field.name]):
+        for each in _fields(node):
+            for where, name in each.needs(node[each.name]):
                 if name in results:
                     continue
-                if isinstance(field, StateField):
+                if isinstance(each, StateField):
                     raise FileFormatError(f"nodes[{i}].{where}: no node makes an image {name!r}")
                 if name not in seen:
                     seen.add(name)
@@ -262,7 +335,9 @@ def _dependency_order(nodes: list[dict[str, Any]], results: dict[str, int]) -> I
         raise FileFormatError(f"nodes[{stuck}].result: {nodes[stuck]['result']!r} depends on itself, or on a cycle")
 
 
-def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNNImageNode]) -> MPSNNFilterNode:
+def _node_from_json(
+    node: dict[str, Any], where: str, images: Mapping[str, MPSNNImageNode], sources: Mapping[Any, Any]
+) -> MPSNNFilterNode:
     """The node that an entry describes."""
     arguments: dict[str, Any] = {}
     properties: dict[str, Any] = {}
@@ -270,8 +345,11 @@ def _node_from_json(node: dict[str, Any], where: str, images: Mapping[str, MPSNN
     try:
         for field in _fields(node):
             place = field.name
-            (properties if field.is_property else arguments)[place] = field.read(node[place], images)
-        place = "gradient_state" if "gradient_state" in arguments else "class"
+            if isinstance(field, WeightsField) and (DATA_SOURCE, node[place]) not in sources:
+                raise FileFormatError(f"data_sources has no {node[place]!r}: add it")
+            read = sources if isinstance(field, WeightsField) else images
+            (properties if field.is_property else arguments)[place] = field.read(node[place], read)
+        place = next((field.name for field in _fields(node) if isinstance(field, StateField)), "class")
         filter_node: MPSNNFilterNode = NODE_CLASSES[node["class"]](**arguments)
         for place, value in properties.items():
             setattr(filter_node, place, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, described
 from mpsref.image import MPSImage
 
 __all__ = ["Handle", "MPSHandle", "handle_label"]
@@ -24,9 +24,15 @@ Handle: TypeAlias = str | MPSHandle | MPSImage
 
 def handle_label(handle: Handle | None) -> str | None:
     """The label of a handle."""
-    if handle is None or isinstance(handle, str):
-        return handle
-    label = handle.label if isinstance(handle, MPSImage) else handle.label()
+    if isinstance(handle, MPSImage):
+        label = handle.label
+    elif handle is None or isinstance(handle, str):
+        label = handle
+    else:
+        try:
+            label = handle.label()
+        except Exception as error:
+            raise ParameterError(f"label of a {type(handle).__name__} raised {described(error)}") from error
     if label is not None and not isinstance(label, str):
         raise ParameterError(f"label of a handle gave a {type(label).__name__}: it must give a string or None")
-    return label
+    return None if label is None else str.__str__(label)

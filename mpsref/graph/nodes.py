@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from mpsref.attributes import GEOMETRY, NO_MEMORY, Flag, Strict
+from mpsref.arguments import sequence_or_error
+from mpsref.attributes import GEOMETRY, NO_MEMORY, Connected, Flag, Strict
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError, UnavailableError
+from mpsref.errors import ParameterError, UnavailableError, shown
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import Field
 from mpsref.graph.handles import Handle, MPSHandle, handle_label
@@ -44,14 +45,7 @@ def node_or_error(name: str, value: object, kind: type[_N]) -> _N:
     return value
 
 
-def sequence_or_error(name: str, value: object) -> list[Any]:
-    """`value` as a list, if it is a sequence other than text."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise ParameterError(f"{name} is a {type(value).__name__}: give a list")
-    return list(value)
-
-
-class _Tagged(Strict):
+class _Tagged(Connected, Strict):
     """Base of image and state nodes."""
 
     _handle: Handle | None = None
@@ -141,7 +135,7 @@ class MPSNNImageNode(_Tagged):
         channel_format = channel_format_of(value)
         if channel_format is None:
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
-            raise ParameterError(f"format is {value!r}: choose one of MPSImageFeatureChannelFormat: {choices}")
+            raise ParameterError(f"format is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
         self._format = channel_format
 
     @property
@@ -212,7 +206,7 @@ NodeHandler: TypeAlias = Callable[
 """Called with (gradient node, inference node or None, inference source, gradient source): see `training_graph`."""
 
 
-class MPSNNFilterNode(Strict):
+class MPSNNFilterNode(Connected, Strict):
     """
     Base of all nodes that compute an image from images.
 
@@ -259,7 +253,7 @@ class MPSNNFilterNode(Strict):
     def label(self, value: str | None) -> None:
         if value is not None and not isinstance(value, str):
             raise ParameterError(f"label is a {type(value).__name__}: give a string or None")
-        self._label = value
+        self._label = None if value is None else str.__str__(value)
 
     @property
     def sources(self) -> tuple[MPSNNImageNode, ...]:
@@ -293,6 +287,19 @@ class MPSNNFilterNode(Strict):
         """All states, or None."""
         state = self.result_state
         return None if state is None else [state]
+
+    @property
+    def data_source(self) -> Any:
+        """Where the weights of a layer come from; None for other filters. Not Apple's."""
+        return None
+
+    def reload(self) -> Any:
+        """Read the data source again. Not Apple's."""
+
+    @property
+    def exports_state(self) -> bool:
+        """Whether the graph returns the state, which only layers with weights have. Not Apple's."""
+        return False
 
     def gradient_filter(
         self, *, with_source: ImageLike | None = None, with_sources: Sequence[ImageLike] | None = None
@@ -406,6 +413,11 @@ class MPSNNGradientFilterNode(MPSNNFilterNode):
     def forward_node(self) -> MPSNNFilterNode:
         """The node whose gradient state this one has."""
         return self._gradient_state.producer
+
+    @property
+    def place(self) -> int:
+        """The index of the differentiated source among the forward node's sources. Not Apple's."""
+        return self._place
 
     @property
     def differentiated_source(self) -> MPSNNImageNode:

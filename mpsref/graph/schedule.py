@@ -22,17 +22,19 @@ def schedule(
     """
     done = set() if done is None else done
     backwards = 1 if right_to_left else -1
-    stack = [(image.producer, False) for image in list(images)[::backwards]]
+    stack = [image.producer for image in list(images)[::backwards]]
+    begun: set[MPSNNFilterNode] = set()
     while stack:
-        node, is_ready = stack.pop()
+        node = stack[-1]
         if node is None or node in done:
-            continue
-        if is_ready:
+            stack.pop()
+        elif node in begun:
+            stack.pop()
             done.add(node)
             yield node
         else:
-            stack.append((node, True))
-            stack.extend((source.producer, False) for source in node.sources[::backwards])
+            begun.add(node)
+            stack += [source.producer for source in node.sources[::backwards]]
 
 
 def with_forward_nodes(images: Iterable[MPSNNImageNode]) -> list[MPSNNFilterNode]:

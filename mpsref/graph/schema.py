@@ -16,10 +16,21 @@ from mpsref.graph.arithmetic import (
     MPSNNSubtractionGradientNode,
     MPSNNSubtractionNode,
 )
-from mpsref.graph.fields import FLOAT32, NAME, SLOPES, Field
+from mpsref.graph.fields import FIXED, FLOAT32, NAME, POLICIES, SLOPES, Field
+from mpsref.graph.layers import (
+    MPSCNNConvolutionGradientNode,
+    MPSCNNConvolutionNode,
+    MPSCNNFullyConnectedGradientNode,
+    MPSCNNFullyConnectedNode,
+    MPSCNNPoolingAverageGradientNode,
+    MPSCNNPoolingAverageNode,
+    MPSCNNPoolingMaxGradientNode,
+    MPSCNNPoolingMaxNode,
+)
 from mpsref.graph.neurons import NEURON_NODES, MPSCNNNeuronGradientNode, MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.table import NEURONS, Neuron
+from mpsref.operations.weights import DESCRIPTORS, LAYOUTS, OPTIONS, SIZES
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
@@ -34,6 +45,14 @@ _CLASSES: tuple[type[MPSNNFilterNode], ...] = (
     MPSNNMultiplicationNode,
     MPSNNMultiplicationGradientNode,
     MPSNNInitialGradientNode,
+    MPSCNNConvolutionNode,
+    MPSCNNConvolutionGradientNode,
+    MPSCNNFullyConnectedNode,
+    MPSCNNFullyConnectedGradientNode,
+    MPSCNNPoolingMaxNode,
+    MPSCNNPoolingMaxGradientNode,
+    MPSCNNPoolingAverageNode,
+    MPSCNNPoolingAverageGradientNode,
 )
 
 NODE_CLASSES = {node.__name__: node for node in _CLASSES}
@@ -57,6 +76,21 @@ def graph_schema() -> dict[str, Any]:
             "storage": {"enum": formats},
             "nodes": {"type": "array", "maxItems": MOST_NODES, "items": {"$ref": "#/$defs/node"}},
             "results": {"type": "array", "minItems": 1, "maxItems": MOST_NODES, "items": NAME},
+            "result_states": {"type": "array", "maxItems": MOST_NODES, "items": NAME},
+            "data_sources": {
+                "type": "object",
+                "maxProperties": MOST_NODES,
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["descriptor", "weights"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "descriptor": {"$ref": "#/$defs/convolution"},
+                        "weights": {"$ref": "#/$defs/array"},
+                        "bias_terms": {"$ref": "#/$defs/array"},
+                    },
+                },
+            },
             "images": {
                 "type": "object",
                 "maxProperties": 3 * MOST_NODES,
@@ -85,6 +119,53 @@ def graph_schema() -> dict[str, Any]:
                     }
                     for t, row in NEURONS.items()
                 ],
+            },
+            "convolution": {
+                "type": "object",
+                "required": ["class", *SIZES],
+                "additionalProperties": False,
+                "properties": {"class": {"enum": list(DESCRIPTORS)}}
+                | {name: {"type": "integer", "minimum": 1, "maximum": 65536} for name in (*SIZES, *OPTIONS)}
+                | {
+                    "fused_neuron_descriptor": {
+                        "if": {"type": "object"},
+                        "then": {"$ref": "#/$defs/descriptor"},
+                        "else": {"enum": [None]},
+                    }
+                },
+            },
+            "array": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "file": {"type": "string", "minLength": 1, "maxLength": 1000},
+                    "tensor": {"type": "string", "minLength": 1, "maxLength": 1000},
+                    "layout": {"enum": list(LAYOUTS)},
+                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                    "values": {"type": "array", "items": FLOAT32, "minItems": 1, "maxItems": 65536},
+                    "data_type": {"enum": ["float16", "float32"]},
+                },
+                "if": {"required": ["values"]},
+                "else": {"required": ["file"]},
+            },
+            "padding": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "method": {"type": "integer", "minimum": 0, "maximum": 65535},
+                    "policy": {"enum": list(POLICIES)},
+                }
+                | {
+                    name: {"type": "integer", "minimum": -(2**24) if "offset" in name else 1, "maximum": 2**24}
+                    for name in FIXED
+                },
+                "if": {"required": ["method"]},
+                "then": {"properties": {"method": {}}, "additionalProperties": False},
+                "else": {
+                    "if": {"required": ["policy"]},
+                    "then": {"properties": {"policy": {}}, "additionalProperties": False},
+                    "else": {"required": list(FIXED)},
+                },
             },
             "node": {
                 "type": "object",

@@ -24,9 +24,10 @@ from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.operations.base import spread_by_channel
 from mpsref.record.samples import sample_image
 from mpsref.storage import FormatLike, StorageFormat, storage_format
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN, allowed
+from mpsref.verify.bounds import allowed
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Model, Reason
+from mpsref.verify.models import MODELS, Model
+from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 
 __all__ = ["MOST", "Vectors", "vectors"]
 
@@ -264,15 +265,15 @@ def _probes(descriptor: MPSNNNeuronDescriptor, model: str, x: Elements, incoming
 
 def _passes(classes: Classes) -> Mask:
     """Whether elements of these classes pass: within, or excused; not what an intermediate's overflow leaves."""
-    passes: Mask = (classes != BEYOND) & (classes & np.uint16(Reason.OVERFLOW) == 0)
+    passes: Mask = (classes != BEYOND) & (classes & ~np.uint16(ASSUMED) != Reason.overflow)
     return passes
 
 
 def _reasons(classes: Sequence[Classes]) -> tuple[Index, tuple[str, ...]]:
     """For each input the texts of all its classes, as an index into a list."""
-    together = np.bitwise_or.reduce(classes)
-    distinct, index = np.unique(np.append(together, np.uint16(WITHIN)), return_inverse=True)
-    texts = ["; ".join(one.text for one in Reason if one and bits & one) for bits in distinct.tolist()]
+    marks = [np.left_shift(1, (one & ~np.uint16(ASSUMED)).astype(np.int64)) & ~1 for one in classes]
+    distinct, index = np.unique(np.append(np.bitwise_or.reduce(marks), 0), return_inverse=True)
+    texts = ["; ".join(one.text for one in Reason if mark & 1 << one) for mark in distinct.tolist()]
     return index[:-1], tuple(texts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -151,6 +151,14 @@ class Operation(ABC):
         """The slices of the result, for images whose sizes fit."""
         elements = [Elements(image.slices, image.storage) for image in sources]
         return self.evaluate(elements, result, how, spread_by_lane(sources[0]), workers)
+
+    def with_weights(self, weights: Any) -> Operation:
+        """The same with other weights, of those that have any."""
+        raise AssertionError("no weights")
+
+    def states(self, sources: Sequence[MPSImage], how: Evaluation, workers: int = 1) -> Mapping[str, Stored]:
+        """What it puts into the state of its forward node besides its result, by name."""
+        return {}
 
     def gradients(self) -> tuple[Operation, ...]:
         """The gradient operation for each source; empty if there are none."""

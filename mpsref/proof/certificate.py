@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import BLOCK, neuron_json, part_of_patterns
 from mpsref.display import aligned
 from mpsref.enums import MPSImageFeatureChannelFormat
@@ -34,6 +35,7 @@ STATEMENT = (
 )
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Subject:
     """
@@ -164,6 +166,7 @@ def _digest_is(proof: Mapping[str, Any], direction: str, committed: Iterable[Map
     return NONE
 
 
+@checked
 def passed(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]] = ()) -> bool:
     """Whether nothing is wrong, and no digest differs from that of a committed certificate of the same subject."""
     return not any(
@@ -172,6 +175,7 @@ def passed(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mappin
     )
 
 
+@checked
 def report(certificates: Iterable[Mapping[str, Any]], committed: Iterable[Mapping[str, Any]] = ()) -> str:
     """
     Certificates as a table, wrong results, and a verdict.

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.blocks import in_blocks
 from mpsref.documents import read_document
 from mpsref.errors import FileFormatError, ParameterError
@@ -24,6 +25,7 @@ SECONDS = 1.0
 """The least time between two writes of a checkpoint."""
 
 
+@checked
 def prove(
     subject: Subject,
     *,

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import meaning
-from mpsref.display import aligned, printable
+from mpsref.display import printable, table
 from mpsref.documents import read_json
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile, check
@@ -24,6 +25,7 @@ __all__ = ["contents", "contents_text"]
 _COUNTS = ("NaN", "+inf", "-inf", "+0", "-0", "subnormal", "distinct")
 
 
+@checked
 def contents(path: str | Path) -> dict[str, Any]:
     """
     Describe a recording, a graph file, a ``.npy``, ``.npz`` or ``.safetensors`` file, as JSON.
@@ -103,6 +105,7 @@ def _graph(file: GraphFile) -> dict[str, Any]:
 # ---- as text ----
 
 
+@checked
 def contents_text(facts: Mapping[str, Any]) -> str:
     """What `contents` returned, as text for people."""
     blocks = []
@@ -129,7 +132,10 @@ def _images_text(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
         size = " x ".join(str(facts[f]) for f in ("number_of_images", "height", "width", "feature_channels"))
         numbers = ["none" if facts[f] is None else f"{facts[f]:.6g}" for f in ("min", "max", "mean")]
         rows.append([name, facts["format"], size, *numbers, *(f"{facts[c]:,}" for c in _COUNTS)])
-    return aligned(rows, left=2)
+    return table(rows, left=2)
+
+
+STATES = ("gradient_state", "convolution_gradient_state")
 
 
 def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -137,15 +143,15 @@ def _nodes_text(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     for i, node in enumerate(nodes):
         parameters = dict(node.get("descriptor", {}))
         parameters |= {f: v for f, v in node.items()
-                       if f not in ("class", "result", "descriptor", "sources", "gradient_state")
+                       if f not in ("class", "result", "descriptor", "sources", *STATES)
                        and not f.startswith("source")}  # fmt: skip
         reads = [
             *(v for f, v in node.items() if f.startswith("source") and isinstance(v, str)),
             *node.get("sources", ()),
         ]
-        state = f" (state of {node['gradient_state']})" if "gradient_state" in node else ""
+        state = "".join(f" (state of {node[field]})" for field in STATES if field in node)
         rows.append([str(i), node["class"], ", ".join(reads) + state, node["result"], _pairs(parameters)])
-    return aligned(rows, left=5)
+    return table(rows, left=5)
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:

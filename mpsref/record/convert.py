@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from mpsref.arguments import checked
 from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.image import MPSImage
-from mpsref.record.tensors import read_npz, read_safetensors, write_npz, write_safetensors
+from mpsref.tensors import read_npz, read_safetensors, write_npz, write_safetensors
 
 __all__ = ["ENDINGS", "read_images", "write_images"]
 
@@ -18,6 +19,7 @@ ENDINGS = tuple(_READERS)
 """Of files that hold several images."""
 
 
+@checked
 def read_images(path: str | Path) -> dict[str, MPSImage]:
     """
     Read the images of a ``.npz`` or ``.safetensors`` file, by name.
@@ -35,6 +37,7 @@ def read_images(path: str | Path) -> dict[str, MPSImage]:
     return images
 
 
+@checked
 def write_images(path: str | Path, images: Mapping[str, MPSImage]) -> None:
     """
     Write images into a ``.npz`` or ``.safetensors`` file, each of shape (N, H, W, C), whole or not at all.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,20 +13,26 @@ from typing import IO, Any
 
 import numpy as np
 
+from mpsref.arguments import checked, checked_fields
+from mpsref.arrays import Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
-from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
-from mpsref.files import NewFolder, write_atomically
+from mpsref.files import NewFolder, file_names, write_atomically
 from mpsref.graph.file import GraphFile
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.record.npy import NpyHeader, little_endian, read_header
+from mpsref.npy import NpyHeader, little_endian, read_header
+from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
+from mpsref.record.states import RecordedArray
 from mpsref.storage import FORMATS, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
-HWC = MPSDataLayout.HeightxWidthxFeatureChannels
+SIZES = "width", "height", "feature_channels", "number_of_images"
+FIELDS = (*SIZES, "file", "shape", "channel_axis", "data_layout")
 
 
+@checked_fields
 @dataclass(frozen=True)
 class RecordedImage:
     """
@@ -39,71 +44,86 @@ class RecordedImage:
         A file whose name ends with ``.npy``, or else raw little-endian elements.
     descriptor : MPSImageDescriptor
         Size and format.
-    data_layout : MPSDataLayout
-        Order of the elements of each image.
+    layout : Layout
+        The array in the file.
     folder : Path or None
         The folder that must contain the file whenever it is read, links resolved; None for no such condition.
     """
 
     path: Path
     descriptor: MPSImageDescriptor
-    data_layout: MPSDataLayout = HWC
+    layout: Layout
     folder: Path | None = None
 
     @classmethod
+    @checked
     def of_raw_file(
-        cls,
-        path: Path,
-        descriptor: MPSImageDescriptor,
-        data_layout: MPSDataLayout = HWC,
-        folder: Path | None = None,
+        cls, path: Path, descriptor: MPSImageDescriptor, data_layout: str | Layout = HWC, folder: Path | None = None
     ) -> RecordedImage:
-        """A file of raw elements; raises `FileFormatError` if its size is not that of the descriptor."""
+        """
+        A file of raw elements, in a layout or one with a name of recording files.
+
+        Raises `FileFormatError` if its size is not that of the descriptor.
+        """
         itemsize = storage_format(descriptor.channel_format).dtype.itemsize
-        shape = *_shape_of(descriptor), itemsize
-        needed = math.prod(shape)
         with opened(path, folder) as (_, size):
             pass
-        if size != needed:
-            factors = " x ".join(map(str, shape))
-            fits = [f.name for f, storage in FORMATS.items() if needed // itemsize * storage.dtype.itemsize == size]
-            raise FileFormatError(
-                f"{path}: {size} bytes, not images x height x width x feature_channels x size = {factors} = {needed}: "
-                + (f"that many fit {' or '.join(fits)}: fix the format" if fits else "fix the size")
-                + ", or write the file again"
-            )
-        return cls(path, descriptor, data_layout, folder)
+        layout = data_layout
+        if isinstance(layout, str):
+            layout = Layout.named(layout, descriptor, size // itemsize)
+        if size != layout.elements * itemsize:
+            raise FileFormatError(f"{path}: {_wrong_size(size, layout, descriptor)}")
+        return cls(path, descriptor, layout, folder)
 
     def read(self) -> MPSImage:
         """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
         return MPSImage.from_array(self.elements())
 
-    def elements(self) -> np.ndarray[Any, Any]:
+    def elements(self) -> Stored:
         """Read the file as an array of shape (N, H, W, C) in the storage dtype; raises as `read` does."""
-        d, dtype = self.descriptor, storage_format(self.descriptor.channel_format).dtype
-        shape = _shape_of(d)
+        dtype = storage_format(self.descriptor.channel_format).dtype
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
                     header = read_header(file)
-                    if _descriptor_of(self.path, header, self.data_layout) != d:
+                    if header.shape != self.layout.shape or _native(header.dtype) != dtype:
                         raise ValueError(f"shape is {header.shape}")  # noqa: TRY301  the same message for all
                     array = header.array(exactly(file, header.data_bytes)).astype(dtype, copy=False)
-                elif size != math.prod(shape) * dtype.itemsize:
+                elif size != self.layout.elements * dtype.itemsize:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
                 else:
                     array = np.fromfile(file, dtype.newbyteorder("<")).astype(dtype, copy=False)
-            if self.data_layout is HWC:
-                return array.reshape(shape)
-            return np.moveaxis(array.reshape(shape[0], shape[3], *shape[1:3]), 1, -1)
+            return self.layout.unpacked(array, self.descriptor)
         except FileFormatError:
             raise
         except (ValueError, OSError) as error:
             raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
 
 
-def _shape_of(d: MPSImageDescriptor) -> tuple[int, int, int, int]:
-    return d.number_of_images, d.height, d.width, d.feature_channels
+def _wrong_size(size: int, layout: Layout, d: MPSImageDescriptor) -> str:
+    """What is wrong with a file of raw elements of another size, and what such a file would be right for."""
+    itemsize, n = storage_format(d.channel_format).dtype.itemsize, d.number_of_images
+    needed, one = layout.elements * itemsize, layout.elements * itemsize // n
+    factors: tuple[int, ...] = layout.shape
+    axes = "the axes of shape"
+    if not layout.has_own_places:
+        factors = layout.shape if layout.lanes else shape_of(d)
+        axes = "slices x height x width x lanes" if layout.lanes else "images x height x width x feature_channels"
+    other = HWC if layout.lanes else TEXTURE
+    fits = {
+        "number_of_images": [f"{size // one} of the {n} images of the batch"]
+        * (n > 1 and size > 0 and size % one == 0),
+        "the format": [f.name for f, s in FORMATS.items() if layout.elements * s.dtype.itemsize == size],
+        "data_layout": [f'data_layout "{other}"']
+        * (not layout.has_own_places and Layout.named(other, d, size // itemsize).elements * itemsize == size),
+    }
+    possible = " or ".join(text for texts in fits.values() for text in texts)
+    fix = " or ".join(field for field, texts in fits.items() if texts)
+    return (
+        f"{size} bytes, not {axes} x size = {' x '.join(map(str, (*factors, itemsize)))} = {needed}: "
+        + (f"that many fit {possible}: fix {fix}" if fits and possible else "fix the size")
+        + ", or write the file again"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,8 @@ class Recording:
         Sources, results and intermediate images, by their names in the graph file.
     missing : Mapping of str to Path
         Files of images that do not exist yet, if that was allowed.
+    states : Mapping of str to Mapping of str to RecordedArray
+        For the images of layers ``gradient_for_weights`` and ``gradient_for_biases``.
     """
 
     path: Path
@@ -133,13 +155,16 @@ class Recording:
     graph: GraphFile
     images: Mapping[str, RecordedImage]
     missing: Mapping[str, Path] = field(default_factory=dict)
+    states: Mapping[str, Mapping[str, RecordedArray]] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
         """The recording file, its graph file and its images."""
-        return [self.path, self.graph_path, *(image.path for image in self.images.values())]
+        arrays = [array.path for state in self.states.values() for array in state.values()]
+        return [self.path, self.graph_path, *(image.path for image in self.images.values()), *arrays]
 
     @classmethod
+    @checked
     def read(cls, path: str | Path, *, complete: bool = True) -> Recording:
         """
         Read a recording file and check that its image files exist and have the right size.
@@ -176,18 +201,37 @@ class Recording:
                 continue
             except OSError:
                 pass  # reading it reports the error
-            with naming(f"{path}: {where}", ImageError):
+            try:
                 images[name] = _recorded(file, fields, folder)
+            except ImageError as error:
+                # Most messages begin with a field of the entry.
+                joint = "." if str(error).partition(": ")[0] in FIELDS else ": "
+                raise FileFormatError(f"{path}: {where}{joint}{error}") from None
         if complete and missing:
             name, file = next(iter(missing.items()))
             others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
             raise FileFormatError(
                 f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or fix its name"
             )
-        return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing)
+        states = {name: _state(path, folder, graph, name, entry) for name, entry in document.get("states", {}).items()}
+        return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing, states)
 
 
-def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
+def _state(path: Path, folder: Path, graph: GraphFile, name: str, entry: Mapping[str, Any]) -> dict[str, RecordedArray]:
+    """The arrays of the state of the layer that makes an image."""
+    where = f"states.{name}"
+    if not any(node.forward_node and node.forward_node.result_image is graph.images.get(name) for node in graph.nodes):
+        raise FileFormatError(f"{path}: {where}: the graph has no layer of this name with a gradient node")
+    arrays = {}
+    for kind, fields in entry.items():
+        file = _below(path, folder, f"{where}.{kind}.file", fields["file"])
+        with naming(f"{path}: {where}.{kind}", FileFormatError):
+            arrays[kind] = RecordedArray.of_entry(file, fields, folder)
+    return arrays
+
+
+@checked
+def read_npy(path: Path) -> MPSImage:
     """
     Read a ``.npy`` file as an image: float16, float32, uint8 (unorm8) or uint16 (unorm16); never a pickle.
 
@@ -204,8 +248,6 @@ def read_npy(path: Path, data_layout: MPSDataLayout = HWC) -> MPSImage:
         raise
     except (ValueError, OSError) as error:
         raise FileFormatError(f"{path}: cannot be read: {error}: write it again with numpy.save") from None
-    if data_layout is not HWC and array.ndim >= 3:
-        array = np.moveaxis(array, -3, -1)
     with naming(path, ImageError):
         return MPSImage.from_array(array)
 
@@ -215,14 +257,16 @@ def is_npy(path: Path) -> bool:
     return path.name.endswith(".npy")
 
 
+@checked
 def write_recording(
     folder: str | Path,
     graph: GraphFile,
-    images: Mapping[str, MPSImage],
+    images: Mapping[str, MPSImage | Stored],
     device: str,
     *,
     raw: bool = False,
     awaited: Mapping[str, MPSImageDescriptor] | None = None,
+    states: Mapping[str, Mapping[str, Stored]] | None = None,
 ) -> Path:
     """
     Write a recording with its graph and images into a folder, each file whole or not at all, the recording last.
@@ -233,14 +277,17 @@ def write_recording(
         Created if it does not exist.
     graph : GraphFile
         Written as ``graph.json``.
-    images : Mapping of str to MPSImage
-        By their names in the graph.
+    images : Mapping of str to MPSImage or ndarray
+        By their names in the graph. An array has one to five axes, the last of which has the feature channels; reports
+        call its elements by its own indices, unless it has shape (H, W, C) or (N, H, W, C).
     device : str
         What computed the images.
     raw : bool
         Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
     awaited : Mapping of str to MPSImageDescriptor, optional
         Images that only get an entry; a device will write their raw files.
+    states : Mapping of str to Mapping of str to ndarray, optional
+        ``gradient_for_weights`` (OHWI) and ``gradient_for_biases`` of layers, by the names of their images.
 
     Returns
     -------
@@ -252,35 +299,49 @@ def write_recording(
     FileFormatError
         The recording could not be read again, and nothing is written; or the folder is not empty, or cannot be made.
     """
+    for name, image in images.items():
+        with naming(f"images.{name}", ImageError):
+            _image(image)
     entries = recording_entries(images, awaited or {}, raw=raw)
-    write_files(folder, recording_files(Path(folder), graph, images, device, entries))
+    write_files(folder, recording_files(Path(folder), graph, images, device, entries, states or {}))
     return Path(folder) / "recording.json"
 
 
 def recording_entries(
-    images: Mapping[str, MPSImage], awaited: Mapping[str, MPSImageDescriptor], *, raw: bool
+    images: Mapping[str, MPSImage | Stored], awaited: Mapping[str, MPSImageDescriptor], *, raw: bool
 ) -> dict[str, dict[str, Any]]:
     """The entry of each image in the recording file; the arguments are those of `write_recording`."""
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
-    for name, stem in zip(names, _file_names(names), strict=True):
+    for name, stem in zip(names, file_names(names), strict=True):
         if name in awaited or raw:
-            entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name].descriptor)
+            entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name])
         else:
             entries[name] = {"file": f"{stem}.npy"}
     return entries
 
 
 def recording_files(
-    folder: Path, graph: GraphFile, images: Mapping[str, MPSImage], device: str, entries: Mapping[str, dict[str, Any]]
+    folder: Path,
+    graph: GraphFile,
+    images: Mapping[str, MPSImage | Stored],
+    device: str,
+    entries: Mapping[str, dict[str, Any]],
+    states: Mapping[str, Mapping[str, Stored]] | None = None,
 ) -> dict[str, Callable[[IO[bytes]], Any]]:
     """The writers of a recording's files, by name; raises `FileFormatError` if it could not be read again."""
-    graph_data = graph.encoded(folder / "graph.json")
-    data = _encoded(folder / "recording.json", graph, device, entries)
-    files: dict[str, Callable[[IO[bytes]], Any]] = {"graph.json": lambda out: out.write(graph_data)}
+    files = graph.writers(folder / "graph.json")
+    arrays = {
+        (name, kind): (f"{stem}.{kind}.npy", array)
+        for (name, state), stem in zip((states or {}).items(), file_names(states or {}), strict=True)
+        for kind, array in state.items()
+    }
+    data = _encoded(folder / "recording.json", graph, device, entries, {key: file for key, (file, _) in arrays.items()})
     for name, image in images.items():
         file = entries[name]["file"]
         files[file] = partial(_write_npy if file.endswith(".npy") else _write_raw, image)
+    for file, array in arrays.values():
+        files[file] = partial(np.save, arr=little_endian(array), allow_pickle=False)
     return files | {"recording.json": lambda out: out.write(data)}
 
 
@@ -291,16 +352,22 @@ def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], An
             write_atomically(new.file(name), write)
 
 
-def _write_npy(image: MPSImage, file: IO[bytes]) -> None:
-    np.save(file, little_endian(image.to_array()), allow_pickle=False)
+def _write_npy(image: MPSImage | Stored, file: IO[bytes]) -> None:
+    np.save(file, little_endian(np.asarray(image)), allow_pickle=False)
 
 
-def _write_raw(image: MPSImage, file: IO[bytes]) -> None:
+def _write_raw(image: MPSImage | Stored, file: IO[bytes]) -> None:
     # Not tofile, whose errors do not say what happened.
-    file.write(little_endian(image.to_array()).data.cast("B"))
+    file.write(little_endian(np.asarray(image)).data.cast("B"))
 
 
-def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, dict[str, Any]]) -> bytes:
+def _encoded(
+    path: Path,
+    graph: GraphFile,
+    device: str,
+    entries: Mapping[str, dict[str, Any]],
+    states: Mapping[tuple[str, str], str],
+) -> bytes:
     """The recording file; raises `FileFormatError` if it could not be read again."""
     head = {"format": "mpsref-recording", "version": 1, "device": device, "graph": "graph.json"}
     with naming(path):
@@ -309,20 +376,25 @@ def _encoded(path: Path, graph: GraphFile, device: str, entries: Mapping[str, di
             if name not in graph.images:
                 raise FileFormatError(f"images.{name}: the graph has no image of this name")
         lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
-        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}}}\n')
+        named: dict[str, dict[str, Any]] = {}
+        for (name, kind), file in states.items():
+            named.setdefault(name, {})[kind] = {"file": file}
+        tail = f',\n "states": {json.dumps(named)}' if named else ""
+        return encoded(json.dumps(head)[:-1] + f',\n "images": {{\n  {lines}}}{tail}}}\n')
 
 
-def _raw_entry(stem: str, d: MPSImageDescriptor) -> dict[str, Any]:
+def _raw_entry(stem: str, image: MPSImageDescriptor | MPSImage | Stored) -> dict[str, Any]:
+    if isinstance(image, np.ndarray) and image.ndim not in (3, 4):
+        d, size = MPSImage.from_array(image).descriptor, {"shape": list(image.shape)}
+    else:
+        d = image if isinstance(image, MPSImageDescriptor) else _image(image).descriptor
+        size = {name: getattr(d, name) for name in SIZES} | {"data_layout": HWC}
     dtype = storage_format(d.channel_format).dtype
-    return {
-        "file": f"{stem}.{dtype.kind}{8 * dtype.itemsize}",
-        "channel_format": d.channel_format.name,
-        "width": d.width,
-        "height": d.height,
-        "feature_channels": d.feature_channels,
-        "number_of_images": d.number_of_images,
-        "data_layout": HWC.name,
-    }
+    return {"file": f"{stem}.{dtype.kind}{8 * dtype.itemsize}", "channel_format": d.channel_format.name, **size}
+
+
+def _image(image: MPSImage | Stored) -> MPSImage:
+    return image if isinstance(image, MPSImage) else MPSImage.from_array(image)
 
 
 def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
@@ -338,20 +410,64 @@ def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
 
 
 def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedImage:
-    layout = MPSDataLayout[fields.get("data_layout", HWC.name)]
-    facts: dict[str, Any] = {
-        name: fields[name] for name in ("width", "height", "feature_channels", "number_of_images") if name in fields
-    }
+    if "shape" in fields:
+        for name in (*SIZES, "data_layout"):
+            if name in fields:
+                raise ImageError(f"{name}: shape is there too: give one or the other")
+    if "channel_axis" in fields and "data_layout" in fields:
+        raise ImageError("channel_axis: data_layout is there too: give one or the other")
+    given: dict[str, Any] = {name: fields[name] for name in SIZES if name in fields}
     if "channel_format" in fields:
-        facts["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
+        given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
     if is_npy(path):
         with opened(path, folder) as (file, size):
-            descriptor = _descriptor_of(path, _header_of(path, file, size), layout)
-        for name, value in facts.items():
-            if getattr(descriptor, name) != value:
-                raise ImageError(f"{name}: is {fields[name]}, but {path.name} has {getattr(descriptor, name)!s}")
-        return RecordedImage(path, descriptor, layout, folder)
-    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**facts), layout, folder)
+            header = _header_of(path, file, size)
+        image = _recorded_npy(path, header, fields, given, folder)
+        for name, value in given.items():
+            if getattr(image.descriptor, name) != value:
+                raise ImageError(f"{name}: is {fields[name]}, but {path.name} has {getattr(image.descriptor, name)!s}")
+        return image
+    if "shape" in fields:
+        layout = Layout.of_array(tuple(fields["shape"]), fields.get("channel_axis", -1))
+        return RecordedImage.of_raw_file(path, layout.descriptor(given["channel_format"]), layout, folder)
+    _require_sizes(given, "raw elements")
+    if "channel_axis" in fields:
+        raise ImageError("channel_axis: raw elements need shape too, such as [2, 16, 5, 4]")
+    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), fields.get("data_layout", HWC), folder)
+
+
+def _require_sizes(given: Mapping[str, Any], what: str) -> None:
+    for name in SIZES[:3]:
+        if name not in given:
+            raise ImageError(f"{name}: missing: {what} need width, height and feature_channels, or shape")
+
+
+def _recorded_npy(
+    path: Path, header: NpyHeader, fields: Mapping[str, Any], given: Mapping[str, Any], folder: Path
+) -> RecordedImage:
+    """The image in a ``.npy`` file, of the size that its header has."""
+    shape, name = header.shape, fields.get("data_layout", HWC)
+    channel_format = image_storage_of(_native(header.dtype), f"file: {path.name}").channel_format
+    if "shape" in fields and tuple(fields["shape"]) != shape:
+        raise ImageError(f"shape: is {fields['shape']}, but {path.name} has {list(shape)}")
+    if name in (TEXTURE, NC4HW4):
+        _require_sizes(given, "textures")
+        d = MPSImageDescriptor(**{"channel_format": channel_format} | dict(given))
+        layout = Layout.named(name, d, math.prod(shape))
+        if shape != layout.shape:
+            raise ImageError(
+                f"file: {path.name} has shape {list(shape)}: a texture of this size has {list(layout.shape)}"
+            )
+        return RecordedImage(path, d, layout, folder)
+    try:
+        layout = Layout.of_array(shape, fields.get("channel_axis", -1))
+    except ImageError as error:
+        raise ImageError(f"file: {path.name}: {error}") from None
+    if len(shape) in (3, 4) and not {"shape", "channel_axis"} & fields.keys():
+        layout = Layout(shape, -1 if name == HWC else -3)
+    elif "data_layout" in fields:
+        raise ImageError(f"data_layout: {path.name} has {len(shape)} axes: give channel_axis instead")
+    return RecordedImage(path, layout.descriptor(channel_format), layout, folder)
 
 
 def _header_of(path: Path, file: IO[bytes], size: int) -> NpyHeader:
@@ -367,26 +483,6 @@ def _header_of(path: Path, file: IO[bytes], size: int) -> NpyHeader:
     return header
 
 
-def _descriptor_of(path: Path, header: NpyHeader, layout: MPSDataLayout) -> MPSImageDescriptor:
-    if len(header.shape) not in (3, 4) or 0 in header.shape:
-        raise ImageError(f"file: {path.name} has shape {header.shape}: store 3 or 4 axes, none empty")
-    n, h, w, c = (1,) * (4 - len(header.shape)) + header.shape
-    if layout is not HWC:
-        h, w, c = w, c, h
-    # Little-endian on every machine, as raw files are.
-    dtype = header.dtype if header.dtype != header.dtype.newbyteorder("<") else header.dtype.newbyteorder("=")
-    channel_format = image_storage_of(dtype, f"file: {path.name}").channel_format
-    return MPSImageDescriptor(channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
-
-
-def _file_names(names: Iterable[str]) -> Iterator[str]:
-    """File names without endings, safe and distinct on every file system."""
-    used: set[str] = set()
-    numbers: dict[str, int] = {}
-    for name in names:
-        stem = base = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:100] or "image"
-        while stem.lower() in used:
-            numbers[base.lower()] = number = numbers.get(base.lower(), 1) + 1
-            stem = f"{base}-{number}"
-        used.add(stem.lower())
-        yield stem
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The native dtype of little-endian elements, which files hold on every machine; others stay as they are."""
+    return dtype if dtype != dtype.newbyteorder("<") else dtype.newbyteorder("=")

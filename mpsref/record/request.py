@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import mpsref
-from mpsref.display import aligned
+from mpsref.arguments import checked
+from mpsref.display import aligned, counted
 from mpsref.documents import schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
+from mpsref.files import write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.npy import little_endian
 from mpsref.operations import Role
-from mpsref.record.recording import recording_entries, recording_files, write_files
+from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
-from mpsref.storage import storage_format
+from mpsref.storage import FormatLike, storage_format
 
 __all__ = ["planned", "request"]
 
@@ -36,15 +39,15 @@ in examples/metal, are a Swift program and a Python program that do so on a Mac:
     python record.py {folder}
 
 Both also write the name of the device into recording.json; with a program of
-your own, enter it there by hand, as "device". Then, on any machine:
+your own, pass it to mpsref verify as --device. Then, on any machine:
 
     mpsref inspect {folder}/recording.json      what is there, what is missing
-    mpsref verify {folder}/recording.json
+    mpsref verify {folder}/recording.json       all of it; with --partial, what is there
 
 The files hold elements and nothing else:
 
 - little-endian, without header or padding;
-- {count} image(s), one after the other; in each the rows from the top, in a row
+- {images}, one after the other; in each the rows from the top, in a row
   the pixels from the left, in a pixel the feature channels
   (MPSDataLayoutHeightxWidthxFeatureChannels, as readBytes gives them);
 - float16 and float32 as IEEE 754 has them, unorm8 and unorm16 as codes.
@@ -57,13 +60,16 @@ that of its node, or else that of the graph ({storage}).
 """
 
 
+@checked
 def request(
     folder: str | Path,
     graph: GraphFile,
     shape: tuple[int, int, int, int],
-    channel_format: MPSImageFeatureChannelFormat,
+    channel_format: FormatLike,
     *,
     seed: int = 1,
+    device: str | None = None,
+    force: bool = False,
 ) -> Path:
     """
     Write sources that test a graph well, and a recording file that lists the images that a device is to write.
@@ -71,15 +77,20 @@ def request(
     Parameters
     ----------
     folder : path
-        New or empty.
+        New or empty; with `force` also one that this function has written.
     graph : GraphFile
         The graph. All images that its results depend on are requested, intermediate ones too.
     shape : tuple of int
         Images, height, width and feature channels of every image.
-    channel_format : MPSImageFeatureChannelFormat
+    channel_format : MPSImageFeatureChannelFormat, str or dtype
         Format of the sources whose nodes have none.
     seed : int
         Selects other images; not negative.
+    device : str, optional
+        What will write the images. Default: that it has not run yet.
+    force : bool
+        Whether to write into the same folder again, to name the device or to ask for more images. What the device wrote
+        stays, and the sources that it was computed from must not change.
 
     Returns
     -------
@@ -89,22 +100,33 @@ def request(
     Raises
     ------
     FileFormatError
-        The folder is not empty; the shape does not fit the graph; the seed is negative.
+        The folder is not empty, or, with `force`, holds something else or results of other sources; the shape does not
+        fit the graph; the seed is negative.
     """
     sources, awaited = planned(graph, shape, channel_format, seed=seed)
-    device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
+    if device is None and force and (Path(folder) / "recording.json").is_file():
+        device = Recording.read(Path(folder) / "recording.json", complete=False).device
+    elif device is None:
+        device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
     entries = recording_entries(sources, awaited, raw=True)
     files = recording_files(Path(folder), graph, sources, device, entries)
     # The name of a folder need not be UTF-8, and is written as it is.
     readme = _readme(Path(folder), graph, shape[0], entries).encode("utf-8", "surrogateescape")
-    write_files(folder, files | {"README.txt": lambda out: out.write(readme)})
+    files["README.txt"] = lambda out: out.write(readme)
+    if force and (Path(folder) / "recording.json").is_file():
+        _require_same_sources(Path(folder), sources, entries)
+        # The recording last, as in a new folder.
+        for name in sorted(files, key="recording.json".__eq__):
+            write_atomically(Path(folder) / name, files[name])
+    else:
+        write_files(folder, files)
     return Path(folder) / "recording.json"
 
 
 def planned(
     graph: GraphFile,
     shape: tuple[int, int, int, int],
-    channel_format: MPSImageFeatureChannelFormat,
+    channel_format: FormatLike,
     *,
     seed: int = 1,
 ) -> tuple[dict[str, MPSImage], dict[str, MPSImageDescriptor]]:
@@ -134,12 +156,31 @@ def planned(
     return sources, awaited
 
 
+def _require_same_sources(
+    folder: Path, sources: Mapping[str, MPSImage], entries: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to change the sources of images that a device has written into the folder."""
+    written = [
+        entry["file"] for name, entry in entries.items() if name not in sources and (folder / entry["file"]).exists()
+    ]
+    for name, image in sources.items() if written else ():
+        file = folder / entries[name]["file"]
+        data = little_endian(image.to_array()).tobytes()
+        # What is there may be of any size.
+        same = file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data
+        if not same:
+            raise FileFormatError(
+                f"{file}: would change, but a device has written {written[0]} from it: delete {written[0]}, or give "
+                "the same --shape, --channel-format and --seed"
+            )
+
+
 def _number(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "surrogatepass"))
 
 
 def _formats(
-    needed: GraphFile, channels: int, channel_format: MPSImageFeatureChannelFormat
+    needed: GraphFile, channels: int, channel_format: FormatLike
 ) -> dict[MPSNNImageNode, MPSImageFeatureChannelFormat]:
     """The format of every image, sources first: that of the graph's own images when it runs on one pixel."""
     default = storage_format(channel_format, "channel_format").channel_format
@@ -178,5 +219,9 @@ def _readme(folder: Path, graph: GraphFile, count: int, entries: Mapping[str, di
         lines.append((json.dumps(name), role, entry["file"], entry["channel_format"], size))
     table = "\n".join(aligned(lines, left=5))
     return README.format(
-        version=mpsref.__version__, folder=folder.absolute().name, count=count, storage=graph.storage.name, table=table
+        version=mpsref.__version__,
+        folder=folder.absolute().name,
+        images=counted(count, "image"),
+        storage=graph.storage.name,
+        table=table,
     )

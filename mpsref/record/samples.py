@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError, shown
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor, forward, gradient
 from mpsref.storage import FORMATS, StorageFormat, storage_format
@@ -29,6 +31,7 @@ MOST_NEURONS, MOST_EDGES = 256, 256
 GOLDEN = 0.6180339887498949
 
 
+@checked
 def sample_image(
     d: MPSImageDescriptor, neurons: Iterable[MPSNNNeuronDescriptor], seed: tuple[int, ...], *, is_gradient: bool = False
 ) -> MPSImage:
@@ -47,6 +50,8 @@ def sample_image(
     is_gradient : bool
         Whether it is an incoming gradient: of moderate magnitude, with a few special values.
     """
+    if not seed or min(seed) < 0:
+        raise ParameterError(f"seed is {shown(seed)}: give integers of at least 0")
     storage = storage_format(d.channel_format)
     pixels = d.number_of_images * d.height * d.width
     values = _palette(storage, pixels * d.feature_channels, neurons, seed, is_gradient=is_gradient)
@@ -198,6 +203,7 @@ def _distinct(neurons: Iterable[MPSNNNeuronDescriptor]) -> Iterator[MPSNNNeuronD
             yield one
 
 
+@checked
 def edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     """
     Kinks, and pairs of neighbouring float32 between which the result or the slope changes its kind.

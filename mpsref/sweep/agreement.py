@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 
 import numpy as np
 
+from mpsref.blocks import pattern_of
 from mpsref.errors import ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.sweep.summary import SHOWN, Mismatch, Summary
@@ -15,7 +16,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 __all__ = ["check_summary"]
 
 
-def check_summary(summary: Summary, storage: StorageFormat, ulp: int) -> None:
+def check_summary(summary: Summary, storage: StorageFormat, ulp: int, stride: int = 1) -> None:
     """
     Check that a sweep in this format with these bounds may have this summary.
 
@@ -24,12 +25,12 @@ def check_summary(summary: Summary, storage: StorageFormat, ulp: int) -> None:
     ParameterError
         Names the first field that contradicts others.
     """
-    for holds, contradiction in _rules(summary, storage, ulp):
+    for holds, contradiction in _rules(summary, storage, ulp, stride):
         if not holds:
             raise ParameterError(f"{contradiction}: make the report again")
 
 
-def _rules(summary: Summary, storage: StorageFormat, ulp: int) -> Iterator[tuple[bool, str]]:
+def _rules(summary: Summary, storage: StorageFormat, ulp: int, stride: int) -> Iterator[tuple[bool, str]]:
     bits, counts = 8 * storage.dtype.itemsize, summary.histogram
     apart = summary.nan_disagreements + summary.infinity_disagreements
     yield all(limit == 0 or limit.bit_count() == 1 for limit in counts), "histogram: a limit is no power of two"
@@ -66,7 +67,11 @@ def _rules(summary: Summary, storage: StorageFormat, ulp: int) -> Iterator[tuple
     for name in ("worst", "not_comparable", "first"):
         mismatches = getattr(summary, name)
         yield all(max(m[:3]) >> bits == 0 for m in mismatches), f"{name}: has bits that no result has"
-        inside = [any(start <= m.x < stop for start, stop in summary.ranges) for m in mismatches]
+        inside = [
+            pattern_of(m.x // stride, stride) == m.x
+            and any(start <= m.x // stride < stop for start, stop in summary.ranges)
+            for m in mismatches
+        ]
         yield all(inside), f"{name}: has inputs outside ranges"
         yield [m.ulp for m in mismatches] == _distances(mismatches, storage), f"{name}: has wrong distances"
 

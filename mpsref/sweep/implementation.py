@@ -14,6 +14,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
+from mpsref.storage import unmasked_or_error
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
@@ -53,9 +54,9 @@ def _imported(name: str) -> Callable[..., Any]:
         raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as torch_neurons:softPlus")
     try:
         target: Any = importlib.import_module(module)
-    except BaseException as error:  # noqa: BLE001  a user's module may raise anything
+    except BaseException as error:
         _pass_on_interrupts(error)
-        raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from None
+        raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from error
     for attribute in attributes.split("."):
         try:
             target = getattr(target, attribute)
@@ -63,9 +64,9 @@ def _imported(name: str) -> Callable[..., Any]:
             raise ImplementationError(
                 f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}"
             ) from None
-        except BaseException as error:  # noqa: BLE001  so may a user's __getattr__
+        except BaseException as error:
             _pass_on_interrupts(error)
-            raise ImplementationError(f"{name}: {attribute} cannot be read: {described(error)}") from None
+            raise ImplementationError(f"{name}: {attribute} cannot be read: {described(error)}") from error
     if not callable(target):
         raise ImplementationError(f"{name}: not a function, but of type {type(target).__name__}")
     function: Callable[..., Any] = target
@@ -75,7 +76,7 @@ def _imported(name: str) -> Callable[..., Any]:
 def load(implementation: Implementation) -> Callable[..., Any]:
     """The function itself; raises `ImplementationError` if there is none."""
     if isinstance(implementation, str):
-        return _imported(implementation)
+        return _imported(str.__str__(implementation))
     if not callable(implementation):
         raise ImplementationError(f"the implementation is a {type(implementation).__name__}: give a function")
     return implementation
@@ -85,17 +86,19 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
     """
     The result of an implementation, which may write to its arguments.
 
-    Raises `ImplementationError` where it raises an error, or returns anything but an array like `x`.
+    Raises `ImplementationError` where it raises an error, which is then the cause, or returns no array like `x`.
     """
     function, name = load(implementation), name_of(implementation)
     arguments = (x,) if upstream is None else (x, upstream)
     dtype, shape = x.dtype, x.shape
     try:
         with np.errstate(all="ignore"):
-            result = np.asarray(function(*arguments))
-    except BaseException as error:  # noqa: BLE001  a user's function may raise anything
+            made = function(*arguments)
+            unmasked_or_error(made, "its result")
+            result = np.asarray(made)
+    except BaseException as error:
         _pass_on_interrupts(error)
-        raise ImplementationError(f"{name}: raised {described(error)}") from None
+        raise ImplementationError(f"{name}: raised {described(error)}") from error
     if result.dtype != dtype or result.shape != shape:
         raise ImplementationError(
             f"{name}: returned {result.dtype}{list(result.shape)} for {dtype}{list(shape)}: it must be like x"

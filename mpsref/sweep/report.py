@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import neuron_json, part_of_patterns
-from mpsref.display import aligned, printable
+from mpsref.display import printable, table
 from mpsref.documents import read_document
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError
+from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.files import write_json
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
 from mpsref.storage import storage_format
@@ -30,6 +31,7 @@ LONGEST_NAME = 1000
 """Characters of an implementation's name, as the schema has it."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Subject:
     """
@@ -47,6 +49,8 @@ class Subject:
         How inputs, incoming gradients and results are stored.
     ulp : int
         Units in the last place of that format that are within bounds.
+    stride : int
+        Of so many successive bit patterns one is an input.
 
     Raises
     ------
@@ -61,19 +65,23 @@ class Subject:
     direction: str = "forward"
     channel_format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32
     ulp: int = 0
+    stride: int = 1
 
     def __post_init__(self) -> None:
-        storage_format(self.channel_format)
+        object.__setattr__(self, "channel_format", storage_format(self.channel_format).channel_format)
         if not 0 < len(self.implementation) <= LONGEST_NAME:
             raise ParameterError(
                 f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"
             )
         if self.direction not in DIRECTIONS:
-            raise ParameterError(f"direction is {self.direction!r}: choose forward or gradient")
+            raise ParameterError(f"direction is {shown(self.direction)}: choose forward or gradient")
         if self.descriptor.data is not None and self.descriptor.data.size != 1:
             raise ParameterError(f"data has {self.descriptor.data.size} slopes: a sweep is for one")
         if not 0 <= self.ulp <= MOST_ULP:
             raise ParameterError(f"ulp is {self.ulp}: give 0 to {MOST_ULP}")
+        patterns = part_of_patterns((1, 1), storage_format(self.channel_format)).stop
+        if not 1 <= self.stride <= patterns:
+            raise ParameterError(f"stride is {self.stride}: give 1 to {patterns}")
 
     def to_json(self) -> dict[str, Any]:
         """All of it; parameters in C's hexadecimal notation."""
@@ -83,14 +91,22 @@ class Subject:
             "direction": self.direction,
             "storage": self.channel_format.name,
             "ulp": self.ulp,
+            **({"stride": self.stride} if self.stride > 1 else {}),
         }
 
+    @property
+    def inputs(self) -> int:
+        """How many there are."""
+        return part_of_patterns((1, 1), storage_format(self.channel_format)).stop // self.stride
+
+    @checked
     def differences(self, other: Subject) -> list[str]:
         """The JSON fields in which two differ."""
         ours, theirs = self.to_json(), other.to_json()
-        return [name for name in ours if ours[name] != theirs[name]]
+        return [name for name in (ours | theirs) if ours.get(name) != theirs.get(name)]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SweepReport:
     """
@@ -119,13 +135,15 @@ class SweepReport:
         bounds = f"within {ulp} ULP" if ulp else "exact"
         is_whole = summary.elements == self._inputs
         tail = "" if is_whole else f"; there are {self._inputs:,} inputs"
+        if self.subject.stride > 1:
+            tail += f"; one of every {self.subject.stride:,} bit patterns"
         if self.passed:
             return f"PASS: {'all ' if is_whole else ''}{summary.elements:,} results are {bounds}{tail}"
         return f"FAIL: {summary.beyond:,} of {summary.elements:,} results are not {bounds}{tail}"
 
     @property
     def _inputs(self) -> int:
-        return part_of_patterns((1, 1), storage_format(self.subject.channel_format)).stop
+        return self.subject.inputs
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
@@ -147,11 +165,13 @@ class SweepReport:
             **self.summary.to_json(),
         }
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
         write_json(Path(path), self.to_json())
 
     @staticmethod
+    @checked
     def read(path: str | Path) -> SweepReport:
         """
         Read a report.
@@ -165,7 +185,7 @@ class SweepReport:
         try:
             subject = _subject(document)
             report = SweepReport(subject, Summary.from_json(document))
-            check_summary(report.summary, storage_format(subject.channel_format), subject.ulp)
+            check_summary(report.summary, storage_format(subject.channel_format), subject.ulp, subject.stride)
             derived = report.to_json()
             for name in ("elements", "exact", "passed", "verdict"):
                 if document[name] != derived[name]:
@@ -185,12 +205,13 @@ class SweepReport:
         name = subject.channel_format.name
         yield f"implementation  {subject.implementation}"
         yield f"neuron          {subject.descriptor.neuron_type.name}{parameters}, {subject.direction}, {name}"
-        yield f"inputs          {summary.elements:,} of {self._inputs:,}"
+        every = f", one of every {subject.stride:,} bit patterns" if subject.stride > 1 else ""
+        yield f"inputs          {summary.elements:,} of {self._inputs:,}{every}"
         yield f"bounds          {subject.ulp} ULP"
         yield ""
         if summary.elements:
             others = {"NaN": summary.nan_disagreements, "infinity": summary.infinity_disagreements}
-            yield from aligned(histogram_rows(summary.histogram, summary.elements, others), left=1)
+            yield from table(histogram_rows(summary.histogram, summary.elements, others), left=1)
             yield ""
         if summary.zero_signs:
             yield f"{summary.zero_signs:,} zeros have the wrong sign, which is within bounds"
@@ -209,7 +230,7 @@ class SweepReport:
         ]
         if rows:
             yield title
-            yield from (f"  {line}" for line in aligned([["x", "", "got", "", "want", "", ""], *rows], left=6))
+            yield from table([["x", "", "got", "", "want", "", ""], *rows], left=6, indent="  ")
             yield ""
 
     def _shown(self, bits: int) -> tuple[str, str]:
@@ -230,9 +251,11 @@ def _subject(document: dict[str, Any]) -> Subject:
     parameters_or_error(neuron_type, values)
     descriptor = MPSNNNeuronDescriptor(neuron_type, **values, data=None if data is None else [data])
     channel_format = MPSImageFeatureChannelFormat[document["storage"]]
-    return Subject(document["implementation"], descriptor, document["direction"], channel_format, document["ulp"])
+    ulp, stride = document["ulp"], document.get("stride", 1)
+    return Subject(document["implementation"], descriptor, document["direction"], channel_format, ulp, stride)
 
 
+@checked
 def merge(reports: Iterable[SweepReport]) -> SweepReport:
     """
     Merge reports that have no input in common; their order does not matter.
@@ -259,9 +282,9 @@ def merge(reports: Iterable[SweepReport]) -> SweepReport:
     subject = reports[0].subject
     for report in reports:
         if report.subject != subject:
-            ours, theirs = subject.to_json(), report.subject.to_json()
             name = subject.differences(report.subject)[0]
-            raise ParameterError(f"reports of different sweeps: {name} is {ours[name]} and {theirs[name]}")
+            ours, theirs = (each.to_json().get(name, 1) for each in (subject, report.subject))
+            raise ParameterError(f"reports of different sweeps: {name} is {ours} and {theirs}")
     summary = sum((report.summary for report in reports), Summary())
     if not summary.elements:
         raise ParameterError("the reports are of no inputs: give those of shards that are done")

@@ -10,7 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, part_of_patterns
+from mpsref.arguments import checked_but
+from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, part_of
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
@@ -40,6 +41,7 @@ class Block:
     size: int
 
 
+@checked_but("function")
 def sweep(
     function: Implementation,
     descriptor: NeuronLike,
@@ -47,6 +49,7 @@ def sweep(
     direction: str = "forward",
     format: FormatLike = MPSImageFeatureChannelFormat.float32,
     ulp: int = 0,
+    stride: int = 1,
     shard: tuple[int, int] = (1, 1),
     workers: int = 1,
     executor: Executor | None = None,
@@ -72,6 +75,8 @@ def sweep(
         How inputs and results are stored.
     ulp : int
         Units in the last place that are within bounds; by default only exact results.
+    stride : int
+        Of so many successive bit patterns only one, each time at another place among them: a fair part of the inputs.
     shard : (int, int)
         (i, n): only the i-th of n equal ranges of the inputs, counted from 1.
     workers : int
@@ -114,8 +119,8 @@ def sweep(
     'FAIL: 11,560 of 65,536 results are not exact'
     """
     storage, neuron = storage_format(format), descriptor_or_error(descriptor)
-    subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp)
-    inputs = part_of_patterns(shard, storage, "shard")
+    subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp, stride)
+    inputs = part_of(subject.inputs, shard, "shard")
     _check_arguments(workers, block, packages)
     if executor is None:
         if not isolated:
@@ -212,10 +217,10 @@ def _summary(block: Block) -> Summary:
     storage = storage_format(subject.channel_format)
     facts = canonical({"software": software(*block.packages), "machine": machine()})
     summary = Summary(made_by=frozenset([facts]))
-    for offset, x in chunks(block.start, block.size, storage):
+    for offset, x in chunks(block.start, block.size, storage, subject.stride):
         # Two of each: an implementation may write to its arguments.
         ours, theirs = (ones(x.size, storage) if subject.direction == "gradient" else None for _ in range(2))
         want = evaluated(subject.descriptor, x, ours, storage)
         got = call(block.implementation, x.copy(), theirs)
-        summary += summary_of(x, got, want, block.start + offset, storage, subject.ulp)
+        summary += summary_of(x, got, want, block.start + offset, storage, subject.ulp, subject.stride)
     return summary

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
-from mpsref.errors import ParameterError
+from mpsref.blocks import pattern_of
+from mpsref.errors import ParameterError, described
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
 
@@ -54,7 +56,8 @@ class Summary:
     Attributes
     ----------
     ranges : tuple of (int, int)
-        Bit patterns of the inputs, each range without its end; in order, with gaps in between.
+        Numbers of the inputs, which are their bit patterns unless the sweep has a stride: each range without its end;
+        in order, with gaps in between.
     histogram : dict of int to int
         Distances in ULP by powers of two, of all that are comparable.
     largest : int
@@ -125,6 +128,7 @@ class Summary:
         }
 
     @staticmethod
+    @checked
     def from_json(document: dict[str, Any]) -> Summary:
         """
         Read the result of `to_json`.
@@ -132,16 +136,19 @@ class Summary:
         Raises
         ------
         ParameterError
-            Ranges overlap.
+            Ranges overlap, or the document is none of this kind.
         """
-        values: dict[str, Any] = {name: int(document[name]) for name in ("largest", *_COUNTS)}
-        values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
-        return Summary(
-            ranges=_joined([(start, stop) for start, stop in document["ranges"]]),
-            histogram={int(limit): count for limit, count in document["histogram"].items()},
-            made_by=frozenset(map(canonical, document["made_by"])),
-            **values,
-        )
+        try:
+            values: dict[str, Any] = {name: int(document[name]) for name in ("largest", *_COUNTS)}
+            values |= {name: tuple(map(_mismatch, document[name])) for name in _LISTS}
+            values["ranges"] = _joined([(start, stop) for start, stop in document["ranges"]])
+            values["histogram"] = {int(limit): count for limit, count in document["histogram"].items()}
+            values["made_by"] = frozenset(map(canonical, document["made_by"]))
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise ParameterError(f"document is no summary of a sweep: {described(error)}") from None
+        except ValueError as error:
+            raise ParameterError(f"{error}") from None
+        return Summary(**values)
 
 
 _COUNTS = "nan_disagreements", "infinity_disagreements", "zero_signs", "beyond"
@@ -182,8 +189,10 @@ def gaps(whole: range, ranges: Ranges) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
-def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int) -> Summary:
-    """The summary of the results for inputs with consecutive patterns, the first of which is `start`."""
+def summary_of(
+    x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int, stride: int = 1
+) -> Summary:
+    """The summary of the results for inputs with consecutive numbers, the first of which is `start`."""
     # Most are equal bit by bit; only the others are looked at.
     bits = storage.bits_dtype
     differ = np.flatnonzero(got.view(bits) != want.view(bits))
@@ -200,7 +209,8 @@ def summary_of(x: Stored, got: Stored, want: Stored, start: int, storage: Storag
     def mismatches(chosen: npt.NDArray[np.intp]) -> tuple[Mismatch, ...]:
         columns = (array.view(bits)[chosen].tolist() for array in (got, want))
         ulps = (None if d == UNREACHABLE else d for d in distance[chosen].tolist())
-        return tuple(map(Mismatch, (differ[chosen] + start).tolist(), *columns, ulps))
+        patterns = [pattern_of(number, stride) for number in (differ[chosen] + start).tolist()]
+        return tuple(map(Mismatch, patterns, *columns, ulps))
 
     return Summary(
         ranges=((start, start + x.size),),

@@ -8,6 +8,7 @@ formulas of the neurons are translated from their rows by `mpsref.teach.formulas
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 import mpsref
+from mpsref.arguments import checked, sequence_or_error
 from mpsref.display import html_text, printable
 from mpsref.errors import ParameterError
 from mpsref.executor import MPSNNGraph, graph_or_error, source_image
 from mpsref.graph.drawing import NODE_HEIGHT, NODE_WIDTH, SHORT_NAME, Place, edge_path, extent, layout, structure
 from mpsref.graph.file import GraphFile
-from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, sequence_or_error
+from mpsref.graph.nodes import ImageLike, MPSNNFilterNode
 from mpsref.image import MPSImage
 from mpsref.operations import Role, Sum
 from mpsref.pages import embedded, file_text, html_page
@@ -29,7 +31,7 @@ from mpsref.storage import StorageFormat
 from mpsref.teach.formulas import javascript
 from mpsref.teach.trace import Step, Trace, trace
 
-__all__ = ["explain", "explanation"]
+__all__ = ["Page", "explain", "explanation"]
 
 MOST_STEPS, MOST_CHANNELS = 200, 256
 """Steps of a page, and channels of pReLU that can be chosen on it, at most."""
@@ -40,6 +42,9 @@ LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
 SHORT_VALUE = 11
 """Characters of a number in a box of the drawing."""
 
+SCRIPTS = ("numbers", "evaluation", "curves", "explain")
+"""The files of the page's script, in order."""
+
 PRIME, MINUS = "\N{PRIME}", "\N{MINUS SIGN}"
 
 LARGEST = 1e100
@@ -49,6 +54,7 @@ VALUE, UPSTREAM = 0.5, 1.0
 """Default of a source, and of an incoming gradient."""
 
 
+@checked
 def explain(
     graph: MPSNNGraph | GraphFile | ImageLike | Sequence[ImageLike],
     /,
@@ -56,7 +62,7 @@ def explain(
     at: Sequence[int] = (0, 0, 0),
     title: str = "graph",
     **sources: npt.ArrayLike | MPSImage,
-) -> str:
+) -> Page:
     """
     Make a page that steps through a graph for one element of its images.
 
@@ -75,7 +81,7 @@ def explain(
     Returns
     -------
     str
-        An HTML document. Its script computes in float64 and rounds to the images' formats.
+        An HTML document, which a notebook shows. Its script computes in float64 and rounds to the images' formats.
 
     Raises
     ------
@@ -102,7 +108,7 @@ def explanation(
     sources: Mapping[str, npt.ArrayLike | MPSImage],
     at: Sequence[int],
     title: str,
-) -> str:
+) -> Page:
     """The page of `explain`, for sources of any name."""
     graph = graph_or_error(graph)
     _check(graph)
@@ -168,6 +174,18 @@ def _shape(graph: MPSNNGraph, sources: Iterable[npt.ArrayLike | MPSImage]) -> tu
     return 1, 1, 1, max((len(data) for data in slopes if data is not None), default=1)
 
 
+class Page(str):
+    """A page as text, which a notebook shows in a frame of its own."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{html.escape(self)}" title="The graph, step by step" sandbox="allow-scripts" '
+            'style="width: 100%; height: 44rem; border: 1px solid #767676"></iframe>'
+        )
+
+
 class _Explained:
     """Steps in the order of the page, and images by number."""
 
@@ -176,10 +194,10 @@ class _Explained:
         self.structure = structure(graph)
         self.backward: set[str] = set()
         for step in traced.steps:
-            # A step that depends on a backward one counts as backward, so that the order stays one of evaluation.
+            # A step that depends on a backward one counts as backward, as in the order of the trace.
             if step.is_backward or not self.backward.isdisjoint(step.reads):
                 self.backward.add(step.name)
-        self.steps: list[Step] = sorted(traced.steps, key=lambda step: step.name in self.backward)
+        self.steps = traced.steps
         self.names = [*traced.sources, *(step.name for step in self.steps)]
         self.number = {name: i for i, name in enumerate(self.names)}
         self.owners = self._owners()
@@ -192,6 +210,10 @@ class _Explained:
             forward = index.get(step.plan_step.node.forward_node, i)
             owners.append(forward if self.steps[forward].descriptor == step.descriptor else i)
         return owners
+
+    def lost(self, step: Step) -> str:
+        """What storing its result lost, as text."""
+        return self.traced.lost[step.name].text if step.name in self.traced.lost else ""
 
     @property
     def rows(self) -> list[Any]:
@@ -217,7 +239,14 @@ class _Explained:
             for i, step in enumerate(self.steps)
         ]
         steps = [self._step(i, step, first + i) for i, step in enumerate(self.steps)]
-        return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels}
+        gradients = self.traced.gradient_names
+        named = {self.number[name]: self.number[gradient] for name, gradient in gradients.items()}
+        forward = [step.name for step in self.steps if step.name not in self.backward]
+        # The result that is differentiated: the last whose gradient comes from outside, else the last of all.
+        outputs = [name for name in forward if gradients.get(name) in self.traced.sources] or forward
+        output = self.number[outputs[-1]] if outputs else None
+        return {"images": images, "steps": steps, "channel": self.channel, "channels": self.channels,
+                "gradients": named, "output": output}  # fmt: skip
 
     def _step(self, i: int, step: Step, result: int) -> dict[str, Any]:
         data: dict[str, Any] = {
@@ -225,7 +254,7 @@ class _Explained:
             "reads": [self.number[name] for name in step.reads], "backward": step.name in self.backward,
             "owner": self.owners[i], "parameters": {},
         }  # fmt: skip
-        data |= step.operation.facts()
+        data |= step.operation.facts() if step.operation.is_pointwise else self._at_one_place(step)
         if step.descriptor is None:
             data["word"] = step.function.removesuffix("Gradient").lower()
         elif step.descriptor.data is None:
@@ -238,6 +267,18 @@ class _Explained:
         if source is not None and step.operation == Sum():
             data["of"] = _short(source, LONGEST_NAME)
         return data
+
+    def _at_one_place(self, step: Step) -> dict[str, Any]:
+        """A window as a sum in which the elements at other places are constant."""
+        place = self.traced.place
+        factor = sum(product.factor for product in step.products if product.place == place)
+        here = [self.traced.sources[read].item() if read in self.traced.sources else self.traced[read].stored.item()
+                for read in step.reads]  # fmt: skip
+        if not step.products and step.value.item() == here[0]:
+            factor = 1.0
+        bias = step.value.item() - factor * here[0]
+        whole = {"terms": [[factor, [0]], [0.0, [len(here) - 1]]], "bias": bias, "bounds": ["-Infinity", "Infinity"]}
+        return {"kind": "sum"} | whole
 
 
 def _number(value: float) -> float | str:
@@ -253,8 +294,9 @@ def _short(text: str, longest: int = LONGEST) -> str:
 # ---- the page ----
 
 
-def _page(explained: _Explained, title: str) -> str:
-    script = file_text("teach", "explain.js").replace("/* neurons */", javascript(explained.rows))
+def _page(explained: _Explained, title: str) -> Page:
+    parts = "\n".join(file_text("teach", f"{name}.js") for name in SCRIPTS)
+    script = "(() => {\n" + parts.replace("/* neurons */", javascript(explained.rows)) + "})();\n"
     name = html_text(title, LONGEST_TITLE)
     forward = len(explained.steps) - len(explained.backward)
     image, y, x, channel = explained.traced.place or (0, 0, 0, 0)
@@ -279,22 +321,40 @@ this page was made.</p></noscript>
 </div>
 <p id="summary" class="scripted" aria-hidden="true"></p>
 <p id="announcement" class="hidden" role="status" aria-live="polite"></p>
+<div>
 {_graph(explained)}
 <div class="two scripted">
 <section aria-labelledby="step-title"><h2 id="step-title">Step</h2><div id="work"></div></section>
+<div>
+<section id="whole-part" aria-labelledby="whole-title"><h2 id="whole-title">The whole graph</h2>
+<p><label for="along">Its result by the source</label> <select id="along"></select></p>
+<div id="chain"></div>
+<div id="whole" class="figure" role="slider" tabindex="0"></div></section>
 <section aria-labelledby="numbers-title"><h2 id="numbers-title" tabindex="-1">Numbers to change</h2>
-<p><button type="button" id="reset">Reset all numbers</button></p><div id="controls"></div></section>
+<p><button type="button" id="reset">Reset all numbers</button></p>
+<div id="descent"><p><button type="button" id="downhill">Step downhill</button>
+<label for="rate">Rate</label> <input type="text" id="rate" value="0.1" size="5" autocomplete="off">
+<label for="moved">of</label> <select id="moved"><option value="all">all numbers</option>
+<option value="parameters">parameters</option><option value="sources">sources</option></select></p>
+<p class="note">Each number moves by minus the rate times its gradient. <b id="loss"></b></p></div>
+<p id="which-row"><label for="which">Show those</label> <select id="which">
+<option value="step">of the current step</option><option value="all">of all steps</option></select></p>
+<div id="controls"></div></section>
+</div>
+</div>
 </div>
 {_table(explained)}
 </main>
 <footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
 once to the format of the image; mpsref itself rounds correctly.</p></footer>"""
-    return html_page(
-        f"{name}, step by step",
-        body,
-        data=embedded(explained.data()),
-        style=file_text("teach", "explain.css"),
-        script=script,
+    return Page(
+        html_page(
+            f"{name}, step by step",
+            body,
+            data=embedded(explained.data()),
+            style=file_text("teach", "explain.css"),
+            script=script,
+        )
     )
 
 
@@ -311,14 +371,14 @@ def _graph(explained: _Explained) -> str:
     # In the order of the steps, which is that of the tab key and of screen readers.
     boxes = (_box(explained, name, places[name]) for name in explained.names if name in places)
     return (
-        '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
+        '<h2 id="graph-title">Graph</h2>'
         '<p class="legend"><span class="scripted">▶ the current step, • what it reads; </span>a dashed frame: a '
         "gradient. Choose a node to go to its step.</p>"
         '<div class="graph" tabindex="0" role="region" aria-label="Graph">'
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="{len(places)} images of the graph">\n'
         '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div></section>'
+        f'<path d="M0 0L8 4L0 8z"/></marker>{"".join(edges)}{"".join(boxes)}</svg></div>'
     )
 
 
@@ -332,7 +392,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
         step = explained.steps[i]
         kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
         label = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
-        value = _stored(step.stored.item(), step.storage, SHORT_VALUE)
+        value = _stored(step.stored.item(), step.storage, SHORT_VALUE) + (" lost" if explained.lost(step) else "")
     inside = (
         f"<title>{label}</title>"
         f'<rect x="{x}" y="{y}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="6"/>'
@@ -342,6 +402,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
         f'<text class="value" x="{x + NODE_WIDTH - 8}" y="{y + 34}" text-anchor="end">{value}</text>'
     )
     gradient = " gradient" if name in explained.backward else ""
+    gradient += " lost" if name in explained.traced.lost else ""
     if i < 0:
         return f'<g class="node" data-image="{number}">{inside}</g>\n'
     return f'<a class="node{gradient}" data-image="{number}" href="#step-{i + 1}" aria-label="{label}">{inside}</a>\n'
@@ -349,7 +410,7 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
 
 def _table(explained: _Explained) -> str:
     columns = {"step": "number", "image": "", "node": "", "reads": "", "upstream": "number", "slope": "number",
-               "before storage": "number", "stored": "number", "format": ""}  # fmt: skip
+               "before storage": "number", "stored": "number", "format": "", "lost": ""}  # fmt: skip
     head = "".join(f'<th scope="col"{f" class={kind}" if kind else ""}>{name}</th>' for name, kind in columns.items())
     return (
         '<section aria-labelledby="trace-title"><h2 id="trace-title" tabindex="-1">All steps</h2><div class="scroll" '
@@ -371,7 +432,8 @@ def _rows(explained: _Explained) -> Iterable[str]:
             f'<tr id="step-{i + 1}"><td class="number">{i + 1}</td><th scope="row">{html_text(step.name, LONGEST_NAME)}'
             f'</th><td>{step.node}</td><td class="reads">{read}</td><td class="number upstream">{upstream}</td>'
             f'<td class="number slope">{slope}</td><td class="number before">{_text(step.value.item())}</td>'
-            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td></tr>\n'
+            f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td>'
+            f'<td class="lost">{html_text(explained.lost(step), LONGEST)}</td></tr>\n'
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref import neuron
+from mpsref.arguments import checked, checked_but
 from mpsref.arrays import Stored, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import DependencyError, ParameterError
+from mpsref.errors import DependencyError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.neuron.stepwise import MODES
 from mpsref.neuron.table import NEURONS
@@ -65,6 +66,8 @@ def _pyplot() -> Any:
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     plt = _pyplot()
+    if ax is not None and not isinstance(ax, plt.Axes):
+        raise ParameterError(f"ax is {shown(ax)}: give matplotlib's Axes")
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
@@ -73,10 +76,10 @@ def _limits_or_error(limits: Limits | None) -> Limits | None:
         return None
     try:
         low, high = (float(limit) for limit in limits)
-    except (TypeError, ValueError):
-        raise ParameterError(f"limits are {limits!r}: give two numbers") from None
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(f"limits are {shown(limits)}: give two numbers") from None
     if not (low < high and math.isfinite(high - low)):
-        raise ParameterError(f"limits are {limits!r}: give two finite numbers, the smaller first")
+        raise ParameterError(f"limits are {shown(limits)}: give two finite numbers, the smaller first")
     return low, high
 
 
@@ -99,6 +102,7 @@ def _title(descriptor: MPSNNNeuronDescriptor) -> str:
 # ---- a neuron ----
 
 
+@checked_but("descriptor", "limits")
 def plot_neuron(descriptor: NeuronLike, *, ax: Axes | None = None, limits: Limits | None = None) -> Axes:
     """
     Draw a neuron and its derivative.
@@ -266,6 +270,7 @@ def _mark_kink(ax: Axes, descriptor: MPSNNNeuronDescriptor, kink: float) -> None
     ax.plot([kink], [value], marker="o", markersize=4, linestyle="none", color=_VALUE, gid="value", zorder=2.5)
 
 
+@checked
 def plot_gallery(*, columns: int = 4) -> Figure:
     """
     Draw all sixteen neurons with their default parameters, each with its derivative.
@@ -287,7 +292,7 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     """
     plt = _pyplot()
     if columns not in range(1, len(NEURONS) + 1):
-        raise ParameterError(f"columns is {columns!r}: give an integer from 1 to {len(NEURONS)}")
+        raise ParameterError(f"columns is {shown(columns)}: give an integer from 1 to {len(NEURONS)}")
     rows = -(-len(NEURONS) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.0 * columns, 2.5 * rows), layout="constrained", squeeze=False)
     for ax, (neuron_type, row) in zip(grid.flat, NEURONS.items(), strict=False):
@@ -301,9 +306,22 @@ def plot_gallery(*, columns: int = 4) -> Figure:
     return figure
 
 
+def plot_losses(losses: Wide, *, ax: Axes | None = None) -> Axes:
+    """Draw a loss after each step; see `mpsref.teach.Descent.plot`."""
+    ax = _axes(ax, (6.4, 3.4))
+    ax.plot(np.arange(len(losses)), losses, color=_VALUE)
+    if (losses > 0).all():
+        ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.set_title("The loss, step by step")
+    return ax
+
+
 # ---- errors ----
 
 
+@checked_but("descriptor", "limits")
 def plot_error(
     implementation: str | Callable[..., Any],
     descriptor: NeuronLike,
@@ -359,7 +377,7 @@ def plot_error(
     """
     descriptor = descriptor_or_error(descriptor)
     if direction not in ("forward", "gradient"):
-        raise ParameterError(f"direction is {direction!r}: choose forward or gradient")
+        raise ParameterError(f"direction is {shown(direction)}: choose forward or gradient")
     storage = storage_format(format)
     if storage.unorm_max:
         raise ParameterError(f"format is {storage.name}: choose float16 or float32")
@@ -414,7 +432,7 @@ def _results(
         return reference(implementation), reference("ideal")
     if isinstance(implementation, str) and ":" not in implementation:
         raise ParameterError(
-            f"implementation is {implementation!r}: choose {' or '.join(list(MODES)[2:])}, or give a "
+            f"implementation is {shown(implementation)}: choose {' or '.join(list(MODES)[2:])}, or give a "
             "function or MODULE:FUNCTION"
         )
     got = call(implementation, x.copy(), None if upstream is None else upstream.copy())

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Wide, meaning
+from mpsref.arguments import checked
+from mpsref.arrays import Index, Wide, meaning
 from mpsref.display import printable
 from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
-from mpsref.operations import Operation, Role
+from mpsref.operations import Operation, Role, WindowSum
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.storage import FLOAT64, StorageFormat
 
 __all__ = [
+    "Product",
     "Step",
     "Window",
     "largest_ulps_text",
@@ -38,6 +41,9 @@ __all__ = [
 
 MOST_SLOPES = 4
 """Slopes of pReLU that a formula shows."""
+
+VISIBLE = 1e-6
+"""Relative difference of numbers that differ in the digits that are printed, about."""
 
 WIDEST = 110
 """Characters of a line with several terms."""
@@ -63,6 +69,26 @@ class Window:
         return values if self.place is None else values[..., self.place[3] : self.place[3] + 1]
 
 
+class Product(NamedTuple):
+    """
+    What a source element contributes to a sum.
+
+    Attributes
+    ----------
+    place : tuple of int
+        Image, y, x and channel in the source.
+    x, factor : float
+        Its value, and by what it is multiplied.
+    """
+
+    place: tuple[int, ...]
+    x: float
+    factor: float
+
+    def __str__(self) -> str:
+        return f"{place_text(self.place)}: {number_text(self.x)} * {number_text(self.factor)}"
+
+
 class Step:
     """
     One step of a graph: a node with its inputs and its result.
@@ -74,7 +100,8 @@ class Step:
     node : str
         The node's class.
     kind : str
-        ``forward``, ``gradient``, ``sum`` (an addition or subtraction), ``product`` (a multiplication), ``scale`` (the
+        ``forward``, ``gradient``, ``window`` (a convolution, pooling, or the gradient of one), ``sum`` (an addition or
+        subtraction), ``product`` (a multiplication), ``scale`` (the
         gradient of one of these: the incoming gradient times a number, or times the other source) or ``ones``.
     reads : tuple of str
         Names of its inputs, in the order of Apple's arguments: a gradient reads the incoming gradient, then the forward
@@ -89,6 +116,7 @@ class Step:
         Whether the result is a gradient.
     """
 
+    @checked
     def __init__(
         self,
         name: str,
@@ -113,9 +141,11 @@ class Step:
         self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
+    @checked
     def within(self, window: Window) -> Step:
         """The same step for some elements."""
-        images = [window.image(image) for image in self._inputs], window.image(self._result)
+        inputs = [window.image(image) for image in self._inputs] if self.operation.is_pointwise else self._inputs
+        images = inputs, window.image(self._result)
         step = Step(self.name, self.reads, self.plan_step, images, window, is_backward=self.is_backward)
         step.differing = self.differing
         return step
@@ -132,8 +162,48 @@ class Step:
 
     @cached_property
     def sources(self) -> tuple[Wide, ...]:
-        """Its inputs, decoded: float64 arrays of shape (N, H, W, C)."""
-        return tuple(map(self._window.array, self._inputs))
+        """
+        Its inputs, decoded: float64 arrays of shape (N, H, W, C).
+
+        For one element of a window those that feed it, of shape (count,).
+        """
+        if self.operation.is_pointwise or self._window.place is None:
+            return tuple(map(self._window.array, self._inputs))
+        sizes = [image.shape for image in self._inputs]
+        feeding = self.operation.feeding(self._index, *sizes)
+        return tuple(
+            meaning(image.to_array(), image.storage).reshape(-1)[read[read >= 0]]
+            for image, read in zip(self._inputs, feeding, strict=True)
+        )
+
+    @property
+    def _index(self) -> Index:
+        """The flat index of the one element."""
+        assert self._window.place is not None
+        size = self.operation.result_size(*(image.shape for image in self._inputs))
+        return np.array([np.ravel_multi_index(self._window.place, size)])
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        """For one element of a sum over a window: what feeds it, in the order of the taps; else empty."""
+        operation = self.operation
+        if not isinstance(operation, WindowSum) or self._window.place is None:
+            return ()
+        sizes = [image.shape for image in self._inputs]
+        (read,) = operation.feeding(self._index, *sizes)[0]
+        (factors,) = operation.factors(self._index, *sizes)
+        divisors = np.broadcast_to(operation.divisors(self._index, *sizes).reshape(-1), read.shape)
+        values = iter(self.sources[0].tolist())
+        return tuple(
+            Product(tuple(int(i) for i in np.unravel_index(place, sizes[0])), next(values), factor / divisor)
+            for place, factor, divisor in zip(read.tolist(), factors.tolist(), divisors.tolist(), strict=True)
+            if place >= 0
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the whole result."""
+        return self._result.shape
 
     @cached_property
     def slope(self) -> Wide | None:
@@ -143,7 +213,7 @@ class Step:
         At a kink it is the slope that the documented comparison chooses.
         """
         slope = self.operation.slope(*self._inputs)
-        return None if slope is None else self._decoded(slope)
+        return None if slope is None else self.array(self.wide(slope))
 
     @property
     def upstream(self) -> Wide | None:
@@ -158,7 +228,8 @@ class Step:
 
         This is the documented function, whatever the mode of the graph.
         """
-        return self._decoded(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
+        image = self.wide(self.operation.run(*self._inputs, result=FLOAT64, how=evaluation("ideal")))
+        return self.array(image if self.operation.is_pointwise else self._window.image(image))
 
     @cached_property
     def stored(self) -> Wide:
@@ -179,22 +250,47 @@ class Step:
             ulps: Wide = self.rounding / ulp_at(self.value, self.storage)
         return ulps
 
-    def _decoded(self, slices: npt.NDArray[Any]) -> Wide:
-        return self._window.array(MPSImage._from_slices(slices, FLOAT64, self._inputs[0].feature_channels))
+    @property
+    def images(self) -> Sequence[MPSImage]:
+        """Its inputs as images."""
+        return self._inputs
+
+    def array(self, image: MPSImage) -> Wide:
+        """The decoded numbers of an image like its result."""
+        return self._window.array(image)
+
+    def wide(self, slices: npt.NDArray[Any]) -> MPSImage:
+        """An image like its result, of float64 slices."""
+        return MPSImage._from_slices(slices, FLOAT64, self._result.feature_channels)
 
     @property
     def rule(self) -> str:
         """The operation with names: ``dx = dh * TanH'(x)``."""
         return f"{self.name} = {self.expression(self.reads)}"
 
+    @checked
     def expression(self, read: Sequence[str]) -> str:
         """The operation with these texts for its inputs."""
+        if len(read) != len(self.reads):
+            raise ParameterError(f"read has {len(read)} texts: give {len(self.reads)}")
         return self.operation.text(read, self.symbol)
+
+    @property
+    def rounding_is_visible(self) -> bool:
+        """Whether a stored number differs from the one before storage in the digits that are printed."""
+        if self.stored.size > 1:
+            return bool((np.abs(self.rounding) > VISIBLE * np.abs(self.value)).any())
+        return number_text(single(self.stored)) != number_text(single(self.value))
 
     @property
     def is_clamped(self) -> bool:
         """Whether the result is clamped."""
         return self.operation.is_clamped
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the result is no product of one element's slope: it is clamped, or of a window."""
+        return self.is_clamped or not self.operation.is_pointwise
 
     def __repr__(self) -> str:
         return f"<Step {self.rule!r}>"
@@ -241,7 +337,7 @@ def range_text(numbers: Wide) -> str:
     return text if known.size == numbers.size else f"{text}, nan"
 
 
-def place_text(place: tuple[int, int, int, int]) -> str:
+def place_text(place: tuple[int, ...]) -> str:
     """The place of an element."""
     image, y, x, channel = place
     return f"image {image}, y {y}, x {x}, channel {channel}"
@@ -268,9 +364,11 @@ def stored_text(step: Step) -> str:
     return number_text(single(step.stored))
 
 
-def off_text(step: Step, value: float) -> str:
-    """The distance of the stored number from a value."""
+def off_text(step: Step, value: float, lost: str = "") -> str:
+    """The distance of the stored number from a value; or what was lost."""
     stored = single(step.stored)
+    if lost:
+        return lost
     if stored == value or (np.isnan(stored) and np.isnan(value)):
         return "exact"
     if (clamped := _clamped(step, value)) is not None:
@@ -278,7 +376,7 @@ def off_text(step: Step, value: float) -> str:
     # Python's floats subtract without a warning.
     difference = stored - value
     ulps = abs(difference) / single(ulp_at(np.array([value]), step.storage))
-    return f"{difference:+.2g}, {ulp_text(ulps)}"
+    return f"{difference:+.2g}, {ulp_text(ulps)}{_subnormal(step, stored)}"
 
 
 def _clamped(step: Step, value: float) -> str | None:
@@ -288,23 +386,33 @@ def _clamped(step: Step, value: float) -> str | None:
     return "nan becomes 0" if np.isnan(value) else "clamped"
 
 
-def ulps_text(step: Step) -> str:
-    """How far storing moved the one element, in ULP."""
+def ulps_text(step: Step, lost: str = "") -> str:
+    """How far storing moved the one element, in ULP; or what was lost."""
+    if lost:
+        return lost
     ulps = single(step.rounding_ulp)
     if ulps == 0:
         return "exact"
     if (clamped := _clamped(step, single(step.value))) is not None:
         return clamped
-    text = ulp_text(abs(ulps))
+    text = ulp_text(abs(ulps)) + _subnormal(step, single(step.stored))
     return text if text.startswith("below") else ("-" if ulps < 0 else "+") + text
 
 
-def largest_ulps_text(step: Step) -> str:
-    """How far storing moved any element at most, in ULP, but for those that were clamped."""
+def _subnormal(step: Step, stored: float) -> str:
+    """The note that a number has fewer digits than others of its format."""
+    is_float = not step.storage.unorm_max and step.storage is not FLOAT64
+    return ", subnormal" if is_float and 0 < abs(stored) < np.finfo(step.storage.dtype).smallest_normal else ""
+
+
+def largest_ulps_text(step: Step, lost: str = "") -> str:
+    """How far storing moved any element at most, in ULP, but for those that were clamped; and what was lost."""
     ulps = np.abs(step.rounding_ulp)
     inside = (step.value >= 0) & (step.value <= 1) | (not step.storage.unorm_max) | (ulps == 0)
-    largest = float(np.max(ulps, where=~np.isnan(ulps) & inside, initial=0.0))
-    return ulp_text(largest) + ("" if inside.all() else ", clamped")
+    # What overflowed is counted with what was lost.
+    largest = float(np.max(ulps, where=np.isfinite(ulps) & inside, initial=0.0))
+    moved = [] if lost and largest == 0 else [ulp_text(largest)]
+    return ", ".join([*moved, *([] if inside.all() else ["clamped"]), *([lost] if lost else [])])
 
 
 def title(step: Step) -> str:

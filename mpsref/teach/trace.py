@@ -10,24 +10,30 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Wide
 from mpsref.display import aligned, html_table, printable
-from mpsref.errors import ImageError, SourceError
+from mpsref.errors import ImageError, SourceError, shown
 from mpsref.executor import MPSNNGraph, graph_or_error
+from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated
-from mpsref.graph.nodes import ImageLike
+from mpsref.graph.nodes import ImageLike, MPSNNImageNode
 from mpsref.image import MPSImage
+from mpsref.operations import Role
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
-from mpsref.teach.chain import Term, bias_of, equation, gradients_read, stored_lines
+from mpsref.teach.chain import ChainRule, Term, bias_of, equation, gradients_read, product_sum, stored_lines
+from mpsref.teach.lost import Lost, lost_by_name
+from mpsref.teach.parameters import slopes_by_parameter, total
 from mpsref.teach.step import (
     Step,
     Window,
@@ -50,6 +56,9 @@ FEW_PIXELS = 4
 MOST_PATHS, MOST_FACTORS = 8, 8
 """Limits of a chain rule that is written out; beyond them, intermediate gradients are named instead."""
 
+MOST_DRAWN = 200
+"""Steps of a trace that a notebook draws."""
+
 MOST_NAMES = 20
 """Names that an error lists."""
 
@@ -61,7 +70,7 @@ class Trace:
     Attributes
     ----------
     steps : tuple of Step
-        In the order of evaluation.
+        In an order of evaluation: first all that do not depend on a gradient.
     sources : dict of str to ndarray
         The source images by name, decoded.
     place : tuple of four int or None
@@ -70,6 +79,7 @@ class Trace:
         The source images by name.
     """
 
+    @checked
     def __init__(
         self, steps: Iterable[Step], sources: Mapping[str, MPSImage], place: tuple[int, int, int, int] | None = None
     ) -> None:
@@ -87,8 +97,29 @@ class Trace:
     def __getitem__(self, name: str) -> Step:
         try:
             return self._by_name[name]
-        except (KeyError, TypeError):
-            raise SourceError(f"no step makes {name!r}: the steps make {_listed(self._by_name)}") from None
+        except Exception:  # noqa: BLE001  somebody's object may raise anything
+            raise SourceError(f"no step makes {shown(name)}: the steps make {_listed(self._by_name)}") from None
+
+    def __getattr__(self, name: str) -> float | Wide:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.numbers(name)
+        except SourceError as error:
+            raise AttributeError(str(error)) from None
+
+    @checked
+    def numbers(self, name: str) -> float | Wide:
+        """
+        The stored numbers of an image by name; a float for one number. Also an attribute: ``t.dx``.
+
+        Raises
+        ------
+        SourceError
+            No step makes it, and it is no source.
+        """
+        values = self._stored(name)
+        return float(values.item()) if values.size == 1 else values
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -101,7 +132,8 @@ class Trace:
     @property
     def shape(self) -> Shape:
         """Images, height, width and channels that all images have."""
-        n, height, width, channels = (min(sizes) for sizes in zip(*self._shapes, strict=True))
+        shapes = [*self._shapes, *(step.shape for step in self.steps)]
+        n, height, width, channels = (min(sizes) for sizes in zip(*shapes, strict=True))
         return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
     def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
@@ -117,8 +149,8 @@ class Trace:
         for name, value, most in zip(("image", "y", "x", "channel"), (image, y, x, channel), self.shape, strict=True):
             try:
                 index = operator.index(value)
-            except TypeError:
-                raise ImageError(f"{name} is {value!r}: give an integer") from None
+            except Exception:  # noqa: BLE001  somebody's object may raise anything
+                raise ImageError(f"{name} is {shown(value)}: give an integer") from None
             if not 0 <= index < most:
                 of = ", which all images have" if len(self._shapes) > 1 else ""
                 raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
@@ -129,54 +161,166 @@ class Trace:
         images = {name: window.image(each) for name, each in self.images.items()}
         return Trace((step.within(window) for step in self.steps), images, window.place)
 
+    @cached_property
+    def parameter_gradients(self) -> dict[str, float | Wide]:
+        """
+        The gradients with respect to the nodes' parameters, by the names of `mpsref.teach.parameters`, in float64.
+
+        Each is the sum, over all elements, of the incoming gradient of the node's result, as it is stored, times how
+        much the result changes with the parameter; that of pReLU's slopes is an array, with a sum for each channel.
+        Clamps of arithmetic nodes are ignored, as their gradient nodes do.
+
+        Examples
+        --------
+        >>> from mpsref import teach
+        >>> y = teach.linear(teach.input("x"), a=3, b=1)
+        >>> teach.backprop(y, x=[1, 2, 4]).parameter_gradients
+        {'y.a': 7.0, 'y.b': 3.0}
+        """
+        found: dict[str, float | Wide] = {}
+        for step in self.steps:
+            if step.is_backward or step.name not in self.gradient_names:
+                continue
+            upstream = self._stored(self.gradient_names[step.name])
+            for name, slope in slopes_by_parameter(step).items():
+                with np.errstate(all="ignore"):
+                    parts = upstream * slope
+                by_channel = np.array([total(parts[..., i]) for i in range(parts.shape[-1])])
+                found[f"{step.name}.{name}"] = by_channel if name == "data" else total(parts)
+        return found
+
+    # ---- the drawing ----
+
+    def structure(self) -> Structure:
+        """
+        The forward images, each with its number and its gradient, for drawings; of several elements the extremes.
+
+        Where there are only gradients, those.
+        """
+        gradients = self.gradient_names
+        hidden = {*gradients.values(), *(step.name for step in self.steps if step.is_backward)}
+        shown = [step for step in self.steps if step.name not in hidden] or list(self.steps)
+        names: dict[MPSNNImageNode, str] = {}
+        for step in shown:
+            names |= zip(step.plan_step.node.sources, step.reads, strict=True)
+        sources = {image: name for image, name in names.items() if name in self.sources}
+        names = sources | {step.plan_step.node.result_image: step.name for step in shown}
+        read = {image for step in shown for image in step.plan_step.node.sources}
+        shape = Structure.of(names, [image for image in names if image not in read])
+        numbers = {name: _short_text(self._stored(name)) for name in names.values()}
+        for name in numbers:
+            if name in gradients:
+                numbers[name] += f" | {_short_text(self._stored(gradients[name]))}"
+        return replace(shape, numbers=numbers)
+
+    def _stored(self, name: str) -> Wide:
+        return self.sources[name] if name in self.sources else self[name].stored
+
     # ---- the table ----
 
-    def _rows(self) -> list[list[str]]:
+    def _rows(self, rounding: bool | None) -> list[list[str]]:
         """A row for each source and step, below the names of the columns; many elements as smallest to largest."""
         is_single = self.place is not None
+        if rounding is None:
+            rounding = self._rounding_matters(self.steps)
         heading = "rounding" if is_single else "largest rounding"
-        rows = [["step", "node", "reads", "slope", "upstream", "value", "stored", heading]]
-        rows += [[name, "source", "", "", "", "", range_text(values), ""] for name, values in self.sources.items()]
+        rows = [["step", "node", "reads", "slope", "upstream", "value", *(["stored", heading] if rounding else [])]]
+        for name, values in self.sources.items():
+            number = ["", range_text(values), ""] if rounding else [range_text(values)]
+            rows.append([name, "source", "", "", "", *number])
         for step in self.steps:
             reads = [f"{name} = {range_text(values)}" for name, values in zip(step.reads, step.sources, strict=True)]
             slope, upstream = ("" if each is None else range_text(each) for each in (step.slope, step.upstream))
-            value, stored = range_text(step.value), range_text(step.stored)
-            rounding = ulps_text(step) if is_single else largest_ulps_text(step)
             read = ", ".join(reads if is_single else step.reads)
-            rows.append([step.name, title(step), read, slope, upstream, value, stored, rounding])
+            row = [step.name, title(step), read, slope, upstream, range_text(step.value)]
+            if rounding:
+                off = (ulps_text if is_single else largest_ulps_text)(step, self._lost_text(step))
+                row += [range_text(step.stored), off]
+            rows.append(row)
         return rows
 
-    def _tables(self) -> list[tuple[str, list[list[str]]]]:
+    @cached_property
+    def lost(self) -> dict[str, Lost]:
+        """What storing lost, by step: numbers that became 0 or infinite, and what became so because of them."""
+        return lost_by_name(self.steps)
+
+    def _lost_text(self, step: Step) -> str:
+        return self.lost[step.name].text if step.name in self.lost else ""
+
+    def _rounding_matters(self, steps: Iterable[Step]) -> bool:
+        """Whether something was lost, or a stored number differs in the digits that are printed."""
+        return any(step.name in self.lost or step.rounding_is_visible for step in steps)
+
+    @checked
+    def table(self, *, rounding: bool | None = None) -> str:
+        """
+        The table that is printed.
+
+        Parameters
+        ----------
+        rounding : bool, optional
+            Whether it has the stored numbers and how far storing moved each. Default: if that can be seen in the
+            digits that are printed, or something was lost.
+
+        Examples
+        --------
+        >>> from mpsref import teach
+        >>> print(teach.backprop(teach.tanh(teach.input("x")), x=0.5).table(rounding=True))
+        image 0, y 0, x 0, channel 0
+        step  node              reads               slope  upstream     value    stored   rounding
+        x     source                                                                0.5
+        dy    source                                                                  1
+        y     TanH              x = 0.5          0.786448            0.462117  0.462117  +0.27 ULP
+        dx    gradient of TanH  dy = 1, x = 0.5  0.786448         1  0.786448  0.786448  -0.49 ULP
+        """
+        return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables(rounding))
+
+    def _tables(self, rounding: bool | None) -> list[tuple[str, list[list[str]]]]:
         """Captions and rows: a table for each element where there are few, else one for all."""
         if self.place is not None:
-            return [(place_text(self.place), self._rows())]
+            return [(place_text(self.place), self._rows(rounding))]
         if len(self._shapes) == 1 and math.prod(self.shape) <= FEW_PIXELS:
             places = np.ndindex(*self.shape)
-            return [table for i, y, x, c in places for table in self.at(y, x, c, i)._tables()]
+            return [table for i, y, x, c in places for table in self.at(y, x, c, i)._tables(rounding)]
         sizes = " and ".join(
             f"{width}x{height}x{channels}" + (f" x{n} images" if n > 1 else "")
             for n, height, width, channels in self._shapes
         )
-        return [(f"all elements of {sizes}, from the smallest to the largest", self._rows())]
+        return [(f"all elements of {sizes}, from the smallest to the largest", self._rows(rounding))]
 
     def __str__(self) -> str:
-        return "\n\n".join("\n".join([caption, *aligned(rows, 3)]) for caption, rows in self._tables())
+        return self.table()
 
     def __repr__(self) -> str:
         where = "" if self.place is None else f" at {place_text(self.place)}"
         return f"<Trace of {len(self.steps)} steps{where}>"
 
     def _repr_html_(self) -> str:
-        return "".join(html_table(caption, rows) for caption, rows in self._tables())
+        drawing = svg(self) if len(self.steps) <= MOST_DRAWN else ""
+        return drawing + "".join(html_table(caption, rows) for caption, rows in self._tables(None))
 
     # ---- the chain rule ----
 
-    @property
-    def gradients(self) -> tuple[str, ...]:
-        """Names of the gradients that the steps make, in order."""
-        return tuple(step.name for step in self.steps if step.is_backward and step.kind != "ones")
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Names of the gradients that the steps make, in order; ``gradients["x"]`` has the numbers of that of ``x``."""
+        return Gradients.of(self)
 
-    def chain_rule(self, name: str | None = None) -> str:
+    @cached_property
+    def gradient_names(self) -> dict[str, str]:
+        """The name of the gradient of each image; of one with several readers, of their sum."""
+        nodes = [step.plan_step.node for step in self.steps]
+        names = {image: name for step in self.steps for image, name in
+                 zip(step.plan_step.node.sources, step.reads, strict=True)}  # fmt: skip
+        names |= {node.result_image: step.name for node, step in zip(nodes, self.steps, strict=True)}
+        found: dict[str, str] = {}
+        for node, step in zip(nodes, self.steps, strict=True):
+            if node.forward_node is not None and (result := names.get(node.forward_node.result_image)) is not None:
+                found.setdefault(result, step.reads[step.operation.roles.index(Role.GRADIENT)])
+        return found | {names[image]: names[gradient] for gradient, image in differentiated(nodes).items()}
+
+    @checked
+    def chain_rule(self, name: str | None = None, *, rounding: bool | None = None) -> ChainRule:
         """
         The chain rule for one gradient of one element, with the numbers in it.
 
@@ -184,13 +328,16 @@ class Trace:
         ----------
         name : str, optional
             The gradient's name. Default: the last one.
+        rounding : bool, optional
+            Whether it says how each gradient was stored. Default: if that can be seen in the digits that are printed,
+            or something was lost.
 
         Returns
         -------
         str
-            First the gradient as a sum over all paths, each a product of unrounded slopes; then every gradient on the
-            way, as it was stored. Beyond 8 paths, or 8 factors in one, intermediate gradients are not expanded, and
-            their stored numbers are used.
+            First the gradient as a sum over all paths, each a product of unrounded slopes; then, with `rounding`, every
+            gradient on the way, as it was stored. A notebook shows an equation. Beyond 8 paths, or 8 factors in one,
+            intermediate gradients are not expanded, and their stored numbers are used.
 
         Raises
         ------
@@ -223,18 +370,21 @@ class Trace:
         if self.shape != (1, 1, 1, 1):
             raise ImageError(f"the chain rule is for one element, not {list(self.shape)}: use at(y, x, channel)")
         gradients = self.gradients
-        if name is None and gradients:
-            name = gradients[-1]
-        if name not in gradients:
+        name = gradients[-1] if name is None and gradients else name
+        if name is None or name not in gradients:
             raise SourceError(f"{name!r} is not a gradient that a step makes: these are {_listed(gradients)}")
         steps = self._contributors(name)
         terms, is_cut = self._terms(name)
-        lines = equation(self._by_name[name], terms)
+        last = self._by_name[name]
+        if rounding is None:
+            differs = number_text(product_sum(terms)) != number_text(single(last.stored))
+            rounding = differs or self._rounding_matters(steps)
+        lines = equation(last, terms, self._lost_text(last) if rounding else None)
         if is_cut:
             lines += ["", "There are too many paths or factors to write out: intermediate gradients are named."]
-        if len(steps) > 1:
-            lines += ["", "Each gradient is rounded where it is stored:", *stored_lines(steps)]
-        return "\n".join(lines)
+        if rounding and len(steps) > 1:
+            lines += ["", "Each gradient is rounded where it is stored:", *stored_lines(steps, self.lost)]
+        return ChainRule("\n".join(lines))
 
     def _contributors(self, name: str) -> list[Step]:
         """The steps that make a gradient and those on which it depends."""
@@ -257,8 +407,8 @@ class Trace:
                 part for term in terms for part in (self._expanded(leaf, term[1]) if term[0] == leaf else [term])
             ]
             is_long = len(expanded) > MOST_PATHS or any(len(factors) >= MOST_FACTORS for _, factors in expanded)
-            if leaf != name and (is_long or self._by_name[leaf].is_clamped):
-                is_cut = is_cut or not self._by_name[leaf].is_clamped
+            if leaf != name and (is_long or self._by_name[leaf].is_whole):
+                is_cut = is_cut or not self._by_name[leaf].is_whole
                 unexpanded.add(leaf)
             else:
                 terms = expanded
@@ -267,7 +417,7 @@ class Trace:
     def _expanded(self, name: str, factors: Term) -> list[tuple[str | None, Term]]:
         """The terms that a gradient, times some factors, is the sum of."""
         step = self._by_name[name]
-        if step.is_clamped:
+        if step.is_whole:
             return [(None, [(step.expression(step.reads), single(step.value))])]
         terms: list[tuple[str | None, Term]] = [(read, [*own, *factors]) for read, own in gradients_read(step)]
         bias = bias_of(step)
@@ -275,6 +425,34 @@ class Trace:
 
     def _value_of(self, name: str) -> float:
         return single(self._by_name[name].stored if name in self._by_name else self.sources[name])
+
+
+class Gradients(tuple[str, ...]):  # noqa: SLOT001  a tuple has no room for slots
+    """The names of the gradients of a trace; with the name of an image as index, the numbers of its gradient."""
+
+    _trace: Trace
+
+    @classmethod
+    def of(cls, traced: Trace) -> Gradients:
+        """The gradients that the steps of a trace make."""
+        gradients = cls(step.name for step in traced.steps if step.is_backward and step.kind != "ones")
+        gradients._trace = traced
+        return gradients
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        names = self._trace.gradient_names
+        if key not in names:
+            raise SourceError(f"no step makes the gradient of {key!r}: there are those of {_listed(names)}")
+        return self._trace.numbers(names[key])
+
+
+def _short_text(numbers: Wide) -> str:
+    """A number in four digits; of several the smallest and the largest, if they differ."""
+    known = numbers[~np.isnan(numbers)]
+    ends = dict.fromkeys(f"{value:.4g}" for value in (known.min(), known.max())) if known.size else ["nan"]
+    return " to ".join(ends)
 
 
 def _listed(names: Collection[str]) -> str:
@@ -337,4 +515,9 @@ def trace(
 
     plan.walk(images, graph.manner(), watch=watch)
     tell_apart(steps)
+    backward: set[str] = set()
+    for each in steps:
+        if each.is_backward or not backward.isdisjoint(each.reads):
+            backward.add(each.name)
+    steps.sort(key=lambda step: step.name in backward)
     return Trace(steps, dict(zip(names, images, strict=False)))

@@ -16,6 +16,7 @@ from mpsref.testing.comparison import Bounds, Comparison, Worst, assert_close, c
 from mpsref.testing.tolerances import Tolerances
 
 if TYPE_CHECKING:
+    from mpsref.testing.autodiff import gradient_of
     from mpsref.testing.gradient import GradientCheck, Slope, check_gradient
     from mpsref.testing.implementation import Failure, ImplementationCheck, check_implementation
 
@@ -32,10 +33,12 @@ __all__ = [
     "check_gradient",
     "check_implementation",
     "compare",
+    "gradient_of",
     "resolved",
 ]
 
 LATER = {
+    "gradient_of": "mpsref.testing.autodiff",
     **dict.fromkeys(("GradientCheck", "Slope", "check_gradient"), "mpsref.testing.gradient"),
     **dict.fromkeys(("Failure", "ImplementationCheck", "check_implementation"), "mpsref.testing.implementation"),
 }

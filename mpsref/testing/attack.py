@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,34 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
 from mpsref.arrays import Stored
+from mpsref.errors import ImplementationError, described
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
-from mpsref.testing.reports import KINDS, Failure
+from mpsref.testing.reports import Failure
 from mpsref.testing.strategies import floats
-from mpsref.testing.subject import Subject, Trial, why
+from mpsref.testing.subject import Subject, Trial, explains, hypothesis_of, way_of
+from mpsref.testing.views import VIEWS
 from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.faults import Finding
 
 __all__ = ["Attack"]
 
-LONGEST, DRAWN = 600, 12
-"""Rows of an array at most, and values in it that Hypothesis draws one by one."""
+LENGTHS, DRAWN = (604, 602, 65, 63, 1), 12
+"""
+Rows of arrays, and values in them that Hypothesis draws one by one.
+
+A compiler may compile for each length, so there are few: one for each remainder that vectors of four leave, and 1.
+"""
+
+LARGE = (2**15 - 1, 2**15 + 1, 2**16 + 1, 2**17 + 3)
+"""Elements of arrays whose length or index may not fit into 15 or 16 bits."""
+
+VIEW = 64
+"""Rows of a view."""
+
+SHORTEST = (*range(1, 41), *(2**k + d for k in range(6, 10) for d in (-1, 0, 1)))
+"""Rows that are tried where no single element fails."""
 
 KEPT, TRIED = 64, 12
 """Failing values that are kept of a kind, and that are tried alone."""
@@ -33,6 +49,7 @@ SHOWN = 16
 """Elements of an array that are written out."""
 
 CHANGES = "called again with the same array, the implementation gives something else"
+STRIDES = "right for a copy of the view, so the implementation ignores strides, or where a view begins"
 
 
 @dataclass
@@ -51,11 +68,14 @@ class Attack:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.arrays = self.elements = 0
-        self.by_kind: dict[str, _Failures] = {}
+        self.by_way: dict[int, _Failures] = {}
+        self.views: list[Trial] = []
+        self.refused: dict[str, str] = {}
 
     def run(self, max_examples: int | None, number: int | None) -> None:
         """Let Hypothesis draw arrays, and collect failures."""
         subject, storage, neurons = self.subject, self.subject.storage, self.subject.neurons()
+        seen: list[MPSNNNeuronDescriptor] = []
 
         @settings(
             max_examples=settings().max_examples if max_examples is None else max_examples,
@@ -68,7 +88,8 @@ class Attack:
         @given(st.data())
         def attack(data: st.DataObject) -> None:
             descriptor = descriptor_or_error(data.draw(neurons), "what the strategy gives as neuron")
-            shape = data.draw(st.integers(1, LONGEST)), _channels(descriptor)
+            seen.append(descriptor)
+            shape = data.draw(st.sampled_from(LENGTHS)), _channels(descriptor)
             noise = data.draw(st.integers(0, 2**32 - 1))
             pools = _pools(descriptor, storage)
             numbers = st.lists(floats(storage.name, neuron=descriptor), min_size=1, max_size=DRAWN)
@@ -88,19 +109,60 @@ class Attack:
         if number is not None:
             attack = seed(number)(attack)
         attack()
-        if isinstance(subject.neuron, MPSNNNeuronDescriptor) and storage.dtype.itemsize == 2:
-            # There are few enough halves to try them all.
-            halves = storage.patterns()
-            upstream = None if subject.direction == "forward" else storage.dtype.type(1)
-            for start in range(0, len(halves), LONGEST):
-                self._keep(self._trial(subject.neuron, halves[start : start + LONGEST], upstream))
+        # The first, which is the only one, unless parameters vary.
+        self._large(seen[0])
+        self._views(seen[0])
+
+    def _large(self, descriptor: MPSNNNeuronDescriptor) -> None:
+        """All halves, in either format; and arrays that are large, with numbers of every magnitude."""
+        storage, is_gradient = self.subject.storage, self.subject.direction == "gradient"
+        one = storage.dtype.type(1) if is_gradient else None
+        halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(storage.dtype)
+        self._keep(self._trial(descriptor, halves, one))
+        patterns = 1 << 8 * storage.dtype.itemsize
+        for count in LARGE:
+            rows = max(1, count // _channels(descriptor))
+            # Every so many bit patterns, not always with the same last digits.
+            places, gap = np.arange(rows, dtype=np.uint64), max(1, patterns // rows)
+            bits = (places * patterns // rows + places * 0x9E3779B1 % gap).astype(storage.bits_dtype)
+            # In no order, so that elements that are far apart differ, whatever the distance.
+            scattered = bits[places * 0x9E3779B1 % np.uint64(rows)].view(storage.dtype)
+            self._keep(self._trial(descriptor, scattered, one))
+
+    def _views(self, descriptor: MPSNNNeuronDescriptor) -> None:
+        """Views of several kinds; an implementation may refuse one."""
+        for view in VIEWS:
+            try:
+                trial = self._view(descriptor, view, VIEW)
+                self.arrays, self.elements = self.arrays + 1, self.elements + trial.x.size
+                if trial.beyond.size:
+                    shorter = (self._view(descriptor, view, rows) for rows in range(2, VIEW, 2))
+                    self.views.append(next((each for each in shorter if each.beyond.size), trial))
+            except ImplementationError as error:
+                if error.__cause__ is None and view != "transposed":
+                    raise
+                self.refused[view] = described(error.__cause__ or error)
+
+    def _view(self, descriptor: MPSNNNeuronDescriptor, view: str, rows: int) -> Trial:
+        """A trial of a view, whose elements fail only where those of its copy do not."""
+        trial = self.subject.trial(descriptor, *self._ordinary(descriptor, rows), view)
+        if not trial.beyond.size:
+            return trial
+        wrong = ~np.isin(trial.beyond, self.subject.trial(descriptor, trial.x, trial.upstream).beyond)
+        return replace(trial, beyond=trial.beyond[wrong], ways=trial.ways[wrong])
+
+    def _ordinary(self, descriptor: MPSNNNeuronDescriptor, rows: int) -> tuple[Stored, Stored | None]:
+        """Moderate numbers, all different."""
+        shape, dtype = (rows, _channels(descriptor)), self.subject.storage.dtype
+        x = np.linspace(-2, 2.5, rows * shape[1]).reshape(shape).astype(dtype)
+        return x, x[::-1] + dtype.type(3) if self.subject.direction == "gradient" else None
 
     def _keep(self, trial: Trial) -> None:
         self.arrays += 1
         self.elements += trial.x.size
-        for kind in dict.fromkeys(trial.kinds):
-            failures = self.by_kind.setdefault(kind, _Failures(trial))
-            index = trial.failing(kind)
+        for way in np.unique(trial.ways).tolist():
+            failures = self.by_way.setdefault(way, _Failures(trial))
+            index = trial.failing(way)
             failures.count += index.size
             failures.neurons.setdefault(trial.descriptor, trial)
             x = trial.x.ravel()[index]
@@ -111,33 +173,77 @@ class Attack:
                 failures.values.setdefault(pair[0].tobytes() + pair[1].tobytes(), pair)
 
     def failures(self) -> Iterator[Failure]:
-        """The simplest input of each kind, in the order of `KINDS`."""
-        for kind in KINDS:
-            if kind in self.by_kind:
-                yield self._failure(kind, self.by_kind[kind])
+        """The simplest input of each kind, first what no model of arithmetic allows, in the order of `KINDS`."""
+        ways = sorted(self.by_way)
+        simplest = {way: self._simplest(way, self.by_way[way]) for way in ways}
+        finding = self._hypothesis([way for way in ways if not way_of(way)[1]])
+        if self.views:
+            yield self._view_failure()
+        for way in ways:
+            yield self._failure(way, self.by_way[way], *simplest[way], finding)
 
-    def _failure(self, kind: str, failures: _Failures) -> Failure:
-        trial, index, evidence = self._simplest(kind, failures)
-        storage, first = self.subject.storage, failures.first
-        again = self.subject.trial(trial.descriptor, trial.x, trial.upstream)
-        is_same = np.array_equal(again.got, trial.got, equal_nan=True)
+    def _hypothesis(self, ways: Sequence[int]) -> Finding | None:
+        """One fault that explains what fails in several ways, from a trial of all their values."""
+        if not ways:
+            return None
+        descriptor = self._simplest_neuron(ways[0], self.by_way[ways[0]])
+        pairs = [pair for way in ways for pair in self.by_way[way].values.values()]
+        xs = _ladder([x for x, _ in pairs], descriptor, self.subject.storage)
+        upstream: Any = None
+        if self.subject.direction == "gradient":
+            xs = np.concatenate([xs, [x for x, _ in pairs]]).astype(xs.dtype)
+            upstream = np.ones_like(xs)
+            upstream[-len(pairs) :] = [u for _, u in pairs]
+        return hypothesis_of(self._trial(descriptor, xs, upstream), self.subject.storage)
+
+    def _failure(self, way: int, failures: _Failures, trial: Trial, index: int, finding: Finding | None) -> Failure:
+        subject, storage = self.subject, self.subject.storage
+        why = CHANGES
+        if self._is_same_again(trial):
+            why = subject.why(trial, index)
+            if not why and finding is not None and explains(finding, trial, storage):
+                name = ", ".join(filter(None, (finding.name, finding.detail)))
+                why = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
+        return self._described(way, failures.count, failures.first, trial, index, why)
+
+    def _is_same_again(self, trial: Trial) -> bool:
+        """Whether three more calls give the same."""
+        again = (self.subject.trial(trial.descriptor, trial.x, trial.upstream, trial.view).got for _ in range(3))
+        return all(np.array_equal(got, trial.got, equal_nan=True) for got in again)
+
+    def _view_failure(self) -> Failure:
+        """The shortest view of the first kind that fails."""
+        trial = self.views[0]
+        *others, last = [each.view for each in self.views]
+        why = f"{', '.join(others)}{' and ' if others else ''}{last} arrays: {STRIDES}"
+        if not self._is_same_again(trial):
+            why = CHANGES
+        count = sum(len(trial.beyond) for trial in self.views)
+        failure = self._described(int(trial.ways[0]), count, trial, trial, int(trial.beyond[0]), why)
+        return replace(failure, kind="view", is_allowed=False, array=f"{trial.view} {failure.array}")
+
+    def _described(self, way: int, count: int, first: Trial, trial: Trial, index: int, why: str) -> Failure:
+        storage = self.subject.storage
+        kind, is_allowed = way_of(way)
         array = ""
         if len(trial.x) > 1:
             array = np.array2string(trial.x.reshape(trial.shape), threshold=SHOWN, separator=", ")
         distance = int(ulp_distance(trial.got, trial.want, storage).ravel()[index])
+        shape = first.shape if first.descriptor.data is None else first.x.shape
         comparison = compare(
-            first.got,
-            first.want,
+            first.got.reshape(shape),
+            first.want.reshape(shape),
             bounds=self.subject.limit,
             neuron=first.descriptor,
-            x=first.x,
-            upstream=first.upstream,
+            x=first.x.reshape(shape),
+            upstream=None if first.upstream is None else first.upstream.reshape(shape),
             name=f"array {list(first.shape)}",
         )
         return Failure(
             kind=kind,
             format=storage.name,
-            count=failures.count,
+            count=count,
+            is_allowed=is_allowed,
             neuron=repr(trial.descriptor),
             shape=trial.shape,
             place=tuple(int(i) for i in np.unravel_index(index, trial.shape)),
@@ -147,31 +253,31 @@ class Attack:
             want=_notations(trial.want.ravel()[index]),
             array=" ".join(array.split()),
             ulp=None if distance == UNREACHABLE else distance,
-            why=why(trial, index, evidence, kind, storage) if is_same else CHANGES,
+            why=why,
             comparison=comparison.text(),
         )
 
     # ---- simpler and simpler ----
 
-    def _simplest(self, kind: str, failures: _Failures) -> tuple[Trial, int, Trial]:
-        """A trial that fails in this way, of a single element if possible; the element; and evidence for the cause."""
-        descriptor = self._simplest_neuron(kind, failures)
+    def _simplest(self, way: int, failures: _Failures) -> tuple[Trial, int]:
+        """A trial that fails in this way, of a single element if possible, and the element."""
+        descriptor = self._simplest_neuron(way, failures)
         pairs = list(failures.values.values())
         upstreams = [None]
         if self.subject.direction == "gradient":
             upstreams = _distinct([failures.first.x.dtype.type(1), *sorted((u for _, u in pairs), key=_simplicity)])
-        xs = _ladder([x for x, _ in pairs], descriptor, self.subject.storage)
+        xs = _padded(_ladder([x for x, _ in pairs], descriptor, self.subject.storage))
         simple: list[Any] = []
         for upstream in upstreams:
             trial = self._trial(descriptor, xs, upstream)
-            failing = _distinct(sorted(trial.x.ravel()[trial.failing(kind)], key=_simplicity))
+            failing = _distinct(sorted(trial.x.ravel()[trial.failing(way)], key=_simplicity))
             simple = simple or failing
             for x in failing[:TRIED]:
                 alone = self._trial(descriptor, x, upstream)
-                if kind in alone.kinds:
-                    alone = self._simpler_upstream(kind, alone)
-                    return alone, int(alone.failing(kind)[0]), trial
-        return self._shortest(kind, failures.neurons.get(descriptor, failures.first), simple[:TRIED])
+                if way in alone.ways:
+                    alone = self._simpler_upstream(way, alone)
+                    return alone, int(alone.failing(way)[0])
+        return self._shortest(way, failures.neurons.get(descriptor, failures.first), simple[:TRIED])
 
     def _trial(self, descriptor: MPSNNNeuronDescriptor, x: Any, upstream: Any, rows: int = 1) -> Trial:
         """Call with these values, or a single one repeated, in every feature channel."""
@@ -182,43 +288,47 @@ class Attack:
         )
         return self.subject.trial(descriptor, x, upstream)
 
-    def _simpler_upstream(self, kind: str, alone: Trial) -> Trial:
+    def _simpler_upstream(self, way: int, alone: Trial) -> Trial:
         """The trial of the same single element with the simplest incoming gradient at which it fails in this way."""
         if alone.upstream is None or alone.upstream.ravel()[0] == 1:
             return alone
         x = alone.x.ravel()[0]
-        values = _ladder([alone.upstream.ravel()[0]], alone.descriptor, self.subject.storage)
+        values = _padded(_ladder([alone.upstream.ravel()[0]], alone.descriptor, self.subject.storage))
         trial = self._trial(alone.descriptor, x, values, len(values))
         assert trial.upstream is not None
-        for upstream in _distinct(sorted(trial.upstream.ravel()[trial.failing(kind)], key=_simplicity))[:TRIED]:
+        for upstream in _distinct(sorted(trial.upstream.ravel()[trial.failing(way)], key=_simplicity))[:TRIED]:
             simpler = self._trial(alone.descriptor, x, upstream)
-            if kind in simpler.kinds:
+            if way in simpler.ways:
                 return simpler
         return alone
 
-    def _simplest_neuron(self, kind: str, failures: _Failures) -> MPSNNNeuronDescriptor:
+    def _simplest_neuron(self, way: int, failures: _Failures) -> MPSNNNeuronDescriptor:
         """Of the neurons that fail in this way, one with as many documented parameters as possible."""
         simplest = min(failures.neurons, key=lambda d: (len(repr(d)), repr(d)))
         trial = failures.neurons[simplest]
         for name in simplest.parameters if self.subject.varies else ():
             others = {k: v for k, v in simplest.parameters.items() if k != name}
             simpler = MPSNNNeuronDescriptor(simplest.neuron_type, **others)
-            if kind in self.subject.trial(simpler, trial.x, trial.upstream).kinds:
+            if way in self.subject.trial(simpler, trial.x, trial.upstream).ways:
                 simplest = simpler
         return simplest
 
-    def _shortest(self, kind: str, first: Trial, simple: Sequence[Any]) -> tuple[Trial, int, Trial]:
+    def _shortest(self, way: int, first: Trial, simple: Sequence[Any]) -> tuple[Trial, int]:
         """Where no single element fails: the shortest array of one value, as simple as possible, or of several."""
-        at = int(first.failing(kind)[0]) if kind in first.kinds else 0
+        if len(first.x) > max(LENGTHS):
+            # Smaller arrays have not failed so.
+            first = self._beginning(way, first)
+            return first, int(first.failing(way)[0])
+        at = int(first.failing(way)[0]) if way in first.ways else 0
         one = first.x.dtype.type(1)
         upstream = None if first.upstream is None else one
         for x in _distinct([one, *simple[:1], first.x.ravel()[at]]):
-            for rows in range(1, len(first.x) + 1):
-                if kind in self._trial(first.descriptor, x, upstream, rows).kinds:
+            for rows in (rows for rows in SHORTEST if rows <= len(first.x)):
+                if way in self._trial(first.descriptor, x, upstream, rows).ways:
                     for other in (one, *simple, x):
                         trial = self._trial(first.descriptor, other, upstream, rows)
-                        if kind in trial.kinds:
-                            return trial, int(trial.failing(kind)[0]), first
+                        if way in trial.ways:
+                            return trial, int(trial.failing(way)[0])
         best = first
         size = len(best.x) // 2
         while size:
@@ -226,28 +336,39 @@ class Attack:
             while start < len(best.x) and len(best.x) > size:
                 keep = np.delete(np.arange(len(best.x)), slice(start, start + size))
                 upstream = None if best.upstream is None else best.upstream[keep]
-                shorter = self._if_failing(kind, best, best.x[keep], upstream)
+                shorter = self._if_failing(way, best, best.x[keep], upstream)
                 start = start if shorter is not best else start + size
                 best = shorter
             size //= 2
-        best = self._plainer(kind, best) if len(best.x) <= SHOWN else best
-        return best, int(best.failing(kind)[0]) if kind in best.kinds else 0, first
+        best = self._plainer(way, best) if len(best.x) <= SHOWN else best
+        return best, int(best.failing(way)[0]) if way in best.ways else 0
 
-    def _plainer(self, kind: str, best: Trial) -> Trial:
+    def _beginning(self, way: int, best: Trial) -> Trial:
+        """The first rows of a large array, as few as fail."""
+        few, many = 0, len(best.x)
+        while many - few > 1:
+            rows = (few + many) // 2
+            upstream = None if best.upstream is None else best.upstream[:rows]
+            shorter = self._if_failing(way, best, best.x[:rows], upstream)
+            few, many = (few, rows) if shorter is not best else (rows, many)
+            best = shorter
+        return best
+
+    def _plainer(self, way: int, best: Trial) -> Trial:
         """The same with 1, -1 or 0 wherever it still fails, and with incoming gradients of 1."""
         if best.upstream is not None:
-            best = self._if_failing(kind, best, best.x, np.ones_like(best.x))
+            best = self._if_failing(way, best, best.x, np.ones_like(best.x))
         for row in range(len(best.x)):
             for value in (0, -1, 1):
                 x = best.x.copy()
                 x[row] = value
-                best = self._if_failing(kind, best, x, best.upstream)
+                best = self._if_failing(way, best, x, best.upstream)
         return best
 
-    def _if_failing(self, kind: str, best: Trial, x: Stored, upstream: Stored | None) -> Trial:
+    def _if_failing(self, way: int, best: Trial, x: Stored, upstream: Stored | None) -> Trial:
         """The trial of other arrays if it fails in the same way, else the best so far."""
         trial = self.subject.trial(best.descriptor, x, upstream)
-        return trial if kind in trial.kinds else best
+        return trial if way in trial.ways else best
 
 
 def _channels(descriptor: MPSNNNeuronDescriptor) -> int:
@@ -311,6 +432,11 @@ def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: 
     numbers = np.concatenate([numbers, kinks, *beside, dtype.type([np.nan])])
     both = np.concatenate([numbers, -numbers, values])
     return np.unique(both.view(storage.bits_dtype)).view(dtype)
+
+
+def _padded(values: Stored) -> Stored:
+    """The same values, some of them twice, so that there are as many as in other arrays of this kind."""
+    return np.resize(values, 1 << (len(values) - 1).bit_length())
 
 
 def _notations(value: Any) -> tuple[str, str, str]:

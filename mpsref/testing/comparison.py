@@ -8,20 +8,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
-from mpsref.display import aligned, html_table, html_text
-from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError
+from mpsref.display import counted, html_table, html_text, table
+from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
-from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of
+from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of, unmasked_or_error
 from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
-from mpsref.verify.bounds import BEYOND, MODELS
 from mpsref.verify.compare import Counts, Judge, Tolerance
 from mpsref.verify.compare import compare as counts_of
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, Reason
 
 __all__ = ["Bounds", "Comparison", "Worst", "assert_close", "compare", "resolved"]
 
@@ -47,6 +48,8 @@ class Worst:
         The distance; None if one is NaN, or one infinite.
     beyond : bool
         Whether it is outside the bounds.
+    x, upstream : str or None
+        What the neuron read there, if `compare` knows it.
     """
 
     place: tuple[int, ...]
@@ -54,10 +57,16 @@ class Worst:
     expected: str
     ulp: int | None
     beyond: bool
+    x: str | None = None
+    upstream: str | None = None
 
     def __str__(self) -> str:
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
-        return f"{list(self.place)}: got {self.actual}, want {self.expected}, {distance}"
+        read = [
+            f"{name} = {value}" for name, value in (("upstream", self.upstream), ("x", self.x)) if value is not None
+        ]
+        where = " ".join([str(list(self.place)), ", ".join(read)]).rstrip()
+        return f"{where}: got {self.actual}, want {self.expected}, {distance}"
 
 
 @dataclass(frozen=True)
@@ -105,17 +114,21 @@ class Comparison(CheckReport):
         beyond, elements = self.counts.beyond, self.counts.elements
         allowed = f"; {self.max_mismatches:,} may be" if self.max_mismatches else ""
         if not beyond:
-            return f"PASS: all {elements:,} elements are within bounds"
-        mismatches = f"{beyond:,} of {elements:,} elements ({100 * beyond / elements:.3g} %) are beyond the bounds"
+            all_of_them = f"all {elements:,} elements are" if elements != 1 else "1 element is"
+            return f"PASS: {all_of_them} within bounds"
+        share = f"{beyond:,} of {counted(elements, 'element')} ({100 * beyond / elements:.3g} %)"
+        mismatches = f"{share} {'is' if beyond == 1 else 'are'} beyond the bounds"
         return f"{'PASS' if self.passed else 'FAIL'}: {mismatches}{allowed}"
 
     def _repr_html_(self) -> str:
         verdict = f"<p><strong>{html_text(f'{self.name}: {self.verdict}', 1000)}</strong></p>"
-        rows: list[list[object]] = [["element", "actual", "expected", "ULP", "verdict"]]
+        rows: list[list[object]] = [["element", "x", "actual", "expected", "ULP", "verdict"]]
         for element in self.worst:
             distance = "not comparable" if element.ulp is None else f"{element.ulp:,}"
             verdict_there = "beyond" if element.beyond else "within"
-            rows.append([list(element.place), element.actual, element.expected, distance, verdict_there])
+            rows.append(
+                [list(element.place), element.x or "", element.actual, element.expected, distance, verdict_there]
+            )
         histogram = html_table("distances", self._histogram_rows()) if self.counts.elements else ""
         return verdict + html_table(self._facts(), rows) + histogram
 
@@ -150,10 +163,12 @@ class Comparison(CheckReport):
         if shown:
             yield "the worst:"
             yield from (f"  {element}" for element in shown)
-        for reason, count in self.counts.explained.items():
-            yield f"{count:,} explained: {Reason[reason].text}"
+        for reason, count in self.counts.excused.items():
+            yield f"{count:,} excused: {Reason[reason].text}"
+        for reason, count in self.counts.refused.items():
+            yield f"{count:,} beyond: {Reason[reason].text}"
         if self.counts.elements:
-            yield from aligned(self._histogram_rows(), left=1)
+            yield from table(self._histogram_rows(), left=1)
 
 
 def bounds_text(tolerance: presets.Limit) -> str:
@@ -186,10 +201,11 @@ def resolved(
     if isinstance(bounds, Tolerance | presets.Bounds):
         return bounds
     if not isinstance(bounds, str):
-        raise ParameterError(f"bounds is {bounds!r}: give a Tolerance, or the name of a preset")
+        raise ParameterError(f"bounds is {shown(bounds)}: give a Tolerance, or the name of a preset")
     return presets.limit_of(bounds)
 
 
+@checked
 def compare(
     actual: Any,
     expected: Any,
@@ -228,7 +244,8 @@ def compare(
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType or str, optional
         For the bounds of a model, the neuron whose results or gradients are compared; channels are on the last axis.
     x, upstream : array_like, optional
-        Its inputs and, for a gradient, the incoming gradients, of the shape of `actual`.
+        Its inputs and, for a gradient, the incoming gradients, of the shape of `actual`. The report shows them beside
+        the worst elements, also for bounds that do not need them.
 
     Returns
     -------
@@ -251,7 +268,7 @@ def compare(
     >>> import numpy as np
     >>> from mpsref.testing import compare
     >>> print(compare(np.float16([1, 2.004, 4]), [1, 2, 3], ulp=2).text())
-    actual: FAIL: 1 of 3 elements (33.3 %) are beyond the bounds
+    actual: FAIL: 1 of 3 elements (33.3 %) is beyond the bounds
     bounds: 2 ULP; float16[3]
     the worst:
       [2]: got 4.0, want 3.0, 512 ULP
@@ -271,13 +288,16 @@ def compare(
         )
     storage = _storage(got, name)
     judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
-    result = counts_of(got, want, storage, judge, SHOWN)
+    result = counts_of(got, want, storage, judge, SHOWN, presets.excused_by(limit))
     is_beyond = (result.classes == BEYOND).tolist()
+    read = {"x": x, "upstream": upstream}
+    shown = {key: _of_shape(value, key, got.shape) for key, value in read.items() if value is not None}
     worst = []
     for flat, distance, beyond in zip(result.worst.tolist(), result.distances.tolist(), is_beyond, strict=True):
         place = tuple(int(i) for i in np.unravel_index(flat, got.shape))
         ulp = None if distance == UNREACHABLE else distance
-        worst.append(Worst(place, str(got[place]), str(want[place]), ulp, beyond))
+        there = {key: str(array[place]) for key, array in shown.items()}
+        worst.append(Worst(place, str(got[place]), str(want[place]), ulp, beyond, **there))
     shape, counts = got.shape, result.counts
     return Comparison(name, storage.name, shape, limit, max_mismatches, counts, result.histogram, tuple(worst))
 
@@ -307,12 +327,18 @@ def judge_of(
 
 def _like(value: Any, name: str, actual: Stored) -> Elements:
     """What a neuron read, of the shape of its results."""
-    array = as_array(value, name, actual.dtype)
-    if array.shape != actual.shape:
-        raise ImageError(f"{name} is of shape {list(array.shape)}: it must be that of actual, {list(actual.shape)}")
+    array = _of_shape(value, name, actual.shape, actual.dtype)
     return Elements(array, _storage(array, name))
 
 
+def _of_shape(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> Stored:
+    array = as_array(value, name, dtype)
+    if array.shape != shape:
+        raise ImageError(f"{name} is of shape {list(array.shape)}: it must be that of actual, {list(shape)}")
+    return array
+
+
+@checked
 def assert_close(
     actual: Any,
     expected: Any,
@@ -387,6 +413,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
     if value is None:  # of which numpy would make NaN
         raise ImageError(f"{name} is None: give an array")
     try:
+        unmasked_or_error(value, name)
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import mapping_or_error
 from mpsref.arrays import Mask, Wide
 from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
@@ -21,7 +22,7 @@ from mpsref.graph.nodes import MPSNNFilterNode, MPSNNGradientFilterNode, MPSNNIm
 from mpsref.graph.schedule import schedule
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Operation
+from mpsref.operations import Convolution, ConvolutionGradient, Operation
 from mpsref.testing.differences import NOISE, Function, continued, pieces, slope
 from mpsref.testing.question import Question, float64, incoming_gradient, one_shape
 
@@ -39,18 +40,37 @@ NUDGE = 2.0**-30
 LEFT, RIGHT = np.int8(-1), np.int8(1)
 
 
-@dataclass(frozen=True)
+BATCH = 2**20
+"""Elements of the copies of an image that are evaluated at once."""
+
+
+MOST_WEIGHTS = 64
+"""Weights of a layer whose gradients are checked, chosen at random but always the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Some weights or biases: their values, the gradients that are claimed, and by what each moves the result."""
+
+    point: Wide
+    claimed: Wide
+    patterns: Wide
+
+
+@dataclass(frozen=True, eq=False)
 class Claim:
     """
     Images whose sum is claimed to be the gradient of a source, by their slots.
 
-    `results` are the results that it is the gradient of, each with its incoming gradient.
+    `results` are the results that it is the gradient of, each with its incoming gradient. For `weights` the source is
+    the result of their layer.
     """
 
     name: str
     gradients: tuple[int, ...]
     source: int
     results: tuple[tuple[int, int], ...]
+    weights: Weights | None = None
 
 
 def of_nodes(
@@ -70,12 +90,14 @@ def of_nodes(
         if gradients is not None:
             raise ParameterError("gradients is for an MPSNNGraph: leave it out")
         graph, claims, stops, name = _claims(subject)
-    sources = _sources(graph, inputs, upstream, {dy for claim in claims for _, dy in claim.results})
+    sources = _sources(graph, inputs, upstream, {dy: y for claim in claims for y, dy in claim.results})
     composition = _Composition(graph, sources, stops)
+    pairs = tuple(dict.fromkeys(pair for claim in claims for pair in claim.results))
+    claims = [*claims, *composition.claims_of_weights(pairs)]
     return [composition.question(claim) for claim in claims], name
 
 
-def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection[int]) -> list[Wide]:
+def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Mapping[int, int]) -> list[Wide]:
     """The sources of the graph, in its order; incoming gradients have a default."""
     labels = [handle_label(handle) for handle in graph.source_image_handles]
     own = [i for i in range(len(labels)) if i not in incoming]
@@ -84,6 +106,7 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection
             raise SourceError(f"inputs is no mapping: give the sources {', '.join(map(repr, labels))} by name")
         values: dict[int, Any] = {own[0]: inputs}
     else:
+        inputs = mapping_or_error("inputs", inputs)
         if None in labels or len(set(labels)) < len(labels):
             raise SourceError(f"source handles are {labels}: give each its own")
         if not {labels[i] for i in own} <= set(inputs) <= set(labels):
@@ -91,11 +114,28 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Collection
             raise SourceError(f"inputs are {have}: the sources are {want}")
         values = {i: inputs[label] for i, label in enumerate(labels) if label in inputs}
     xs = {i: float64(value, str(labels[i] or "input")) for i, value in values.items()}
-    shape = one_shape({str(labels[i] or "input"): x for i, x in xs.items()})
+    shape: tuple[int, ...] = ()
+    if not _has_windows(graph):
+        shape = one_shape({str(labels[i] or "input"): x for i, x in xs.items()})
+    else:
+        xs = {i: x.reshape((1,) * (4 - x.ndim) + x.shape) for i, x in xs.items()}
     for i in set(range(len(labels))) - xs.keys():
-        xs[i] = incoming_gradient(shape) if upstream is None else float64(upstream, "upstream")
-        one_shape({"inputs": next(iter(xs.values())), "upstream": xs[i]})
+        needed = _sizes(graph, xs)[incoming[i]] if _has_windows(graph) else shape
+        xs[i] = incoming_gradient(needed) if upstream is None else float64(upstream, "upstream").reshape(needed)
     return [xs[i] for i in range(len(labels))]
+
+
+def _has_windows(graph: MPSNNGraph) -> bool:
+    return not all(step.operation.is_pointwise for step in graph.plan.steps)
+
+
+def _sizes(graph: MPSNNGraph, xs: Mapping[int, Wide]) -> dict[int, tuple[int, ...]]:
+    """The sizes of all images that follow from those of some sources."""
+    sizes: dict[int, Any] = {i: x.shape for i, x in xs.items()}
+    for step in graph.plan.steps:
+        if all(source in sizes for source in step.sources):
+            sizes[step.result] = step.operation.result_size(*(sizes[source] for source in step.sources))
+    return sizes
 
 
 def _claims(subject: Any) -> tuple[MPSNNGraph, list[Claim], set[int], str]:
@@ -235,16 +275,17 @@ class _Composition:
     def __init__(self, graph: MPSNNGraph, sources: Sequence[Wide], stops: set[int]) -> None:
         self._steps = graph.plan.steps
         self._stops = stops
+        self._has_windows = _has_windows(graph)
         self._values = dict(enumerate(sources))
         for step in self._steps:
             read = [self._values[i] for i in step.sources]
-            n, h, w, c = ((1,) * 4 + read[0].shape)[-4:]
-            step.operation.result_size(*[(n, h, w, c)] * len(read))
+            shapes = [((1,) * 4 + x.shape)[-4:] for x in read]
+            step.operation.result_size(*((n, h, w, c) for n, h, w, c in shapes))
             self._values[step.result] = step.operation.value(*read)
 
     def question(self, claim: Claim) -> Question:
         """The gradient that a claim is about."""
-        x = self._values[claim.source]
+        x = self._values[claim.source] if claim.weights is None else claim.weights.point
         path = self._between(claim.source, {y for y, _ in claim.results})
         is_open, clamped, hidden = (np.zeros(x.shape, np.bool_) for _ in range(3))
         sides: dict[int, npt.NDArray[np.int8]] = {}
@@ -254,13 +295,13 @@ class _Composition:
             operation, read = self._steps[i].operation, [self._values[s] for s in self._steps[i].sources]
             if operation.descriptor is not None:
                 bases[i], sides[i], unsure[i] = _side(operation.descriptor, read[0])
-                is_open |= unsure[i]
-                hidden |= _between_kinks(operation.descriptor, read[0])
+                is_open |= self._felt(unsure[i])
+                hidden |= self._felt(_between_kinks(operation.descriptor, read[0]))
             elif operation.is_clamped:
                 bases[i] = total = operation.argument(read)
                 low, high = operation.bounds
                 sides[i] = np.where(total == low, 1, -1).astype(np.int8)
-                clamped |= (total < low) | (total > high) | (low == high)
+                clamped |= self._felt((total < low) | (total > high) | (low == high))
 
         def at(unsure_side: np.int8 | None = None) -> Function:
             places = {i: (bases[i], side) for i, side in sides.items()}
@@ -269,19 +310,44 @@ class _Composition:
             return lambda z: self._at(claim, z, path, places)
 
         rounding = self._rounding(claim, x, path, {i: (bases[i], side) for i, side in sides.items()})
+        if claim.weights is not None:
+            # The layer's own result is rounded too.
+            sizes = (np.abs(self._values[y] * self._values[dy]).sum() for y, dy in claim.results)
+            rounding = rounding + NOISE * sum(sizes)
         rounding = np.where(hidden, np.inf, rounding)
         note = "a clamp holds here, which the gradient filter ignores, as MPS documents"
         return Question(
             claim.name,
             x,
-            sum((self._values[gradient] for gradient in claim.gradients), np.zeros(x.shape)),
+            sum((self._values[gradient] for gradient in claim.gradients), np.zeros(x.shape))
+            if claim.weights is None
+            else claim.weights.claimed,
             at(),
             is_open,
             lambda: (slope(at(LEFT), x, rounding), slope(at(RIGHT), x, rounding)),
             {note: clamped},
             lambda f, z: slope(f, z, rounding),
-            self._values[claim.results[0][1]] if len(claim.results) == 1 else None,
+            self._values[claim.results[0][1]] if len(claim.results) == 1 and not self._has_windows else None,
         )
+
+    def claims_of_weights(self, pairs: tuple[tuple[int, int], ...]) -> Iterator[Claim]:
+        """The gradients of weights and biases, of the layers between which and a result there is a path."""
+        results = {step.node: step.result for step in self._steps}
+        for step in self._steps:
+            operation, forward = step.operation, step.node.forward_node
+            if not isinstance(operation, ConvolutionGradient) or forward not in results:
+                continue
+            slot = results[forward]
+            reached = tuple((y, dy) for y, dy in pairs if y == slot or self._between(slot, {y}))
+            name = handle_label(forward.result_image.handle) or forward.label or type(forward).__name__
+            gradient, x = (self._values[source] for source in step.sources)
+            for kind, weights in _weights_of(operation, gradient, x).items():
+                if reached:
+                    yield Claim(f"{name}.{kind}", (), slot, reached, weights)
+
+    def _felt(self, where: Mask) -> Mask:
+        """Where a property of a step's elements may matter: with windows between them anywhere."""
+        return np.asarray(where.any()) if self._has_windows else where
 
     def _between(self, source: int, results: set[int]) -> list[int]:
         """The steps that lead from an image to some results, in order."""
@@ -307,6 +373,8 @@ class _Composition:
         return total
 
     def _at(self, claim: Claim, x: Wide, path: list[int], sides: dict[int, _Place], nudged: int | None = None) -> Wide:
+        if self._has_windows:
+            return self._each_at(claim, x, path, sides, nudged)
         values = {claim.source: x}
         for i in path:
             step = self._steps[i]
@@ -316,6 +384,56 @@ class _Composition:
                 values[step.result] = values[step.result] * (1 + NUDGE)
         weighted = (self._values[dy] * values.get(y, self._values[y]) for y, dy in claim.results)
         return sum(weighted, np.zeros(x.shape))
+
+    def _each_at(self, claim: Claim, x: Wide, path: list[int], sides: dict[int, _Place], nudged: int | None) -> Wide:
+        """By how much each element alone, at another value, changes the sum over all results."""
+        base, total = self._values[claim.source], np.zeros(x.size)
+        size = max(1, BATCH // base.size)
+        for start in range(0, x.size, size):
+            index = np.arange(start, min(start + size, x.size))
+            # A copy of the images for each of these elements, one after the other along the first axis.
+            copies = np.tile(base.reshape(1, -1), (len(index), 1))
+            if claim.weights is None:
+                copies[np.arange(len(index)), index] = x.reshape(-1)[index]
+            else:
+                moved = (x - claim.weights.point)[index, np.newaxis]
+                copies += moved * claim.weights.patterns[index].reshape(len(index), -1)
+
+            def of_all(array: Any, count: int = len(index)) -> Any:
+                return np.tile(array, (count, 1, 1, 1))
+
+            values = {claim.source: copies.reshape(-1, *base.shape[1:])}
+            for i in path:
+                step = self._steps[i]
+                read = [values[s] if s in values else of_all(self._values[s]) for s in step.sources]
+                place = (of_all(sides[i][0]), of_all(sides[i][1])) if i in sides else None
+                values[step.result] = _on_piece(step.operation, read, place)
+                if i == nudged:
+                    values[step.result] = values[step.result] * (1 + NUDGE)
+            for y, dy in claim.results:
+                if y in values:
+                    change = (values[y] - of_all(self._values[y])) * of_all(self._values[dy])
+                    total[index] += change.reshape(len(index), -1).sum(axis=1)
+        return total.reshape(x.shape)
+
+
+def _weights_of(operation: ConvolutionGradient, gradient: Wide, x: Wide) -> dict[str, Weights]:
+    """Some weights of a layer and all its biases."""
+    w, forward = operation.weights, Convolution(operation.weights, operation.padding, operation.is_fully_connected)
+    count = min(MOST_WEIGHTS, w.values.size)
+    chosen = np.sort(np.random.default_rng(w.values.size).choice(w.values.size, count, replace=False, shuffle=False))
+    patterns = []
+    for flat in chosen:
+        unit = np.zeros(w.values.shape)
+        unit.reshape(-1)[flat] = 1
+        patterns.append(forward.linear(x, unit))
+    claimed = operation.correlated(gradient, x).reshape(-1)[chosen]
+    made = {"weights": Weights(w.values.astype(np.float64).reshape(-1)[chosen], claimed, np.stack(patterns))}
+    if w.bias is not None:
+        channels = np.eye(w.outputs)[:, np.newaxis, np.newaxis, np.newaxis]
+        each = np.broadcast_to(channels, (w.outputs, *gradient.shape))
+        made["biases"] = Weights(w.bias.astype(np.float64), gradient.sum(axis=(0, 1, 2)), each)
+    return made
 
 
 def _on_piece(operation: Operation, read: list[Wide], place: _Place | None) -> Wide:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,10 @@ import numpy.typing as npt
 
 from mpsref.arrays import Wide
 
-__all__ = ["NOISE", "Function", "coarse", "complex_slope", "continued", "one_sided", "pieces", "slope"]
+__all__ = [
+    "DOUBLE", "NOISE", "SINGLE", "Function", "Precision", "coarse", "complex_slope", "continued", "one_sided", "pieces",
+    "slope",
+]  # fmt: skip
 
 Function: TypeAlias = Callable[[Wide], Wide]
 """Elementwise: an element of the result depends on the same element of the argument alone."""
@@ -19,7 +23,8 @@ STEPS, RATIO = 15, 4.0
 """How many steps are tried, and the ratio of each to the next: from an eighth of the argument to 2^-31 of it."""
 
 ORDERS = 5
-NOISE = 4 * float(np.finfo(np.float64).eps)
+ULPS = 4
+NOISE = ULPS * float(np.finfo(np.float64).eps)
 """Relative error of a value: 4 ULP, as the kernels promise in float64."""
 
 UNDERFLOW = 1e-100
@@ -38,11 +43,46 @@ TINY = 1e-100
 """A step along the imaginary axis."""
 
 
-def slope(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wide, Wide]:
+@dataclass(frozen=True)
+class Precision:
+    """
+    How exactly a function computes.
+
+    Attributes
+    ----------
+    dtype : dtype
+        In which arithmetic; its arguments are numbers of this dtype.
+    decides : float
+        A derivative whose relative error is larger than this decides only what is far off.
+    rtol : float
+        Relative difference that is allowed between gradient and derivative by default.
+    """
+
+    dtype: np.dtype[Any]
+    decides: float
+    rtol: float
+
+    @property
+    def noise(self) -> float:
+        """The relative error of a value: 4 ULP."""
+        return ULPS * float(np.finfo(self.dtype).eps)
+
+    def rounded(self, x: Wide) -> Wide:
+        """The nearest arguments."""
+        return x if self.dtype == np.float64 else x.astype(self.dtype).astype(np.float64)
+
+
+DOUBLE = Precision(np.dtype(np.float64), 1e-3, 1e-6)
+SINGLE = Precision(np.dtype(np.float32), 1e-2, 1e-5)
+
+
+def slope(
+    function: Function, x: Wide, rounding: Wide | None = None, precision: Precision = DOUBLE
+) -> tuple[Wide, Wide]:
     """
     The derivative at `x`, and an estimate of its error; infinity where nothing is known.
 
-    `rounding` is the error of values besides 4 ULP of their own; None if unknown.
+    `rounding` is the error of values besides 4 ULP of their own, in the precision of the function; None if unknown.
 
     Notes
     -----
@@ -51,9 +91,9 @@ def slope(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wi
     and F'(x) F''(x)", Advances in Engineering Software 4(2), 1982).
     """
     with np.errstate(all="ignore"):
-        derivative, error = coarse(function, x, rounding)
+        derivative, error = coarse(function, x, rounding, precision)
         # Large steps may miss the slope where the function changes fast close to x.
-        other, smaller = _extrapolated(function, x, np.abs(x), rounding)
+        other, smaller = _extrapolated(function, x, np.abs(x), rounding, precision)
         differs = np.abs(other - derivative) > DISTINCT * (error + smaller)
         is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(derivative)
         doubt = np.where(is_precise, smaller, np.maximum(np.abs(other - derivative), smaller))
@@ -66,7 +106,7 @@ def slope(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wi
         for size in (np.full(x.shape, RATIO ** (-STEPS * times)) for times in range(1, 5)):
             if np.all(error <= PRECISE * np.abs(derivative)):
                 break
-            other, smaller = _extrapolated(function, x, size, rounding)
+            other, smaller = _extrapolated(function, x, size, rounding, precision)
             is_precise, was_precise = smaller <= PRECISE * np.abs(other), error <= PRECISE * np.abs(derivative)
             better = (is_precise & ~was_precise | ~np.isfinite(error)) & ~differs
             gap = np.abs(other - derivative)
@@ -76,21 +116,25 @@ def slope(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wi
     return derivative, error
 
 
-def coarse(function: Function, x: Wide, rounding: Wide | None = None) -> tuple[Wide, Wide]:
+def coarse(
+    function: Function, x: Wide, rounding: Wide | None = None, precision: Precision = DOUBLE
+) -> tuple[Wide, Wide]:
     """The same, by steps from an eighth of the argument, or of 1, to 2^-31 of it, and none that are smaller."""
     with np.errstate(all="ignore"):
-        return _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding)
+        return _extrapolated(function, x, np.maximum(np.abs(x), 1.0), rounding, precision)
 
 
-def _extrapolated(function: Function, x: Wide, size: Wide, rounding: Wide | None) -> tuple[Wide, Wide]:
+def _extrapolated(
+    function: Function, x: Wide, size: Wide, rounding: Wide | None, precision: Precision
+) -> tuple[Wide, Wide]:
     derivative, error, against = np.full(x.shape, np.nan), np.full(x.shape, np.inf), np.zeros(x.shape)
     before: list[Wide] = []
     step = np.exp2(np.floor(np.log2(size)) - 3)
     for _ in range(STEPS):
-        right, left = x + step, x - step
+        right, left = precision.rounded(x + step), precision.rounded(x - step)
         high, low = function(right), function(left)
         width = right - left
-        noise = NOISE * (np.abs(high) + np.abs(low)) + LEAST + (0.0 if rounding is None else rounding)
+        noise = precision.noise * (np.abs(high) + np.abs(low)) + LEAST + (0.0 if rounding is None else rounding)
         noise = noise / width + UNDERFLOW
         row = [(high - low) / width]
         nearest, least = row[0], np.full(x.shape, np.inf)
@@ -142,12 +186,14 @@ def pieces(x: Wide, kinks: tuple[float, ...], side: npt.NDArray[np.int8]) -> tup
     return ends[first + (at & (side > 0))], ends[np.minimum(first + 1 + (at & (side >= 0)), len(ends) - 1)]
 
 
-def one_sided(function: Function, x: Wide) -> tuple[tuple[Wide, Wide], tuple[Wide, Wide]]:
+def one_sided(
+    function: Function, x: Wide, precision: Precision = DOUBLE
+) -> tuple[tuple[Wide, Wide], tuple[Wide, Wide]]:
     """The derivatives from the left and from the right, by coarse steps, each with its error estimate."""
     none = np.full(x.shape, np.inf)
     return (
-        coarse(lambda z: continued(function, z, -none, x), x),
-        coarse(lambda z: continued(function, z, x, none), x),
+        coarse(lambda z: continued(function, z, -none, x), x, None, precision),
+        coarse(lambda z: continued(function, z, x, none), x, None, precision),
     )
 
 

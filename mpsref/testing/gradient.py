@@ -8,9 +8,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked_but
 from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ImageError, ImplementationError, ParameterError
+from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
@@ -18,7 +19,7 @@ from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
 from mpsref.sweep.implementation import name_of
 from mpsref.testing.comparison import as_array
 from mpsref.testing.composition import of_nodes
-from mpsref.testing.differences import Function, complex_slope, one_sided, slope
+from mpsref.testing.differences import DOUBLE, SINGLE, Function, Precision, complex_slope, one_sided, slope
 from mpsref.testing.question import Question, float64, incoming_gradient, one_shape
 from mpsref.testing.reports import GradientCheck, Slope
 
@@ -33,17 +34,16 @@ SHOWN = 5
 SAFETY = 10.0
 """Factor on estimated errors, which are only estimates."""
 
-DECIDES = 1e-3
-"""A derivative whose relative error is larger than this decides only what is far off."""
 
-
+@checked_but("subject", "gradients")
 def check_gradient(
     subject: NeuronLike | MPSNNFilterNode | GraphFile | MPSNNGraph | Pair,
     inputs: Any,
     *,
     upstream: Any = None,
     gradients: Mapping[str, str] | None = None,
-    rtol: float = 1e-6,
+    rtol: float | None = None,
+    dtype: npt.DTypeLike | None = None,
     complex_step: bool = False,
     name: str | None = None,
 ) -> GradientCheck:
@@ -55,20 +55,24 @@ def check_gradient(
     subject : MPSNNNeuronDescriptor, MPSNNFilterNode, GraphFile, MPSNNGraph, or (forward, gradient)
         A neuron, or its type or name; the last node of a forward graph, whose `training_graph` is made; a graph file or
         graph that has gradient nodes; or two functions of your own, ``forward(*inputs)`` and
-        ``gradient(*inputs, upstream)``, which work on float64 element by element. The second returns the gradient of
-        its input, or a tuple of gradients if there are several inputs.
+        ``gradient(*inputs, upstream)``, which work element by element. The second returns the gradient of its input, or
+        a tuple of gradients if there are several inputs.
     inputs : array_like, tuple of array_like, or Mapping of str to array_like
-        For a neuron an array, for functions an array or a tuple of them, for graphs the sources by handle. Everything
-        is computed in float64, whatever the dtype, and nothing is rounded between nodes.
+        For a neuron an array, for functions an array or a tuple of them, for graphs the sources by handle. Neurons and
+        graphs are computed in float64, whatever the dtype, and nothing is rounded between nodes.
     upstream : array_like, or Mapping of str to str, optional
         The incoming gradient; by default numbers of both signs between 1/2 and 2. For an `MPSNNGraph`: the name of the
         source or result that is the incoming gradient of each result.
     gradients : Mapping of str to str, optional
         For an `MPSNNGraph`, which does not know it: for each result that is a gradient, the name of the source or
         result that it is the gradient of.
-    rtol : float
+    rtol : float, optional
         Relative difference that is allowed between the gradient and the derivative, besides ten times the estimated
-        error of the derivative.
+        error of the derivative. Default: 1e-6, or 1e-5 in float32.
+    dtype : dtype, optional
+        For functions of your own, float64 or float32: of the arrays that they get, and the arithmetic in which they are
+        taken to be accurate to 4 ULP. By default they get float64; if what they return is float32, or has no more
+        digits than that, they are taken for float32.
     complex_step : bool
         For functions of your own whose forward takes complex numbers and is analytic on each side of its comparisons:
         differentiate along the imaginary axis, exactly but for rounding errors; kinks do not interfere.
@@ -78,23 +82,24 @@ def check_gradient(
     Returns
     -------
     GradientCheck
-        If nothing is wrong. It counts elements that could not be decided.
+        If something agrees, and nothing is wrong. It counts elements that could not be decided.
 
     Raises
     ------
     VerificationError
-        Something is wrong. An `AssertionError`, with the `GradientCheck` as its ``report``.
+        Something is wrong, or nothing could be decided. An `AssertionError`, with the `GradientCheck` as its
+        ``report``.
     ParameterError, ImageError, SourceError
         The arguments do not fit together.
     ImplementationError
-        A function of your own raises an error, returns anything but float64 arrays like its input, or is not
-        elementwise.
+        A function of your own raises an error, returns anything but arrays like its input, or is not elementwise.
 
     Notes
     -----
     Differences stay on the element's side of a kink, also of a kink of an inner node; values beyond it are not used. At
     the kink itself the documented comparison decides. Functions of your own may have any slope there, and within 1e-8
-    of it, between those of both sides; their values are assumed to be accurate to 4 ULP.
+    of it, between those of both sides; their values are assumed to be accurate to 4 ULP, which in float32 is a noise of
+    5e-7 that differences multiply: gradients in tails may remain undecided.
 
     An `MPSNNGraph` is evaluated in the ideal mode, whatever its own mode.
 
@@ -111,8 +116,8 @@ def check_gradient(
     """
     __tracebackhide__ = True
     number: Any = rtol
-    if not (isinstance(number, float | int | np.floating) and 0 <= number < 1):
-        raise ParameterError(f"rtol is {rtol!r}: give a number of at least 0 and below 1")
+    if rtol is not None and not (isinstance(number, float | int | np.floating) and 0 <= number < 1):
+        raise ParameterError(f"rtol is {shown(rtol)}: give a number of at least 0 and below 1")
     if isinstance(subject, MPSCNNNeuronType | str):
         subject = descriptor_or_error(subject, "subject")
     if isinstance(subject, tuple):
@@ -121,13 +126,17 @@ def check_gradient(
             raise ParameterError("subject is a tuple: give two functions, (forward, gradient)")
         if gradients is not None:
             raise ParameterError("gradients is for an MPSNNGraph: leave it out")
-        questions = _of_functions(subject, inputs, upstream, complex_step=complex_step)
+        if complex_step and dtype is not None:
+            raise ParameterError("dtype and complex_step: give one or the other")
+        questions = _of_functions(subject, inputs, upstream, _precision(dtype), complex_step=complex_step)
         default_name = name_of(subject[0])
     else:
         if complex_step:
             raise ParameterError("complex_step is for functions of your own: leave it out")
+        if dtype is not None:
+            raise ParameterError("dtype is for functions of your own: leave it out")
         questions, default_name = of_nodes(subject, inputs, upstream, gradients)
-    report = _report(name or default_name, questions, float(rtol))
+    report = _report(name or default_name, questions, None if rtol is None else float(rtol))
     report.check()
     return report
 
@@ -135,7 +144,19 @@ def check_gradient(
 # ---- the verdict ----
 
 
-def _report(name: str, questions: Sequence[Question], rtol: float) -> GradientCheck:
+def _precision(dtype: npt.DTypeLike | None) -> Precision | None:
+    if dtype is None:
+        return None
+    try:
+        (precision,) = (each for each in (DOUBLE, SINGLE) if each.dtype == np.dtype(dtype))
+    except (TypeError, ValueError):
+        raise ParameterError(f"dtype is {dtype!r}: give float64 or float32") from None
+    return precision
+
+
+def _report(name: str, questions: Sequence[Question], rtol: float | None) -> GradientCheck:
+    precision = questions[0].precision
+    rtol = precision.rtol if rtol is None else rtol
     counts = dict.fromkeys(("agree", "wrong", "undecided", "skipped"), 0)
     slopes: dict[str, list[tuple[float, Slope]]] = {"wrong": [], "undecided": []}
     for question in questions:
@@ -152,7 +173,8 @@ def _report(name: str, questions: Sequence[Question], rtol: float) -> GradientCh
                     worst.append((float(excess[place]), _slope(question, place, numerical, error)))
     ranked = sorted(slopes["wrong"] or slopes["undecided"], key=lambda pair: -pair[0])[:SHOWN]
     elements = sum(question.x.size for question in questions)
-    return GradientCheck(name, rtol, elements, **counts, worst=tuple(slope for _, slope in ranked))
+    shown = tuple(slope for _, slope in ranked)
+    return GradientCheck(name, rtol, elements, **counts, worst=shown, dtype=str(precision.dtype), noise=precision.noise)
 
 
 def _slope(question: Question, place: tuple[int, ...], numerical: Wide, error: Wide) -> Slope:
@@ -167,7 +189,8 @@ def _judged(question: Question, rtol: float) -> tuple[Wide, Wide, npt.NDArray[np
     claimed = question.claimed
     numerical, error = question.differentiate(question.value, question.x)
     with np.errstate(all="ignore"):
-        far = _is_far(claimed, numerical, error, rtol)
+        decides = question.precision.decides
+        far = _is_far(claimed, numerical, error, rtol, decides)
         if np.any(far & question.open):
             (left, left_error), (right, right_error) = question.sides()
             both = np.maximum(left_error, right_error)
@@ -176,18 +199,18 @@ def _judged(question: Question, rtol: float) -> tuple[Wide, Wide, npt.NDArray[np
             is_kink = np.abs(left - right) > 2 * SAFETY * both
             use = far & question.open & is_kink
             numerical, error = np.where(use, between, numerical), np.where(use, both, error)
-            far = _is_far(claimed, numerical, error, rtol)
+            far = _is_far(claimed, numerical, error, rtol, decides)
         size = np.fmax(np.abs(claimed), np.abs(numerical))
-        known = (error * SAFETY <= DECIDES * size) | (claimed == numerical)
+        known = (error * SAFETY <= question.precision.decides * size) | (claimed == numerical)
         is_finite = np.isfinite(question.x) & np.isfinite(question.value(question.x))
     kinds = np.where(far, "wrong", np.where(known, "agree", "undecided"))
     return numerical, error, np.where(is_finite, kinds, "skipped")
 
 
-def _is_far(claimed: Wide, numerical: Wide, error: Wide, rtol: float) -> Mask:
+def _is_far(claimed: Wide, numerical: Wide, error: Wide, rtol: float, decides: float) -> Mask:
     allowed = rtol * np.maximum(np.abs(claimed), np.abs(numerical)) + SAFETY * error
     finite = np.isfinite(claimed)
-    known = SAFETY * error <= DECIDES * np.abs(numerical)
+    known = SAFETY * error <= decides * np.abs(numerical)
     far: Mask = np.where(finite, np.abs(claimed - numerical) > allowed, known)
     return far
 
@@ -195,23 +218,29 @@ def _is_far(claimed: Wide, numerical: Wide, error: Wide, rtol: float) -> Mask:
 # ---- a user's functions ----
 
 
-def _of_functions(subject: Pair, inputs: Any, upstream: Any, *, complex_step: bool) -> list[Question]:
+def _of_functions(
+    subject: Pair, inputs: Any, upstream: Any, precision: Precision | None, *, complex_step: bool
+) -> list[Question]:
     forward, gradient = subject
+    dtype = np.dtype(np.float64) if precision is None else precision.dtype
     arrays = inputs if isinstance(inputs, tuple) else (inputs,)
     names = ["input"] if len(arrays) == 1 else [f"input {i}" for i in range(len(arrays))]
     xs = [float64(array, name) for array, name in zip(arrays, names, strict=True)]
     shape = one_shape(dict(zip(names, xs, strict=True)))
-    y = _like(forward, _called(forward, xs), shape)
-    incoming = incoming_gradient(shape) if upstream is None else float64(upstream, "upstream")
+    if precision is None:
+        precision = DOUBLE if complex_step or not _is_single(forward, xs, shape) else SINGLE
+    xs = [precision.rounded(x) for x in xs]
+    y = _like(forward, _called(forward, xs, dtype), shape)
+    incoming = incoming_gradient(shape) if upstream is None else precision.rounded(float64(upstream, "upstream"))
     one_shape({"input": xs[0], "upstream": incoming})
-    result = _called(gradient, [*xs, incoming])
+    result = _called(gradient, [*xs, incoming], dtype)
     gradients = result if isinstance(result, tuple) else (result,)
     if len(gradients) != len(xs):
         raise ImplementationError(f"{name_of(gradient)}: returned {len(gradients)} gradients of {len(xs)} inputs")
 
     def question(i: int) -> Question:
         def weighted(x: Wide) -> Wide:
-            result = _called(forward, [*xs[:i], x, *xs[i + 1 :]])
+            result = _called(forward, [*xs[:i], x, *xs[i + 1 :]], x.dtype if complex_step else dtype)
             return incoming * _like(forward, result, shape, x.dtype)
 
         if not complex_step:
@@ -222,9 +251,10 @@ def _of_functions(subject: Pair, inputs: Any, upstream: Any, *, complex_step: bo
             _like(gradient, gradients[i], shape),
             weighted,
             np.full(shape, not complex_step),
-            lambda: one_sided(weighted, xs[i]),
-            differentiate=cast("Any", complex_slope) if complex_step else slope,
+            lambda: one_sided(weighted, xs[i], precision),
+            differentiate=cast("Any", complex_slope) if complex_step else lambda f, z: slope(f, z, None, precision),
             upstream=incoming,
+            precision=precision,
         )
 
     return [question(i) for i in range(len(xs))]
@@ -241,11 +271,22 @@ def _elementwise_or_error(function: Callable[..., Any], weighted: Function, x: W
         )
 
 
-def _called(function: Callable[..., Any], arguments: list[Wide]) -> Any:
-    """The result of a function, which gets copies, since it may write to its arguments."""
+def _is_single(forward: Callable[..., Any], xs: list[Wide], shape: tuple[int, ...]) -> bool:
+    """Whether a function that gets float64 computes in float32: no result has more digits than that."""
+    # Beside the inputs, which may be numbers of few digits themselves.
+    beside = [x * (1 + 2.0**-35) for x in xs]
+    result = _called(forward, beside, np.dtype(np.float64))
+    y = _like(forward, result, shape)
+    with np.errstate(all="ignore"):
+        short = np.array_equal(y.astype(np.float32), y, equal_nan=True)
+    return as_array(result, "what it returned").dtype == np.float32 or bool(short and np.any(y != 0))
+
+
+def _called(function: Callable[..., Any], arguments: list[Wide], dtype: np.dtype[Any]) -> Any:
+    """The result of a function, which gets copies of its dtype, since it may write to its arguments."""
     try:
         with np.errstate(all="ignore"):
-            return function(*(argument.copy() for argument in arguments))
+            return function(*(argument.astype(dtype) for argument in arguments))
     except Exception as error:
         raise ImplementationError(f"{name_of(function)}: raised {type(error).__name__}: {error}") from error
 
@@ -255,9 +296,9 @@ def _like(function: Callable[..., Any], result: Any, shape: tuple[int, ...], dty
         array = as_array(result, "what it returned")
     except ImageError as error:
         raise ImplementationError(f"{name_of(function)}: {error}") from None
-    if array.dtype != dtype or array.shape != shape:
+    if array.dtype not in (dtype, SINGLE.dtype) or array.shape != shape:
         raise ImplementationError(
             f"{name_of(function)}: returned {array.dtype}{list(array.shape)} for {np.dtype(dtype)}{list(shape)}: "
             "it must be like its input"
         )
-    return array
+    return array.astype(dtype, copy=False)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked_but
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import neuron_type_or_error
 from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, load, name_of
@@ -22,6 +23,7 @@ __all__ = ["Failure", "ImplementationCheck", "check_implementation"]
 F = MPSImageFeatureChannelFormat
 
 
+@checked_but("formats")
 def check_implementation(
     function: Implementation,
     neuron: Neurons | str,
@@ -31,7 +33,7 @@ def check_implementation(
     ulp: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    formats: Sequence[FormatLike] = (F.float32, F.float16),
+    formats: FormatLike | Sequence[FormatLike] = (F.float32, F.float16),
     max_examples: int | None = None,
     seed: int | None = None,
     name: str | None = None,
@@ -44,7 +46,8 @@ def check_implementation(
     function : callable or str
         The implementation, or ``module:function``: ``function(x)``, or for a gradient ``function(x, upstream)``, with
         one-dimensional arrays of a format's dtype; it returns an array of the same shape and dtype. For a pReLU with
-        several slopes there are two dimensions, the last being the feature channels. It is called a few hundred times.
+        several slopes there are two dimensions, the last being the feature channels. It is called a few hundred times,
+        with arrays of about a dozen lengths.
     neuron : MPSNNNeuronDescriptor, MPSCNNNeuronType, str or strategy of MPSNNNeuronDescriptor
         What it should compute. With a type, its name or a strategy, parameters vary, and the descriptor is the
         function's last argument.
@@ -52,7 +55,7 @@ def check_implementation(
         ``forward`` or ``gradient``.
     bounds, ulp, rtol, atol
         What passes, as for `mpsref.testing.compare`; by default 4 ULP.
-    formats : sequence of MPSImageFeatureChannelFormat, str or dtype
+    formats : MPSImageFeatureChannelFormat, str or dtype, or sequence of them
         Among float32 and float16.
     max_examples : int, optional
         Arrays for each format, besides those that have all halves. Default: that of the Hypothesis profile, 100
@@ -79,10 +82,12 @@ def check_implementation(
     Notes
     -----
     Each array has values that Hypothesis draws, with `mpsref.testing.strategies.floats`, at both ends, and some hundred
-    others in between: simple, special and arbitrary ones. For a single neuron all halves are tried too, a gradient with
-    an incoming gradient of 1. Failures are sorted into kinds, and each is reduced to the simplest input, alone if it
-    fails alone, else in the shortest array; the report says if another call with it gives another result. No database
-    of examples is written.
+    others in between: simple, special and arbitrary ones. All halves are tried too, as float32 as well, and numbers of
+    every magnitude in arrays of up to 131,075 elements, gradients with an incoming gradient of 1. Then come views:
+    sliced, reversed, with an offset, broadcast and transposed, the last with two dimensions; an error that only a view
+    raises is no failure, but reported. Failures are sorted into kinds, apart if a model of arithmetic allows such
+    results, and each is reduced to the simplest input, alone if it fails alone, else in the shortest array; the
+    report says if another call with it gives another result. No database of examples is written.
 
     Examples
     --------
@@ -101,7 +106,7 @@ def check_implementation(
     __tracebackhide__ = True
     limit = resolved(bounds, ulp, rtol, atol)
     if direction not in ("forward", "gradient"):
-        raise ParameterError(f"direction is {direction!r}: choose one of forward, gradient")
+        raise ParameterError(f"direction is {shown(direction)}: choose one of forward, gradient")
     _integer_or_error(max_examples, "max_examples", 1)
     _integer_or_error(seed, "seed", 0)
     storages = _storages(formats)
@@ -118,7 +123,8 @@ def check_implementation(
         tuple(storage.name for storage in storages),
         sum(attack.arrays for attack in attacks),
         sum(attack.elements for attack in attacks),
-        tuple(failure for attack in attacks for failure in attack.failures()),
+        tuple(sorted((f for attack in attacks for f in attack.failures()), key=lambda failure: failure.is_allowed)),
+        {view: error for attack in attacks for view, error in attack.refused.items()},
     )
     report.check()
     return report
@@ -126,13 +132,18 @@ def check_implementation(
 
 def _integer_or_error(value: Any, name: str, least: int) -> None:
     if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least):
-        raise ParameterError(f"{name} is {value!r}: give an integer of at least {least}")
+        raise ParameterError(f"{name} is {shown(value)}: give an integer of at least {least}")
 
 
 def _storages(formats: Any) -> list[StorageFormat]:
-    if not isinstance(formats, Iterable) or isinstance(formats, str):
-        raise ParameterError(f"formats is {formats!r}: give a list of MPSImageFeatureChannelFormat members")
-    storages = list(dict.fromkeys(_floating(one) for one in formats))
+    several = formats if isinstance(formats, Iterable) and not isinstance(formats, str | type) else [formats]
+    try:
+        members = list(several)
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        raise ParameterError(
+            f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members"
+        ) from None
+    storages = list(dict.fromkeys(_floating(one) for one in members))
     if not storages:
         raise ParameterError("formats is empty: give at least one")
     return storages

@@ -11,7 +11,7 @@ import numpy as np
 from mpsref.arrays import Mask, Wide
 from mpsref.errors import ImageError
 from mpsref.testing.comparison import as_array
-from mpsref.testing.differences import Function, slope
+from mpsref.testing.differences import DOUBLE, Function, Precision, slope
 
 __all__ = ["Question", "float64", "incoming_gradient", "one_shape"]
 
@@ -38,6 +38,8 @@ class Question:
         How derivatives and their errors are computed.
     upstream : ndarray or None
         The incoming gradient, if there is just one.
+    precision : Precision
+        That of the function.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Question:
     notes: dict[str, Mask] = field(default_factory=dict)
     differentiate: Callable[[Function, Wide], tuple[Wide, Wide]] = slope
     upstream: Wide | None = None
+    precision: Precision = DOUBLE
 
 
 def float64(value: Any, name: str) -> Wide:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mpsref.display import aligned, printable
+from mpsref.display import counted, printable, table
 from mpsref.errors import VerificationError
 
 __all__ = ["KINDS", "CheckReport", "Failure", "GradientCheck", "ImplementationCheck", "Slope"]
@@ -105,6 +105,10 @@ class GradientCheck(CheckReport):
         and where the input or the forward is not finite.
     worst : tuple of Slope
         The elements that are wrong, the worst first; else those that are undecided.
+    dtype : str
+        The arithmetic in which forward values were computed.
+    noise : float
+        Their relative error, as it is taken to be: 4 ULP.
     """
 
     name: str
@@ -115,27 +119,35 @@ class GradientCheck(CheckReport):
     undecided: int
     skipped: int
     worst: tuple[Slope, ...]
+    dtype: str = "float64"
+    noise: float = 2.0**-50
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.wrong
+        """Whether something agrees, and nothing is wrong."""
+        return self.agree > 0 and not self.wrong
 
     @property
     def verdict(self) -> str:
         """One line."""
         counts = {"cannot be decided": self.undecided, "have no finite value": self.skipped}
         rest = "".join(f"; {n:,} {text}" for text, n in counts.items() if n)
+        gradients = counted(self.elements, "gradient")
         if self.wrong:
-            return f"FAIL: {self.wrong:,} of {self.elements:,} gradients are wrong{rest}"
-        return f"PASS: {self.agree:,} of {self.elements:,} gradients agree with differences{rest}"
+            return f"FAIL: {self.wrong:,} of {gradients} {'is' if self.wrong == 1 else 'are'} wrong{rest}"
+        if not self.agree:
+            return f"UNDECIDED: none of {gradients} agrees with differences or is wrong{rest}"
+        return f"PASS: {self.agree:,} of {gradients} {'agrees' if self.agree == 1 else 'agree'} with differences{rest}"
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
+        if self.dtype != "float64":
+            yield f"forward values are {self.dtype}, and taken to be accurate to 4 ULP, {self.noise:.1g} of each"
         yield from (f"  {slope}" for slope in self.worst)
 
 
 KINDS = {
+    "view": "a wrong number in a view",
     "NaN": "NaN where a number is right",
     "NaN lost": "a number where NaN is right",
     "infinity": "infinity where a number is right",
@@ -158,6 +170,8 @@ class Failure:
         One of `KINDS`, and how elements are stored.
     count : int
         Elements that failed in this way, of all that were tried.
+    is_allowed : bool
+        Whether a model of arithmetic allows the formula such results.
     neuron : str
         The neuron.
     shape, place : tuple of int
@@ -178,6 +192,7 @@ class Failure:
     kind: str
     format: str
     count: int
+    is_allowed: bool
     neuron: str
     shape: tuple[int, ...]
     place: tuple[int, ...]
@@ -192,15 +207,17 @@ class Failure:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        yield f"{self.format}: {KINDS[self.kind]}, {self.count:,} times; the simplest:"
+        allowed = ", as arithmetic allows" if self.is_allowed else ""
+        yield f"{self.format}: {KINDS[self.kind]}{allowed}, {counted(self.count, 'time')}; the simplest:"
         rows = [("x", *self.x)]
         rows += [("upstream", *self.upstream)] if self.upstream else []
         rows += [("got", *self.got), ("want", *self.want)]
-        yield from (f"  {line}" for line in aligned(rows, left=len(rows[0])))
+        yield from table(rows, left=len(rows[0]), indent="  ")
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
         yield f"  {distance}; {self.neuron}"
         if self.array:
-            yield f"  at {list(self.place)} of {list(self.shape)}, and in no single element: {self.array}"
+            alone = "" if self.kind == "view" else ", and in no single element"
+            yield f"  at {list(self.place)} of {list(self.shape)}{alone}: {self.array}"
         if self.why:
             yield f"  why: {self.why}"
 
@@ -221,7 +238,9 @@ class ImplementationCheck(CheckReport):
     arrays, elements : int
         Calls, and elements in them, without those that looked for the simplest inputs.
     failures : tuple of Failure
-        One for each format and kind of failure.
+        One for each format and kind of failure: those that no model of arithmetic allows come first.
+    refused : dict of str to str
+        Views that the implementation does not take, each with its error.
     """
 
     name: str
@@ -231,6 +250,7 @@ class ImplementationCheck(CheckReport):
     arrays: int
     elements: int
     failures: tuple[Failure, ...]
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -243,12 +263,15 @@ class ImplementationCheck(CheckReport):
         tried = f"{self.elements:,} elements in {self.arrays:,} arrays of {' and '.join(self.formats)}"
         if self.passed:
             return f"PASS: {tried} are within bounds"
-        n = len(self.failures)
-        return f"FAIL: in {n} way{'s' if n > 1 else ''}, of {tried}"
+        allowed = sum(failure.is_allowed for failure in self.failures)
+        rest = f", of which arithmetic allows {allowed}" if allowed else ""
+        return f"FAIL: in {counted(len(self.failures), 'way')}{rest}, of {tried}"
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
         yield f"{self.direction}; bounds: {self.bounds}"
+        for view, error in self.refused.items():
+            yield f"{view} arrays are refused: {error}"
         for failure in self.failures:
             yield from ("", *failure.lines())
         # Often one array has shown them all.

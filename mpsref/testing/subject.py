@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import strategies as st
 
-from mpsref.arrays import Elements, Index, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
@@ -17,17 +18,20 @@ from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.storage import StorageFormat
 from mpsref.sweep.implementation import Implementation, call, load
 from mpsref.testing.comparison import judge_of
+from mpsref.testing.reports import KINDS
 from mpsref.testing.strategies import descriptors
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
+from mpsref.testing.views import viewed
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
-from mpsref.verify.faults import explain
+from mpsref.verify.faults import Finding, explain
+from mpsref.verify.hypotheses import Hypothesis, places
 from mpsref.verify.judge import neuron_judge
-from mpsref.verify.running import Reason
-from mpsref.verify.tolerance import Limit
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
+from mpsref.verify.tolerance import Limit, excused_by
 
-__all__ = ["Neurons", "Subject", "Trial", "why"]
+__all__ = ["Neurons", "Subject", "Trial", "explains", "hypothesis_of", "way_of"]
 
 Neurons: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | st.SearchStrategy[MPSNNNeuronDescriptor]
 
@@ -40,7 +44,12 @@ EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-pre
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One call: the arguments, the result, the right result, and which elements are beyond the bounds."""
+    """
+    One call: the arguments, the result, the right result, and the elements that fail.
+
+    Each fails in a way: the number of its kind in `KINDS`, plus their number where a model of arithmetic allows it.
+    `view` is one of `VIEWS`, if the arrays were views.
+    """
 
     descriptor: MPSNNNeuronDescriptor
     x: Stored
@@ -48,16 +57,24 @@ class Trial:
     got: Stored
     want: Stored
     beyond: Index
-    kinds: list[str]
+    ways: npt.NDArray[np.intp]
+    view: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the arrays that the implementation gets: rows, and channels if there are several."""
-        return self.x.shape if self.x.shape[1] > 1 else self.x.shape[:1]
+        return _shape(self.x, self.view)
 
-    def failing(self, kind: str) -> Index:
+    def failing(self, way: int) -> Index:
         """The flat indices of the elements that fail in this way."""
-        return self.beyond[[each == kind for each in self.kinds]]
+        index: Index = self.beyond[self.ways == way]
+        return index
+
+
+def _shape(x: Stored, view: str) -> tuple[int, ...]:
+    if view == "transposed" and x.shape[1] == 1:
+        return len(x) // 2, 2
+    return x.shape if x.shape[1] > 1 else x.shape[:1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,25 +100,67 @@ class Subject:
             return descriptors([self.neuron])
         return st.just(descriptor_or_error(self.neuron, "neuron"))
 
-    def trial(self, descriptor: MPSNNNeuronDescriptor, x: Stored, upstream: Stored | None) -> Trial:
-        """Call the function with rows of channels."""
-        shape = x.shape if x.shape[1] > 1 else x.shape[:1]
-        function = self.function
+    def trial(self, descriptor: MPSNNNeuronDescriptor, x: Stored, upstream: Stored | None, view: str = "") -> Trial:
+        """Call the function with rows of channels, or with views that hold them."""
+        if view == "broadcast":
+            x = np.broadcast_to(x[:1], x.shape)
+            upstream = None if upstream is None else np.broadcast_to(upstream[:1], x.shape)
+        function, shape = self.function, _shape(x, view)
         if self.varies:
             vary = load(function)
             function = functools.wraps(vary)(lambda *arrays: vary(*arrays, descriptor))
         # Copies, since it may write to its arguments.
-        own = None if upstream is None else upstream.reshape(shape).copy()
-        got = call(function, x.reshape(shape).copy(), own).reshape(x.shape)
+        own, incoming = x.reshape(shape).copy(), None if upstream is None else upstream.reshape(shape).copy()
+        if view:
+            own, incoming = viewed(view, own), None if incoming is None else viewed(view, incoming)
+        got = call(function, own, incoming).reshape(x.shape)
         want = forward(descriptor, x) if upstream is None else gradient(descriptor, x, upstream)
         limit: Any = self.limit
         if not isinstance(limit, Tolerance):
             limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
-        beyond = counts_of(got, want, self.storage, limit).beyond
-        return Trial(descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]))
+        beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit)).beyond
+        trial = Trial(
+            descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]), view
+        )
+        return replace(trial, ways=trial.ways + len(KINDS) * self._is_allowed(trial, beyond))
+
+    def _is_allowed(self, trial: Trial, index: Index) -> Mask:
+        """Where some model of arithmetic allows the result."""
+        allowed = np.zeros(index.size, np.bool_)
+        for model in EXPLAINING[self.storage.name]:
+            rest = ~allowed
+            if rest.any():
+                allowed[rest] = _allows(self._verdicts(model, trial, index[rest]))
+        return allowed
+
+    def why(self, trial: Trial, flat: int) -> str:
+        """What the first model that allows an element says of it; empty if none does."""
+        for model in EXPLAINING[self.storage.name]:
+            verdicts = self._verdicts(model, trial, np.array([flat], np.intp))
+            if verdicts[0] == WITHIN:
+                return f"within what {model} arithmetic allows the formula"
+            if _allows(verdicts)[0]:
+                return f"{Reason(int(verdicts[0])).text}, as {model} arithmetic may"
+        return ""
+
+    def _verdicts(self, model: str, trial: Trial, index: Index) -> npt.NDArray[np.uint16]:
+        incoming = None if trial.upstream is None else Elements(trial.upstream, self.storage)
+        got, x = Elements(trial.got, self.storage), Elements(trial.x, self.storage)
+        return neuron_judge(trial.descriptor, MODELS[model], got, x, incoming)(index)
 
 
-def _kinds(got: Stored, want: Stored) -> list[str]:
+def _allows(verdicts: npt.NDArray[np.uint16]) -> Mask:
+    """Whether the elements may differ; what fast math makes of NaN excuses no implementation."""
+    return np.asarray((verdicts != BEYOND) & (verdicts & ASSUMED == 0))
+
+
+def way_of(way: int) -> tuple[str, bool]:
+    """The kind of a failure, one of `KINDS`, and whether a model of arithmetic allows it."""
+    return list(KINDS)[way % len(KINDS)], way >= len(KINDS)
+
+
+def _kinds(got: Stored, want: Stored) -> npt.NDArray[np.intp]:
+    """Numbers of `KINDS`."""
     tiny = np.abs(want) < np.finfo(want.dtype).smallest_normal
     cases = {
         "NaN": np.isnan(got),
@@ -111,34 +170,38 @@ def _kinds(got: Stored, want: Stored) -> list[str]:
         "flushed": (got == 0) & tiny,
         "vanished": got == 0,
     }
-    return [str(kind) for kind in np.select(list(cases.values()), list(cases), "far")]
+    numbers = [list(KINDS).index(kind) for kind in cases]
+    return np.asarray(np.select(list(cases.values()), numbers, list(KINDS).index("far")), np.intp)
 
 
-def why(trial: Trial, index: int, evidence: Trial, kind: str, storage: StorageFormat) -> str:
-    """The reason that a model gives for the element, or else the fault that explains all elements that fail like it."""
-    incoming = None if trial.upstream is None else Elements(trial.upstream, storage)
-    got, x = Elements(trial.got, storage), Elements(trial.x, storage)
-    for model in EXPLAINING[storage.name]:
-        judge = neuron_judge(trial.descriptor, MODELS[model], got, x, incoming)
-        (verdict,) = judge(np.array([index], np.intp)).tolist()
-        if verdict == WITHIN:
-            return f"within what {model} arithmetic allows the formula"
-        if verdict != BEYOND and Reason(verdict) is not Reason.NAN_UNDEFINED:
-            return f"{Reason(verdict).text}, as {model} arithmetic may"
-    of_all = explain(_case(evidence, kind, storage), MENTIONED)
-    # Where a single element shows the fault, the arrangement of elements is not to blame.
-    alone = explain(_case(trial, kind, storage), MENTIONED) if trial.x.size == 1 else of_all
-    names = {finding.name for finding in alone if finding.fits}
-    for finding in of_all:
-        if finding.fits and finding.name in names and not finding.where and finding.explained == finding.of:
-            return f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}"
-    return ""
+def hypothesis_of(trial: Trial, storage: StorageFormat) -> Finding | None:
+    """
+    The fault that explains most elements that fail and that no model allows.
 
-
-def _case(trial: Trial, kind: str, storage: StorageFormat) -> Case:
-    """A trial as an image of one row, in which the elements that fail in this way are bad."""
+    None that is in the arrangement of elements, such as a texture's: each of the trial fails alone.
+    """
     bad = np.zeros(trial.x.size, np.bool_)
-    bad[trial.failing(kind)] = True
+    bad[trial.beyond[trial.ways < len(KINDS)]] = True
+    for finding in explain(_case(trial, bad, storage), MENTIONED):
+        if finding.fits and finding.name not in ARRANGEMENTS and not finding.where:
+            return finding
+    return None
+
+
+def explains(finding: Finding, alone: Trial, storage: StorageFormat) -> bool:
+    """Whether the same fault explains the trial of a single element."""
+    bad = np.zeros(alone.x.size, np.bool_)
+    bad[alone.beyond] = True
+    found = explain(_case(alone, bad, storage), MENTIONED)
+    return any(each.name == finding.name and each.explained for each in found)
+
+
+ARRANGEMENTS = frozenset(each.name for each in vars(places).values() if isinstance(each, Hypothesis))
+"""Faults of the places of elements in memory."""
+
+
+def _case(trial: Trial, bad: Mask, storage: StorageFormat) -> Case:
+    """A trial as an image of one row."""
     shape = (1, 1, *trial.x.shape)
     return Case(
         NeuronForward(trial.descriptor) if trial.upstream is None else NeuronGradient(trial.descriptor),

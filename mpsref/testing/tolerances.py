@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_document
 from mpsref.errors import naming
 from mpsref.testing.comparison import resolved
@@ -15,6 +16,7 @@ from mpsref.verify.tolerance import Limit
 __all__ = ["Tolerances"]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerances:
     """
@@ -32,6 +34,7 @@ class Tolerances:
     patterns: tuple[tuple[str, Limit], ...] = ()
 
     @staticmethod
+    @checked
     def read(path: str | Path) -> Tolerances:
         """
         Read a tolerance file.
@@ -47,6 +50,7 @@ class Tolerances:
             patterns = document.get("tests", {}).items()
             return Tolerances(default, tuple((pattern, _tolerance(pattern, entry)) for pattern, entry in patterns))
 
+    @checked
     def of(self, *names: str) -> Limit | None:
         """The limit of a comparison with these names."""
         for pattern, tolerance in self.patterns:

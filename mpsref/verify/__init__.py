@@ -14,39 +14,51 @@ Examples
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     report = verify(write_recording(folder, file, images, device="none, made by hand"))
 >>> print(report.verdict)
-FAIL: 1 of 2 elements are beyond the bounds, in 1 of 1 images, first in absolute (MPSCNNNeuronAbsoluteNode)
+FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (MPSCNNNeuronAbsoluteNode)
 >>> print(report.images[0].worst[0])
 (image 0, y 0, x 0, channel 1; slice 0 lane 1) x = 2.0: got 3.0, want 2.0, 512 ULP
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Stored
+from mpsref.arguments import checked
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
+from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation
 from mpsref.plan import Progress
+from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
-from mpsref.storage import StorageFormat
+from mpsref.record.states import RecordedArray
+from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
-from mpsref.verify.case import Case, within
+from mpsref.verify.bias import Directed, signed_errors
+from mpsref.verify.case import Case, around, some, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
+from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Model, Reason
+from mpsref.verify.segments import Walk, explain_segment, fused
+from mpsref.verify.states import state_report
+from mpsref.verify.ties import wrong_ties
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
 
 __all__ = [
@@ -75,12 +87,17 @@ __all__ = [
 ]
 
 
+@checked
 def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
+    allow: Iterable[str] = (),
+    strict: bool = False,
     worst: int = 5,
     faults: bool = True,
+    partial: bool = False,
+    device: str | None = None,
     progress: Progress | None = None,
     collect: Aggregate | None = None,
 ) -> Report:
@@ -97,10 +114,20 @@ def verify(
     tolerance : Tolerances, Tolerance, Bounds or str, optional
         What passes; a string is a preset: one of `mpsref.verify.bounds.MODELS`, ``exact``, or ``ulp=N``. Default:
         ``metal-fast``, what the default mode of Metal's compiler allows.
+    allow : iterable of str
+        What is excused besides what a model excuses anyway, such as ``overflow``, see
+        `mpsref.verify.reasons.Reason`.
+    strict : bool
+        Whether nothing else is excused, and a store that does not round to nearest fails.
     worst : int
         How many of the farthest elements to report for each image.
     faults : bool
         Whether to look for the likely fault of an image beyond the bounds, see `mpsref.verify.faults`.
+    partial : bool
+        Whether images may lack files: what is there is judged, and what is not is listed. An image that is computed
+        from a source that is not there cannot be judged either.
+    device : str, optional
+        What wrote the images, instead of what the recording says.
     progress : callable, optional
         Called after each node with the numbers of finished nodes and of all nodes.
     collect : Aggregate, optional
@@ -117,17 +144,26 @@ def verify(
         The recording cannot be read, lacks a source, holds nothing to compare, or has an image of another size or
         format than the graph computes; or the tolerance names an image that the graph does not have.
     ParameterError
-        The preset does not exist.
+        The preset or the excuse does not exist.
     """
-    recording = recording if isinstance(recording, Recording) else Recording.read(recording)
-    return _Verification(recording, tolerances_of(tolerance), worst, faults, collect).run(progress)
+    recording = recording if isinstance(recording, Recording) else Recording.read(recording, complete=not partial)
+    if device is not None:
+        recording = replace(recording, device=device)
+    tolerances = tolerances_of(tolerance).with_excuses(allow, strict=strict)
+    return _Verification(recording, tolerances, worst, faults, partial, collect).run(progress)
 
 
 class _Verification:
     """One walk through the graph: the reference from the sources on, and each node on the inputs that it really had."""
 
     def __init__(
-        self, recording: Recording, tolerances: Tolerances, worst: int, faults: bool, collect: Aggregate | None
+        self,
+        recording: Recording,
+        tolerances: Tolerances,
+        worst: int,
+        faults: bool,
+        partial: bool,
+        collect: Aggregate | None,
     ) -> None:
         self.recording, self.tolerances, self.worst, self.faults = recording, tolerances, worst, faults
         self.collect = collect
@@ -138,11 +174,37 @@ class _Verification:
                 raise FileFormatError(
                     f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
                 )
-        self.wanted = [node.result_image for node in schedule(self.recorded) if node.result_image in self.recorded]
+        filling = [node.result_image for node in recording.graph.nodes if self._state(node)]
+        needed = [*self.recorded, *filling]
+        self.wanted = [
+            node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
+        ]
+        self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
+        if partial:
+            self._leave_out_what_lacks_a_source()
         if not self.wanted:
+            if partial and self.missing:
+                reasons = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+                raise self._error(f"images: nothing can be judged: {reasons}")
             raise FileFormatError(f"{recording.path}: images: only sources: name what the device wrote as well")
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
+        self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
+
+    def _leave_out_what_lacks_a_source(self) -> None:
+        lacks: dict[MPSNNImageNode, MPSNNImageNode] = {}
+        for node in schedule(self.wanted):
+            for source in node.sources:
+                if source.producer is None and source not in self.recorded:
+                    lacks.setdefault(node.result_image, source)
+                elif source in lacks:
+                    lacks.setdefault(node.result_image, lacks[source])
+        for image in self.wanted:
+            if image in lacks:
+                needed = self.names[lacks[image]]
+                self.missing.setdefault(needed, "a source that is not there")
+                self.missing[self.names[image]] = f"not judged, because {needed} is not there"
+        self.wanted = [image for image in self.wanted if image not in lacks]
 
     def run(self, progress: Progress | None) -> Report:
         sources = inputs(self.wanted)
@@ -174,13 +236,19 @@ class _Verification:
                     node, want, ideal[step.result], read, kept=step.result in is_read
                 )
                 reports.append(report)
+            reports += self._state_reports(node, read)
             del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
             if progress is not None:
                 progress(i + 1, len(plan.steps))
         return Report(
-            str(self.recording.path), self.recording.device, self.tolerances, tuple(reports), faults=self.faults
+            str(self.recording.path),
+            self.recording.device,
+            self.tolerances,
+            tuple(reports),
+            faults=self.faults,
+            missing=self.missing,
         )
 
     def _error(self, text: str) -> FileFormatError:
@@ -192,6 +260,8 @@ class _Verification:
             expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
             if expected != actual:
                 fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
+                       else f"it holds {actual} of the {expected} images of the batch: write all of them"
+                       if fact == "number_of_images" and actual < expected
                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(
                     f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
@@ -210,13 +280,19 @@ class _Verification:
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
-        judge = limit if isinstance(limit, Tolerance) else self._judge(nodes, read, actual, MODELS[limit.model])
-        comparison = compare(actual, expected, storage, judge, self.worst)
-        sources = {self.names[image]: value for image, value in zip(node.sources, read, strict=True)}
+        comparison, evidence, others = self._compared(
+            limit, nodes, read, (actual.reshape(-1), expected.reshape(-1)), storage
+        )
+        comparison, expected, reading = self._fused(nodes, limit, storage, actual, (comparison, expected))
+        if not comparison.counts.beyond:
+            others = ()
+        # Elements of a window have no one place.
+        shown = zip(node.sources, read, strict=True) if operation.is_pointwise else ()
+        sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
-        # With several nodes whose images are not recorded nobody knows what the last one read.
-        explained = self.faults and comparison.beyond.size and len(nodes) == 1 and operation.is_pointwise
+        wrong = bool(self.faults and comparison.beyond.size)
+        explained = wrong and all(other.operation.is_pointwise for other in nodes)
         # Packed only if it is read again.
         own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
@@ -224,17 +300,28 @@ class _Verification:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
-        worst = (comparison.worst, comparison.distances, comparison.classes)
+        worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
+        recorded = self.recorded[node.result_image].layout
         elements = tuple(
-            _element(flat, distance, kind, actual, expected, sources)
-            for flat, distance, kind in zip(*(array.tolist() for array in worst), strict=True)
+            _element(flat, distance, kind, reason, actual, expected, sources, recorded)
+            for flat, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
+        note = ""
+        if self.faults and not wrong and len(nodes) == 1 and isinstance(operation, ConvolutionOperation):
+            note = precision_note(_layer_case(operation, read, storage, actual, expected), PRECISIONS)
         if explained:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            close = within(storage, limit if isinstance(limit, Tolerance) else None)
-            findings = explain(Case.of_node(node, read, own, want, bad, close))
+            findings = explain(self._case(nodes, read, actual, expected, bad, limit))
+        elif wrong:
+            bad = np.zeros(actual.shape, np.bool_)
+            bad.reshape(-1)[comparison.beyond] = True
+            if len(nodes) == 1:
+                case = _layer_case(operation, read, storage, actual, expected)
+                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+            else:
+                findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -246,12 +333,127 @@ class _Verification:
             neuron=neuron,
             direction=operation.direction,
             limit=str(limit),
+            model=None if isinstance(limit, Tolerance) else limit.model,
+            is_strict=isinstance(limit, Bounds) and limit.strict,
+            directed=evidence,
+            signed_errors={}
+            if comparison.identical
+            else signed_errors(actual.reshape(-1), expected.reshape(-1), storage),
+            others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
             findings=tuple(findings),
             histogram={str(most): count for most, count in comparison.histogram.items()},
+            reading=reading,
+            note=note,
         )
         return report, own
+
+    def _compared(
+        self,
+        limit: Limit,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        flat: tuple[Stored, Stored],
+        storage: StorageFormat,
+    ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
+        """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
+        # Made when it is needed, since most images need none.
+        segment = cache(lambda: Segment(nodes, self._inputs(nodes, read), self.formats))
+        ties = self._ties(nodes, read, flat[0])
+
+        def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
+            """Of all elements, or some."""
+            got, want = flat if chosen is None else (each[chosen] for each in flat)
+            if isinstance(limit, Tolerance):
+                return compare(got, want, storage, limit, worst)
+
+            def judge(index: Index) -> npt.NDArray[np.uint16]:
+                where = index if chosen is None else chosen[index]
+                classes = segment().classify(got[index], where, MODELS[limit.model])
+                wrong = ties()
+                return classes if wrong is None else np.where(wrong[where], np.uint16(BEYOND), classes)
+
+            return compare(got, want, storage, judge, worst, limit.excused)
+
+        def passes(limit: Bounds) -> bool:
+            """Whether a limit passes all; some that failed under another one are tried first."""
+            beyond = comparison.beyond
+            return not (compared(limit, 0, some(beyond, 4096)).counts.beyond or compared(limit, 0).counts.beyond)
+
+        comparison = compared(limit, self.worst)
+        evidence: Directed | None = None
+        others: tuple[str, ...] = ()
+        if isinstance(limit, Bounds):
+            evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
+            if comparison.counts.beyond:
+                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                others = tuple(other.model for other in rest if passes(other))
+        return comparison, evidence, others
+
+    def _walk(self, nodes: list[MPSNNFilterNode]) -> Walk:
+        """The nodes of a segment with what they read."""
+        return Walk(nodes, self._inputs(nodes, []), self.formats)
+
+    def _fused(
+        self,
+        nodes: list[MPSNNFilterNode],
+        limit: Limit,
+        storage: StorageFormat,
+        actual: Stored,
+        plain: tuple[Comparison, Stored],
+    ) -> tuple[Comparison, Stored, str]:
+        """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
+        node = fused(nodes)
+        if node is None:
+            return *plain, ""
+        walk, name = self._walk(nodes), self.names[nodes[0].result_image]
+        source = walk.inputs[nodes[0].sources[0]]
+        formats = {node.result_image: storage}
+        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].to_array()
+        segment = Segment([node], {node.sources[0]: source}, formats)
+        judge: Tolerance | Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
+        judge = limit if isinstance(limit, Tolerance) else (
+            lambda index: segment.classify(actual.reshape(-1)[index], index, MODELS[limit.model])
+        )  # fmt: skip
+        excused = EXCUSES if isinstance(limit, Tolerance) else limit.excused
+        other = compare(actual, expected, storage, judge, self.worst, excused)
+        own = plain[0].counts
+        if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
+            return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
+        return *plain, f"{name} is rounded before the neuron"
+
+    def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
+        """The recorded arrays that a gradient node fills."""
+        forward = node.forward_node
+        return {} if forward is None else self.recording.states.get(self.names.get(forward.result_image, ""), {})
+
+    def _state_reports(self, node: MPSNNFilterNode, read: list[MPSImage]) -> Iterator[ImageReport]:
+        """The reports of the arrays that a gradient node fills."""
+        for kind, recorded in self._state(node).items():
+            assert node.forward_node is not None
+            assert isinstance(node.operation, ConvolutionGradient)
+            name = self.names[node.forward_node.result_image]
+            limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
+            missing = [source for source in node.sources if source not in self.recorded]
+            if missing:
+                raise self._error(
+                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
+                )
+            with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
+                report = state_report(
+                    name,
+                    kind,
+                    recorded,
+                    node.operation,
+                    read,
+                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    worst=self.worst,
+                    faults=self.faults,
+                    node=type(node).__name__,
+                    limit_text=str(limit),
+                )
+            yield report
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""
@@ -261,28 +463,70 @@ class _Verification:
                 if source not in self.recorded and self.producers[source] not in segment:
                     segment.add(self.producers[source])
                     waiting.append(self.producers[source])
-        return [last] if len(segment) == 1 else [node for node in self.producers.values() if node in segment]
+        return sorted(segment, key=self.order.__getitem__)
 
-    def _judge(
-        self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: npt.NDArray[Any], model: Model
-    ) -> Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]:
-        def judge(index: npt.NDArray[np.intp]) -> npt.NDArray[np.uint16]:
-            inputs = dict(zip(nodes[-1].sources, read, strict=True))
-            if len(nodes) > 1:
-                recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-                inputs = {image: self.recorded[image].read() for image in recorded}
-            return Segment(nodes, inputs, self.formats).classify(got.reshape(-1)[index], index, model)
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+        """What a segment reads; `read` is what its last node does."""
+        if len(nodes) == 1:
+            return dict(zip(nodes[0].sources, read, strict=True))
+        recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
+        return {image: self.recorded[image].read() for image in recorded}
 
-        return judge
+    def _case(
+        self,
+        nodes: list[MPSNNFilterNode],
+        read: list[MPSImage],
+        got: Stored,
+        want: Stored,
+        bad: npt.NDArray[np.bool_],
+        limit: Limit,
+    ) -> Case:
+        inputs, result = self._inputs(nodes, read), nodes[-1].result_image
+        storage = self.formats[result]
+        if isinstance(limit, Tolerance):
+            bound = within(storage, limit)
+        else:
+            segment = Segment(nodes, inputs, self.formats)
+            bound = around(storage, want, lambda index: segment.ends(index, MODELS[limit.model]))
+        others = {
+            self.names[image]: Elements(array, storage_format(entry.descriptor.channel_format))
+            for image, entry in self.recorded.items()
+            if image is not result and (array := entry.elements()).shape == want.shape
+        }
+        operations = {self.names[image]: node.operation for image, node in self.producers.items()}
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+
+    def _ties(self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: Stored) -> Callable[[], Mask | None]:
+        """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
+
+        @cache
+        def ties() -> Mask | None:
+            operation = nodes[-1].operation
+            if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
+                return None
+            gradient, x = (Elements(image.to_array(), image.storage).values() for image in read)
+            made = got.reshape(x.shape)
+            return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
+
+        return ties
+
+
+def _layer_case(
+    operation: Operation, read: list[MPSImage], storage: StorageFormat, actual: Stored, expected: Stored
+) -> LayerCase:
+    values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
+    return LayerCase(operation, values, storage, actual, expected, np.zeros(actual.shape, np.bool_))
 
 
 def _element(
     flat: int,
     distance: int,
     kind: int,
+    reason: int,
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
     sources: dict[str, MPSImage],
+    layout: Layout,
 ) -> Element:
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
@@ -301,5 +545,6 @@ def _element(
         str(expected[place]),
         None if distance == UNREACHABLE else distance,
         kind == BEYOND,
-        None if kind in (WITHIN, BEYOND) else Reason(kind).name,
+        None if reason in (WITHIN, BEYOND) else Reason(reason).name,
+        layout.place(flat) if layout.has_own_places else None,
     )

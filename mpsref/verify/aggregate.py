@@ -9,10 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
+from mpsref.errors import ImageError
 from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
-from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.ulp import UNREACHABLE, comparable_or_error, ulp_distance
 from mpsref.verify.compare import Comparison
 
 __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
@@ -153,6 +155,7 @@ class Aggregate:
         self._names: tuple[list[str], list[str], list[str]] = [], [], []
         self._bytes = 0
 
+    @checked
     def add(
         self,
         name: str,
@@ -178,7 +181,10 @@ class Aggregate:
         sources : mapping of str to MPSImage
             What the node read.
         """
-        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.explained else 0]
+        comparable_or_error(got, want, storage)
+        if got.ndim != 4:
+            raise ImageError(f"got has shape {list(got.shape)}: give (images, height, width, channels)")
+        names = self._names[2 if comparison.counts.beyond else 1 if comparison.counts.excused else 0]
         if self._bytes >= MOST_BYTES and names is self._least():
             return
         with np.errstate(all="ignore"):  # a device may write any NaN
@@ -202,7 +208,7 @@ def _picture(
     scales = [_scale(x) for x in inputs]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in inputs]
     kinds = np.zeros(want.size, np.uint8)
-    kinds[comparison.explained], kinds[comparison.beyond] = 2, 3
+    kinds[comparison.excused], kinds[comparison.beyond] = 2, 3
     got, want = got.reshape(-1), want.reshape(-1)
     for part in _parts(kinds.size):
         row = _rows(got[part], want[part], storage)

@@ -12,29 +12,32 @@ Examples
 >>> d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softPlus)
 >>> bounds = allowed(d, np.float32([-20, 1, 100]), "metal-precise")
 >>> bounds.lower
-array([  0.       ,   1.3132606, 100.       ], dtype=float32)
+array([ 0.       ,  1.3132609, 99.99997  ], dtype=float32)
 >>> bounds.upper
-array([6.1665837e-08, 1.3132627e+00, 1.0000000e+02], dtype=float32)
+array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from types import MappingProxyType
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Stored, meaning
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
+from mpsref.enums import MPSCNNNeuronType
+from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
-from mpsref.storage import FORMATS, FormatLike, StorageFormat, image_storage_of, storage_format
-from mpsref.verify.running import ROUNDED, Law, Model, Range, Reason, Running
+from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
+from mpsref.verify.models import MODELS, Model
+from mpsref.verify.ranges import NOTES, Level, Mark, Range
+from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
+from mpsref.verify.running import Running
 
 __all__ = [
     "ALTERNATIVES",
@@ -57,69 +60,6 @@ Form: TypeAlias = Callable[[Running, Index], Range]
 
 BLOCK = 32_768
 """Elements analysed at once; about forty arrays of this size are alive."""
-
-WITHIN, BEYOND = 0, 0xFFFF
-"""Classes of elements besides the reasons, see `classify`."""
-
-_SPECIFICATION = "Metal Shading Language Specification, section 8"
-_EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
-
-MODELS: Mapping[str, Model] = MappingProxyType(
-    {
-        model.name: model
-        for model in (
-            Model(
-                "metal-precise",
-                f"{_SPECIFICATION}, table 8.1; erf is not in the library: as the others are",
-                _EXACT
-                | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4))
-                | {"tanh": Law(5), "pow": Law(16)},
-                nan_is_defined=True,
-                others={"pow": None},
-            ),
-            Model(
-                "metal-fast",
-                f"{_SPECIFICATION}, table 8.2; erf is not in the library: as in the precise model",
-                {
-                    "arithmetic": ROUNDED,
-                    "reciprocal": Law(1),
-                    "division": Law(2.5),
-                    "exp": Law(3, growth=2),
-                    "exp2": Law(3, growth=2),
-                    "log": Law(3, near_one=2.0**-21),
-                    "log2": Law(2, near_one=2.0**-22),
-                    "erf": Law(4),
-                },
-                others={"tanh": Law(5), "pow": Law(16)},
-            ),
-            Model(
-                "metal-half",
-                f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
-                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
-                storage=FORMATS[MPSImageFeatureChannelFormat.float16],
-                flushes=False,
-            ),
-            Model(
-                "cuda-fast",
-                "CUDA C++ Programming Guide, intrinsic functions; PTX ISA, tanh.approx: 2^-11 relative; of Nvidia's "
-                "GPUs, for the example recordings",
-                {
-                    "arithmetic": ROUNDED,
-                    "reciprocal": Law(1),
-                    "division": Law(2),
-                    "exp": Law(2, growth=1.173),
-                    "exp2": Law(2),
-                    "log": Law(3, near_one=2.0**-21.41),
-                    "log2": Law(2, near_one=2.0**-22),
-                    "erf": Law(2),
-                    "tanh": Law(4096),
-                },
-                nan_is_defined=True,
-            ),
-        )
-    }
-)
-"""What a device promises, by name; ``metal-fast`` is the default of Metal's compiler."""
 
 
 @dataclass(frozen=True)
@@ -192,20 +132,47 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
     return [partial(evaluate, formula=formula) for formula in formulas]
 
 
+def inner(value: Range, storage: StorageFormat) -> Range:
+    """The ranges that the next node reads: as stored, or a neighbour, as passes where the image is recorded."""
+    lower, upper, between = stored(value, storage)
+    if storage.unorm_max:
+        lower, upper = np.maximum(lower, 1) - 1, np.minimum(upper, storage.unorm_max - 1) + 1
+    else:
+        lower, upper = np.nextafter(lower, lower.dtype.type(-np.inf)), np.nextafter(upper, upper.dtype.type(np.inf))
+    return replace(between, low=meaning(lower, storage), high=meaning(upper, storage))
+
+
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
-    """The ends of ranges as an image stores them, and the ranges that the next node then reads."""
+    """The ends of ranges as an image stores them, and the ranges of what is then read."""
     ends = [
         storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
     ]
     if storage.unorm_max:
         ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
-    if value.f.flush and storage.dtype == np.float32:
-        tiny = np.finfo(np.float32).smallest_normal
-        ends[0] = np.where((ends[0] > 0) & (ends[0] < tiny), np.float32(0), ends[0])
-        ends[1] = np.where((ends[1] < 0) & (ends[1] > -tiny), np.float32(0), ends[1])
     low, high = (meaning(end, storage) for end in ends)
     nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
     return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
+
+
+@dataclass(frozen=True)
+class _World:
+    """One way in which devices may differ, and the mark of the elements where it matters."""
+
+    mark: Mark
+    reason: int
+    how: dict[str, Any]
+
+
+_WORLDS = (
+    _World(Mark.FAR, Reason.division, {"far": True, "flush": True}),
+    _World(Mark.TINY, Reason.flush, {"flush": True}),
+    _World(Mark.VANISHES, Reason.flush, {"vanish": True, "flush": True}),
+    _World(Mark.POLE, Reason.zero, {"below": True, "flush": True}),
+    _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),
+    _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "far": True, "flush": True}),
+    _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True}),
+)
+"""After the plain one, in the order of the reasons."""
 
 
 def classify(
@@ -213,10 +180,10 @@ def classify(
     model: Model,
     storage: StorageFormat,
     forms: Sequence[Form],
-    nan_read: Callable[[Index], npt.NDArray[np.bool_]],
+    special: Callable[[Index], Bits],
 ) -> Bits:
     """
-    Classify elements that differ from the reference: `WITHIN`, a single `Reason`, or `BEYOND`.
+    Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
 
     Parameters
     ----------
@@ -228,52 +195,125 @@ def classify(
         How they are stored.
     forms : sequence of callable
         Their ranges, by each form of the formula.
-    nan_read : callable
-        Whether the node reads NaN at the elements with some indices.
+    special : callable
+        For the elements with some indices: 0 if the node reads only finite numbers, else `Reason.nan`,
+        `Reason.plus_inf` or `Reason.minus_inf`.
     """
     classes = np.full(got.size, BEYOND, np.uint16)
-    flushes = (False, True) if model.flushes else (False,)
-    attempts = [Running(variant, flush) for flush in flushes for variant in model.variants]
+    plain = [Running(variant) for variant in model.variants]
+    worlds = [
+        (world, [replace(f, **world.how | {"flush": model.flushes and "flush" in world.how}) for f in plain])
+        for world in _WORLDS
+        if model.flushes or world.reason != Reason.flush
+    ]
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            _classify_block(classes[start : start + BLOCK], index, got, storage, forms, attempts)
-            if not model.nan_is_defined:
-                block = classes[start : start + BLOCK]
-                block[(block == BEYOND) & nan_read(index)] = Reason.NAN_UNDEFINED
+            block = _Block(index, got[index], special(index), model, storage)
+            for f, form in product(plain, forms):
+                block.look(f, form, WITHIN)
+            for world, arithmetics in worlds:
+                for f, form in product(arithmetics, forms):
+                    block.look(f, form, world.reason, np.uint16(world.mark))
+            for f, form in product(plain, forms):
+                block.reflect(replace(f, level=Level.EVERYTHING, flush=model.flushes, mirror=True), form)
+            block.assume()
+            classes[start : start + BLOCK] = block.classes
     return classes
 
 
-def _classify_block(
-    classes: Bits, index: Index, got: Stored, storage: StorageFormat, forms: Sequence[Form], attempts: list[Running]
-) -> None:
-    for f in attempts:
-        for form in forms:
-            # A form that has an element within its bounds wins over one that only explains it; flushing never does.
-            rest = np.flatnonzero(classes == BEYOND if f.flush else classes != WITHIN)
-            if not rest.size:
-                break
-            inside, reason = _inside(got[index[rest]], form(f, index[rest]), storage)
-            if f.flush:
-                others = reason & ~np.uint16(Reason.FLUSH)
-                reason = np.where(others, others, np.uint16(Reason.FLUSH))
-            reason &= ~reason + np.uint16(1)  # the first of several
-            chosen, new = rest[inside], reason[inside]
-            better = (new == WITHIN) | (classes[chosen] == BEYOND)
-            classes[chosen[better]] = new[better]
+def before_the_store(model: Model, forms: Sequence[Form], size: int) -> tuple[Wide, Wide, Mask]:
+    """The least and the greatest value that the forms allow for some elements, and where no exception widens them."""
+    low, high, known = np.full(size, np.inf), np.full(size, -np.inf), np.ones(size, np.bool_)
+    with np.errstate(all="ignore"):
+        for start in range(0, size, BLOCK):
+            index = np.arange(start, min(start + BLOCK, size))
+            for variant, form in product(model.variants, forms):
+                value = form(Running(variant, model.flushes), index)
+                low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
+                known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+    return low, high, known & np.isfinite(low) & np.isfinite(high)
 
 
-def _inside(got: Stored, value: Range, storage: StorageFormat) -> tuple[npt.NDArray[np.bool_], Bits]:
+class _Block:
+    """Some elements on the way to their classes."""
+
+    def __init__(self, index: Index, got: Stored, special: Bits, model: Model, storage: StorageFormat) -> None:
+        self.index, self.got, self.special = index, got, special
+        self.model, self.storage = model, storage
+        self.classes = np.full(index.size, BEYOND, np.uint16)
+        self.marks = np.zeros(index.size, np.uint16)
+        self.is_nan = np.zeros(index.size, np.bool_)
+
+    def look(self, f: Running, form: Form, reason: int, mark: np.uint16 | None = None) -> None:
+        """Class those that a form allows: the plain one all that are not within, others what has their mark."""
+        rest = np.flatnonzero(
+            self.classes != WITHIN if mark is None else (self.classes == BEYOND) & (self.marks & mark != 0)
+        )
+        if not rest.size:
+            return
+        value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
+        marks = value.reason
+        if mark is None:
+            self.marks[rest] |= marks
+            self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
+        inside = _inside(got, value, self.storage) & ((marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow))
+        found = np.full(rest.size, reason, np.uint16)
+        if reason == Reason.order:
+            # Only what an overflow leaves, not what lies between that and the right value.
+            inside &= (marks & Mark.ORDER != 0) & ~_finite(got, self.storage)
+        elif reason != Reason.overflow:
+            pole = marks & Mark.POLE != 0
+            found[pole & (mark is None)] = Reason.zero
+            finite = np.where(pole, np.uint16(Reason.zero), np.uint16(Reason.pole))
+            found = np.where(marks & Mark.INVALID != 0, np.where(special, special, finite), found)
+            unordered = (special != 0) & (marks & (Mark.COMPARED | Mark.CLAMPED) != 0)
+            found[unordered] = special[unordered]
+            # A minimum or maximum keeps NaN, unless the device knows none.
+            clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0)
+            inside &= ~(clamped & self.model.nan_is_defined)
+            found[clamped] |= ASSUMED
+        chosen = rest[inside]
+        self.classes[chosen] = np.minimum(self.classes[chosen], found[inside])
+
+    def reflect(self, f: Running, form: Form) -> None:
+        """
+        Class NaN by what the mirrored formula does at the mirrored input.
+
+        Of an odd function some overflow on one side, such as (e^2x - 1) / (e^2x + 1), and others on both.
+        """
+        if self.storage.unorm_max:
+            return
+        rest = np.flatnonzero(
+            (self.classes == BEYOND) & np.isnan(self.got) & (self.special != Reason.nan) & ~self.is_nan
+        )
+        if not rest.size:
+            return
+        value, special = form(f, self.index[rest]), self.special[rest]
+        found = np.where(special, special, np.uint16(Reason.overflow))
+        nan = value.nan & (value.reason & np.where(special, np.uint16(Mark.INVALID), np.uint16(Mark.OVERFLOW)) != 0)
+        self.classes[rest[nan]] = found[nan]
+
+    def assume(self) -> None:
+        """Excuse what only a device without NaN may do, if the model allows it to have none."""
+        if self.model.nan_is_defined:
+            return
+        rest = self.classes == BEYOND
+        self.classes[rest & (self.special == Reason.nan)] = Reason.nan | ASSUMED
+        self.classes[rest & (self.special == 0) & self.is_nan] = Reason.domain | ASSUMED
+
+
+def _finite(got: Stored, storage: StorageFormat) -> npt.NDArray[np.bool_]:
+    return (got > 0) & (got < storage.unorm_max) if storage.unorm_max else np.isfinite(got)
+
+
+def _inside(got: Stored, value: Range, storage: StorageFormat) -> npt.NDArray[np.bool_]:
     lower, upper, as_stored = stored(value, storage)
     place = storage.ordinals(got)
     inside = (storage.ordinals(lower) <= place) & (place <= storage.ordinals(upper))
-    reason = value.reason
     if not storage.unorm_max:
         inside = np.where(np.isnan(got), as_stored.nan, inside & ~np.isnan(lower))
-        zero = ~inside & value.nan & (got == 0)
-        reason = np.where(zero, np.uint16(Reason.NAN_STORED), reason)
-        inside |= zero
-    return inside, reason.astype(np.uint16)
+    return inside
 
 
 @dataclass(frozen=True)
@@ -288,8 +328,8 @@ class Allowed:
     nan : ndarray of bool
         Whether NaN is possible.
     reason : ndarray of uint16
-        Bits of `Reason`: 0 where values between the two are within bounds; else no form of the formula is free of
-        reasons, and such values are explained.
+        Bits of `Mark`: 0 where values between the two are within bounds; else each form of the formula has an
+        exception there.
     """
 
     lower: Stored
@@ -340,7 +380,7 @@ def allowed(
         The format does not exist.
     """
     if model not in MODELS:
-        raise ParameterError(f"model is {model!r}: choose one of {', '.join(MODELS)}")
+        raise ParameterError(f"model is {shown(model)}: choose one of {', '.join(MODELS)}")
     descriptor = descriptor_or_error(descriptor)
     source = image_storage_of(x.dtype, "x") if source is None else storage_format(source, "source")
     result = source if result is None else storage_format(result, "result")
@@ -368,20 +408,20 @@ def allowed(
 
 
 def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
-    """Add another form: one without reasons replaces one that has some, and widens one that has none."""
+    """Add another form: one without exceptions replaces one that has some, and widens one that has none."""
     lower, upper, after = stored(value, result)
-    before = out.reason[part]
-    new = (before == BEYOND) | ((before != 0) & (value.reason == 0))
-    both = (before == 0) & (value.reason == 0)
+    before, reason = out.reason[part], value.reason & ~np.uint16(NOTES)
+    new = (before == BEYOND) | ((before != 0) & (reason == 0))
+    both = (before == 0) & (reason == 0)
     for end, other, extreme in ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax)):
         end[part] = np.where(new, other, np.where(both, extreme(end[part], other), end[part]))
     out.nan[part] = np.where(new, after.nan, out.nan[part] | (both & after.nan))
-    out.reason[part] = np.where(new, value.reason, before)
+    out.reason[part] = np.where(new, reason, before)
 
 
 def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(elements.values())
+    return f.range(-elements.values() if f.mirror else elements.values())
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

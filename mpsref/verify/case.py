@@ -1,42 +1,48 @@
-"""An image that is out of bounds, with what may tell why: its node, the node's sources, and both results."""
+"""An image that is out of bounds, with what may tell why: the nodes that made it, what they read, and both results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.errors import ImageError, ParameterError
-from mpsref.graph.nodes import MPSNNFilterNode
+from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
-from mpsref.storage import StorageFormat
+from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
-from mpsref.verify.compare import Tolerance, passes
+from mpsref.verify.compare import NEAR, Tolerance, passes
 
-__all__ = ["Case", "within"]
+__all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "within"]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
 
+Bound: TypeAlias = Callable[[Index], IsClose]
+"""From flat indices to the closeness of these elements."""
 
-def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClose:
+WIDE_BOUND = 1 / 16
+"""Relative widths above this are those of cancellation: they hold in absolute terms only."""
+
+
+def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> Bound:
     """
-    Closeness by a tolerance; default: 4 ULP.
+    Closeness by a tolerance, the same for all elements; default: 4 ULP.
 
     Examples
     --------
     >>> import numpy as np
     >>> from mpsref.storage import storage_of
     >>> x = np.float16([1, 1.002, np.nan])
-    >>> within(storage_of(x, "x"), Tolerance(ulp=1))(x, np.float16([1, 1, np.nan]))
+    >>> within(storage_of(x, "x"), Tolerance(ulp=1))(np.arange(3))(x, np.float16([1, 1, np.nan]))
     array([ True, False,  True])
     """
     tolerance = Tolerance() if tolerance is None else tolerance
@@ -44,7 +50,117 @@ def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> IsClos
     def is_close(candidate: Stored, got: Stored) -> Mask:
         return passes(got, candidate, ulp_distance(got, candidate, storage), storage, tolerance)
 
-    return is_close
+    return lambda _: is_close
+
+
+def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[Wide, Wide]]) -> Bound:
+    """
+    Closeness by the bounds of each element, moved from the ideal value to what a candidate gives.
+
+    Parameters
+    ----------
+    storage : StorageFormat
+        The format of the elements.
+    want : ndarray
+        The ideal values, stored.
+    ends : callable
+        From flat indices to the least and the greatest value within bounds; NaN where there are none.
+    """
+
+    def bound(index: Index) -> IsClose:
+        ideal = meaning(want.reshape(-1)[index], storage)
+        low, high = ends(index)
+        width = np.fmax(np.abs(ideal - low), np.abs(high - ideal))
+        width[~np.isfinite(width)] = 0
+        relative = width / np.abs(ideal)
+
+        def is_close(candidate: Stored, got: Stored) -> Mask:
+            near = ulp_distance(got, candidate, storage) <= NEAR
+            a, b = meaning(candidate, storage), meaning(got, storage)
+            reach = np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)
+            return np.asarray(near | (np.isfinite(a) & (np.abs(a - b) <= reach)))
+
+        return is_close
+
+    return bound
+
+
+@dataclass(frozen=True)
+class Reads:
+    """
+    What a node reads for some elements of its result.
+
+    Attributes
+    ----------
+    operation : Operation
+        What it does.
+    elements : sequence of Elements
+        Its sources there.
+    index : ndarray of int
+        The flat indices of the elements.
+    channels : int
+        The number of feature channels.
+    """
+
+    operation: Operation
+    elements: Sequence[Elements]
+    index: Index
+    channels: int
+
+    @property
+    def x(self) -> Wide:
+        """A neuron's input."""
+        return self.elements[-1].values()
+
+    @property
+    def upstream(self) -> Wide:
+        """The incoming gradient."""
+        return self.elements[0].values()
+
+    def ideal(
+        self,
+        operation: Operation | None = None,
+        elements: Sequence[Elements] | None = None,
+        mode: str = "ideal",
+        result: StorageFormat = FLOAT64,
+    ) -> Stored:
+        """What an operation gives; default: the node's own for its own sources, as float64."""
+        operation = self.operation if operation is None else operation
+        read = list(self.elements if elements is None else elements)
+        # The incoming gradient comes first; a forward operation reads none.
+        read = read[len(read) - len(operation.roles) :]
+        return operation.evaluate(read, result, evaluation(mode), spread_by_channel(self.index, self.channels))
+
+    def times_upstream(self, slope: Wide) -> Wide:
+        """A gradient of this slope, or a value as it is where there is no incoming gradient."""
+        return slope * self.upstream if Role.GRADIENT in self.operation.roles else slope
+
+
+Function: TypeAlias = Callable[[Reads], Wide]
+"""What a node computes instead of its operation, before it is stored."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    A node of a case.
+
+    Attributes
+    ----------
+    operation : Operation
+        What it does.
+    reads : tuple of int
+        What it reads: the case's sources, then the results of the steps before.
+    storage : StorageFormat
+        How its result is stored.
+    name : str
+        Its result image, for texts.
+    """
+
+    operation: Operation
+    reads: tuple[int, ...]
+    storage: StorageFormat
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +171,23 @@ class Case:
     Parameters
     ----------
     operation : Operation
-        What the node does.
+        What the node does; of several nodes, the last.
     sources : tuple of Elements
-        What it read, as stored, each of shape (N, H, W, C).
+        What was read, as stored, each of shape (N, H, W, C).
     result : StorageFormat
-        How its result is stored.
+        How the result is stored.
     got, want : ndarray
         The device's result and the reference's, stored, of that shape.
     bad : ndarray of bool
         Which elements are out of bounds.
-    is_close : callable
-        ``is_close(candidate, got)``: which stored elements a candidate explains, exactly or within bounds. Both are
-        flat arrays of any elements.
+    bound : callable
+        The bounds of each element, around what a candidate gives.
+    steps : tuple of Step
+        The nodes between the sources and the result, in order; default: the one node.
+    images : Mapping of str to Elements
+        Other images of the graph, of the same shape, as recorded.
+    operations : Mapping of str to Operation
+        Those of other nodes, by their result images.
 
     Raises
     ------
@@ -80,13 +201,18 @@ class Case:
     got: Stored
     want: Stored
     bad: Mask
-    is_close: IsClose
+    bound: Bound
+    steps: tuple[Step, ...] = ()
+    images: Mapping[str, Elements] = field(default_factory=dict)
+    operations: Mapping[str, Operation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}
         for name, array in arrays.items():
             if array.shape != self.want.shape or array.ndim != 4:
                 raise ImageError(f"{name} has shape {array.shape}: give (N, H, W, C), as want has: {self.want.shape}")
+        if not self.steps:
+            object.__setattr__(self, "steps", (Step(self.operation, tuple(range(len(self.sources))), self.result),))
 
     @classmethod
     def of_node(
@@ -96,10 +222,10 @@ class Case:
         got: MPSImage,
         want: MPSImage,
         bad: Mask,
-        is_close: IsClose | None = None,
+        bound: Bound | None = None,
     ) -> Case:
         """
-        The case of a node's result image; `is_close` is 4 ULP of its format by default.
+        The case of a node's result image; the bounds are 4 ULP of its format by default.
 
         Examples
         --------
@@ -112,8 +238,37 @@ class Case:
         NeuronForward(neuron=MPSNNNeuronDescriptor(MPSCNNNeuronType.absolute))
         """
         read = tuple(Elements(image.to_array(), image.storage) for image in sources)
-        close = within(want.storage) if is_close is None else is_close
+        close = within(want.storage) if bound is None else bound
         return cls(node.operation, read, want.storage, got.to_array(), want.to_array(), bad, close)
+
+    @classmethod
+    def of_segment(
+        cls,
+        nodes: Sequence[MPSNNFilterNode],
+        sources: Mapping[MPSNNImageNode, MPSImage],
+        formats: Mapping[MPSNNImageNode, StorageFormat],
+        names: Mapping[MPSNNImageNode, str],
+        got: Stored,
+        want: Stored,
+        bad: Mask,
+        bound: Bound,
+        images: Mapping[str, Elements],
+        operations: Mapping[str, Operation],
+    ) -> Case:
+        """The case of the result of several nodes, whose inner images are not recorded; in order of evaluation."""
+        place = {image: i for i, image in enumerate([*sources, *(node.result_image for node in nodes)])}
+        steps = tuple(
+            Step(
+                node.operation,
+                tuple(place[source] for source in node.sources),
+                formats[node.result_image],
+                names[node.result_image],
+            )
+            for node in nodes
+        )
+        read = tuple(Elements(image.to_array(), image.storage) for image in sources.values())
+        last = steps[-1]
+        return cls(last.operation, read, last.storage, got, want, bad, bound, steps, images, operations)
 
     # ---- facts ----
 
@@ -143,42 +298,52 @@ class Case:
         """Flat indices of some of them, in ascending order, always the same."""
         return some(self.bad_index, 512)
 
-    def x(self, index: Index) -> Wide:
-        """The neuron's input at some elements."""
-        return self.sources[-1].at(index).values()
+    # ---- other results that the nodes might have had ----
 
-    def upstream(self, index: Index) -> Wide:
-        """The incoming gradient at some elements."""
-        return self.sources[0].at(index).values()
-
-    # ---- other results that the node might have had ----
-
-    def evaluate(
+    def values(
         self,
         index: Index,
-        operation: Operation | None = None,
-        sources: Sequence[Elements] | None = None,
-        mode: str = "ideal",
-        result: StorageFormat | None = None,
-    ) -> Stored:
-        """The result of an operation at some elements; default: the node's own operation on its own sources."""
-        operation = self.operation if operation is None else operation
-        read = [source.at(index) for source in self.sources] if sources is None else list(sources)
-        # The incoming gradient comes first; a forward operation reads none.
-        read = read[len(read) - len(operation.roles) :]
-        spread = spread_by_channel(index, self.shape[3])
-        return operation.evaluate(read, self.result if result is None else result, evaluation(mode), spread)
+        functions: Mapping[int, Function] | None = None,
+        read: Sequence[Elements] | None = None,
+    ) -> Wide:
+        """
+        The result at some elements before it is stored, in float64.
+
+        Parameters
+        ----------
+        index : ndarray of int
+            Their flat indices.
+        functions : Mapping of int to callable, optional
+            What some of the steps compute instead.
+        read : sequence of Elements, optional
+            What is read there instead of the sources.
+        """
+        functions = functions or {}
+        values = [source.at(index) for source in self.sources] if read is None else list(read)
+        wide = np.empty(0)
+        for k, step in enumerate(self.steps):
+            reads = Reads(step.operation, [values[i] for i in step.reads], index, self.shape[3])
+            wide = functions[k](reads) if k in functions else reads.ideal()
+            if k + 1 < len(self.steps):
+                values.append(Elements(encoded(wide, step.storage), step.storage))
+        return wide
 
     def stored(self, values: Wide) -> Stored:
         """Values rounded once to the result's format, with canonical NaN."""
-        out = self.result.encode(values, np.empty(values.shape, self.result.dtype))
-        return out if self.result.unorm_max else np.where(np.isnan(out), out.dtype.type(np.nan), out)
+        return encoded(values, self.result)
 
-    def with_descriptor(self, descriptor: MPSNNNeuronDescriptor) -> Operation:
-        """The same operation with another neuron."""
-        if not isinstance(self.operation, NeuronOperation):
-            raise ParameterError(f"{self.operation} has no neuron")
-        return replace(self.operation, neuron=descriptor)
+
+def encoded(values: Wide, storage: StorageFormat) -> Stored:
+    """Values rounded once to a format, with canonical NaN."""
+    out = storage.encode(np.ascontiguousarray(values, np.float64), np.empty(values.shape, storage.dtype))
+    return out if storage.unorm_max else np.where(np.isnan(out), out.dtype.type(np.nan), out)
+
+
+def with_descriptor(operation: Operation, descriptor: MPSNNNeuronDescriptor) -> Operation:
+    """The same operation with another neuron."""
+    if not isinstance(operation, NeuronOperation):
+        raise ParameterError(f"{operation} has no neuron")
+    return replace(operation, neuron=descriptor)
 
 
 def some(index: Index, count: int) -> Index:

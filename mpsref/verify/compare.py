@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.arrays import Index, Stored, meaning
-from mpsref.errors import ParameterError
+from mpsref.errors import ParameterError, shown
 from mpsref.storage import StorageFormat
-from mpsref.ulp import UNREACHABLE, distances_by_power, farthest, ulp_distance
-from mpsref.verify.bounds import BEYOND, WITHIN
-from mpsref.verify.running import Reason
+from mpsref.ulp import UNREACHABLE, comparable_or_error, distances_by_power, farthest, ulp_distance
+from mpsref.verify.reasons import ASSUMED, BEYOND, EXCUSES, LATITUDES, WITHIN, Reason
 
 __all__ = ["NEAR", "Comparison", "Counts", "Tolerance", "compare", "passes"]
 
@@ -31,6 +31,7 @@ MOST_ULP = 2**32
 Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerance:
     """
@@ -57,7 +58,7 @@ class Tolerance:
         for name in ("ulp", "rtol", "atol"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
-                raise ParameterError(f"{name} is {value!r}: give a finite number of at least 0")
+                raise ParameterError(f"{name} is {shown(value)}: give a finite number of at least 0")
         if self.ulp is not None and self.ulp > MOST_ULP:
             raise ParameterError(f"ulp is {self.ulp}: give at most {MOST_ULP}, which no two numbers exceed")
         if self.ulp is None:
@@ -86,11 +87,15 @@ class Counts:
     infinity_disagreements : int
         Elements where one side is infinite and the other is another number.
     within : int
-        Elements that pass: within the tolerance, or the model's bounds.
-    explained : Mapping of str to int
-        Elements that pass for a `Reason`, by its name; none under a plain tolerance.
+        Elements within the tolerance, or the model's bounds.
+    excused : Mapping of str to int
+        Elements that are excused for a `Reason`, by its name; none under a plain tolerance.
     beyond : int
         All other elements.
+    latitude : Mapping of str to int
+        Elements within that are so only by a latitude of the language, by the name of the `Reason`.
+    refused : Mapping of str to int
+        Elements beyond that have a `Reason` which does not excuse here, by its name.
     """
 
     elements: int
@@ -102,8 +107,10 @@ class Counts:
     nan_disagreements: int
     infinity_disagreements: int
     within: int
-    explained: dict[str, int]
+    excused: dict[str, int]
     beyond: int
+    latitude: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 def passes(
@@ -128,13 +135,15 @@ class Comparison:
     counts : Counts
         Elements by distance.
     worst : ndarray of int
-        Flat indices of the farthest elements that are not exact: first those beyond the bounds, then the explained,
+        Flat indices of the farthest elements that are not exact: first those beyond the bounds, then the excused,
         then those within, each farthest first.
     distances : ndarray of int
         Their distances.
     classes : ndarray of uint16
-        Their classes: `WITHIN`, a `Reason`, or `BEYOND`.
-    beyond, explained : ndarray of int
+        Their classes: `WITHIN`, the `Reason` that excuses them, or `BEYOND`.
+    reasons : ndarray of uint16
+        Their reasons, whether these excuse or not; `WITHIN` or `BEYOND` for none.
+    beyond, excused : ndarray of int
         Flat indices of all elements of these classes, in ascending order.
     histogram : dict of int to int
         Distances by powers of two, see `mpsref.ulp.distances_by_power`.
@@ -146,13 +155,24 @@ class Comparison:
     worst: Index
     distances: npt.NDArray[np.int64]
     classes: npt.NDArray[np.uint16]
+    reasons: npt.NDArray[np.uint16]
     beyond: Index
-    explained: Index
+    excused: Index
     histogram: dict[int, int]
     identical: bool
 
 
-def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance | Judge, worst: int = 0) -> Comparison:
+@checked
+def compare(
+    got: Stored,
+    want: Stored,
+    storage: StorageFormat,
+    limit: Tolerance | Judge,
+    worst: int = 0,
+    excused: frozenset[Reason] = EXCUSES,
+    *,
+    is_texture: bool = False,
+) -> Comparison:
     """
     Compare two arrays of stored elements.
 
@@ -164,10 +184,15 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         How they are stored.
     limit : Tolerance or callable
         What passes; or a function from ascending flat indices of elements more than `NEAR` ULP away to their classes:
-        `WITHIN`, a `Reason` or `BEYOND`.
+        `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
     worst : int
         How many of the farthest elements to return.
+    excused : frozenset of Reason
+        Which reasons excuse; the latitudes of the language always count as within.
+    is_texture : bool
+        Whether the elements were in a texture, which may store NaN as 0.
     """
+    comparable_or_error(got, want, storage)
     got, want = got.reshape(-1), want.reshape(-1)
     # Most elements are equal, bit for bit, or neighbours, which pass. Only the others are looked at closer.
     neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR
@@ -187,12 +212,18 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         rest = classes != WITHIN
         if rest.any():
             classes[rest] = limit(index[rest])
+            _settle(classes, index, got, want, storage, is_texture=is_texture)
     histogram = distances_by_power(distance)
     exact = got.size - neighbours.count - int(np.count_nonzero(distance))
     once = histogram.pop(1, 0) + neighbours.count
+    reasons = classes
+    named = {reason: n for reason in Reason if (n := int(np.count_nonzero(reasons == reason)))}
+    classes = np.where(np.isin(reasons, list(LATITUDES)), np.uint16(WITHIN), reasons) if named else reasons
+    for reason in named.keys() - LATITUDES - excused:
+        classes[classes == reason] = BEYOND
     beyond = index[classes == BEYOND]
-    explained = {str(reason.name): n for reason in Reason if (n := int(np.count_nonzero(classes == reason)))}
-    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if explained else np.empty(0, np.intp)
+    passed = {reason.name: n for reason, n in named.items() if reason in excused}
+    reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if passed else np.empty(0, np.intp)
     counts = Counts(
         elements=got.size,
         exact=exact,
@@ -200,25 +231,56 @@ def compare(got: Stored, want: Stored, storage: StorageFormat, limit: Tolerance 
         largest=int(np.max(distance, where=distance != UNREACHABLE, initial=1 if neighbours.count else 0)),
         nan_disagreements=nan,
         infinity_disagreements=int(np.count_nonzero(distance == UNREACHABLE)) - nan,
-        within=got.size - beyond.size - sum(explained.values()),
-        explained=explained,
+        within=got.size - beyond.size - sum(passed.values()),
+        latitude={reason.name: n for reason, n in named.items() if reason in LATITUDES},
+        excused=passed,
         beyond=beyond.size,
+        refused={reason.name: n for reason, n in named.items() if reason not in LATITUDES | excused},
     )
     if neighbours.first.size:
         at = np.searchsorted(index, neighbours.first)
         index, distance = np.insert(index, at, neighbours.first), np.insert(distance, at, 1)
-        classes = np.insert(classes, at, WITHIN)
+        classes, reasons = np.insert(classes, at, WITHIN), np.insert(reasons, at, WITHIN)
     farthest = _farthest(distance, classes, min(worst, got.size - exact))
     return Comparison(
         counts,
         index[farthest],
         distance[farthest],
         classes[farthest],
+        reasons[farthest],
         beyond,
         reasoned,
         {most: n for most, n in ({0: exact, 1: once} | {m: n for m, n in histogram.items() if m}).items() if n},
         identical,
     )
+
+
+def _settle(
+    classes: npt.NDArray[np.uint16],
+    index: Index,
+    got: Stored,
+    want: Stored,
+    storage: StorageFormat,
+    *,
+    is_texture: bool,
+) -> None:
+    """Classes that depend on the ideal value and the rest of the image."""
+    actual, ideal = got[index], want[index]
+    if not storage.unorm_max:
+        classes[(classes == Reason.zero) & np.isinf(ideal)] = Reason.pole
+    if storage.unorm_max:
+        classes[classes != BEYOND] &= ~np.uint16(ASSUMED)
+        return
+    classes[(classes == WITHIN) & np.isinf(actual) & np.isfinite(ideal)] = Reason.store
+    assumed = (classes & ASSUMED != 0) & (classes != BEYOND)
+    lost = (classes == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
+    if assumed.any() or lost.any():
+        keeps_nan = any(
+            bool(np.any(np.isnan(got[start : start + BLOCK]) & np.isnan(want[start : start + BLOCK])))
+            for start in range(0, got.size, BLOCK)
+        )
+        classes[assumed] = BEYOND if keeps_nan else classes[assumed] & ~np.uint16(ASSUMED)
+        classes[lost] = BEYOND if keeps_nan else Reason.texture
 
 
 @dataclass(frozen=True)
@@ -260,7 +322,7 @@ def _others(
 
 
 def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:
-    """Indices of elements beyond the bounds, then of explained ones, then of those within, each farthest first."""
+    """Indices of elements beyond the bounds, then of excused ones, then of those within, each farthest first."""
     ordered = [np.empty(0, np.intp)]
     for kind in (classes == BEYOND, (classes != BEYOND) & (classes != WITHIN), (classes == WITHIN) & (distance > 0)):
         if count > 0:

@@ -1,18 +1,26 @@
 """
-The likely fault of an image that is out of bounds: hypotheses are tried on it, and ranked by what they explain.
+The likely causes of an image that is out of bounds.
 
-A hypothesis explains an element out of bounds if it would give the device's result, exactly or within bounds. An
-element within bounds contradicts it if the hypothesis would put it out of bounds, and not at the device's result. The
-score is the number of explained elements less that of contradictions. The ranking:
+A cause is made of a map of places, a function, a store and the region where it holds; the parts are those of
+`mpsref.verify.hypotheses`. One yardstick:
 
-1. The higher score, if it is higher by 2 % of the elements out of bounds.
-2. Among equals, hypotheses that need no restriction to the images, channels, rows or columns of the bad elements.
-3. Among equals, the one that gives the device's very bits more often, by at least 10 % of the elements out of bounds.
-4. Among equals, the first in `mpsref.verify.hypotheses`, where the most specific is first and the plain float32
-   formula last. So swapped bytes are blamed only if they explain more than a mistake in arithmetic.
+- A cause *explains* an element out of bounds if it gives the device's bits, or if the device's value lies within the
+  element's own bound around what it gives, and it differs from the ideal value there.
+- An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
+  it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 
-A fault is named only if its score is at least half of the elements out of bounds; else the first finding describes
-where they are, and hypotheses that score at least a tenth follow.
+The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
+device's result then is as a function of what was read, and tries every function and store under it; then the best
+function, and every store. Of causes that explain as much, up to 2 %, the first is
+
+1. one that holds in the whole image,
+2. one that gives the device's very bits more often, by at least 10 %,
+3. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
+
+What a cause leaves over is searched again: an image has up to three causes, each with its place. A cause is named only
+if it explains at least a twentieth of what is left, and if contradictions are few; with fewer than eight elements only
+if it has no parameter or place to choose. Else it is said where the elements are and what they have in common; and if
+they are all near, that accuracy alone is the matter.
 
 Examples
 --------
@@ -31,37 +39,28 @@ lanes permuted, in the order (2, 1, 0, 3): explains 32 of 32
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Index, Mask, Stored
-from mpsref.verify.case import Case, some
-from mpsref.verify.hypotheses import HYPOTHESES, Candidate
+from mpsref.arrays import Mask
+from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.case import Case
+from mpsref.verify.hypotheses import HYPOTHESES
+from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.regions import AXES, listed
+from mpsref.verify.search import PURE, Search, Trial, ranked
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 
-CLOSER_LOOK = 4096
-"""Elements of each kind that are tried, if a smaller sample is promising."""
+MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
-FEWEST_RESTRICTED = 8
-"""With fewer elements out of bounds, their places mean nothing."""
-
-CONTENDERS = 3
-"""How many hypotheses are tried on every element."""
-
-BLOCK = 65_536
-"""Elements tried at once."""
-
-NAMED, MENTIONED = 0.5, 0.1
-"""The scores that a hypothesis needs to be named first, and to be mentioned."""
-
-SAME, SAME_BITS = 0.02, 0.1
-"""Differences up to which two scores, and two proportions of equal bits, count as equal."""
+NOISE = 64
+"""The largest distance in ULP of what inaccurate arithmetic may leave."""
 
 NO_FAULT = "no hypothesis fits"
-AXES = ("images", "rows", "columns", "channels")
+ZEROS = "0 where another value belongs"
 
 
 @dataclass(frozen=True)
@@ -98,26 +97,29 @@ class Example:
 @dataclass(frozen=True)
 class Finding:
     """
-    A hypothesis that explains an image out of bounds, or the statement that none does.
+    A cause of an image out of bounds, or the statement that none was found.
 
     Attributes
     ----------
     name, sentence : str
-        Of the hypothesis; or that none fits.
+        Of the hypothesis, or of two that go together; or that none fits.
     detail : str
         The variant of the fault, or where the unexplained elements are.
     where : str
-        The part of the image to which the hypothesis had to be restricted; empty if it holds for all of it.
+        The part of the image to which the cause had to be restricted; empty if it holds for all of it.
     explained, of : int
-        How many of the elements out of bounds it explains, and how many there are.
+        How many of the elements out of bounds it explains, and how many there were: all, or those that the findings
+        before it leave over.
     same_bits : int
         How many of them it gives bit for bit.
     contradicted : int
-        Elements within bounds that it would put out of bounds.
+        Elements that contradict it.
     score : float
-        Explained less contradicted elements, relative to `of`: 1 if all are explained and none is contradicted.
+        Explained less contradicted elements, relative to `of`: 1 if all are explained and none contradicts.
     example : Example or None
         An element that it explains.
+    rank : str
+        ``cause``, ``rest`` for a cause of what the ones before leave over, or ``alternative`` to the first cause.
     """
 
     name: str
@@ -130,29 +132,31 @@ class Finding:
     contradicted: int
     score: float
     example: Example | None
+    rank: str = "cause"
 
     @property
     def fits(self) -> bool:
-        """Whether it is a hypothesis that explains most of what is wrong."""
-        return self.name != NO_FAULT and self.score >= NAMED
+        """Whether it is a cause."""
+        return self.name != NO_FAULT
 
     @property
     def headline(self) -> str:
         """Name, detail and numbers, in one line."""
         subject = ", ".join(filter(None, (self.name, self.detail, self.where)))
+        before = {"rest": f"the other {self.of:,}: ", "alternative": "or: "}.get(self.rank, "")
         if self.name == NO_FAULT:
-            return subject
+            return before + subject
         against = f", contradicted by {self.contradicted:,}" if self.contradicted else ""
-        return f"{subject}: explains {self.explained:,} of {self.of:,}{against}"
+        return f"{before}{subject}: explains {self.explained:,} of {self.of:,}{against}"
 
     def __str__(self) -> str:
         example = f" For example {self.example}." if self.example else ""
         return f"{self.headline}. {self.sentence}{example}"
 
 
-def explain(case: Case, most: int = 3) -> list[Finding]:
+def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Finding]:
     """
-    Find the likely faults of an image, the likeliest first.
+    Find the likely causes of an image.
 
     Parameters
     ----------
@@ -164,180 +168,68 @@ def explain(case: Case, most: int = 3) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Empty if nothing is out of bounds. The first one `fits`, or else describes where the bad elements are.
+        Empty if nothing is out of bounds. First the causes, each of what those before leave over; then alternatives to
+        the first. The first one `fits`, or else describes where the elements are.
     """
     if not case.bad_index.size:
         return []
+    causes: list[Finding] = []
+    alternatives: list[Finding] = []
+    settled = np.zeros(case.bad.size, np.bool_)
     with np.errstate(all="ignore"):
-        search = _Search(case)
-        trials = [trial for order in range(len(HYPOTHESES)) for trial in search.best_of(order)]
-        contenders = [search.on_all(trial) for trial in _ranked(trials)[:CONTENDERS]]
-        findings = [search.finding(trial) for trial in _ranked(contenders) if trial.gain >= MENTIONED]
-        if not findings or findings[0].score < NAMED:
-            findings.insert(0, _pattern(case))
-    return findings[:most]
+        while len(causes) < MOST_CAUSES:
+            left = replace(case, bad=case.bad & ~settled.reshape(case.shape))
+            if causes and left.bad_index.size < MANY:
+                break
+            search = Search(left, settled)
+            trials = ranked(search.trials())
+            if not trials:
+                if not causes:
+                    causes.append(_zeros(left) or _pattern(left))
+                elif (zeros := _zeros(left)) is not None:
+                    causes.append(replace(zeros, rank="rest"))
+                break
+            explained, finding = _finding(search, trials[0])
+            settled |= explained
+            if not causes:
+                others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())
+                others = others[: -MOST_ALTERNATIVES - 1 : -1]
+                alternatives = [replace(_finding(search, t, confirm=False)[1], rank="alternative") for t in others]
+            causes.append(replace(finding, rank="rest" if causes else "cause"))
+            if not explained.any():
+                break
+    return [*causes, *alternatives][:most]
 
 
-@dataclass(frozen=True)
-class _Region:
-    """A part of the image with bad elements: some places along axes, or everything from the first bad one on."""
-
-    name: str
-    axes: dict[int, Mask] = field(default_factory=dict)
-    start: int = 0
-
-    def holds(self, index: Index, shape: tuple[int, ...]) -> Mask:
-        inside = index >= self.start
-        if self.axes:
-            for axis, place in enumerate(np.unravel_index(index, shape)):
-                if axis in self.axes:
-                    inside &= self.axes[axis][place]
-        return inside
-
-    def mask(self, shape: tuple[int, ...]) -> Mask:
-        inside = np.ones(shape, np.bool_)
-        for axis, mask in self.axes.items():
-            inside &= mask.reshape([-1 if k == axis else 1 for k in range(4)])
-        return inside
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """A candidate and how much it explains of the elements on which it was tried."""
-
-    order: int
-    candidate: Candidate
-    region: _Region
-    explained: int
-    same_bits: int
-    contradicted: float
-    of: int
-
-    @property
-    def gain(self) -> float:
-        return self.explained / self.of - self.contradicted
-
-    @property
-    def bits(self) -> float:
-        return self.same_bits / self.of
-
-
-class _Search:
-    """The sample of a case's elements, and trials on it."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.got, self.want = case.got.reshape(-1), case.want.reshape(-1)
-        self.bad = some(case.bad_index, CLOSER_LOOK)
-        self.best = 0.0
-        axes = {k: mask for k in range(4) if not (mask := _bad_along(case, k)).all()}
-        box = _Region("in " + ", ".join(_listed(AXES[k], mask) for k, mask in axes.items()), axes)
-        first = int(case.bad_index[0])
-        self.regions = [
-            _Region(""),
-            *(_Region(f"in {_listed(AXES[k], mask)}", {k: mask}) for k, mask in axes.items()),
-            *([_Region(f"from element {first:,} on", start=first)] if first else []),
-            *([box] if len(axes) > 1 else []),
-        ]
-        # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
-        good, near = ~case.bad, box.mask(case.shape)
-        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near) if axes else np.empty(0, np.intp)]
-        chosen = [some(stratum, CLOSER_LOOK) for stratum in strata]
-        self.good = np.concatenate(chosen)
-        self.weight = np.concatenate(
-            [
-                np.full(c.size, s.size / max(1, c.size) / case.bad_index.size)
-                for s, c in zip(strata, chosen, strict=True)
-            ]
-        )
-        self.inside = [region.holds(self.good, case.shape) for region in self.regions]
-
-    def best_of(self, order: int) -> list[_Trial]:
-        """The best candidate of a hypothesis, if any explains enough of a small sample to be tried on a larger one."""
-        trials = []
-        for candidate in HYPOTHESES[order].candidates(self.case):
-            promise = self.explained(candidate.at(self.case.bad_sample), self.case.bad_sample)[0]
-            if promise.mean() < max(MENTIONED, self.best - 2 * SAME_BITS):
-                continue
-            explained, same = (int(np.count_nonzero(mask)) for mask in self.explained(candidate.at(self.bad), self.bad))
-            if explained < HYPOTHESES[order].fewest:
-                continue
-            against = self.contradicted(candidate.at(self.good), self.good) * self.weight
-            counts = [float(against.sum(where=inside)) for inside in self.inside]
-            # The least restricted of the regions with the best score.
-            enough = self.case.bad_index.size >= FEWEST_RESTRICTED
-            k = next(k for k, count in enumerate(counts) if count <= min(counts) + SAME) if enough else 0
-            trials.append(_Trial(order, candidate, self.regions[k], explained, same, counts[k], self.bad.size))
-            self.best = max(self.best, trials[-1].gain)
-        return _ranked(trials)[:1]
-
-    def explained(self, candidate: Stored, index: Index) -> tuple[Mask, Mask]:
-        """Which elements are within bounds of the device's result, and which are equal to it, bit for bit."""
-        got = self.got[index]
-        bits = self.case.result.bits_dtype
-        same = np.ascontiguousarray(candidate).view(bits) == got.view(bits)
-        same |= (candidate != candidate) & (got != got)  # noqa: PLR0124 - every NaN, in formats that have any
-        return self._close(candidate, got, same), same
-
-    def contradicted(self, candidate: Stored, index: Index) -> Mask:
-        """Which elements are near neither the device's result nor the reference's."""
-        got, want = self.got[index], self.want[index]
-        apart = ~self._close(candidate, got, candidate == got)
-        apart[apart] = ~self.case.is_close(candidate[apart], want[apart])
-        return apart
-
-    def _close(self, candidate: Stored, got: Stored, same: Mask) -> Mask:
-        close = same.copy()
-        close[~same] = self.case.is_close(candidate[~same], got[~same])
-        return close
-
-    def on_all(self, trial: _Trial) -> _Trial:
-        """The same trial on every element of the image."""
-        explained = same = contradicted = 0
-        bad = self.case.bad.reshape(-1)
-        for start in range(0, bad.size, BLOCK):
-            index = np.arange(start, min(start + BLOCK, bad.size))
-            candidate, is_bad = trial.candidate.at(index), bad[index]
-            close, bits = self.explained(candidate[is_bad], index[is_bad])
-            explained += int(np.count_nonzero(close))
-            same += int(np.count_nonzero(bits))
-            against = self.contradicted(candidate[~is_bad], index[~is_bad])
-            contradicted += int(np.count_nonzero(against & trial.region.holds(index[~is_bad], self.case.shape)))
-        of = self.case.bad_index.size
-        return replace(trial, explained=explained, same_bits=same, contradicted=contradicted / of, of=of)
-
-    def finding(self, trial: _Trial) -> Finding:
-        hypothesis, candidate = HYPOTHESES[trial.order], trial.candidate.at(self.bad)
-        explained = np.flatnonzero(self.explained(candidate, self.bad)[0])
-        example = _example(self.case, int(self.bad[explained[0]]), candidate[explained[0]]) if explained.size else None
-        return Finding(
-            hypothesis.name,
-            hypothesis.sentence,
-            trial.candidate.detail,
-            trial.region.name and f"only {trial.region.name}",
-            trial.explained,
-            trial.of,
-            trial.same_bits,
-            round(trial.contradicted * trial.of),
-            trial.gain,
-            example,
-        )
-
-
-def _ranked(trials: list[_Trial]) -> list[_Trial]:
-    """In the order that the module's docstring states."""
-    rest, ranked = sorted(trials, key=lambda trial: -trial.gain), []
-    while rest:
-        same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
-        whole = [trial for trial in same if not trial.region.name] or same
-        most = max(trial.bits for trial in whole)
-        first = min(
-            (trial for trial in whole if trial.bits >= most - SAME_BITS),
-            key=lambda trial: (trial.order, -trial.gain, -trial.bits),
-        )
-        ranked.append(first)
-        rest.remove(first)
-    return ranked
+def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mask, Finding]:
+    """Which elements it explains, of all; and the finding."""
+    explained = np.zeros(search.case.bad.size, np.bool_)
+    counts = [trial.explained, trial.same_bits, trial.against, trial.of]
+    if confirm:
+        counts = search.confirmed(trial, explained)
+    hypotheses = [h for name in trial.names for h in HYPOTHESES if h.name == name]
+    sample = search.sample
+    judged = sample.judged(trial.candidate)
+    at = np.flatnonzero(judged.explained & trial.region.holds(sample.index))
+    example = _example(search.case, int(sample.index[at[0]]), judged.out[at[0]]) if at.size else None
+    of = int(search.of)
+    unknown = 0 if judged.known.all() else of - round(counts[3])
+    name, detail = " and ".join(trial.names), trial.candidate.detail
+    sentence = " ".join(h.sentence for h in hypotheses)
+    if trial.region.by_value and detail == "zeros":
+        name, sentence, detail = ZEROS, "The device has 0 for these values of what it reads.", ""
+    return explained, Finding(
+        name,
+        sentence,
+        detail + f" ({unknown:,} elements were read from where nothing is recorded)" * (unknown > 0),
+        trial.region.name and f"only {trial.region.name}",
+        min(of, round(counts[0])),
+        of - unknown,
+        min(of, round(counts[1])),
+        round(counts[2]),
+        (counts[0] - counts[2]) / max(1, of - unknown),
+        example,
+    )
 
 
 def _example(case: Case, index: int, explained: Any = None) -> Example:
@@ -354,40 +246,45 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
     )
 
 
+def _zeros(case: Case) -> Finding | None:
+    """Zeros at places that have nothing in common."""
+    got = case.got.reshape(-1)[case.bad_index]
+    count, of = int(np.count_nonzero(got == 0)), case.bad_index.size
+    if count < PURE * of:
+        return None
+    example = _example(case, int(case.bad_index[np.flatnonzero(got == 0)[0]]), 0)
+    sentence = "The device has 0 there, and the places have nothing in common."
+    return Finding(ZEROS, sentence, "", _where(case) if of < MANY else "", count, of, count, 0, count / of, example)
+
+
+def _where(case: Case) -> str:
+    places = zip(*np.unravel_index(case.bad_index, case.shape), strict=True)
+    return "at " + " and ".join(f"(image {n}, y {y}, x {x}, channel {c})" for n, y, x, c in places)
+
+
 def _pattern(case: Case) -> Finding:
-    """Where the bad elements are, and what they have in common, for want of a hypothesis."""
+    """Where the bad elements are, and what they have in common, for want of a cause."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} elements"]
+    got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
+    distance = ulp_distance(got, want, case.result)
+    sentence = "None of the faults that are looked for explains these elements."
+    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= NOISE:
+        typical = int(np.quantile(distance, 0.99))
+        parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
+        sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
     for axis, name in enumerate(AXES):
-        bad = _bad_along(case, axis)
+        bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
         if bad.size > 1:
-            parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {_listed(name, bad)} of {bad.size}")
-    x = case.x(case.bad_index) if case.sources else np.empty(0)
+            parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {listed(name, bad)} of {bad.size}")
+    x = case.sources[-1].at(case.bad_index).values() if case.sources else np.empty(0)
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
     if numbers.size:
         parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
-    got = case.got.reshape(-1)[case.bad_index]
     for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")
-    sentence = "None of the faults that are looked for explains half of the elements out of bounds."
     of = case.bad_index.size
     return Finding(NO_FAULT, sentence, "; ".join(parts), "", 0, of, 0, 0, 0.0, _example(case, int(case.bad_index[0])))
-
-
-def _bad_along(case: Case, axis: int) -> Mask:
-    """Which places along an axis have bad elements."""
-    return np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
-
-
-def _listed(name: str, mask: Mask) -> str:
-    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
-    places = np.flatnonzero(mask)
-    runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
-    if len(runs) > 4:
-        return f"{places.size} {name}"
-    texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    name = name.removesuffix("s") if places.size == 1 else name
-    return f"{name} {' and '.join(texts)}"

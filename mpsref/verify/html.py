@@ -1,5 +1,5 @@
 """
-A report as a page for a browser: the graph, a section for each image, plots and heat maps.
+A report as a page for a browser: what is wrong, with the likely faults and a map of the pixels; then counts and graph.
 
 The page is self-contained: style and script are inline, and its Content-Security-Policy forbids everything else.
 Without scripts it lacks only plots and heat maps. It stays below `LARGEST_PAGE`, however much was verified: images out
@@ -9,7 +9,7 @@ of bounds come first, and the page says what it leaves out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import mpsref
-from mpsref.display import html_text, printable
+from mpsref.display import counted, html_text, printable
 from mpsref.files import write_atomically
 from mpsref.graph.drawing import (
     NODE_HEIGHT,
@@ -35,8 +35,8 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.pages import embedded, file_text, html_page
 from mpsref.verify.aggregate import KINDS, ROWS, ZERO, Aggregate, HeatMap, Picture, Plot
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["LARGEST_PAGE", "page", "write_page"]
 
@@ -55,7 +55,7 @@ MOST_ELEMENTS, MOST_FINDINGS = 20, 5
 _MARKS = {"within": "✓", "explained": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
 _LEGEND = {
     "within": "within the bounds",
-    "explained": "within the bounds or explained",
+    "explained": "within the bounds or excused",
     "beyond": "beyond the bounds",
     "unrecorded": "not recorded, so not judged by itself",
     "source": "a source",
@@ -69,6 +69,9 @@ _COUNTS = {
     "infinity_disagreements": "infinite on one side only",
     "within": "within the bounds",
 }
+
+
+_WORDS = {"explained": "excused"}
 
 
 def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -> str:
@@ -99,12 +102,21 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     shown = dict.fromkeys(order[: len(details)])
     links = {report.images[i].name: f"#image-{i}" for i in shown}
     data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
-    state = "beyond" if not report.passed else "explained" if any(i.explained for i in report.images) else "within"
+    state = "beyond" if not report.passed else "explained" if any(i.excused for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
     left_out = (
         f'<p class="note">{rest:,} more images have no room on this page: see the JSON report.</p>' if rest else ""
     )
+    sections = [
+        _graph(report, graph, links),
+        _table(report, links),
+        f"""<section id="details" aria-labelledby="details-title">
+<h2 id="details-title">{"Details" if report.passed else "What is wrong, and details of all images"}</h2>
+<noscript><p class="note">Plots and heat maps need JavaScript; all else is here.</p></noscript>
+{"".join(details)}{left_out}</section>
+""",
+    ]
     facts = {
         "Recording": report.recording,
         "Device": report.device,
@@ -116,14 +128,9 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
 <h1>Verification of {_text(Path(report.recording).name)}</h1>
 <p class="verdict {state}">{_MARKS[state]} {_text(report.verdict, 2 * LONGEST)}</p>
 <dl>{"".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())}</dl>
-{_blame(report)}</header>
+{_blame(report)}{_causes(report)}</header>
 <main>
-{_graph(report, graph, links)}
-{_table(report, links)}
-<section id="details" aria-labelledby="details-title">
-<h2 id="details-title">Details</h2>
-<noscript><p class="note">Plots and heat maps need JavaScript; all else is here.</p></noscript>
-{"".join(details)}{left_out}</section>
+{"".join(sections if report.passed else [sections[-1], *sections[:-1]])}
 </main>"""
     return html_page(
         title, body, data=data, style=file_text("verify", "page.css"), script=file_text("verify", "page.js")
@@ -155,14 +162,14 @@ def _fitting(parts: Iterable[str], most: int) -> list[str]:
 
 
 def _verdict(image: ImageReport) -> str:
-    return "beyond" if not image.passed else "explained" if image.explained else "within"
+    return "beyond" if not image.passed else "explained" if image.excused else "within"
 
 
 _RANK = {"beyond": 0, "explained": 1, "within": 2}
 
 
 def _status(verdict: str) -> str:
-    return f'<span class="status {verdict}">{_MARKS[verdict]} {verdict}</span>'
+    return f'<span class="status {verdict}">{_MARKS[verdict]} {_WORDS.get(verdict, verdict)}</span>'
 
 
 def _blame(report: Report) -> str:
@@ -172,6 +179,36 @@ def _blame(report: Report) -> str:
     return (
         f"<p>First wrong by itself: <strong>{_text(first.name)}</strong> ({_text(first.node)}). "
         "Every node is judged by what it read.</p>\n"
+    )
+
+
+def _causes(report: Report) -> str:
+    """The summary by cause over all images."""
+    rows = [
+        [
+            cause.cause if cause.verdict == "beyond" else f"{cause.cause}, {cause.verdict}",
+            f"{cause.images:,}",
+            f"{cause.elements:,}",
+            cause.example,
+        ]
+        for cause in report.causes
+    ]
+    if not rows:
+        return ""
+    return _texts("By cause, over all images", ("cause", "images", "elements", "for example"), rows)
+
+
+def _texts(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts, the first of which names the row."""
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{_text(first, 3 * LONGEST)}</th>'
+        f"{''.join(f'<td>{_text(cell, 2 * LONGEST)}</td>' for cell in cells)}</tr>"
+        for first, *cells in rows
+    )
+    return (
+        f'<div class="scroll"><table><caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>\n"
     )
 
 
@@ -191,7 +228,7 @@ def _table(report: Report, links: Mapping[str, str]) -> str:
     def row(image: ImageReport) -> str:
         counts, link = image.counts, links.get(image.name)
         name = f'<a href="{link}">{_text(image.name)}</a>' if link else _text(image.name)
-        numbers = (counts.elements, counts.exact, counts.within, image.explained, counts.beyond, counts.largest)
+        numbers = (counts.elements, counts.exact, counts.within, image.excused, counts.beyond, counts.largest)
         cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
         return (
             f'<tr><th scope="row">{name}</th><td>{_text(image.node)}</td><td>{image.channel_format}</td>'
@@ -200,10 +237,13 @@ def _table(report: Report, links: Mapping[str, str]) -> str:
 
     shown = _fitting(map(row, report.images), TABLE_BYTES)
     head = _head(
-        ("image", "node", "format", "verdict", "elements", "exact", "within", "explained", "beyond", "largest ULP"), 4
+        ("image", "node", "format", "verdict", "elements", "exact", "within", "excused", "beyond", "largest ULP"), 4
     )
     left_out = len(report.images) - len(shown)
     rest = f'<p class="note">{left_out:,} more: see the JSON report.</p>' if left_out else ""
+    if report.missing:
+        rows = list(report.missing.items())[:MOST_ELEMENTS]
+        rest += _texts(f"{counted(len(report.missing), 'image')} not judged", ("image", "why"), rows)
     return (
         '<section aria-labelledby="images-title"><h2 id="images-title">Images</h2><div class="scroll"><table>'
         "<caption>Every recorded image that the graph makes, in the order of evaluation</caption>"
@@ -221,13 +261,14 @@ def _article(number: int, image: ImageReport) -> str:
     if image.unrecorded:
         names = ", ".join(_text(name) for name in image.unrecorded[:MOST_ELEMENTS])
         notes.append(f"Judged together with the nodes that make {names}, which are not recorded.")
-    panels = {"Counts": _counts(image), "Worst elements": _worst(image)}
-    findings = image.findings[:MOST_FINDINGS]
-    if findings:
-        items = "".join(f"<li>{_text(finding, 6 * LONGEST)}</li>" for finding in findings)
-        panels["Findings"] = f"<p>What may be the fault, the likeliest first:</p><ol>{items}</ol>"
-    panels["Error over input"] = '<div data-draw="errors"></div>'
-    panels["Heat maps"] = '<div data-draw="maps"></div>'
+    maps, errors = '<div data-draw="maps"></div>', '<div data-draw="errors"></div>'
+    excused = {"Excused": _excused(image)} if image.excused else {}
+    if image.passed:
+        panels = excused | {"Counts": _counts(image), "Worst elements": _worst(image), "Error over input": errors}
+        panels["Heat maps"] = maps
+    else:
+        panels = {"What is wrong": _findings(image) + maps, "Worst elements": _worst(image)} | excused
+        panels |= {"Error over input": errors, "Counts": _counts(image)}
     return (
         f'<article id="image-{number}" tabindex="-1" aria-labelledby="image-{number}-title">'
         f'<h3 id="image-{number}-title">{_text(image.name)}</h3>'
@@ -235,6 +276,37 @@ def _article(number: int, image: ImageReport) -> str:
         + "".join(f'<section class="panel"><h4>{name}</h4>{panel}</section>' for name, panel in panels.items())
         + "</article>\n"
     )
+
+
+def _findings(image: ImageReport) -> str:
+    """What may be the fault, in a line each."""
+    rows = [
+        [
+            f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}",
+            f"{finding.explained:,} of {finding.of:,}",
+            finding.where or "everywhere",
+            str(finding.example or ""),
+        ]
+        for finding in image.findings[:MOST_FINDINGS]
+    ]
+    count = f"{counted(image.counts.beyond, 'element')} of {image.counts.elements:,} beyond the bounds"
+    if not rows:
+        return f"<p>{count}.</p>"
+    caption = f"{count}: what may be the fault, the likeliest first"
+    return _texts(caption, ("fault", "explains", "where", "for example"), rows)
+
+
+def _excused(image: ImageReport) -> str:
+    """What is far from the reference, but excused."""
+
+    def example(name: str) -> str:
+        return next((str(element) for element in image.worst if element.reason == name), "")
+
+    total = image.counts.elements
+    rows = [
+        [Reason[name].text, f"{n:,}", _percent(n, total), example(name)] for name, n in image.counts.excused.items()
+    ]
+    return _texts("Excused elements, by reason", ("reason", "elements", "share", "for example"), rows)
 
 
 def _percent(part: int, whole: int) -> str:
@@ -246,7 +318,7 @@ def _percent(part: int, whole: int) -> str:
 def _counts(image: ImageReport) -> str:
     counts = image.counts
     numbers = {text: getattr(counts, name) for name, text in _COUNTS.items()}
-    numbers |= {f"explained: {Reason[name].text}": n for name, n in counts.explained.items()}
+    numbers |= {f"excused: {Reason[name].text}": n for name, n in counts.excused.items()}
     numbers["beyond the bounds"] = counts.beyond
     rows = [(text, n, _percent(n, counts.elements)) for text, n in numbers.items()]
     rows = [("elements", counts.elements, ""), *rows, ("largest distance, in ULP", counts.largest, "")]
@@ -276,25 +348,26 @@ def _numbers(caption: str, rows: Iterable[tuple[str, int, str]]) -> str:
 
 
 def _worst(image: ImageReport) -> str:
-    if not image.worst:
+    worst = [element for element in image.worst if element.reason is None]
+    if not worst:
         same = image.counts.exact == image.counts.elements
-        return f"<p>{'Every element is exact.' if same else 'None were asked for.'}</p>"
-    sources = list(image.worst[0].sources)
+        return f"<p>{'Every element is exact.' if same else 'None to list.'}</p>"
+    sources = list(worst[0].sources)
     head = _head(
         ("image", "y", "x", "channel", "slice", "lane", *(f"{s} =" for s in sources), "got", "want", "ULP", "verdict"),
         0,
     )
 
     def row(element: Element) -> str:
-        cells = [element.image, element.y, element.x, element.channel, element.slice, element.lane]
+        image_place = [element.image, element.y, element.x, element.channel, element.slice, element.lane]
+        cells = [*map(str, image_place)] if element.index is None else [element.place, *[""] * 5]
         values = [*(element.sources.get(s, "") for s in sources), element.got, element.want]
         distance = "not comparable" if element.ulp is None else f"{element.ulp:,}"
-        verdict = "beyond" if element.beyond else "explained" if element.reason else "within"
+        verdict = "beyond" if element.beyond else "within"
         numbers = "".join(f'<td class="number">{_text(cell)}</td>' for cell in [*cells, *values, distance])
-        why = f": {_text(Reason[element.reason].text)}" if element.reason else ""
-        return f"<tr>{numbers}<td>{_status(verdict)}{why}</td></tr>"
+        return f"<tr>{numbers}<td>{_status(verdict)}</td></tr>"
 
-    body = "".join(row(element) for element in image.worst[:MOST_ELEMENTS])
+    body = "".join(row(element) for element in worst[:MOST_ELEMENTS])
     caption = "The elements farthest away, those beyond the bounds first: place in the image and in the texture"
     return f'<div class="scroll"><table><caption>{caption}</caption>{head}<tbody>{body}</tbody></table></div>'
 

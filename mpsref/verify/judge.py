@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role
+from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import classify, data_of, neuron_forms, read, stored
-from mpsref.verify.running import Model, Range, Running
+from mpsref.verify.bias import Directed, directed
+from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
+from mpsref.verify.models import Model
+from mpsref.verify.ranges import NOTES, Range
+from mpsref.verify.reasons import Reason
+from mpsref.verify.running import Running
+from mpsref.verify.windows import reshaped, window_forms
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -27,8 +35,10 @@ WORTH_A_TABLE = 65_536
 """From so many elements on, all patterns of a 16-bit source are analysed instead."""
 
 
-def _forms(operation: Operation) -> list[NodeForm]:
+def _forms(operation: Operation) -> list[Any]:
     """The forms of an operation's formula; for a neuron all that devices are known to use."""
+    if isinstance(operation, Windowed):
+        return list(window_forms(operation))
     descriptor = operation.descriptor
     functions: list[Any] = [None] if descriptor is None else neuron_forms(descriptor, operation.direction)
 
@@ -65,12 +75,8 @@ def neuron_judge(
             where = index[chosen]
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan: Mask = np.logical_or.reduce([np.isnan(source.at(index[chosen]).stored) for source in sources])
-            return nan
-
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, nan_read)
+        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
 
     return judge
 
@@ -102,6 +108,18 @@ class _Needed:
         return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
 
 
+def _special(sources: Sequence[Elements], index: Index) -> npt.NDArray[np.uint16]:
+    """What is not finite among what is read at some elements, see `mpsref.verify.bounds.classify`."""
+    special = np.zeros(index.size, np.uint16)
+    for source in sources:
+        if not source.storage.unorm_max:
+            stored = source.at(index).stored
+            special[(stored == np.inf) & (special == 0)] = Reason.plus_inf
+            special[(stored == -np.inf) & (special == 0)] = Reason.minus_inf
+            special[np.isnan(stored)] = Reason.nan
+    return special
+
+
 class Segment:
     """
     The nodes between recorded images and one recorded image: a single node, where all its sources are recorded.
@@ -130,26 +148,65 @@ class Segment:
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
+        self._wholes: dict[tuple[Any, ...], Range] = {}
+        self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
         """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
+        storage = self._formats[self._nodes[-1].result_image]
+
+        def special(part: Index) -> npt.NDArray[np.uint16]:
+            if not self._is_windowed:
+                return _special(list(self._inputs.values()), index[part])
+            nan = self._whole(0, Running(model)).nan[index[part]]
+            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
+
+        return classify(got, model, storage, self._forms_at(index), special)
+
+    def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
+        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
+        storage = self._formats[self._nodes[-1].result_image]
+        # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
+        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+            return None
+
+        def ends(index: Index) -> tuple[Wide, Wide, Mask]:
+            return before_the_store(model, self._forms_at(index), index.size)
+
+        return directed(got.reshape(-1), want.reshape(-1), storage, ends, list(self._inputs.values()))
+
+    @property
+    def _is_pointwise(self) -> bool:
+        return all(operation.is_pointwise for operation in self._operations)
+
+    def _forms_at(self, index: Index) -> list[Form]:
+        """The ranges of elements, by each form; of parts of these flat indices."""
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
         def form(f: Running, chosen: Index, *, number: int) -> Range:
             return self._ranges(index[chosen], number, f, big=big)
 
-        def nan_read(chosen: Index) -> Mask:
-            nan = np.zeros(chosen.size, np.bool_)
-            for elements in self._inputs.values():
-                if not elements.storage.unorm_max:
-                    nan |= np.isnan(elements.at(index[chosen]).stored)
-            return nan
+        return [partial(form, number=number) for number in range(max(map(len, self._forms)))]
 
-        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
-        return classify(got, model, self._formats[self._nodes[-1].result_image], forms, nan_read)
+    def ends(self, index: Index, model: Model) -> tuple[Wide, Wide]:
+        """The least and the greatest value within bounds at some flat indices; NaN where no form has bounds."""
+        storage = self._formats[self._nodes[-1].result_image]
+        lowest = np.full(index.size, np.nan)
+        highest = lowest.copy()
+        with np.errstate(all="ignore"):
+            for variant, form in product(model.variants, self._forms_at(index)):
+                value = form(Running(variant, model.flushes), np.arange(index.size))
+                lower, upper, _ = stored(value, storage)
+                free = value.reason & ~np.uint16(NOTES) == 0
+                lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
+                highest[free] = np.fmax(highest, meaning(upper, storage))[free]
+        return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
+        if self._is_windowed:
+            whole = self._whole(number, f)
+            return Range(whole.low[index], whole.high[index], whole.nan[index], whole.reason[index], f)
         if big and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
@@ -158,8 +215,28 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else stored(value, self._formats[result])[2]
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
+
+    def _whole(self, number: int, f: Running) -> Range:
+        """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
+        how = tuple(getattr(f, each.name) for each in fields(f) if each.name != "model")
+        key = number, how, repr(sorted(f.model.laws.items()))
+        if key not in self._wholes:
+            values = {
+                image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()
+            }
+            for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
+                form, result = forms[min(number, len(forms) - 1)], node.result_image
+                size, sources = self._sizes[result], [values[source] for source in node.sources]
+                if isinstance(operation, Windowed):
+                    value = form(sources, f)
+                else:
+                    flats = [reshaped(source, (-1,)) for source in sources]
+                    value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
+                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
+        return self._wholes[key]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:
         """The elements of each image that some elements of the last depend on, and which of those each node reads."""
@@ -189,7 +266,7 @@ class Segment:
             patterns = Elements(storage.patterns(), storage)
             table = self._tables[number, id(f)] = form(read(f, patterns), np.empty(0), f)
         code = elements.at(index).stored.view(storage.bits_dtype)
-        value = Range(table.low[code], table.high[code], table.nan[code], table.reason[code], f)
+        value = table.at(code)
         reads = (
             value if role is Role.INPUT else read(f, x.at(index))
             for x, role in zip(sources, operation.roles, strict=True)

@@ -19,8 +19,8 @@ from xml.etree import ElementTree as ET  # only written, never parsed
 import mpsref
 from mpsref.display import printable
 from mpsref.files import write_atomically
+from mpsref.verify.reasons import Reason
 from mpsref.verify.report import ImageReport, Report
-from mpsref.verify.running import Reason
 
 __all__ = ["junit", "write_junit"]
 
@@ -58,21 +58,23 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         "exact": counts.exact,
         "largest_ulp": counts.largest,
         "within": counts.within,
-        "explained": image.explained,
+        "excused": image.excused,
         "beyond": counts.beyond,
     }
     _properties(case, facts)
     findings = [str(finding) for finding in image.findings]
     if not image.passed:
-        message = f"{counts.beyond:,} of {counts.elements:,} elements are beyond the bounds: {image.limit}"
+        message = image.failure
+        # What a list of failures shows is the message alone.
+        message += f"; {image.findings[0].headline}" if image.findings else ""
         failure = ET.SubElement(case, "failure", {"type": "beyond", "message": printable(message)})
         worst = [str(element) for element in image.worst if element.beyond]
-        failure.text = _lines(
-            [message, *["the worst:"] * bool(worst), *worst, *["the likely fault:"] * bool(findings), *findings]
-        )
-    if counts.explained:
+        faults = ["the likely fault:", *findings] if findings else []
+        elements = ["the worst:", *worst] if worst else []
+        failure.text = _lines([message, f"bounds: {image.limit}", *faults, *elements])
+    if counts.excused:
         out = ET.SubElement(case, "system-out")
-        out.text = _lines([f"{n:,} explained: {Reason[name].text}" for name, n in counts.explained.items()])
+        out.text = _lines([f"{n:,} excused: {Reason[name].text}" for name, n in counts.excused.items()])
 
 
 def _properties(parent: ET.Element, facts: Mapping[str, object]) -> None:

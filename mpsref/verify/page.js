@@ -106,13 +106,13 @@
         `M${a - r} ${b - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`,
       ][mark];
       const point = add(svg, "path", { class: `point ${MARKS[mark]}`, d: shape });
-      add(point, "title", {}, `${between(row)}: ${count(within)} within, ${count(explained)} explained, ${count(beyond)} beyond`);
+      add(point, "title", {}, `${between(row)}: ${count(within)} within, ${count(explained)} excused, ${count(beyond)} beyond`);
     }
   }
 
   function drawErrors(parent, picture) {
     add(parent, "p", { class: "legend" }, "One point for each range of inputs and of errors, larger for more elements: "
-      + "\u25a0 all within the bounds, \u25c7 some explained, \u2715 some beyond. Errors are grouped by powers of two.");
+      + "\u25a0 all within the bounds, \u25c7 some excused, \u2715 some beyond. Errors are grouped by powers of two.");
     for (const plot of picture.plots) drawPlot(parent, picture, plot);
     if (!picture.plots.length) add(parent, "p", {}, "The node read nothing that could be plotted.");
   }
@@ -181,8 +181,6 @@
       return;
     }
     const box = add(parent, "div", { class: picture.kind === data.worst ? "" : "mild" });
-    add(box, "h5", {}, `Elements ${picture.kind}, by channel`);
-    drawChannels(box, picture);
     add(box, "h5", {}, `Elements ${picture.kind}, by pixel`);
     const label = add(box, "label", {}, "Show ");
     const choice = add(label, "select", { id: `map-${id}` });
@@ -191,6 +189,8 @@
     const show = () => drawMap(target, picture, picture.maps[Number(choice.value)]);
     choice.addEventListener("change", show);
     show();
+    add(box, "h5", {}, `Elements ${picture.kind}, by channel`);
+    drawChannels(box, picture);
   }
 
   // ---- tabs and images ----

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from mpsref.display import aligned, html_table, html_text, printable
+from mpsref.arguments import checked
+from mpsref.display import counted, html_table, html_text, printable, table
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
+from mpsref.verify.bias import Directed
 from mpsref.verify.compare import Counts
 from mpsref.verify.faults import Finding
-from mpsref.verify.running import Reason
+from mpsref.verify.summary import Cause, causes_of, excuses_text
 from mpsref.verify.tolerance import Tolerances, limit_json
 
-__all__ = ["Element", "EndToEnd", "ImageReport", "Report"]
+__all__ = ["Cause", "Element", "EndToEnd", "ImageReport", "Report"]
 
 PASSED, FAILED = "1;32", "1;31"
 """Colours of terminals."""
@@ -43,7 +45,9 @@ class Element:
     beyond : bool
         Whether it is beyond the bounds.
     reason : str or None
-        The name of the `Reason` that explains it; None if it is within or beyond the bounds.
+        The name of the `Reason` why it differs, whether that excuses it or not; None if there is none.
+    index : tuple of int or None
+        Its place in the recorded array, if that is no image; it is then called by that.
     """
 
     image: int
@@ -58,12 +62,20 @@ class Element:
     ulp: int | None
     beyond: bool
     reason: str | None = None
+    index: tuple[int, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        if self.index is not None:
+            return str(list(self.index))
+        place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
+        return f"({place}; slice {self.slice} lane {self.lane})"
 
     def __str__(self) -> str:
-        place = f"image {self.image}, y {self.y}, x {self.x}, channel {self.channel}"
         sources = ", ".join(f"{name} = {value}" for name, value in self.sources.items())
         distance = "not comparable" if self.ulp is None else f"{self.ulp:,} ULP"
-        return f"({place}; slice {self.slice} lane {self.lane}) {sources}: got {self.got}, want {self.want}, {distance}"
+        return f"{self.place} {sources}: got {self.got}, want {self.want}, {distance}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class EndToEnd:
     infinity_disagreements: int
 
     @classmethod
+    @checked
     def of(cls, counts: Counts) -> EndToEnd:
         """These fields of some counts."""
         return cls(**{each.name: getattr(counts, each.name) for each in fields(cls)})
@@ -96,13 +109,23 @@ class ImageReport:
     counts : Counts
         Elements by distance.
     worst : tuple of Element
-        First those beyond the bounds, then the explained, then those within; each farthest first.
+        First those beyond the bounds, then the excused, then those within; each farthest first.
     neuron : str or None
         The neuron's type, also of its gradient; None for arithmetic.
     direction : str
         ``forward`` or ``gradient``.
     limit : str
         What passes, as text.
+    model : str or None
+        The model whose bounds it has; None under a plain tolerance.
+    is_strict : bool
+        Whether a directed store is a failure.
+    directed : Directed or None
+        The evidence of a store that does not round to nearest.
+    signed_errors : dict of str to float
+        The mean error in ULP with its sign, see `mpsref.verify.bias.signed_errors`.
+    others : tuple of str
+        Other models that would pass the image, if it failed.
     end_to_end : EndToEnd or None
         Distances from the reference evaluated from the graph's sources on; None if these are the distances above.
     unrecorded : tuple of str
@@ -112,6 +135,10 @@ class ImageReport:
     histogram : dict of str to int
         Elements at most so many ULP away, and more than half of that, by powers of two; ``0`` and ``1`` are those at
         just that distance. Elements that are not comparable are left out.
+    reading : str
+        Which of several legal readings fits the device, where there are some.
+    note : str
+        What a layer within its bounds seems to have computed with, if not what was asked for.
     """
 
     name: str
@@ -122,24 +149,46 @@ class ImageReport:
     neuron: str | None = None
     direction: str = "forward"
     limit: str = ""
+    model: str | None = None
+    is_strict: bool = False
+    directed: Directed | None = None
+    signed_errors: dict[str, float] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
     unrecorded: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     histogram: dict[str, int] = field(default_factory=dict)
+    reading: str = ""
+    note: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether every element is within the bounds, or explained."""
-        return self.counts.beyond == 0
+        """Whether every element is within the bounds, or excused, and nothing is held against the image as a whole."""
+        return self.counts.beyond == 0 and not (self.is_strict and self.directed)
 
     @property
-    def explained(self) -> int:
-        """How many elements are explained."""
-        return sum(self.counts.explained.values())
+    def failure(self) -> str:
+        """What is wrong with it, in a few words; for an image that has not passed."""
+        counts = self.counts
+        are = "is" if counts.beyond == 1 else "are"
+        wrong = f"{counts.beyond:,} of {counted(counts.elements, 'element')} {are} beyond the bounds"
+        return wrong if counts.beyond else str(self.directed)
+
+    @property
+    def excused(self) -> int:
+        """How many elements are excused."""
+        return sum(self.counts.excused.values())
 
 
 _COLUMNS = {
     "elements": "elements",
+    "exact": "exact",
+    "largest": "largest",
+    "excused": "excused",
+    "beyond": "beyond",
+}
+
+_SHOWN_END_TO_END = {
     "exact": "exact",
     "within_1": "<= 1 ULP",
     "within_4": "<= 4 ULP",
@@ -147,11 +196,7 @@ _COLUMNS = {
     "largest": "largest",
     "nan_disagreements": "NaN",
     "infinity_disagreements": "inf",
-    "explained": "explained",
-    "beyond": "beyond",
 }
-
-_SHOWN_END_TO_END = tuple(each.name for each in fields(EndToEnd))
 
 
 @dataclass(frozen=True)
@@ -169,6 +214,8 @@ class Report:
         Every recorded image that the graph computes, in the order of evaluation.
     faults : bool
         Whether faults were looked for.
+    missing : dict of str to str
+        Images that were not judged, each with the reason, if that was allowed.
     """
 
     recording: str
@@ -176,10 +223,11 @@ class Report:
     tolerance: Tolerances
     images: tuple[ImageReport, ...]
     faults: bool = True
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether every element of every image is within the bounds, or explained."""
+        """Whether every element of every image is within the bounds, or excused."""
         return all(image.passed for image in self.images)
 
     @property
@@ -188,28 +236,53 @@ class Report:
         return next((image for image in self.images if not image.passed), None)
 
     @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Why elements differ, over all images."""
+        return causes_of(self.images, faults=self.faults)
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Models that would pass the images that fail; empty if none fails."""
+        failed = [set(image.others) for image in self.images if not image.passed]
+        return tuple(sorted(set.intersection(*failed))) if failed else ()
+
+    @property
     def verdict(self) -> str:
         """One line."""
-        elements = sum(image.counts.elements for image in self.images)
-        explained = sum(image.explained for image in self.images)
-        first = self.first_wrong
+        total = sum(image.counts.elements for image in self.images)
+        excused = sum(image.excused for image in self.images)
+        first, elements = self.first_wrong, counted(total, "element")
+        images, excuses = counted(len(self.images), "image"), excuses_text(self.images)
+        tail = f"; {counted(len(self.missing), 'other image')} not judged" if self.missing else ""
         if first is None:
-            if not explained:
-                return f"PASS: all {elements:,} elements of {len(self.images)} images are within bounds"
-            images = f"{elements:,} elements of {len(self.images)} images"
-            return f"PASS: of {images} {elements - explained:,} are within bounds and {explained:,} explained"
+            if not excused:
+                all_of_them = f"all {elements}" if total > 1 else elements
+                return f"PASS: {all_of_them} of {images} {'are' if total > 1 else 'is'} within bounds{tail}"
+            within = f"of {elements} of {images} {total - excused:,} are within bounds"
+            return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'}){tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
-        return (
-            f"FAIL: {wrong:,} of {elements:,} elements are beyond the bounds, in {len(beyond)} of "
-            f"{len(self.images)} images, first in {first.name} ({first.node})"
+        directed = sum(image.directed is not None and image.is_strict for image in beyond)
+        if not wrong:
+            within = f"all {elements} of {images} are within bounds"
+            return f"FAIL: {within}, but {counted(directed, 'image')} not rounded to nearest, first {first.name}{tail}"
+        line = (
+            f"FAIL: {wrong:,} of {elements} {'is' if wrong == 1 else 'are'} beyond the bounds, in {len(beyond)} of "
+            f"{images}, first in {first.name} ({first.node})"
         )
+        refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
+        if refused:
+            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
+        if directed:
+            line += f"; {counted(directed, 'image')} not rounded to nearest"
+        return f"{line}; {excuses}{tail}" if excuses else f"{line}{tail}"
 
     def check(self) -> None:
         """Raise `VerificationError`, which carries this report, unless it passed."""
         if not self.passed:
             raise VerificationError(f"{self.recording}: {self.verdict}", self)
 
+    @checked
     def text(self, *, every_image: bool = False, colour: bool = False) -> str:
         """
         The report for people: a table; for images out of bounds details and the likely fault; the verdict last.
@@ -232,7 +305,7 @@ class Report:
         rows = [
             [
                 *row[:3],
-                "within" if image.passed and not image.explained else "explained" if image.passed else "beyond",
+                "within" if image.passed and not image.excused else "excused" if image.passed else "beyond",
                 *row[3:],
             ]
             for image, row in zip(self.images, self._rows(), strict=True)
@@ -257,7 +330,10 @@ class Report:
             },
             "passed": self.passed,
             "verdict": self.verdict,
+            "causes": [asdict(cause) for cause in self.causes],
+            "other_models": list(self.other_models),
             "first_wrong": None if self.first_wrong is None else self.first_wrong.name,
+            "missing": self.missing,
             "images": {
                 image.name: {
                     "node": image.node,
@@ -269,7 +345,11 @@ class Report:
                     **asdict(image.counts),
                     "end_to_end": None if image.end_to_end is None else asdict(image.end_to_end),
                     "unrecorded": list(image.unrecorded),
+                    "reading": image.reading,
+                    "note": image.note,
                     "histogram": image.histogram,
+                    "signed_errors": image.signed_errors,
+                    "directed": None if image.directed is None else asdict(image.directed),
                     "faults": [asdict(finding) | {"fits": finding.fits} for finding in image.findings],
                     "worst": [asdict(element) for element in image.worst],
                 }
@@ -283,22 +363,27 @@ class Report:
         yield f"bounds     {self.tolerance}"
         yield ""
         head = ["image", "node", "format", *_COLUMNS.values()]
-        yield from aligned([head, *self._rows()], 3)
+        yield from table([head, *self._rows()], 3)
+        if self.missing:
+            yield ""
+            yield f"{counted(len(self.missing), 'image')} not judged:"
+            yield from table([[*each] for each in self.missing.items()], 2, indent="  ")
         yield from self._end_to_end_lines()
         for image in self.images:
-            yield from _image_lines(image, every_image=every_image)
             if not image.passed:
                 yield from _wrong_lines(image, faults=self.faults)
+            yield from _image_lines(image, every_image=every_image)
         yield from self._blame_lines()
+        yield from self._cause_lines()
         yield ""
         yield self.verdict
 
     def _rows(self) -> list[list[str]]:
         return [
             [image.name, image.node, image.channel_format]
-            + [f"{image.explained if name == 'explained' else getattr(image.counts, name):,}" for name in _COLUMNS]
+            + [f"{image.excused if name == 'excused' else getattr(image.counts, name):,}" for name in _COLUMNS]
             for image in self.images
-        ]  # fmt: skip
+        ]
 
     def _end_to_end_lines(self) -> Iterator[str]:
         """Distances from the sources on, of images whose nodes read other inputs than the reference's."""
@@ -310,7 +395,24 @@ class Report:
         if rows and not self.passed:
             yield ""
             yield "from the graph's sources on, errors of all nodes together:"
-            yield from aligned([["image", *(_COLUMNS[name] for name in _SHOWN_END_TO_END)], *rows], 1)
+            yield from table([["image", *_SHOWN_END_TO_END.values()], *rows], 1)
+
+    def _cause_lines(self) -> Iterator[str]:
+        """The causes over all images, notes, and another model; a single image's causes are not said again."""
+        if len(self.images) > 1 and self.causes:
+            yield ""
+            yield "by cause:"
+            for cause in self.causes:
+                yield f"  {cause}"
+                if cause.example:
+                    yield f"    {cause.example}"
+        notes = [f"{image.name} {image.directed}" for image in self.images if image.directed is not None]
+        if notes:
+            yield ""
+            yield from (f"note: {note}" for note in notes)
+        if self.other_models:
+            yield ""
+            yield f"the images that fail would pass under {' or '.join(self.other_models)} (--bounds)"
 
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
@@ -327,18 +429,16 @@ class Report:
 
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
-    shown = [element for element in image.worst if element.beyond or every_image]
-    if image.counts.explained:
+    """Remarks on the image, and the worst elements within bounds if they are asked for."""
+    remarks = [image.reading, image.note and f"note: {image.note}"]
+    if any(remarks):
         yield ""
-    for name, count in image.counts.explained.items():
-        yield f"{image.name}: {count:,} explained: {Reason[name].text}"
-        element = next((e for e in image.worst if e.reason == name and not every_image), None)
-        if element is not None:
-            yield f"  {element}"
-    if shown:
+        yield from (f"{image.name}: {remark}" for remark in remarks if remark)
+    rest = [element for element in image.worst if not element.beyond]
+    if every_image and rest:
         yield ""
-        yield f"{image.name}: {image.counts.beyond:,} beyond the bounds; the worst:"
-        yield from (f"  {element}" for element in shown)
+        yield f"{image.name}: {'within the bounds or excused' if image.excused else 'within the bounds'}, the worst:"
+        yield from (f"  {element}" for element in rest)
 
 
 def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
@@ -351,20 +451,26 @@ def _by_sixteens(distances: dict[int, int]) -> dict[int, int]:
 
 
 def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
-    """The histogram and the likely faults of an image beyond the bounds."""
+    """What is wrong with an image: the likely faults, the worst elements, and how far all are."""
     counts = image.counts
-    others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
-    distances = {int(most): count for most, count in image.histogram.items()}
-    if len(distances) > MOST_ROWS:
-        distances = _by_sixteens(distances)
-    if distances or any(others.values()):
-        yield from (f"  {line}" for line in aligned(histogram_rows(distances, counts.elements, others), 1))
+    yield ""
+    yield f"{image.name}: {counted(counts.beyond, 'element')} of {counts.elements:,} beyond the bounds"
     if image.findings:
         first, *more = image.findings
         yield f"  fault: {first.headline}"
         yield f"    {first.sentence}"
         if first.example is not None:
             yield f"    for example {first.example}"
-        yield from (f"  or: {finding.headline}" for finding in more if finding.fits)
+        yield from (f"  {finding.headline}" for finding in more if finding.fits)
     elif faults and image.unrecorded:
         yield f"  fault: not looked for; record {', '.join(image.unrecorded)} to have it looked for"
+    shown = [element for element in image.worst if element.beyond]
+    if shown:
+        yield "  the worst:"
+        yield from (f"    {element}" for element in shown)
+    others = {"NaN": counts.nan_disagreements, "infinity": counts.infinity_disagreements}
+    distances = {int(most): count for most, count in image.histogram.items()}
+    if len(distances) > MOST_ROWS:
+        distances = _by_sixteens(distances)
+    if distances or any(others.values()):
+        yield from table(histogram_rows(distances, counts.elements, others), 1, indent="  ")

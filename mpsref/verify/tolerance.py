@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_bytes, schema, validate
-from mpsref.errors import FileFormatError, ParameterError, naming
-from mpsref.verify.bounds import MODELS
+from mpsref.errors import FileFormatError, ParameterError, naming, shown
 from mpsref.verify.compare import Tolerance
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import EXCUSES, Reason, reasons_of
 
-__all__ = ["Bounds", "Limit", "Override", "Tolerances", "limit_json", "limit_of", "tolerances_of"]
+__all__ = ["Bounds", "Limit", "Override", "Tolerances", "excused_by", "limit_json", "limit_of", "tolerances_of"]
 
 LARGEST_FILE = 2**20
 """Bytes; 10,000 overrides have about 700 KB."""
@@ -33,6 +36,7 @@ _TEXT = re.compile(
 """A string or a comment of TOML; an unterminated one extends to where it has to end."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Bounds:
     """
@@ -41,22 +45,35 @@ class Bounds:
     Parameters
     ----------
     model : str
-        One of `mpsref.verify.bounds.MODELS`.
+        One of `mpsref.verify.models.MODELS`.
+    allow : sequence of str
+        What is excused besides what a model excuses anyway, such as ``overflow``; see `mpsref.verify.reasons.Reason`.
+    strict : bool
+        Whether nothing else is excused.
 
     Raises
     ------
     ParameterError
-        The model does not exist.
+        The model or the excuse does not exist.
     """
 
     model: str = "metal-fast"
+    allow: tuple[str, ...] = ()
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise ParameterError(f"bounds are {self.model!r}: choose one of {_CHOICES}")
+            raise ParameterError(f"bounds are {shown(self.model)}: choose one of {_CHOICES}")
+        object.__setattr__(self, "allow", tuple(reason.name for reason in sorted(reasons_of(self.allow))))
 
     def __str__(self) -> str:
-        return f"what {self.model} arithmetic allows each formula"
+        allowed = f"; excused: {', '.join(self.allow) or 'nothing'}" if self.strict or self.allow else ""
+        return f"what {self.model} arithmetic allows each formula{allowed}"
+
+    @property
+    def excused(self) -> frozenset[Reason]:
+        """The reasons that excuse."""
+        return reasons_of(self.allow) | (frozenset() if self.strict else EXCUSES)
 
 
 Limit: TypeAlias = Tolerance | Bounds
@@ -73,11 +90,19 @@ def limit_of(text: str) -> Limit:
     return Bounds(text)
 
 
+def excused_by(limit: Limit) -> frozenset[Reason]:
+    """The reasons that excuse under a limit."""
+    return limit.excused if isinstance(limit, Bounds) else EXCUSES
+
+
 def limit_json(limit: Limit) -> dict[str, Any]:
     """The limit as JSON."""
-    return {"bounds": limit.model} if isinstance(limit, Bounds) else asdict(limit)
+    if isinstance(limit, Bounds):
+        return {"bounds": limit.model, "allow": list(limit.allow), "strict": limit.strict}
+    return asdict(limit)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Override:
     """
@@ -102,6 +127,7 @@ class Override:
         return all(getattr(self, name) in (None, fact) for name, fact in facts.items())
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Tolerances:
     """
@@ -122,6 +148,26 @@ class Tolerances:
         n = len(self.overrides)
         return str(self.default) + (f", with {n} override{'s' if n > 1 else ''}" if n else "")
 
+    def with_excuses(self, allow: Iterable[str] = (), *, strict: bool = False) -> Tolerances:
+        """
+        The same with more excuses, or with none but these, for all bounds of models.
+
+        Raises
+        ------
+        ParameterError
+            An excuse does not exist.
+        """
+        names = tuple(reason.name for reason in reasons_of(allow))
+
+        def changed(limit: Limit) -> Limit:
+            if isinstance(limit, Tolerance):
+                return limit
+            return replace(limit, allow=(*limit.allow, *names), strict=limit.strict or strict)
+
+        overrides = tuple(replace(override, limit=changed(override.limit)) for override in self.overrides)
+        return Tolerances(changed(self.default), overrides)
+
+    @checked
     def of(self, *, image: str, neuron: str | None, format: str, direction: str | None) -> Limit:
         """The limit of one image."""
         choices = product(*((None, fact) for fact in (image, neuron, format, direction)))
@@ -134,6 +180,7 @@ class Tolerances:
         return {(o.image, o.neuron, o.format, o.direction): i for i, o in enumerate(self.overrides)}
 
     @classmethod
+    @checked
     def read(cls, path: str | Path, default: Limit | None = None) -> Tolerances:
         """
         Read a TOML file.
@@ -148,20 +195,20 @@ class Tolerances:
         Raises
         ------
         FileFormatError
-            It cannot be read, is no TOML, or does not fit the schema; the message names the field and the fix.
+            It cannot be read, is not TOML, or does not fit the schema; the message names the field and the fix.
         """
         path = Path(path)
         data = read_bytes(path, LARGEST_FILE, "tolerance")
         try:
             document = _parse(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path}: no TOML in UTF-8: {error}: write the file again") from None
+            raise FileFormatError(f"{path}: not TOML in UTF-8: {error}: write the file again") from None
         with naming(path):
             validate(document, schema("tolerance"))
-            own = _limit(document, "")
+            own = _limit(document, "", default)
             overrides = [
                 Override(
-                    _limit(fields, f"override[{i}].") or _needed(i),
+                    _limit(fields, f"override[{i}].", own or default) or _needed(i),
                     **{name: fields[name] for name in ("image", "neuron", "format", "direction") if name in fields},
                 )
                 for i, fields in enumerate(document.get("override", ()))
@@ -178,13 +225,19 @@ def _parse(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _limit(fields: dict[str, Any], where: str) -> Limit | None:
+def _limit(fields: dict[str, Any], where: str, default: Limit | None) -> Limit | None:
+    """What some fields say; `default` has the model of those that only say what is excused."""
     numbers = {name: fields[name] for name in ("ulp", "rtol", "atol") if name in fields}
-    if "bounds" in fields and numbers:
-        raise FileFormatError(f"{where}bounds: stands beside {', '.join(numbers)}: give one or the other")
+    excuses = {name: fields[name] for name in ("allow", "strict") if name in fields}
+    bounds = next((name for name in ("bounds", *excuses) if name in fields), None)
+    if bounds and numbers:
+        raise FileFormatError(f"{where}{bounds}: stands beside {', '.join(numbers)}: give one or the other")
     try:
-        if "bounds" in fields:
-            return limit_of(fields["bounds"])
+        if bounds:
+            limit = limit_of(fields["bounds"]) if "bounds" in fields else default or Bounds()
+            if excuses and isinstance(limit, Tolerance):
+                raise FileFormatError(f"{where}{next(iter(excuses))}: is for bounds of a model: give one as bounds")
+            return replace(limit, **excuses) if excuses else limit
         return Tolerance(**numbers) if numbers else None
     except ParameterError as error:
         raise FileFormatError(f"{where}{error}") from None

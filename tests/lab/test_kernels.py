@@ -23,8 +23,9 @@ from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import Difference, NeuronForward, NeuronGradient, Ones, Product, ProductGradient, Scaling, Sum
 from mpsref.record import sample_image
-from mpsref.verify.bounds import BEYOND, MODELS
 from mpsref.verify.judge import neuron_judge
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 TEACH = Path(__file__).parents[2] / "examples" / "teach" / "graph.json"

@@ -19,8 +19,8 @@ from mpsref.documents import schema
 from mpsref.lab import vectors as lab
 from mpsref.lab.vector_text import vector_text
 from mpsref.storage import FORMATS
-from mpsref.verify.bounds import MODELS
 from mpsref.verify.judge import neuron_judge
+from mpsref.verify.models import MODELS
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vectors" / "gelu.c"

@@ -191,3 +191,17 @@ def test_the_group_names_the_peers():
     group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
 
     assert [requirement.split("==")[0] for requirement in group] == ["torch", "onnx", "onnxruntime"]
+
+
+def test_large_graphs_are_measured_in_rows_and_a_row_of_ratios():
+    script = ROOT / "benchmarks" / "graphs.py"
+    text = subprocess.run(
+        [sys.executable, script, "--nodes", "5", "50"], capture_output=True, text=True, check=True
+    ).stdout
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+    assert [row[0] for row in rows] == ["5", "50", "10.0 x"]
+    assert all(len(row) == len(header) == 6 for row in rows)
+    small, large, ratios = ([float(cell.removesuffix(" x")) for cell in row[1:]] for row in rows)
+    assert all(value > 0 for value in small)
+    assert ratios == pytest.approx([b / a for a, b in zip(small, large, strict=True)], rel=0.05, abs=0.06)

@@ -15,7 +15,7 @@ import mpsref as mps
 
 LESSONS = Path(__file__).parents[2] / "docs" / "lessons"
 SCRIPTS = sorted(LESSONS.rglob("plot_*.py"))
-NUMBERED = [path for path in SCRIPTS if re.match(r"plot_\d_", path.name)]
+NUMBERED = [path for path in SCRIPTS if re.match(r"plot_\d\d_", path.name)]
 DETAILS = '<details class="answer"><summary>Answer</summary>'
 
 
@@ -57,7 +57,7 @@ def test_each_lesson_runs_shows_what_it_draws_and_keeps_its_word(path, figures, 
 @pytest.mark.parametrize("path", NUMBERED, ids=name)
 def test_each_lesson_has_its_parts(path):
     text = path.read_text()
-    number = int(path.name[5])
+    number = int(path.name[5:7])
     exercises = text.partition("# Exercises\n")[2]
     opened, closed = (re.findall(re.escape(tag), exercises) for tag in (DETAILS, "</details>"))
 
@@ -80,8 +80,8 @@ def test_what_is_out_of_sight_is_beside_something_in_sight(path):
         assert seen.strip() or not code.strip()
 
 
-def test_there_are_eight_lessons():
-    assert [int(path.name[5]) for path in NUMBERED] == [*range(1, 9)]
+def test_there_are_ten_lessons():
+    assert [int(path.name[5:7]) for path in NUMBERED] == [*range(1, 11)]
 
 
 def test_what_was_measured_at_kinks_is_where_the_neurons_have_kinks():

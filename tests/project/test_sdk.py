@@ -36,6 +36,8 @@ NO_PLAIN_INIT = {name for name in CLASSES if "-init" in APPLE[name]["selectors"]
 # ---- where Swift's spelling does not follow from splitting the first piece of the selector at "With" ----
 
 SWIFT = {
+    "paddingForTensorflowAveragePooling": ("for_tensorflow_average_pooling", []),
+    "paddingForTensorflowAveragePoolingValidOnly": ("for_tensorflow_average_pooling_valid_only", []),
     "exportedNodeWithHandle:": ("exported_node", ["with_"]),
     "executeAsyncWithSourceImages:completionHandler:": ("execute_async", ["source_images", "completion_handler"]),
     "readCountForSourceImageAtIndex:": ("read_count_for_source_image", ["at"]),
@@ -71,6 +73,22 @@ OURS = {
     ("MPSNNFilterNode", "forward_node"): "the graph can be walked",
     ("MPSNNFilterNode", "operation"): "what the node does, as a value",
     ("MPSNNFilterNode", "fields"): "what a graph file says of the node",
+    ("MPSNNFilterNode", "data_source"): "where the weights of a layer come from",
+    ("MPSNNFilterNode", "reload"): "reads the weights again",
+    ("MPSNNFilterNode", "exports_state"): "whether the graph returns the gradients of weights",
+    ("MPSCNNConvolutionNode", "weights_read"): "what was read of the data source",
+    ("MPSCNNConvolutionGradientNode", "weights_read"): "what was read of the data source",
+    ("MPSCNNConvolutionGradientNode", "convolution_gradient_state"): "the graph can be walked",
+    ("MPSCNNConvolutionGradientNode", "training_style"): "of Apple's MPSNNTrainableNode protocol",
+    ("MPSCNNConvolutionDescriptor", "weights_shape"): "the shape of the weights that it asks for",
+    ("MPSCNNConvolutionDescriptor", "is_depthwise"): "tells its two kinds apart",
+    ("MPSCNNConvolutionDescriptor", "check"): "whether its numbers fit together",
+    ("MPSCNNConvolutionGradientState", "name"): "the name of the forward result",
+    ("MPSCNNPoolingNode", "edge_mode"): "Apple's nodes take it from a padding object",
+    ("MPSCNNPoolingGradientNode", "gradient_state"): "the graph can be walked",
+    ("MPSNNDefaultPadding", "method"): "the bits",
+    ("MPSNNDefaultPadding", "name"): "that of one of TensorFlow's policies",
+    ("MPSNNDefaultPadding", "padding_method"): "of Apple's MPSNNPadding protocol",
     ("MPSNNGradientFilterNode", "differentiated_source"): "whose gradient the result is",
     ("MPSNNGradientFilterNode", "expected_operation"): "what the forward node's gradient is",
     ("MPSCNNNeuronNode", "descriptor"): "type and parameters as one value",
@@ -101,7 +119,46 @@ OUR_CLASSES = {
     "MTLTextureType": "Metal, not in this SDK extract",
 }
 
+# Cases that are left out: sentinels and masks, types that weights cannot have, edges that no layer takes.
 SENTINELS = {
+    "MPSDataType": {
+        "alternateEncodingBit",
+        "bFloat16",
+        "bool",
+        "complexBFloat16",
+        "complexBit",
+        "complexFloat16",
+        "complexFloat32",
+        "floatBit",
+        "int16",
+        "int2",
+        "int32",
+        "int4",
+        "int64",
+        "int8",
+        "intBit",
+        "invalid",
+        "normalizedBit",
+        "signedBit",
+        "uInt16",
+        "uInt2",
+        "uInt32",
+        "uInt4",
+        "uInt64",
+        "unorm1",
+        "unorm8",
+    },
+    "MPSImageEdgeMode": {"constant", "mirror", "mirrorWithEdge"},
+    "MPSNNConvolutionAccumulatorPrecisionOption": set(),
+    "MPSNNPaddingMethod": {
+        "addRemainderToMask",
+        "alignMask",
+        "align_reserved",
+        "customWhitelistForNodeFusion",
+        "sizeMask",
+        "size_reserved",
+    },
+    "MPSNNTrainingStyle": set(),
     "MPSCNNNeuronType": {"count"},
     "MPSDataLayout": set(),
     "MPSImageFeatureChannelFormat": {"_reserved0", "count"},
@@ -129,7 +186,7 @@ def swift(selector):
     if ":" not in text:
         return snake(first), []
     base, with_, label = first.partition("With")
-    initialises = base in {"init", "node", "graph", "imageDescriptor"}
+    initialises = base in {"init", "node", "graph", "imageDescriptor", "cnnConvolutionDescriptor", "padding"}
     if not with_:  # readBytes: the first argument has no label
         return snake(base), [None, *map(snake, rest)]
     first_label = snake(label) if initialises else f"with_{snake(label)}"
@@ -159,10 +216,21 @@ class Samples:
         self.x, self.y = mps.MPSNNImageNode(handle="x"), mps.MPSNNImageNode(handle="y")
         self.tanh = mps.MPSCNNNeuronTanHNode(source=self.x)
         self.addition = mps.MPSNNAdditionNode(left_source=self.x, right_source=self.y)
+        d = mps.MPSCNNConvolutionDescriptor(
+            kernel_width=1, kernel_height=1, input_feature_channels=1, output_feature_channels=1
+        )
+        self.weights = mps.ArrayDataSource(d, np.ones((1, 1, 1, 1)))
+        self.convolution = mps.MPSCNNConvolutionNode(source=self.x, weights=self.weights)
+        self.layers = {
+            "MPSCNNFullyConnected": mps.MPSCNNFullyConnectedNode(source=self.x, weights=self.weights),
+            "MPSCNNPoolingMax": mps.MPSCNNPoolingMaxNode(source=self.x, filter_size=2),
+            "MPSCNNPoolingAverage": mps.MPSCNNPoolingAverageNode(source=self.x, filter_size=2),
+        }
         self.image_descriptor = mps.MPSImageDescriptor(channel_format=F16, width=2, height=3, feature_channels=4)
 
     def arguments(self, cls, labels):
         arithmetic = issubclass(getattr(mps, cls), (mps.MPSNNBinaryArithmeticNode, mps.MPSNNArithmeticGradientNode))
+        forward = self.layers.get(cls.removesuffix("GradientNode"), self.tanh)
         values = {
             "device": None,
             "handle": "x",
@@ -177,7 +245,15 @@ class Samples:
             "descriptor": self.tanh.descriptor,
             "source_gradient": self.y,
             "source_image": self.x,
-            "gradient_state": (self.addition if arithmetic else self.tanh).result_state,
+            "gradient_state": (self.addition if arithmetic else forward).result_state,
+            "convolution_gradient_state": (self.convolution if forward is self.tanh else forward).result_state,
+            "weights": self.weights,
+            "filter_size": 2,
+            "stride": 1,
+            **dict.fromkeys(("kernel_width", "kernel_height", "stride_in_pixels_x", "stride_in_pixels_y"), 2),
+            **dict.fromkeys(("input_feature_channels", "output_feature_channels"), 1),
+            "padding_policy": mps.MPSNNDefaultPadding(16),
+            "method": 16,
             "is_secondary_source_filter": False,
             "gradient_images": [self.y, self.x],
             "forward_filter": self.addition,
@@ -201,6 +277,8 @@ CONCRETE = {
     "MPSNNArithmeticGradientNode": "MPSNNAdditionGradientNode",
     "MPSNNFilterNode": "MPSCNNNeuronTanHNode",
     "MPSNNGradientFilterNode": "MPSCNNNeuronGradientNode",
+    "MPSCNNPoolingNode": "MPSCNNPoolingMaxNode",
+    "MPSCNNPoolingGradientNode": "MPSCNNPoolingMaxGradientNode",
 }
 """Classes that nobody can make one of, and a subclass that stands for them."""
 
@@ -209,9 +287,12 @@ def sample(cls):
     """An object of the class, or of the concrete class that stands for it."""
     s = Samples()
     states = {"MPSNNGradientStateNode": s.tanh, "MPSNNBinaryGradientStateNode": s.addition,
-              "MPSNNArithmeticGradientStateNode": s.addition, "MPSNNStateNode": s.tanh}  # fmt: skip
+              "MPSNNArithmeticGradientStateNode": s.addition, "MPSNNStateNode": s.tanh,
+              "MPSCNNConvolutionGradientStateNode": s.convolution}  # fmt: skip
     if cls in states:
         return states[cls].result_state
+    if cls == "MPSCNNConvolutionGradientState":
+        return mps.MPSCNNConvolutionGradientState("y", np.ones((1, 1, 1, 1), np.float32), np.ones(1, np.float32))
     if cls == "MPSNNNeuronDescriptor":
         return s.tanh.descriptor
     concrete = CONCRETE.get(cls, cls)
@@ -362,7 +443,7 @@ def test_enum_members_have_apples_names_and_raw_values(enum):
         cases[case] = value
     assert set(cases) >= SENTINELS[enum], "a sentinel is stale"
     expected = {case: value for case, value in cases.items() if case not in SENTINELS[enum]}
-    assert {member.name: member.value for member in getattr(mps, enum)} == expected
+    assert {name: member.value for name, member in getattr(mps, enum).__members__.items()} == expected
 
 
 def test_metals_enums_have_their_raw_values():
@@ -383,6 +464,9 @@ def test_metals_structs_have_their_fields_in_order():
 
 def test_the_protocol_of_handles_requires_a_label():
     assert SDK["protocols"]["MPSHandle"] == ["label"]
+    for protocol in (mps.MPSCNNConvolutionDataSource, mps.MPSNNPadding):
+        theirs = {snake(name.partition(":")[0]) for name in SDK["protocols"][protocol.__name__]}
+        assert {name for name in vars(protocol) if not name.startswith("_")} <= theirs
     assert [name for name in vars(mps.MPSHandle) if not name.startswith("_")] == ["label"]
 
 
@@ -459,8 +543,10 @@ def test_no_other_table_has_a_stale_entry():
     assert {(cls, s.split(":")[0], swift(s)[0]) for cls, s in METHODS} >= set(RETURNED)
     for cls, concrete in CONCRETE.items():
         assert issubclass(getattr(mps, concrete), getattr(mps, cls))
+        labels = {*inspect.signature(getattr(mps, cls).__init__).parameters} - {"self", "refused"}
+        arguments = dict.fromkeys(labels) if "Pooling" in cls else {}
         with pytest.raises(mps.UnavailableError):
-            getattr(mps, cls)(**({"is_secondary_source_filter": True} if "ArithmeticGradient" in cls else {}))
+            getattr(mps, cls)(**({"is_secondary_source_filter": True} if "ArithmeticGradient" in cls else arguments))
     cases = {name.removeprefix(enum) for enum in SDK["enums"] for name in SDK["enums"][enum]}
     assert cases >= SWIFT_CASES_THAT_KEEP_THEIR_CAPITAL
     assert set(SENTINELS) == set(SDK["enums"])

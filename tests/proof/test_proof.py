@@ -310,7 +310,7 @@ def test_two_workers_find_what_one_finds():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"format": "mpsref-checkpoint", "version": 2, "of": {}, "wall_seconds": 0, "blocks": [1]}', "blocks[0]"),
         (
             '{"format": "mpsref-checkpoint", "version": 2, "of": {}, "wall_seconds": 0, "blocks": []}',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import zipfile
@@ -21,6 +22,7 @@ from mpsref.files import write_atomically
 from mpsref.graph.fields import shortest
 from mpsref.graph.schema import MOST_NODES, NODE_CLASSES, graph_schema
 from mpsref.teach import trace
+from mpsref.tensors import write_safetensors
 from mpsref.verify import Recording, verify, write_recording
 
 Format = mps.MPSImageFeatureChannelFormat
@@ -55,6 +57,9 @@ def every_class() -> mps.GraphFile:
         node = mps.MPSCNNNeuronNode(source=x, descriptor=mps.MPSNNNeuronDescriptor(t, **given))
         node.label = f"label of {t.name}"
         images.append(node.result_image)
+    for layer in layers(x):
+        total = mps.MPSNNAdditionNode(left_source=images.pop(), right_source=layer.result_image)
+        images.append(total.result_image)
     total = images[0]
     kinds = cycle([mps.MPSNNAdditionNode, mps.MPSNNSubtractionNode, mps.MPSNNMultiplicationNode])
     for kind, image in zip(kinds, images[1:], strict=False):
@@ -65,6 +70,30 @@ def every_class() -> mps.GraphFile:
     ones = mps.MPSNNInitialGradientNode(source=total)
     termini = ones.training_graph()
     return mps.GraphFile.from_results([total, *(node.result_image for node in termini)], Format.unorm16)
+
+
+def layers(x):
+    """A layer of each class on an image of 3 channels, with the options of its class; the results have one size."""
+    d = mps.MPSCNNDepthWiseConvolutionDescriptor(
+        kernel_width=3, kernel_height=2, input_feature_channels=3, output_feature_channels=3
+    )
+    d.dilation_rate_x = 2
+    narrow = mps.MPSCNNConvolutionNode(source=x, weights=mps.ArrayDataSource(d, np.full((3, 2, 3), 0.1), layout="OHW"))
+    narrow.accumulator_precision = "half"
+    narrow.padding_policy = mps.FixedPadding(width=4, height=3, offset_x=-1, offset_y=2)
+    narrow.convolution_gradient_state.export_from_graph = True
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=4, kernel_height=9, input_feature_channels=3, output_feature_channels=3
+    )
+    halves = np.arange(324).astype(np.float16).reshape(3, 9, 4, 3)
+    wide = mps.MPSCNNFullyConnectedNode(source=x, weights=mps.ArrayDataSource(d, halves, [0.1, -1e-45, 3e38]))
+    most = mps.MPSCNNPoolingMaxNode(source=x, filter_size=3, stride=1)
+    most.padding_policy = mps.MPSNNDefaultPadding.for_tensorflow_average_pooling()
+    mean = mps.MPSCNNPoolingAverageNode(
+        source=x, kernel_width=2, kernel_height=3, stride_in_pixels_x=1, stride_in_pixels_y=2
+    )
+    mean.edge_mode, mean.padding_policy = "zero", mps.MPSNNDefaultPadding(32 | 9 | 32768)
+    return narrow, wide, most, mean
 
 
 def refused(document, *words):
@@ -105,7 +134,61 @@ def test_a_written_graph_reads_back_equal_with_every_class_and_setting(tmp_path)
         other = again.images[name]
         assert (image.format, image.export_from_graph, image.stop_gradient) == (
             other.format, other.export_from_graph, other.stop_gradient)  # fmt: skip
-    assert names_in(tmp_path) == ["graph.json"]
+    assert again.result_states == file.result_states
+    assert names_in(tmp_path) == ["graph.fullyConnected.weights.npy", "graph.json"]
+
+
+def test_weights_come_from_files_of_other_programs_and_nowhere_else(tmp_path):
+    weights = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    np.save(tmp_path / "w.npy", weights)
+    write_safetensors(tmp_path / "all.safetensors", {"conv.w": weights.astype(np.float16), "b": np.float32([1, 2])})
+    document = {
+        "format": "mpsref-graph",
+        "version": 1,
+        "nodes": [{"class": "MPSCNNConvolutionNode", "source": "x", "weights": "one", "result": "y"}],
+        "results": ["y"],
+        "data_sources": {
+            "one": {
+                "descriptor": {"class": "MPSCNNConvolutionDescriptor", "kernel_width": 2, "kernel_height": 2,
+                               "input_feature_channels": 3, "output_feature_channels": 2},
+                "weights": {"file": "w.npy", "layout": "OIHW"},
+                "bias_terms": {"file": "all.safetensors", "tensor": "b"},
+            }
+        },
+    }  # fmt: skip
+
+    def read(**changes):
+        entry = document["data_sources"]["one"]
+        changed = document | {"data_sources": {"one": entry | changes}}
+        (tmp_path / "graph.json").write_text(json.dumps(changed))
+        return mps.GraphFile.read(tmp_path / "graph.json").nodes[0].weights_read
+
+    digest = hashlib.sha256((tmp_path / "w.npy").read_bytes()).hexdigest()
+    for entry in ({"file": "w.npy", "layout": "OIHW", "sha256": digest},
+                  {"file": "all.safetensors", "tensor": "conv.w", "layout": "OIHW"}):  # fmt: skip
+        found = read(weights=entry)
+        np.testing.assert_array_equal(found.values, weights.transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(found.bias, [1, 2])
+    assert found.values.dtype == np.float16
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path.parent / "outside.npy", weights)
+    (tmp_path / "link.npy").symlink_to(tmp_path.parent / "outside.npy")
+    for entry, *words in (
+        ({"file": "../outside.npy"}, "one.weights", "outside"),
+        ({"file": "link.npy"}, "one.weights", "outside"),
+        ({"file": "none.npy"}, "one.weights", "none.npy"),
+        ({"file": "other"}, "one.weights", "folder"),
+        ({"file": "w.npy", "layout": "OIHW", "sha256": "0" * 64}, "one.weights", "sha256"),
+        ({"file": "w.npy"}, "one.weights", "(2, 2, 2, 3)", "OHWI"),
+        ({"file": "all.safetensors", "tensor": "c"}, "one.weights", "'c'", "conv.w"),
+        ({"file": "graph.json"}, "one.weights", "graph.json"),
+        ({"values": [1, 2]}, "one.weights", "values", "2 numbers"),
+        ({"layout": "OIHW"}, "weights.file", "missing"),
+    ):
+        with pytest.raises(mps.FileFormatError) as error:
+            read(weights=entry)
+        for word in words:
+            assert word in str(error.value), error.value
 
 
 def test_the_graph_of_the_design_reads_and_runs():
@@ -213,7 +296,7 @@ def test_a_chain_of_twenty_thousand_nodes_is_read(tmp_path):
         (["results"], [], ["results"]),
         (["results"], ["nowhere"], ["results[0]", "nowhere"]),
         (["surprise"], 1, ["surprise", "unknown"]),
-        (["nodes", 0, "class"], "MPSCNNConvolutionNode", ["nodes[0].class", "MPSCNNNeuronTanHNode"]),
+        (["nodes", 0, "class"], "MPSCNNSoftMaxNode", ["nodes[0].class", "MPSCNNNeuronTanHNode"]),
         (["nodes", 0, "class"], "MPSNNFilterNode", ["nodes[0].class"]),
         (["nodes", 0, "class"], ["list"], ["nodes[0].class"]),
         (["nodes", 0, "a"], "1.5", ["nodes[0].a", "number"]),
@@ -269,9 +352,9 @@ def test_a_gradient_node_has_no_state_to_give():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["no JSON"]),
-        (json.dumps(GRAPH).encode()[:-20], ["no JSON"]),
-        (b"\xff\xfe\x00", ["no JSON"]),
+        (b"", ["not JSON"]),
+        (json.dumps(GRAPH).encode()[:-20], ["not JSON"]),
+        (b"\xff\xfe\x00", ["not JSON"]),
         (b"[" * 100_000, ["nested too deeply"]),
         (b'{"a":' * 100_000, ["nested too deeply"]),
         (b"[]", ["object"]),
@@ -281,7 +364,7 @@ def test_a_gradient_node_has_no_state_to_give():
         (b'{"format": "mpsref-graph", "format": "mpsref-graph"}', ["format", "twice"]),
         (json.dumps(GRAPH).replace("1.5", "NaN").encode(), ["NaN"]),
         (json.dumps(GRAPH).replace("1.5", "-Infinity").encode(), ["Infinity"]),
-        (json.dumps(GRAPH).replace("1.5", "9" * 5000).encode(), ["no JSON"]),
+        (json.dumps(GRAPH).replace("1.5", "9" * 5000).encode(), ["not JSON"]),
         (json.dumps(GRAPH).replace("1.5", "1e999").encode(), ["nodes[0].a"]),
     ],
 )
@@ -554,7 +637,7 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d.update(graph="nowhere.json"), ["nowhere.json"]),
         (lambda d: d.update(graph="/etc/hostname"), ["graph", "outside"]),
         (lambda d: d.update(graph="../graph.json"), ["graph", "outside"]),
-        (lambda d: d.update(graph="y.f16"), ["y.f16", "no JSON"]),
+        (lambda d: d.update(graph="y.f16"), ["y.f16", "not JSON"]),
         (lambda d: d["images"]["x"].update(file="../x.f16"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="/dev/zero"), ["images.x.file", "outside"]),
         (lambda d: d["images"]["x"].update(file="link"), ["images.x.file", "outside"]),
@@ -565,7 +648,10 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"].update({n: dict(d["images"][n], file="no") for n in "xy"}), ["x.file", "1 more"]),
         (lambda d: d["images"]["x"].update(wdth=d["images"]["x"].pop("width")), ["images.x", '"wdth"', "known are"]),
         (lambda d: d["images"].update(x={"file": "x.npz"}), ["images.x.channel_format", "raw", "convert"]),
-        (lambda d: d["images"]["x"].update(channel_format="float32"), ["120 bytes", "fit unorm16 or float16"]),
+        (
+            lambda d: d["images"]["x"].update(channel_format="float32"),
+            ["120 bytes", "1 of the 2 images of the batch or unorm16"],
+        ),
         (lambda d: d["images"]["x"].update(width=4), ["x.f16", "120 bytes", "2 x 2 x 4 x 5 x 2 = 160: fix the size"]),
         (lambda d: d["images"]["x"].update(width=16_000_000, height=16_000_000), ["images.x", "width", "bytes"]),
         (lambda d: d["images"]["x"].update(width=2**70), ["images.x.width"]),
@@ -573,7 +659,7 @@ def test_image_names_that_are_no_file_names_are_written_and_read(tmp_path):
         (lambda d: d["images"]["x"].update(width=1.5), ["images.x.width"]),
         (lambda d: d["images"]["x"].update(channel_format="bfloat16"), ["images.x.channel_format"]),
         (lambda d: d["images"]["x"].update(data_layout="NCHW"), ["images.x.data_layout"]),
-        (lambda d: d["images"]["x"].pop("height"), ["images.x.height", "missing"]),
+        (lambda d: d["images"]["x"].pop("height"), ["images.x.height: missing", "or shape"]),
         (lambda d: d["images"].update(z=d["images"]["x"]), ["images.z", "graph.json"]),
         (lambda d: d["images"].pop("x"), ["images.x", "missing"]),
         (lambda d: d["images"].pop("y"), ["images", "only sources"]),
@@ -601,8 +687,9 @@ def test_a_wrong_recording_is_refused_by_field(tmp_path, change, words):
         (b"not an array at all", ["not a .npy array"]),
         (b"\x80\x04\x95\x00\x00\x00.", ["not a .npy array"]),
         (None, ["not a .npy array"]),
-        (np.zeros((2, 2)), ["shape"]),
-        (np.zeros((2, 0, 2)), ["shape"]),
+        (np.zeros((1,) * 6, np.float16), ["shape", "1 to 5 axes"]),
+        (np.float16(1), ["shape", "1 to 5 axes"]),
+        (np.zeros((2, 0, 2), np.float16), ["shape"]),
         (np.zeros((2, 2, 2)), ["dtype", "float64"]),
         (np.zeros((2, 2, 2), ">f4"), ["dtype"]),
         (np.zeros((2, 2, 2), "S3"), ["dtype"]),

@@ -78,6 +78,59 @@ def test_every_pattern_is_tried_once_and_in_all_formats():
         assert report.summary.elements == bits.size == 1 << (8 * bits.itemsize)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 7, 64, 1000])
+def test_a_stride_takes_one_of_so_many_patterns_and_no_digit_always(stride):
+    seen = []
+    report = sweep(lambda x: seen.append(x.copy()) or np.abs(x), ABSOLUTE, format="float16", stride=stride)
+
+    bits = np.concatenate(seen).view(np.uint16).astype(int)
+    assert report.passed
+    assert report.summary.elements == bits.size == 65_536 // stride
+    assert np.array_equal(bits // stride, np.arange(bits.size))
+    assert len(np.unique(bits % stride)) > min(stride, bits.size) / 2
+    if stride > 1:
+        assert report.verdict.endswith(f"results are exact; one of every {stride:,} bit patterns")
+
+
+def test_parts_of_a_sweep_with_a_stride_add_up_and_are_no_others(tmp_path):
+    def negative(x):
+        return -np.abs(x)
+
+    def part(i, n, **given):
+        return sweep(negative, ABSOLUTE, format="float16", shard=(i, n), **{"stride": 16} | given)
+
+    whole = part(1, 1)
+    assert merge([part(i, 3) for i in (2, 3, 1)]) == whole
+    whole.write(tmp_path / "r.json")
+    assert SweepReport.read(tmp_path / "r.json") == whole
+    assert all(m.x // 16 < 4096 and m.x % 16 in range(16) for m in whole.summary.first)
+    with pytest.raises(mps.ParameterError, match="reports of different sweeps: stride is 16 and 1"):
+        merge([part(1, 2), part(2, 2, stride=1)])
+    document = json.loads((tmp_path / "r.json").read_text())
+    document["first"][0]["x"] = hex(int(document["first"][0]["x"], 16) ^ 1)
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    with pytest.raises(mps.FileFormatError, match="first: has inputs outside ranges"):
+        SweepReport.read(tmp_path / "r.json")
+
+
+def test_a_fair_part_of_a_gradient_on_the_command_line(capsys):
+    command = [
+        "sweep",
+        "--neuron",
+        "reLU",
+        "--implementation",
+        "implementations:relu_gradient",
+        "--direction",
+        "gradient",
+    ]
+
+    assert main([*command, "--stride", "65536"]) == 0
+    out = capsys.readouterr().out
+    assert "inputs          65,536 of 65,536, one of every 65,536 bit patterns\n" in out
+    assert main([*command, "--stride", "0"]) == 2
+    assert "stride is 0: give 1 to 4294967296" in capsys.readouterr().err
+
+
 def test_an_implementation_may_keep_its_arguments():
     seen = []
     sweep(lambda x: seen.append(x) or np.abs(x), ABSOLUTE, shard=(100, 4096), block=1 << 19)

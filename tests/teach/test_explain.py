@@ -15,6 +15,7 @@ import pytest
 from flint import arb, ctx
 
 import mpsref as mps
+from builders import enter, field_of, parameter_sets, texts
 from mpsref import teach
 from mpsref.cli import main
 from mpsref.storage import FORMATS
@@ -35,24 +36,6 @@ def example():
 @pytest.fixture(scope="module")
 def shown(example):
     return teach.explain(example, title="graph.json")
-
-
-def texts(browser, selector):
-    return browser.js(f"Array.from(document.querySelectorAll({json.dumps(selector)}), (e) => e.textContent)")
-
-
-def enter(browser, field, text):
-    browser.js(
-        f"(() => {{ const f = document.getElementById({json.dumps(field)}); f.value = {json.dumps(text)}; "
-        "f.dispatchEvent(new Event('input')); })()"
-    )
-
-
-def field_of(browser, label):
-    """The id of the first number field with this label."""
-    return browser.js(
-        f"Array.from(document.querySelectorAll('label')).find((l) => l.textContent === {json.dumps(label)}).htmlFor"
-    )
 
 
 # ---- the arithmetic of the page ----
@@ -83,14 +66,6 @@ def _decoded(image):
 
 def differing(got, want):
     return ~((np.isnan(got) & np.isnan(want)) | ((got == want) & (np.signbit(got) == np.signbit(want))))
-
-
-def parameter_sets(row):
-    if row.per_channel:
-        return [{"data": [slope]} for slope in (0.25, -0.7, 0.0, 3.0)]
-    sets = [(1.5, 0.75, 2.0), (-0.7, 0.3, 0.5), (0.0, -1.25, 3.0), (2.5, 0.0, -2.0), (0.1, 10.0, 0.0), (1.0, 1.0, 1.0)]
-    own = [{n: v for n, v in zip("abc", values, strict=True) if n in row.parameters} for values in sets]
-    return [{}, *own] if row.parameters else [{}]
 
 
 @pytest.mark.parametrize("name", [f.name for f in F if f])
@@ -333,7 +308,7 @@ def test_the_element_and_its_slopes_are_chosen(example):
         ({"at": 3}, mps.ParameterError, "at is a int"),
         ({"z": np.zeros((1, 1, 2))}, mps.SourceError, "unknown 'z'"),
         ({"x": np.zeros((1, 1, 3))}, mps.ImageError, "pReLU's data has 2 slopes"),
-        ({"x": np.zeros((1, 2))}, mps.ImageError, "source 'x': array has shape"),
+        ({"x": np.zeros((1, 1, 0))}, mps.ImageError, "source 'x': array has shape"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(example, arguments, error, message):
@@ -534,16 +509,16 @@ def test_points_kinks_and_tangents_are_drawn_and_told(browser, opened):
     n = mps.MPSCNNNeuronReLUNNode(source=mps.MPSNNImageNode(handle="x"), a=0.5, b=2)
     path = opened(teach.explain(mps.MPSNNGraph(result_image=n.result_image)))
 
-    label = "document.querySelector('svg.curve').getAttribute('aria-label')"
+    label = "document.querySelector('#figure svg.curve').getAttribute('aria-label')"
     assert browser.js(label) == (
         "Curve of reLUN from \N{MINUS SIGN}4 to 4: at 0.5 the value is 0.5 and the slope of the tangent 1; "
         "kinks at 0, 2"
     )
-    assert browser.js("document.querySelectorAll('.kink').length") == 2
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 2
     enter(browser, "source-0", "0")
     assert "x is at a kink: the comparison that is documented chooses the slope." in texts(browser, "#work .note")
     enter(browser, "source-0", "inf")
-    assert browser.js("document.querySelector('svg.curve')") is None
+    assert browser.js("document.querySelector('#figure svg.curve')") is None
     assert browser.complaints(path) == []
 
 
@@ -554,10 +529,10 @@ def neuron_page(descriptor, x, channel_format=F.float32):
 
 def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
     opened(neuron_page(D(T.reLUN, a=0.5, b=10), 9.0))
-    assert browser.js("document.querySelectorAll('.kink').length") == 2
-    assert "kinks at 0, 10" in browser.js("document.querySelector('svg.curve').getAttribute('aria-label')")
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 2
+    assert "kinks at 0, 10" in browser.js("document.querySelector('#figure svg.curve').getAttribute('aria-label')")
     enter(browser, "source-0", "0.5")
-    assert browser.js("document.querySelectorAll('.kink').length") == 1
+    assert browser.js("document.querySelectorAll('#figure .kink').length") == 1
 
 
 @pytest.mark.parametrize(
@@ -569,43 +544,49 @@ def test_kinks_in_sight_are_marked_however_far_out(browser, opened):
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x):
+@pytest.mark.parametrize("figure", ["#figure", "#whole"])
+def test_a_curve_of_any_size_is_drawn(browser, opened, descriptor, x, figure):
     path = opened(neuron_page(descriptor, x))
-    labels = texts(browser, "svg.curve .axis text")
+    labels = texts(browser, f"{figure} svg.curve .axis text")
 
     assert 4 <= len(labels) <= 20
     assert all(count <= 2 for count in Counter(labels).values())
-    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js("document.querySelector('.figure').innerHTML"))
+    assert not re.search(r' (d|[xy][12]?|c[xy])="[^"]*NaN', browser.js(f"document.querySelector('{figure}').innerHTML"))
     # The point is on the curve.
-    assert browser.js("""(() => {
-        const d = document.querySelector("svg.curve .function").getAttribute("d");
-        const point = document.querySelector("svg.curve .point");
+    assert browser.js(
+        """(() => {
+        const d = document.querySelector("FIGURE svg.curve .function").getAttribute("d");
+        const point = document.querySelector("FIGURE svg.curve .point");
         return !point || d.includes(Number(point.getAttribute("cx")).toFixed(2) + " ");
-    })()""")
+    })()""".replace("FIGURE", figure)
+    )
     assert browser.complaints(path) == []
 
 
 @pytest.mark.parametrize(("descriptor", "x"), [(D(T.linear, a=1e-9, b=-3e38), 0.5), (D(T.exponential), 1000.0)])
-def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x):
+@pytest.mark.parametrize("figure", ["#figure", "#whole"])
+def test_labels_of_the_axes_are_whole(browser, opened, descriptor, x, figure):
     opened(neuron_page(descriptor, x))
-    outside = browser.js("""(() => {
-        const outer = document.querySelector("svg.curve").getBoundingClientRect();
-        return Array.from(document.querySelectorAll("svg.curve text"))
+    outside = browser.js(
+        """(() => {
+        const outer = document.querySelector("FIGURE svg.curve").getBoundingClientRect();
+        return Array.from(document.querySelectorAll("FIGURE svg.curve text"))
             .filter((text) => text.getBoundingClientRect().left < outer.left
                 || text.getBoundingClientRect().right > outer.right)
             .map((text) => text.textContent);
-    })()""")
+    })()""".replace("FIGURE", figure)
+    )
     assert outside == []
 
 
 def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
     opened(neuron_page(D(T.exponential), 1000.0))
-    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('.curve').ariaLabel")
-    assert browser.js("document.querySelector('.point')") is None
-    assert texts(browser, ".figure .legend") == ["solid: the function."]
-    right = browser.js("document.querySelector('.function').getAttribute('d')").split("L")[-1].split()[0]
+    assert "at 1000 the value is more than 1e100" in browser.js("document.querySelector('#figure .curve').ariaLabel")
+    assert browser.js("document.querySelector('#figure .point')") is None
+    assert texts(browser, "#figure .legend") == ["solid: the function."]
+    right = browser.js("document.querySelector('#figure .function').getAttribute('d')").split("L")[-1].split()[0]
     # Up to e^230, of a plot to 1500.
-    assert float(right) < 0.7 * browser.js("document.querySelector('svg.curve').viewBox.baseVal.width")
+    assert float(right) < 0.7 * browser.js("document.querySelector('#figure svg.curve').viewBox.baseVal.width")
     # Nor how far a number lies from another that it is nearly.
     opened(neuron_page(D(T.tanH), 200.0))
     assert "less than 0.001 ULP" in texts(browser, "#work td")
@@ -613,15 +594,17 @@ def test_what_is_too_large_to_be_known_is_not_drawn(browser, opened):
 
 def test_a_point_without_a_tangent_is_drawn(browser, opened):
     opened(neuron_page(D(T.exponential, c=-2), 2.0))
-    assert browser.js("[document.querySelector('.point') !== null, document.querySelector('.tangent')]") == [True, None]
-    assert texts(browser, ".figure .legend") == ["solid: the function; ring: where the node reads."]
+    assert browser.js(
+        "[document.querySelector('#figure .point') !== null, document.querySelector('#figure .tangent')]"
+    ) == [True, None]
+    assert texts(browser, "#figure .legend") == ["solid: the function; ring: where the node reads."]
 
 
 def test_no_line_leads_over_a_pole(browser, opened):
     opened(neuron_page(D(T.power, b=0.307, c=-1), 1.0))
-    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 2
+    assert browser.js("document.querySelector('#figure .function').getAttribute('d').split('M').length - 1") == 2
     opened(neuron_page(D(T.tanH, a=3, b=1000), 1.0))
-    assert browser.js("document.querySelector('.function').getAttribute('d').split('M').length - 1") == 1
+    assert browser.js("document.querySelector('#figure .function').getAttribute('d').split('M').length - 1") == 1
 
 
 def test_what_is_beyond_float64_is_not_shown_as_known(browser, opened):
@@ -639,7 +622,7 @@ def test_the_table_has_the_texts_of_the_script(browser, opened, x):
         page = neuron_page(descriptor, x)
         before = re.search(r'<td class="number before">(.*?)</td><td class="number stored">(.*?)</td>', page).groups()
         opened(page)
-        after = texts(browser, cells)[-3:-1]
+        after = texts(browser, cells)[-4:-2]
         # Python's float64 has an infinity where the script knows no more than that the number is large.
         assert after == [{"infinity": after[0]}.get(before[0], before[0]), before[1]]
 

@@ -160,7 +160,7 @@ def test_what_is_beyond_the_format_overflows_and_nan_is_no_rounding():
     step = teach.trace(graph, x=np.float32([[[1e6, np.inf, np.nan]]]), dy=np.ones((1, 1, 3), np.float32))["h"]
 
     assert step.rounding.ravel().tolist() == [np.inf, 0, 0]
-    assert "+inf ULP" in str(teach.trace(graph, x=one(1e6), dy=one(1)))
+    assert "  overflow\n" in str(teach.trace(graph, x=one(1e6), dy=one(1)))
 
 
 def test_what_a_format_cannot_hold_is_clamped_not_rounded():
@@ -174,7 +174,7 @@ def test_what_a_format_cannot_hold_is_clamped_not_rounded():
     assert "clamped" not in str(rounding(1, F.float16))
     step = teach.trace(neuron_graph(descriptor(T.linear), F.unorm16), x=one(np.nan), dy=one(np.nan))
     assert str(step).splitlines()[-1].endswith("nan becomes 0")
-    assert "0 (nan becomes 0)" in step.chain_rule()
+    assert "0 (nan becomes 0)" in step.chain_rule(rounding=True)
     many = np.linspace(-1, 2, 50).reshape(1, 50, 1)
     lines = str(teach.trace(neuron_graph(descriptor(T.none), F.unorm8), x=many, dy=many)).splitlines()
     for line in (line for line in lines if line.startswith(("h ", "dh "))):
@@ -184,9 +184,10 @@ def test_what_a_format_cannot_hold_is_clamped_not_rounded():
 def test_a_rounding_that_is_hardly_one_has_no_sign():
     trace = teach.trace(neuron_graph(descriptor(T.tanH), F.float32), x=one(1e-9), dy=one(1))
 
-    assert str(trace).count("  below 0.001 ULP") >= 1
-    assert "+below" not in str(trace)
-    assert "-below" not in str(trace)
+    text = trace.table(rounding=True)
+    assert text.count("  below 0.001 ULP") >= 1
+    assert "+below" not in text
+    assert "-below" not in text
 
 
 def test_a_sum_may_overflow():
@@ -198,7 +199,7 @@ def test_a_sum_may_overflow():
     (last,) = total.producer.training_graph(with_source_gradient=image("dy"))
     trace = teach.trace(mps.MPSNNGraph(result_image=last.result_image, format=F.float32), x=709.0, dy=1.0)
 
-    assert "= inf    stored as float32: inf (exact)" in trace.chain_rule()
+    assert "= inf    stored as float32: inf (exact)" in trace.chain_rule(rounding=True)
 
 
 @pytest.mark.parametrize("shapes", [((2, 2, 1), (1, 1, 1)), ((1, 1, 1), (3, 1, 1, 2)), ((3, 3, 3), (1, 2, 3))])
@@ -257,11 +258,11 @@ def test_what_cannot_be_traced():
     with pytest.raises(mps.SourceError, match="no step makes 'z': the steps make 'h', 'y', 'dh', 'dx'"):
         trace["z"]
     with pytest.raises(mps.ImageError, match="for one element"):
-        trace.chain_rule()
+        trace.chain_rule(rounding=True)
     with pytest.raises(mps.SourceError, match="'h' is not a gradient that a step makes: these are 'dh', 'dx'"):
         trace.at(0, 0, 0).chain_rule("h")
     with pytest.raises(mps.SourceError, match=r"None is not a gradient .* none"):
-        teach.trace(forward, x=one(1)).chain_rule()
+        teach.trace(forward, x=one(1)).chain_rule(rounding=True)
 
 
 # ---- names ----
@@ -311,7 +312,7 @@ def value_of(expression):
 def test_the_chain_rule_of_a_chain():
     graph = neuron_graph(descriptor(T.tanH), F.float16)
     trace = teach.trace(graph, x=one(-0.7), dy=one(0.3))
-    (names, numbers, result), rest = lines_of(trace.chain_rule())
+    (names, numbers, result), rest = lines_of(trace.chain_rule(rounding=True))
     value, stored, off, ulps = re.fullmatch(
         r"(\S+)    stored as float16: (\S+) \((\S+), (\S+) ULP\)", result
     ).groups()  # fmt: skip
@@ -349,7 +350,7 @@ def test_fan_out_is_a_sum_of_products(depth):
     for _ in range(depth):  # the slope of x/2 + 1 - 3 relu(x), whose numbers are all exact
         exact *= Fraction(1, 2) - 3 * (1 if at >= 0 else -2)
         at = at / 2 + 1 - 3 * (at if at >= 0 else -2 * at)
-    lines, rest = lines_of(trace.chain_rule("dx"))
+    lines, rest = lines_of(trace.chain_rule("dx", rounding=True))
 
     for numbers in lines[1:-1]:
         assert value_of(numbers) == pytest.approx(float(exact), rel=1e-4)
@@ -371,7 +372,7 @@ def test_a_chain_of_a_thousand_nodes():
     (last,) = nodes[-1].training_graph(with_source_gradient=image("dy"))
     graph = mps.MPSNNGraph(result_images=[at, last.result_image])
     trace = teach.trace(graph, x=one(0.25), dy=one(3))
-    text = trace.chain_rule()
+    text = trace.chain_rule(rounding=True)
 
     assert len(trace.steps) == 2000
     assert trace["dx"].value == 3
@@ -387,12 +388,12 @@ def test_a_clamped_sum_of_gradients_stands_for_itself():
     results = [node.gradient_filter(with_source=g).result_image for node in (a, b)]
     total = mps.MPSNNAdditionNode(sources=results)
     total.maximum_value, total.bias = 6, 0.5
-    text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule()
+    text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule(rounding=True)
 
     assert text.startswith("dx = clamp(dx.1 + dx.2 + 0.5, -inf, 6)\n   = 6    stored as float16: 6 (exact)")
     total.maximum_value = 60
     total.maximum_value = float(np.finfo(np.float32).max)
-    text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule()
+    text = teach.trace(mps.MPSNNGraph(result_image=total.result_image), x=one(1), g=one(1)).chain_rule(rounding=True)
     assert text.splitlines()[:4] == [
         "dx = g * Linear[a=3]'(x) + g * Linear[a=5]'(x) + 0.5",
         "   = 1 * 3 + 1 * 5 + 0.5",
@@ -413,8 +414,8 @@ def test_neurons_that_differ_are_told_apart():
     symbols = ["TanH[a=1]", "TanH[a=2]", "PReLU[data=0.5]", "PReLU[data=0.25]", "SoftPlus", "SoftPlus"]
     assert [step.symbol for step in trace.steps if step.kind == "gradient"] == symbols
     assert [step.symbol for step in trace.steps if step.kind == "forward"] == symbols
-    for step, symbol in zip(trace.steps, symbols, strict=False):
-        assert trace.chain_rule(step.name).startswith(f"{step.name} = g * {symbol}'(x)\n")
+    for step, symbol in zip(trace.steps[6:], symbols, strict=True):
+        assert trace.chain_rule(step.name, rounding=True).startswith(f"{step.name} = g * {symbol}'(x)\n")
 
 
 def test_what_follows_a_clamped_sum_names_it():
@@ -425,7 +426,7 @@ def test_what_follows_a_clamped_sum_names_it():
     total.maximum_value = 6
     total.result_image.handle = "clamped"
     last = first.gradient_filter(with_source=total.result_image)
-    text = teach.trace(mps.MPSNNGraph(result_image=last.result_image), x=one(1), g=one(1)).chain_rule()
+    text = teach.trace(mps.MPSNNGraph(result_image=last.result_image), x=one(1), g=one(1)).chain_rule(rounding=True)
 
     assert text.splitlines()[:3] == [
         "dx = clamped * Linear[a=7]'(x)",
@@ -440,7 +441,7 @@ def test_infinities_and_nan_can_be_printed(value):
     graph = neuron_graph(descriptor(T.logarithm), F.float16)
     trace = teach.trace(graph, x=one(value), dy=one(-value))
 
-    assert "stored as float16" in trace.chain_rule()
+    assert "stored as float16" in trace.chain_rule(rounding=True)
     assert str(trace).startswith("image 0, y 0, x 0, channel 0\n")
 
 
@@ -576,3 +577,142 @@ def test_a_number_or_one_for_each_channel_is_an_image_of_one_pixel(given, held):
     traced = teach.trace(mps.MPSNNGraph(result_image=n.result_image), x=given)
 
     assert traced.sources["x"].tolist() == [[[held]]]
+
+
+# ---- what was lost ----
+
+
+def sigmoids(count, format=F.float16, x=0.5):
+    at = image("x")
+    for i in range(count):
+        at = named(mps.MPSCNNNeuronSigmoidNode(source=at), f"h{i + 1}").result_image
+    (last,) = at.producer.training_graph(with_source_gradient=image("dy"))
+    return teach.trace(mps.MPSNNGraph(result_images=[at, last.result_image], format=format), x=x, dy=1.0)
+
+
+def test_a_gradient_that_vanishes_in_half_is_lost_where_it_does_and_0_because_of_that():
+    trace = sigmoids(13)
+    table = str(trace).splitlines()
+
+    assert [step.name for step in trace.steps if step.stored == 0] == ["dh1", "dx"]
+    assert trace["dh1"].value != 0
+    assert table[-2].endswith("underflow")
+    assert table[-1].endswith("0 because dh1 was lost")
+    assert "(0 because dh1 was lost)" in trace.chain_rule().splitlines()[2]
+    assert trace.chain_rule().splitlines()[-2].endswith("0 (underflow)")
+    assert "exact" not in trace.chain_rule().splitlines()[-1]
+    assert "subnormal" in table[-3]
+
+
+def test_what_a_long_product_would_lose_in_float64_too_is_lost():
+    trace = sigmoids(600)
+
+    assert trace.lost["dx"].text.startswith("0 because dh")
+    assert next(iter(trace.lost)) == trace.lost["dx"].reason.split()[0]
+
+
+def test_zeros_that_are_none_of_storage_are_not_lost():
+    h = named(mps.MPSCNNNeuronReLUNode(source=image("x"), a=0), "h")
+    (last,) = h.training_graph(with_source_gradient=image("dy"))
+    graph = mps.MPSNNGraph(result_images=[h.result_image, last.result_image])
+
+    assert teach.trace(graph, x=-1.0, dy=1.0).lost == {}
+    assert teach.trace(graph, x=np.inf, dy=1.0).lost == {}
+    assert teach.trace(graph, x=np.float16([[[-1, np.nan]]]), dy=1e-9 * np.ones((1, 1, 2))).lost == {}
+
+
+def test_what_overflows_is_told_from_what_is_infinite_because_of_it():
+    x = image("x")
+    e = named(mps.MPSCNNNeuronExponentialNode(source=x), "e")
+    r = named(mps.MPSCNNNeuronReLUNode(source=e.result_image), "r")
+    s = named(mps.MPSCNNNeuronSoftSignNode(source=e.result_image), "s")
+    (last,) = s.training_graph(with_source_gradient=image("dy"))
+    graph = mps.MPSNNGraph(result_images=[r.result_image, s.result_image, last.result_image])
+    one_of, many = teach.trace(graph, x=12.0, dy=1.0), teach.trace(graph, x=np.linspace(0, 13, 40), dy=np.ones(40))
+
+    assert {name: lost.text for name, lost in one_of.lost.items()} == {
+        "e": "overflow",
+        "r": "infinite because e overflowed",
+        "de": "0 because e overflowed",
+        "dx": "0 because e overflowed",
+    }
+    count = int((np.exp(np.linspace(0, 13, 40).astype("f4")) >= 65520).sum())
+    assert many.lost["e"].text == f"{count} overflow"
+    assert many.lost["r"].text == f"{count} lost before"
+    assert f"ULP, {count} overflow" in str(many)
+
+
+def test_what_becomes_nan_because_of_an_overflow():
+    e = named(mps.MPSCNNNeuronExponentialNode(source=image("x")), "e")
+    d = named(mps.MPSNNSubtractionNode(left_source=e.result_image, right_source=e.result_image), "d")
+    trace = teach.trace(mps.MPSNNGraph(result_image=d.result_image), x=20.0)
+
+    assert {name: lost.text for name, lost in trace.lost.items()} == {"e": "overflow", "d": "nan because e overflowed"}
+
+
+def test_forward_steps_come_first_whatever_the_results_are():
+    graph = neuron_graph(descriptor(T.tanH))
+    nodes = [graph.plan.images[i] for i in graph.plan.results]
+    reversed_graph = mps.MPSNNGraph(result_images=nodes[::-1])
+
+    assert [step.name for step in teach.trace(reversed_graph, x=one(1), dy=one(1)).steps] == ["h", "y", "dh", "dx"]
+
+
+# ---- rounding where it can be seen ----
+
+
+def test_rounding_is_shown_only_where_it_can_be_seen_or_is_asked_for():
+    fine = teach.trace(neuron_graph(descriptor(T.sigmoid)), x=one(0.3), dy=one(1))
+    coarse = teach.trace(neuron_graph(descriptor(T.sigmoid), F.float16), x=one(0.3), dy=one(1))
+    words = ("rounding", "stored", "ULP")
+
+    for text in (str(fine), fine.chain_rule(), coarse.table(rounding=False), coarse.chain_rule(rounding=False)):
+        assert not any(word in text for word in words)
+        assert "dx" in text
+    for text in (str(coarse), coarse.chain_rule(), fine.table(rounding=True), fine.chain_rule(rounding=True)):
+        assert "stored" in text
+        assert "ULP" in text
+
+
+def test_a_chain_rule_is_an_equation_in_a_notebook():
+    rule = teach.trace(neuron_graph(descriptor(T.sigmoid), F.float16), x=one(0.3), dy=one(1)).chain_rule()
+    parsed = ET.fromstring(f"<div>{rule._repr_html_()}</div>".replace("<br>", "<br/>"))  # noqa: S314
+    rows = [[cell.text or "" for cell in row] for row in parsed.findall("table/tbody/tr")]
+
+    assert rows[0] == [
+        "dx",
+        "=",
+        "dy \N{MULTIPLICATION SIGN} Sigmoid\N{PRIME}(h) \N{MULTIPLICATION SIGN} Absolute\N{PRIME}(x)",
+    ]
+    assert [row[1] for row in rows] == ["=", "=", "="]
+    assert "stored as float16" in "".join(parsed.find("p").itertext()) + "".join(parsed.findall("p")[-1].itertext())
+
+
+# ---- numbers and the drawing ----
+
+
+def test_numbers_by_name_and_the_gradient_of_an_image():
+    trace = sigmoids(2, F.float32)
+
+    assert trace.h2 == trace["h2"].stored.item()
+    assert (trace.x, trace.dy) == (0.5, 1)
+    assert trace.gradients["x"] == trace.dx == trace["dx"].stored.item()
+    assert trace.gradients["h2"] == 1
+    assert trace.gradients == ("dh1", "dx")
+    with pytest.raises(AttributeError, match="no step makes 'dz'"):
+        trace.dz  # noqa: B018
+    with pytest.raises(mps.SourceError, match="no step makes the gradient of 'dx'"):
+        trace.gradients["dx"]
+
+
+def test_the_drawing_of_a_trace_has_each_number_and_its_gradient():
+    trace = sigmoids(2, F.float32)
+    drawing = ET.fromstring(teach.svg(trace))  # noqa: S314
+    boxes = ["".join(box.itertext()) for box in drawing.iter("{http://www.w3.org/2000/svg}g") if box.get("class")]
+
+    assert len(boxes) == 3  # gradients have no boxes of their own
+    for name, box in zip(("x", "h1", "h2"), boxes, strict=True):
+        assert box.endswith(f"{getattr(trace, name):.4g} | {trace.gradients[name]:.4g}")
+    many = teach.trace(neuron_graph(descriptor(T.absolute)), x=np.float32([[[-2, 1]]]), dy=np.ones((1, 1, 2)))
+    assert "-2 to 1 | -1 to 1" in teach.svg(many)
+    assert teach.svg(trace) in trace._repr_html_()

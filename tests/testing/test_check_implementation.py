@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import hypothesis
@@ -15,11 +17,12 @@ import pytest
 import mpsref as mps
 from mpsref.testing import ImplementationCheck, check_implementation
 from mpsref.testing import strategies as mpst
+from mpsref.verify import Bounds
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[2]
-HALVES = 110
-"""Arrays in which all halves are."""
+OTHERS = 10
+"""Arrays of a format besides those that are drawn: all halves, large ones, and views."""
 SINGLE = {"formats": [F.float32], "max_examples": 40}
 
 
@@ -39,7 +42,10 @@ def failures_of(function, d, **given):
     with pytest.raises(mps.VerificationError) as raised:
         check_implementation(function, d, **given)
     assert isinstance(raised.value.report, ImplementationCheck)
-    return {(f.format, f.kind): f for f in raised.value.report.failures}
+    found = {}
+    for failure in raised.value.report.failures:
+        found.setdefault((failure.format, failure.kind), failure)
+    return found
 
 
 # ---- what is right ----
@@ -55,7 +61,7 @@ def test_the_reference_withstands_the_attack_exactly(name, direction):
     )
 
     assert report.passed
-    assert report.arrays == 16 + HALVES
+    assert report.arrays == 2 * (8 + OTHERS)
     assert report.elements > 65_536
 
 
@@ -81,7 +87,8 @@ def test_bounds_of_a_model_pass_what_a_plain_formula_gives():
     def plain(x):
         return mps.neuron.forward(d, x, mode="stepwise")
 
-    assert check_implementation(plain, d, bounds="metal-fast", **SINGLE).passed
+    assert check_implementation(plain, d, bounds=Bounds("metal-fast", allow=["overflow"]), **SINGLE).passed
+    assert ("float32", "infinity") in failures_of(plain, d, bounds="metal-fast", **SINGLE)
     assert ("float32", "infinity") in failures_of(plain, d, ulp=16, **SINGLE)
 
 
@@ -252,6 +259,167 @@ def test_a_slope_for_each_channel():
     assert (failure.shape, failure.place) == ((1, 3), (0, 2))
 
 
+@pytest.mark.parametrize("limit", [2**16, 2**17])
+def test_an_index_that_wraps_is_found_in_large_arrays(limit):
+    d = neuron("sigmoid")
+
+    found = failures_of(lambda x: right(d, x)[np.arange(len(x)) % limit], d, formats="float32", max_examples=5)
+
+    assert min(failure.place[0] for failure in found.values()) >= limit
+    assert all(f"of [{failure.place[0] + 1}]" in "".join(failure.lines()) for failure in found.values())
+
+
+def test_a_few_lengths_are_tried():
+    lengths = set()
+    check_implementation(lambda x: lengths.add(x.shape) or np.abs(x), neuron("absolute"), max_examples=60)
+
+    assert len(lengths) <= 13
+    assert {length % 4 for (length, *_) in lengths} == {0, 1, 2, 3}
+    assert max(lengths)[0] > 2**17
+
+
+# ---- views ----
+
+
+def dense(x):
+    """What a kernel reads that takes the first element and the shape of an array, and nothing else."""
+    steps = [x.itemsize * int(np.prod(x.shape[k + 1 :])) for k in range(x.ndim)]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(x, x.shape, steps))
+
+
+@pytest.mark.parametrize("direction", ["forward", "gradient"])
+def test_a_kernel_that_ignores_strides_is_found(direction):
+    d = neuron("geLU")
+
+    found = failures_of(lambda *arrays: right(d, *map(dense, arrays)), d, direction=direction, **SINGLE)
+
+    assert list(found) == [("float32", "view")]
+    failure = found["float32", "view"]
+    assert failure.why.startswith("sliced, reversed, broadcast and transposed arrays: right for a copy of the view")
+    assert failure.shape == (2,)
+    assert failure.array.startswith("sliced [")
+
+
+def test_a_kernel_that_ignores_where_a_view_begins_is_found():
+    d = neuron("softSign")
+
+    def from_the_base(x):
+        base = x if x.base is None else x.base
+        return right(d, base.reshape(-1)[: x.size].reshape(x.shape) if base.size > 2 * x.size else x)
+
+    assert "offset" in failures_of(from_the_base, d, **SINGLE)["float32", "view"].why
+
+
+def test_one_slope_for_each_channel_is_attacked_with_views_too():
+    d = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.5, 0.25, -1.0])
+
+    failure = failures_of(lambda x: right(d, dense(x)), d, **SINGLE)["float32", "view"]
+
+    assert failure.shape[1] == 3
+
+
+def test_views_that_are_refused_are_named_and_no_failure():
+    d = neuron("absolute")
+
+    def picky(x):
+        if x.ndim > 1 or x.strides[0] < 0:
+            raise ValueError("only what I like")
+        return np.abs(x)
+
+    report = check_implementation(picky, d, **SINGLE)
+
+    assert report.passed
+    assert report.refused == dict.fromkeys(("reversed", "transposed"), "ValueError: only what I like")
+    assert "reversed arrays are refused: ValueError: only what I like" in report.text()
+    # One that flattens what it gets takes no arrays of two dimensions.
+    assert list(check_implementation(lambda x: np.abs(x).ravel(), d, **SINGLE).refused) == ["transposed"]
+
+
+# ---- what arithmetic allows, and what it does not ----
+
+
+def test_gross_failures_come_first_and_apart():
+    d = neuron("softPlus")
+
+    def literal(x):
+        return np.log(1 + np.exp(x))
+
+    def one_too(x):
+        return np.where((x > -30) & (x < -20), np.float32(1), literal(x))
+
+    benign = failures_of(literal, d, **SINGLE)
+    with pytest.raises(mps.VerificationError) as raised:
+        check_implementation(one_too, d, **SINGLE)
+
+    assert all(failure.is_allowed for failure in benign.values())
+    first, *others = raised.value.report.failures
+    assert (first.kind, first.is_allowed, first.got[0]) == ("far", False, "1.0")
+    assert -30 < float(first.x[0]) < -20
+    assert all(failure.is_allowed for failure in others)
+    assert len(others) == len(benign)
+    assert "of which arithmetic allows 4" in raised.value.report.verdict
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.44, 0.45), (-3.03, -3.0), (1e-4, 1.02e-4)])
+def test_an_error_of_one_percent_on_a_narrow_interval_is_found(low, high):
+    d = neuron("sigmoid")
+
+    def faulty(x):
+        y = right(d, x)
+        return np.where((x > low) & (x < high), y * np.float32(1.01), y)
+
+    found = failures_of(faulty, d, formats="float32", max_examples=5)
+
+    assert low < float(found["float32", "far"].x[0]) < high
+
+
+@pytest.mark.parametrize("format", ["float32", "float16"])
+def test_one_hypothesis_is_named_over_all_kinds(format):
+    d = neuron("softSign")
+
+    def from_result(x, upstream):
+        y = right(d, x)
+        return (upstream * (1 - np.abs(y)) ** 2).astype(x.dtype)
+
+    found = failures_of(from_result, d, direction="gradient", formats=format, max_examples=20)
+
+    gross = [failure for failure in found.values() if not failure.is_allowed]
+    assert gross
+    assert {failure.why for failure in gross} == {gross[0].why}
+    assert re.match(r"the slope from the stored result, which explains (\d[\d,]*) of \1: ", gross[0].why)
+
+
+def test_no_arrangement_of_a_texture_is_named_for_arrays():
+    d = neuron("sigmoid")
+
+    def swapped(x):
+        y = right(d, x).copy()
+        n = len(y) // 4 * 4
+        y[:n] = y[:n].reshape(-1, 4)[:, [2, 1, 0, 3]].reshape(y[:n].shape)
+        return y
+
+    for failure in failures_of(swapped, d, formats="float32", max_examples=5).values():
+        assert "lanes" not in failure.why
+        assert "texture" not in failure.why
+
+
+def test_an_error_of_the_users_own_function_keeps_its_traceback():
+    def inner(x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(mps.ImplementationError, match="raised ZeroDivisionError: mine") as raised:
+        check_implementation(lambda x: inner(x) + 1, neuron("absolute"), **SINGLE)
+
+    cause = raised.value.__cause__
+    assert isinstance(cause, ZeroDivisionError)
+    assert traceback.extract_tb(cause.__traceback__)[-1].name == "inner"
+
+
+@pytest.mark.parametrize("formats", ["float16", np.float16, np.dtype("f2"), F.float16, ["float16"], [np.float16]])
+def test_formats_may_be_names_or_dtypes(formats):
+    assert check_implementation(np.abs, neuron("absolute"), formats=formats, max_examples=2).formats == ("float16",)
+
+
 # ---- runs ----
 
 
@@ -276,7 +444,7 @@ def test_a_profile_says_how_many_arrays_and_nothing_is_written(tmp_path, monkeyp
     finally:
         hypothesis.settings.load_profile("default")
 
-    assert report.arrays == 7 + HALVES
+    assert report.arrays == 7 + OTHERS
     assert hypothesis.settings().max_examples == before
     assert not list(tmp_path.iterdir())
 
@@ -304,7 +472,7 @@ def test_the_report_says_all_of_it():
         "  got   nan  nan       0xfe00",
         "  want  1.0  0x1.0p+0  0x3c00",
         "  not comparable; MPSNNNeuronDescriptor(MPSCNNNeuronType.softSign)",
-        "  why: the formula has no value at an infinity, only a limit, as metal-precise arithmetic may",
+        "  why: an infinite input makes an operation invalid, as metal-precise arithmetic may",
     ]
     assert lines[9:11] == ["", "first found in:"]
     assert lines[11].startswith("  float16, array [")
@@ -339,9 +507,9 @@ def test_an_implementation_may_write_to_its_arguments_and_be_given_by_name():
     [
         ({"direction": "backward"}, "direction is 'backward'"),
         ({"formats": []}, "formats is empty"),
-        ({"formats": None}, "formats is None: give a list"),
-        ({"formats": F.float16}, "give a list of MPSImageFeatureChannelFormat"),
-        ({"formats": "float16"}, "formats is 'float16': give a list"),
+        ({"formats": None}, "formats is None: choose one of"),
+        ({"formats": "float17"}, "formats is 'float17': choose one of"),
+        ({"formats": "unorm8"}, "formats has unorm8"),
         ({"formats": [F.unorm8]}, "formats has unorm8"),
         ({"max_examples": 0}, "max_examples is 0"),
         ({"max_examples": 1.5}, "max_examples is 1.5: give an integer"),

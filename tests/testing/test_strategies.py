@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, NoSuchExample
+from hypothesis.vendor.pretty import pretty
 
 import mpsref as mps
 from mpsref import hypothesis_plugin
@@ -594,3 +596,21 @@ def test_the_entry_point_is_there():
     module, _, name = project["project"]["entry-points"]["hypothesis"]["mpsref"].partition(":")
 
     assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_a_failing_image_prints_its_pixels_as_code():
+    @settings(database=None, deadline=None)
+    @given(mpst.images(mpst.image_descriptors("float16", channels=3)))
+    def small(image):
+        assert image.to_array().size < 3
+
+    with pytest.raises(AssertionError) as raised:
+        small()
+
+    (code,) = re.findall(r"image=(MPSImage\.from_array\(.*?\)\)),", "".join(raised.value.__notes__))
+    image = eval(code, {"MPSImage": mps.MPSImage, "np": np, "nan": np.nan, "inf": np.inf})  # noqa: S307
+    assert image.to_array().tolist() == [[[[0, 0, 0]]]]
+    assert image.storage.name == "float16"
+    large = pretty(mps.MPSImage.from_array(np.zeros((1, 20, 20, 4), np.float16)))
+    assert large.startswith("<MPSImage 20x20x4 float16>: MPSImage.from_array(np.array([[[[0.")
+    assert len(large) < 1000

@@ -89,16 +89,18 @@ def test_a_model_judges_a_neuron_by_what_it_read():
     y, ideal = literal_softplus(x), mps.neuron.forward(d, x)
     assert not compare(y, ideal, ulp=1000).passed
 
-    found = compare(y, ideal, bounds="metal-fast", neuron=d, x=x)
+    assert not compare(y, ideal, bounds="metal-fast", neuron=d, x=x).passed
+
+    found = compare(y, ideal, bounds=Bounds("metal-fast", allow=("overflow",)), neuron=d, x=x)
 
     assert found.passed
-    assert found.counts.explained == {"OVERFLOW": int(np.count_nonzero(np.isinf(y)))}
-    assert "26 explained: an intermediate of the formula overflows" in found.text()
-    assert "bounds: what metal-fast arithmetic allows each formula; float32[461]" in found.text()
+    assert found.counts.excused == {"overflow": int(np.count_nonzero(np.isinf(y)))}
+    assert "26 excused: an intermediate of the formula overflows" in found.text()
+    assert "bounds: what metal-fast arithmetic allows each formula; excused: overflow; float32[461]" in found.text()
     jsonschema.Draft202012Validator(schema("comparison")).validate(json.loads(json.dumps(found.to_json())))
     y[230] *= np.float32(1.00001)
     with pytest.raises(mps.VerificationError, match="1 of 461 elements"):
-        assert_close(y, ideal, bounds=Bounds("metal-precise"), neuron=d, x=x)
+        assert_close(y, ideal, bounds=Bounds("metal-precise", allow=["overflow"]), neuron=d, x=x)
 
 
 def test_a_model_judges_a_gradient_by_both_that_it_read():
@@ -182,6 +184,20 @@ def test_the_message_says_how_many_where_and_how_far():
     again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301  as xdist sends it
     assert again.report == report
     jsonschema.Draft202012Validator(schema("comparison")).validate(json.loads(json.dumps(report.to_json())))
+
+
+def test_the_worst_elements_show_what_was_read():
+    x, dy = np.float32([[1, 2], [3, 4]]), np.float16([[5, 6], [7, 8]])
+    wrong = x + np.float32([[0, 0], [0, 1]])
+
+    assert "  [1, 1] x = 4.0: got 5.0, want 4.0, " in compare(wrong, x, x=x).text()
+    report = compare(wrong, x, x=x, upstream=dy)
+    assert "  [1, 1] upstream = 8.0, x = 4.0: got 5.0" in report.text()
+    assert (report.worst[0].x, report.worst[0].upstream) == ("4.0", "8.0")
+    jsonschema.Draft202012Validator(schema("comparison")).validate(report.to_json())
+    assert ">4.0<" in report._repr_html_()
+    with pytest.raises(mps.ImageError, match=r"x is of shape \[2\]"):
+        compare(wrong, x, x=[1, 2])
 
 
 def test_a_name_cannot_pass_for_another_line():
@@ -372,9 +388,9 @@ def test_a_failure_has_a_section_with_all_comparisons(session):
     assert text.count("before: PASS: all 4 elements are within bounds") == 2
     result.stdout.fnmatch_lines(
         [
-            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "E  *VerificationError: a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "*Captured mpsref call*",
-            "a/b: FAIL: 1 of 4 elements (25 %) are beyond the bounds",
+            "a/b: FAIL: 1 of 4 elements (25 %) is beyond the bounds",
             "bounds: 4 ULP; float32[[]4]",
             "  [[]2]: got 1.0, want 1.000001, 8 ULP",
             "<= 8 * 1 *100.0000 %",

@@ -11,6 +11,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,11 +21,10 @@ from mpsref.cli import main
 from mpsref.storage import image_storage_of
 from mpsref.verify import Aggregate, Element, ImageReport, Recording, Report, Tolerances, verify, write_recording
 from mpsref.verify.aggregate import COLUMNS, MOST_CELLS, ROWS, ZERO
-from mpsref.verify.bounds import BEYOND, WITHIN
-from mpsref.verify.compare import Counts
+from mpsref.verify.compare import Comparison, Counts
 from mpsref.verify.html import LARGEST_PAGE, page
 from mpsref.verify.junit import junit
-from mpsref.verify.running import Reason
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 
 PRECISE = Path(__file__).parents[2] / "examples" / "gpu-run" / "precise"
 HOSTILE = "</script><script>alert('x')</script>\"'&\u202e\x00\x1b[31m\ufffe\ud800"
@@ -101,8 +101,8 @@ def collected(got, want, classes, **sources):
     aggregate, classes = Aggregate(), np.ravel(np.asarray(classes, np.uint16))
     got, want = (np.asarray(array).reshape((-1, *np.shape(array)[-3:])) for array in (got, want))
     beyond, explained = classes == BEYOND, (classes != BEYOND) & (classes != WITHIN)
-    counts = SimpleNamespace(beyond=np.count_nonzero(beyond), explained=np.count_nonzero(explained))
-    found = SimpleNamespace(beyond=np.flatnonzero(beyond), explained=np.flatnonzero(explained), counts=counts)
+    counts = SimpleNamespace(beyond=np.count_nonzero(beyond), excused=np.count_nonzero(explained))
+    found = Mock(Comparison, beyond=np.flatnonzero(beyond), excused=np.flatnonzero(explained), counts=counts)
     read = {name: image(array) for name, array in sources.items()}
     aggregate.add("y", image_storage_of(got.dtype, "got"), got, want, found, read)
     return aggregate.pictures["y"]
@@ -114,7 +114,7 @@ def test_errors_are_counted_by_input_and_signed_distance():
     got = want.view(np.uint16) + np.array([0, 1, -3, 64, 0, 0]).astype(np.uint16)
     got = got.astype(np.uint16).view(np.float16)
     got[..., 5] = np.nan
-    picture = collected(got, want, [0, 0, int(Reason.OVERFLOW), BEYOND, 0, BEYOND], x=x)
+    picture = collected(got, want, [0, 0, int(Reason.order), BEYOND, 0, BEYOND], x=x)
     (plot,) = picture.plots
     rows, columns, kinds = np.nonzero(plot.counts)
 
@@ -166,7 +166,7 @@ def test_elements_are_counted_by_channel_and_by_pixel():
 @pytest.mark.parametrize(
     ("classes", "step", "kind"),
     [
-        ([0, int(Reason.OVERFLOW)], 1, "explained"),
+        ([0, int(Reason.order)], 1, "explained"),
         ([0, 0], 1, "within the bounds, but not exact"),
         ([0, 0], 0, "exact"),
     ],
@@ -264,11 +264,14 @@ def test_no_verdict_is_told_by_colour_alone(tmp_path):
 def test_a_failing_image_comes_first_and_keeps_its_number(tmp_path):
     text, report = made_page(PRECISE / "neurons.json")
     ids = [a["id"] for a in Page(text).all("article")]
-    explained = [f"image-{i}" for i, each in enumerate(report.images) if each.explained]
+    failed = [f"image-{i}" for i, each in enumerate(report.images) if not each.passed]
+    excused = [f"image-{i}" for i, each in enumerate(report.images) if each.passed and each.excused]
 
     assert sorted(ids) == sorted(f"image-{i}" for i in range(32))
-    assert ids[: len(explained)] == explained
-    assert f"explained: {Reason.OVERFLOW.text}" in text
+    assert ids[: len(failed)] == failed
+    assert ids[len(failed) : len(failed) + len(excused)] == excused
+    assert text.count("<h4>Excused</h4>") == sum(bool(each.excused) for each in report.images)
+    assert f'<th scope="row">{Reason.nan.text}</th>' in text
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "<!--", "<!--<script </script x", "a" * 500, "]]>", "\u2028\u2066x"])
@@ -306,11 +309,16 @@ def test_findings_and_the_histogram_have_a_place(tmp_path):
 
     assert first.findings
     assert not second.findings
-    assert text.count("<h4>Findings</h4>") == 1
+    assert text.count("<h4>What is wrong</h4>") == 1
+    # What is wrong comes first: the causes, then findings and map of the image; counts later.
+    places = ["By cause, over all images", "<h4>What is wrong</h4>", 'data-draw="maps"', "<h4>Counts</h4>", "<svg"]
+    assert sorted(places, key=text.index) == places
+    assert "<td>everywhere</td>" in text or f"<td>{first.findings[0].where}</td>" in text
     assert escape(first.findings[0].sentence) in text
     assert len(re.findall("<caption>Elements by distance, in ULP</caption>", text)) == 2
     failure = ET.fromstring(junit(report)).find(".//failure")  # noqa: S314
     assert f"the likely fault:\n{first.findings[0]}" in failure.text
+    assert failure.get("message").endswith(f"elements are beyond the bounds; {first.findings[0].headline}")
 
 
 # ---- JUnit ----
@@ -334,11 +342,11 @@ def test_every_image_is_a_test_case():
 
 
 def test_what_is_explained_is_told_and_is_no_failure():
-    (suite,) = ET.fromstring(junit(verify(PRECISE / "neurons.json")))  # noqa: S314
+    (suite,) = ET.fromstring(junit(verify(PRECISE / "neurons.json", allow="overflow")))  # noqa: S314
 
     assert suite.get("failures") == "0"
     case = next(each for each in suite.iter("testcase") if each.get("name") == "softPlus.y")
-    assert case.find("system-out").text.startswith("576 explained: ")
+    assert case.find("system-out").text.startswith("576 excused: ")
 
 
 # ---- the command line ----
@@ -390,8 +398,12 @@ def test_every_node_and_every_tab_can_be_clicked(browser, opened, tolerance):
         assert browser.js("getComputedStyle(document.querySelector('article:not(.chosen)')).display") == "none"
         assert browser.js("document.activeElement.id") == link[1:]
         number = int(link.removeprefix("#image-"))
-        findings = ["Findings"] if report.images[number].findings else []
-        for i, title in enumerate(["Counts", "Worst elements", *findings, "Error over input", "Heat maps"]):
+        one = report.images[number]
+        excused = ["Excused"] if one.explained else []
+        titles = [*excused, "Counts", "Worst elements", "Error over input", "Heat maps"]
+        if not one.passed:
+            titles = ["What is wrong", "Worst elements", *excused, "Error over input", "Counts"]
+        for i, title in enumerate(titles):
             browser.click(f"{link} [role=tab]:nth-of-type({i + 1})")
             assert browser.js(PANEL) == title
             assert browser.js(f"document.querySelectorAll('{link} [aria-selected=true]').length") == 1
@@ -407,7 +419,7 @@ def test_heat_maps_can_be_chosen(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", shape=(2, 8, 6, 4)))
     path = opened(text)
 
-    browser.click("#image-0 [role=tab]:last-child")
+    browser.click("#image-0 [role=tab]:first-child")
     count = "document.querySelectorAll('#image-0 select ~ *, #image-0 label + div .cell').length"
     titles = "Array.from(document.querySelectorAll('#image-0 label + div .cell title'), (t) => t.textContent)"
     assert browser.js(count) == 48
@@ -455,7 +467,7 @@ def test_hostile_texts_run_nothing(browser, opened, tmp_path):
     text, _ = made_page(made(tmp_path / "rec", names=names, device="</script><script>window.bad = 1</script>"))
     path = opened(text)
 
-    for i in range(5):
+    for i in range(4):
         browser.click(f"#image-0 [role=tab]:nth-of-type({i + 1})")
     assert browser.js("window.bad === undefined")
     assert browser.js("document.querySelectorAll('b, img').length") == 0

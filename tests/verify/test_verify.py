@@ -30,8 +30,9 @@ from mpsref.verify import (
     verify,
     write_recording,
 )
-from mpsref.verify.bounds import BEYOND, MODELS, WITHIN
 from mpsref.verify.compare import passes
+from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import BEYOND, WITHIN
 
 Format = mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gpu-run"
@@ -106,7 +107,7 @@ def test_elements_are_counted_by_distance():
 
     assert (counts.elements, counts.exact, counts.within_1, counts.within_4, counts.within_64) == (8, 1, 2, 3, 5)
     assert (counts.largest, counts.nan_disagreements, counts.infinity_disagreements, counts.beyond) == (300, 1, 0, 5)
-    assert (counts.within, counts.explained) == (3, {})
+    assert (counts.within, counts.excused) == (3, {})
     assert found.worst.tolist() == [7, 6, 5]
     assert found.distances.tolist() == [UNREACHABLE, 300, 65]
 
@@ -141,12 +142,12 @@ def test_elements_beyond_the_bounds_come_before_farther_ones_within():
 def test_explained_elements_come_after_those_beyond_and_before_those_within():
     want = np.full(5, 1, np.float16)
     got = (want.view(np.uint16) + np.array([900, 2, 700, 1, 0], np.uint16)).view(np.float16)
-    classes = {0: WITHIN, 1: BEYOND, 2: Reason.OVERFLOW}
+    classes = {0: WITHIN, 1: BEYOND, 2: Reason.order}
 
     found = compare(got, want, HALF, lambda index: np.array([classes[i] for i in index.tolist()], np.uint16), 9)
 
     assert found.worst.tolist() == [1, 2, 0, 3]
-    assert (found.counts.within, found.counts.explained, found.counts.beyond) == (3, {"OVERFLOW": 1}, 1)
+    assert (found.counts.within, found.counts.excused, found.counts.beyond) == (3, {"order": 1}, 1)
 
 
 @given(hnp.arrays(np.uint16, 50, elements=st.integers(0, 65535)), hnp.arrays(np.uint16, 50), st.integers(0, 60))
@@ -353,7 +354,7 @@ def test_the_json_report_says_what_the_text_says(tmp_path):
     assert document["verdict"] == report.text().splitlines()[-1]
     assert set(document["images"]["h"]["worst"][0]) == {
         "image", "y", "x", "channel", "slice", "lane", "sources", "got", "want", "ulp", "beyond",
-        "reason"}  # fmt: skip
+        "reason", "index"}  # fmt: skip
     jsonschema.Draft202012Validator(schema("report")).validate(document)
 
 
@@ -425,7 +426,7 @@ def test_nodes_whose_images_are_not_recorded_are_judged_together(tmp_path):
 
 def test_the_errors_of_nodes_that_are_not_recorded_add_up(tmp_path):
     def one_ulp_more(arrays):
-        """In h: what fast arithmetic allows there, and no single rounding afterwards."""
+        """In h: a neighbour, which passes where it is recorded, and no single rounding afterwards."""
         h = np.nextafter(arrays["h"], np.float16(9))
         total = (arrays["x"].astype(np.float32) + h).astype(np.float16)
         arrays["y"] = mps.neuron.forward(mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.softSign), total)
@@ -492,10 +493,10 @@ def test_a_tolerance_file_overrides_by_image_neuron_format_and_direction(tmp_pat
         ("[[override]]\nneuron = 'relu'\nulp = 1", r"override\[0\].neuron: is .relu.: choose one of"),
         ("[[override]]\nimage = 'y'\nbounds = 'ulp=x'", r"override\[0\].bounds are 'ulp=x'"),
         ("override = 1", "override: is 1: an array is needed"),
-        ("a = ", "no TOML"),
-        ("ulp = 1\nulp = 2", "no TOML"),
-        ("a" + ".a" * 20_000 + " = 1", "unknown here|no TOML"),
-        ("a = " + "[" * 100_000, "no TOML"),
+        ("a = ", "not TOML"),
+        ("ulp = 1\nulp = 2", "not TOML"),
+        ("a" + ".a" * 20_000 + " = 1", "unknown here|not TOML"),
+        ("a = " + "[" * 100_000, "not TOML"),
     ],
 )
 def test_a_tolerance_file_that_does_not_fit_is_refused_by_field(tmp_path, text, message):
@@ -517,8 +518,8 @@ def test_an_override_for_an_image_that_is_not_there_is_refused(tmp_path):
 FITTING = {"precise": "metal-precise", "fast": "cuda-fast"}
 
 
-def report_of(compiler, name):
-    return verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler])
+def report_of(compiler, name, **options):
+    return verify(EXAMPLES / compiler / f"{name}.json", FITTING[compiler], **options)
 
 
 def counts_by_image(report):
@@ -527,17 +528,34 @@ def counts_by_image(report):
 
 @pytest.mark.parametrize("name", ["recording", "chain-float32", "neurons"])
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
-def test_every_element_of_the_recordings_is_within_the_fitting_model_or_explained(compiler, name):
-    report = report_of(compiler, name)
+def test_every_element_of_the_recordings_is_within_the_fitting_model_or_excused(compiler, name):
+    report = report_of(compiler, name, allow=["overflow"])
 
-    report.check()
+    # The clamps lose NaN, where these models define it.
+    lost = {"hardSigmoid.y": 126, "reLUN.y": 126} if name == "neurons" else {}
+    assert {image.name: image.counts.beyond for image in report.images if not image.passed} == lost
     for counts in counts_by_image(report).values():
-        assert counts.within + sum(counts.explained.values()) == counts.elements
+        assert counts.within + sum(counts.excused.values()) + counts.beyond == counts.elements
 
 
 def test_ieee_arithmetic_is_within_what_fast_math_allows_too():
     for name in ("recording", "chain-float32", "neurons"):
-        assert verify(EXAMPLES / "precise" / f"{name}.json").passed
+        verify(EXAMPLES / "precise" / f"{name}.json", allow=["overflow"]).check()
+
+
+def test_an_overflowing_formula_fails_unless_that_is_allowed():
+    path = EXAMPLES / "precise" / "neurons.json"
+    plain, allowed, strict = verify(path), verify(path, allow="overflow"), verify(path, strict=True, faults=False)
+
+    assert {image.name: image.counts.beyond for image in plain.images if not image.passed} == {
+        "softPlus.y": 576, "softPlus.dx": 592,
+    }  # fmt: skip
+    assert "; 1,168 because an intermediate overflows (--allow overflow excuses them)" in plain.verdict
+    assert plain.causes[0].cause == "an intermediate of the formula overflows"
+    assert (plain.causes[0].images, plain.causes[0].elements, plain.causes[0].verdict) == (2, 1168, "beyond")
+    assert "129,014 are within bounds; 882 results of NaN inputs differ, which fast math allows;" in allowed.verdict
+    assert "; 1,168 results of overflowing intermediates differ, which is allowed here (--strict" in allowed.verdict
+    assert sum(image.counts.beyond for image in strict.images) == 131_072 - 129_014
 
 
 def test_the_tanh_of_cuda_is_not_as_near_as_metal_promises():
@@ -562,17 +580,17 @@ def test_its_sources_are_every_half_in_order():
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
 def test_the_report_explains_where_literal_formulas_overflow(compiler):
-    images = {image.name: image for image in report_of(compiler, "neurons").images}
+    images = {image.name: image for image in report_of(compiler, "neurons", allow=["overflow"]).images}
 
     # ln(1 + e^(0.75 x)) in float32 is infinite from 0.75 x = 88.7 on; its slope is infinity over infinity.
     forward = images["softPlus.y"]
-    assert forward.counts.explained == {"OVERFLOW": forward.counts.infinity_disagreements}
-    assert forward.counts.explained["OVERFLOW"] > 500
-    overflows = [e for e in forward.worst if e.reason == "OVERFLOW"]
+    assert forward.counts.excused == {"overflow": forward.counts.infinity_disagreements}
+    assert forward.counts.excused["overflow"] > 500
+    overflows = [e for e in forward.worst if e.reason == "overflow"]
     assert overflows
     assert all(float(e.sources["x"]) * 0.75 > 88.7 and e.got == "inf" for e in overflows)
-    assert images["softPlus.dx"].counts.explained["OVERFLOW"] > 500
-    assert images["softSign.y"].counts.explained == {"INVALID": 2}
+    assert images["softPlus.dx"].counts.excused["overflow"] > 500
+    assert images["softSign.y"].counts.excused == {"plus_inf": 1, "minus_inf": 1}
 
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
@@ -580,11 +598,11 @@ def test_the_report_explains_where_comparisons_lose_a_nan(compiler):
     counts = counts_by_image(report_of(compiler, "neurons"))
 
     # 126 of the 4,096 elements of x are NaN.
-    for name in ("reLU.dx", "hardSigmoid.y", "hardSigmoid.dx", "absolute.dx", "pReLU.dx", "reLUN.y", "reLUN.dx"):
-        assert counts[name].explained == {"NAN_LOST": 126}
+    for name in ("reLU.dx", "hardSigmoid.dx", "absolute.dx", "pReLU.dx", "reLUN.dx"):
+        assert counts[name].excused == {"nan": 126}
         assert counts[name].nan_disagreements == 126
     for name in ("none.y", "none.dx", "linear.y", "linear.dx", "tanH.y", "exponential.dx", "logarithm.y"):
-        assert counts[name].explained == {}
+        assert counts[name].excused == {}
 
 
 @pytest.mark.parametrize("compiler", ["precise", "fast"])
@@ -601,4 +619,4 @@ def test_fast_math_errs_more_than_ieee_arithmetic():
 
     assert sum(fast[name].exact for name in fast) < sum(precise[name].exact for name in fast)
     assert fast["y1"].exact < precise["y1"].exact
-    assert fast["y1"].explained == {"FLUSH": 1}  # a subnormal that is flushed to zero
+    assert (fast["y1"].excused, fast["y1"].latitude) == ({}, {"flush": 1})  # a subnormal that is flushed to zero

@@ -15,10 +15,7 @@ import numpy as np
 import mpsref as mps
 from mpsref import teach
 
-fig, axes = plt.subplots(8, 2, figsize=(9, 24), layout="constrained")
-for ax, (neuron_type, row) in zip(axes.flat, mps.NEURONS.items(), strict=True):
-    neuron = mps.MPSNNNeuronDescriptor(neuron_type, data=[0.25] if row.per_channel else None)
-    teach.plot_neuron(neuron, ax=ax)
+teach.plot_gallery(columns=2)
 plt.show()
 
 # sphinx_gallery_start_ignore

@@ -7,17 +7,21 @@ from itertools import count
 from keyword import iskeyword
 from typing import Any
 
+from mpsref.arguments import checked
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
-from mpsref.graph.fields import DescriptorField
+from mpsref.graph.fields import DATA_SOURCE, DescriptorField, neuron_code
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.graph.sources import descriptor_of
+from mpsref.operations.weights import SIZES
 
 __all__ = ["graph_code"]
 
 Formats = MPSImageFeatureChannelFormat
 
 
+@checked
 def graph_code(graph: GraphFile) -> str:
     """
     Python code that builds a graph, as ``graph``.
@@ -54,21 +58,43 @@ def graph_code(graph: GraphFile) -> str:
 class _Code:
     def __init__(self, graph: GraphFile) -> None:
         self.graph, self.document = graph, graph.to_json()
-        self.images: dict[str, str] = {}
-        """The code for the image of each name."""
-        self.taken = {"mps", "graph"}
+        self.images: dict[Any, str] = {}
+        """The code for the image of each name, and for each data source."""
+        self.taken = {"mps", "np", "graph"}
 
     def lines(self) -> Iterator[str]:
+        if self.graph.data_sources:
+            yield "import numpy as np"
         yield "import mpsref as mps"
         for name, image in self.graph.images.items():
             if image.producer is None:
                 self.images[name] = variable = self._variable(name)
                 yield f"{variable} = mps.MPSNNImageNode(handle={name!r})"
                 yield from self._settings(name, image)
+        for name, entry in self.document.get("data_sources", {}).items():
+            yield from self._data_source(name, entry)
         written = dict(zip(self.graph.nodes, self.document["nodes"], strict=True))
         for node in in_order(self.graph.nodes):
             yield from self._node(node, written[node])
         yield f"graph = {self._whole([self._variable_of(node['result']) for node in self.document['nodes']])}"
+
+    def _data_source(self, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+        d, variable = dict(entry["descriptor"]), self._variable(f"{name}_descriptor")
+        kind = d.pop("class")
+        sizes = [f"{size}={d.pop(size)}" for size in SIZES]
+        yield from _wrapped(f"{variable} = mps.{kind}(", sizes)
+        neuron = d.pop("fused_neuron_descriptor", None)
+        for option, value in d.items():
+            yield f"{variable}.{option} = {value}"
+        if neuron:
+            yield f"{variable}.fused_neuron_descriptor = {neuron_code(neuron)}"
+        shape = descriptor_of(entry["descriptor"]).weights_shape
+        dtype = entry["weights"].get("data_type", "float32")
+        arrays = [f"np.{dtype}({entry['weights']['values']}).reshape({shape})"]
+        if "bias_terms" in entry:
+            arrays.append(f"np.float32({entry['bias_terms']['values']})")
+        self.images[DATA_SOURCE, name] = source = self._variable(f"{name}_weights")
+        yield from _wrapped(f"{source} = mps.ArrayDataSource(", [variable, *arrays, f"label={name!r}"])
 
     def _variable(self, name: str) -> str:
         usable = name.isidentifier() and name.isascii() and not iskeyword(name) and name not in self.taken
@@ -106,7 +132,9 @@ class _Code:
         yield from self._settings(name, node.result_image)
         for key in ("label", *(field.name for field in fields if field.is_property)):
             if key in written:
-                yield f"{variable}.{key} = {written[key]!r}"
+                setting = next((field for field in fields if field.name == key and field.is_property), None)
+                text = repr(written[key]) if setting is None else setting.code(written[key], self.images, makers)
+                yield f"{variable}.{key} = {text}"
 
     def _whole(self, nodes: list[str]) -> str:
         graph = self.graph
@@ -115,7 +143,7 @@ class _Code:
             storage = "" if graph.storage is Formats.float16 else f", {_format(graph.storage)}"
             return f"mps.GraphFile.from_results([{', '.join(results)}]{storage})"
         # There are nodes that the results do not need, or the order differs.
-        images = ", ".join(f"{name!r}: {image}" for name, image in self.images.items())
+        images = ", ".join(f"{name!r}: {self.images[name]}" for name in self.graph.images)
         return f"mps.GraphFile({_format(graph.storage)}, ({', '.join(nodes)},), {{{images}}}, {graph.results!r})"
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ParameterError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_type_or_error
+from mpsref.errors import ParameterError, shown
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, float32_parameter, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
-from mpsref.testing.strategies.arguments import count, drawn, strategy
+from mpsref.testing.strategies.arguments import InvalidArgument, count, drawn, strategy
 
 __all__ = ["descriptors", "neuron_types", "parameters"]
 
@@ -52,10 +50,10 @@ def neuron_types(draw: st.DrawFn, types: Iterable[MPSCNNNeuronType | str] | None
 
 def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> set[MPSCNNNeuronType]:
     if isinstance(types, str):
-        raise InvalidArgument(f"{name}={types!r} must be a list")
+        raise InvalidArgument(f"{name}={shown(types)} must be a list")
     try:
         members = {neuron_type_or_error(one) for one in types}
-    except (TypeError, ParameterError):
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
         raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
     if not members:
         raise InvalidArgument(f"{name} is empty: give at least one")
@@ -85,11 +83,12 @@ def parameters(default: float = 1.0) -> st.SearchStrategy[float]:
     >>> find(mpst.parameters(0.5), lambda a: True)
     0.5
     """
-    with np.errstate(over="ignore"):
-        if not isinstance(default, Real) or not np.isfinite(np.float32(default)):
-            raise InvalidArgument(f"{default=} must be a number that is finite as a float32")
+    try:
+        number = float32_parameter("default", default)
+    except ParameterError:
+        raise InvalidArgument(f"default={shown(default)} must be a number that is finite as a float32") from None
     return st.one_of(
-        st.just(float(np.float32(default))),
+        st.just(number),
         st.integers(-32, 32).map(lambda quarters: quarters / 4),
         st.integers(-99, 99).map(lambda tenths: float(np.float32(tenths / 10))),
         st.sampled_from(SPECIAL_PARAMETERS),

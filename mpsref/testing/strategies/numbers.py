@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import hypothesis.errors
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
-from hypothesis.errors import InvalidArgument
 from hypothesis.extra import numpy as hnp
 
 from mpsref.arrays import meaning
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.errors import ImageError
+from mpsref.errors import ImageError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
 from mpsref.record.samples import edges
 from mpsref.storage import FLOAT64, FORMATS, StorageFormat, storage_format
-from mpsref.testing.strategies.arguments import flag, neuron_or_invalid, number
+from mpsref.testing.strategies.arguments import InvalidArgument, flag, neuron_or_invalid, number, strategy
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
@@ -28,6 +28,7 @@ Format: TypeAlias = MPSImageFeatureChannelFormat | str | type[np.generic] | np.d
 
 STORAGES = {storage.name: storage for storage in (*FORMATS.values(), FLOAT64)}
 MODERATE = 16.0
+MOST_ELEMENTS = 2**24
 SIMPLEST_FIRST = "float32", "float16", "unorm8", "unorm16"
 
 NARROWER = {
@@ -148,9 +149,11 @@ def sources(
     """
     dtype = storage_or_invalid(format).dtype
     neuron = neuron_or_invalid(neuron)
-    lengths: tuple[Any, ...] = shape if isinstance(shape, tuple) else ()
-    if any(isinstance(n, int) and n < 0 for n in lengths):
-        raise InvalidArgument(f"{shape=} must have no negative number")
+    if isinstance(shape, tuple):
+        if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) > MOST_ELEMENTS:
+            raise InvalidArgument(f"shape={shown(shape)} must have no negative number, only integers, and not too many")
+    elif shape is not None:
+        strategy(shape, tuple, "shape")
     if shape is None:
         slopes = None if neuron is None else neuron.data
         shape = hnp.array_shapes(max_dims=2, max_side=6)
@@ -206,7 +209,12 @@ def _numbers(
             allow_subnormal=None if allow_subnormal else False,  # None: where the bounds leave room
             width=8 * storage.dtype.itemsize,  # type: ignore[arg-type]
         ).map(kind)
-        everything.validate()
+        try:
+            everything.validate()
+        except OverflowError:
+            raise InvalidArgument(f"{min_value=} and {max_value=} must be finite in {storage.name}") from None
+        except hypothesis.errors.InvalidArgument as error:
+            raise InvalidArgument(str(error)) from None
         infinity = _ordinal(storage, np.inf)
         reach = infinity - (allow_infinity is False)
         bounds = (

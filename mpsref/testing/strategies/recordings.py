@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from mpsref.arguments import checked
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.schedule import inputs
@@ -38,6 +39,7 @@ class DrawnRecording:
     images: Mapping[str, MPSImage]
     raw: bool
 
+    @checked
     def write(self, folder: str | Path) -> Path:
         """
         Write it into a folder, which must be empty or new.

@@ -1,14 +1,16 @@
 """
-What a fault is, and what faults of several families need.
+What a cause is made of.
 
-A hypothesis yields candidates: what the image would hold if the fault were there, as functions from flat indices to
-stored elements, so that a few elements can be tried before all are.
+A candidate composes parts: a *move*, which says where elements were taken from; a *function* that a step computes
+instead of its operation; and a *store*, which says what memory holds of the values. Each part is optional, so that the
+search can find the best move, and then the best function under it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,30 +18,43 @@ from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.image_lanes import LANES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Operation
-from mpsref.storage import FLOAT64, FORMATS
-from mpsref.verify.case import Case
+from mpsref.operations import Operation, Role
+from mpsref.storage import FORMATS
+from mpsref.verify.case import Case, Function, Reads, Step
 
 __all__ = [
     "HALF",
     "LANES",
     "PLACES",
     "SINGLE",
+    "UNKNOWN",
+    "ZERO",
     "Candidate",
     "Hypothesis",
+    "Move",
+    "Store",
     "T",
+    "Values",
     "erf",
-    "evaluate_fast",
+    "function_hypothesis",
     "hypothesis",
-    "is_nan",
-    "neuron_hypothesis",
-    "replaced",
+    "reads_gradient",
     "with_operation",
 ]
 
 T = MPSCNNNeuronType
 HALF, SINGLE = FORMATS[MPSImageFeatureChannelFormat.float16], FORMATS[MPSImageFeatureChannelFormat.float32]
 PLACES = ("the first source", "the second source", "the third source")
+
+ZERO, UNKNOWN = -1, -2
+"""Instead of the index of an element: memory that holds 0, and memory that was not recorded."""
+
+Move: TypeAlias = Callable[[tuple[int, int, int, int], Index], Index]
+"""From the shape of an image and flat indices to where these elements were taken from, or `ZERO` or `UNKNOWN`."""
+
+Values: TypeAlias = Callable[[Index], Wide]
+Store: TypeAlias = Callable[[Case, Index, Values], Stored]
+"""What memory holds at some elements, from the exact values at any."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,74 @@ class Candidate:
     ----------
     detail : str
         Which variant of the fault this is; empty if it has only one.
-    at : callable
-        From flat indices, in ascending order, to stored elements.
+    move : callable, optional
+        Where elements are taken from.
+    source : int, optional
+        The source that is moved; without it the result is.
+    function : callable, optional
+        What a step computes.
+    step : int
+        Which step.
+    reads : callable, optional
+        From the sources' elements to what is read instead.
+    store : callable, optional
+        What is stored of the values.
+    known : callable, optional
+        Which flat indices it says something of; default: all whose place of origin was recorded.
+    undo : callable, optional
+        From bytes as they are stored to the values that were meant: their bounds are those of the elements.
+    coarse : bool
+        Whether the store is coarser than the format: a value within bounds may then be stored as a neighbour.
     """
 
-    detail: str
-    at: Callable[[Index], Stored]
+    detail: str = ""
+    move: Move | None = None
+    source: int | None = None
+    function: Function | None = None
+    step: int = -1
+    reads: Callable[[Sequence[Elements], Index], Sequence[Elements]] | None = None
+    store: Store | None = None
+    known: Callable[[Index], Mask] | None = None
+    undo: Callable[[Stored], Stored] | None = None
+    coarse: bool = False
+
+    def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
+        """The stored elements at flat indices, of values so many ULP away; and which are known, None if all are."""
+        moved, known = index, None
+        if self.move is not None and self.source is None:
+            moved = self.move(case.shape, index)
+            known = moved != UNKNOWN
+        elif self.move is not None:
+            known = self.move(case.shape, index) != UNKNOWN
+        if self.known is not None:
+            known = self.known(index) if known is None else known & self.known(index)
+        if self.store is not None:
+            factor = 1 + nudge * 2.0 ** (1 - case.result.precision)
+            out = self.store(case, moved, lambda where: factor * self._values(case, where))
+        elif self.function is None and self.source is None and self.reads is None:
+            out = case.want.reshape(-1)[np.maximum(moved, 0)]
+        else:
+            out = case.stored(self._values(case, moved))
+        if moved is not index:
+            out = np.where(moved < 0, out.dtype.type(0), out)
+        return out, known
+
+    def _values(self, case: Case, index: Index) -> Wide:
+        index = np.maximum(index, 0)
+        read = [source.at(index) for source in case.sources]
+        if self.move is not None and self.source is not None:
+            read[self.source] = case.sources[self.source].at(self.move(case.shape, index))
+        if self.reads is not None:
+            read = list(self.reads(read, index))
+        functions = {} if self.function is None else {self.step % len(case.steps): self.function}
+        return case.values(index, functions, read)
+
+    def with_part(self, other: Candidate) -> Candidate:
+        """The candidate with the parts of another one besides."""
+        detail = ", ".join(filter(None, (self.detail, other.detail)))
+        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse")
+        parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
+        return replace(self, detail=detail, **parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +148,20 @@ class Hypothesis:
     candidates : callable
         What the image of a case would hold, for each way in which the fault can happen; nothing where it cannot.
     fewest : int
-        How many elements it must explain: more than one, if it is made to fit those that it explains.
+        How many elements it must explain: more than one, if it has much to choose from.
+    general : bool
+        Whether it is about all of the arithmetic, and so is no alternative to what says more.
     """
 
     name: str
     sentence: str
     candidates: Callable[[Case], Iterator[Candidate]]
     fewest: int = 1
+    general: bool = False
+
+
+MANY = 8
+"""The fewest elements that are evidence for a hypothesis with a free choice of parameters or places."""
 
 
 def hypothesis(
@@ -87,45 +171,54 @@ def hypothesis(
     return lambda candidates: Hypothesis(name, sentence, candidates, fewest)
 
 
-def neuron_hypothesis(
-    name: str, sentence: str, *types: MPSCNNNeuronType
-) -> Callable[[Callable[[Case, MPSNNNeuronDescriptor], Iterator[Candidate]]], Hypothesis]:
-    """Do the same for a fault of neurons only, those of some types or all; the function takes the descriptor too."""
+def function_hypothesis(
+    name: str,
+    sentence: str,
+    *types: MPSCNNNeuronType,
+    fewest: int = 1,
+    neurons: bool = True,
+    general: bool = False,
+) -> Callable[[Callable[[Step], Iterator[tuple[str, Function]]]], Hypothesis]:
+    """
+    Make a hypothesis of what a step may compute instead: variants, each with a detail.
 
-    def decorate(candidates: Callable[[Case, MPSNNNeuronDescriptor], Iterator[Candidate]]) -> Hypothesis:
+    It is tried on every step; with `neurons`, only on neurons, those of some types or all.
+    """
+
+    def decorate(variants: Callable[[Step], Iterator[tuple[str, Function]]]) -> Hypothesis:
         def of_case(case: Case) -> Iterator[Candidate]:
-            p = case.descriptor
-            if p is not None and (not types or p.neuron_type in types):
-                yield from candidates(case, p)
+            for k, step in enumerate(case.steps):
+                p = step.operation.descriptor
+                if neurons and (p is None or (types and p.neuron_type not in types)):
+                    continue
+                for detail, function in variants(step):
+                    text = ", ".join(filter(None, (detail, f"in {step.name}" if len(case.steps) > 1 else "")))
+                    yield Candidate(text, function=function, step=k)
 
-        return Hypothesis(name, sentence, of_case)
+        return Hypothesis(name, sentence, of_case, fewest, general)
 
     return decorate
 
 
-def replaced(case: Case, index: Index, chosen: Mask, other: Stored | float) -> Stored:
-    """The reference, with something else at some of the elements."""
-    return np.where(chosen, np.asarray(other, case.result.dtype), case.want.reshape(-1)[index])
+def descriptor_of(step: Step) -> MPSNNNeuronDescriptor:
+    """The neuron of a step that has one."""
+    assert step.operation.descriptor is not None
+    return step.operation.descriptor
 
 
-def is_nan(case: Case, index: Index) -> Mask:
-    """Where something that the node read is NaN."""
-    nan: Mask = np.logical_or.reduce([np.isnan(source.at(index).values()) for source in case.sources])
-    return nan
+def reads_gradient(step: Step) -> bool:
+    """Whether a step has an incoming gradient."""
+    return Role.GRADIENT in step.operation.roles
 
 
-def with_operation(case: Case, operation: Operation, detail: str) -> Candidate:
+def with_operation(operation: Operation) -> Function:
     """What another operation gives for the same sources."""
-    return Candidate(detail, lambda index: evaluate_fast(case, index, operation))
+    return lambda reads: reads.ideal(operation)
 
 
-def evaluate_fast(
-    case: Case, index: Index, operation: Operation | None = None, sources: Sequence[Elements] | None = None
-) -> Stored:
-    """`Case.evaluate`, but rounded twice: deciding the last element of a million would take most of the time."""
-    if case.descriptor is None:
-        return case.evaluate(index, operation, sources)
-    return case.stored(case.evaluate(index, operation, sources, result=FLOAT64))
+def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
+    """A gradient with another slope."""
+    return lambda reads: reads.upstream * slope(reads)
 
 
 def erf(x: Wide) -> Wide:

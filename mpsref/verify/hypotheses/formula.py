@@ -1,270 +1,389 @@
-"""Faults of what is computed: another formula, slope or neuron, or one that is applied twice or not at all."""
+"""Functions: another formula, slope or neuron, one that is applied twice or not at all, or a factor."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Stored, Wide
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.arrays import Elements, Index, Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
 from mpsref.operations import NeuronForward
 from mpsref.storage import FLOAT64
-from mpsref.verify.case import Case
+from mpsref.verify.case import Case, Function, Reads, Step, encoded, with_descriptor
 from mpsref.verify.hypotheses.base import (
+    MANY,
     PLACES,
-    SINGLE,
     Candidate,
     T,
+    descriptor_of,
     erf,
+    function_hypothesis,
     hypothesis,
-    neuron_hypothesis,
-    replaced,
+    reads_gradient,
+    slope_instead,
     with_operation,
 )
 
-
-def _gradient_with(case: Case, slope: Callable[[Wide], Wide]) -> Iterator[Candidate]:
-    """The gradient with another slope, in float64."""
-    if case.reads_gradient:
-        yield Candidate("", lambda index: case.stored(case.upstream(index) * slope(case.x(index))))
+Variants: TypeAlias = Iterator[tuple[str, Function]]
 
 
-@neuron_hypothesis(
-    "fast tanh", "tanh is computed as (t - 1) / (t + 1) with t = e^2x, which fails where t overflows.", T.tanH, T.geLU
-)
-def fast_tanh(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    def at(index: Index, flushed: bool) -> Stored:
-        x = case.x(index).astype(np.float32)
-        z = np.float32(p.b) * x if p.neuron_type is T.tanH else _gelu_argument(x).astype(np.float32)
-        t = np.exp((z + z).astype(np.float64)).astype(np.float32)
-        tanh = (t - np.float32(1)) / (t + np.float32(1))
-        if flushed:
-            tanh[(t > 2.0**126) & np.isfinite(t)] = 0
-        if p.neuron_type is T.tanH:
-            slope = np.float32(p.a) * np.float32(p.b) * (1 - tanh * tanh)
-            y = np.float32(p.a) * tanh
-        else:
-            slope = _gelu_tanh_slope(x, tanh)
-            y = np.float32(0.5) * x * (1 + tanh)
-        if case.reads_gradient:
-            y = slope * case.upstream(index).astype(np.float32)
-        return case.stored(y.astype(np.float64))
-
-    yield Candidate("", partial(at, flushed=False))
-    yield Candidate("and its quotient is 0 where the denominator is above 2^126", partial(at, flushed=True))
+# ---- formulas of single neurons ----
 
 
-@neuron_hypothesis(
+@function_hypothesis(
     "c = -1 taken literally", "c = -1 means base e, but is taken for the base -1.", T.exponential, T.logarithm
 )
-def literal_c(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    def at(index: Index) -> Stored:
-        u = case.x(index) * p.a + p.b
-        if p.neuron_type is T.logarithm or case.reads_gradient:
-            return case.stored(np.full_like(u, np.nan))
-        return case.stored(np.power(-1.0, u))
+def literal_c(step: Step) -> Variants:
+    p = descriptor_of(step)
+
+    def function(reads: Reads) -> Wide:
+        u = reads.x * p.a + p.b
+        if p.neuron_type is T.logarithm or reads_gradient(step):
+            return np.full_like(u, np.nan)
+        return np.asarray(np.power(-1.0, u))
 
     if p.c == -1:
-        yield Candidate("", at)
+        yield "", function
 
 
-@neuron_hypothesis(
+@function_hypothesis(
     "hardSigmoid's gradient tests x",
     "The slope is a where 0 <= x <= 1, as older headers print it, instead of where 0 <= a x + b <= 1.",
     T.hardSigmoid,
 )
-def hard_sigmoid_tests_x(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    return _gradient_with(case, lambda x: np.where((x >= 0) & (x <= 1), p.a, 0.0))
+def hard_sigmoid_tests_x(step: Step) -> Variants:
+    p = descriptor_of(step)
+    if reads_gradient(step):
+        yield "", slope_instead(lambda reads: np.where((reads.x >= 0) & (reads.x <= 1), p.a, 0.0))
 
 
-@neuron_hypothesis("reLUN's slope is b", "The slope is b where x >= b, as the header prints it, instead of 0.", T.reLUN)
-def relun_slope_b(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    return _gradient_with(case, lambda x: np.where(x >= p.b, p.b, np.where(x >= 0, 1.0, p.a)))
+@function_hypothesis(
+    "reLUN's slope is b", "The slope is b where x >= b, as the header prints it, instead of 0.", T.reLUN
+)
+def relun_slope_b(step: Step) -> Variants:
+    p = descriptor_of(step)
+    if reads_gradient(step):
+        yield (
+            "",
+            slope_instead(lambda reads: np.where(reads.x >= p.b, p.b, np.where(reads.x >= 0, 1.0, p.a))),
+        )
 
 
-@neuron_hypothesis(
+@function_hypothesis(
     "geLU's second gradient term doubled",
     "The term x e^(-x^2 / 2) / sqrt(2 pi) of the slope counts twice, as the header prints it.",
     T.geLU,
 )
-def gelu_doubled(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    return _gradient_with(
-        case, lambda x: 0.5 * (1 + erf(x * math.sqrt(0.5))) + math.sqrt(2 / math.pi) * x * np.exp(-x * x / 2)
-    )
+def gelu_doubled(step: Step) -> Variants:
+    if reads_gradient(step):
+        yield "", slope_instead(lambda reads: _normal(reads.x) + 2 * reads.x * _bell(reads.x))
 
 
-@neuron_hypothesis(
+@function_hypothesis(
     "ELU without parentheses", "Below 0 the value is a e^x - 1, as a header prints it, instead of a (e^x - 1).", T.ELU
 )
-def elu_without_parentheses(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    if not case.reads_gradient:
-        yield Candidate("", lambda i: replaced(case, i, case.x(i) < 0, case.stored(p.a * np.exp(case.x(i)) - 1)))
+def elu_without_parentheses(step: Step) -> Variants:
+    p = descriptor_of(step)
+    if not reads_gradient(step):
+        yield "", lambda reads: np.where(reads.x < 0, p.a * np.exp(reads.x) - 1, reads.x)
 
 
-@neuron_hypothesis(
+@function_hypothesis(
     "an approximation of geLU",
     "geLU is computed by an approximation with tanh or sigmoid instead of the error function.",
     T.geLU,
 )
-def gelu_approximated(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    def result(index: Index, y: Wide, slope: Wide) -> Stored:
-        return case.stored(case.upstream(index) * slope if case.reads_gradient else y)
+def gelu_approximated(step: Step) -> Variants:
+    k = math.sqrt(2 / math.pi)
 
-    def with_tanh(index: Index) -> Stored:
-        x = case.x(index)
-        t = np.tanh(_gelu_argument(x))
-        return result(index, 0.5 * x * (1 + t), _gelu_tanh_slope(x, t))
+    def with_tanh(reads: Reads) -> Wide:
+        x = reads.x
+        t = np.tanh(k * (x + 0.044715 * x**3))
+        if reads_gradient(step):
+            slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
+            return np.asarray(reads.upstream * slope)
+        return np.asarray(0.5 * x * (1 + t))
 
-    def with_sigmoid(index: Index) -> Stored:
-        x = case.x(index)
-        s = 1 / (1 + np.exp(-1.702 * x))
-        return result(index, x * s, s + 1.702 * x * s * (1 - s))
+    def with_sigmoid(reads: Reads) -> Wide:
+        x = reads.x
+        s: Wide = 1 / (1 + np.exp(-1.702 * x))
+        return np.asarray(reads.upstream * (s + 1.702 * x * s * (1 - s)) if reads_gradient(step) else x * s)
 
-    yield Candidate("x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))", with_tanh)
-    yield Candidate("x sigmoid(1.702 x)", with_sigmoid)
+    def with_exp(reads: Reads) -> Wide:
+        # tanh as (t - 1) / (t + 1), which overflows in float32.
+        x = reads.x.astype(np.float32)
+        t = np.exp((2 * k * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)).astype(np.float32))
+        return np.asarray(np.float32(0.5) * x * (1 + (t - 1) / (t + 1)), np.float64)
 
-
-def _gelu_argument(x: Stored) -> Stored:
-    argument: Stored = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-    return argument
-
-
-def _gelu_tanh_slope(x: Stored, t: Stored) -> Stored:
-    """The derivative of ``x/2 (1 + t)``, with t the tanh of that argument."""
-    slope: Stored = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    return slope
+    yield "x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))", with_tanh
+    yield "x sigmoid(1.702 x)", with_sigmoid
+    if not reads_gradient(step):
+        yield "with tanh, that as (t - 1) / (t + 1), t = e^2x", with_exp
 
 
-@hypothesis(
-    "the incoming gradient is missing", "The result is the slope alone, not multiplied by the incoming gradient."
+def _normal(x: Wide) -> Wide:
+    return np.asarray(0.5 * (1 + erf(x * math.sqrt(0.5))))
+
+
+def _bell(x: Wide) -> Wide:
+    return np.asarray(np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
+
+
+@function_hypothesis("a term of the slope is missing", "The slope of geLU is one of its two terms alone.", T.geLU)
+def gelu_term_missing(step: Step) -> Variants:
+    if reads_gradient(step):
+        yield "without x e^(-x^2 / 2) / sqrt(2 pi)", slope_instead(lambda reads: _normal(reads.x))
+        yield "without (1 + erf(x / sqrt 2)) / 2", slope_instead(lambda reads: reads.x * _bell(reads.x))
+
+
+@function_hypothesis(
+    "the exponent is not lowered", "The slope of the power has the exponent c instead of c - 1.", T.power
 )
-def gradient_missing(case: Case) -> Iterator[Candidate]:
-    yield from _with_gradient(case, lambda upstream: np.ones(upstream.shape))
+def exponent_not_lowered(step: Step) -> Variants:
+    p = descriptor_of(step)
+    if reads_gradient(step):
+        yield "", slope_instead(lambda reads: p.a * p.c * np.power(p.a * reads.x + p.b, p.c))
 
 
-@hypothesis("the incoming gradient applied twice", "The slope is multiplied by the square of the incoming gradient.")
-def gradient_twice(case: Case) -> Iterator[Candidate]:
-    yield from _with_gradient(case, np.square)
-
-
-def _with_gradient(case: Case, change: Callable[[Wide], Wide]) -> Iterator[Candidate]:
-    """The gradient for another incoming gradient."""
-
-    def at(index: Index) -> Stored:
-        changed = Elements(change(case.upstream(index)), FLOAT64)
-        return case.evaluate(index, sources=[changed, *(s.at(index) for s in case.sources[1:])])
-
-    if case.reads_gradient:
-        yield Candidate("", at)
-
-
-@hypothesis("the node was left out", "What the node reads is passed on as it is.")
-def not_applied(case: Case) -> Iterator[Candidate]:
-    read = case.operation.values_of(list(zip(case.sources, PLACES, strict=False)))
-    # A factor alone that is left out is a parameter that is.
-    if case.descriptor is None and len(read) == 1:
+@function_hypothesis("another slope at the kink", "At the kink itself the slope is that of the other side, or 0.")
+def slope_at_kink(step: Step) -> Variants:
+    p = descriptor_of(step)
+    kinks = p.row.kinks(p)
+    if not reads_gradient(step) or not kinks:
         return
 
-    def copied(index: Index, source: Elements) -> Stored:
-        return case.stored(source.at(index).values())
+    def function(reads: Reads, slope: float | None) -> Wide:
+        is_kink = np.isin(reads.x.astype(np.float32), np.asarray(kinks, np.float32))
+        factor = p.data[reads.index % reads.channels] if slope is None and p.data is not None else slope
+        return np.where(is_kink, reads.upstream * np.asarray(factor, np.float64), reads.ideal())
 
-    for source, place in read:
-        yield Candidate(f"from {place}" if len(case.sources) > 1 else "", partial(copied, source=source))
-
-
-@neuron_hypothesis("forward instead of gradient", "The image holds the neuron's values, not the gradient.")
-def wrong_direction(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    if case.reads_gradient:
-        forward = NeuronForward(p)
-        yield Candidate("", lambda i: case.evaluate(i, forward))
-        yield Candidate(
-            "multiplied by the incoming gradient",
-            lambda i: case.stored(case.evaluate(i, forward, result=FLOAT64) * case.upstream(i)),
-        )
+    for detail, slope in {"slope 0": 0.0, "slope 1": 1.0, "slope -1": -1.0, "slope a": p.a}.items():
+        yield detail, partial(function, slope=slope)
+    if p.data is not None:
+        yield "slope data[channel]", partial(function, slope=None)
 
 
-@neuron_hypothesis(
+# ---- gradients ----
+
+
+@function_hypothesis(
+    "the incoming gradient is missing",
+    "The result is the slope alone, not multiplied by the incoming gradient.",
+    neurons=False,
+)
+def gradient_missing(step: Step) -> Variants:
+    if reads_gradient(step):
+        yield "", lambda reads: _with_gradient(reads, np.ones(reads.index.shape))
+
+
+@function_hypothesis(
+    "the incoming gradient applied twice",
+    "The slope is multiplied by the square of the incoming gradient.",
+    neurons=False,
+)
+def gradient_twice(step: Step) -> Variants:
+    if reads_gradient(step):
+        yield "", lambda reads: _with_gradient(reads, np.square(reads.upstream))
+
+
+def _with_gradient(reads: Reads, upstream: Wide) -> Wide:
+    return reads.ideal(elements=[Elements(upstream, FLOAT64), *reads.elements[1:]])
+
+
+@function_hypothesis(
+    "the gradient's sources exchanged", "The source and the incoming gradient stand in each other's place: f'(dy) x."
+)
+def sources_exchanged(step: Step) -> Variants:
+    if reads_gradient(step):
+        yield "", lambda reads: reads.ideal(elements=list(reads.elements)[::-1])
+
+
+@function_hypothesis("forward instead of gradient", "The image holds the neuron's values, not the gradient.")
+def wrong_direction(step: Step) -> Variants:
+    if reads_gradient(step):
+        forward = NeuronForward(descriptor_of(step))
+        yield "", lambda reads: reads.ideal(forward)
+        yield "multiplied by the incoming gradient", lambda reads: reads.ideal(forward) * reads.upstream
+
+
+def _output(reads: Reads, p: MPSNNNeuronDescriptor) -> Elements:
+    """The neuron's forward result, stored as its input is."""
+    storage = reads.elements[-1].storage
+    return Elements(encoded(reads.ideal(NeuronForward(p)), storage), storage)
+
+
+@function_hypothesis(
     "the derivative taken at the output", "The slope is that at the neuron's result instead of that at its source."
 )
-def derivative_at_output(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    def at(index: Index) -> Stored:
-        return case.evaluate(index, sources=[case.sources[0].at(index), _output(case, p, index)])
-
-    if case.reads_gradient:
-        yield Candidate("", at)
-
-
-def _output(case: Case, p: MPSNNNeuronDescriptor, index: Index) -> Elements:
-    """The neuron's forward result, stored as its input is."""
-    storage = case.sources[-1].storage
-    return Elements(case.evaluate(index, NeuronForward(p), result=storage), storage)
-
-
-@neuron_hypothesis(
-    "the slope from the stored result",
-    "The slope is computed from the neuron's result, which was rounded to a narrow format when it was stored.",
-    T.sigmoid,
-    T.tanH,
-    T.ELU,
-)
-def slope_from_result(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    slopes: dict[MPSCNNNeuronType, Callable[[Wide, Wide], Wide]] = {
-        T.sigmoid: lambda _, y: y * (1 - y),
-        T.tanH: lambda _, y: p.b * (p.a - y * y / p.a) if p.a else y * 0,
-        T.ELU: lambda x, y: np.where(x >= 0, 1, y + p.a),
-    }
-
-    def at(index: Index) -> Stored:
-        slope = slopes[p.neuron_type](case.x(index), _output(case, p, index).values())
-        return case.stored(case.upstream(index) * slope)
-
-    # In float32 the formula itself is no better.
-    if case.reads_gradient and case.sources[-1].storage is not SINGLE:
-        yield Candidate("", at)
-
-
-@hypothesis("applied twice", "The node was run again on its own result.")
-def applied_twice(case: Case) -> Iterator[Candidate]:
-    def at(index: Index) -> Stored:
-        read = [source.at(index) for source in case.sources]
-        once = Elements(case.want.reshape(-1)[index], case.result)
-        return case.evaluate(index, sources=[once, *read[1:]])
-
-    yield Candidate("", at)
+def derivative_at_output(step: Step) -> Variants:
+    p = descriptor_of(step)
+    if reads_gradient(step):
+        yield "", lambda reads: reads.ideal(elements=[reads.elements[0], _output(reads, p)])
 
 
 @hypothesis(
-    "accumulated twice", "The result was added to what was there already: to itself, or to what the node reads."
+    "the slope from the stored result",
+    "The slope is computed from the neuron's result, which was rounded when it was stored.",
+)
+def slope_from_result(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, p: MPSNNNeuronDescriptor, image: Elements | None) -> Wide:
+        y = (_output(reads, p) if image is None else image.at(reads.index)).values()
+        if p.neuron_type is T.sigmoid:
+            return reads.upstream * (y * (1 - y))
+        if p.neuron_type is T.tanH:
+            return reads.upstream * (p.b * (p.a - y * y / p.a) if p.a else y * 0)
+        if p.neuron_type is T.softSign:
+            return np.asarray(reads.upstream * np.square(1 - np.abs(y)))
+        return reads.upstream * np.where(reads.x >= 0, 1, y + p.a)
+
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if p is None or p.neuron_type not in (T.sigmoid, T.tanH, T.softSign, T.ELU) or not reads_gradient(step):
+            continue
+        yield Candidate("", function=partial(function, p=p, image=None), step=k)
+        for name, image in case.images.items():
+            yield Candidate(f"from {name}", function=partial(function, p=p, image=image), step=k)
+
+
+# ---- what was run ----
+
+
+@function_hypothesis("the node was left out", "What the node reads is passed on as it is.", neurons=False)
+def not_applied(step: Step) -> Variants:
+    operation = step.operation
+    places = operation.values_of(range(len(operation.roles)))
+    # A factor alone that is left out is a parameter that is.
+    if operation.descriptor is None and len(places) == 1:
+        return
+
+    def function(reads: Reads, place: int) -> Wide:
+        return reads.elements[place].values()
+
+    for k in places:
+        several = len(operation.roles) > 1 and k < len(PLACES)
+        yield f"from {PLACES[k]}" if several else "", partial(function, place=k)
+
+
+@function_hypothesis("applied twice", "The node was run again on its own result.", neurons=False)
+def applied_twice(step: Step) -> Variants:
+    def function(reads: Reads) -> Wide:
+        once = Elements(encoded(reads.ideal(), step.storage), step.storage)
+        return reads.ideal(elements=[once, *reads.elements[1:]])
+
+    yield "", function
+
+
+@hypothesis(
+    "accumulated twice", "The result was added to what was there already: to itself, or to what the node reads.", MANY
 )
 def accumulated(case: Case) -> Iterator[Candidate]:
-    want = Elements(case.want, case.result)
+    def function(reads: Reads, source: Elements) -> Wide:
+        return reads.ideal() + source.at(reads.index).values()
 
-    def at(index: Index, other: Elements) -> Stored:
-        return case.stored(want.at(index).values() + other.at(index).values())
-
-    yield Candidate("", partial(at, other=want))
+    last = len(case.steps) - 1
+    yield Candidate("", function=lambda reads: 2 * reads.ideal(), step=last)
     for source, place in zip(case.sources, PLACES, strict=False):
-        yield Candidate(f"on top of {place}", partial(at, other=source))
+        yield Candidate(f"on top of {place}", function=partial(function, source=source), step=last)
 
 
-@hypothesis("the sign flipped", "Every element has the wrong sign.")
-def sign_flipped(case: Case) -> Iterator[Candidate]:
-    if not case.result.unorm_max:
-        yield Candidate("", lambda i: -case.want.reshape(-1)[i])
+@hypothesis("a constant factor", "Every result is multiplied by a constant that belongs elsewhere or is missing.", MANY)
+def factor(case: Case) -> Iterator[Candidate]:
+    names: dict[str, float] = {"1/2": 0.5, "2": 2.0, "1/4": 0.25, "4": 4.0, "ln 2": math.log(2),
+                               "1 / ln 2": 1 / math.log(2), "255": 255.0, "1/255": 1 / 255}  # fmt: skip
+    p = case.descriptor
+    for name, value in {} if p is None else p.parameters.items():
+        names |= {name: value, f"{name}^2": value * value}
+        if value:
+            names |= {f"1/{name}": 1 / value}
+        if name == "c" and value > 0 and value != 1:
+            names |= {"ln c": math.log(value), "1 / ln c": 1 / math.log(value)}
+    if p is not None and {"a", "b"} <= p.parameters.keys() and p.a and p.b:
+        names |= {"a b": p.a * p.b, "1 / (a b)": 1 / (p.a * p.b)}
+    n, h, w, c = case.shape
+    for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
+                        "the number of elements": n * h * w * c}.items():  # fmt: skip
+        names |= {f"1/{name}": 1 / count, name: float(count)}
+    # Not tried one by one: the ratio of what was got to what is wanted says which; or, if elements have moved as well,
+    # roughly that of the medians.
+    index = case.bad_sample
+    got, want = (Elements(array, case.result).at(index).values() for array in (case.got, case.want))
+    ratio = got / want
+    ratio = ratio[np.isfinite(ratio) & (ratio != 0)]
+    sizes = [np.abs(Elements(array, case.result).at(np.arange(min(array.size, 131_072))).values())
+             for array in (case.got, case.want)]  # fmt: skip
+    medians = float(np.nanmedian(sizes[0]) / np.nanmedian(sizes[1]))
+    middle = float(np.median(ratio)) if ratio.size else medians
+    tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
+
+    def function(reads: Reads, value: float) -> Wide:
+        return value * reads.ideal()
+
+    for name, value in names.items():
+        near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
+        if near and value != 1:
+            yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
 
 
-@neuron_hypothesis("another neuron", "Another neuron type was run, with the same parameters or with its defaults.")
-def another_neuron(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
+@function_hypothesis(
+    "another neuron", "Another neuron type was run, with the same parameters or with its defaults.", fewest=MANY
+)
+def another_neuron(step: Step) -> Variants:
+    p = descriptor_of(step)
     for neuron_type, row in NEURONS.items():
         if neuron_type is p.neuron_type or row.per_channel:
             continue
         same = {name: p.parameters.get(name, default) for name, default in row.parameters.items()}
         for parameters in (same,) if same == dict(row.parameters) else (same, dict(row.parameters)):
             text = ", ".join(f"{name} = {np.float32(value)!s}" for name, value in parameters.items())
-            other = case.with_descriptor(MPSNNNeuronDescriptor(neuron_type, **parameters))
-            yield with_operation(case, other, f"{neuron_type.name}{' with ' * bool(text)}{text}")
+            other = with_descriptor(step.operation, MPSNNNeuronDescriptor(neuron_type, **parameters))
+            yield f"{neuron_type.name}{' with ' * bool(text)}{text}", with_operation(other)
+
+
+@hypothesis("another image of the graph", "The memory holds another image: a stale one, or one that shares it.", MANY)
+def another_image(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, image: Elements) -> Wide:
+        return image.at(reads.index).values()
+
+    for name, image in case.images.items():
+        yield Candidate(name, function=partial(function, image=image), step=len(case.steps) - 1)
+
+
+@hypothesis("another image of the graph is read", "The node reads another image than the one it is given.", MANY)
+def another_image_read(case: Case) -> Iterator[Candidate]:
+    def reads(read: Sequence[Elements], index: Index, place: int, image: Elements) -> Sequence[Elements]:
+        return [*read[:place], image.at(index), *read[place + 1 :]]
+
+    for name, image in case.images.items():
+        for k, place in enumerate(PLACES[: len(case.sources)]):
+            if not np.array_equal(image.stored, case.sources[k].stored):
+                text = f"{name} for {place}" if len(case.sources) > 1 else name
+                yield Candidate(text, reads=partial(reads, place=k, image=image))
+
+
+@function_hypothesis(
+    "signs or scales of the addition", "A branch of the sum is doubled, subtracted, averaged or missing.", neurons=False
+)
+def branches(step: Step) -> Variants:
+    if step.operation.kind != "sum":
+        return
+
+    def function(reads: Reads, scales: tuple[float, float]) -> Wide:
+        return reads.ideal(
+            elements=[Elements(k * e.values(), FLOAT64) for k, e in zip(scales, reads.elements, strict=True)]
+        )
+
+    for detail, scales in {
+        "the second branch subtracted": (1.0, -1.0),
+        "the first branch subtracted": (-1.0, 1.0),
+        "the first branch doubled, the second missing": (2.0, 0.0),
+        "the second branch doubled, the first missing": (0.0, 2.0),
+        "the first branch doubled": (2.0, 1.0),
+        "the second branch doubled": (1.0, 2.0),
+        "averaged": (0.5, 0.5),
+    }.items():
+        yield detail, partial(function, scales=scales)

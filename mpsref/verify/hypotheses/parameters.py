@@ -1,28 +1,37 @@
-"""Faults of parameters: swapped, left out, rounded, or those of another channel."""
+"""Functions with other parameters: swapped, left out, rounded, of another node, or the slopes of other channels."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Operation
-from mpsref.verify.case import Case
-from mpsref.verify.hypotheses.base import LANES, Candidate, T, hypothesis, neuron_hypothesis, with_operation
+from mpsref.operations import NeuronOperation, Operation
+from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
+from mpsref.verify.hypotheses.base import (
+    LANES,
+    MANY,
+    Candidate,
+    T,
+    descriptor_of,
+    function_hypothesis,
+    hypothesis,
+    with_operation,
+)
 
 
-def _other_parameters(case: Case, names: str, values: Sequence[float]) -> Iterator[Operation]:
+def _other_parameters(step: Step, names: str, values: Sequence[float]) -> Iterator[Operation]:
     """The neuron with other values of some parameters, if that makes a difference."""
-    p = case.descriptor
-    if p is None:
-        return
+    p = descriptor_of(step)
     parameters = p.parameters | dict(zip(names, values, strict=True))
     if parameters != p.parameters and all(map(math.isfinite, parameters.values())):
-        yield case.with_descriptor(MPSNNNeuronDescriptor(p.neuron_type, **parameters))
+        yield with_descriptor(step.operation, MPSNNNeuronDescriptor(p.neuron_type, **parameters))
 
 
 def _subsets(names: Iterable[str]) -> Iterator[str]:
@@ -32,62 +41,108 @@ def _subsets(names: Iterable[str]) -> Iterator[str]:
         yield from map("".join, itertools.combinations(names, count))
 
 
-def _with_data(case: Case, data: npt.NDArray[np.float32], detail: str) -> Candidate:
-    return with_operation(case, case.with_descriptor(MPSNNNeuronDescriptor(T.pReLU, data=data)), detail)
+def _with_data(step: Step, data: npt.NDArray[np.float32]) -> Function:
+    return with_operation(with_descriptor(step.operation, MPSNNNeuronDescriptor(T.pReLU, data=data)))
 
 
-@hypothesis("parameters swapped", "Parameters stand in each other's place.")
-def parameters_swapped(case: Case) -> Iterator[Candidate]:
-    p = case.descriptor
-    if p is not None:
+@function_hypothesis("parameters swapped", "Parameters stand in each other's place.", fewest=MANY, neurons=False)
+def parameters_swapped(step: Step) -> Iterator[tuple[str, Function]]:
+    if step.operation.descriptor is not None:
+        p = step.operation.descriptor
         names = "".join(p.parameters)
         for order in itertools.permutations(names):
-            for operation in _other_parameters(case, names, [p.parameters[name] for name in order]):
-                yield with_operation(case, operation, f"{', '.join(order)} for {', '.join(names)}")
-    for detail, operation in case.operation.with_parameters_exchanged():
-        yield with_operation(case, operation, detail)
+            for operation in _other_parameters(step, names, [p.parameters[name] for name in order]):
+                yield f"{', '.join(order)} for {', '.join(names)}", with_operation(operation)
+    for detail, operation in step.operation.with_parameters_exchanged():
+        yield detail, with_operation(operation)
 
 
-@hypothesis("a parameter left out", "A parameter has no effect: it is 0, or a scale is 1, or a clamp is not there.")
-def parameter_missing(case: Case) -> Iterator[Candidate]:
-    p = case.descriptor
+@function_hypothesis(
+    "a parameter left out",
+    "A parameter has no effect: it is 0, or a scale is 1, or a clamp is not there.",
+    fewest=MANY,
+    neurons=False,
+)
+def parameter_missing(step: Step) -> Iterator[tuple[str, Function]]:
+    p = step.operation.descriptor
     if p is not None:
         for name in p.parameters:
-            for other in _other_parameters(case, name, [0.0]):
-                yield with_operation(case, other, f"{name} = 0")
+            for other in _other_parameters(step, name, [0.0]):
+                yield f"{name} = 0", with_operation(other)
         if p.data is not None:
-            yield _with_data(case, np.zeros_like(p.data), "every slope is 0")
-    for detail, changed in case.operation.with_parameters_left_out():
-        yield with_operation(case, changed, detail)
+            yield "every slope is 0", _with_data(step, np.zeros_like(p.data))
+    for detail, changed in step.operation.with_parameters_left_out():
+        yield detail, with_operation(changed)
 
 
-@neuron_hypothesis("a parameter at its default", "A parameter that was set has its default all the same.")
-def parameter_default(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
-    defaults = p.row.parameters
-    for names in _subsets(defaults):
-        for operation in _other_parameters(case, names, [defaults[name] for name in names]):
-            detail = ", ".join(f"{name} = {np.float32(defaults[name])!s}" for name in names)
-            yield with_operation(case, operation, detail)
-
-
-@neuron_hypothesis(
-    "parameters rounded to half", "Parameters, or the slopes of channels, were rounded to half precision."
+@function_hypothesis(
+    "a parameter at its default", "A parameter that was set has its default all the same.", fewest=MANY
 )
-def parameter_in_half(case: Case, p: MPSNNNeuronDescriptor) -> Iterator[Candidate]:
+def parameter_default(step: Step) -> Iterator[tuple[str, Function]]:
+    defaults = descriptor_of(step).row.parameters
+    for names in _subsets(defaults):
+        for operation in _other_parameters(step, names, [defaults[name] for name in names]):
+            detail = ", ".join(f"{name} = {np.float32(defaults[name])!s}" for name in names)
+            yield detail, with_operation(operation)
+
+
+@function_hypothesis(
+    "base e instead of 2", "Powers and logarithms are those of e, as exp and log are.",
+    T.exponential, T.logarithm, fewest=MANY,
+)  # fmt: skip
+def base_e(step: Step) -> Iterator[tuple[str, Function]]:
+    if descriptor_of(step).c == 2:
+        for other in _other_parameters(step, "c", [-1.0]):
+            yield "", with_operation(other)
+
+
+@function_hypothesis("the sign of a parameter lost", "A parameter is used without its sign.", fewest=MANY)
+def parameter_magnitude(step: Step) -> Iterator[tuple[str, Function]]:
+    p = descriptor_of(step)
+    for name, value in p.parameters.items():
+        if value < 0 and not (name == "c" and value == -1):
+            for other in _other_parameters(step, name, [-value]):
+                yield name, with_operation(other)
+
+
+@function_hypothesis(
+    "parameters rounded to half", "Parameters, or the slopes of channels, were rounded to half precision.", fewest=MANY
+)
+def parameter_in_half(step: Step) -> Iterator[tuple[str, Function]]:
+    p = descriptor_of(step)
     with np.errstate(over="ignore"):
-        for names in _subsets(p.parameters):
+        for names in reversed(list(_subsets(p.parameters))):
             values = [float(np.float16(p.parameters[name])) for name in names]
-            for operation in _other_parameters(case, names, values):
-                yield with_operation(case, operation, ", ".join(names))
+            for operation in _other_parameters(step, names, values):
+                yield ", ".join(names), with_operation(operation)
         if p.data is not None and (p.data != p.data.astype(np.float16)).any():
             half = p.data.astype(np.float16)
             if np.isfinite(half).all():
-                yield _with_data(case, half.astype(np.float32), "data")
+                yield "data", _with_data(step, half.astype(np.float32))
 
 
-@hypothesis("the slope of another channel", "pReLU's slopes are read in another order, or one serves several channels.")
-def slope_of_another_channel(case: Case) -> Iterator[Candidate]:
-    data = None if case.descriptor is None else case.descriptor.data
+@hypothesis("parameters of another node", "The node ran with the neuron or the parameters of another one.", MANY)
+def parameters_of_another(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        own = step.operation
+        for name, other in case.operations.items():
+            if not isinstance(own, NeuronOperation) or not isinstance(other, NeuronOperation):
+                continue
+            if own.neuron != other.neuron and name != step.name:
+                channels = other.neuron.data
+                if channels is None or channels.size == case.shape[3]:
+                    function = with_operation(with_descriptor(own, other.neuron))
+                    yield Candidate(f"those of {name}", function=function, step=k)
+
+
+@function_hypothesis(
+    "the slope of another channel",
+    "pReLU's slopes are read in another order, along another axis, or one serves several channels.",
+    T.pReLU,
+    fewest=MANY,
+)
+def slope_of_another_channel(step: Step) -> Iterator[tuple[str, Function]]:
+    data = descriptor_of(step).data
     if data is None:
         return
     channel = np.arange(data.size)
@@ -108,4 +163,46 @@ def slope_of_another_channel(case: Case) -> Iterator[Candidate]:
         if i // LANES == j // LANES:
             orders[f"channels {i} and {j} exchanged"] = np.where(channel == i, j, np.where(channel == j, i, channel))
     for detail, order in orders.items():
-        yield _with_data(case, data[order], detail)
+        if (order != channel).any():
+            yield detail, _with_data(step, data[order])
+
+
+@hypothesis("half slopes read as float", "pReLU's slopes were given in half precision, but read as float32.", MANY)
+def half_slopes(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if p is None or p.data is None or p.data.size < 2:
+            continue
+        read = np.zeros(p.data.size, np.float32)
+        half = p.data.astype(np.float16)[: p.data.size // 2 * 2]
+        read[: half.size // 2] = half.view(np.float32)
+        for detail, slopes in {"": read, "again and again": np.resize(read[: half.size // 2], read.size)}.items():
+            if np.isfinite(slopes).all():
+                yield Candidate(detail, function=_with_data(step, slopes), step=k)
+
+
+@hypothesis(
+    "slopes along another axis", "pReLU's slopes belong to rows, columns, pixels or images here, not to channels.", MANY
+)
+def slope_of_another_axis(case: Case) -> Iterator[Candidate]:
+    n, h, w, c = case.shape
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if p is None or p.data is None:
+            continue
+        axes = {
+            "columns": (c, w),
+            "rows": (w * c, h),
+            "pixels": (c, h * w),
+            "images": (h * w * c, n),
+            "channels in the layout NCHW": (h * w, c),
+        }
+        for name, (unit, extent) in axes.items():
+            function = partial(_sloped, data=p.data.astype(np.float64), unit=unit, extent=extent)
+            yield Candidate(f"to {name}", function=function, step=k)
+
+
+def _sloped(reads: Reads, data: Wide, unit: int, extent: int) -> Wide:
+    x = reads.x
+    factor = np.where(x >= 0, 1.0, data[reads.index // unit % extent % data.size])
+    return factor * (reads.upstream if reads.operation.makes_gradient else x)

@@ -1,0 +1,324 @@
+"""What sums have in common: blocks within an error bound, exact values, one rounding."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import Elements, Stored, Wide
+from mpsref.environment import environment_or_error
+from mpsref.errors import ImageError
+from mpsref.neuron.rounding import canonical_nan
+from mpsref.neuron.threads import BLOCK, over_blocks, worker_count
+from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.sums.expansion import cut, distilled, exact_products, fractions, nearest, odd, quotient_odd
+
+__all__ = [
+    "ROUNDING",
+    "Block",
+    "Index",
+    "Near",
+    "Operands",
+    "Sum",
+    "elements_or_error",
+    "gathered",
+    "gradient_or_error",
+]
+
+Index: TypeAlias = npt.NDArray[np.int64]
+
+Operands: TypeAlias = Iterator[tuple[Wide, Wide]]
+"""The factors of the products of some sums, a row for each: in parts, since there may be many. 0 for no product."""
+
+Near: TypeAlias = tuple[Wide, Wide | float]
+"""Sums, and a bound of their absolute errors; a bound of 0 means exact, or rounded to odd."""
+
+ROUNDING = 2.0**-53 * (1 + 2.0**-20)
+"""The relative error of an operation in float64, and room for those of a bound."""
+
+TERMS = 2**17
+"""So many products at once fit the caches."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    Some elements of a result.
+
+    Attributes
+    ----------
+    place : tuple of slice
+        Where they are; no start, stop or step is missing.
+    near : callable
+        Returns their `Near`, of the shape of the place.
+    """
+
+    place: tuple[slice, ...]
+    near: Callable[[], Near]
+
+    def flat(self, index: Index, shape: Sequence[int]) -> Index:
+        """Flat indices in the result for flat indices in the block."""
+        lengths = [len(range(s.start, s.stop, s.step or 1)) for s in self.place]
+        axes = np.unravel_index(index, lengths)
+        places = tuple(s.start + a * (s.step or 1) for s, a in zip(self.place, axes, strict=True))
+        return np.asarray(np.ravel_multi_index(places, tuple(shape)))
+
+
+class Sum(ABC):
+    """
+    An array of sums of products, which `rounded` evaluates and rounds once.
+
+    NaN if a product is NaN or infinities of both signs meet. An exactly zero sum is +0, never -0; one that underflows
+    keeps its sign. Overflow is that of the exact sum. The bits depend on no library, thread count or platform.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the result.
+    storages : tuple of StorageFormat
+        Of the operands.
+    """
+
+    shape: tuple[int, ...]
+    storages: tuple[StorageFormat, ...]
+
+    @abstractmethod
+    def operands(self, index: Index) -> Operands:
+        """The factors of the products of the sums with these flat indices, from the definition."""
+
+    @abstractmethod
+    def terms(self) -> int:
+        """About how many products a sum has."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """All elements, where no operand is float64."""
+
+    def divisors(self, index: Index) -> Wide | None:
+        """What these sums are divided by, integers of at most 24 bits; None for nothing."""
+        return None
+
+    def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
+        """
+        All sums, each rounded once to nearest even.
+
+        Parameters
+        ----------
+        result : StorageFormat
+            The format to round to.
+        workers : int
+            Threads; -1 for one per core.
+
+        Returns
+        -------
+        ndarray
+            Of the dtype of `result`.
+
+        Raises
+        ------
+        ParameterError
+            `workers` is not a number of threads.
+        """
+        count, out = worker_count(workers), np.empty(self.shape, result.dtype)
+        if not out.size:
+            return out
+        if FLOAT64 in (result, *self.storages):
+            # No float64 is near enough.
+            size = max(1, min(4096, TERMS // max(self.terms(), 1)))
+
+            def exact(start: int, _: int) -> None:
+                index = np.arange(start // BLOCK * size, min((start // BLOCK + 1) * size, out.size))
+                out.reshape(-1)[index] = self._decided(index, result)
+
+            over_blocks(exact, -(-out.size // size) * BLOCK, count)
+            return out
+        blocks = list(self.blocks())
+
+        def within(start: int, _: int) -> None:
+            block = blocks[start // BLOCK]
+            open_ = _round_within(*block.near(), out[block.place], result)
+            if open_ is not None:
+                index = block.flat(open_, self.shape)
+                out.reshape(-1)[index] = self._decided(index, result)
+
+        # A block of these has as many elements as it likes.
+        over_blocks(within, len(blocks) * BLOCK, count)
+        return out
+
+    def exact(self, index: npt.ArrayLike) -> list[Fraction | float]:
+        """
+        Some sums as rational numbers; a float where one is NaN or infinite.
+
+        Parameters
+        ----------
+        index : array_like of int
+            Flat indices in the result.
+        """
+        environment_or_error()
+        found: list[Fraction | float] = []
+        for some in self._portions(np.asarray(index, np.int64).reshape(-1)):
+            expansion, special = self._expanded(some)
+            values = self._rationals(some) if expansion is None else fractions(expansion)
+            divisors = self._divisors(some)
+            found += [
+                value / int(divisor) if outcome == 0 else outcome
+                for value, divisor, outcome in zip(values, divisors, special.tolist(), strict=True)
+            ]
+        return found
+
+    def _divisors(self, index: Index) -> list[float]:
+        divisors = self.divisors(index)
+        return [1.0] * index.size if divisors is None else divisors.tolist()
+
+    def _portions(self, index: Index) -> Iterator[Index]:
+        size = max(1, TERMS // max(self.terms(), 1))
+        for start in range(0, index.size, size):
+            yield index[start : start + size]
+
+    def _expanded(self, index: Index) -> tuple[Wide | None, Wide]:
+        """The sums without overlap, or None; and infinity or NaN where that is the outcome, else 0."""
+        parts: list[Wide] = []
+        special, splits = np.zeros(index.size), True
+        with np.errstate(all="ignore"):
+            for factors in self.operands(index):
+                x, y = factors
+                irregular = ~np.isfinite(x) | ~np.isfinite(y)
+                if irregular.any():
+                    special += np.where(irregular, x * y, 0.0).sum(axis=1)
+                    x, y = (np.where(irregular, 0.0, factor) for factor in factors)
+                products = exact_products(x, y, wide=FLOAT64 in self.storages)
+                if products is None:
+                    splits = False
+                elif splits:
+                    parts += cut(products)
+            if not splits:
+                return None, special
+            while len(parts) > 16:
+                parts = cut(np.stack(parts, axis=1))
+            return distilled(parts, index.size), special
+
+    def _rationals(self, index: Index) -> list[Fraction]:
+        """The finite sums, term by term."""
+        totals = [Fraction(0)] * index.size
+        for x, y in self.operands(index):
+            for i, (row, other) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+                regular = ((a, b) for a, b in zip(row, other, strict=True) if math.isfinite(a) and math.isfinite(b))
+                totals[i] += sum((Fraction(a) * Fraction(b) for a, b in regular if a and b), Fraction(0))
+        return totals
+
+    def _decided(self, index: Index, result: StorageFormat) -> Stored:
+        """The sums with these flat indices, exact and rounded once."""
+        return np.concatenate([self._decided_portion(some, result) for some in self._portions(index)])
+
+    def _decided_portion(self, index: Index, result: StorageFormat) -> Stored:
+        expansion, special = self._expanded(index)
+        out, divisors = np.empty(index.size, result.dtype), self.divisors(index)
+        if expansion is None:
+            pairs = zip(self._rationals(index), self._divisors(index), strict=True)
+            result.encode(np.array([_wide(value / int(divisor), result) for value, divisor in pairs]), out)
+        elif divisors is None:
+            result.encode(nearest(expansion) if result is FLOAT64 else odd(expansion), out)
+        else:
+            values = quotient_odd(expansion[0], divisors)
+            hard = np.flatnonzero((expansion[1] != 0) | (result is FLOAT64))
+            for i, value in zip(hard.tolist(), fractions(expansion[:, hard]), strict=True):
+                values[i] = _wide(value / int(divisors[i]), result)
+            result.encode(values, out)
+        irregular = special != 0
+        if irregular.any():
+            out[irregular] = result.encode(special[irregular], np.empty(np.count_nonzero(irregular), result.dtype))
+        canonical_nan(out)
+        return out
+
+
+def _wide(value: Fraction, result: StorageFormat) -> float:
+    """A rational number as a float64 that rounds like it: to the nearest, or to odd."""
+    try:
+        near = float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    rest = value - Fraction(near)
+    if result is FLOAT64 or not rest:
+        return near
+    towards = math.copysign(math.inf, rest)
+    return near if int(np.float64(near).view(np.int64)) & 1 else math.nextafter(near, towards)
+
+
+def _round_within(values: Wide, bound: Wide | float, out: Stored, result: StorageFormat) -> Index | None:
+    """Round what is within absolute bounds, and return the flat indices of what they leave open (Ziv's test)."""
+    if isinstance(bound, float) and bound == 0:
+        # Adding 0 turns -0 into +0.
+        values += 0.0
+        if out.flags.c_contiguous:
+            result.encode(values, out)
+        else:
+            np.copyto(out, result.encode(values, np.empty(out.shape, out.dtype)))
+        return None
+    high = np.empty(out.shape, out.dtype)
+    low = out if out.flags.c_contiguous else np.empty_like(high)
+    if result.unorm_max:
+        result.encode(values - bound, low)
+        result.encode(values + bound, high)
+    else:
+        np.subtract(values, bound, out=low, casting="same_kind")
+        np.add(values, bound, out=high, casting="same_kind")
+    # By bits: the sign of a zero is open where the bound reaches beyond it.
+    is_open = low.view(result.bits_dtype) != high.view(result.bits_dtype)
+    if result.unorm_max:
+        is_open |= ~(np.isfinite(values) & np.isfinite(bound))
+    elif result.dtype == np.float16:
+        is_open |= (low.view(np.uint16) & 0x7FFF) > 0x7C00
+    elif math.isnan(np.maximum.reduce(low, axis=None)):
+        is_open |= np.isnan(low)
+    if low is not out:
+        np.copyto(out, low)
+    open_ = np.flatnonzero(is_open)
+    return open_ if open_.size else None
+
+
+def elements_or_error(array: Elements, name: str, axes: int = 4) -> Elements:
+    """
+    The elements, checked.
+
+    Raises
+    ------
+    ImageError
+        They do not have so many axes, or not the dtype of their format.
+    """
+    if array.stored.ndim != axes or array.stored.dtype != array.storage.dtype:
+        raise ImageError(
+            f"{name} is {array.stored.dtype}{list(array.stored.shape)}: give {array.storage.dtype} with {axes} axes"
+        )
+    return array
+
+
+def gradient_or_error(gradient: Elements, result: tuple[int, int], channels: int) -> None:
+    """
+    Check an incoming gradient.
+
+    Raises
+    ------
+    ImageError
+        It does not have the size of the window's result, or so many channels.
+    """
+    elements_or_error(gradient, "gradient")
+    if gradient.stored.shape[1:] != (*result, channels):
+        raise ImageError(
+            f"gradient is {list(gradient.stored.shape)}: give [images, {result[0]}, {result[1]}, {channels}], "
+            "as the window's result is"
+        )
+
+
+def gathered(source: Elements, image: Index, rows: Index, columns: Index, channels: Index) -> Wide:
+    """For each element the values at its rows, columns and channels; 0 where a row or column is negative."""
+    y, x, c = rows[:, :, None, None], columns[:, None, :, None], channels[:, None, None, :]
+    stored = source.stored[image[:, None, None, None], y, x, c]
+    values = source.storage.decode(stored, np.empty(stored.shape))
+    return np.where((y >= 0) & (x >= 0), values, 0.0)

@@ -1,0 +1,433 @@
+"""Pooling and its gradients: exact, rounded once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+
+from mpsref.arrays import Elements, Mask, Stored, Wide, meaning
+from mpsref.errors import ImageError
+from mpsref.neuron.threads import BLOCK, over_blocks, worker_count
+from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.sums.base import (
+    ROUNDING,
+    Block,
+    Index,
+    Near,
+    Operands,
+    Sum,
+    elements_or_error,
+    gathered,
+    gradient_or_error,
+)
+from mpsref.sums.products import CELLS, EXACT, Grouped, Place, common_unit, zeros
+from mpsref.sums.window import Part, Region, Window, reach, reduced, regions, shifted, slab
+
+__all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
+
+Counts: TypeAlias = tuple[Index, Index]
+"""What each result row and column contributes to the divisor, which is the product; 0 for a window outside."""
+
+LARGEST_DIVISOR = 2**24
+
+
+def _counts_or_error(counts: Counts, window: Window) -> None:
+    for name, of_axis, length in zip(("rows", "columns"), counts, window.result, strict=True):
+        if of_axis.shape != (length,) or of_axis.dtype.kind not in "iu" or (length and int(of_axis.min()) < 0):
+            raise ImageError(
+                f"counts of {name} are {of_axis.dtype}{list(of_axis.shape)}: give {length} integers from 0"
+            )
+    if math.prod(int(of_axis.max(initial=1)) for of_axis in counts) > LARGEST_DIVISOR:
+        raise ImageError(f"counts are too large: a window may have up to {LARGEST_DIVISOR:,} taps")
+
+
+def _divisors(of_rows: Index, of_columns: Index) -> Wide:
+    # The sum of nothing is 0, whatever divides it.
+    divisors: Wide = np.maximum(of_rows * of_columns, 1).astype(np.float64)
+    return divisors
+
+
+@dataclass(eq=False)
+class AveragePooling(Sum):
+    """
+    The sum over each window, divided by a count; 0 for a window outside the source.
+
+    Attributes
+    ----------
+    source : Elements
+        Images, height, width, channels.
+    window : Window
+        What each result element reads.
+    counts : tuple of two ndarray of int
+        Divisors, as the product of one for each result row and column: ``window.counts(height, width)`` for the taps
+        inside, ``(numpy.full(rows, kernel height), numpy.full(columns, kernel width))`` for all taps.
+
+    Raises
+    ------
+    ImageError
+        Shapes or dtypes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpsref.arrays import Elements
+    >>> from mpsref.storage import storage_format
+    >>> half = storage_format("float16")
+    >>> source = Elements(np.float16([1, 2, 3, 4]).reshape(1, 1, 4, 1), half)
+    >>> window = Window((1, 3), (1, 2), first=(0, -1), result=(1, 2))
+    >>> AveragePooling(source, window, window.counts(1, 4)).rounded(half).reshape(-1)
+    array([1.5, 3. ], dtype=float16)
+    """
+
+    source: Elements
+    window: Window
+    counts: Counts
+    shape: tuple[int, ...] = field(init=False)
+    storages: tuple[StorageFormat, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        elements_or_error(self.source, "source")
+        _counts_or_error(self.counts, self.window)
+        self.shape = (self.source.stored.shape[0], *self.window.result, self.source.stored.shape[3])
+        self.storages = (self.source.storage,)
+
+    def terms(self) -> int:
+        return math.prod(self.window.kernel)
+
+    def operands(self, index: Index) -> Operands:
+        n, y, x, c = np.unravel_index(index, self.shape)
+        height, width = self.source.stored.shape[1:3]
+        rows, columns = self.window.table(0, height)[y], self.window.table(1, width)[x]
+        values = gathered(self.source, n, rows, columns, c[:, None]).reshape(index.size, -1)
+        yield values, np.ones_like(values)
+
+    def divisors(self, index: Index) -> Wide:
+        _, y, x, _ = np.unravel_index(index, self.shape)
+        return _divisors(self.counts[0][y], self.counts[1][x])
+
+    def blocks(self) -> Iterator[Block]:
+        def divisors(region: Region) -> Wide:
+            of_rows, of_columns = (counts[part] for counts, part in zip(self.counts, region[1:], strict=True))
+            return _divisors(of_rows[:, None, None], of_columns[:, None])
+
+        place = Place.whole(self.window, self.shape[3])
+        return Grouped(self.source, None, None, self.window, place, divisors).blocks()
+
+
+@dataclass(eq=False)
+class AveragePoolingGradient(Sum):
+    """
+    For each source element the sum of the incoming gradients of the windows that read it, each divided by its count.
+
+    Attributes
+    ----------
+    gradient : Elements
+        The incoming gradient, of the shape of the result.
+    window, counts
+        As for `AveragePooling`.
+    size : tuple of int
+        Height and width of the source.
+
+    Raises
+    ------
+    ImageError
+        Shapes or dtypes do not fit together.
+    """
+
+    gradient: Elements
+    window: Window
+    counts: Counts
+    size: tuple[int, int]
+    shape: tuple[int, ...] = field(init=False)
+    storages: tuple[StorageFormat, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        elements_or_error(self.gradient, "gradient")
+        gradient_or_error(self.gradient, self.window.result, self.gradient.stored.shape[3])
+        _counts_or_error(self.counts, self.window)
+        self.shape = (self.gradient.stored.shape[0], *self.size, self.gradient.stored.shape[3])
+        self.storages = (self.gradient.storage,)
+        counts = np.maximum(self.counts[0][:, None] * self.counts[1], 1)
+        self._common = math.lcm(*map(int, np.unique(counts)))
+        self._fits = self._common <= LARGEST_DIVISOR
+        # A common denominator makes factors of the divisors.
+        self._factors = self._common // counts if self._fits else 1 / counts
+
+    def terms(self) -> int:
+        return math.prod(self.window.kernel)
+
+    def _tables(self, index: Index) -> tuple[Wide, Index, Index]:
+        n, y, x, c = np.unravel_index(index, self.shape)
+        rows, columns = self.window.transposed(0, self.size[0])[y], self.window.transposed(1, self.size[1])[x]
+        values = gathered(self.gradient, n, rows, columns, c[:, None]).reshape(index.size, -1)
+        return values, rows[:, :, None], columns[:, None, :]
+
+    def operands(self, index: Index) -> Operands:
+        values, rows, columns = self._tables(index)
+        factors = np.where((rows >= 0) & (columns >= 0), self._factors[rows, columns], 0.0)
+        yield values, factors.reshape(index.size, -1)
+
+    def divisors(self, index: Index) -> Wide | None:
+        return np.full(index.size, float(self._common)) if self._fits else None
+
+    def _expanded(self, index: Index) -> tuple[Wide | None, Wide]:
+        expansion, special = super()._expanded(index)
+        return expansion if self._fits else None, special
+
+    def _rationals(self, index: Index) -> list[Fraction]:
+        if self._fits:
+            return super()._rationals(index)
+        values, rows, columns = self._tables(index)
+        counts = np.maximum(self.counts[0][rows] * self.counts[1][columns], 1).reshape(index.size, -1)
+        return [
+            sum((Fraction(v) / n for v, n in zip(*pair, strict=True) if v and math.isfinite(v)), Fraction(0))
+            for pair in zip(values.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def blocks(self) -> Iterator[Block]:
+        factors = Elements(self._factors.astype(np.float64)[None, :, :, None], FLOAT64)
+        channels = self.shape[3]
+
+        def divisors(_: Region) -> Wide:
+            return np.full((1, 1, 1), float(self._common))
+
+        for rows, columns, window in self.window.phases(self.size):
+            place = Place(rows.elements, columns.elements, slice(0, channels))
+            if window is None:
+                yield from zeros(place, self.shape, (rows.count, columns.count))
+            else:
+                by = divisors if self._fits else None
+                yield from Grouped(self.gradient, None, None, window, place, by, factors).blocks()
+
+
+def _keys(stored: Stored, storage: StorageFormat, *, zeros_alike: bool) -> Stored:
+    """Signed integers in the order of the numbers; NaN is the largest; -0 is below 0, or alike."""
+    if storage.unorm_max:
+        return stored.astype(np.int16 if stored.dtype == np.uint8 else np.int32)
+    width = 8 * stored.dtype.itemsize
+    keys = stored.view(f"i{stored.dtype.itemsize}")
+    signs = keys >> (width - 1)
+    signs &= np.iinfo(keys.dtype).max
+    signs ^= keys
+    infinity = int(np.array(np.inf, stored.dtype).view(keys.dtype))
+    nan = np.isnan(stored) if stored.dtype != np.float16 else (keys & 0x7FFF) > infinity
+    if np.logical_or.reduce(nan, axis=None):
+        signs[nan] = np.iinfo(keys.dtype).max
+    if zeros_alike:
+        signs[signs == -1] = 0
+    return signs
+
+
+def _values(keys: Stored, storage: StorageFormat) -> Stored:
+    """The stored numbers of keys; NaN is canonical."""
+    if storage.unorm_max:
+        return keys.astype(storage.dtype)
+    nan = keys == np.iinfo(keys.dtype).max
+    stored = keys >> (8 * keys.dtype.itemsize - 1)
+    stored &= np.iinfo(keys.dtype).max
+    stored ^= keys
+    stored = stored.view(storage.dtype)
+    if np.logical_or.reduce(nan, axis=None):
+        stored[nan] = np.nan
+    return stored
+
+
+@dataclass(eq=False)
+class MaxPooling:
+    """
+    The largest number of each window: a selection, without arithmetic.
+
+    A window that has NaN gives NaN. +0 is larger than -0. A window outside the source gives 0.
+
+    Attributes
+    ----------
+    source : Elements
+        Images, height, width, channels.
+    window : Window
+        What each result element reads.
+    zero_border : bool
+        Whether taps outside the source compete as +0; else they do not take part.
+
+    Raises
+    ------
+    ImageError
+        The source does not have four axes, or not the dtype of its format.
+    """
+
+    source: Elements
+    window: Window
+    zero_border: bool = False
+    shape: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        elements_or_error(self.source, "source")
+        self.shape = (self.source.stored.shape[0], *self.window.result, self.source.stored.shape[3])
+
+    def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
+        """The largest numbers, rounded once to nearest even in a format; see `Sum.rounded`."""
+        out, storage = np.empty(self.shape, result.dtype), self.source.storage
+
+        def pool(region: Region) -> None:
+            keys, lowest = self._slab(region, zeros_alike=False)
+            found = reduced(np.maximum, keys, self.window, region, self._part())
+            if self.zero_border:
+                np.maximum(found, 0, out=found, where=self._meets_border(region))
+            found[found == lowest] = 0
+            values = _values(found, storage)
+            if result is not storage:
+                values = result.encode(meaning(values, storage), np.empty(values.shape, result.dtype))
+            out[region] = values
+
+        self._over_regions(pool, workers)
+        return out
+
+    def chosen(self, *, workers: int = 1) -> Stored:
+        """
+        The tap of each result element's largest number, ``ky width + kx``; -1 where a zero outside is larger.
+
+        At ties it is the first one in the order of rows, then columns; +0 and -0 tie, and a NaN ties with another.
+        A zero outside must be larger than all numbers inside.
+        """
+        out, (height, width) = np.empty(self.shape, np.int32), self.window.kernel
+
+        def choose(region: Region) -> None:
+            keys, lowest = self._slab(region, zeros_alike=True)
+            found = reduced(np.maximum, keys, self.window, region, self._part())
+            first = np.empty(found.shape, np.int32)
+            for tap in reversed(range(height * width)):
+                is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
+                np.copyto(first, np.int32(tap), where=is_largest)
+            first[found == lowest] = -1
+            if self.zero_border:
+                first[self._meets_border(region) & (found < 0)] = -1
+            out[region] = first
+
+        self._over_regions(choose, workers)
+        return out
+
+    def _part(self) -> Part:
+        height, width = self.window.kernel
+        return slice(0, height), slice(0, width), slice(0, self.shape[3])
+
+    def _slab(self, region: Region, *, zeros_alike: bool) -> tuple[Stored, int]:
+        """The keys that a region reads, and the one that stands for what is outside."""
+        stored = self.source.stored
+        inside, target, lengths = reach(self.window, region, self._part(), stored.shape[1:3])
+        keys = _keys(stored[region[0], inside[0], inside[1]], self.source.storage, zeros_alike=zeros_alike)
+        lowest = int(np.iinfo(keys.dtype).min)
+        shape = (keys.shape[0], *lengths, keys.shape[3])
+        if keys.shape == shape:
+            return keys, lowest
+        out = np.full(shape, lowest, keys.dtype)
+        out[:, target[0], target[1]] = keys
+        return out, lowest
+
+    def _meets_border(self, region: Region) -> Mask:
+        """Whether a tap is outside, for each row and column."""
+        of_rows, of_columns = self.window.counts(*self.source.stored.shape[1:3])
+        taps = math.prod(self.window.kernel)
+        return (of_rows[region[1], None] * of_columns[region[2]] < taps)[..., None]
+
+    def _over_regions(self, work: Callable[[Region], None], workers: int) -> None:
+        todo = list(regions(self.shape, BLOCK // max(self.shape[3], 1)))
+        over_blocks(lambda start, _: work(todo[start // BLOCK]), len(todo) * BLOCK, worker_count(workers))
+
+
+@dataclass(eq=False)
+class MaxPoolingGradient(Sum):
+    """
+    For each source element the sum of the incoming gradients of the windows whose largest number it is.
+
+    The first of several largest numbers has the whole gradient; see `MaxPooling.chosen`.
+
+    Attributes
+    ----------
+    gradient : Elements
+        The incoming gradient, of the shape of the result.
+    pooling : MaxPooling
+        The forward: its source, window and border.
+
+    Raises
+    ------
+    ImageError
+        Shapes or dtypes do not fit together.
+    """
+
+    gradient: Elements
+    pooling: MaxPooling
+    shape: tuple[int, ...] = field(init=False)
+    storages: tuple[StorageFormat, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        source, window = self.pooling.source, self.pooling.window
+        gradient_or_error(self.gradient, window.result, source.stored.shape[3])
+        if self.gradient.stored.shape[0] != source.stored.shape[0]:
+            raise ImageError(
+                f"gradient has {self.gradient.stored.shape[0]} images, but source {source.stored.shape[0]}"
+            )
+        self.shape = source.stored.shape
+        self.storages = (self.gradient.storage,)
+
+    @cached_property
+    def _chosen(self) -> Stored:
+        return self.pooling.chosen(workers=self._workers)
+
+    _workers = 1
+
+    def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
+        self._workers = workers
+        return super().rounded(result, workers=workers)
+
+    def terms(self) -> int:
+        return math.prod(self.pooling.window.kernel)
+
+    def operands(self, index: Index) -> Operands:
+        window, (n, y, x, c) = self.pooling.window, np.unravel_index(index, self.shape)
+        rows, columns = window.transposed(0, self.shape[1])[y], window.transposed(1, self.shape[2])[x]
+        values = gathered(self.gradient, n, rows, columns, c[:, None])[..., 0]
+        chosen = self._chosen[n[:, None, None], rows[:, :, None], columns[:, None, :], c[:, None, None]]
+        is_chosen = chosen == np.arange(math.prod(window.kernel)).reshape(window.kernel)
+        values = np.where(is_chosen, values, 0.0).reshape(index.size, -1)
+        yield values, np.ones_like(values)
+
+    def blocks(self) -> Iterator[Block]:
+        _, height, width, channels = self.shape
+        # Computed here, not by each thread.
+        chosen = Elements(self._chosen, FLOAT64)
+        unit = common_unit(self.gradient, 1.0)
+        for rows, columns, window in self.pooling.window.phases((height, width)):
+            place = Place(rows.elements, columns.elements, slice(0, channels))
+            if window is None:
+                yield from zeros(place, self.shape, (rows.count, columns.count))
+                continue
+            taps = np.arange(math.prod(self.pooling.window.kernel)).reshape(self.pooling.window.kernel)
+            taps = taps[rows.taps, columns.taps]
+            for region in regions((self.shape[0], *window.result), CELLS // max(channels, 1)):
+
+                def near(region: Region = region, window: Window = window, taps: Stored = taps) -> Near:
+                    return self._near(region, window, taps, chosen, unit)
+
+                yield Block(place.of(region, slice(0, channels)), near)
+
+    def _near(self, region: Region, window: Window, taps: Stored, chosen: Elements, unit: float) -> Near:
+        height, width = window.kernel
+        part = (slice(0, height), slice(0, width), slice(0, self.shape[3]))
+        incoming, selected = slab(self.gradient, window, region, part), slab(chosen, window, region, part)
+        lengths = (*(s.stop - s.start for s in region), self.shape[3])
+        sums, sizes, one = np.zeros(lengths), np.zeros(lengths), np.empty(lengths)
+        for ky in range(height):
+            for kx in range(width):
+                one.fill(0.0)
+                is_chosen = shifted(selected, window, region, ky, kx) == taps[ky, kx]
+                np.copyto(one, shifted(incoming, window, region, ky, kx), where=is_chosen)
+                sums += one
+                sizes += np.abs(one, out=one)
+        if taps.size == 1 or float(np.max(sizes, initial=0.0)) < EXACT * unit:
+            return sums, 0.0
+        return sums, sizes * (taps.size * ROUNDING)

@@ -1,0 +1,175 @@
+"""Errors in one direction: how large they are on average, and whether results were truncated when they were stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
+from mpsref.storage import StorageFormat
+from mpsref.ulp import UNREACHABLE, ulp_distance
+
+__all__ = ["Directed", "directed", "signed_errors"]
+
+Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
+"""The least and the greatest value before the store, of elements by their flat indices, and where these are known."""
+
+BLOCK = 65_536
+"""Elements looked at together."""
+
+PLACES = 256
+"""Exponents of float32, of which no format has more."""
+
+LEAST, SHARE = 32, 0.99
+"""Decisive elements that a note needs, and how many of them must hold the directed value."""
+
+ENOUGH = 262_144
+"""Elements that are looked at."""
+
+WAYS = {"toward zero": "by truncation", "down": "rounded down", "up": "rounded up"}
+
+
+@dataclass(frozen=True)
+class Directed:
+    """
+    Evidence of a store that does not round to nearest.
+
+    Attributes
+    ----------
+    way : str
+        ``toward zero``, ``down`` or ``up``.
+    decisive, held : int
+        Elements where the bounds tell such a store from one to nearest, and those of them that it explains.
+    """
+
+    way: str
+    decisive: int
+    held: int
+
+    def __str__(self) -> str:
+        return f"stored {WAYS[self.way]}: {self.held:,} of {self.decisive:,} decisive elements"
+
+
+def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str, float]:
+    """
+    The mean error in ULP, with its sign, of elements whose ideal values have about the same size.
+
+    Parameters
+    ----------
+    got, want : ndarray
+        Stored elements, flat.
+    storage : StorageFormat
+        How they are stored.
+
+    Returns
+    -------
+    dict of str to float
+        By the power of 16 below the magnitude, such as ``0.0625``; ``0`` for zero and all below the smallest normal
+        number. Ranges without errors are left out.
+    """
+    sums, counts = np.zeros(PLACES), np.zeros(PLACES)
+    for start in range(0, got.size, BLOCK):
+        ours, theirs = (each[start : start + BLOCK] for each in (got, want))
+        counts += np.bincount(_exponents(theirs, storage), minlength=PLACES)
+        differ = np.flatnonzero(ours.view(storage.bits_dtype) != theirs.view(storage.bits_dtype))
+        ours, theirs = ours[differ], theirs[differ]
+        error = np.where(
+            ulp_distance(ours, theirs, storage) != UNREACHABLE, storage.ordinals(ours) - storage.ordinals(theirs), 0
+        )
+        sums += np.bincount(_exponents(theirs, storage), error.astype(float), minlength=PLACES)
+    # By the stored exponent, of which each four make a power of 16.
+    lowest = _value_of_exponent(storage)
+    found: dict[str, list[float]] = {}
+    for exponent in np.flatnonzero(counts).tolist():
+        power = math.floor((exponent + lowest) / 4) if exponent else None
+        name = "0" if power is None else f"{16.0**power:g}"
+        both = found.setdefault(name, [0.0, 0.0])
+        both[0] += float(sums[exponent])
+        both[1] += float(counts[exponent])
+    return {name: total / count for name, (total, count) in found.items() if total}
+
+
+def _exponents(stored: Stored, storage: StorageFormat) -> npt.NDArray[np.int64]:
+    """The exponents as the bits have them; 0 for a zero and numbers below the smallest normal one."""
+    if storage.unorm_max:
+        return np.frexp(stored.astype(np.float32))[1].astype(np.int64)
+    bits = stored.view(storage.bits_dtype)
+    magnitude = bits & bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
+    exponents: npt.NDArray[np.int64] = (magnitude >> bits.dtype.type(storage.precision - 1)).astype(np.int64)
+    return exponents
+
+
+def _value_of_exponent(storage: StorageFormat) -> int:
+    """What is added to these exponents to have those of powers of two."""
+    if storage.unorm_max:
+        return -(storage.unorm_max + 1).bit_length()
+    return round(math.log2(float(np.finfo(storage.dtype).smallest_normal))) - 1
+
+
+def directed(
+    got: Stored, want: Stored, storage: StorageFormat, ends: Ends, sources: Sequence[Elements]
+) -> Directed | None:
+    """
+    Whether a store other than to nearest explains an image.
+
+    An element is decisive where all values that the bounds allow before the store round to the same neighbour, and a
+    directed rounding of all of them gives another one.
+
+    Parameters
+    ----------
+    got, want : ndarray
+        Stored elements, flat.
+    storage : StorageFormat
+        How they are stored.
+    ends : callable
+        What the bounds allow before the store.
+    sources : sequence of Elements
+        What the elements depend on, in the same places.
+    """
+    differ = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
+    if differ.size < LEAST:
+        return None
+    rng = np.random.default_rng(got.size)
+    # Where even the elements that differ do not fit there is no need to look at those that do not differ.
+    few = np.sort(rng.choice(differ, min(differ.size, 2048), replace=False))
+    seen = _decisive(got, storage, ends, few)
+    ways = {way for way, (decisive, held) in seen.items() if held.sum() >= max(1.0, SHARE * decisive.sum())}
+    if not ways:
+        return None
+    index = np.arange(got.size) if got.size <= ENOUGH else np.sort(rng.choice(got.size, ENOUGH, replace=False))
+    for way, (decisive, held) in _decisive(got, storage, ends, index).items():
+        count = int(decisive.sum())
+        if way in ways and count >= LEAST and held.sum() >= SHARE * count:
+            inputs = np.stack([source.at(index[decisive]).values() for source in sources], axis=1)
+            if len(np.unique(inputs, axis=0)) >= LEAST:
+                return Directed(way, count, int(held.sum()))
+    return None
+
+
+def _decisive(
+    got: Stored, storage: StorageFormat, ends: Ends, index: Index
+) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """By way: which elements are decisive, and which of them hold the directed value."""
+    low, high, known = ends(index)
+    place, found = storage.ordinals(got[index]), {}
+    with np.errstate(over="ignore"):
+        nearest, *others = ([_rounded(end, storage, way) for end in (low, high)] for way in ("", *WAYS))
+    for way, ours in zip(WAYS, others, strict=True):
+        decisive = known & (nearest[0] == nearest[1]) & (ours[0] == ours[1]) & (ours[0] != nearest[0])
+        found[way] = decisive, decisive & (place == ours[0])
+    return found
+
+
+def _rounded(values: Wide, storage: StorageFormat, way: str) -> npt.NDArray[np.int64]:
+    """The ordinals of values rounded in a direction; to nearest if there is none."""
+    stored = storage.encode(values, np.empty(values.shape, storage.dtype))
+    place, near = storage.ordinals(stored), meaning(stored, storage)
+    above = (near > values).astype(np.int64)
+    below = (near < values).astype(np.int64)
+    if way == "toward zero":
+        return place - np.where(values > 0, above, 0) + np.where(values < 0, below, 0)
+    return place - above if way == "down" else place + below if way == "up" else place

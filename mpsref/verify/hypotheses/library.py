@@ -1,0 +1,345 @@
+"""
+The rows' formulas with another library or arithmetic: each function computed in another way, in any floating format.
+
+A `Library` is the `Arithmetic` of the rows' formulas. Replacing one of its functions makes a fault of every formula
+that calls it: so tanh by two exponentials is a fault of tanH and of geLU's approximation alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import Mask, Wide
+from mpsref.verify.case import Case, Function, Reads, Step
+from mpsref.verify.hypotheses.base import (
+    SINGLE,
+    Candidate,
+    T,
+    descriptor_of,
+    erf,
+    function_hypothesis,
+    hypothesis,
+    reads_gradient,
+)
+
+Floats: TypeAlias = npt.NDArray[Any]
+Formula: TypeAlias = Callable[[Any, Any, "Library"], Any]
+"""A row's formula or another form of it, of inputs, parameters and the library."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """
+    The `Arithmetic` of the rows in numpy.
+
+    Attributes
+    ----------
+    dtype : numpy type
+        The format of each operation.
+    other : Mapping of str to callable
+        Functions that are computed in another way, called with the library and the operands.
+    """
+
+    dtype: Any = np.float64
+    other: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def _call(self, name: str, function: Callable[..., Any], *operands: Any) -> Any:
+        if name in self.other:
+            return np.asarray(self.other[name](self, *operands), self.dtype)
+        return np.asarray(function(*(np.asarray(x, np.float64) for x in operands)), self.dtype)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: D102
+        return np.asarray(np.multiply(a, b) + c, self.dtype)
+
+    def square(self, x: Floats) -> Any:  # noqa: D102
+        return np.square(x)
+
+    def exp(self, x: Any) -> Any:  # noqa: D102
+        return self._call("exp", np.exp, x)
+
+    def log(self, x: Any) -> Any:  # noqa: D102
+        return self._call("log", np.log, x)
+
+    def tanh(self, x: Any) -> Any:  # noqa: D102
+        return self._call("tanh", np.tanh, x)
+
+    def erf(self, x: Any) -> Any:  # noqa: D102
+        return self._call("erf", erf, x)
+
+    def pow(self, base: Any, exponent: Any) -> Any:  # noqa: D102
+        return self._call("pow", np.power, base, exponent)
+
+    def min(self, x: Floats, y: Any) -> Any:  # noqa: D102
+        return np.asarray(np.fmin(x, self.dtype(y)))
+
+    def max(self, x: Floats, y: Any) -> Any:  # noqa: D102
+        return np.asarray(np.fmax(x, self.dtype(y)))
+
+    def where(self, condition: Mask, x: Any, y: Any) -> Any:  # noqa: D102
+        if "where" in self.other:
+            return np.asarray(self.other["where"](self, condition, x, y), self.dtype)
+        return np.where(condition, np.asarray(x, self.dtype), np.asarray(y, self.dtype))
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    a: Any
+    b: Any
+    c: Any
+    data: Any
+
+
+def in_library(step: Step, library: Library, formula: Formula | None = None) -> Function:
+    """What a neuron's formula gives in a library; default: the row's own."""
+    p, dtype = descriptor_of(step), library.dtype
+    row: Any = p.row
+    own = row.stepwise_derivative if reads_gradient(step) else row.stepwise_forward
+
+    def evaluated(reads: Reads, f: Library) -> Wide:
+        data = np.zeros(1) if p.data is None else p.data[reads.index % reads.channels]
+        parameters = _Parameters(dtype(p.a), dtype(p.b), dtype(p.c), data.astype(dtype))
+        x = reads.x.astype(dtype)
+        y = np.asarray((formula or own)(x, parameters, f), dtype)
+        y = y * reads.upstream.astype(dtype) if reads_gradient(step) else y
+        return np.broadcast_to(y.astype(np.float64), x.shape)
+
+    def function(reads: Reads) -> Wide:
+        values = evaluated(reads, library)
+        if not library.other:
+            return values
+        # A function is blamed only for what it changes, not for what the formula does with any.
+        plain = evaluated(reads, Library(dtype))
+        return np.where((values == plain) | (np.isnan(values) & np.isnan(plain)), reads.ideal(), values)
+
+    return function
+
+
+# ---- functions in other ways ----
+
+
+def _by_exp_2x(f: Library, x: Floats) -> Any:
+    t = f.exp(x + x)
+    return (t - 1) / (t + 1)
+
+
+def _by_exp_2x_flushed(f: Library, x: Floats) -> Any:
+    t = f.exp(x + x)
+    return np.where((t > 2.0**126) & np.isfinite(t), f.dtype(0), (t - 1) / (t + 1))
+
+
+def _by_two_exponentials(f: Library, x: Floats) -> Any:
+    e, d = f.exp(x), f.exp(-x)
+    return (e - d) / (e + d)
+
+
+TANH = {
+    "as (t - 1) / (t + 1), t = e^2x": _by_exp_2x,
+    "as (t - 1) / (t + 1), t = e^2x, and the quotient is 0 where the denominator is above 2^126": _by_exp_2x_flushed,
+    "as (e^x - e^-x) / (e^x + e^-x)": _by_two_exponentials,
+    "as 1 - 2 / (e^2x + 1)": lambda f, x: 1 - 2 / (f.exp(x + x) + 1),
+    "as 2 / (1 + e^-2x) - 1": lambda f, x: 2 / (1 + f.exp(-x - x)) - 1,
+    "as (1 - t) / (1 + t), t = e^-2x": lambda f, x: (1 - f.exp(-x - x)) / (1 + f.exp(-x - x)),
+}
+
+
+def _polynomial(scale: float, *coefficients: float) -> Callable[[Library, Floats], Any]:
+    def function(f: Library, x: Floats) -> Any:
+        size = abs(x)
+        t = f.dtype(1) / (f.dtype(1) + f.dtype(scale) * size)
+        total = f.dtype(0) * t
+        for c in reversed(coefficients):
+            total = (total + f.dtype(c)) * t
+        return np.copysign(f.dtype(1), x) * (1 - total * f.exp(-size * size))
+
+    return function
+
+
+ERF = {
+    "Abramowitz and Stegun 7.1.26, absolute error 1.5e-7": _polynomial(
+        0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429
+    ),
+    "Abramowitz and Stegun 7.1.25, absolute error 2.5e-5": _polynomial(0.47047, 0.3480242, -0.0958798, 0.7478556),
+    "Abramowitz and Stegun 7.1.27, absolute error 5e-4": lambda f, x: np.copysign(f.dtype(1), x)
+    * (1 - 1 / (1 + 0.278393 * abs(x) + 0.230389 * x**2 + 0.000972 * abs(x) ** 3 + 0.078108 * x**4) ** 4),
+    "Abramowitz and Stegun 7.1.28, absolute error 3e-7": lambda f, x: np.copysign(f.dtype(1), x)
+    * (1 - 1 / (1 + 0.0705230784 * abs(x) + 0.0422820123 * x**2 + 0.0092705272 * abs(x) ** 3 + 0.0001520143 * x**4
+                + 0.0002765672 * abs(x) ** 5 + 0.0000430638 * x**6) ** 16),
+}  # fmt: skip
+FORMATS = {"float32": np.float32, "exact arithmetic": np.float64, "half": np.float16}
+
+Variants: TypeAlias = Iterator[tuple[str, Function]]
+
+
+def _each(step: Step, name: str, ways: Mapping[str, Callable[..., Any]]) -> Variants:
+    for detail, way in ways.items():
+        for text, dtype in FORMATS.items():
+            yield f"{detail}, in {text}", in_library(step, Library(dtype, {name: way}))
+
+
+@function_hypothesis("tanh by exponentials", "tanh is computed from exponentials, which overflow, cancel near 0, or "
+                     "divide by too much.", T.tanH)  # fmt: skip
+def tanh_by_exponentials(step: Step) -> Variants:
+    yield from _each(step, "tanh", TANH)
+
+
+@function_hypothesis(
+    "erf by a polynomial", "The error function is a polynomial of low order, with an absolute error.", T.geLU
+)
+def erf_by_polynomial(step: Step) -> Variants:
+    yield from _each(step, "erf", ERF)
+
+
+@function_hypothesis(
+    "pow of a negative base", "The power is 2^(c log2 u), which is NaN for a negative base.", T.power, T.exponential
+)
+def pow_by_logarithm(step: Step) -> Variants:
+    yield from _each(step, "pow", {"2^(c log2 u)": lambda _, u, c: np.exp2(c * np.log2(u))})
+
+
+@function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential)
+def pow_of_magnitude(step: Step) -> Variants:
+    yield "", in_library(step, Library(np.float64, {"pow": lambda _, u, c: np.power(np.abs(u), c)}))
+
+
+@function_hypothesis("both branches blended", "Both branches are computed and blended by products, so that 0 times an "
+                     "infinity of the branch not taken is NaN.")  # fmt: skip
+def blended(step: Step) -> Variants:
+    def blend(f: Library, condition: Mask, x: Any, y: Any) -> Any:
+        m = np.asarray(condition, f.dtype)
+        return m * np.asarray(x, f.dtype) + (1 - m) * np.asarray(y, f.dtype)
+
+    def function(reads: Reads, blended: Function, plain: Function) -> Wide:
+        return np.where(np.isnan(blended(reads)) & ~np.isnan(plain(reads)), np.nan, reads.ideal())
+
+    for text, dtype in {"float32": np.float32, "half": np.float16}.items():
+        ways = in_library(step, Library(dtype, {"where": blend})), in_library(step, Library(dtype))
+        yield f"in {text}", partial(function, blended=ways[0], plain=ways[1])
+
+
+@function_hypothesis("base 2 instead of e", "Powers or logarithms are those of 2, as exp2 and log2 are.")
+def base_two(step: Step) -> Variants:
+    exp2 = {"exp": lambda _, x: np.exp2(x)}
+    log2 = {"log": lambda _, x: np.log2(x)}
+    p = descriptor_of(step)
+    if p.neuron_type in (T.exponential, T.logarithm) and p.c != -1:
+        return
+    for detail, other in {"exp2": exp2, "log2": log2, "exp2 and log2": exp2 | log2}.items():
+        yield detail, in_library(step, Library(np.float64, other))
+
+
+# ---- other forms ----
+
+
+def _soft_plus_max(x: Any, p: Any, f: Library) -> Any:
+    z = p.b * x
+    return p.a * (np.fmax(z, f.dtype(0)) + np.fmax(f.log(1 + f.exp(-abs(z))), f.dtype(0)))
+
+
+FORMS: Mapping[tuple[T, str], dict[str, Formula]] = {
+    (T.sigmoid, "forward"): {
+        "e^x / (1 + e^x)": lambda x, _, f: f.exp(x) / (1 + f.exp(x)),
+        "(1 + tanh(x / 2)) / 2": lambda x, _, f: (f.tanh(x / 2) + 1) / 2,
+    },
+    (T.sigmoid, "gradient"): {
+        "e^-x / (1 + e^-x)^2": lambda x, _, f: f.exp(-x) / f.square(1 + f.exp(-x)),
+        "s (1 - s)": lambda x, _, f: (1 / (1 + f.exp(-x))) * (1 - 1 / (1 + f.exp(-x))),
+    },
+    (T.softPlus, "forward"): {
+        "max(b x, 0) + ln(1 + e^-|b x|)": _soft_plus_max,
+        "-ln(1 - s), s = 1 / (1 + e^-x)": lambda x, p, f: -p.a * f.log(1 - 1 / (1 + f.exp(-p.b * x))),
+        "-ln(1 / (1 + e^x))": lambda x, p, f: -p.a * f.log(1 / (1 + f.exp(p.b * x))),
+    },
+    (T.softPlus, "gradient"): {
+        "1 - 1 / (1 + e^x)": lambda x, p, f: p.a * p.b * (1 - 1 / (1 + f.exp(p.b * x))),
+        "1 / (1 + e^-x)": lambda x, p, f: p.a * p.b * (1 / (1 + f.exp(-p.b * x))),
+    },
+    (T.ELU, "gradient"): {"y + a": lambda x, p, f: np.where(x >= 0, f.dtype(1), p.a * (f.exp(x) - 1) + p.a)},
+}
+
+
+def _forms(step: Step) -> dict[str, Formula]:
+    direction = "gradient" if reads_gradient(step) else "forward"
+    return FORMS.get((descriptor_of(step).neuron_type, direction), {})
+
+
+@function_hypothesis("sigmoid as 1 - s(-x)", "Below 0 the sigmoid is computed as 1 - s(-x), which cancels.", T.sigmoid)
+def one_minus_sigmoid(step: Step) -> Variants:
+    def form(x: Any, p: Any, f: Library) -> Any:
+        s = 1 / (1 + f.exp(-abs(x)))
+        return np.where(x < 0, 1 - s, s)
+
+    def other(x: Any, p: Any, f: Library) -> Any:
+        return 1 - 1 / (1 + f.exp(x))
+
+    if not reads_gradient(step):
+        for text, dtype in {"float32": np.float32, "half": np.float16}.items():
+            yield f"in {text}", in_library(step, Library(dtype), form)
+            yield f"everywhere, in {text}", in_library(step, Library(dtype), other)
+
+
+@function_hypothesis(
+    "NaN lost in a comparison",
+    "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
+)
+def nan_compared(step: Step) -> Variants:
+    for form in (None, *_forms(step).values()):
+        library = in_library(step, Library(np.float32), form)
+        yield "", partial(_where_nan, function=library)
+
+
+def _where_nan(reads: Reads, function: Function) -> Wide:
+    nan = np.logical_or.reduce([np.isnan(source.values()) for source in reads.elements])
+    ideal = reads.ideal()
+    return np.where(nan, function(reads), ideal) if nan.any() else ideal
+
+
+@hypothesis(
+    "the literal formula overflows",
+    "In float32 or half a power or exponential within the formula overflows, and leaves infinity, NaN or 0.",
+)
+def overflow(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, literal: Function, zeros: bool) -> Wide:
+        ideal, other = reads.ideal(), literal(reads)
+        lost = ~np.isfinite(other) | (zeros & (other == 0) & (np.abs(ideal) > 2.0**-126))
+        return np.where(np.isfinite(ideal) & lost, other, ideal)
+
+    index = case.bad_sample
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is None:
+            continue
+        for name, dtype in {"float32": np.float32, "half": np.float16}.items():
+            for detail, form in {"": None, **_forms(step)}.items():
+                literal = in_library(step, Library(dtype), form)
+                text = ", ".join(filter(None, (detail, "in half" if name == "half" else "")))
+                # How well it rounds elsewhere is another question, but may come with it.
+                yield Candidate(text, function=partial(function, literal=literal, zeros=False), step=k)
+                if not np.isfinite(case.values(index, {k: literal})).all():
+                    yield Candidate(text, function=partial(function, literal=literal, zeros=True), step=k)
+                    yield Candidate(text, function=literal, step=k)
+
+
+@function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
+def computed_in_half(step: Step) -> Variants:
+    for detail, form in {"": None, **_forms(step)}.items():
+        yield detail, in_library(step, Library(np.float16), form)
+
+
+@function_hypothesis(
+    "the formula in float32",
+    "The documented formula, each operation rounded to float32, is that far from its exact value.",
+    general=True,
+)
+def stepwise(step: Step) -> Variants:
+    def function(reads: Reads, mode: str) -> Wide:
+        return reads.ideal(mode=mode, result=SINGLE).astype(np.float64)
+
+    for mode in ("stepwise", "stepwise-fma"):
+        yield f"mode {mode}", partial(function, mode=mode)
+    for detail, form in _forms(step).items():
+        yield detail, in_library(step, Library(np.float32), form)

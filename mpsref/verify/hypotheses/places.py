@@ -1,0 +1,406 @@
+"""Moves: elements that stand in another place, because of a layout, a stride, an order or an index."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from mpsref.arrays import Elements, Index, Stored
+from mpsref.verify.case import Case
+from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
+
+Size3: TypeAlias = tuple[int, int, int]
+Within: TypeAlias = Callable[[Size3, Index], Index]
+"""A move within an image: from height, width and channels, and flat indices there."""
+
+
+def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
+    """The result laid out otherwise; and one source only, where that makes another difference."""
+    slopes = any(step.operation.descriptor is not None and step.operation.descriptor.data is not None
+                 for step in case.steps)  # fmt: skip
+    for detail, move in moves.items():
+        where = move(case.shape, case.bad_sample)
+        # Zeros, then, or what nobody knows, and no move; or none at all.
+        if np.count_nonzero(where < 0) > 0.8 * where.size or (where == case.bad_sample).all():
+            continue
+        yield Candidate(detail, move=move)
+        if len(case.sources) > 1 or slopes:
+            for k in range(len(case.sources)):
+                place = f"in {PLACES[k]}" if len(case.sources) > 1 else "in the source"
+                yield Candidate(", ".join(filter(None, (detail, place))), move=move, source=k)
+
+
+def _local(move: Within) -> Move:
+    """A move within each image; what leads out of it is 0."""
+
+    def moved(shape: tuple[int, int, int, int], index: Index) -> Index:
+        size = math.prod(shape[1:])
+        image, inner = np.divmod(index, size)
+        inner = move(shape[1:], inner)
+        return np.where(inner >= size, ZERO, np.where(inner < 0, inner, image * size + inner))
+
+    return moved
+
+
+def _pixels(move: Callable[[Size3, Index, Index, Index], tuple[Index, Index, Index]]) -> Move:
+    """A move of rows, columns and channels within each image; what leads out of it is 0."""
+
+    def moved(size: Size3, index: Index) -> Index:
+        h, w, c = size
+        y, x, channel = move(size, index // (w * c), index // c % w, index % c)
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (channel >= 0) & (channel < c)
+        return np.where(inside, (y * w + x) * c + channel, ZERO)
+
+    return _local(moved)
+
+
+# ---- layouts ----
+
+
+class _Layout:
+    """An order of an image's elements in memory."""
+
+    def __init__(self, axes: str, name: str) -> None:
+        self.axes, self.name = axes, name
+
+    def extents(self, size: Size3) -> dict[str, int]:
+        h, w, c = size
+        return {"y": h, "x": w, "c": c, "s": -(-c // LANES), "l": LANES}
+
+    def position(self, size: Size3, index: Index) -> Index:
+        """Where each element stands."""
+        _, w, c = size
+        channel = index % c
+        places = {"y": index // (w * c), "x": index // c % w, "c": channel, "s": channel // LANES, "l": channel % LANES}
+        extents = self.extents(size)
+        at = np.zeros_like(index)
+        for axis in self.axes:
+            at = at * extents[axis] + places[axis]
+        return at
+
+    def element(self, size: Size3, position: Index) -> Index:
+        """Which element stands at each position; `ZERO` for padding."""
+        h, w, c = size
+        extents, places = self.extents(size), {}
+        for axis in reversed(self.axes):
+            position, places[axis] = np.divmod(position, extents[axis])
+        channel = places["c"] if "c" in places else places["s"] * LANES + places["l"]
+        inside = (position == 0) & (channel < c) & (places["y"] < h)
+        return np.where(inside, (places["y"] * w + places["x"]) * c + channel, ZERO)
+
+
+_BY_PIXEL, _BY_CHANNEL = _Layout("yxc", "pixel after pixel"), _Layout("cyx", "channel after channel")
+_BY_SLICE, _PADDED = _Layout("syxl", "slice after slice"), _Layout("yxsl", "with padding lanes")
+_BY_COLUMN = _Layout("xyc", "column after column")
+
+
+def _exchanged(case: Case, *pairs: tuple[_Layout, _Layout]) -> Iterator[Candidate]:
+    def move(size: Size3, index: Index, written: _Layout, read: _Layout) -> Index:
+        return written.element(size, read.position(size, index))
+
+    moves = {f"written {w.name}, read {r.name}": _local(partial(move, written=w, read=r)) for w, r in pairs}
+    yield from _moved(case, moves)
+
+
+@hypothesis(
+    "pixel-major and channel-major confused",
+    "The bytes are in the other order: channel after channel, or pixel after pixel.",
+    MANY,
+)
+def channel_major(case: Case) -> Iterator[Candidate]:
+    yield from _exchanged(case, (_BY_CHANNEL, _BY_PIXEL), (_BY_PIXEL, _BY_CHANNEL))
+
+
+@hypothesis(
+    "texture slices taken for pixels",
+    "The bytes are slice after slice, as in the texture, but read pixel after pixel, or the reverse.",
+    MANY,
+)
+def slices_in_a_row(case: Case) -> Iterator[Candidate]:
+    yield from _exchanged(case, (_BY_SLICE, _BY_PIXEL), (_BY_PIXEL, _BY_SLICE))
+
+
+@hypothesis(
+    "channel-major and texture slices confused",
+    "The bytes are channel after channel, but taken for slices of four channels, or the reverse.",
+    MANY,
+)
+def channels_and_slices(case: Case) -> Iterator[Candidate]:
+    yield from _exchanged(case, (_BY_SLICE, _BY_CHANNEL), (_BY_CHANNEL, _BY_SLICE))
+
+
+@hypothesis(
+    "padding lanes counted as channels",
+    "Each pixel has lanes that no channel uses, and they are counted on one side only.",
+    MANY,
+)
+def padding_counted(case: Case) -> Iterator[Candidate]:
+    if case.shape[3] % LANES:
+        yield from _exchanged(case, (_PADDED, _BY_PIXEL), (_BY_PIXEL, _PADDED))
+
+
+@hypothesis(
+    "rows and columns swapped",
+    "The image is transposed, or a row or column stands where its mirror image belongs.",
+    MANY,
+)
+def rows_and_columns(case: Case) -> Iterator[Candidate]:
+    yield from _exchanged(case, (_BY_COLUMN, _BY_PIXEL), (_BY_PIXEL, _BY_COLUMN))
+
+    def mirrored(size: Size3, y: Index, x: Index, c: Index, rows: bool, columns: bool) -> tuple[Index, Index, Index]:
+        return size[0] - 1 - y if rows else y, size[1] - 1 - x if columns else x, c
+
+    flips = {"upside down": (True, False), "right to left": (False, True), "turned by 180 degrees": (True, True)}
+    yield from _moved(case, {d: _pixels(partial(mirrored, rows=r, columns=c)) for d, (r, c) in flips.items()})
+
+
+@hypothesis(
+    "tiles transposed", "Each tile of pixels is transposed, as by a thread that exchanges its coordinates.", MANY
+)
+def tiles_transposed(case: Case) -> Iterator[Candidate]:
+    def move(size: Size3, y: Index, x: Index, c: Index, tile: int) -> tuple[Index, Index, Index]:
+        return y // tile * tile + x % tile, x // tile * tile + y % tile, c
+
+    yield from _moved(case, {f"of {k} x {k}": _pixels(partial(move, tile=k)) for k in (8, 16, 32, 4)})
+
+
+# ---- channels ----
+
+
+@hypothesis(
+    "lanes permuted", "The four feature channels of each slice are in another order, as RGBA and BGRA are.", MANY
+)
+def lanes_permuted(case: Case) -> Iterator[Candidate]:
+    def move(size: Size3, y: Index, x: Index, c: Index, order: Index) -> tuple[Index, Index, Index]:
+        return y, x, c // LANES * LANES + order[c % LANES]
+
+    orders = list(itertools.permutations(range(LANES)))[1:]
+    yield from _moved(case, {f"in the order {o}": _pixels(partial(move, order=np.array(o))) for o in orders})
+
+
+@hypothesis(
+    "channels mapped otherwise", "Feature channels or slices are read in another order, or one serves for all.", MANY
+)
+def channels_mapped(case: Case) -> Iterator[Candidate]:
+    channels = case.shape[3]
+    c = np.arange(channels)
+    parts = -(-channels // LANES)
+    orders = {
+        "slice 0 for all": c % LANES,
+        "slices in reverse order": (parts - 1 - c // LANES) * LANES + c % LANES,
+        "channels in reverse order": channels - 1 - c,
+        "channel 0 for all": c * 0,
+        "the first lane for all of a slice": c // LANES * LANES,
+    }
+    for k in range(1, min(parts, 9)):
+        orders[f"{k} slice{'s' * (k > 1)} later"] = (c // LANES + k) % parts * LANES + c % LANES
+    for k in range(1, min(channels, 17)):
+        orders[f"{k} channel{'s' * (k > 1)} later"] = (c + k) % channels
+        orders[f"{k} channel{'s' * (k > 1)} earlier"] = (c - k) % channels
+
+    if (order := _order_of_channels(case)) is not None:
+        orders["in the order " + ", ".join(map(str, order))] = order
+
+    def move(size: Size3, y: Index, x: Index, c: Index, order: Index) -> tuple[Index, Index, Index]:
+        return y, x, order[c]
+
+    if channels > 1:
+        yield from _moved(case, {detail: _pixels(partial(move, order=order)) for detail, order in orders.items()})
+
+
+def _order_of_channels(case: Case, pixels: int = 48) -> Index | None:
+    """For each channel the one whose values it holds, if there is one for each; for up to 64 channels."""
+    channels = case.shape[3]
+    if not 2 < channels <= 64:
+        return None
+    got, want = case.got.reshape(-1, channels), case.want.reshape(-1, channels)
+    chosen = np.unique(case.bad_index // channels)
+    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, pixels)).astype(int)]
+    if chosen.size < MANY:
+        return None
+    is_close = case.bound(np.repeat(chosen[:, None] * channels + np.arange(channels), channels))
+    ours, theirs = np.broadcast_arrays(got[chosen][:, :, None], want[chosen][:, None, :])
+    same = is_close(theirs.reshape(-1), ours.reshape(-1)).reshape(ours.shape).mean(axis=0)
+    # A channel that is right stays, whatever others look like.
+    same[np.arange(channels), np.arange(channels)] += 0.01
+    order = np.argmax(same, axis=1)
+    return order if (same[np.arange(channels), order] > 0.9).all() else None
+
+
+# ---- strides, offsets, indices ----
+
+
+@hypothesis(
+    "wrong row stride",
+    "Rows begin at other distances than expected, so that each is shifted more than the one before.",
+    MANY,
+)
+def row_stride(case: Case) -> Iterator[Candidate]:
+    _, h, w, c = case.shape
+    dense, item = w * c, case.result.dtype.itemsize
+    strides = {dense + d * c: f"of {w + d} pixels" for d in range(-8, 9) if d and w + d > 0}
+    for unit, size in (("elements", 1), ("bytes", item)):
+        for block in (4, 8, 16, 32, 64, 128, 256):
+            stride = -(-dense * size // block) * block // size
+            strides.setdefault(stride, f"of {stride} elements, a multiple of {block} {unit}")
+    strides.pop(dense, None)
+
+    def written(size: Size3, index: Index, stride: int) -> Index:
+        y, rest = np.divmod(index, stride)
+        return np.where((rest < dense) & (y < h), y * dense + rest, ZERO)
+
+    def read(size: Size3, index: Index, stride: int) -> Index:
+        y, rest = np.divmod(index, dense)
+        return y * stride + rest
+
+    moves: dict[str, Move] = {}
+    for stride, detail in strides.items():
+        moves[f"written with one {detail}"] = _local(partial(written, stride=stride))
+        moves[f"read with one {detail}"] = _local(partial(read, stride=stride))
+    if h > 1:
+        yield from _moved(case, moves)
+    yield from _moved(case, dict(_chunks(case)))
+
+
+def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
+    """Rows of which only a part was recorded, read as if they were nothing but that part."""
+    n, h, w, c = case.shape
+
+    def read_densely(shape: tuple[int, int, int, int], index: Index, row: int, factor: int, chunk: int) -> Index:
+        y, rest = np.divmod(index, row * factor)
+        rest = rest - chunk * row
+        inside = (rest >= 0) & (rest < row)
+        return np.where(inside, y * row + rest, UNKNOWN)
+
+    for row in dict.fromkeys((c, w * c, h * w * c)):
+        if row == n * h * w * c or row == 1:
+            continue
+        for factor in (2, 3, 4):
+            for chunk in range(factor):
+                place = f", of which part {chunk + 1} was recorded" if chunk else ""
+                yield (
+                    f"rows of {row} elements stand {factor * row} apart{place}, and are read as if dense",
+                    partial(read_densely, row=row, factor=factor, chunk=chunk),
+                )
+
+
+@hypothesis(
+    "wrong offset", "The image begins too early or too late in its buffer, or where it is read or written.", MANY
+)
+def offset(case: Case) -> Iterator[Candidate]:
+    _, _, w, c = case.shape
+    row, size = w * c, case.want.size
+    shifts = dict.fromkeys(
+        [*_shifts(case), *_correlated(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
+    )
+
+    def shifted(shape: tuple[int, int, int, int], index: Index, by: int) -> Index:
+        moved = index + by
+        return np.where((moved < 0) | (moved >= size), ZERO, moved)
+
+    moves: dict[str, Move] = {}
+    for by in shifts:
+        ahead = f"{abs(by)} elements {'later' if by < 0 else 'earlier'} than they should"
+        rows, pixels = f", {abs(by) // row} rows", f", {abs(by) // c} pixels"
+        whole = rows if by % row == 0 else pixels if by % c == 0 else ""
+        moves[f"elements stand {ahead}{whole}"] = partial(shifted, by=by)
+    yield from _moved(case, moves)
+
+
+def _correlated(case: Case, window: int = 131_072) -> Iterator[int]:
+    """The shifts at which what was got looks most like what is wanted, whatever function was computed."""
+    first = max(0, int(case.bad_index[0]) - window // 2)
+    got, want = (
+        Elements(array.reshape(-1)[first : first + window], case.result).values() for array in (case.got, case.want)
+    )
+    if got.size < 8 * MANY:
+        return
+    spectra = []
+    for values in (got, want):
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return
+        spread = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
+        bounded = np.clip(spread, -3, 3)
+        spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * got.size))
+    likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
+    for place in np.argsort(likeness)[::-1][:2].tolist():
+        by = place if place < got.size else place - 2 * got.size
+        if by:
+            yield by
+
+
+def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]:
+    """By how many elements the want near a few bad elements must be shifted to give a run of what was got."""
+    got, want = case.got.reshape(-1), case.want.reshape(-1)
+    if got.size <= length:
+        return
+    is_close = case.bound(case.bad_sample[:1])
+    starts = np.minimum(case.bad_sample[:: max(1, case.bad_sample.size // 24)], got.size - length)
+    distinct = [np.unique(got[s : s + length]).size for s in starts.tolist()]
+    for k in np.argsort(distinct, kind="stable")[::-1][:4]:
+        start = int(starts[k])
+        low, high = max(0, start - window), min(got.size - length, start + window)
+        found = np.arange(low, high + 1)
+        for step in range(length):
+            found = found[is_close(want[found + step], np.full(found.shape, got[start + step]))]
+        yield from (int(position) - start for position in found[:4] if position != start)
+
+
+@hypothesis(
+    "shifted",
+    "The image is shifted by whole pixels, and its edge is repeated, zero or taken from the other side.",
+    MANY,
+)
+def shifted(case: Case) -> Iterator[Candidate]:
+    def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int], edge: str) -> tuple[Index, Index, Index]:
+        y, x = y + by[0], x + by[1]
+        if edge == "repeated":
+            y, x = np.clip(y, 0, size[0] - 1), np.clip(x, 0, size[1] - 1)
+        if edge == "from the other side":
+            y, x = y % size[0], x % size[1]
+        return y, x, c
+
+    near = (0, 1, -1, 2, -2)
+    steps = [(y, x) for y in near for x in near if y or x]
+    moves = {
+        f"by {by[0]} rows and {by[1]} columns, the edge {edge}": _pixels(partial(move, by=by, edge=edge))
+        for by in sorted(steps, key=lambda by: abs(by[0]) + abs(by[1]))
+        for edge in ("repeated", "zero", "from the other side")
+        if abs(by[0]) < case.shape[1] and abs(by[1]) < case.shape[2]
+    }
+    yield from _moved(case, moves)
+
+
+@hypothesis("an index of 16 bits", "An index wraps at 2^16, so that what follows repeats the beginning.", MANY)
+def index_wraps(case: Case) -> Iterator[Candidate]:
+    _, _, w, c = case.shape
+
+    def move(shape: tuple[int, int, int, int], index: Index, unit: int) -> Index:
+        return index // unit % 65_536 * unit + index % unit
+
+    units = {"elements": 1, "slices": LANES, "pixels": c, "rows": w * c}
+    moves = {f"of {name}": partial(move, unit=unit) for name, unit in units.items() if case.want.size > 65_536 * unit}
+    yield from _moved(case, moves)
+
+
+@hypothesis("another image of the batch", "The image of another place in the batch stands here.", MANY)
+def another_of_the_batch(case: Case) -> Iterator[Candidate]:
+    images = case.shape[0]
+    if images == 1:
+        return
+    order = np.arange(images)
+    orders = {"in reverse order": order[::-1], **{f"image {k} for all": order * 0 + k for k in range(images)[:16]}}
+    for k in range(1, min(images, 17)):
+        orders[f"{k} later"] = (order + k) % images
+
+    def moved(shape: tuple[int, int, int, int], index: Index, order: Stored) -> Index:
+        image, inner = np.divmod(index, math.prod(shape[1:]))
+        return np.asarray(order[image] * math.prod(shape[1:]) + inner, np.intp)
+
+    yield from _moved(case, {detail: partial(moved, order=o) for detail, o in orders.items()})

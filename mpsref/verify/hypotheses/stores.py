@@ -1,0 +1,267 @@
+"""Stores: what memory holds of a value, because of a format, a rounding, a clamp, or because nothing was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
+from mpsref.verify.case import Case, encoded
+from mpsref.verify.hypotheses.base import HALF, MANY, PLACES, SINGLE, Candidate, Hypothesis, Values, hypothesis
+
+# ---- roundings ----
+
+
+def _mantissa(bits: int) -> Callable[[Wide], Wide]:
+    """Round to float32 with so many bits of its mantissa, to nearest even."""
+
+    def rounded(values: Wide) -> Wide:
+        drop = 23 - bits
+        code = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+        code += (1 << (drop - 1)) - 1 + ((code >> np.uint64(drop)) & np.uint64(1))
+        code = code >> np.uint64(drop) << np.uint64(drop)
+        out = code.astype(np.uint32).view(np.float32).astype(np.float64)
+        return np.where(np.isnan(values), np.nan, out)
+
+    return rounded
+
+
+def _to_half(values: Wide) -> Wide:
+    return values.astype(np.float16).astype(np.float64)
+
+
+def _to_unorm8(values: Wide) -> Wide:
+    return np.rint(np.nan_to_num(np.clip(values, 0, 1)) * 255) / 255
+
+
+bfloat16, tf32 = _mantissa(7), _mantissa(10)
+NARROW: dict[str, Callable[[Wide], Wide]] = {
+    "half": _to_half, "bfloat16": bfloat16, "tf32": tf32, "unorm8": _to_unorm8,
+}  # fmt: skip
+
+
+def _rounded(case: Case, index: Index, values: Values, narrow: Callable[[Wide], Wide]) -> Stored:
+    return case.stored(narrow(values(index)))
+
+
+def _narrowed(case: Case, index: Index, values: Values, narrow: Callable[[Wide], Wide]) -> Stored:
+    """Rounded twice: to the format of the result, or to float32, and to a narrow format."""
+    first = SINGLE if case.result.unorm_max else case.result
+    return case.stored(narrow(Elements(encoded(values(index), first), first).values()))
+
+
+def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
+    def candidates(case: Case) -> Iterator[Candidate]:
+        if case.result is HALF and name in ("half", "tf32"):
+            return
+        yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]), coarse=True)
+        if case.result is HALF:
+            yield Candidate("from float32", store=partial(_rounded, narrow=NARROW[name]), coarse=True)
+
+    return candidates
+
+
+def _read_through(name: str) -> Callable[[Case], Iterator[Candidate]]:
+    def candidates(case: Case) -> Iterator[Candidate]:
+        def reads(read: Sequence[Elements], index: Index, chosen: Sequence[int]) -> Sequence[Elements]:
+            return [
+                Elements(encoded(NARROW[name](each.values()), each.storage), each.storage) if k in chosen else each
+                for k, each in enumerate(read)
+            ]
+
+        wide = [k for k, source in enumerate(case.sources) if name != "half" or source.storage is not HALF]
+        for k in wide:
+            yield Candidate(PLACES[k] if len(case.sources) > 1 else "", reads=partial(reads, chosen=[k]))
+        if len(wide) > 1:
+            yield Candidate("all sources", reads=partial(reads, chosen=wide))
+
+    return candidates
+
+
+_WORDS = {"half": "half precision", "bfloat16": "bfloat16", "tf32": "TF32, with 10 bits after the point",
+          "unorm8": "the 256 codes of unorm8"}  # fmt: skip
+
+
+def _stored(name: str) -> Hypothesis:
+    return hypothesis(f"stored through {name}", f"The result was rounded to {_WORDS[name]} on its way.", MANY)(
+        _through(name)
+    )
+
+
+def _read(name: str) -> Hypothesis:
+    return hypothesis(f"read through {name}", f"A source was rounded to {_WORDS[name]} before it was used.", MANY)(
+        _read_through(name)
+    )
+
+
+stored_through_half, stored_through_tf32 = _stored("half"), _stored("tf32")
+stored_through_bfloat16, stored_through_unorm8 = _stored("bfloat16"), _stored("unorm8")
+read_through_half, read_through_tf32 = _read("half"), _read("tf32")
+read_through_bfloat16, read_through_unorm8 = _read("bfloat16"), _read("unorm8")
+
+
+@hypothesis("truncated instead of rounded", "The result is rounded towards 0, not to the nearest.", MANY)
+def truncated(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        exact = values(index)
+        near = case.stored(exact)
+        # What float64 cannot tell from the stored value is that value.
+        above = np.abs(Elements(near, case.result).values()) > np.abs(exact) * (1 + 2.0**-44)
+        if case.result.unorm_max:
+            return np.where(above, near - above.astype(near.dtype), near)
+        return np.where(above, np.nextafter(near, near.dtype.type(0)), near)
+
+    yield Candidate("", store=store)
+
+
+@hypothesis("clamped to 0 and 1", "The result is saturated, as for a unorm format.", MANY)
+def saturated(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, 0, 1)))
+
+
+@hypothesis("clamped to 65504", "The result is clamped to the largest number of half precision.")
+def clamped(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, -65504, 65504)))
+
+
+# ---- bytes ----
+
+
+@hypothesis(
+    "the bytes in the other order", "Each element has its bytes in the other order: big-endian, or swapped twice.", MANY
+)
+def byte_order(case: Case) -> Iterator[Candidate]:
+    if case.result.dtype.itemsize > 1:
+        yield Candidate(
+            "", store=lambda case, index, values: case.stored(values(index)).byteswap(), undo=lambda x: x.byteswap()
+        )
+
+
+@hypothesis("float32 taken for half", "The bytes are float32, of which each two are read as two halves.", MANY)
+def singles_as_halves(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        pairs = values(index // 2).astype(np.float32).view(np.uint32)
+        halves = (pairs >> (16 * (index % 2)).astype(np.uint32)).astype(np.uint16)
+        return halves.view(np.float16)
+
+    if case.result is HALF:
+        # The low half of a float32 depends on its last bits.
+        yield Candidate("", store=store, known=lambda index: index % 2 == 1)
+
+
+@hypothesis("bfloat16 taken for half", "The bytes are bfloat16, but are read as half precision.", MANY)
+def bfloat16_as_half(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        codes = bfloat16(values(index)).astype(np.float32).view(np.uint32) >> np.uint32(16)
+        return codes.astype(np.uint16).view(np.float16)
+
+    def undo(stored: Stored) -> Stored:
+        codes = np.ascontiguousarray(stored).view(np.uint16).astype(np.uint32) << np.uint32(16)
+        return codes.view(np.float32).astype(np.float16)
+
+    if case.result is HALF:
+        yield Candidate("", store=store, undo=undo, coarse=True)
+
+
+@hypothesis("half taken for float32", "The bytes are half precision, two of which are read as one float32.", MANY)
+def halves_as_singles(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        size = case.want.size
+        low, high = (
+            np.where(at < size, values(np.minimum(at, size - 1)), 0).astype(np.float16).view(np.uint16)
+            for at in (2 * index, 2 * index + 1)
+        )
+        return (low.astype(np.uint32) | high.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+    if case.result is SINGLE:
+        yield Candidate("", store=store)
+
+
+# ---- special values ----
+
+
+@hypothesis("the sign flipped", "Every element has the wrong sign.")
+def sign_flipped(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", store=partial(_rounded, narrow=np.negative))
+
+
+@hypothesis("the sign lost", "Every element is its magnitude.", MANY)
+def sign_lost(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", store=partial(_rounded, narrow=np.abs))
+
+
+@hypothesis("NaN turned to 0", "Where NaN belongs there is 0, as a texture or a fast min and max may leave it.")
+def nan_to_zero(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        yield Candidate("", store=partial(_rounded, narrow=lambda v: np.where(np.isnan(v), 0, v)))
+
+
+@hypothesis("infinity turned to NaN or a number", "Where an infinity belongs there is NaN, or the largest number.")
+def infinity_lost(case: Case) -> Iterator[Candidate]:
+    if not case.result.unorm_max:
+        most = float(np.finfo(case.result.dtype).max)
+
+        def store(case: Case, index: Index, values: Values, to_nan: bool) -> Stored:
+            out = case.stored(values(index)).astype(np.float64)
+            return case.stored(np.where(np.isinf(out), np.nan if to_nan else np.copysign(most, out), out))
+
+        yield Candidate("NaN", store=partial(store, to_nan=True))
+        yield Candidate("the largest number", store=partial(store, to_nan=False))
+
+
+@hypothesis("subnormals flushed", "Subnormal numbers are taken for 0, where they are read or where they are stored.")
+def subnormals_flushed(case: Case) -> Iterator[Candidate]:
+    if case.result.unorm_max:
+        return
+
+    def flushed(source: Elements) -> Elements:
+        if source.storage.unorm_max:
+            return source
+        is_subnormal = np.abs(source.stored) < np.finfo(source.storage.dtype).tiny
+        zero = np.copysign(source.storage.dtype.type(0), source.stored)
+        return Elements(np.where(is_subnormal, zero, source.stored), source.storage)
+
+    def reads(read: Sequence[Elements], index: Index) -> Sequence[Elements]:
+        return [flushed(each) for each in read]
+
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        return flushed(Elements(case.stored(values(index)), case.result)).stored
+
+    yield Candidate("in the result", store=store)
+    yield Candidate("in the sources", reads=reads)
+    yield Candidate("in the sources and the result", reads=reads, store=store)
+
+
+# ---- memory that was not written ----
+
+
+@hypothesis(
+    "never written", "The memory holds what it held before: zeros, another constant, or a pattern that repeats."
+)
+def never_written(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values, pattern: Stored) -> Stored:
+        return np.asarray(pattern[index % pattern.size])
+
+    index, dtype = case.bad_sample, case.result.dtype
+    bits = case.got.reshape(-1)[index].view(case.result.bits_dtype)
+    for period in (1, 2, 4):
+        pattern = np.zeros(period, bits.dtype)
+        for k in range(period):
+            values, counts = np.unique(bits[index % period == k], return_counts=True)
+            if values.size:
+                pattern[k] = values[np.argmax(counts)]
+        is_nan: Mask = np.isnan(pattern.view(dtype)) if not case.result.unorm_max else np.zeros(period, np.bool_)
+        if (period > 1 and np.unique(pattern).size == 1) or (pattern.any() and index.size < period * MANY):
+            continue
+        text = " ".join(f"{int(value):0{2 * dtype.itemsize}x}" for value in pattern)
+        numbers = " ".join(str(value) for value in pattern.view(dtype))
+        detail = "zeros" if not pattern.any() else f"0x{text}, that is {numbers}"
+        # The canonical NaN is what a formula leaves, not memory.
+        if not (is_nan.all() and period == 1):
+            yield Candidate(detail, store=partial(store, pattern=pattern.view(dtype)))

@@ -1,0 +1,557 @@
+"""Faults of convolutions, fully connected layers and pooling, and of their gradients; the most specific first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mpsref.arrays import Wide, meaning
+from mpsref.enums import MPSImageEdgeMode
+from mpsref.neuron import forward
+from mpsref.operations import (
+    Average,
+    AverageGradient,
+    Convolution,
+    ConvolutionGradient,
+    FixedPadding,
+    Maximum,
+    MaximumGradient,
+)
+from mpsref.operations.convolution import ConvolutionOperation
+from mpsref.operations.weights import Weights
+from mpsref.operations.window import Sliding, size_of
+from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
+
+__all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
+
+UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
+
+
+# ---- what an operation gives with other numbers ----
+
+
+def _terms(case: LayerCase) -> int:
+    operation: Any = case.operation
+    if isinstance(operation, ConvolutionOperation):
+        o, rows, columns, read = operation.weights.values.shape
+        return int(rows * columns * (read if isinstance(operation, Convolution) else o // operation.weights.groups))
+    return int(np.prod(operation.sliding.kernel))
+
+
+def _sums(operation: Any, sources: tuple[Wide, ...], weights: Wide) -> Wide:
+    """The sums of a convolution or its gradient with some weights, without a bias."""
+    if isinstance(operation, Convolution):
+        return np.asarray(operation.linear(sources[0], weights))
+    return np.asarray(operation.linear(sources[0], size_of(sources[1]), weights))
+
+
+def _bias(operation: Any) -> Wide:
+    bias = operation.weights.bias if isinstance(operation, Convolution) else None
+    return np.zeros(1) if bias is None else bias.astype(np.float64)
+
+
+def _activated(operation: Any, value: Wide) -> Wide:
+    neuron = operation.weights.neuron if isinstance(operation, Convolution) else None
+    return value if neuron is None else forward(neuron, value)
+
+
+def _guess(
+    case: LayerCase, detail: str, operation: Any = None, weights: Wide | None = None, sources: Any = None
+) -> Guess:
+    """What a convolution or its gradient gives with another window, other weights or other sources."""
+    operation = case.operation if operation is None else operation
+    sources = case.sources if sources is None else sources
+    weights = operation.weights.values.astype(np.float64) if weights is None else weights
+    bias = _bias(operation)
+    value = _sums(operation, sources, weights) + bias
+    sizes = _sums(operation, tuple(map(np.abs, sources)), np.abs(weights)) + np.abs(bias)
+    return Guess(detail, value, (_terms(case) + 1) * UNIT * sizes, partial(_activated, operation))
+
+
+def _weights(case: LayerCase) -> Wide | None:
+    """The weights of a convolution or its gradient; None for another layer."""
+    operation = case.operation
+    return operation.weights.values.astype(np.float64) if isinstance(operation, ConvolutionOperation) else None
+
+
+def _moved(case: LayerCase, dy: int, dx: int, dilations: tuple[int, int] | None = None) -> Any:
+    """The operation with its first window somewhere else."""
+    operation: Any = case.operation
+    source = size_of(case.sources[-1])
+    sliding: Sliding = operation.sliding
+    placed = sliding.placed(source)
+    dilations = sliding.dilations if dilations is None else dilations
+    half = [((k - 1) * d + 1) // 2 for k, d in zip(sliding.kernel, dilations, strict=True)]
+    padding = FixedPadding(
+        placed.size[1], placed.size[0], placed.first[1] + half[1] + dx, placed.first[0] + half[0] + dy
+    )
+    if isinstance(operation, ConvolutionOperation):
+        return replace(operation, padding=padding, weights=_dilated(operation.weights, dilations))
+    return replace(operation, sliding=replace(sliding, padding=padding, edge_mode=placed.edge_mode))
+
+
+def _dilated(weights: Weights, dilations: tuple[int, int]) -> Weights:
+    d = weights.descriptor()
+    d.dilation_rate_y, d.dilation_rate_x = dilations
+    return Weights(d, weights.values, weights.bias)
+
+
+# ---- precision ----
+
+
+@layer_hypothesis(
+    "bias added after the sum was stored in half", "The sum was rounded to half, then the bias added and rounded again."
+)
+def bias_after_half_store(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Convolution) and operation.weights.bias is not None and not case.result.unorm_max:
+        plain, bias = _sums(operation, case.sources, operation.weights.values.astype(np.float64)), _bias(operation)
+        sizes = _sums(operation, (np.abs(case.sources[0]),), np.abs(operation.weights.values.astype(np.float64)))
+
+        def finish(total: Wide) -> Wide:
+            return _activated(operation, total.astype(np.float16).astype(np.float64) + bias)
+
+        yield Guess("", plain, (_terms(case) + 1) * UNIT * sizes, finish)
+
+
+@layer_hypothesis(
+    "each quotient stored in half", "The incoming gradients were divided, stored in half, and then added."
+)
+def quotients_in_half(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, AverageGradient):
+        gradient, source = case.sources
+        shares = operation.shares(gradient, size_of(source)).astype(np.float16).astype(np.float64)
+        sizes = operation.spread(np.abs(shares), size_of(source))
+        yield Guess("", operation.spread(shares, size_of(source)), _terms(case) * UNIT * sizes)
+
+
+def _short(x: Wide, bits: int, *, truncated: bool) -> Wide:
+    """Float32 with so few bits behind the point, to nearest even or cut."""
+    code = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    drop = np.uint64(23 - bits)
+    if not truncated:
+        code += ((code >> drop) & np.uint64(1)) + (np.uint64(1) << (drop - np.uint64(1))) - np.uint64(1)
+    code = (code >> drop) << drop
+    values = (code & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32).astype(np.float64)
+    return np.where(np.isfinite(x), values, x)
+
+
+def _inputs_rounded(case: LayerCase, bits: int) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is None:
+        return
+    for truncated in (False, True):
+        sources = (_short(case.sources[0], bits, truncated=truncated), *case.sources[1:])
+        short = _short(weights, bits, truncated=truncated)
+        if not (np.array_equal(sources[0], case.sources[0], equal_nan=True) and np.array_equal(short, weights)):
+            yield _guess(case, "truncated" if truncated else "to nearest", None, short, sources)
+
+
+@layer_hypothesis("inputs rounded to TF32", "Source and weights were rounded to 10 bits behind the point.")
+def inputs_in_tf32(case: LayerCase) -> Iterator[Guess]:
+    yield from _inputs_rounded(case, 10)
+
+
+@layer_hypothesis("inputs rounded to bfloat16", "Source and weights were rounded to 7 bits behind the point.")
+def inputs_in_bfloat16(case: LayerCase) -> Iterator[Guess]:
+    yield from _inputs_rounded(case, 7)
+
+
+@layer_hypothesis("inputs rounded to half", "Source and weights were rounded to half precision.")
+def inputs_in_half(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None:
+        source, short = (array.astype(np.float16).astype(np.float64) for array in (case.sources[0], weights))
+        if not (np.array_equal(source, case.sources[0], equal_nan=True) and np.array_equal(short, weights)):
+            yield _guess(case, "", None, short, (source, *case.sources[1:]))
+
+
+@layer_hypothesis("accumulated in half", "Every partial sum was rounded to half precision.", is_last=True)
+def accumulated_in_half(case: LayerCase) -> Iterator[Guess]:
+    if _weights(case) is None:
+        return
+    guess, terms = _guess(case, ""), _terms(case)
+    sizes = np.asarray(guess.radius) / ((terms + 1) * UNIT)
+    storage = case.final or case.result
+    # Its bound is so wide that the errors must also have the size that such sums have.
+    off = (meaning(case.got, storage) - meaning(case.want, storage)).reshape(-1)
+    if sizes.size == off.size:
+        relative = (off / sizes.reshape(-1))[np.isfinite(off) & (sizes.reshape(-1) > 0)]
+        typical = np.sqrt(np.mean(relative**2)) if relative.size else 0.0
+        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms + 1):
+            return
+    yield replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
+
+
+# ---- weights ----
+
+
+@layer_hypothesis("kernel flipped", "The window of the weights was rotated by 180 degrees.")
+def kernel_flipped(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None and max(weights.shape[1:3]) > 1:
+        yield _guess(case, "", None, weights[:, ::-1, ::-1])
+
+
+@layer_hypothesis("x and y taps exchanged", "The window of the weights was transposed.")
+def taps_exchanged(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None and weights.shape[1] == weights.shape[2] > 1:
+        yield _guess(case, "", None, weights.swapaxes(1, 2))
+
+
+@layer_hypothesis("weights in another layout", "The weights were read in another order of their axes than they have.")
+def another_layout(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is None:
+        return
+    o, h, w, i = weights.shape
+    flatten = ", the order C, H, W" if getattr(case.operation, "is_fully_connected", False) else ""
+    yield _guess(case, f"OHWI as OIHW{flatten}", None, weights.reshape(o, i, h, w).transpose(0, 2, 3, 1))
+    yield _guess(case, f"OIHW as OHWI{flatten}", None, weights.transpose(0, 3, 1, 2).reshape(weights.shape))
+    yield _guess(case, "OHWI as HWIO", None, weights.reshape(h, w, i, o).transpose(3, 0, 1, 2))
+    yield _guess(case, "HWIO as OHWI", None, weights.transpose(1, 2, 3, 0).reshape(weights.shape))
+
+
+@layer_hypothesis(
+    "channels not exchanged", "The gradient multiplied by the weights of the forward, not the transposed."
+)
+def channels_not_exchanged(case: LayerCase) -> Iterator[Guess]:
+    operation, weights = case.operation, _weights(case)
+    if weights is not None and isinstance(operation, ConvolutionGradient):
+        g = operation.weights.groups
+        o, h, w, i = weights.shape
+        if o // g == i > 1:
+            by_group = weights.reshape(g, i, h, w, i).swapaxes(1, 4)
+            yield _guess(case, "", None, by_group.reshape(weights.shape))
+
+
+@layer_hypothesis("channels reversed", "The source channels were read in the opposite order.")
+def channels_reversed(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None and weights.shape[3] > 1:
+        yield _guess(case, "", None, weights[..., ::-1])
+    elif isinstance(case.operation, Maximum | Average):
+        yield Guess("", case.operation.plain([case.sources[0][..., ::-1]]))
+
+
+@layer_hypothesis("last slice of channels dropped", "The last channels, which fill no slice of four, were not read.")
+def last_slice_dropped(case: LayerCase) -> Iterator[Guess]:
+    weights = _weights(case)
+    if weights is not None and isinstance(case.operation, Convolution) and weights.shape[3] > 4:
+        kept = weights.copy()
+        kept[..., (weights.shape[3] - 1) // 4 * 4 :] = 0
+        yield _guess(case, "", None, kept)
+
+
+@layer_hypothesis("groups ignored or rotated", "A group of results read the source channels of another group.")
+def groups_rotated(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if not isinstance(operation, Convolution) or operation.weights.groups == 1:
+        return
+    groups = operation.weights.groups
+    x = case.sources[0].reshape(*case.sources[0].shape[:3], groups, -1)
+    first = np.broadcast_to(x[..., :1, :], x.shape)
+    for detail, other in (("all read the first", first), ("rotated up", np.roll(x, 1, axis=3)),
+                          ("rotated down", np.roll(x, -1, axis=3))):  # fmt: skip
+        yield _guess(case, detail, sources=(other.reshape(case.sources[0].shape),))
+
+
+# ---- biases ----
+
+
+def _with_bias(case: LayerCase, times: float) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Convolution) and operation.weights.bias is not None:
+        guess = _guess(case, "")
+        yield replace(guess, value=guess.value + (times - 1) * _bias(operation))
+
+
+@layer_hypothesis("bias forgotten", "The bias was not added.")
+def bias_forgotten(case: LayerCase) -> Iterator[Guess]:
+    yield from _with_bias(case, 0)
+
+
+@layer_hypothesis("bias added twice", "The bias was added twice.")
+def bias_doubled(case: LayerCase) -> Iterator[Guess]:
+    yield from _with_bias(case, 2)
+
+
+@layer_hypothesis("bias added after the neuron", "The neuron was applied to the sum, and then the bias was added.")
+def bias_after_neuron(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Convolution) and operation.weights.bias is not None and operation.weights.neuron:
+        guess = _guess(case, "")
+        bias = _bias(operation)
+        yield replace(guess, value=guess.value - bias, finish=lambda total: _activated(operation, total) + bias)
+
+
+@layer_hypothesis("neuron forgotten", "The fused neuron was not applied.")
+def neuron_forgotten(case: LayerCase) -> Iterator[Guess]:
+    if isinstance(case.operation, Convolution) and case.operation.weights.neuron:
+        yield replace(_guess(case, ""), finish=lambda total: total)
+
+
+# ---- windows ----
+
+
+@layer_hypothesis("window in another place", "The first window begins a pixel off: an odd pixel on the other side.")
+def window_moved(case: LayerCase) -> Iterator[Guess]:
+    strides = case.operation.sliding.strides  # type: ignore[attr-defined]
+    if getattr(case.operation, "is_fully_connected", False):
+        return
+    for dy in range(-strides[0], strides[0] + 1):
+        for dx in range(-strides[1], strides[1] + 1):
+            if (dy, dx) != (0, 0) and max(abs(dy), abs(dx)) <= 2:
+                yield _of(case, f"by {dy} in y and {dx} in x", _moved(case, dy, dx))
+
+
+def _of(case: LayerCase, detail: str, operation: Any, sources: Any = None) -> Guess:
+    """What an operation of the same kind gives."""
+    if isinstance(operation, ConvolutionOperation):
+        return _guess(case, detail, operation, sources=sources)
+    sources = list(case.sources if sources is None else sources)
+    value = operation.plain(sources)
+    if isinstance(operation, Maximum):
+        return Guess(detail, value)
+    size = operation.plain([np.abs(sources[0]), *sources[1:]])
+    return Guess(detail, value, (_terms(case) + 12) * UNIT * size)
+
+
+@layer_hypothesis("dilation ignored", "The taps are next to each other, or the window is centred as if they were.")
+def dilation_ignored(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, ConvolutionOperation) and max(operation.sliding.dilations) > 1:
+        sliding = operation.sliding
+        y, x = ((k - 1) * (d - 1) // 2 for k, d in zip(sliding.kernel, sliding.dilations, strict=True))
+        yield _guess(case, "ignored", _moved(case, y, x, dilations=(1, 1)))
+        yield _guess(case, "centred by the taps", _moved(case, y, x))
+
+
+@layer_hypothesis("clamped edge", "Taps outside of the source read the nearest pixel, not nothing.")
+def edge_clamped(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Convolution) and not operation.is_fully_connected:
+        x, sliding = case.sources[0], operation.sliding
+        placed = sliding.placed(size_of(x))
+        pads, moved = [], []
+        for n, f, d, k, s, e in zip(
+            x.shape[1:3], placed.first, placed.size, sliding.kernel, sliding.strides, sliding.dilations, strict=True
+        ):
+            pads.append((max(-f, 0), max(f + (d - 1) * s + (k - 1) * e + 1 - n, 0)))
+            moved.append(max(-f, 0))
+        if any(map(any, pads)):
+            padded = np.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")
+            yield _guess(case, "", _moved(case, *moved), sources=(padded,))
+
+
+@layer_hypothesis("average over the full window", "The sum was divided by all taps of the window, inside or not.")
+def average_full_window(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Average | AverageGradient):
+        yield _of(case, "", _with_edge(operation, case, MPSImageEdgeMode.zero))
+
+
+@layer_hypothesis("average over the count", "The sum was divided by the number of taps inside of the source.")
+def average_count(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, Average | AverageGradient):
+        yield _of(case, "", _with_edge(operation, case, MPSImageEdgeMode.clamp))
+
+
+@layer_hypothesis("sum instead of average", "The sum of each window was not divided.")
+def not_divided(case: LayerCase) -> Iterator[Guess]:
+    if isinstance(case.operation, Average):
+        size = case.operation.summed(np.abs(case.sources[0]))
+        yield Guess("", case.operation.summed(case.sources[0]), _terms(case) * UNIT * size)
+
+
+@layer_hypothesis("border of 0", "Taps outside of the source were zeros, which win over negative numbers.")
+def border_zero(case: LayerCase) -> Iterator[Guess]:
+    if isinstance(case.operation, Maximum | MaximumGradient):
+        yield _of(case, "", _with_edge(case.operation, case, MPSImageEdgeMode.zero))
+
+
+def _with_edge(operation: Any, case: LayerCase, edge_mode: MPSImageEdgeMode) -> Any:
+    moved = _moved(case, 0, 0)
+    return replace(operation, sliding=replace(moved.sliding, edge_mode=edge_mode))
+
+
+@layer_hypothesis("gradient to every maximum", "Where a window has several largest elements, each got the gradient.")
+def gradient_to_all(case: LayerCase) -> Iterator[Guess]:
+    operation = case.operation
+    if isinstance(operation, MaximumGradient):
+        gradient, x = case.sources
+        source = size_of(x)
+        largest = Maximum(operation.sliding).plain([x])
+        count = np.zeros(largest.shape)
+        for _, _, made, read in operation.sliding.each_tap(source):
+            count[made] += x[read] == largest[made]
+        for detail, share in (("the whole", gradient), ("a share", gradient / np.maximum(count, 1))):
+            out = np.zeros(source)
+            for _, _, made, read in operation.sliding.each_tap(source):
+                out[read] += np.where(x[read] == largest[made], share[made], 0)
+            yield Guess(detail, out, 4 * UNIT * np.abs(out))
+
+
+@layer_hypothesis("overlaps overwritten", "Where windows overlap, the last one was stored instead of the sum.")
+def overlaps_overwritten(case: LayerCase) -> Iterator[Guess]:
+    operation: Any = case.operation
+    if not isinstance(operation, AverageGradient | MaximumGradient):
+        return
+    gradient, x = case.sources
+    size = size_of(x)
+    share = operation.shares(gradient, size) if isinstance(operation, AverageGradient) else gradient
+    chosen = operation.places(x).reshape(gradient.shape) if isinstance(operation, MaximumGradient) else None
+    flat = np.arange(x.size).reshape(x.shape)
+    for detail, taps in (("the last", -1), ("the first", 1)):
+        out = np.zeros(size)
+        for _, _, made, read in list(operation.sliding.each_tap(size))[::taps]:
+            taken = np.ones(out[read].shape, np.bool_) if chosen is None else chosen[made] == flat[read]
+            out[read] = np.where(taken, share[made], out[read])
+        yield Guess(detail, out, 4 * UNIT * np.abs(out))
+
+
+LAYER_HYPOTHESES = (
+    bias_after_half_store,
+    quotients_in_half,
+    bias_forgotten,
+    bias_doubled,
+    bias_after_neuron,
+    neuron_forgotten,
+    kernel_flipped,
+    taps_exchanged,
+    channels_not_exchanged,
+    another_layout,
+    channels_reversed,
+    last_slice_dropped,
+    groups_rotated,
+    dilation_ignored,
+    edge_clamped,
+    window_moved,
+    average_full_window,
+    average_count,
+    not_divided,
+    border_zero,
+    gradient_to_all,
+    overlaps_overwritten,
+    inputs_in_tf32,
+    inputs_in_bfloat16,
+    inputs_in_half,
+    accumulated_in_half,
+)
+"""Every fault of layers that is tried."""
+
+PRECISIONS = (bias_after_half_store, inputs_in_tf32, inputs_in_bfloat16, inputs_in_half)
+"""Those that a note may name though a layer is within its bounds."""
+
+
+# ---- gradients of weights and biases ----
+
+
+def _state(case: LayerCase, detail: str, gradient: Wide | None = None, x: Wide | None = None) -> Guess:
+    """What other sources give."""
+    gradient, x = (own if given is None else given for own, given in zip(case.sources, (gradient, x), strict=True))
+
+    def sums(a: Wide, b: Wide) -> Wide:
+        operation: Any = case.operation
+        total = a.sum(axis=(0, 1, 2)) if case.got.shape[:3] == (1, 1, 1) else operation.correlated(a, b)
+        return np.asarray(total).reshape(case.got.shape)
+
+    count = int(np.prod(gradient.shape[:3]))
+    return Guess(detail, sums(gradient, x), (count + 1) * UNIT * sums(np.abs(gradient), np.abs(x)))
+
+
+def _scaled(guess: Guess, factor: float) -> Guess:
+    return replace(guess, value=guess.value * factor, radius=guess.radius * factor)
+
+
+@layer_hypothesis("mean over the batch", "The sum over the images was divided by their number.")
+def batch_mean(case: LayerCase) -> Iterator[Guess]:
+    if len(case.sources[0]) > 1:
+        yield _scaled(_state(case, ""), 1 / len(case.sources[0]))
+
+
+@layer_hypothesis("mean over the pixels", "The sum was divided by the number of its terms.")
+def pixel_mean(case: LayerCase) -> Iterator[Guess]:
+    n, h, w, _ = case.sources[0].shape
+    if h * w > 1:
+        yield _scaled(_state(case, "of one image"), 1 / (h * w))
+        yield _scaled(_state(case, "of all images"), 1 / (n * h * w))
+
+
+@layer_hypothesis("one image only", "The gradient of a single image was stored, not the sum over the batch.")
+def one_image(case: LayerCase) -> Iterator[Guess]:
+    gradient, x = case.sources
+    if len(gradient) > 1:
+        for i in sorted({0, len(gradient) - 1}):
+            yield _state(case, f"image {i}", gradient[i : i + 1], x[i : i + 1])
+
+
+@layer_hypothesis("added to itself", "The gradient of a former step, equal to this one, was not cleared.")
+def added_twice(case: LayerCase) -> Iterator[Guess]:
+    yield _scaled(_state(case, ""), 2)
+
+
+@layer_hypothesis("sign flipped", "The update was stored, which is subtracted.")
+def state_negated(case: LayerCase) -> Iterator[Guess]:
+    guess = _state(case, "")
+    yield replace(guess, value=-guess.value)
+
+
+@layer_hypothesis("gradient of weights flipped", "The window of the gradients was rotated by 180 degrees.")
+def state_flipped(case: LayerCase) -> Iterator[Guess]:
+    yield _rearranged(case, "", lambda array: array[:, ::-1, ::-1])
+
+
+@layer_hypothesis("gradient of weights in another layout", "The gradients were stored in another order of their axes.")
+def state_layout(case: LayerCase) -> Iterator[Guess]:
+    shape = case.got.shape
+    yield _rearranged(case, "OIHW", lambda array: array.transpose(0, 3, 1, 2).reshape(shape))
+    yield _rearranged(case, "HWIO", lambda array: array.transpose(1, 2, 3, 0).reshape(shape))
+    if shape[1] == shape[2]:
+        yield _rearranged(case, "x and y exchanged", lambda array: array.swapaxes(1, 2))
+
+
+def _rearranged(case: LayerCase, detail: str, move: Any) -> Guess:
+    guess = _state(case, detail)
+    return replace(guess, value=move(guess.value), radius=move(np.asarray(guess.radius)))
+
+
+@layer_hypothesis("inputs rounded to TF32", "Both sources were rounded to 10 bits behind the point.")
+def state_in_tf32(case: LayerCase) -> Iterator[Guess]:
+    yield from _state_rounded(case, 10)
+
+
+@layer_hypothesis("inputs rounded to bfloat16", "Both sources were rounded to 7 bits behind the point.")
+def state_in_bfloat16(case: LayerCase) -> Iterator[Guess]:
+    yield from _state_rounded(case, 7)
+
+
+def _state_rounded(case: LayerCase, bits: int) -> Iterator[Guess]:
+    for truncated in (False, True):
+        short = [_short(source, bits, truncated=truncated) for source in case.sources]
+        if not all(map(np.array_equal, short, case.sources)):
+            yield _state(case, "truncated" if truncated else "to nearest", *short)
+
+
+STATE_HYPOTHESES = (
+    batch_mean,
+    pixel_mean,
+    one_image,
+    added_twice,
+    state_negated,
+    state_flipped,
+    state_layout,
+    state_in_tf32,
+    state_in_bfloat16,
+)
+"""Every fault of the gradients of weights and biases that is tried."""
+
+STATE_PRECISIONS = (state_in_tf32, state_in_bfloat16)
+"""Those that a note may name."""

@@ -1,0 +1,223 @@
+"""What devices promise of their arithmetic: the error of each operation, and how it is rounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from mpsref.arrays import Wide
+from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.storage import FORMATS, StorageFormat
+
+__all__ = ["FLOAT64_ERROR", "MODELS", "ROUNDED", "Law", "Model"]
+
+FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
+FLOAT64_ERROR = 2.0**-49
+"""More than the relative error of a few operations of this analysis in float64."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """
+    The error that one operation may have.
+
+    Attributes
+    ----------
+    ulp : float
+        Units in the last place of the format of the computation, at the exact result; 0.5: correctly rounded.
+    growth : float
+        Further ULP for each unit of the argument's magnitude, rounded down.
+    near_one : float
+        For a logarithm: the absolute error for arguments in [0.5, 2] instead; 0 if there is no such rule.
+    either : bool
+        Whether the result is either neighbour of the exact one, which stays exact where the format has it.
+    """
+
+    ulp: float
+    growth: float = 0.0
+    near_one: float = 0.0
+    either: bool = False
+
+    def __str__(self) -> str:
+        if self.either:
+            return "either neighbour"
+        if self.ulp == 0.5:
+            return "correctly rounded"
+        growth = f" + floor({self.growth:g} abs(x))" if self.growth else ""
+        near = f"; 2^{np.log2(self.near_one):g} absolute on [0.5, 2]" if self.near_one else ""
+        return f"{self.ulp:g}{growth} ULP{near}"
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether exact results stay exact."""
+        return self.either or self.ulp == 0.5
+
+
+ROUNDED = Law(0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """
+    What a device promises of its arithmetic.
+
+    Attributes
+    ----------
+    name, source : str
+        Its name, and the document that states the promise.
+    laws : Mapping of str to Law
+        For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
+        ``log``, ``log2``, ``erf``, ``tanh`` and ``pow``. Without the last two they are ``(t - 1) / (t + 1)`` with
+        ``t = e^2x``, and ``2^(y log2 x)``.
+    storage : StorageFormat
+        The format of the computation.
+    flushes : bool
+        Whether its subnormals may become zero.
+    nan_is_defined : bool
+        Whether the handling of NaN is promised.
+    others : Mapping of str to Law or None
+        For functions that a kernel may compute in another way as well, the law of that; None for the expression above.
+    """
+
+    name: str
+    source: str
+    laws: Mapping[str, Law] = field(repr=False)
+    storage: StorageFormat = FLOAT32
+    flushes: bool = True
+    nan_is_defined: bool = False
+    others: Mapping[str, Law | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def variants(self) -> tuple[Model, ...]:
+        """The model, and the one with the laws of `others`."""
+        if not self.others:
+            return (self,)
+        laws = {name: law for name, law in {**self.laws, **self.others}.items() if law is not None}
+        return self, replace(self, laws=laws, others={})
+
+    @property
+    def unit(self) -> float:
+        """One ULP of a number in [1, 2)."""
+        return 2.0 ** (1 - self.storage.precision)
+
+    @property
+    def smallest(self) -> tuple[float, float]:
+        """The smallest normal and the smallest subnormal number."""
+        info = np.finfo(self.storage.dtype)
+        return float(info.smallest_normal), float(info.smallest_subnormal)
+
+    @property
+    def limit(self) -> float:
+        """The bound beyond which numbers round to infinity."""
+        return float(np.finfo(self.storage.dtype).max) * (1.0 + self.unit / 4)
+
+    # ---- rounding, with exponents as large as float64 has ----
+
+    def nearest(self, x: Wide) -> Wide:
+        """The nearest number of the format; of two, either."""
+        normal, tiny = self.smallest
+        split = x * (2.0 ** (53 - self.storage.precision) + 1)
+        near = split - (split - x)
+        whole = 1.5 * 2.0**52 * tiny
+        near = np.where(np.abs(x) < normal, (x + whole) - whole, near)
+        return np.where(np.isfinite(near), near, x)
+
+    def ulp(self, x: Wide) -> Wide:
+        """The distance of the neighbours between which a number lies; at a power of two the larger."""
+        _, exponent = np.frexp(x)
+        least = round(math.log2(self.smallest[1]))
+        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.storage.precision, least))
+        return ulp
+
+    def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
+        """The range of computed results from that of exact ones."""
+        if law.either:
+            return -self._above(-low), self._above(high)
+        if law.ulp == 0.5:
+            # Rounding is monotone; the margin also takes both neighbours of a midpoint. A device may also not round, as
+            # where it fuses a product with a sum, or keeps more digits.
+            down, up = (1 + np.sign(end) * 2.0**-51 * towards for end, towards in ((low, -1), (high, 1)))
+            return np.fmin(low, self.nearest(low * down)), np.fmax(high, self.nearest(high * up))
+        units = law.ulp if units is None else units
+        return -self._raised(-high, -low, units), self._raised(low, high, units)
+
+    def _above(self, x: Wide) -> Wide:
+        """The least number of the format that is at least `x`."""
+        near = self.nearest(x)
+        return np.where(near < x, near + self.ulp(np.where(near < 0, np.nextafter(near, 0.0), near)), near)
+
+    def _raised(self, low: Wide, high: Wide, units: Any) -> Wide:
+        """The greatest of all ``v + units ulp(v)``, v from `low` to `high`; zeros and infinities have no ULP."""
+        ulp = self.ulp(high)
+        # Above the power of two next to a negative number the ULP is half as large as below it.
+        power = -np.ldexp(1.0, np.frexp(high)[1])
+        steps = (high < 0) & (power >= low)
+        top = np.where(steps, np.fmax(high + units * ulp, power + units * self.ulp(power)), high + units * ulp)
+        top = top + FLOAT64_ERROR * np.abs(high)
+        return np.where(np.isinf(high) | (high == 0), high, top)
+
+
+_SPECIFICATION = "Metal Shading Language Specification, section 8"
+_EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
+
+MODELS: Mapping[str, Model] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            Model(
+                "metal-precise",
+                f"{_SPECIFICATION}, table 8.1; erf is not in the library: as the others are",
+                _EXACT
+                | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4))
+                | {"tanh": Law(5), "pow": Law(16)},
+                nan_is_defined=True,
+                others={"pow": None},
+            ),
+            Model(
+                "metal-fast",
+                f"{_SPECIFICATION}, table 8.2; erf is not in the library: as in the precise model",
+                {
+                    "arithmetic": ROUNDED,
+                    "reciprocal": Law(1),
+                    "division": Law(2.5),
+                    "exp": Law(3, growth=2),
+                    "exp2": Law(3, growth=2),
+                    "log": Law(3, near_one=2.0**-21),
+                    "log2": Law(2, near_one=2.0**-22),
+                    "erf": Law(4),
+                },
+                others={"tanh": Law(5), "pow": Law(16)},
+            ),
+            Model(
+                "metal-half",
+                f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
+                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                storage=FORMATS[MPSImageFeatureChannelFormat.float16],
+                flushes=False,
+            ),
+            Model(
+                "cuda-fast",
+                "CUDA C++ Programming Guide, intrinsic functions; PTX ISA, tanh.approx: 2^-11 relative; of Nvidia's "
+                "GPUs, for the example recordings",
+                {
+                    "arithmetic": ROUNDED,
+                    "reciprocal": Law(1),
+                    "division": Law(2),
+                    "exp": Law(2, growth=1.173),
+                    "exp2": Law(2),
+                    "log": Law(3, near_one=2.0**-21.41),
+                    "log2": Law(2, near_one=2.0**-22),
+                    "erf": Law(2),
+                    "tanh": Law(4096),
+                },
+                nan_is_defined=True,
+            ),
+        )
+    }
+)
+"""What a device promises, by name; ``metal-fast`` is the default of Metal's compiler."""

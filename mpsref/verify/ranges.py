@@ -1,0 +1,242 @@
+"""Ranges of the values that devices may have at a step of a formula, and what happened on the way to them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsref.arrays import Mask, Wide
+
+if TYPE_CHECKING:
+    from mpsref.verify.running import Running
+
+__all__ = ["NOTES", "Level", "Mark", "Range", "Truth", "least_of", "size_of"]
+
+Bits: TypeAlias = npt.NDArray[np.uint16]
+Scalar: TypeAlias = float | np.float32
+
+
+class Mark(IntFlag):
+    """What happened on the way to a range."""
+
+    OVERFLOW = 1
+    """A result is beyond what the analysis, or at `Level.EVERYTHING` the format, can hold."""
+    ORDER = 2
+    """An order of a product overflows."""
+    POLE = 4
+    """An operand that need not be zero may be, or may leave the domain."""
+    FAR = 8
+    """A fast division outside the range in which its error is promised."""
+    VANISHES = 1024
+    """An order of a product has a subnormal on the way."""
+    INVALID = 16
+    """An operation without a value, such as inf - inf."""
+    CLAMPED = 32
+    """NaN may be lost in a minimum or maximum."""
+    COMPARED = 64
+    """NaN may be lost in a comparison."""
+    TINY = 128
+    """Only noted: a result may be subnormal."""
+    HUGE = 256
+    """Only noted: a result may overflow."""
+    WIDE = 512
+    """Only noted: a partial product may overflow."""
+
+
+NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR
+"""Marks that widen nothing."""
+
+
+class Level(IntEnum):
+    """What overflows."""
+
+    NOTHING = 0
+    PRODUCTS = 1
+    """Products of three and more factors, in some order."""
+    EVERYTHING = 2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The result of a comparison of ranges: whether it may hold, and whether it must."""
+
+    may: Mask
+    must: Mask
+    reason: Bits
+
+    def __and__(self, other: Truth) -> Truth:
+        return Truth(self.may & other.may, self.must & other.must, self.reason | other.reason)
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """
+    The possible values of each element.
+
+    Attributes
+    ----------
+    low, high : ndarray of float64
+        The least and the greatest; NaN where the value must be NaN.
+    nan : ndarray of bool
+        Whether NaN is possible.
+    reason : ndarray of uint16
+        Bits of `Mark`.
+    f : Running
+        The arithmetic of its operators.
+    factors : tuple of (Range, str)
+        What it is the product of, since a device may multiply in any order; with the name of a law for a divisor.
+    terms : tuple of Range
+        What it is the sum of, likewise.
+    """
+
+    low: Wide
+    high: Wide
+    nan: Mask
+    reason: Bits
+    f: Running
+    factors: tuple[tuple[Range, str], ...] = ()
+    terms: tuple[Range, ...] = ()
+
+    # numpy's scalars leave the operators to this class.
+    __array_ufunc__ = None
+
+    def __neg__(self) -> Range:
+        return Range(-self.high, -self.low, self.nan, self.reason, self.f)
+
+    def __abs__(self) -> Range:
+        a, b = np.abs(self.low), np.abs(self.high)
+        high = np.maximum(a, b)
+        low = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(a, b))
+        if self.f.flush:
+            # x < 0 may take a subnormal for zero, and leave its sign.
+            low = np.where(high < self.f.model.smallest[0], -high, low)
+        return Range(low, high, self.nan, self.reason, self.f)
+
+    def __add__(self, other: Range | Scalar) -> Range:
+        other = self.f.range(other)
+        low, high, law = self.low + other.low, self.high + other.high, self.f.model.laws["arithmetic"]
+        if law.either:
+            low = _sum_rounded(self.low, other.low, low, -np.inf)
+            high = _sum_rounded(self.high, other.high, high, np.inf)
+        terms = tuple(
+            term for of in (self, other) for term in of.terms or (of,) if not (term.is_number and term.low == 0)
+        )
+        if len(terms) > 2:
+            # In any order: each sum on the way may be as large as the terms together, and is rounded.
+            rounding = self.f.model.unit * (1.0 if law.either else law.ulp)
+            error = (len(terms) - 2) * rounding * sum(size_of(term) for term in terms)
+            error = np.where(np.isfinite(error), error, 0.0)
+            low, high = low - error, high + error
+        return replace(self.f.result(low, high, (self, other), law), terms=terms)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Range | Scalar) -> Range:
+        return self + -self.f.range(other)
+
+    def __rsub__(self, other: Scalar) -> Range:
+        return self.f.range(other) + -self
+
+    def __mul__(self, other: Range | Scalar) -> Range:
+        return self.f.product(self, self.f.range(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Range | Scalar) -> Range:
+        return self.f.quotient(self, self.f.range(other), "division")
+
+    def __rtruediv__(self, other: Scalar) -> Range:
+        return self.f.quotient(self.f.range(other), self, "reciprocal" if other == 1 else "division")
+
+    def __lt__(self, other: Range | Scalar) -> Truth:
+        other = self.f.range(other)
+        return self._compared(other, self.low < other.high, self.high < other.low)
+
+    def __le__(self, other: Range | Scalar) -> Truth:
+        other = self.f.range(other)
+        return self._compared(other, self.low <= other.high, self.high <= other.low)
+
+    def __gt__(self, other: Range | Scalar) -> Truth:
+        return self.f.range(other) < self
+
+    def __ge__(self, other: Range | Scalar) -> Truth:
+        return self.f.range(other) <= self
+
+    def __eq__(self, other: object) -> bool:
+        # Formulas compare parameters only.
+        return bool(self.is_number and self.low == other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is one number, and no other is possible."""
+        return self.low.ndim == 0 and bool(self.low == self.high)
+
+    @property
+    def holds_zero(self) -> Mask:
+        """Where 0 is possible."""
+        zero: Mask = (self.low <= 0) & (self.high >= 0)
+        return zero
+
+    def like(self, elements: npt.NDArray[Any]) -> Range:
+        """The range, broadcast to the shape of an array."""
+        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
+        return Range(low, high, nan, reason, self.f, self.factors)
+
+    def at(self, index: npt.NDArray[Any]) -> Range:
+        """The elements at some indices; a number is the same at each."""
+        if self.low.ndim == 0:
+            return self
+        factors = tuple((factor.at(index), kind) for factor, kind in self.factors)
+        return Range(self.low[index], self.high[index], self.nan[index], self.reason[index], self.f, factors)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> Range:
+        """The elements from `start` on, in a shape."""
+        if start == 0 and shape == self.low.shape:
+            return self
+        chosen = slice(start, start + math.prod(shape))
+        low, high = self.low[chosen].reshape(shape), self.high[chosen].reshape(shape)
+        return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
+
+    def joined(self, other: Range) -> Range:
+        """The range of all values in either."""
+        low, high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        return Range(low, high, self.nan | other.nan, self.reason | other.reason, self.f)
+
+    def marked(self, where: Mask, mark: Mark, *, nan: bool = False) -> Range:
+        """The range with a mark, and perhaps NaN, at some elements."""
+        bits = self.reason | np.where(where, np.uint16(mark), np.uint16(0))
+        if not np.any(where):
+            return self
+        possible = self.nan | where if nan else self.nan
+        return Range(self.low, self.high, possible, bits, self.f, self.factors)
+
+    def _compared(self, other: Range, may: Mask, must: Mask) -> Truth:
+        nan = self.nan | other.nan
+        lost = np.where(nan, np.uint16(Mark.COMPARED), np.uint16(0))
+        return Truth(may | nan, must & ~nan, self.reason | other.reason | lost)
+
+
+def size_of(x: Range) -> Wide:
+    """The greatest magnitude."""
+    size: Wide = np.fmax(np.abs(x.low), np.abs(x.high))
+    return size
+
+
+def least_of(x: Range) -> Wide:
+    """The least magnitude."""
+    least: Wide = np.where(x.holds_zero, 0.0, np.fmin(np.abs(x.low), np.abs(x.high)))
+    return least
+
+
+def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:
+    """A float64 sum moved a step in a direction if that is where the exact one lies."""
+    part = total - x
+    error = (x - (total - part)) + (y - part)
+    return np.where(error * np.sign(towards) > 0, np.nextafter(total, towards), total)

@@ -1,0 +1,139 @@
+"""Where a cause holds: images, rows, columns, channels, boxes and what is outside them, indices, values read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpsref.arrays import Index, Mask, Wide
+from mpsref.verify.case import Case
+
+__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "regions"]
+
+AXES = ("images", "rows", "columns", "channels")
+
+FEW = 0.05
+"""A place along an axis with less than this share of the fullest one's elements is there by accident."""
+
+MOST_RUNS = 4
+"""Places in more runs than this are scattered, and no region."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """
+    A part of an image.
+
+    Attributes
+    ----------
+    name : str
+        In words, as in ``in rows 3 to 5``; empty for the whole image.
+    holds : callable
+        Which flat indices are in it.
+    by_value : bool
+        Whether it is chosen by what was read there instead of by place.
+    """
+
+    name: str
+    holds: Callable[[Index], Mask]
+    by_value: bool = False
+
+
+EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
+
+
+def listed(name: str, mask: Mask) -> str:
+    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
+    places = np.flatnonzero(mask)
+    runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
+    if len(runs) > MOST_RUNS:
+        return f"{places.size} {name}"
+    texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    name = name.removesuffix("s") if places.size == 1 else name
+    return f"{name} {' and '.join(texts)}"
+
+
+def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
+    """
+    Regions that hold explained elements and few that contradict, the simplest first.
+
+    Parameters
+    ----------
+    case : Case
+        The image.
+    explained, against : ndarray of int
+        Flat indices of elements that a hypothesis explains, and that contradict it.
+    """
+    yield EVERYWHERE
+    if not explained.size or not against.size:
+        return
+    shape = case.shape
+    ours, theirs = np.unravel_index(explained, shape), np.unravel_index(against, shape)
+    counts = [(np.bincount(ours[k], minlength=shape[k]), np.bincount(theirs[k], minlength=shape[k])) for k in range(4)]
+    pure = {k: (e > 3 * n) & (e > FEW * e.max()) for k, (e, n) in enumerate(counts)}
+    support = {k: e > FEW * e.max() for k, (e, _) in enumerate(counts)}
+    for k in (0, 3, 1, 2):
+        for mask in (pure[k], support[k]):
+            if mask.any() and not mask.all() and np.count_nonzero(np.diff(mask.astype(int)) == 1) < MOST_RUNS:
+                yield _places(shape, {k: mask})
+    if (first := int(explained.min())) > 0:
+        yield Region(f"from element {first:,} on", lambda index: index >= first)
+    if (last := int(explained.max())) < case.want.size - 1:
+        yield Region(f"up to element {last:,}", lambda index: index <= last)
+    box = {k: mask for k, mask in support.items() if not mask.all()}
+    if len(box) > 1:
+        yield _places(shape, box)
+    outside = {k: _run(n > 0) for k, (_, n) in enumerate(counts) if k in (1, 2)}
+    if not all(mask.all() for mask in outside.values()):
+        inner = _places(shape, {k: mask for k, mask in outside.items() if not mask.all()})
+        yield Region(f"outside {inner.name.removeprefix('in ')}", lambda index: ~inner.holds(index))
+    yield from _by_value(case, explained, against)
+
+
+def _run(mask: Mask) -> Mask:
+    """From the first place to the last."""
+    places = np.flatnonzero(mask)
+    run = np.zeros(mask.shape, np.bool_)
+    run[places[0] : places[-1] + 1] = True
+    return run
+
+
+def _places(shape: tuple[int, int, int, int], axes: dict[int, Mask]) -> Region:
+    def holds(index: Index) -> Mask:
+        inside = np.ones(index.shape, np.bool_)
+        for axis, place in enumerate(np.unravel_index(index, shape)):
+            if axis in axes:
+                inside &= axes[axis][place]
+        return inside
+
+    return Region("in " + ", ".join(listed(AXES[k], mask) + _edge(k, mask) for k, mask in axes.items()), holds)
+
+
+def _edge(axis: int, mask: Mask) -> str:
+    """That rows or columns begin where a threadgroup may."""
+    first = int(np.flatnonzero(mask)[0])
+    for size in (32, 16, 8):
+        if axis in (1, 2) and first and first % size == 0 and mask[first:].all():
+            return f" (from a multiple of {size} on, as threadgroups end)"
+    return ""
+
+
+def _by_value(case: Case, explained: Index, against: Index) -> Iterator[Region]:
+    names = ("x",) if len(case.sources) == 1 else ("dy", "x") if case.reads_gradient else ("the first", "the second")
+    for k, (name, source) in enumerate(zip(names, case.sources, strict=False)):
+        ours, theirs = source.at(explained).values(), source.at(against).values()
+        if np.isnan(ours).any():
+            continue
+        low, high = float(ours.min()), float(ours.max())
+        if not np.isnan(theirs).all() and (low > float(np.fmin.reduce(theirs)) or high < float(np.fmax.reduce(theirs))):
+            below, above = low > float(np.fmin.reduce(theirs)), high < float(np.fmax.reduce(theirs))
+            text = (f"{low:.6g} <= " if below else "") + name + (f" <= {high:.6g}" if above else "")
+            low, high = low if below else -np.inf, high if above else np.inf
+
+            def holds(index: Index, k: int = k, low: float = low, high: float = high) -> Mask:
+                x: Wide = case.sources[k].at(index).values()
+                return (x >= low) & (x <= high)
+
+            yield Region(f"where {text}", holds, by_value=True)

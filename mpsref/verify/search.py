@@ -1,0 +1,360 @@
+"""The search for a cause by its parts, see `mpsref.verify.faults`: samples of an image, trials on them, their rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
+from mpsref.operations import Role
+from mpsref.verify.case import Case, some
+from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
+from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.regions import EVERYWHERE, Region, regions
+
+__all__ = ["PURE", "Search", "Trial", "ranked"]
+
+FIRST_LOOK, CLOSER_LOOK = 512, 4096
+"""Elements on which a candidate is tried at first, and if it is promising."""
+
+BLOCK = 262_144
+"""Elements confirmed at once."""
+
+EXAMINED = 262_144
+"""The most elements whose own bounds are computed to confirm a cause; beyond that the sample counts."""
+
+MENTIONED = 0.05
+"""The share of the elements out of bounds that a cause must explain."""
+
+BY_VALUE, MOVED = 0.5, 0.3
+"""The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
+
+PURE = 0.95
+"""The least share of explained among explained and contradicting elements."""
+
+EVIDENCE = 16.0
+"""How improbable it must be that a region fits by chance, as -ln of the probability."""
+
+ENOUGH = 0.97
+"""The share from which no pair of parts is tried."""
+
+SAME, SAME_BITS = 0.02, 0.1
+"""Differences up to which two shares of explained elements, and of equal bits, count as equal."""
+
+BEST, SMOOTH = 4, 0.4
+"""How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A candidate and how much it explains of the elements on which it was tried."""
+
+    order: int
+    names: tuple[str, ...]
+    candidate: Candidate
+    region: Region
+    explained: float
+    same_bits: float
+    against: float
+    of: float
+
+    @property
+    def gain(self) -> float:
+        """Explained less contradicting elements, relative to all."""
+        return (self.explained - self.against) / self.of
+
+    @property
+    def bits(self) -> float:
+        """The share that it gives bit for bit."""
+        return self.same_bits / self.of
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether few contradict."""
+        return self.explained >= PURE * (self.explained + self.against)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Elements that a candidate explains, that contradict it, that it gives bit for bit; what it gives, and where."""
+
+    explained: Mask
+    against: Mask
+    same: Mask
+    out: Stored
+    known: Mask
+
+
+class _Sample:
+    """Elements on which candidates are tried, with what is known of them."""
+
+    def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
+        self.case, self.index, self.bad, self.weight = case, index, bad, weight
+        self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
+        self.is_close = case.bound(index)
+
+    def judged(self, candidate: Candidate) -> _Judged:
+        """What a candidate gives, and what that means."""
+        out, known = candidate.at(self.case, self.index)
+        same = _same(out, self.got, self.case)
+        ours, theirs = (out, self.got) if candidate.undo is None else map(candidate.undo, (out, self.got))
+        fits = same | self.is_close(ours, theirs)
+        if candidate.coarse:
+            fits |= _neighbours(candidate, self.case, self.index, self.got)
+        differs = ~_same(out, self.want, self.case)
+        explained = self.bad & fits & differs
+        against = ~fits & differs
+        harmless = ~self.bad & against
+        if harmless.any():
+            against &= self.bad | ~self.is_close(out, self.want)
+        if known is not None:
+            explained &= known
+            against &= known
+        return _Judged(explained, against, same, out, np.ones(same.shape, np.bool_) if known is None else known)
+
+
+def _same(a: Stored, b: Stored, case: Case) -> Mask:
+    """Which elements are equal; zeros of either sign are, and every NaN."""
+    equal: Mask = a == b
+    return equal if case.result.unorm_max else equal | (np.isnan(a) & np.isnan(b))
+
+
+def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
+    """Which elements hold what is stored of a value one ULP away."""
+    below, above = (_same(candidate.at(case, index, nudge)[0], got, case) for nudge in (-1, 1))
+    return below | above
+
+
+@dataclass(frozen=True, eq=False)
+class _Promise:
+    """A candidate on the first look: the share that it explains, and the share that it comes near to."""
+
+    order: int
+    hypothesis: Hypothesis
+    candidate: Candidate
+    share: float
+    near: float
+
+    @property
+    def best(self) -> float:
+        return max(self.share, self.near)
+
+
+class Search:
+    """The samples of a case's elements, and trials on them."""
+
+    def __init__(self, case: Case, settled: Mask) -> None:
+        self.case, self.settled = case, settled
+        bad = some(case.bad_index, CLOSER_LOOK)
+        good = ~case.bad & ~settled.reshape(case.shape)
+        # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
+        near = np.ones(case.shape, np.bool_)
+        for k in range(4):
+            near &= case.bad.any(axis=tuple(j for j in range(4) if j != k), keepdims=True)
+        strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near)]
+        chosen = [bad, *(some(stratum, CLOSER_LOOK // 2) for stratum in strata)]
+        sizes = [case.bad_index.size, *(stratum.size for stratum in strata)]
+        weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
+        index = np.concatenate(chosen)
+        self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
+        first = some(bad, FIRST_LOOK)
+        self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
+        self.of = float(case.bad_index.size)
+
+    # ---- trying ----
+
+    def trials(self) -> list[Trial]:
+        """All that explain enough: single parts, and pairs where those are not enough."""
+        trials: list[Trial] = []
+        promising: list[_Promise] = []
+        for order, hypothesis in enumerate(HYPOTHESES):
+            for candidate in hypothesis.candidates(self.case):
+                judged = self.first.judged(candidate)
+                share = float(judged.explained.mean())
+                promising.append(_Promise(order, hypothesis, candidate, share, self._roughly(judged.out)))
+                if share >= MENTIONED:
+                    trials += self._trial(order, (hypothesis,), candidate)
+        best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
+        if best < ENOUGH and self.of >= MANY:
+            trials += [t for t in self._pairs(promising) if t.gain > best + SAME]
+        return trials
+
+    def _roughly(self, out: Stored) -> float:
+        """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
+        got, want, out = (Elements(a, self.case.result).values() for a in (self.first.got, self.first.want, out))
+        off = np.abs(got - out)
+        return float(np.mean((off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))))
+
+    def _trial(self, order: int, hypotheses: tuple[Hypothesis, ...], candidate: Candidate) -> Iterator[Trial]:
+        sample = self.sample
+        judged = sample.judged(candidate)
+        explained, against = judged.explained, judged.against
+        fewest = max(h.fewest for h in hypotheses)
+        of = float(sample.weight.sum(where=sample.bad & judged.known))
+        if np.count_nonzero(explained) < fewest or of < MENTIONED * self.of:
+            return
+        choices: list[Trial] = []
+        names = tuple(h.name for h in hypotheses)
+        enough = self.of >= MANY
+        found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
+        # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
+        chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
+        written = candidate.store is not None and hypotheses[0].name == "never written"
+        for region in found:
+            if region.by_value and written and candidate.detail != "zeros":
+                continue
+            inside = region.holds(sample.index)
+            if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
+                continue
+            sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
+            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
+        choices = [
+            t for t in choices
+            if t.is_pure and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
+        ]  # fmt: skip
+        if choices:
+            most = max(t.gain for t in choices)
+            yield next(t for t in choices if t.gain >= most - SAME)
+
+    def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
+        """The best moves, each with every function and store; and the best functions, each with every store."""
+        moves = [p for p in promising if p.candidate.move is not None]
+        others = [p for p in promising if p.candidate.move is None and p.order > 0]
+        stores = [p for p in others if p.candidate.store is not None]
+        functions = sorted((p for p in others if p.candidate.function is not None), key=lambda p: -p.best)
+        firsts = [(p, others) for p in self._best_moves(moves)]
+        firsts += [(p, stores) for p in functions[:BEST] if p.best > MOVED]
+        for one, seconds in firsts:
+            for other in seconds:
+                both = one.candidate.with_part(other.candidate)
+                share = float(self.first.judged(both).explained.mean())
+                if share >= BY_VALUE and share > max(one.share, other.share) + SAME:
+                    order = len(HYPOTHESES) + one.order + other.order
+                    found = self._trial(order, (one.hypothesis, other.hypothesis), both)
+                    yield from (trial for trial in found if not trial.region.by_value)
+
+    def _best_moves(self, moves: list[_Promise]) -> list[_Promise]:
+        """Those after which the device's result is the smoothest function of what was read."""
+        rough = self._roughness(None)
+        scored = sorted((self._roughness(p.candidate), k) for k, p in enumerate(moves))
+        return [moves[k] for value, k in scored[:BEST] if value < SMOOTH * rough and value < SMOOTH]
+
+    def _roughness(self, move: Candidate | None) -> float:
+        """How much neighbours differ once elements are sorted by what was read, relative to any two elements."""
+        case, index = self.case, self.first.index
+        where = [index] * len(case.sources)
+        if move is not None:
+            moved = move.move(case.shape, index) if move.move is not None else index
+            where = [moved if move.source in (None, k) else index for k in range(len(where))]
+        known = np.logical_and.reduce([w >= 0 for w in where])
+        if np.count_nonzero(known) < 4 * MANY:
+            return np.inf
+        got = Elements(self.first.got, case.result).values()[known]
+        read = [source.at(w[known]).values() for source, w in zip(case.sources, where, strict=True)]
+        if len(read) > 1:
+            if len(read) > 2 or Role.GRADIENT not in case.operation.roles or case.descriptor is None:
+                return np.inf
+            got = got / read[0]
+        keep = np.isfinite(got) & np.isfinite(read[-1])
+        got, x = got[keep], read[-1][keep]
+        if got.size < 4 * MANY:
+            return np.inf
+        order = np.argsort(x, kind="stable")
+        ours = np.median(np.abs(np.diff(got[order])))
+        anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
+        return float(ours / anyhow) if anyhow else np.inf
+
+    def rivals(self, first: Trial, other: Trial) -> bool:
+        """Whether another trial is a real alternative: it explains as much, with no more assumptions, otherwise."""
+        moves = first.candidate.move, other.candidate.move
+        if moves[0] is not None and moves[1] is not None and first.candidate.source == other.candidate.source:
+            index = self.sample.index
+            if np.array_equal(moves[0](self.case.shape, index), moves[1](self.case.shape, index)):
+                return False
+        return (
+            other.names != first.names
+            and not any(HYPOTHESES[order].general for order in (other.order,) if order < len(HYPOTHESES))
+            and not first.region.name
+            and not other.region.name
+            and len(other.names) <= len(first.names)
+            and other.gain >= first.gain - SAME
+            and other.bits >= first.bits - SAME_BITS
+            and other.against <= first.against
+        )
+
+    # ---- confirming ----
+
+    def confirmed(self, trial: Trial, explained: Mask) -> list[float]:
+        """The counts of a trial on every element; marks those that it explains."""
+        case, budget = self.case, EXAMINED
+        counts = np.zeros(4)
+        bad, settled = case.bad.reshape(-1), self.settled
+        for start in range(0, bad.size, BLOCK):
+            index = np.arange(start, min(start + BLOCK, bad.size))
+            index = index[trial.region.holds(index) & ~settled[index]]
+            if not index.size:
+                continue
+            out, known = trial.candidate.at(case, index)
+            got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
+            same, differs = _same(out, got, case), ~_same(out, want, case)
+            if known is not None:
+                differs &= known
+            # What is equal needs no bounds, nor what is as it should be.
+            unsure = np.flatnonzero(~same & differs)
+            fits = same.copy()
+            harmless = np.zeros(index.size, np.bool_)
+            examined, rest = unsure[:budget], unsure[budget:]
+            budget -= examined.size
+            if examined.size:
+                is_close = case.bound(index[examined])
+                ours, theirs = out[examined], got[examined]
+                if trial.candidate.undo is not None:
+                    ours, theirs = trial.candidate.undo(ours), trial.candidate.undo(theirs)
+                fits[examined] = is_close(ours, theirs)
+                if trial.candidate.coarse:
+                    fits[examined] |= _neighbours(trial.candidate, case, index[examined], got[examined])
+                harmless[examined] = is_close(out[examined], want[examined])
+            ours = is_bad & fits & differs
+            against = differs & ~fits & ~(harmless & ~is_bad)
+            against[rest] = False
+            if rest.size:
+                ours[rest] |= is_bad[rest]
+            explained[index[ours]] = True
+            if known is not None:
+                # Of what was not recorded nothing can be said, by no other cause either.
+                explained[index[~known]] = True
+            certain = is_bad if known is None else is_bad & known
+            counts += [np.count_nonzero(m) for m in (ours, ours & same, against, certain)]
+        if trial.region.name:
+            counts[3] = trial.of
+        return [float(count) for count in counts]
+
+
+def _least(trial: Trial) -> float:
+    """The share of the elements out of bounds that it must explain."""
+    if trial.region.by_value:
+        return BY_VALUE
+    # Two orders agree in some places.
+    return MOVED if trial.region.name and trial.candidate.move is not None else MENTIONED
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """In the order that the module's docstring states."""
+    rest, ranked = sorted(trials, key=lambda trial: -trial.gain), []
+    while rest:
+        same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
+        whole = [trial for trial in same if not trial.region.name] or same
+        # What gives every bit and is contradicted nowhere is right, if anything is.
+        whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
+        most = max(trial.bits for trial in whole)
+        first = min(
+            # Where nearly every bit is right, what little is not says more.
+            (trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)),
+            key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
+        )
+        ranked.append(first)
+        rest.remove(first)
+    return ranked

@@ -1,0 +1,126 @@
+"""
+Max pooling's gradient where a window has several largest elements: a device may choose any one of them.
+
+Where windows do not overlap, exactly one of the largest has the gradient, the others none. Where they do, a device has
+a rule, such as the first by rows; else each element has the sum of some of its windows, and nothing is lost or gained
+in a plane.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from mpsref.arrays import Mask, Stored, Wide, meaning
+from mpsref.enums import MPSImageEdgeMode
+from mpsref.operations import Maximum, MaximumGradient
+from mpsref.operations.window import size_of
+from mpsref.storage import StorageFormat
+
+__all__ = ["wrong_ties"]
+
+ERROR = 16 * 2.0**-24
+"""More than the relative error of a sum of a window's gradients in float32."""
+
+MOST_SUBSETS = 12
+"""Windows of an element whose subsets are tried."""
+
+
+def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored, storage: StorageFormat) -> Mask:
+    """
+    Which elements cannot be what a device makes that chooses one of the largest elements of each window.
+
+    Parameters
+    ----------
+    operation : MaximumGradient
+        The windows.
+    gradient, x : ndarray
+        The incoming gradient and the forward source.
+    got : ndarray
+        What the device stored.
+    storage : StorageFormat
+        How.
+    """
+    source = size_of(x)
+    largest = Maximum(operation.sliding).plain([x])
+    read = _taps(operation, largest.size, x)
+    # For each window and tap whether it is among the largest; the index of the element, -1 outside.
+    is_largest = (read >= 0) & (x.reshape(-1)[np.maximum(read, 0)] == largest.reshape(-1)[:, np.newaxis])
+    tied = np.count_nonzero(is_largest, axis=1) > 1
+    wrong = np.zeros(x.size, np.bool_)
+    if not tied.any():
+        return wrong.reshape(x.shape)
+    zero = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
+    lost = (read < 0).any(axis=1) & (largest.reshape(-1) == 0) & zero
+    g = storage.encode(gradient.reshape(-1).copy(), np.empty(gradient.size, storage.dtype))
+    flat = got.reshape(-1)
+    sliding = operation.sliding
+    if all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True)):
+        stored = flat[np.maximum(read, 0)]
+        has = is_largest & (stored == g[:, np.newaxis]) & (stored != 0)
+        fits = (np.count_nonzero(has, axis=1) == 1) | (g == 0) | (lost & ~has.any(axis=1))
+        other = is_largest & ~has & (stored != 0)
+        bad = tied & (~fits | other.any(axis=1))
+        wrong[read[bad][is_largest[bad]]] = True
+        return wrong.reshape(x.shape)
+    involved = np.zeros(x.size, np.bool_)
+    involved[read[tied][is_largest[tied]]] = True
+    values = meaning(flat, storage)
+    size = _added(read, is_largest, np.abs(gradient).reshape(-1), x.size)
+    error = size * (ERROR + 2.0**-storage.precision) + 2.0**-24
+    if any(_follows(rule, operation, gradient, x, values, error, involved) for rule in product((1, -1), (False, True))):
+        return wrong.reshape(x.shape)
+    for element in np.flatnonzero(involved):
+        windows = np.flatnonzero((read == element).any(axis=1) & (is_largest & (read == element)).any(axis=1))
+        must = windows[~tied[windows]]
+        may = windows[tied[windows]]
+        base, sums = gradient.reshape(-1)[must].sum(), np.zeros(1)
+        for window in may[:MOST_SUBSETS]:
+            sums = np.concatenate([sums, sums + gradient.reshape(-1)[window]])
+        wrong[element] = not (np.abs(base + sums - values[element]) <= error[element]).any()
+    planes = (values - _added(read, _first(is_largest), gradient.reshape(-1), x.size)).reshape(x.shape).sum(axis=(1, 2))
+    allowed = error.reshape(x.shape).sum(axis=(1, 2))
+    kept = (np.abs(planes) > allowed)[:, np.newaxis, np.newaxis] & ~lost.any()
+    return np.asarray(wrong.reshape(x.shape) | (involved.reshape(x.shape) & kept))
+
+
+def _taps(operation: MaximumGradient, count: int, x: Wide) -> Stored:
+    (read,) = Maximum(operation.sliding).feeding(np.arange(count), size_of(x))
+    return read
+
+
+def _first(is_largest: Mask) -> Mask:
+    first = np.zeros_like(is_largest)
+    rows = np.flatnonzero(is_largest.any(axis=1))
+    first[rows, np.argmax(is_largest[rows], axis=1)] = True
+    return first
+
+
+def _added(read: Stored, chosen: Mask, gradient: Wide, size: int) -> Wide:
+    """The gradients of the windows added up at the chosen taps."""
+    out = np.zeros(size)
+    window, tap = np.nonzero(chosen)
+    np.add.at(out, read[window, tap], gradient[window])
+    return out
+
+
+def _follows(
+    rule: tuple[int, bool],
+    operation: MaximumGradient,
+    gradient: Wide,
+    x: Wide,
+    values: Wide,
+    error: Wide,
+    involved: Mask,
+) -> bool:
+    """Whether the device takes the first or the last of several largest elements, by rows or by columns."""
+    step, by_columns = rule
+    largest = Maximum(operation.sliding).plain([x])
+    read = _taps(operation, largest.size, x)
+    rows, columns = operation.sliding.kernel
+    order = np.arange(rows * columns).reshape(rows, columns)
+    read = read[:, (order.T if by_columns else order).reshape(-1)[::step]]
+    is_largest = (read >= 0) & (x.reshape(-1)[np.maximum(read, 0)] == largest.reshape(-1)[:, np.newaxis])
+    given = _added(read, _first(is_largest), gradient.reshape(-1), x.size)
+    return bool((np.abs(given - values)[involved] <= error[involved]).all())

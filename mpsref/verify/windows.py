@@ -1,0 +1,264 @@
+"""
+Ranges of the operations that slide a window: whole images at once.
+
+A sum of K products may be accumulated in any order, split, fused or not, in float32 (in half, where the node says so):
+its error is at most ``(K + 1) u sum|w x|``, and ``K 2^-126`` more where products may be flushed (running-error
+analysis; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mpsref.arrays import Stored, Wide
+from mpsref.enums import MPSImageEdgeMode
+from mpsref.operations import (
+    Average,
+    AverageGradient,
+    Convolution,
+    ConvolutionGradient,
+    Maximum,
+    MaximumGradient,
+    Windowed,
+)
+from mpsref.operations.window import size_of
+from mpsref.verify.bounds import neuron_forms
+from mpsref.verify.ranges import Level, Mark, Range
+from mpsref.verify.running import Running
+
+__all__ = ["WindowForm", "reshaped", "summed", "window_forms"]
+
+WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
+"""The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
+
+SINGLE, HALF = (2.0**-24, 2.0**-126, 3.4028235677973366e38), (2.0**-11, 0.0, 65520.0)
+"""Of an accumulator: the relative error of a rounding, what is lost in flushing, and where it overflows."""
+
+OWN = 2.0**-52
+"""Twice the relative error of the float64 in which ranges are computed."""
+
+
+def window_forms(operation: Windowed) -> list[WindowForm]:
+    """The forms of an operation: one, or one for each formula of a fused neuron."""
+    match operation:
+        case Convolution():
+            form = _convolution(operation)
+            neuron = operation.weights.neuron
+            if neuron is not None:
+                # A fused neuron reads the sums unrounded.
+                return [_fused(form, each) for each in neuron_forms(neuron, "forward")]
+        case ConvolutionGradient():
+            form = _convolution_gradient(operation)
+        case Average():
+            form = _average(operation)
+        case AverageGradient():
+            form = _average_gradient(operation)
+        case Maximum():
+            form = _maximum(operation)
+        case MaximumGradient():
+            form = _maximum_gradient(operation)
+        case _:
+            raise AssertionError(f"no ranges of {operation}")
+    return [form]
+
+
+def summed(
+    f: Running,
+    center: Wide,
+    radius: Wide | float,
+    size: Wide,
+    count: int,
+    *,
+    half: bool = False,
+    divided: bool = False,
+) -> Range:
+    """
+    The range of sums.
+
+    Parameters
+    ----------
+    f : Running
+        The arithmetic.
+    center, radius : ndarray
+        The sums of the products of the middles of all ranges, and how far those of others are from them.
+    size : ndarray
+        The sums of the absolute values of all products.
+    count : int
+        How many products there are.
+    half, divided : bool
+        Whether it is accumulated in half, and whether there is a division.
+    """
+    law = f.model.laws["arithmetic"]
+    unit, tiny, largest = HALF if half else SINGLE
+    unit *= 2 if law.either else 2 * law.ulp
+    roundings = count + 1 + (2 * f.model.laws["division"].ulp + 1 if divided else 0)
+    relative = roundings * unit / max(1 - roundings * unit, 0.5) + (count + 4) * OWN
+    error = relative * size + radius + (count * tiny if f.flush else 0.0)
+    special = ~np.isfinite(center) | ~np.isfinite(size)
+    open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
+    low = np.where(special, np.where(open_, -np.inf, center), center - error)
+    high = np.where(special, np.where(open_, np.inf, center), center + error)
+    nan = np.isnan(center) | open_
+    reason = np.zeros(center.shape, np.uint16)
+    over = ~special & (size * (1 + relative) > largest)
+    if over.any():
+        reason = np.where(over, np.uint16(Mark.HUGE), reason)
+        if f.level is Level.EVERYTHING:
+            low, high = np.where(over, -np.inf, low), np.where(over, np.inf, high)
+            nan, reason = nan | over, np.where(over, np.uint16(Mark.HUGE | Mark.OVERFLOW), reason)
+    return Range(low, high, nan, reason, f)
+
+
+def _middle(x: Range) -> tuple[Wide, Wide | None]:
+    """The middles of ranges, and their half widths; None where all are exact."""
+    if np.array_equal(x.low, x.high, equal_nan=True):
+        return np.where(x.nan, np.nan, x.low), None
+    with np.errstate(all="ignore"):
+        middle = np.where(x.nan, np.nan, x.low + (x.high - x.low) / 2)
+        return middle, np.where(np.isfinite(x.high - x.low), (x.high - x.low) / 2 * (1 + OWN), 0.0)
+
+
+def _absolute(middle: Wide, radius: Wide | None) -> Wide:
+    size = np.abs(np.nan_to_num(middle, nan=0.0, posinf=np.inf, neginf=-np.inf))
+    return size if radius is None else size + radius
+
+
+def _convolution(operation: Convolution) -> WindowForm:
+    w = operation.weights
+    weights, count = w.values.astype(np.float64), int(np.prod(w.values.shape[1:]))
+
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        middle, radius = _middle(sources[0])
+        center = operation.linear(middle, weights)
+        size = operation.linear(_absolute(middle, radius), np.abs(weights))
+        if w.bias is not None:
+            center, size = center + w.bias.astype(np.float64), size + np.abs(w.bias.astype(np.float64))
+        spread = 0.0 if radius is None else operation.linear(radius, np.abs(weights))
+        return summed(f, center, spread, size, count, half=operation.half_accumulator)
+
+    return form
+
+
+def _fused(form: WindowForm, neuron: Callable[[Range, Stored, Running], Range]) -> WindowForm:
+    return lambda sources, f: reshaped(
+        neuron(reshaped(value := form(sources, f), (-1,)), np.empty(0), f), value.low.shape
+    )
+
+
+def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
+    w = operation.weights
+    weights, (o, rows, columns, _) = w.values.astype(np.float64), w.values.shape
+
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        (middle, radius), source = _middle(sources[0]), size_of(sources[1].low)
+        center = operation.linear(middle, source, weights)
+        size = operation.linear(_absolute(middle, radius), source, np.abs(weights))
+        spread = 0.0 if radius is None else operation.linear(radius, source, np.abs(weights))
+        count = o // w.groups * rows * columns
+        return summed(f, center, spread, size, count, half=operation.half_accumulator)
+
+    return form
+
+
+def _average(operation: Average) -> WindowForm:
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        middle, radius = _middle(sources[0])
+        spread = 0.0 if radius is None else operation.plain([radius])
+        count = int(np.prod(operation.sliding.kernel))
+        size = operation.plain([_absolute(middle, radius)])
+        return summed(f, operation.plain([middle]), spread, size, count, divided=True)
+
+    return form
+
+
+def _average_gradient(operation: AverageGradient) -> WindowForm:
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        middle, radius = _middle(sources[0])
+        source = sources[1].low
+        spread = 0.0 if radius is None else operation.plain([radius, source])
+        size = operation.plain([_absolute(middle, radius), source])
+        count = int(np.prod(operation.sliding.kernel))
+        return summed(f, operation.plain([middle, source]), spread, size, count, divided=True)
+
+    return form
+
+
+def _maximum(operation: Maximum) -> WindowForm:
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        (x,) = sources
+        low, high, nan = _largest(operation, x)
+        # What becomes of NaN is documented nowhere.
+        low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
+        return Range(low, high, nan, np.zeros(low.shape, np.uint16), f)
+
+    return form
+
+
+def _largest(operation: Maximum, x: Range) -> tuple[Wide, Wide, Any]:
+    source = size_of(x.low)
+    shape = operation.result_size(source)
+    zero = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
+    low, high, nan = np.full(shape, -np.inf), np.full(shape, -np.inf), np.zeros(shape, np.bool_)
+    taps = np.zeros((1, *shape[1:3], 1), np.int64)
+    for _, _, made, read in operation.sliding.each_tap(source):
+        low[made] = np.fmax(low[made], x.low[read])
+        high[made] = np.fmax(high[made], x.high[read])
+        nan[made] |= x.nan[read]
+        taps[made] += 1
+    kernel = int(np.prod(operation.sliding.kernel))
+    edge = np.broadcast_to((taps < kernel) if zero else (taps == 0), shape)
+    return np.where(edge, np.fmax(low, 0.0), low), np.where(edge, np.fmax(high, 0.0), high), nan
+
+
+def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
+    forward = Maximum(operation.sliding)
+
+    def form(sources: Sequence[Range], f: Running) -> Range:
+        g, x = sources
+        source = size_of(x.low)
+        least, most, nan = _largest(forward, x)
+        rivals = np.zeros(most.shape, np.int64)
+        for _, _, made, read in operation.sliding.each_tap(source):
+            rivals[made] += (x.high[read] >= least[made]) & ~x.nan[read]
+        shape = x.low.shape
+        low, high, size, open_ = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
+        missing = np.zeros(shape, np.bool_)
+        taps = int(np.prod(operation.sliding.kernel))
+        edge = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
+        for _, _, made, read in operation.sliding.each_tap(source):
+            may = x.high[read] >= least[made]
+            must = may & (rivals[made] == 1) & (not edge or x.low[read] > 0)
+            a, b = g.low[made], g.high[made]
+            low[read] += np.where(may, np.where(must, a, np.fmin(a, 0.0)), 0.0)
+            high[read] += np.where(may, np.where(must, b, np.fmax(b, 0.0)), 0.0)
+            size[read] += np.where(may, np.fmax(np.abs(a), np.abs(b)), 0.0)
+            open_[read] |= nan[made]
+            missing[read] |= may & g.nan[made]
+        each = summed(f, np.zeros(shape), 0.0, size, taps)
+        error = np.where(size > 0, each.high, 0.0) * (np.prod(operation.sliding.kernel) > 1)
+        single = _windows_apart(operation)
+        low, high = (low, high) if single else (low - error, high + error)
+        low, high = np.where(open_ | missing, -np.inf, low), np.where(open_ | missing, np.inf, high)
+        return Range(low, high, open_ | missing, np.zeros(shape, np.uint16), f)
+
+    return form
+
+
+def _windows_apart(operation: MaximumGradient) -> bool:
+    """Whether no two windows overlap."""
+    sliding = operation.sliding
+    return all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True))
+
+
+def reshaped(value: Range, shape: tuple[int, ...]) -> Range:
+    """A range in another shape."""
+    return Range(
+        value.low.reshape(shape),
+        value.high.reshape(shape),
+        value.nan.reshape(shape),
+        value.reason.reshape(shape),
+        value.f,
+    )

@@ -1,0 +1,424 @@
+"""Verdicts on layers: bounds of sums, causes with plants and near misses, ties, states, readings, a GPU's bytes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mpsref as mps
+from mpsref.arrays import Elements
+from mpsref.record import Recording
+from mpsref.storage import FORMATS
+from mpsref.verify import verify, write_recording
+from mpsref.verify.layer_faults import LayerCase
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, STATE_HYPOTHESES, bias_after_half_store
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gpu-net"
+F = mps.MPSImageFeatureChannelFormat
+M = mps.MPSNNPaddingMethod
+RNG = np.random.default_rng(11)
+
+# ---- a real GPU's bytes ----
+
+
+def test_half_on_a_gpu_is_exact_but_for_its_convolutions_and_what_torch_defines_otherwise():
+    report = verify(EXAMPLE / "half.json")
+    causes = {image.name: image.findings[0] for image in report.images if not image.passed}
+
+    stored = "bias added after the sum was stored in half"
+    assert {name: finding.name for name, finding in causes.items()} == {
+        **dict.fromkeys(("y.conv1", "y.conv2", "y.conv3", "y.conv4"), stored),
+        "d.sum": "another slope at the kink",
+        "d.elu": "each quotient stored in half",
+    }
+    assert all(finding.score > 0.98 for finding in causes.values())
+    for name in (
+        "y.relu",
+        "y.pool1",
+        "y.elu",
+        "y.pool2",
+        "y.sum",
+        "y.prelu",
+        "d.conv1",
+        "d.conv2",
+        "d.relu",
+        "d.pool2",
+    ):
+        (image,) = [image for image in report.images if image.name == name]
+        assert image.counts.exact == image.counts.elements, name
+    assert not any(image.note for image in report.images)
+
+
+def test_the_bias_after_a_half_store_gives_the_gpus_very_bits():
+    recording = Recording.read(EXAMPLE / "half.json")
+    for node in recording.graph.nodes:
+        if type(node) is mps.MPSCNNConvolutionNode:
+            image, read = (recording.images[each.handle].read() for each in (node.result_image, node.sources[0]))
+            values = Elements(read.to_array(), read.storage).values()
+            got = image.to_array()
+            case = LayerCase(node.operation, (values,), image.storage, got, got, got != got)  # noqa: PLR0124
+            (guess,) = bias_after_half_store.guesses(case)
+            assert np.mean(case.given(guess) == got) > 0.9996, node.result_image.handle
+
+
+def test_float32_on_a_gpu_passes_and_tf32_is_named():
+    report = verify(EXAMPLE / "float32.json")
+    assert report.passed
+    assert not any(image.note for image in report.images)
+    report = verify(EXAMPLE / "tf32.json")
+    wrong = {image.name: image.findings[0].headline for image in report.images if not image.passed}
+    assert set(wrong) == {"y.conv3", "d.prelu"}
+    assert all(headline.startswith("inputs rounded to TF32, to nearest") for headline in wrong.values())
+
+
+# ---- plants ----
+
+
+def convolution(weights=None, bias=None, handle="y", neuron=None, **options):
+    """A node on source ``x``; options are those of its descriptor, and its padding policy."""
+    weights = np.asarray(weights)
+    o, h, w, i = weights.shape
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=w, kernel_height=h, input_feature_channels=i * options.get("groups", 1), output_feature_channels=o
+    )
+    policy = options.pop("padding_policy", None)
+    kind = options.pop("kind", mps.MPSCNNConvolutionNode)
+    for name, value in options.items():
+        setattr(d, name, value)
+    if neuron is not None:
+        d.fused_neuron_descriptor = mps.MPSNNNeuronDescriptor(neuron)
+    node = kind(source=mps.MPSNNImageNode(handle="x"), weights=mps.ArrayDataSource(d, weights, bias))
+    node.result_image.handle = handle
+    if policy is not None:
+        node.padding_policy = policy
+    return node
+
+
+def pooling(kind, size=3, stride=2, edge_mode="clamp", method=M.sizeSame):
+    node = kind(source=mps.MPSNNImageNode(handle="x"), filter_size=size, stride=stride)
+    node.edge_mode, node.padding_policy = edge_mode, mps.MPSNNDefaultPadding(method)
+    node.result_image.handle = "y"
+    return node
+
+
+def run(node, storage=F.float32, **sources):
+    return next(iter(mps.MPSNNGraph(result_image=node, format=storage).run(**sources).values())).to_array()
+
+
+def report_of(folder, node, device, storage=F.float32, states=None, **sources):
+    """The verdict on what a device gives for a node."""
+    shutil.rmtree(folder, ignore_errors=True)
+    file = mps.GraphFile.from_results([node.result_image], storage)
+    images = {name: mps.MPSImage.from_array(np.asarray(array)) for name, array in sources.items()}
+    images[file.results[0]] = mps.MPSImage.from_array(device)
+    return verify(write_recording(folder, file, images, "a test", states=states))
+
+
+X = RNG.normal(size=(2, 9, 8, 8)).astype(np.float32)
+W = RNG.normal(size=(8, 3, 3, 8)).astype(np.float32)
+B = RNG.normal(size=8).astype(np.float32)
+SAME = mps.MPSNNDefaultPadding(M.sizeSame)
+OTHER = mps.MPSNNDefaultPadding(M.sizeSame | M.addRemainderToBottomRight)
+
+
+def right(**options):
+    return convolution(**{"weights": W, "bias": B} | options)
+
+
+def tf32(array):
+    return (np.float32(array).view(np.uint32) + 0x1000 & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+
+def bfloat16(array):
+    bits = np.float32(array).view(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+GROUPED = {"weights": W[..., :2], "groups": 4}
+X_GROUPED = np.concatenate([X[..., 2:], X[..., :2]], axis=-1)
+EDGED = np.pad(X, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+SIGMOID = mps.MPSCNNNeuronType.sigmoid
+EVEN = {"weights": W[:, :2, :2]}
+
+PLANTS = {
+    "kernel flipped": (right(), lambda: run(right(weights=W[:, ::-1, ::-1]), x=X)),
+    "x and y taps exchanged": (right(), lambda: run(right(weights=W.swapaxes(1, 2)), x=X)),
+    "weights in another layout": (
+        right(), lambda: run(right(weights=W.reshape(8, 8, 3, 3).transpose(0, 2, 3, 1)), x=X)),
+    "channels reversed": (right(), lambda: run(right(weights=W[..., ::-1]), x=X)),
+    "last slice of channels dropped": (
+        right(), lambda: run(right(weights=W * (np.arange(8) < 4)), x=X)),
+    "groups ignored or rotated": (right(**GROUPED), lambda: run(right(**GROUPED), x=X_GROUPED)),
+    "bias forgotten": (right(), lambda: run(right(bias=None), x=X)),
+    "bias added twice": (right(), lambda: run(right(bias=2 * B), x=X)),
+    "bias added after the neuron": (
+        right(neuron=SIGMOID), lambda: run(right(bias=None, neuron=SIGMOID), x=X) + B),
+    "neuron forgotten": (right(neuron=SIGMOID), lambda: run(right(), x=X)),
+    "clamped edge": (
+        right(), lambda: run(right(padding_policy=mps.MPSNNDefaultPadding(0)), x=EDGED)),
+    "window in another place": (right(**EVEN), lambda: run(right(**EVEN, padding_policy=OTHER), x=X)),
+    "dilation ignored": (right(dilation_rate_x=2, dilation_rate_y=2), lambda: run(right(), x=X)),
+    "inputs rounded to TF32": (right(), lambda: run(right(weights=tf32(W)), x=tf32(X))),
+    "inputs rounded to bfloat16": (right(), lambda: run(right(weights=bfloat16(W)), x=bfloat16(X))),
+}  # fmt: skip
+"""For each fault a right node and what a device with the fault gives."""
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_fault_of_a_convolution_is_named(name, tmp_path):
+    node, device = PLANTS[name]
+    report = report_of(tmp_path / "r", node, device(), x=X)
+    assert not report.passed
+    assert report.images[0].findings[0].name == name, report.images[0].findings[0].headline
+    assert report.images[0].findings[0].score > 0.95
+
+
+NEAR_MISSES = {
+    "an asymmetric kernel scaled": lambda: run(right(weights=W * 1.25), x=X),
+    "noise": lambda: run(right(), x=X) + RNG.normal(size=(2, 9, 8, 8)).astype(np.float32),
+    "a kernel flipped in x only": lambda: run(right(weights=W[:, :, ::-1]), x=X),
+    "half of the bias": lambda: run(right(bias=B / 2), x=X),
+}
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_what_is_near_a_fault_is_not_called_by_its_name(name, tmp_path):
+    report = report_of(tmp_path / "r", right(), NEAR_MISSES[name](), x=X)
+    assert not report.passed
+    assert not any(finding.fits for finding in report.images[0].findings)
+
+
+def test_the_bias_after_a_store_in_half_is_named_and_one_store_passes(tmp_path):
+    x, w = X.astype(np.float16), W.astype(np.float16)
+    node = right(weights=w)
+    plain = run(right(weights=w, bias=None), F.float16, x=x)
+    device = (plain.astype(np.float32) + B).astype(np.float16)
+    report = report_of(tmp_path / "r", node, device, F.float16, x=x)
+    assert report.images[0].findings[0].name == "bias added after the sum was stored in half"
+    assert report_of(tmp_path / "r", node, run(node, F.float16, x=x), F.float16, x=x).passed
+
+
+@pytest.mark.parametrize("storage", [F.float16, F.float32])
+def test_float32_sums_in_any_order_pass(storage, tmp_path):
+    node = right()
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        order = rng.permutation(72)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(X, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2)
+        )
+        flat = windows.transpose(0, 1, 2, 4, 5, 3).reshape(2, 9, 8, 72)[..., order]
+        total = np.zeros((2, 9, 8, 8), np.float32)
+        for k, weight in enumerate(W.reshape(8, 72)[:, order].T):
+            total += flat[..., k, None] * weight
+        device = (total + B).astype(FORMATS[storage].dtype)
+        report = report_of(tmp_path / "r", node, device, storage, x=X)
+        assert report.passed, report.text()
+        assert not report.images[0].note
+
+
+def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(X, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float16), (3, 3), axis=(1, 2)
+    ).transpose(0, 1, 2, 4, 5, 3).reshape(2, 9, 8, 72)  # fmt: skip
+    total = np.zeros((2, 9, 8, 8), np.float16)
+    for k, weight in enumerate(W.astype(np.float16).reshape(8, 72).T):
+        total += windows[..., k, None] * weight
+    x, node = X.astype(np.float16), right(weights=W.astype(np.float16), bias=None)
+    report = report_of(tmp_path / "r", node, total, F.float16, x=x)
+    assert not report.passed
+    assert report.images[0].findings[0].name == "accumulated in half"
+    node.accumulator_precision = "half"
+    assert report_of(tmp_path / "r", node, total, F.float16, x=x).passed
+
+
+# ---- gradients ----
+
+G = RNG.normal(size=(2, 9, 8, 8)).astype(np.float32)
+
+
+def gradient_of(node, handle="dx"):
+    (made,) = node.gradient_filters(with_source=mps.MPSNNImageNode(handle="g"))
+    made.result_image.handle = handle
+    return made
+
+
+def by_channel(weights):
+    """With source and result channels exchanged."""
+    return weights.transpose(3, 1, 2, 0)
+
+
+GRADIENT_PLANTS = {
+    "kernel flipped": lambda: gradient_of(right(weights=W[:, ::-1, ::-1])),
+    "channels not exchanged": lambda: gradient_of(right(weights=by_channel(W))),
+    "window in another place": lambda: gradient_of(
+        right(padding_policy=mps.FixedPadding(width=8, height=9, offset_x=1, offset_y=0))
+    ),
+    "inputs rounded to TF32": lambda: gradient_of(right(weights=tf32(W))),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT_PLANTS)
+def test_a_planted_fault_of_a_data_gradient_is_named(name, tmp_path):
+    g = tf32(G) if "TF32" in name else G
+    device = run(GRADIENT_PLANTS[name](), x=X, g=g)
+    report = report_of(tmp_path / "r", gradient_of(right()), device, x=X, g=G)
+    assert not report.passed
+    assert report.images[0].findings[0].name == name, report.images[0].findings[0].headline
+
+
+def spread_to_all(x, g, size, stride):
+    out = np.zeros_like(x)
+    for n, y, z, c in np.ndindex(g.shape):
+        window = x[n, y * stride : y * stride + size, z * stride : z * stride + size, c]
+        out[n, y * stride : y * stride + size, z * stride : z * stride + size, c] += (window == window.max()) * g[
+            n, y, z, c
+        ]
+    return out
+
+
+def test_planted_faults_of_pooling_are_named(tmp_path):
+    x = -np.abs(X) - 0.5
+    average, largest = (pooling(kind) for kind in (mps.MPSCNNPoolingAverageNode, mps.MPSCNNPoolingMaxNode))
+    full, zero = (pooling(kind, edge_mode="zero") for kind in (mps.MPSCNNPoolingAverageNode, mps.MPSCNNPoolingMaxNode))
+    for node, device, name in (
+        (average, run(full, x=x), "average over the full window"),
+        (full, run(average, x=x), "average over the count"),
+        (full, run(full, x=x) * np.float32(9), "sum instead of average"),
+        (largest, run(zero, x=x), "border of 0"),
+        (largest, run(pooling(mps.MPSCNNPoolingMaxNode, method=28), x=x), "window in another place"),
+    ):
+        report = report_of(tmp_path / "r", node, device, x=x)
+        assert not report.passed
+        assert report.images[0].findings[0].name == name
+    coarse = np.round(X[:, :8] / 2)
+    node = pooling(mps.MPSCNNPoolingMaxNode, 2, 2)
+    g = RNG.normal(size=(2, 4, 4, 8)).astype(np.float32)
+    report = report_of(tmp_path / "r", gradient_of(node), spread_to_all(coarse, g, 2, 2), x=coarse, g=g)
+    assert report.images[0].findings[0].name == "gradient to every maximum"
+
+
+# ---- ties ----
+
+
+def choices(x, g, size, stride, pick):
+    """The gradient where of several largest elements of a window one is picked."""
+    out = np.zeros_like(x)
+    for n, y, z, c in np.ndindex(g.shape):
+        window = x[n, y * stride : y * stride + size, z * stride : z * stride + size, c]
+        places = np.argwhere(window == window.max())
+        dy, dx = places[pick(len(places))]
+        out[n, y * stride + dy, z * stride + dx, c] += g[n, y, z, c]
+    return out
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 3), (3, 2), (2, 1)])
+def test_any_largest_element_may_have_the_gradient_but_only_one(size, stride, tmp_path):
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 3, (1, 9, 9, 2)).astype(np.float32)
+    node = pooling(mps.MPSCNNPoolingMaxNode, size, stride, method=M.sizeValidOnly)
+    shape = node.operation.result_size(x.shape)
+    g = rng.normal(size=shape).astype(np.float32)
+    for pick in (lambda n: 0, lambda n: n - 1, rng.integers):
+        report = report_of(tmp_path / "r", gradient_of(node), choices(x, g, size, stride, pick), x=x, g=g)
+        assert report.passed, report.text()
+    everywhere = spread_to_all(x, g, size, stride)
+    count = spread_to_all(x, np.ones_like(g), size, stride)
+    for device in (everywhere, everywhere / np.maximum(count, 1), np.zeros_like(x)):
+        assert not report_of(tmp_path / "r", gradient_of(node), device, x=x, g=g).passed
+
+
+# ---- states ----
+
+
+def state_of(node, **sources):
+    node.convolution_gradient_state.export_from_graph = True
+    made = gradient_of(node)
+    return mps.MPSNNGraph(result_image=made, format=F.float32).run(**sources).states["y"]
+
+
+def arrays_of(state):
+    return state.gradient_for_weights, state.gradient_for_biases
+
+
+STATE_PLANTS = {
+    "mean over the batch": lambda w, b: (w / 2, b / 2),
+    "one image only": lambda w, b: arrays_of(state_of(right(), x=X[:1], g=G[:1])),
+    "added to itself": lambda w, b: (2 * w, 2 * b),
+    "sign flipped": lambda w, b: (-w, -b),
+    "gradient of weights flipped": lambda w, b: (w[:, ::-1, ::-1].copy(), b),
+    "gradient of weights in another layout": lambda w, b: (w.transpose(0, 3, 1, 2).reshape(w.shape), b),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATE_PLANTS)
+def test_a_planted_fault_of_a_state_is_named(name, tmp_path):
+    node = right()
+    state = state_of(node, x=X, g=G)
+    made = gradient_of(node)
+    dx = run(made, x=X, g=G)
+
+    def report(w, b):
+        states = {"y": {"gradient_for_weights": w, "gradient_for_biases": b}}
+        return report_of(tmp_path / "r", made, dx, states=states, x=X, g=G)
+
+    assert report(state.gradient_for_weights, state.gradient_for_biases).passed
+    found = report(*STATE_PLANTS[name](state.gradient_for_weights, state.gradient_for_biases))
+    image = next(image for image in found.images if not image.passed)
+    assert image.findings[0].name == name
+    assert str(image.worst[0]).startswith("y.gradient_for_weights[")
+
+
+def test_a_state_comes_in_other_layouts_and_is_refused_where_it_does_not_fit(tmp_path):
+    node = right()
+    state, made = state_of(node, x=X, g=G), gradient_of(node)
+    path = tmp_path / "r"
+    arrays = {"gradient_for_weights": state.gradient_for_weights}
+    report_of(path, made, run(made, x=X, g=G), states={"y": arrays}, x=X, g=G)
+    document = json.loads((path / "recording.json").read_text())
+    state.gradient_for_weights.transpose(0, 3, 1, 2).astype("<f4").tofile(path / "g.f32")
+    entry = {"file": "g.f32", "data_type": "float32", "shape": [8, 8, 3, 3], "layout": "OIHW"}
+
+    def verdict(changes, name="y"):
+        document["states"] = {name: {"gradient_for_weights": entry | changes}}
+        (path / "recording.json").write_text(json.dumps(document))
+        return verify(path / "recording.json")
+
+    assert verdict({}).passed
+    for changes, name, *words in (
+        ({"shape": [8, 3, 3, 8]}, "y", "gradient", "OIHW"),
+        ({"shape": [8, 8, 3, 2]}, "y", "bytes"),
+        ({"file": "../g.f32"}, "y", "states.y.gradient_for_weights.file", "outside"),
+        ({"file": "none.f32"}, "y", "none.f32"),
+        ({}, "z", "states.z", "no layer"),
+    ):
+        with pytest.raises(mps.FileFormatError) as error:
+            verdict(changes, name)
+        for word in words:
+            assert word in str(error.value), error.value
+
+
+# ---- readings ----
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_a_neuron_may_be_fused_where_the_convolution_is_not_recorded(is_fused, tmp_path):
+    x = X.astype(np.float16)
+    layer = right(weights=W.astype(np.float16), handle="h")
+    neuron = mps.MPSCNNNeuronSigmoidNode(source=layer.result_image)
+    neuron.result_image.handle = "y"
+    other = right(weights=W.astype(np.float16), neuron=SIGMOID)
+    device = run(other if is_fused else neuron, F.float16, x=x)
+    report = report_of(tmp_path / "r", neuron, device, F.float16, x=x)
+    assert report.passed
+    assert report.images[0].reading == (
+        "h is not rounded: the neuron is fused into its convolution" if is_fused else "h is rounded before the neuron"
+    )
+    assert report.images[0].counts.exact == device.size
+
+
+def test_every_hypothesis_has_another_name():
+    for hypotheses in (LAYER_HYPOTHESES, STATE_HYPOTHESES):
+        assert len({hypothesis.name for hypothesis in hypotheses}) == len(hypotheses)
