@@ -152,7 +152,7 @@ def _sequence(element: Check, kind: type[Iterable[Any]]) -> Check:
     def check(name: str, value: Any) -> Any:
         values = sequence_or_error(name, value, is_one_pass=not issubclass(kind, Sequence))
         values = [element(f"{name}[{i}]", each) for i, each in enumerate(values)]
-        return tuple(values) if kind is tuple else values
+        return kind(values) if kind in (tuple, frozenset) else values  # type: ignore[call-arg]
 
     return check
 
