@@ -57,10 +57,13 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=integer, default=1, help="selects other images (default 1)")
     parser.add_argument("--verify", action="store_true", help="verify the recording at once")
     parser.add_argument("--bounds", metavar="PRESET", help="of --verify, see mpsref verify (default metal-fast)")
+    parser.add_argument("--allow", metavar="REASON,...", default="", help="of --verify, see mpsref verify")
 
 
 def run(options: argparse.Namespace) -> int:
     _check(options)
+    tolerances = Tolerances(Bounds() if options.bounds is None else limit_of(options.bounds))
+    tolerances = tolerances.with_excuses(filter(None, options.allow.split(",")))
     file = GraphFile.read(options.graph)
     channel_format = MPSImageFeatureChannelFormat[options.channel_format or file.storage.name]
     with contextlib.ExitStack() as opened:
@@ -92,9 +95,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.verify:
         print(f"now: mpsref verify {printable(str(recorded.path))}")
         return PASSED
-    limit = Bounds() if options.bounds is None else limit_of(options.bounds)
     with Progress() as progress:
-        report = verify(Recording.read(recorded.path), Tolerances(limit), progress=progress)
+        report = verify(Recording.read(recorded.path), tolerances, progress=progress)
     print(report.text())
     return PASSED if report.passed else MISMATCH
 

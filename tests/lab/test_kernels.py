@@ -66,6 +66,8 @@ def beyond(operation, sources, got, model, store=0):
     ideal = operation.evaluate([*incoming, x], storage, *spread(operation))
     index = np.flatnonzero(np.abs(storage.ordinals(stored) - storage.ordinals(ideal)) > store)
     if not storage.unorm_max:
+        # What a kernel makes of NaN, its text says: min and max of Metal lose it.
+        index = index[~np.isnan(x.stored.reshape(-1)[index])]
         nan = np.isnan(stored.reshape(-1)[index]) & np.isnan(ideal.reshape(-1)[index])
         index = index[~nan]
     if not index.size:

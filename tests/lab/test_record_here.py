@@ -89,7 +89,8 @@ def test_a_graph_runs_with_our_own_kernels(tmp_path, options):
     report = verify(recording)
     # Our softPlus is the formula as it stands, which overflows.
     failing = {image.name for image in report.images if image.counts.beyond}
-    assert failing <= {"s", "dx.2"}
+    assert failing == {"s", "dx.2"}
+    assert verify(recording, allow=["overflow"]).passed
 
 
 # ---- faults that verify has to name ----
@@ -119,7 +120,7 @@ FAULTS = {
     "slices in another order": (changed("at.xy, at.z);", "at.xy, 2 - at.z);"), [], "channels"),
     "lanes exchanged": (changed("at.z)))", "at.z).bgra))"), [], "2, 1, 0, 3"),
     "rows mirrored": (changed("read(at.xy", "read(uint2(at.x, 15 - at.y)"), [], "upside down"),
-    "columns shifted": (changed("read(at.xy", "read(uint2((at.x + 1) % 24, at.y)"), [], "9 elements"),
+    "columns shifted": (changed("read(at.xy", "read(uint2((at.x + 1) % 24, at.y)"), [], "1 columns"),
     "another neuron": (changed(f"tanh(p.b * {X})", f"clamp({X}, -1, 1)"), [], ""),
     "a sigmoid": (changed(f"tanh(p.b * {X})", f"1 / (1 + exp(-{X}))"), [], ""),
 }
