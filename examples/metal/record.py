@@ -201,8 +201,10 @@ class Builder:
             made = ONE_PARAMETER[name].nodeWithSource_a_(source, node["a"])
         elif name in TWO_PARAMETERS:
             made = TWO_PARAMETERS[name].nodeWithSource_a_b_(source, node["a"], node["b"])
-        else:
+        elif name in THREE_PARAMETERS:
             made = THREE_PARAMETERS[name].nodeWithSource_a_b_c_(source, node["a"], node["b"], node["c"])
+        else:
+            stop(f"no node class {name}")
         return made
 
     def arithmetic(self, node: dict[str, Any]) -> Any:

@@ -27,6 +27,9 @@ COMMANDS = (
     ("inputs", "write source images that test a graph well, and a request for a recording"),
     ("convert", "convert a recording to a file of arrays, or arrays to a recording"),
     ("inspect", "show what is in a file"),
+    ("record", "run a graph here, with our kernels or one of yours, and write the recording"),
+    ("vectors", "write test vectors of a neuron, for programs without Python"),
+    ("kernels", "print kernels as shader text: of a neuron or a graph"),
 )
 """
 Name and summary of each command, in the order of the help.

@@ -26,7 +26,7 @@ from mpsref.record.recording import Recording, recording_entries, recording_file
 from mpsref.record.samples import sample_image
 from mpsref.storage import FormatLike, storage_format
 
-__all__ = ["request"]
+__all__ = ["planned", "request"]
 
 README = """\
 A request for a recording, made by mpsref {version}.
@@ -103,6 +103,34 @@ def request(
         The folder is not empty, or, with `force`, holds something else or results of other sources; the shape does not
         fit the graph; the seed is negative.
     """
+    sources, awaited = planned(graph, shape, channel_format, seed=seed)
+    if device is None and force and (Path(folder) / "recording.json").is_file():
+        device = Recording.read(Path(folder) / "recording.json", complete=False).device
+    elif device is None:
+        device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
+    entries = recording_entries(sources, awaited, raw=True)
+    files = recording_files(Path(folder), graph, sources, device, entries)
+    # The name of a folder need not be UTF-8, and is written as it is.
+    readme = _readme(Path(folder), graph, shape[0], entries).encode("utf-8", "surrogateescape")
+    files["README.txt"] = lambda out: out.write(readme)
+    if force and (Path(folder) / "recording.json").is_file():
+        _require_same_sources(Path(folder), sources, entries)
+        # The recording last, as in a new folder.
+        for name in sorted(files, key="recording.json".__eq__):
+            write_atomically(Path(folder) / name, files[name])
+    else:
+        write_files(folder, files)
+    return Path(folder) / "recording.json"
+
+
+def planned(
+    graph: GraphFile,
+    shape: tuple[int, int, int, int],
+    channel_format: FormatLike,
+    *,
+    seed: int = 1,
+) -> tuple[dict[str, MPSImage], dict[str, MPSImageDescriptor]]:
+    """The source images, and size and format of all others, by name; arguments and errors are those of `request`."""
     if seed < 0:
         raise FileFormatError(f"seed is {seed}: give 0 or more")
     needed = GraphFile.from_results(graph.result_images, graph.storage)
@@ -125,23 +153,7 @@ def request(
         if image.producer is None
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
-    if device is None and force and (Path(folder) / "recording.json").is_file():
-        device = Recording.read(Path(folder) / "recording.json", complete=False).device
-    elif device is None:
-        device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
-    entries = recording_entries(sources, awaited, raw=True)
-    files = recording_files(Path(folder), graph, sources, device, entries)
-    # The name of a folder need not be UTF-8, and is written as it is.
-    readme = _readme(Path(folder), graph, n, entries).encode("utf-8", "surrogateescape")
-    files["README.txt"] = lambda out: out.write(readme)
-    if force and (Path(folder) / "recording.json").is_file():
-        _require_same_sources(Path(folder), sources, entries)
-        # The recording last, as in a new folder.
-        for name in sorted(files, key="recording.json".__eq__):
-            write_atomically(Path(folder) / name, files[name])
-    else:
-        write_files(folder, files)
-    return Path(folder) / "recording.json"
+    return sources, awaited
 
 
 def _require_same_sources(

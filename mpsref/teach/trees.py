@@ -1,93 +1,29 @@
 """
 The neurons' formulas as trees, recorded from the rows' stepwise formulas, differentiated, and made safe in float64.
 
-A row's formula is called with symbols instead of numbers, which record an expression. A few rules rewrite it so that
-float64 loses next to nothing: ``log(1 + e^u)`` overflows, ``softplus``, which replaces it, does not. Where the formula
-branches on a parameter, such as whether a base is -1, the tree has a condition.
+A row's formula is recorded by `mpsref.symbolic`. A few rules rewrite it so that float64 loses next to nothing:
+``log(1 + e^u)`` overflows, ``softplus``, which replaces it, does not. Where the formula branches on a parameter, such
+as whether a base is -1, the tree has a condition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any
 
 from mpsref.neuron.table import Neuron
+from mpsref.symbolic import Symbol, Tree, recorded, tree_of
 
 __all__ = ["Tree", "derivative_tree", "forward_tree", "kinks_tree", "parameter_tree"]
 
-Tree: TypeAlias = Any
-"""A number, or the name of an operation with its operands, in a tuple."""
-
 X: Tree = ("x",)
-
-
-class _OpenError(Exception):
-    """A formula branches on a condition whose truth is not assumed yet."""
-
-    def __init__(self, condition: Tree) -> None:
-        super().__init__(condition)
-        self.condition = condition
-
-
-def _operator(operation: str, *, is_reflected: bool = False) -> Callable[..., _Symbol]:
-    """A method that records an operation."""
-
-    def record(self: _Symbol, *others: object) -> _Symbol:
-        operands = (*others, self) if is_reflected else (self, *others)
-        return _Symbol((operation, *map(_tree, operands)), self.assumed)
-
-    return record
-
-
-@dataclass(frozen=True, eq=False)
-class _Symbol:
-    """An expression instead of a number, with the operators that formulas use."""
-
-    tree: Tree
-    assumed: dict[Tree, bool]
-
-    __hash__ = None  # type: ignore[assignment]
-    __neg__, __abs__, __and__ = _operator("neg"), _operator("abs"), _operator("&&")
-    __add__, __radd__ = _operator("+"), _operator("+", is_reflected=True)
-    __sub__, __rsub__ = _operator("-"), _operator("-", is_reflected=True)
-    __mul__, __rmul__ = _operator("*"), _operator("*", is_reflected=True)
-    __truediv__, __rtruediv__ = _operator("/"), _operator("/", is_reflected=True)
-    __lt__, __le__, __gt__, __ge__ = map(_operator, ("<", "<=", ">", ">="))
-    __eq__ = _operator("===")  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        # A number is true if it is not 0.
-        condition = self.tree if self.tree[0] in _CONDITIONS else ("!==", self.tree, 0.0)
-        if condition not in self.assumed:
-            raise _OpenError(condition)
-        return self.assumed[condition]
-
-
-_CONDITIONS = frozenset({"<", "<=", ">", ">=", "===", "!==", "&&"})
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """The rows' `Arithmetic` on symbols: it records each function by its name."""
-
-    assumed: dict[Tree, bool]
-
-    def __getattr__(self, name: str) -> Callable[..., _Symbol]:
-        function = {"min": "smaller", "max": "larger"}.get(name, name)
-        return lambda *operands: _Symbol((function, *map(_tree, operands)), self.assumed)
 
 
 # ---- recording ----
 
 
-def _tree(value: object) -> Tree:
-    return value.tree if isinstance(value, _Symbol) else float(value)  # type: ignore[arg-type]
-
-
 def _formula(formula: Callable[[Any, Any, Any], Any]) -> Tree:
-    return _recorded(lambda p, f: _tree(formula(_Symbol(X, f.assumed), p, f)), {})
+    return recorded(lambda p, f: tree_of(formula(Symbol(X, f.assumed), p, f)))
 
 
 def forward_tree(row: Neuron) -> Tree:
@@ -108,17 +44,7 @@ def parameter_tree(row: Neuron, name: str) -> Tree:
 def kinks_tree(row: Neuron) -> Tree:
     """Its kinks, as a list."""
     kinks: Callable[[Any], tuple[object, ...]] = row.kinks
-    return _recorded(lambda p, _: ("list", *map(_tree, kinks(p))), {})
-
-
-def _recorded(record: Callable[[SimpleNamespace, _Recorder], Tree], assumed: dict[Tree, bool]) -> Tree:
-    """The tree that `record` makes of symbols; where it branches on a condition, both branches."""
-    p = SimpleNamespace(**{name: _Symbol(("p", name), assumed) for name in ("a", "b", "c", "data")})
-    try:
-        return record(p, _Recorder(assumed))
-    except _OpenError as error:
-        yes, no = (_recorded(record, assumed | {error.condition: truth}) for truth in (True, False))
-        return ("where", error.condition, yes, no)
+    return recorded(lambda p, _: ("list", *map(tree_of, kinks(p))))
 
 
 # ---- differentiating ----

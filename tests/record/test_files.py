@@ -440,7 +440,7 @@ def test_the_shipped_graph_schema_is_the_one_that_the_node_classes_make():
     assert schema("graph") == graph_schema(), "run: python -m mpsref.graph.schema > mpsref/schemas/graph.schema.json"
 
 
-@pytest.mark.parametrize("kind", ["graph", "recording", "certificate", "checkpoint", "tolerance", "report"])
+@pytest.mark.parametrize("kind", ["graph", "recording", "certificate", "checkpoint", "tolerance", "report", "vectors"])
 def test_the_schemas_are_json_schemas(kind):
     jsonschema.Draft202012Validator.check_schema(schema(kind))
 
