@@ -92,7 +92,7 @@ def verify(
     recording: Recording | str | Path,
     tolerance: Tolerances | Tolerance | Bounds | str | None = None,
     *,
-    allow: Iterable[str] = (),
+    allow: str | Iterable[str] = (),
     strict: bool = False,
     worst: int = 5,
     faults: bool = True,
