@@ -43,6 +43,9 @@ ENOUGH = 0.97
 SAME, SAME_BITS = 0.02, 0.1
 """Differences up to which two shares of explained elements, and of equal bits, count as equal."""
 
+SAME_REGION = 0.005
+"""The difference up to which the simpler of two regions is preferred."""
+
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
 
@@ -217,7 +220,7 @@ class Search:
         ]  # fmt: skip
         if choices:
             most = max(t.gain for t in choices)
-            yield next(t for t in choices if t.gain >= most - SAME)
+            yield next(t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME))
 
     def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
         """The best moves, each with every function and store; and the best functions, each with every store."""
@@ -347,6 +350,9 @@ def ranked(trials: list[Trial]) -> list[Trial]:
     while rest:
         same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
         whole = [trial for trial in same if not trial.region.name] or same
+        # What says something of every element comes before what says it of some.
+        known = max(trial.of for trial in whole)
+        whole = [trial for trial in whole if trial.of >= (1 - SAME) * known]
         # What gives every bit and is contradicted nowhere is right, if anything is.
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         most = max(trial.bits for trial in whole)
