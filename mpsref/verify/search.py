@@ -31,8 +31,8 @@ MENTIONED = 0.05
 BY_VALUE, MOVED = 0.5, 0.3
 """The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
 
-PURE = 0.95
-"""The least share of explained among explained and contradicting elements."""
+PURE, PURE_EVERYWHERE = 0.95, 0.9
+"""The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -45,6 +45,9 @@ SAME, SAME_BITS = 0.02, 0.1
 
 SAME_REGION = 0.005
 """The difference up to which the simpler of two regions is preferred."""
+
+ADDED = 0.2
+"""What a second part that is about all of the arithmetic must add."""
 
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
@@ -76,7 +79,8 @@ class Trial:
     @property
     def is_pure(self) -> bool:
         """Whether few contradict."""
-        return self.explained >= PURE * (self.explained + self.against)
+        least = PURE if self.region.name else PURE_EVERYWHERE
+        return self.explained >= least * (self.explained + self.against)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +238,8 @@ class Search:
             for other in seconds:
                 both = one.candidate.with_part(other.candidate)
                 share = float(self.first.judged(both).explained.mean())
-                if share >= BY_VALUE and share > max(one.share, other.share) + SAME:
+                more = ADDED if other.hypothesis.general else SAME
+                if share >= BY_VALUE and share > max(one.share, other.share) + more:
                     order = len(HYPOTHESES) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
