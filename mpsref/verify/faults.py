@@ -189,7 +189,7 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
                 elif (zeros := _zeros(left)) is not None:
                     causes.append(replace(zeros, rank="rest"))
                 break
-            explained, finding = _finding(search, trials[0])
+            explained, finding, trials = _confirmed(search, trials)
             settled |= explained
             if not causes:
                 others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())
@@ -199,6 +199,18 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
             if not explained.any():
                 break
     return [*causes, *alternatives][:most]
+
+
+def _confirmed(search: Search, trials: list[Trial]) -> tuple[Mask, Finding, list[Trial]]:
+    """The first trial on every element; or the next that explains as much, if fewer elements contradict that."""
+    first, *others = trials
+    explained, finding = _finding(search, first)
+    for other in others[:MOST_ALTERNATIVES] if finding.contradicted else ():
+        if (other.region.name, len(other.names)) == (first.region.name, len(first.names)):
+            theirs, better = _finding(search, other)
+            if better.contradicted < finding.contradicted and better.same_bits >= finding.same_bits:
+                return theirs, better, [other, *(trial for trial in trials if trial is not other)]
+    return explained, finding, trials
 
 
 def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mask, Finding]:
