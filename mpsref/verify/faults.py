@@ -56,9 +56,6 @@ __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
-NOISE = 64
-"""The largest distance in ULP of what inaccurate arithmetic may leave."""
-
 NO_FAULT = "no hypothesis fits"
 ZEROS = "0 where another value belongs"
 
@@ -280,7 +277,7 @@ def _pattern(case: Case) -> Finding:
     got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
     distance = ulp_distance(got, want, case.result)
     sentence = "None of the faults that are looked for explains these elements."
-    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= NOISE:
+    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
         typical = int(np.quantile(distance, 0.99))
         parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
