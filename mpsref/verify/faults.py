@@ -8,6 +8,7 @@ A cause is made of a map of places, a function, a store and the region where it 
   element's own bound around what it gives, and it differs from the ideal value there.
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
+- Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
 
 The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
 device's result then is as a function of what was read, and tries every function and store under it; then the best
