@@ -150,6 +150,16 @@ def test_small_errors_have_no_cause_but_accuracy(name, ulp):
     assert finding.detail.startswith(f"accuracy alone, as noise of {ulp} ULP would leave")
 
 
+def test_a_cause_that_a_third_of_the_elements_contradict_is_not_named():
+    x = normal(1)
+    y = mps.neuron.forward(neuron("softSign"), x)
+    flipped = np.where(np.random.default_rng(1).random(y.shape) < 0.7, -y, y)
+
+    (finding,) = explain(case_of(forward_case(neuron("softSign"), x, flipped)))
+
+    assert not finding.fits
+
+
 def test_two_zeros_far_apart_are_nothing_but_zeros():
     y = mps.neuron.forward(neuron("sigmoid"), normal(1))
     y[0, 1, 2, 3] = y[2, 8, 7, 1] = 0
