@@ -72,13 +72,15 @@ def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[W
         low, high = ends(index)
         width = np.fmax(np.abs(ideal - low), np.abs(high - ideal))
         width[~np.isfinite(width)] = 0
-        relative = width / np.abs(ideal)
+        with np.errstate(all="ignore"):
+            relative = width / np.abs(ideal)
 
         def is_close(candidate: Stored, got: Stored) -> Mask:
             near = ulp_distance(got, candidate, storage) <= NEAR
             a, b = meaning(candidate, storage), meaning(got, storage)
-            reach = np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)
-            return np.asarray(near | (np.isfinite(a) & (np.abs(a - b) <= reach)))
+            with np.errstate(all="ignore"):
+                reach = np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)
+                return np.asarray(near | (np.isfinite(a) & (np.abs(a - b) <= reach)))
 
         return is_close
 

@@ -8,6 +8,7 @@ A cause is made of a map of places, a function, a store and the region where it 
   element's own bound around what it gives, and it differs from the ideal value there.
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
+- Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
 
 The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
 device's result then is as a function of what was read, and tries every function and store under it; then the best
@@ -55,9 +56,6 @@ from mpsref.verify.search import PURE, Search, Trial, ranked
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
-
-NOISE = 64
-"""The largest distance in ULP of what inaccurate arithmetic may leave."""
 
 NO_FAULT = "no hypothesis fits"
 ZEROS = "0 where another value belongs"
@@ -189,7 +187,7 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
                 elif (zeros := _zeros(left)) is not None:
                     causes.append(replace(zeros, rank="rest"))
                 break
-            explained, finding = _finding(search, trials[0])
+            explained, finding, trials = _confirmed(search, trials)
             settled |= explained
             if not causes:
                 others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())
@@ -199,6 +197,18 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
             if not explained.any():
                 break
     return [*causes, *alternatives][:most]
+
+
+def _confirmed(search: Search, trials: list[Trial]) -> tuple[Mask, Finding, list[Trial]]:
+    """The first trial on every element; or the next that explains as much, if fewer elements contradict that."""
+    first, *others = trials
+    explained, finding = _finding(search, first)
+    for other in others[:MOST_ALTERNATIVES] if finding.contradicted else ():
+        if (other.region.name, len(other.names)) == (first.region.name, len(first.names)):
+            theirs, better = _finding(search, other)
+            if better.contradicted < finding.contradicted and better.same_bits >= finding.same_bits:
+                return theirs, better, [other, *(trial for trial in trials if trial is not other)]
+    return explained, finding, trials
 
 
 def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mask, Finding]:
@@ -268,7 +278,7 @@ def _pattern(case: Case) -> Finding:
     got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
     distance = ulp_distance(got, want, case.result)
     sentence = "None of the faults that are looked for explains these elements."
-    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= NOISE:
+    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
         typical = int(np.quantile(distance, 0.99))
         parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."

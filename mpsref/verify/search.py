@@ -31,8 +31,8 @@ MENTIONED = 0.05
 BY_VALUE, MOVED = 0.5, 0.3
 """The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
 
-PURE = 0.95
-"""The least share of explained among explained and contradicting elements."""
+PURE, PURE_EVERYWHERE = 0.95, 0.9
+"""The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -42,6 +42,12 @@ ENOUGH = 0.97
 
 SAME, SAME_BITS = 0.02, 0.1
 """Differences up to which two shares of explained elements, and of equal bits, count as equal."""
+
+SAME_REGION = 0.005
+"""The difference up to which the simpler of two regions is preferred."""
+
+ADDED = 0.2
+"""What a second part that is about all of the arithmetic must add."""
 
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
@@ -73,7 +79,8 @@ class Trial:
     @property
     def is_pure(self) -> bool:
         """Whether few contradict."""
-        return self.explained >= PURE * (self.explained + self.against)
+        least = PURE if self.region.name else PURE_EVERYWHERE
+        return self.explained >= least * (self.explained + self.against)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +224,7 @@ class Search:
         ]  # fmt: skip
         if choices:
             most = max(t.gain for t in choices)
-            yield next(t for t in choices if t.gain >= most - SAME)
+            yield next(t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME))
 
     def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
         """The best moves, each with every function and store; and the best functions, each with every store."""
@@ -231,7 +238,8 @@ class Search:
             for other in seconds:
                 both = one.candidate.with_part(other.candidate)
                 share = float(self.first.judged(both).explained.mean())
-                if share >= BY_VALUE and share > max(one.share, other.share) + SAME:
+                more = ADDED if other.hypothesis.general else SAME
+                if share >= BY_VALUE and share > max(one.share, other.share) + more:
                     order = len(HYPOTHESES) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
@@ -347,6 +355,9 @@ def ranked(trials: list[Trial]) -> list[Trial]:
     while rest:
         same = [trial for trial in rest if trial.gain >= rest[0].gain - SAME]
         whole = [trial for trial in same if not trial.region.name] or same
+        # What says something of every element comes before what says it of some.
+        known = max(trial.of for trial in whole)
+        whole = [trial for trial in whole if trial.of >= (1 - SAME) * known]
         # What gives every bit and is contradicted nowhere is right, if anything is.
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         most = max(trial.bits for trial in whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,11 @@ from mpsref.graph.schedule import inputs, schedule
 from mpsref.operations import NeuronForward, NeuronGradient, Sum
 from mpsref.storage import FORMATS, storage_format
 from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
-from mpsref.verify.case import Case, within
+from mpsref.verify.case import Case, around, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, explain
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.regions import EVERYWHERE, Region
-from mpsref.verify.search import Trial, ranked
+from mpsref.verify.search import Search, Trial, ranked
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gpu-run"
@@ -121,6 +122,81 @@ def test_no_wrong_cause_is_named_and_most_are(seed):
     assert wrong == {}
     assert len(planted) >= 120
     assert planted.count("named") >= 0.85 * len(planted)
+
+
+def test_different_causes_in_different_parts_are_told_apart():
+    y = mps.neuron.forward(neuron("tanH", 1.5, 0.75), normal(1, np.float16))
+    got = y.copy()
+    got[..., 0:3] *= -1
+    got[:, :, 7:, 3:] = 0
+
+    first, second = explain(case_of(moved(lambda _: got)))
+
+    assert (first.name, first.where) == ("never written", "only in columns 7 to 9, channels 3 to 13")
+    assert second.headline == "the other 810: the sign flipped, only in channels 0 to 2: explains 810 of 810"
+    assert first.explained + second.explained == first.of
+
+
+@pytest.mark.parametrize("ulp", [2, 3, 4])
+@pytest.mark.parametrize("name", ["sigmoid", "tanH", "softPlus", "softSign", "ELU", "geLU"])
+def test_small_errors_have_no_cause_but_accuracy(name, ulp):
+    x = np.clip(normal(ulp, np.float16, (1, 16, 16, 4)), -3, 3)
+    y = mps.neuron.forward(neuron(name), x)
+    steps = np.random.default_rng(ulp).integers(-ulp, ulp + 1, y.shape).astype(np.int16)
+
+    (finding,) = explain(case_of(forward_case(neuron(name), x, (y.view(np.int16) + steps).view(np.float16), 1)))
+
+    assert not finding.fits
+    assert finding.detail.startswith(f"accuracy alone, as noise of {ulp} ULP would leave")
+
+
+def test_a_cause_that_a_third_of_the_elements_contradict_is_not_named():
+    x = normal(1)
+    y = mps.neuron.forward(neuron("softSign"), x)
+    flipped = np.where(np.random.default_rng(1).random(y.shape) < 0.7, -y, y)
+
+    (finding,) = explain(case_of(forward_case(neuron("softSign"), x, flipped)))
+
+    assert not finding.fits
+
+
+def test_two_zeros_far_apart_are_nothing_but_zeros():
+    y = mps.neuron.forward(neuron("sigmoid"), normal(1))
+    y[0, 1, 2, 3] = y[2, 8, 7, 1] = 0
+
+    (finding,) = explain(case_of(forward_case(neuron("sigmoid"), normal(1), y)))
+
+    assert finding.headline == (
+        "0 where another value belongs, at (image 0, y 1, x 2, channel 3) and (image 2, y 8, x 7, channel 1): "
+        "explains 2 of 2"
+    )
+
+
+def test_what_equals_the_ideal_value_explains_nothing():
+    x = normal(1, np.float16)
+    y = mps.neuron.forward(neuron("absolute"), x)
+    tight = case_of(forward_case(neuron("absolute"), x, (y.view(np.int16) + np.int16(7)).view(np.float16)))
+    # Bounds that hold the ideal value as well.
+    loose = replace(tight, bound=within(HALF, Tolerance(ulp=64)))
+
+    judged = Search(loose, np.zeros(y.size, bool)).sample.judged(Candidate())
+
+    assert not judged.explained.any()
+    assert not judged.against.any()
+
+
+def test_bounds_move_to_what_a_hypothesis_gives_and_are_no_wider_than_they_were():
+    want = np.float32([1, 1, 1e-3, 0])
+    ends = (want - np.float32([1e-4, 1e-4, 1e-3, 1e-9])).astype(float), (want + 1e-4).astype(float)
+    is_close = around(SINGLE, want, lambda index: tuple(end[index] for end in ends))(np.arange(4))
+
+    # Relative where the width is small beside the value, else absolute; never more, and an infinity has none.
+    assert is_close(np.float32([10, 10, 10, np.inf]), np.float32([10.0009, 10.0011, 10.002, 0])).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_every_hypothesis_is_planted():

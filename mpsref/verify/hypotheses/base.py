@@ -150,7 +150,7 @@ class Hypothesis:
     fewest : int
         How many elements it must explain: more than one, if it has much to choose from.
     general : bool
-        Whether it is about all of the arithmetic, and so is no alternative to what says more.
+        Whether it is about all of the arithmetic, and so is no alternative to what says more, nor easily added to it.
     """
 
     name: str
@@ -165,10 +165,10 @@ MANY = 8
 
 
 def hypothesis(
-    name: str, sentence: str, fewest: int = 1
+    name: str, sentence: str, fewest: int = 1, *, general: bool = False
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
-    return lambda candidates: Hypothesis(name, sentence, candidates, fewest)
+    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general)
 
 
 def function_hypothesis(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Wide
+from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.table import NEURONS
 from mpsref.operations import NeuronForward
@@ -314,9 +314,7 @@ def factor(case: Case) -> Iterator[Candidate]:
     got, want = (Elements(array, case.result).at(index).values() for array in (case.got, case.want))
     ratio = got / want
     ratio = ratio[np.isfinite(ratio) & (ratio != 0)]
-    sizes = [np.abs(Elements(array, case.result).at(np.arange(min(array.size, 131_072))).values())
-             for array in (case.got, case.want)]  # fmt: skip
-    medians = float(np.nanmedian(sizes[0]) / np.nanmedian(sizes[1]))
+    medians = float(np.divide(_median_size(case.got, case), _median_size(case.want, case)))
     middle = float(np.median(ratio)) if ratio.size else medians
     tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
 
@@ -327,6 +325,11 @@ def factor(case: Case) -> Iterator[Candidate]:
         near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
         if near and value != 1:
             yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
+
+
+def _median_size(array: Stored, case: Case) -> float:
+    sizes = np.abs(Elements(array.reshape(-1)[:131_072], case.result).values())
+    return float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else np.nan
 
 
 @function_hypothesis(

@@ -102,7 +102,7 @@ read_through_half, read_through_tf32 = _read("half"), _read("tf32")
 read_through_bfloat16, read_through_unorm8 = _read("bfloat16"), _read("unorm8")
 
 
-@hypothesis("truncated instead of rounded", "The result is rounded towards 0, not to the nearest.", MANY)
+@hypothesis("truncated instead of rounded", "The result is rounded towards 0, not to the nearest.", MANY, general=True)
 def truncated(case: Case) -> Iterator[Candidate]:
     def store(case: Case, index: Index, values: Values) -> Stored:
         exact = values(index)
