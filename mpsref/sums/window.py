@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Stored, Wide
 from mpsref.errors import ParameterError
 
-__all__ = ["Pair", "Part", "Phase", "Region", "Window", "matrix", "reach", "reduced", "regions", "shifted", "slab"]
+__all__ = ["Pair", "Part", "Phase", "Region", "Window", "matrix", "reduced", "regions", "shifted", "slab", "spread"]
 
 Pair: TypeAlias = tuple[int, int]
 """One number for each axis: rows, then columns."""
@@ -193,36 +193,35 @@ def regions(shape: Sequence[int], target: int) -> Iterator[Region]:
                 )
 
 
-def reach(window: Window, region: Region, part: Part, size: Pair) -> tuple[list[slice], list[slice], list[int]]:
-    """Rows and columns that a region reads inside the source, where these are in the slab, and the slab's size."""
+def spread(
+    stored: Stored, window: Window, region: Region, part: Part, convert: Callable[[Stored], Stored], outside: float
+) -> Stored:
+    """What a region of the result reads through some taps, converted, with a number of one's own outside the source."""
     inside: list[slice] = []
     target: list[slice] = []
     lengths: list[int] = []
     for axis in (0, 1):
-        places, taps = region[axis + 1], part[axis]
+        places, taps, size = region[axis + 1], part[axis], stored.shape[axis + 1]
         stride, dilation = window.strides[axis], window.dilations[axis]
         first = places.start * stride + taps.start * dilation + window.first[axis]
         length = (places.stop - places.start - 1) * stride + (taps.stop - taps.start - 1) * dilation + 1
-        start = min(max(first, 0), size[axis])
-        stop = max(min(first + length, size[axis]), start)
+        start = min(max(first, 0), size)
+        stop = max(min(first + length, size), start)
         inside.append(slice(start, stop))
         target.append(slice(start - first, stop - first) if stop > start else slice(0, 0))
         lengths.append(length)
-    return inside, target, lengths
+    values = convert(stored[region[0], inside[0], inside[1], part[2]])
+    shape = (values.shape[0], *lengths, values.shape[3])
+    if values.shape == shape:
+        return values
+    out = np.full(shape, outside, values.dtype)
+    out[:, target[0], target[1]] = values
+    return out
 
 
 def slab(source: Elements, window: Window, region: Region, part: Part) -> Wide:
     """What a region of the result reads through some taps, in float64, with zeros outside the source."""
-    height, width = source.stored.shape[1:3]
-    inside, target, lengths = reach(window, region, part, (height, width))
-    stored = source.stored[region[0], inside[0], inside[1], part[2]]
-    shape = (stored.shape[0], *lengths, stored.shape[3])
-    if stored.shape == shape:
-        return source.storage.decode(stored, np.empty(shape))
-    out = np.zeros(shape)
-    if stored.size:
-        source.storage.decode(stored, out[:, target[0], target[1]])
-    return out
+    return spread(source.stored, window, region, part, lambda s: source.storage.decode(s, np.empty(s.shape)), 0.0)
 
 
 def matrix(values: Wide, window: Window, region: Region, part: Part) -> Wide:
