@@ -309,10 +309,11 @@ class MaxPooling:
         def choose(region: Region) -> None:
             keys, lowest = self._slab(region, zeros_alike=True)
             found = reduced(np.maximum, keys, self.window, region, self._part())
-            first = np.empty(found.shape, out.dtype)
+            first = np.zeros(found.shape, out.dtype)
             for tap in reversed(range(height * width)):
                 is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
-                np.copyto(first, out.dtype.type(tap), where=is_largest)
+                # By bits: several times faster than a mask.
+                np.bitwise_xor(first, (first ^ out.dtype.type(tap)) & -is_largest.astype(out.dtype), out=first)
             first[found == lowest] = -1
             if self.zero_border:
                 first[self._meets_border(region) & (found < 0)] = -1
@@ -425,8 +426,8 @@ class MaxPoolingGradient(Sum):
         incoming = slab(self.gradient, window, region, part)
         chosen = spread(self._chosen, window, region, part, np.asarray, -1)
         sums = self._selected(incoming, chosen, window, region, taps)
-        is_half = self.gradient.storage.dtype == np.float16 and taps.size * 65504 < EXACT * unit
-        if is_half or taps.size == 1:
+        # For NaN neither of these is true.
+        if taps.size == 1 or taps.size * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
             return sums, 0.0
         sizes = self._selected(np.abs(incoming, out=incoming), chosen, window, region, taps)
         if float(np.max(sizes, initial=0.0)) < EXACT * unit:
@@ -434,8 +435,10 @@ class MaxPoolingGradient(Sum):
         return sums, sizes * (taps.size * ROUNDING)
 
     def _selected(self, incoming: Wide, chosen: Stored, window: Window, region: Region, taps: Stored) -> Wide:
-        sums: Wide = np.zeros((*(s.stop - s.start for s in region), self.shape[3]))
+        sums: Wide | None = None
         for tap in np.ndindex(taps.shape):
             is_chosen = shifted(chosen, window, region, *tap) == taps[tap]
-            np.add(sums, shifted(incoming, window, region, *tap), out=sums, where=is_chosen)
+            selected = np.where(is_chosen, shifted(incoming, window, region, *tap), 0.0)
+            sums = selected if sums is None else np.add(sums, selected, out=sums)
+        assert sums is not None
         return sums
