@@ -16,7 +16,7 @@ from mpsref.arrays import Elements, Stored, Wide
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError
 from mpsref.neuron.rounding import canonical_nan
-from mpsref.neuron.threads import BLOCK, over_blocks, worker_count
+from mpsref.neuron.threads import BLOCK, over_blocks, quietly, worker_count
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.sums.expansion import cut, distilled, exact_products, fractions, nearest, odd, quotient_odd
 
@@ -139,7 +139,8 @@ class Sum(ABC):
 
             over_blocks(exact, -(-out.size // size) * BLOCK, count)
             return out
-        blocks = list(self.blocks())
+        # What blocks have in common may meet NaN.
+        blocks = quietly(list, self.blocks())
 
         def within(start: int, _: int) -> None:
             block = blocks[start // BLOCK]
@@ -243,12 +244,12 @@ def _wide(value: Fraction, result: StorageFormat) -> float:
     try:
         near = float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
     rest = value - Fraction(near)
     if result is FLOAT64 or not rest:
         return near
-    towards = math.copysign(math.inf, rest)
-    return near if int(np.float64(near).view(np.int64)) & 1 else math.nextafter(near, towards)
+    is_odd = int(np.float64(near).view(np.int64)) & 1
+    return near if is_odd else math.nextafter(near, math.inf if rest > 0 else -math.inf)
 
 
 def _round_within(values: Wide, bound: Wide | float, out: Stored, result: StorageFormat) -> Index | None:

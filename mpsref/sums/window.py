@@ -180,6 +180,8 @@ class Window:
 def regions(shape: Sequence[int], target: int) -> Iterator[Region]:
     """Regions with about `target` pixels of images, height and width: whole images, or rows, or parts of a row."""
     images, height, width = shape[:3]
+    if not height or not width:
+        return
     at_once = max(1, target // max(height * width, 1))
     rows = min(height, max(1, target // max(width, 1)))
     columns = width if target >= width else max(1, target)
