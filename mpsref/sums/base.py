@@ -144,7 +144,8 @@ class Sum(ABC):
 
         def within(start: int, _: int) -> None:
             block = blocks[start // BLOCK]
-            open_ = _round_within(*block.near(), out[block.place], result)
+            values, bound = block.near()
+            open_ = _round_within(values, bound, out[block.place], result)
             if open_ is not None:
                 index = block.flat(open_, self.shape)
                 out.reshape(-1)[index] = self._decided(index, result)
@@ -164,7 +165,7 @@ class Sum(ABC):
         """
         environment_or_error()
         found: list[Fraction | float] = []
-        for some in self._portions(np.asarray(index, np.int64).reshape(-1)):
+        for some in self.portions(np.asarray(index, np.int64).reshape(-1)):
             expansion, special = self._expanded(some)
             values = self._rationals(some) if expansion is None else fractions(expansion)
             divisors = self._divisors(some)
@@ -178,7 +179,8 @@ class Sum(ABC):
         divisors = self.divisors(index)
         return [1.0] * index.size if divisors is None else divisors.tolist()
 
-    def _portions(self, index: Index) -> Iterator[Index]:
+    def portions(self, index: Index) -> Iterator[Index]:
+        """Flat indices in parts whose products fit the caches."""
         size = max(1, TERMS // max(self.terms(), 1))
         for start in range(0, index.size, size):
             yield index[start : start + size]
@@ -216,7 +218,7 @@ class Sum(ABC):
 
     def _decided(self, index: Index, result: StorageFormat) -> Stored:
         """The sums with these flat indices, exact and rounded once."""
-        return np.concatenate([self._decided_portion(some, result) for some in self._portions(index)])
+        return np.concatenate([self._decided_portion(some, result) for some in self.portions(index)])
 
     def _decided_portion(self, index: Index, result: StorageFormat) -> Stored:
         expansion, special = self._expanded(index)
