@@ -43,6 +43,9 @@ Near: TypeAlias = tuple[Wide, Wide | float]
 ROUNDING = 2.0**-53 * (1 + 2.0**-20)
 """The relative error of an operation in float64, and room for those of a bound."""
 
+FEW = 16
+"""More numbers than these are faster cut again than made free of overlap."""
+
 TERMS = 2**17
 """So many products at once fit the caches."""
 
@@ -140,13 +143,13 @@ class Sum(ABC):
             over_blocks(exact, -(-out.size // size) * BLOCK, count)
             return out
         # What blocks have in common may meet NaN.
-        blocks = quietly(list, self.blocks())
+        blocks = quietly(lambda: list(self.blocks()))
 
         def within(start: int, _: int) -> None:
             block = blocks[start // BLOCK]
             values, bound = block.near()
             open_ = _round_within(values, bound, out[block.place], result)
-            if open_ is not None:
+            if open_ is not None and open_.size:
                 index = block.flat(open_, self.shape)
                 out.reshape(-1)[index] = self._decided(index, result)
 
@@ -165,14 +168,15 @@ class Sum(ABC):
         """
         environment_or_error()
         found: list[Fraction | float] = []
-        for some in self.portions(np.asarray(index, np.int64).reshape(-1)):
-            expansion, special = self._expanded(some)
-            values = self._rationals(some) if expansion is None else fractions(expansion)
-            divisors = self._divisors(some)
-            found += [
-                value / int(divisor) if outcome == 0 else outcome
-                for value, divisor, outcome in zip(values, divisors, special.tolist(), strict=True)
-            ]
+        with np.errstate(all="ignore"):
+            for some in self.portions(np.asarray(index, np.int64).reshape(-1)):
+                expansion, special = self._expanded(some)
+                values = self._rationals(some) if expansion is None else fractions(expansion)
+                divisors = self._divisors(some)
+                found += [
+                    value / int(divisor) if outcome == 0 else outcome
+                    for value, divisor, outcome in zip(values, divisors, special.tolist(), strict=True)
+                ]
         return found
 
     def _divisors(self, index: Index) -> list[float]:
@@ -189,23 +193,22 @@ class Sum(ABC):
         """The sums without overlap, or None; and infinity or NaN where that is the outcome, else 0."""
         parts: list[Wide] = []
         special, splits = np.zeros(index.size), True
-        with np.errstate(all="ignore"):
-            for factors in self.operands(index):
-                x, y = factors
-                irregular = ~np.isfinite(x) | ~np.isfinite(y)
-                if irregular.any():
-                    special += np.where(irregular, x * y, 0.0).sum(axis=1)
-                    x, y = (np.where(irregular, 0.0, factor) for factor in factors)
-                products = exact_products(x, y, wide=FLOAT64 in self.storages)
-                if products is None:
-                    splits = False
-                elif splits:
-                    parts += cut(products)
-            if not splits:
-                return None, special
-            while len(parts) > 16:
-                parts = cut(np.stack(parts, axis=1))
-            return distilled(parts, index.size), special
+        for factors in self.operands(index):
+            x, y = factors
+            irregular = ~np.isfinite(x) | ~np.isfinite(y)
+            if irregular.any():
+                special += np.where(irregular, x * y, 0.0).sum(axis=1)
+                x, y = (np.where(irregular, 0.0, factor) for factor in factors)
+            products = exact_products(x, y, wide=FLOAT64 in self.storages)
+            if products is None:
+                splits = False
+            elif splits:
+                parts += cut(products)
+        if not splits:
+            return None, special
+        if len(parts) > FEW:
+            parts = cut(np.stack(parts, axis=1))
+        return distilled(parts, index.size), special
 
     def _rationals(self, index: Index) -> list[Fraction]:
         """The finite sums, term by term."""
@@ -283,7 +286,15 @@ def _round_within(values: Wide, bound: Wide | float, out: Stored, result: Storag
     if low is not out:
         np.copyto(out, low)
     open_ = np.flatnonzero(is_open)
-    return open_ if open_.size else None
+    if not open_.size:
+        return None
+    # Without an error there is only the sign of a zero.
+    known = np.broadcast_to(bound, values.shape).reshape(-1)[open_] == 0
+    if known.any():
+        places = np.unravel_index(open_[known], out.shape)
+        out[places] = result.encode(values[places] + 0.0, np.empty(places[0].size, out.dtype))
+    rest: Index = open_[~known]
+    return rest
 
 
 def elements_or_error(array: Elements, name: str, axes: int = 4) -> Elements:

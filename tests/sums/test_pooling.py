@@ -204,6 +204,16 @@ def test_other_formats_of_sources_and_results():
     assert MaxPooling(x, SQUARE).rounded(SINGLE)[0, 0, 0, 0] == np.float32(120) / np.float32(255)
 
 
+@pytest.mark.parametrize("name", ["float16", "float32"])
+def test_signalling_nan_raises_no_warning(name):
+    storage = STORAGES[name]
+    bits = 0x7C01 if storage is HALF else 0x7F800001
+    x = Elements(np.full((1, 3, 3, 1), bits, storage.bits_dtype).view(storage.dtype), storage)
+    for sums in all_of(x, x, SQUARE, SQUARE.counts(3, 3), zero_border=True):
+        assert np.isnan(sums.rounded(storage)[0, 0, 0, 0])
+    assert np.isnan(AveragePooling(x, SQUARE, SQUARE.counts(3, 3)).exact([0])[0])
+
+
 def test_wrong_arguments():
     x, e, counts = nine(*range(9)), nine(*range(9)), SQUARE.counts(3, 3)
 
