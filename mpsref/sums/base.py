@@ -134,28 +134,34 @@ class Sum(ABC):
             return out
         if FLOAT64 in (result, *self.storages):
             # No float64 is near enough.
-            size = max(1, min(4096, TERMS // max(self.terms(), 1)))
-
-            def exact(start: int, _: int) -> None:
-                index = np.arange(start // BLOCK * size, min((start // BLOCK + 1) * size, out.size))
-                out.reshape(-1)[index] = self._decided(index, result)
-
-            over_blocks(exact, -(-out.size // size) * BLOCK, count)
+            self._settle(np.arange(out.size), out, result, count)
             return out
         # What blocks have in common may meet NaN.
         blocks = quietly(lambda: list(self.blocks()))
+        open_: list[Index] = []
 
         def within(start: int, _: int) -> None:
             block = blocks[start // BLOCK]
             values, bound = block.near()
-            open_ = _round_within(values, bound, out[block.place], result)
-            if open_ is not None and open_.size:
-                index = block.flat(open_, self.shape)
-                out.reshape(-1)[index] = self._decided(index, result)
+            left = _round_within(values, bound, out[block.place], result)
+            if left is not None:
+                open_.append(block.flat(left, self.shape))
 
         # A block of these has as many elements as it likes.
         over_blocks(within, len(blocks) * BLOCK, count)
+        if open_:
+            self._settle(np.concatenate(open_), out, result, count)
         return out
+
+    def _settle(self, index: Index, out: Stored, result: StorageFormat, workers: int) -> None:
+        """Write the sums with these flat indices, exact and rounded once."""
+        portions, flat = list(self.portions(index)), out.reshape(-1)
+
+        def settle(start: int, _: int) -> None:
+            some = portions[start // BLOCK]
+            flat[some] = self._decided(some, result)
+
+        over_blocks(settle, len(portions) * BLOCK, workers)
 
     def exact(self, index: npt.ArrayLike) -> list[Fraction | float]:
         """
@@ -221,9 +227,6 @@ class Sum(ABC):
 
     def _decided(self, index: Index, result: StorageFormat) -> Stored:
         """The sums with these flat indices, exact and rounded once."""
-        return np.concatenate([self._decided_portion(some, result) for some in self.portions(index)])
-
-    def _decided_portion(self, index: Index, result: StorageFormat) -> Stored:
         expansion, special = self._expanded(index)
         out, divisors = np.empty(index.size, result.dtype), self.divisors(index)
         if expansion is None:

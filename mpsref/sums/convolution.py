@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from mpsref.arrays import Elements, Floats, Wide
+from mpsref.arrays import Elements, Floats, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.sums.base import TERMS, Block, Index, Operands, Sum, elements_or_error, gathered, gradient_or_error
@@ -169,6 +169,16 @@ class DataGradient(Sum):
         weights = self.weights[channels, :, :, channel[:, None]].transpose(0, 2, 3, 1)
         factors: Wide = np.where(inside, weights, np.float32(0)).astype(np.float64)
         yield values.reshape(index.size, -1), factors.reshape(index.size, -1)
+
+    def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
+        whole = (self.size, (0, 0), (1, 1), (1, 1), 1)
+        mine = (self.window.kernel, self.window.first, self.window.dilations, self.window.result, self.groups)
+        if mine == whole and self.size != (1, 1):
+            # A fully connected layer: most taps of its windows over the incoming gradient would lie outside.
+            weights = self.weights.reshape(self.weights.shape[0], 1, 1, -1)
+            flat = DataGradient(self.gradient, weights, Window((1, 1)), (1, 1))
+            return flat.rounded(result, workers=workers).reshape(self.shape)
+        return super().rounded(result, workers=workers)
 
     def blocks(self) -> Iterator[Block]:
         for rows, columns, window in self.window.phases(self.size):

@@ -249,7 +249,9 @@ class Correlation:
     def blocks(self) -> Iterator[Block]:
         """All elements of the result."""
         images, outputs = self.source.stored.shape[0], self.weights.shape[0]
-        longest, width = self._longest(), min(outputs, OUTPUTS)
+        longest, pixels = self._longest(), images * math.prod(self.window.result)
+        # A part of the weights must not be large either.
+        width = min(outputs, max(OUTPUTS, min(CELLS // max(pixels, 1), GATHERED // longest)))
         target = max(1, min(GATHERED // longest, CELLS // max(width, 1)))
         for region in regions((images, *self.window.result), target):
             for first in range(0, outputs, width):

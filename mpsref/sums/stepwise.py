@@ -69,7 +69,7 @@ def stepwise(
     >>> half = storage_format("float16")
     >>> sums = BiasGradient(Elements(np.float16([2048, 1, 1]).reshape(1, 1, 3, 1), half))
     >>> sums.rounded(half), stepwise(sums, half, accumulator=np.float16)
-    (array([2050.], dtype=float16), array([2048.], dtype=float16))
+    (array([2.05e+03], dtype=float16), array([2.048e+03], dtype=float16))
     """
     environment_or_error()
     dtype = np.dtype(accumulator)
