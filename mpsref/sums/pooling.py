@@ -26,8 +26,8 @@ from mpsref.sums.base import (
     gathered,
     gradient_or_error,
 )
-from mpsref.sums.products import CELLS, EXACT, Means, Place, common_unit, zeros
-from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, slab, spread
+from mpsref.sums.products import EXACT, Means, Place, common_unit, zeros
+from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, spread
 
 __all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
 
@@ -35,6 +35,12 @@ Counts: TypeAlias = tuple[Index, Index]
 """What each result row and column contributes to the divisor, which is the product; 0 for a window outside."""
 
 LARGEST_DIVISOR = 2**24
+
+SELECTED = 2**16
+"""Elements of a result that are selected at once."""
+
+SCATTERED = 2**19
+"""Elements of a source whose gradient is added up at once."""
 
 
 def _counts_or_error(counts: Counts, window: Window) -> None:
@@ -343,7 +349,7 @@ class MaxPooling:
         return (of_rows[region[1], None] * of_columns[region[2]] < taps)[..., None]
 
     def _over_regions(self, work: Callable[[Region], None], workers: int) -> None:
-        todo = list(regions(self.shape, BLOCK // max(self.shape[3], 1)))
+        todo = list(regions(self.shape, SELECTED // max(self.shape[3], 1)))
         over_blocks(lambda start, _: work(todo[start // BLOCK]), len(todo) * BLOCK, worker_count(workers))
 
 
@@ -405,40 +411,46 @@ class MaxPoolingGradient(Sum):
         yield values, np.ones_like(values)
 
     def blocks(self) -> Iterator[Block]:
-        _, height, width, channels = self.shape
-        kernel = self.pooling.window.kernel
+        images, height, width, channels = self.shape
         # Computed here, not by each thread.
-        chosen = self._chosen
-        unit = common_unit(self.gradient, 1.0)
-        for rows, columns, window in self.pooling.window.phases((height, width)):
-            place = Place(rows.elements, columns.elements, slice(0, channels))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-                continue
-            taps = np.arange(math.prod(kernel), dtype=chosen.dtype).reshape(kernel)[rows.taps, columns.taps]
-            for region in regions((self.shape[0], *window.result), CELLS // max(channels, 1)):
-                near = partial(self._near, region, window, taps, unit)
-                yield Block(place.of(region, slice(0, channels)), near)
+        unit = common_unit(self.gradient, 1.0) if self._chosen.size else 0.0
+        depth = max(1, SCATTERED // (height * width))
+        for n in range(images):
+            for c in range(0, channels, depth):
+                part = (slice(n, n + 1), slice(0, height), slice(0, width), slice(c, min(c + depth, channels)))
+                yield Block(part, partial(self._near, part[0], part[3], unit))
 
-    def _near(self, region: Region, window: Window, taps: Stored, unit: float) -> Near:
-        height, width = window.kernel
-        part = (slice(0, height), slice(0, width), slice(0, self.shape[3]))
-        incoming = slab(self.gradient, window, region, part)
-        chosen = spread(self._chosen, window, region, part, np.asarray, -1)
-        sums = self._selected(incoming, chosen, window, region, taps)
-        # For NaN neither of these is true.
-        if taps.size == 1 or taps.size * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
-            return sums, 0.0
-        sizes = self._selected(np.abs(incoming, out=incoming), chosen, window, region, taps)
-        if float(np.max(sizes, initial=0.0)) < EXACT * unit:
-            return sums, 0.0
-        return sums, sizes * (taps.size * ROUNDING)
+    def _near(self, image: slice, channels: slice, unit: float) -> Near:
+        """The gradients of some channels of an image, each added where its window's largest number is."""
+        window, (height, width) = self.pooling.window, self.shape[1:3]
+        stored = self.gradient.stored[image, :, :, channels]
+        if not stored.size:
+            return np.zeros((1, height, width, stored.shape[3])), 0.0
+        incoming = self.gradient.storage.decode(stored, np.empty(stored.shape))
+        depth, size = stored.shape[3], height * width * stored.shape[3]
+        rows, columns = (
+            np.arange(count)[:, None] * step + np.arange(kernel) * dilation + first
+            for count, step, kernel, dilation, first in zip(
+                window.result, window.strides, window.kernel, window.dilations, window.first, strict=True
+            )
+        )
+        chosen = self._chosen[image, :, :, channels]
+        base = (rows[:, :1, None] * width + columns[:, 0, None]) * depth + np.arange(depth)
+        taps = ((rows[0] - rows[0, 0])[:, None] * width + (columns[0] - columns[0, 0])).reshape(-1) * depth
+        places = taps[chosen] + base
+        # One more for what no source element has.
+        places[chosen < 0] = size
+        places = places.reshape(-1)
 
-    def _selected(self, incoming: Wide, chosen: Stored, window: Window, region: Region, taps: Stored) -> Wide:
-        sums: Wide | None = None
-        for tap in np.ndindex(taps.shape):
-            is_chosen = shifted(chosen, window, region, *tap) == taps[tap]
-            selected = np.where(is_chosen, shifted(incoming, window, region, *tap), 0.0)
-            sums = selected if sums is None else np.add(sums, selected, out=sums)
-        assert sums is not None
-        return sums
+        def added(weights: Wide) -> Wide:
+            sums = np.bincount(places, weights.reshape(-1), size + 1)[:size]
+            return np.asarray(sums, np.float64).reshape(1, height, width, depth)
+
+        sums = added(incoming)
+        # So many windows may have the same largest number.
+        axes = zip(window.kernel, window.strides, window.dilations, strict=True)
+        most = math.prod(-(-kernel * math.gcd(step, dilation) // step) for kernel, step, dilation in axes)
+        # For NaN the last is not true.
+        if most == 1 or most * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
+            return sums, 0.0
+        return sums, added(np.abs(incoming)) * (most * ROUNDING)

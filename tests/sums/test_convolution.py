@@ -286,6 +286,16 @@ def test_what_bounds_decide_is_what_exact_sums_give(storage):
             assert judge.same(found.rounded(result).reshape(-1), exact)
 
 
+@pytest.mark.parametrize("result", [(0, 2), (2, 0)])
+def test_results_without_pixels(result):
+    x, w, bias, _, _, _ = random_problem(0)
+    e = Elements(np.ones((3, *result, 5), np.float32), SINGLE)
+    found = [sums.rounded(SINGLE) for sums in all_of(x, w, bias, e, Window((3, 3), result=result))]
+
+    assert [a.shape for a in found] == [(3, *result, 5), (3, 9, 9, 4), (5, 3, 3, 4), (5,)]
+    assert not any(a.any() for a in found)
+
+
 def test_memory_grows_with_the_images_alone():
     source = np.ones((1, 112, 112, 64), np.float16)
     window = Window((5, 5), first=(-2, -2), result=(112, 112))

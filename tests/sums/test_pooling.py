@@ -15,19 +15,27 @@ import sums_judge as judge
 from mpsref.arrays import Elements
 from mpsref.errors import ImageError
 from mpsref.storage import FLOAT64, FORMATS
-from mpsref.sums import AveragePooling, AveragePoolingGradient, MaxPooling, MaxPoolingGradient, Window
+from mpsref.sums import (
+    AveragePooling,
+    AveragePoolingGradient,
+    MaxPooling,
+    MaxPoolingGradient,
+    Window,
+    pooling,
+    products,
+)
 
 STORAGES = {storage.name: storage for storage in (*FORMATS.values(), FLOAT64)}
 HALF, SINGLE, UNORM8 = (STORAGES[name] for name in ("float16", "float32", "unorm8"))
 
 
 def all_of(x, e, window, counts, *, zero_border):
-    pooling = MaxPooling(x, window, zero_border)
+    largest = MaxPooling(x, window, zero_border)
     return (
         AveragePooling(x, window, counts),
         AveragePoolingGradient(e, window, counts, x.stored.shape[1:3]),
-        pooling,
-        MaxPoolingGradient(e, pooling),
+        largest,
+        MaxPoolingGradient(e, largest),
     )
 
 
@@ -127,11 +135,11 @@ def test_a_gradient_at_ties_goes_to_the_first_by_rows():
 def test_zeros_of_both_signs(storage):
     x = Elements(np.array([[[[-0.0, 0.0], [0.0, -0.0], [-0.0, -0.0]]]], storage.dtype).swapaxes(1, 2), storage)
     x = Elements(x.stored.reshape(1, 3, 2, 1), storage)
-    pooling = MaxPooling(x, Window((1, 2), result=(3, 1)))
-    got = pooling.rounded(storage).reshape(-1)
+    largest = MaxPooling(x, Window((1, 2), result=(3, 1)))
+    got = largest.rounded(storage).reshape(-1)
 
     assert np.signbit(got).tolist() == [False, False, True]
-    assert pooling.chosen().reshape(-1).tolist() == [0, 0, 0]
+    assert largest.chosen().reshape(-1).tolist() == [0, 0, 0]
     assert not np.signbit(MaxPooling(x, Window((1, 3), result=(3, 1)), zero_border=True).rounded(storage)).any()
 
 
@@ -212,6 +220,28 @@ def test_signalling_nan_raises_no_warning(name):
     for sums in all_of(x, x, SQUARE, SQUARE.counts(3, 3), zero_border=True):
         assert np.isnan(sums.rounded(storage)[0, 0, 0, 0])
     assert np.isnan(AveragePooling(x, SQUARE, SQUARE.counts(3, 3)).exact([0])[0])
+
+
+def test_results_without_pixels():
+    nothing = Window((2, 2), result=(0, 3))
+    x, e = nine(*range(9)), Elements(np.ones((1, 0, 3, 1), np.float16), HALF)
+    sums = all_of(x, e, nothing, nothing.counts(3, 3), zero_border=False)
+
+    assert [a.rounded(HALF).shape for a in sums] == [(1, 0, 3, 1), (1, 3, 3, 1)] * 2
+    assert not any(a.rounded(HALF).any() for a in sums)
+
+
+def test_parts_of_images_change_no_bit(monkeypatch):
+    rng = np.random.default_rng(2)
+    x, e = (Elements(rng.standard_normal((2, 7, 7, 5)).astype(np.float32), SINGLE) for _ in range(2))
+    window = Window((3, 3), first=(-1, -1), result=(7, 7))
+    want = [sums.rounded(SINGLE) for sums in all_of(x, e, window, window.counts(7, 7), zero_border=True)]
+    monkeypatch.setattr(pooling, "SCATTERED", 100)
+    monkeypatch.setattr(pooling, "SELECTED", 100)
+    monkeypatch.setattr(products, "CELLS", 100)
+    got = [sums.rounded(SINGLE) for sums in all_of(x, e, window, window.counts(7, 7), zero_border=True)]
+
+    assert all(map(judge.same, got, want))
 
 
 def test_wrong_arguments():
