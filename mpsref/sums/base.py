@@ -136,22 +136,56 @@ class Sum(ABC):
             # No float64 is near enough.
             self._settle(np.arange(out.size), out, result, count)
             return out
-        # What blocks have in common may meet NaN.
-        blocks = quietly(lambda: list(self.blocks()))
         open_: list[Index] = []
 
-        def within(start: int, _: int) -> None:
-            block = blocks[start // BLOCK]
-            values, bound = block.near()
-            left = _round_within(values, bound, out[block.place], result)
+        def within(block: Block) -> None:
+            left = _round_within(*block.near(), out[block.place], result)
             if left is not None:
                 open_.append(block.flat(left, self.shape))
 
-        # A block of these has as many elements as it likes.
-        over_blocks(within, len(blocks) * BLOCK, count)
+        self._over_blocks(within, count)
         if open_:
             self._settle(np.concatenate(open_), out, result, count)
         return out
+
+    def near(self, *, workers: int = 1) -> tuple[Wide, Wide]:
+        """
+        All sums in float64, and bounds of their absolute errors: 0 for infinities and NaN, and where a sum is exact.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mpsref.arrays import Elements
+        >>> from mpsref.storage import storage_format
+        >>> from mpsref.sums import BiasGradient
+        >>> gradient = Elements(np.float16([1, 2, 3]).reshape(1, 1, 3, 1), storage_format("float16"))
+        >>> BiasGradient(gradient).near()
+        (array([6.]), array([0.]))
+        """
+        count, values, bounds = worker_count(workers), np.empty(self.shape), np.empty(self.shape)
+        unknown = np.zeros(self.shape, np.bool_)
+
+        def fill(block: Block) -> None:
+            values[block.place], bounds[block.place] = block.near()
+            unknown[block.place] = ~np.isfinite(bounds[block.place])
+
+        if FLOAT64 in self.storages:
+            unknown.fill(True)
+        elif values.size:
+            self._over_blocks(fill, count)
+        index = np.flatnonzero(unknown)
+        self._settle(index, values, FLOAT64, count)
+        settled = values.reshape(-1)[index]
+        with np.errstate(over="ignore"):
+            errors = np.spacing(np.abs(settled))
+        bounds.reshape(-1)[index] = np.where(np.isfinite(settled), errors, 0.0)
+        return values, bounds
+
+    def _over_blocks(self, work: Callable[[Block], None], workers: int) -> None:
+        # What blocks have in common may meet NaN.
+        blocks = quietly(lambda: list(self.blocks()))
+        # A block of these has as many elements as it likes.
+        over_blocks(lambda start, _: work(blocks[start // BLOCK]), len(blocks) * BLOCK, workers)
 
     def _settle(self, index: Index, out: Stored, result: StorageFormat, workers: int) -> None:
         """Write the sums with these flat indices, exact and rounded once."""

@@ -156,6 +156,22 @@ def test_sums_as_rational_numbers(name, data):
         assert found.exact(np.arange(want.size)) == want.reshape(-1).tolist()
 
 
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@settings(max_examples=20)
+@given(st.data())
+def test_sums_in_float64_are_within_their_bounds(name, data):
+    problem = data.draw(convolutions(STORAGES[name]))
+
+    for found, want in zip(all_of(*problem), wanted(*problem), strict=True):
+        values, bounds = found.near()
+        for value, bound, exact in zip(*map(np.ravel, (values, bounds, want)), strict=True):
+            if isinstance(exact, float):
+                assert bound == 0
+                assert np.array_equal(value, exact, equal_nan=True)
+            elif np.isfinite(value):
+                assert abs(Fraction(float(value)) - exact) <= Fraction(float(bound))
+
+
 def test_special_sums_are_floats():
     x = Elements(np.float32([[[[np.inf, 0, 1]]]]), SINGLE)
     w = np.float32([[1, 1, 1], [0, 1, 1], [-1, 1, 1]]).reshape(3, 1, 1, 3)
@@ -297,8 +313,8 @@ def test_results_without_pixels(result):
 
 
 def test_memory_grows_with_the_images_alone():
-    source = np.ones((1, 112, 112, 64), np.float16)
-    window = Window((5, 5), first=(-2, -2), result=(112, 112))
+    source = np.ones((1, 88, 88, 64), np.float16)
+    window = Window((5, 5), first=(-2, -2), result=(88, 88))
     w = np.ones((64, 5, 5, 64), np.float32)
     x = Elements(source, HALF)
     for found in all_of(x, w, None, x, window):
