@@ -102,7 +102,7 @@ class Sum(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """All elements, where no operand is float64."""
+        """All elements that have products, where no operand is float64."""
 
     def divisors(self, index: Index) -> Wide | None:
         """What these sums are divided by, integers of at most 24 bits; None for nothing."""
@@ -129,7 +129,7 @@ class Sum(ABC):
         ParameterError
             `workers` is not a number of threads.
         """
-        count, out = worker_count(workers), np.empty(self.shape, result.dtype)
+        count, out = worker_count(workers), np.zeros(self.shape, result.dtype)
         if not out.size:
             return out
         if FLOAT64 in (result, *self.storages):
@@ -162,7 +162,7 @@ class Sum(ABC):
         >>> BiasGradient(gradient).near()
         (array([6.]), array([0.]))
         """
-        count, values, bounds = worker_count(workers), np.empty(self.shape), np.empty(self.shape)
+        count, values, bounds = worker_count(workers), np.zeros(self.shape), np.zeros(self.shape)
         unknown = np.zeros(self.shape, np.bool_)
 
         def fill(block: Block) -> None:

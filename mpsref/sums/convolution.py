@@ -13,7 +13,7 @@ from mpsref.arrays import Elements, Floats, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.sums.base import TERMS, Block, Index, Operands, Sum, elements_or_error, gathered, gradient_or_error
-from mpsref.sums.products import Correlation, Grouped, Place, zeros
+from mpsref.sums.products import Correlation, Grouped, Place
 from mpsref.sums.transposed import Products, channel_totals
 from mpsref.sums.window import Window, regions
 
@@ -183,10 +183,7 @@ class DataGradient(Sum):
     def blocks(self) -> Iterator[Block]:
         for rows, columns, window in self.window.phases(self.size):
             place = Place(rows.elements, columns.elements, slice(0, self.shape[3]))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-            else:
-                yield from self._phase(self.weights[:, rows.taps, columns.taps], window, place)
+            yield from self._phase(self.weights[:, rows.taps, columns.taps], window, place)
 
     def _phase(self, weights: Floats, window: Window, place: Place) -> Iterator[Block]:
         """A correlation of the incoming gradient with some taps, in reverse order."""

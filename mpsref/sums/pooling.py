@@ -26,7 +26,7 @@ from mpsref.sums.base import (
     gathered,
     gradient_or_error,
 )
-from mpsref.sums.products import EXACT, Means, Place, common_unit, zeros
+from mpsref.sums.products import EXACT, Means, Place, common_unit
 from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, spread
 
 __all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
@@ -207,11 +207,8 @@ class AveragePoolingGradient(Sum):
 
         for rows, columns, window in self.window.phases(self.size):
             place = Place(rows.elements, columns.elements, slice(0, channels))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-            else:
-                by = divisors if self._common > 1 and self._fits else None
-                yield from Means(self.gradient, window, place, by, factors).blocks()
+            by = divisors if self._common > 1 and self._fits else None
+            yield from Means(self.gradient, window, place, by, factors).blocks()
 
 
 def _key_dtype(storage: StorageFormat) -> np.dtype[Any]:

@@ -33,7 +33,6 @@ __all__ = [
     "largest_over_unit",
     "parts_of",
     "taps_in",
-    "zeros",
 ]
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
@@ -88,17 +87,6 @@ class Place:
         )
         first = self.channels.start
         return images, rows, columns, slice(first + channels.start, first + channels.stop)
-
-
-def zeros(place: Place, shape: Sequence[int], result: tuple[int, int]) -> Iterator[Block]:
-    """Sums without products, in a result of a shape."""
-    for region in regions((shape[0], *result), CELLS // max(shape[3], 1)):
-        size = (*(s.stop - s.start for s in region), shape[3])
-        yield Block(place.of(region, slice(0, shape[3])), partial(_nothing, size))
-
-
-def _nothing(size: Sequence[int]) -> Near:
-    return np.zeros(size), 0.0
 
 
 class Total:

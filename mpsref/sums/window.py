@@ -140,41 +140,37 @@ class Window:
             if 0 <= row < height and 0 <= column < width
         ]
 
-    def phases(self, size: Pair) -> Iterator[tuple[Phase, Phase, Window | None]]:
+    def phases(self, size: Pair) -> Iterator[tuple[Phase, Phase, Window]]:
         """
         The gradient of a source of some height and width as windows of stride 1 over the incoming gradient.
 
-        None stands for a window without taps: no result element reads these source elements.
+        No result element reads the source elements that are in none of them.
         """
         for rows in self._axis_phases(0, size[0]):
             for columns in self._axis_phases(1, size[1]):
-                if not (rows.reads and columns.reads):
-                    yield rows, columns, None
-                    continue
-                yield (
-                    rows,
-                    columns,
-                    Window(
-                        kernel=(rows.reads, columns.reads),
-                        dilations=(rows.dilation, columns.dilation),
-                        first=(rows.first, columns.first),
-                        result=(rows.count, columns.count),
-                    ),
+                window = Window(
+                    kernel=(rows.reads, columns.reads),
+                    dilations=(rows.dilation, columns.dilation),
+                    first=(rows.first, columns.first),
+                    result=(rows.count, columns.count),
                 )
+                yield rows, columns, window
 
     def _axis_phases(self, axis: int, size: int) -> Iterator[Phase]:
-        stride, dilation = self.strides[axis], self.dilations[axis]
+        stride, dilation, origin = self.strides[axis], self.dilations[axis], self.first[axis]
         common = math.gcd(stride, dilation)
-        for start in range(min(stride, size)):
-            taps = [t for t in range(self.kernel[axis]) if (start - self.first[axis] - dilation * t) % stride == 0]
-            elements, count = slice(start, size, stride), len(range(start, size, stride))
-            if not taps:
-                yield Phase(elements, slice(0, 0), 0, 0, 1, count)
+        period = stride // common
+        # Taps so far apart read the same elements.
+        for tap in range(min(period, self.kernel[axis])):
+            start, reads = (origin + dilation * tap) % stride, len(range(tap, self.kernel[axis], period))
+            if start >= size:
                 continue
             # The last tap reads the first element of the incoming gradient.
-            first = (start - self.first[axis] - dilation * taps[-1]) // stride
-            reversed_taps = slice(taps[-1], None, -(stride // common))
-            yield Phase(elements, reversed_taps, len(taps), first, dilation // common, count)
+            last = tap + (reads - 1) * period
+            first = (start - origin - dilation * last) // stride
+            count = len(range(start, size, stride))
+            taps = slice(last, None, -period)
+            yield Phase(slice(start, size, stride), taps, reads, first, dilation // common, count)
 
 
 def regions(shape: Sequence[int], target: int) -> Iterator[Region]:

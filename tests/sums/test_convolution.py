@@ -302,6 +302,14 @@ def test_what_bounds_decide_is_what_exact_sums_give(storage):
             assert judge.same(found.rounded(result).reshape(-1), exact)
 
 
+def test_a_stride_beyond_the_kernel_costs_nothing():
+    window = Window((2, 1), (10**6, 10**6), result=(2, 1))
+    e, w = Elements(np.ones((1, 2, 1, 1), np.float32), SINGLE), np.ones((1, 2, 1, 1), np.float32)
+    got = DataGradient(e, w, window, (10**6 + 2, 1)).rounded(SINGLE)
+
+    assert np.flatnonzero(got).tolist() == [0, 1, 10**6, 10**6 + 1]
+
+
 @pytest.mark.parametrize("result", [(0, 2), (2, 0)])
 def test_results_without_pixels(result):
     x, w, bias, _, _, _ = random_problem(0)

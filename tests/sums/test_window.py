@@ -51,17 +51,15 @@ def test_tables_taps_and_counts_are_those_of_the_definition(window, height, widt
 
 
 @given(windows, st.integers(1, 7), st.integers(1, 7))
-def test_phases_read_the_same_backwards_and_have_every_element_once(window, height, width):
+def test_phases_read_the_same_backwards_and_no_element_twice(window, height, width):
     read, met = [], np.zeros((height, width), int)
     for rows, columns, phase in window.phases((height, width)):
         met[rows.elements, columns.elements] += 1
-        if phase is None:
-            continue
         ys, xs = range(height)[rows.elements], range(width)[columns.elements]
         kys, kxs = range(window.kernel[0])[rows.taps], range(window.kernel[1])[columns.taps]
         read += [(oy, ox, kys[a], kxs[b], ys[j], xs[i]) for j, i, a, b, oy, ox in reads(phase, *window.result)]
 
-    assert (met == 1).all()
+    assert met.max() <= 1
     assert sorted(read) == sorted(reads(window, height, width))
 
 
