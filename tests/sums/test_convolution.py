@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from fractions import Fraction
 
@@ -84,6 +87,23 @@ def test_every_window_of_one_axis(axis, size):
                 strict=True,
             ):
                 assert np.array_equal(found.rounded(SINGLE), want), (type(found), numbers, groups)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("height", range(1, 6))
+def test_every_window_of_two_axes(height):
+    rng = np.random.default_rng(height)
+    numbers = [*itertools.product(range(1, 4), range(1, 3), (1, 2))]
+    for width, (ky, sy, dy), (kx, sx, dx) in itertools.product(range(1, 6), numbers, numbers):
+        w = rng.integers(-9, 10, (2, ky, kx, 1)).astype(np.float32)
+        x = rng.integers(-9, 10, (1, height, width, 2)).astype(np.float16)
+        bias = np.float32([1, -2])
+        for (oy, fy), (ox, fx) in itertools.product(policies(height, ky, sy, dy), policies(width, kx, sx, dx)):
+            window = Window((ky, kx), (sy, sx), (dy, dx), (fy, fx), (oy, ox))
+            e = rng.integers(-9, 10, (1, oy, ox, 2)).astype(np.float16)
+            found = all_of(Elements(x, HALF), w, bias, Elements(e, HALF), window, 2)
+            for sums, want in zip(found, integers(x, w, bias, e, window, 2), strict=True):
+                assert np.array_equal(sums.rounded(SINGLE), want), (type(sums), window)
 
 
 def integers(x, w, bias, e, window, groups):
@@ -290,6 +310,39 @@ def test_blocks_parts_and_threads_change_no_bit(storage, groups, monkeypatch):
         for workers in (1, 3):
             got = [found.rounded(SINGLE, workers=workers) for found in all_of(*problem)]
             assert all(map(judge.same, got, want))
+
+
+DIGEST = """
+import hashlib, numpy as np
+from mpsref.arrays import Elements
+from mpsref.storage import storage_format
+from mpsref.sums import Convolution, DataGradient, WeightGradient, Window
+rng, single, digest = np.random.default_rng(0), storage_format("float32"), hashlib.sha256()
+x, e = (Elements(rng.standard_normal((2, 20, 20, c)).astype(np.float32), single) for c in (24, 32))
+w, window = rng.standard_normal((32, 3, 3, 24)).astype(np.float32), Window((3, 3), first=(-1, -1), result=(20, 20))
+bias = w[:, 0, 0, 0].copy()
+sums = Convolution(x, w, bias, window), DataGradient(e, w, window, (20, 20)), WeightGradient(e, x, window)
+for each in sums:
+    digest.update(each.rounded(single).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_another_blas_kernel_changes_no_bit():
+    # The settings of OpenBLAS, which others ignore.
+    settings = [("Prescott", "1"), ("Haswell", "2")]
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env=os.environ | {"OPENBLAS_CORETYPE": core, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for core, threads in settings
+    ]
+
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("storage", [HALF, SINGLE], ids=["float16", "float32"])
