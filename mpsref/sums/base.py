@@ -299,10 +299,10 @@ def _round_within(values: Wide, bound: Wide | float, out: Stored, result: Storag
     if isinstance(bound, float) and bound == 0:
         # Adding 0 turns -0 into +0.
         values += 0.0
-        if out.flags.c_contiguous:
-            result.encode(values, out)
-        else:
-            np.copyto(out, result.encode(values, np.empty(out.shape, out.dtype)))
+        encoded = result.encode(values, out if out.flags.c_contiguous else np.empty(out.shape, out.dtype))
+        canonical_nan(encoded.reshape(-1))
+        if encoded is not out:
+            np.copyto(out, encoded)
         return None
     high = np.empty(out.shape, out.dtype)
     low = out if out.flags.c_contiguous else np.empty_like(high)

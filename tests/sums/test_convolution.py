@@ -192,6 +192,18 @@ def test_sums_in_float64_are_within_their_bounds(name, data):
                 assert abs(Fraction(float(value)) - exact) <= Fraction(float(bound))
 
 
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("storage", [HALF, SINGLE], ids=["float16", "float32"])
+def test_every_nan_is_the_canonical_one(storage, groups):
+    x, w, bias, e, window, groups = random_problem(0, storage, groups)
+    x.stored[0, 4, 4], e.stored[0, 2, 4] = -np.inf, [np.inf, -np.nan, -np.inf, 1, np.nan][: len(w) // groups] * groups
+    for sums in all_of(x, w, bias, e, window, groups):
+        for result in (HALF, SINGLE):
+            got = sums.rounded(result)
+            nan = np.array(np.nan, result.dtype).view(result.bits_dtype)
+            assert (got.view(result.bits_dtype)[np.isnan(got)] == nan).all()
+
+
 def test_special_sums_are_floats():
     x = Elements(np.float32([[[[np.inf, 0, 1]]]]), SINGLE)
     w = np.float32([[1, 1, 1], [0, 1, 1], [-1, 1, 1]]).reshape(3, 1, 1, 3)

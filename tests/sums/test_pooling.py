@@ -213,12 +213,14 @@ def test_other_formats_of_sources_and_results():
 
 
 @pytest.mark.parametrize("name", ["float16", "float32"])
-def test_signalling_nan_raises_no_warning(name):
+@pytest.mark.parametrize("window", [SQUARE, Window((1, 1), result=(3, 3))], ids=["3x3", "1x1"])
+def test_any_nan_gives_the_canonical_one_without_a_warning(window, name):
     storage = STORAGES[name]
-    bits = 0x7C01 if storage is HALF else 0x7F800001
+    bits = 0xFC01 if storage is HALF else 0xFF800001  # signalling, with a sign
     x = Elements(np.full((1, 3, 3, 1), bits, storage.bits_dtype).view(storage.dtype), storage)
-    for sums in all_of(x, x, SQUARE, SQUARE.counts(3, 3), zero_border=True):
-        assert np.isnan(sums.rounded(storage)[0, 0, 0, 0])
+    nan = np.array(np.nan, storage.dtype).view(storage.bits_dtype)
+    for sums in all_of(x, x, window, window.counts(3, 3), zero_border=True):
+        assert sums.rounded(storage).view(storage.bits_dtype)[0, 0, 0, 0] == nan
     assert np.isnan(AveragePooling(x, SQUARE, SQUARE.counts(3, 3)).exact([0])[0])
 
 
