@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -222,6 +223,27 @@ def test_any_nan_gives_the_canonical_one_without_a_warning(window, name):
     for sums in all_of(x, x, window, window.counts(3, 3), zero_border=True):
         assert sums.rounded(storage).view(storage.bits_dtype)[0, 0, 0, 0] == nan
     assert np.isnan(AveragePooling(x, SQUARE, SQUARE.counts(3, 3)).exact([0])[0])
+
+
+@pytest.mark.parametrize("rest", [2.0**-100, 0.0, -(2.0**-100)])
+def test_sums_that_float64_loses(rest):
+    # 1 and half a unit of float32 in its last place, between numbers that hide it.
+    numbers = np.float32([2.0**100, 1, 2.0**-24, rest, -(2.0**100)]).reshape(1, 1, 5, 1)
+    terms, wide, window = Elements(numbers, SINGLE), Window((1, 5)), Window((1, 5), first=(0, -4), result=(1, 5))
+    # The middle of five is in every window, and is its largest number.
+    largest = MaxPooling(
+        Elements(np.float32([0, 0, 0, 0, 9, 0, 0, 0, 0]).reshape(1, 1, 9, 1), SINGLE), Window((1, 5), result=(1, 5))
+    )
+    fifths = AveragePooling(terms, wide, wide.counts(1, 5))
+    quarters = AveragePooling(terms, wide, (np.array([1]), np.array([4])))
+    whole = (np.array([1]), np.full(5, 4))
+    want = 1 + (2.0**-23 if rest > 0 else 0)
+
+    assert quarters.rounded(SINGLE).item() == want / 4
+    assert fifths.exact([0]) == [(1 + Fraction(2.0**-24) + Fraction(rest)) / 5]
+    assert fifths.rounded(SINGLE).item() == judge.stored(fifths.exact([0])[0], SINGLE)
+    assert MaxPoolingGradient(terms, largest).rounded(SINGLE).reshape(-1).tolist() == [0, 0, 0, 0, want, 0, 0, 0, 0]
+    assert AveragePoolingGradient(terms, window, whole, (1, 1)).rounded(SINGLE).item() == want / 4
 
 
 def test_results_without_pixels():
