@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import peers
 import scipy
+import windows
 
 import mpsref as mps
 
@@ -89,6 +90,17 @@ class Session:
             found["forward"][name] = self.times(peers.forwards(name, x, self.modules))
             if gradient:
                 found["gradient"][name] = self.times(peers.gradients(name, x, g, self.modules))
+        return found
+
+    def windows(self) -> dict[str, Any]:
+        """Convolution and pooling, by kind of number, work and shape."""
+        found: dict[str, Any] = {}
+        for dtype in (np.float32, np.float16):
+            works = found.setdefault(np.dtype(dtype).name, {})
+            for shape, calls in windows.works(dtype, self.modules):
+                progress(f"{np.dtype(dtype).name}, {shape}")
+                for work, candidates in calls.items():
+                    works.setdefault(work, {})[shape] = self.times(candidates)
         return found
 
     def workers(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def page(results: Mapping[str, Any]) -> str:
     for name in ("float32", "float16"):
         if name in results:
             parts += [_neurons(results, name, kind) for kind in ("forward", "gradient")]
-    parts += [_small(results), _workers(results), _peers(results)]
+    parts += [_small(results), *_windows(results), _workers(results), _peers(results)]
     return "\n".join(line for part in parts if part for line in part)
 
 
@@ -53,6 +53,7 @@ def goals(results: Mapping[str, Any]) -> list[Row]:
         ),
         *(_chain(name, results.get("chain", {}).get(name)) for name in ("float32", "float16")),
         _memory(results),
+        *(_window_goals(results["windows"]) if "windows" in results else ()),
     ]
 
 
@@ -114,6 +115,18 @@ def _memory(results: Mapping[str, Any]) -> Row:
         return work, goal, "-", None
     measured = ", ".join(f"+ {extra:.1f} MiB ({name})" for name, extra in found.items())
     return work, goal, measured, max(found.values()) <= 16
+
+
+def _window_goals(measured: Mapping[str, Any]) -> Iterable[Row]:
+    """Of the shapes of convolutions and pooling."""
+    for name, works in measured.items():
+        for work, shapes in works.items():
+            limit = 4.0 if "pooling" in work else 6.0 if "gradient" in work else 5.0 if name == "float32" else 0.4
+            reached = all("torch" in seconds for seconds in shapes.values())
+            ratios = (
+                {shape: seconds["mpsref"] / seconds["torch"] for shape, seconds in shapes.items()} if reached else None
+            )
+            yield _mean(f"{work}, {name}", "torch", limit, ratios)
 
 
 def _ratios(results: Mapping[str, Any], where: tuple[str, str], peer: str) -> dict[str, float] | None:
@@ -202,6 +215,18 @@ def _small(results: Mapping[str, Any]) -> list[str]:
         rows = _cells(measured, 1e6)
         lines += ["", f"## 1,024 elements, {name} forward", "", "Microseconds a call.", "", *_table(rows[0], rows[1:])]
     return lines
+
+
+def _windows(results: Mapping[str, Any]) -> Iterable[list[str]]:
+    text = """
+        Milliseconds a call; in brackets mpsref's time over the peer's. N(0, 1) everywhere, weights over the square root
+        of their number. numpy float64 gathers the windows and multiplies once, without a bound.
+    """
+    for name, works in results.get("windows", {}).items():
+        for work, shapes in works.items():
+            rows = _cells(shapes, 1e3)
+            rows[0][0] = "shape"
+            yield ["", f"## {work}, {name}", "", *_paragraph(text), "", *_table(rows[0], rows[1:])]
 
 
 def _workers(results: Mapping[str, Any]) -> list[str]:

@@ -23,13 +23,14 @@ SECTIONS = {
     "float32": "forward and gradient of a large float32 array",
     "float16": "the same in float16",
     "small": "forward of 1,024 elements",
+    "windows": "convolution, pooling and their gradients",
     "chain": "a graph of 1,000 nodes on a small image",
     "workers": "forward with two workers",
     "memory": "the peak memory of a graph run",
 }
 # Every process measures some sections, for time, pinned to a core or not, or for memory. Only the first needs peers.
 PROCESSES = [
-    (["float32", "float16", "small", "chain"], True),
+    (["float32", "float16", "small", "windows", "chain"], True),
     (["workers"], False),
     (["memory"], True),
     (["resident"], True),

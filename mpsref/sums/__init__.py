@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpsref.sums.convolution import BiasGradient, Convolution, DataGradient, WeightGradient
 from mpsref.sums.pooling import AveragePooling, AveragePoolingGradient, MaxPooling, MaxPoolingGradient
+from mpsref.sums.stepwise import stepwise
 from mpsref.sums.window import Window
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "MaxPoolingGradient",
     "WeightGradient",
     "Window",
+    "stepwise",
 ]

@@ -16,7 +16,7 @@ from mpsref.arrays import Elements, Stored, Wide
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError
 from mpsref.neuron.rounding import canonical_nan
-from mpsref.neuron.threads import BLOCK, over_blocks, worker_count
+from mpsref.neuron.threads import BLOCK, over_blocks, quietly, worker_count
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.sums.expansion import cut, distilled, exact_products, fractions, nearest, odd, quotient_odd
 
@@ -42,6 +42,9 @@ Near: TypeAlias = tuple[Wide, Wide | float]
 
 ROUNDING = 2.0**-53 * (1 + 2.0**-20)
 """The relative error of an operation in float64, and room for those of a bound."""
+
+FEW = 16
+"""More numbers than these are faster cut again than made free of overlap."""
 
 TERMS = 2**17
 """So many products at once fit the caches."""
@@ -99,7 +102,7 @@ class Sum(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """All elements, where no operand is float64."""
+        """All elements that have products, where no operand is float64."""
 
     def divisors(self, index: Index) -> Wide | None:
         """What these sums are divided by, integers of at most 24 bits; None for nothing."""
@@ -126,31 +129,73 @@ class Sum(ABC):
         ParameterError
             `workers` is not a number of threads.
         """
-        count, out = worker_count(workers), np.empty(self.shape, result.dtype)
+        count, out = worker_count(workers), np.zeros(self.shape, result.dtype)
         if not out.size:
             return out
         if FLOAT64 in (result, *self.storages):
             # No float64 is near enough.
-            size = max(1, min(4096, TERMS // max(self.terms(), 1)))
-
-            def exact(start: int, _: int) -> None:
-                index = np.arange(start // BLOCK * size, min((start // BLOCK + 1) * size, out.size))
-                out.reshape(-1)[index] = self._decided(index, result)
-
-            over_blocks(exact, -(-out.size // size) * BLOCK, count)
+            self._settle(np.arange(out.size), out, result, count)
             return out
-        blocks = list(self.blocks())
+        open_: list[Index] = []
 
-        def within(start: int, _: int) -> None:
-            block = blocks[start // BLOCK]
-            open_ = _round_within(*block.near(), out[block.place], result)
-            if open_ is not None:
-                index = block.flat(open_, self.shape)
-                out.reshape(-1)[index] = self._decided(index, result)
+        def within(block: Block) -> None:
+            left = _round_within(*block.near(), out[block.place], result)
+            if left is not None:
+                open_.append(block.flat(left, self.shape))
 
-        # A block of these has as many elements as it likes.
-        over_blocks(within, len(blocks) * BLOCK, count)
+        self._over_blocks(within, count)
+        if open_:
+            self._settle(np.concatenate(open_), out, result, count)
         return out
+
+    def near(self, *, workers: int = 1) -> tuple[Wide, Wide]:
+        """
+        All sums in float64, and bounds of their absolute errors: 0 for infinities and NaN, and where a sum is exact.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mpsref.arrays import Elements
+        >>> from mpsref.storage import storage_format
+        >>> from mpsref.sums import BiasGradient
+        >>> gradient = Elements(np.float16([1, 2, 3]).reshape(1, 1, 3, 1), storage_format("float16"))
+        >>> BiasGradient(gradient).near()
+        (array([6.]), array([0.]))
+        """
+        count, values, bounds = worker_count(workers), np.zeros(self.shape), np.zeros(self.shape)
+        unknown = np.zeros(self.shape, np.bool_)
+
+        def fill(block: Block) -> None:
+            values[block.place], bounds[block.place] = block.near()
+            unknown[block.place] = ~np.isfinite(bounds[block.place])
+
+        if FLOAT64 in self.storages:
+            unknown.fill(True)
+        elif values.size:
+            self._over_blocks(fill, count)
+        index = np.flatnonzero(unknown)
+        self._settle(index, values, FLOAT64, count)
+        settled = values.reshape(-1)[index]
+        with np.errstate(over="ignore"):
+            errors = np.spacing(np.abs(settled))
+        bounds.reshape(-1)[index] = np.where(np.isfinite(settled), errors, 0.0)
+        return values, bounds
+
+    def _over_blocks(self, work: Callable[[Block], None], workers: int) -> None:
+        # What blocks have in common may meet NaN.
+        blocks = quietly(lambda: list(self.blocks()))
+        # A block of these has as many elements as it likes.
+        over_blocks(lambda start, _: work(blocks[start // BLOCK]), len(blocks) * BLOCK, workers)
+
+    def _settle(self, index: Index, out: Stored, result: StorageFormat, workers: int) -> None:
+        """Write the sums with these flat indices, exact and rounded once."""
+        portions, flat = list(self.portions(index)), out.reshape(-1)
+
+        def settle(start: int, _: int) -> None:
+            some = portions[start // BLOCK]
+            flat[some] = self._decided(some, result)
+
+        over_blocks(settle, len(portions) * BLOCK, workers)
 
     def exact(self, index: npt.ArrayLike) -> list[Fraction | float]:
         """
@@ -163,21 +208,23 @@ class Sum(ABC):
         """
         environment_or_error()
         found: list[Fraction | float] = []
-        for some in self._portions(np.asarray(index, np.int64).reshape(-1)):
-            expansion, special = self._expanded(some)
-            values = self._rationals(some) if expansion is None else fractions(expansion)
-            divisors = self._divisors(some)
-            found += [
-                value / int(divisor) if outcome == 0 else outcome
-                for value, divisor, outcome in zip(values, divisors, special.tolist(), strict=True)
-            ]
+        with np.errstate(all="ignore"):
+            for some in self.portions(np.asarray(index, np.int64).reshape(-1)):
+                expansion, special = self._expanded(some)
+                values = self._rationals(some) if expansion is None else fractions(expansion)
+                divisors = self._divisors(some)
+                found += [
+                    value / int(divisor) if outcome == 0 else outcome
+                    for value, divisor, outcome in zip(values, divisors, special.tolist(), strict=True)
+                ]
         return found
 
     def _divisors(self, index: Index) -> list[float]:
         divisors = self.divisors(index)
         return [1.0] * index.size if divisors is None else divisors.tolist()
 
-    def _portions(self, index: Index) -> Iterator[Index]:
+    def portions(self, index: Index) -> Iterator[Index]:
+        """Flat indices in parts whose products fit the caches."""
         size = max(1, TERMS // max(self.terms(), 1))
         for start in range(0, index.size, size):
             yield index[start : start + size]
@@ -186,23 +233,22 @@ class Sum(ABC):
         """The sums without overlap, or None; and infinity or NaN where that is the outcome, else 0."""
         parts: list[Wide] = []
         special, splits = np.zeros(index.size), True
-        with np.errstate(all="ignore"):
-            for factors in self.operands(index):
-                x, y = factors
-                irregular = ~np.isfinite(x) | ~np.isfinite(y)
-                if irregular.any():
-                    special += np.where(irregular, x * y, 0.0).sum(axis=1)
-                    x, y = (np.where(irregular, 0.0, factor) for factor in factors)
-                products = exact_products(x, y, wide=FLOAT64 in self.storages)
-                if products is None:
-                    splits = False
-                elif splits:
-                    parts += cut(products)
-            if not splits:
-                return None, special
-            while len(parts) > 16:
-                parts = cut(np.stack(parts, axis=1))
-            return distilled(parts, index.size), special
+        for factors in self.operands(index):
+            x, y = factors
+            irregular = ~np.isfinite(x) | ~np.isfinite(y)
+            if irregular.any():
+                special += np.where(irregular, x * y, 0.0).sum(axis=1)
+                x, y = (np.where(irregular, 0.0, factor) for factor in factors)
+            products = exact_products(x, y, wide=FLOAT64 in self.storages)
+            if products is None:
+                splits = False
+            elif splits:
+                parts += cut(products)
+        if not splits:
+            return None, special
+        if len(parts) > FEW:
+            parts = cut(np.stack(parts, axis=1))
+        return distilled(parts, index.size), special
 
     def _rationals(self, index: Index) -> list[Fraction]:
         """The finite sums, term by term."""
@@ -215,9 +261,6 @@ class Sum(ABC):
 
     def _decided(self, index: Index, result: StorageFormat) -> Stored:
         """The sums with these flat indices, exact and rounded once."""
-        return np.concatenate([self._decided_portion(some, result) for some in self._portions(index)])
-
-    def _decided_portion(self, index: Index, result: StorageFormat) -> Stored:
         expansion, special = self._expanded(index)
         out, divisors = np.empty(index.size, result.dtype), self.divisors(index)
         if expansion is None:
@@ -243,12 +286,12 @@ def _wide(value: Fraction, result: StorageFormat) -> float:
     try:
         near = float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
     rest = value - Fraction(near)
     if result is FLOAT64 or not rest:
         return near
-    towards = math.copysign(math.inf, rest)
-    return near if int(np.float64(near).view(np.int64)) & 1 else math.nextafter(near, towards)
+    is_odd = int(np.float64(near).view(np.int64)) & 1
+    return near if is_odd else math.nextafter(near, math.inf if rest > 0 else -math.inf)
 
 
 def _round_within(values: Wide, bound: Wide | float, out: Stored, result: StorageFormat) -> Index | None:
@@ -256,10 +299,10 @@ def _round_within(values: Wide, bound: Wide | float, out: Stored, result: Storag
     if isinstance(bound, float) and bound == 0:
         # Adding 0 turns -0 into +0.
         values += 0.0
-        if out.flags.c_contiguous:
-            result.encode(values, out)
-        else:
-            np.copyto(out, result.encode(values, np.empty(out.shape, out.dtype)))
+        encoded = result.encode(values, out if out.flags.c_contiguous else np.empty(out.shape, out.dtype))
+        canonical_nan(encoded.reshape(-1))
+        if encoded is not out:
+            np.copyto(out, encoded)
         return None
     high = np.empty(out.shape, out.dtype)
     low = out if out.flags.c_contiguous else np.empty_like(high)
@@ -280,7 +323,15 @@ def _round_within(values: Wide, bound: Wide | float, out: Stored, result: Storag
     if low is not out:
         np.copyto(out, low)
     open_ = np.flatnonzero(is_open)
-    return open_ if open_.size else None
+    if not open_.size:
+        return None
+    # Without an error there is only the sign of a zero.
+    known = np.broadcast_to(bound, values.shape).reshape(-1)[open_] == 0
+    if known.any():
+        places = np.unravel_index(open_[known], out.shape)
+        out[places] = result.encode(values[places] + 0.0, np.empty(places[0].size, out.dtype))
+    rest: Index = open_[~known]
+    return rest
 
 
 def elements_or_error(array: Elements, name: str, axes: int = 4) -> Elements:

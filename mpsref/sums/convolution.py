@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from mpsref.arrays import Elements, Floats, Wide
+from mpsref.arrays import Elements, Floats, Stored, Wide
 from mpsref.errors import ImageError, ParameterError
 from mpsref.storage import StorageFormat
 from mpsref.sums.base import TERMS, Block, Index, Operands, Sum, elements_or_error, gathered, gradient_or_error
-from mpsref.sums.products import Correlation, Grouped, Place, zeros
+from mpsref.sums.products import Correlation, Grouped, Place
 from mpsref.sums.transposed import Products, channel_totals
 from mpsref.sums.window import Window, regions
 
@@ -170,13 +170,20 @@ class DataGradient(Sum):
         factors: Wide = np.where(inside, weights, np.float32(0)).astype(np.float64)
         yield values.reshape(index.size, -1), factors.reshape(index.size, -1)
 
+    def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
+        whole = (self.size, (0, 0), (1, 1), (1, 1), 1)
+        mine = (self.window.kernel, self.window.first, self.window.dilations, self.window.result, self.groups)
+        if mine == whole and self.size != (1, 1):
+            # A fully connected layer: most taps of its windows over the incoming gradient would lie outside.
+            weights = self.weights.reshape(self.weights.shape[0], 1, 1, -1)
+            flat = DataGradient(self.gradient, weights, Window((1, 1)), (1, 1))
+            return flat.rounded(result, workers=workers).reshape(self.shape)
+        return super().rounded(result, workers=workers)
+
     def blocks(self) -> Iterator[Block]:
         for rows, columns, window in self.window.phases(self.size):
             place = Place(rows.elements, columns.elements, slice(0, self.shape[3]))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-            else:
-                yield from self._phase(self.weights[:, rows.taps, columns.taps], window, place)
+            yield from self._phase(self.weights[:, rows.taps, columns.taps], window, place)
 
     def _phase(self, weights: Floats, window: Window, place: Place) -> Iterator[Block]:
         """A correlation of the incoming gradient with some taps, in reverse order."""

@@ -70,11 +70,18 @@ def fractions(expansion: Wide) -> list[Fraction]:
 
 def quotient_odd(values: Wide, divisors: Wide) -> Wide:
     """Each number, exact, divided by an integer of at most 24 bits and rounded to odd."""
-    quotient = values / divisors
+    quotient: Wide = values / divisors
+    if (np.frexp(divisors)[0] == 0.5).all():
+        return quotient
     high = (quotient.view(np.int64) & ~np.int64(0xFFFFFF)).view(np.float64)
     # What a division leaves is a float64.
     rest = (values - high * divisors) - (quotient - high) * divisors
-    return round_to_odd(quotient, np.where(np.isfinite(rest), rest, 0.0))
+    rest *= quotient
+    # Towards 0, and then to the odd one of two; NaN and infinities have no rest.
+    bits, below = quotient.view(np.int64), rest < 0
+    bits -= below
+    bits |= below | (rest > 0)
+    return quotient
 
 
 def halves(x: Wide) -> tuple[Wide, Wide]:

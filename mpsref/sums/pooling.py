@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
-from typing import TypeAlias
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from mpsref.sums.base import (
     gathered,
     gradient_or_error,
 )
-from mpsref.sums.products import CELLS, EXACT, Grouped, Place, common_unit, zeros
-from mpsref.sums.window import Part, Region, Window, reach, reduced, regions, shifted, slab
+from mpsref.sums.products import EXACT, Means, Place, common_unit
+from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, spread
 
 __all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
 
@@ -35,6 +35,12 @@ Counts: TypeAlias = tuple[Index, Index]
 """What each result row and column contributes to the divisor, which is the product; 0 for a window outside."""
 
 LARGEST_DIVISOR = 2**24
+
+SELECTED = 2**16
+"""Elements of a result that are selected at once."""
+
+SCATTERED = 2**19
+"""Elements of a source whose gradient is added up at once."""
 
 
 def _counts_or_error(counts: Counts, window: Window) -> None:
@@ -117,7 +123,7 @@ class AveragePooling(Sum):
             return _divisors(of_rows[:, None, None], of_columns[:, None])
 
         place = Place.whole(self.window, self.shape[3])
-        return Grouped(self.source, None, None, self.window, place, divisors).blocks()
+        return Means(self.source, self.window, place, divisors).blocks()
 
 
 @dataclass(eq=False)
@@ -191,7 +197,9 @@ class AveragePoolingGradient(Sum):
         ]
 
     def blocks(self) -> Iterator[Block]:
-        factors = Elements(self._factors.astype(np.float64)[None, :, :, None], FLOAT64)
+        factors = None
+        if (self._factors != 1).any():
+            factors = Elements(self._factors.astype(np.float64)[None, :, :, None], FLOAT64)
         channels = self.shape[3]
 
         def divisors(_: Region) -> Wide:
@@ -199,19 +207,21 @@ class AveragePoolingGradient(Sum):
 
         for rows, columns, window in self.window.phases(self.size):
             place = Place(rows.elements, columns.elements, slice(0, channels))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-            else:
-                by = divisors if self._fits else None
-                yield from Grouped(self.gradient, None, None, window, place, by, factors).blocks()
+            by = divisors if self._common > 1 and self._fits else None
+            yield from Means(self.gradient, window, place, by, factors).blocks()
+
+
+def _key_dtype(storage: StorageFormat) -> np.dtype[Any]:
+    # The codes of unorm formats are unsigned, and leave no room for a number below.
+    return np.dtype(f"i{storage.dtype.itemsize * (2 if storage.unorm_max else 1)}")
 
 
 def _keys(stored: Stored, storage: StorageFormat, *, zeros_alike: bool) -> Stored:
     """Signed integers in the order of the numbers; NaN is the largest; -0 is below 0, or alike."""
     if storage.unorm_max:
-        return stored.astype(np.int16 if stored.dtype == np.uint8 else np.int32)
+        return stored.astype(_key_dtype(storage))
     width = 8 * stored.dtype.itemsize
-    keys = stored.view(f"i{stored.dtype.itemsize}")
+    keys = stored.view(_key_dtype(storage))
     signs = keys >> (width - 1)
     signs &= np.iinfo(keys.dtype).max
     signs ^= keys
@@ -294,15 +304,19 @@ class MaxPooling:
         At ties it is the first one in the order of rows, then columns; +0 and -0 tie, and a NaN ties with another.
         A zero outside must be larger than all numbers inside.
         """
-        out, (height, width) = np.empty(self.shape, np.int32), self.window.kernel
+        out, (height, width) = (
+            np.empty(self.shape, np.min_scalar_type(-math.prod(self.window.kernel))),
+            self.window.kernel,
+        )
 
         def choose(region: Region) -> None:
             keys, lowest = self._slab(region, zeros_alike=True)
             found = reduced(np.maximum, keys, self.window, region, self._part())
-            first = np.empty(found.shape, np.int32)
+            first = np.zeros(found.shape, out.dtype)
             for tap in reversed(range(height * width)):
                 is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
-                np.copyto(first, np.int32(tap), where=is_largest)
+                # By bits: several times faster than a mask.
+                np.bitwise_xor(first, (first ^ out.dtype.type(tap)) & -is_largest.astype(out.dtype), out=first)
             first[found == lowest] = -1
             if self.zero_border:
                 first[self._meets_border(region) & (found < 0)] = -1
@@ -317,16 +331,13 @@ class MaxPooling:
 
     def _slab(self, region: Region, *, zeros_alike: bool) -> tuple[Stored, int]:
         """The keys that a region reads, and the one that stands for what is outside."""
-        stored = self.source.stored
-        inside, target, lengths = reach(self.window, region, self._part(), stored.shape[1:3])
-        keys = _keys(stored[region[0], inside[0], inside[1]], self.source.storage, zeros_alike=zeros_alike)
-        lowest = int(np.iinfo(keys.dtype).min)
-        shape = (keys.shape[0], *lengths, keys.shape[3])
-        if keys.shape == shape:
-            return keys, lowest
-        out = np.full(shape, lowest, keys.dtype)
-        out[:, target[0], target[1]] = keys
-        return out, lowest
+        storage = self.source.storage
+        lowest = int(np.iinfo(_key_dtype(storage)).min)
+
+        def keys(stored: Stored) -> Stored:
+            return _keys(stored, storage, zeros_alike=zeros_alike)
+
+        return spread(self.source.stored, self.window, region, self._part(), keys, lowest), lowest
 
     def _meets_border(self, region: Region) -> Mask:
         """Whether a tap is outside, for each row and column."""
@@ -335,7 +346,7 @@ class MaxPooling:
         return (of_rows[region[1], None] * of_columns[region[2]] < taps)[..., None]
 
     def _over_regions(self, work: Callable[[Region], None], workers: int) -> None:
-        todo = list(regions(self.shape, BLOCK // max(self.shape[3], 1)))
+        todo = list(regions(self.shape, SELECTED // max(self.shape[3], 1)))
         over_blocks(lambda start, _: work(todo[start // BLOCK]), len(todo) * BLOCK, worker_count(workers))
 
 
@@ -397,37 +408,46 @@ class MaxPoolingGradient(Sum):
         yield values, np.ones_like(values)
 
     def blocks(self) -> Iterator[Block]:
-        _, height, width, channels = self.shape
+        images, height, width, channels = self.shape
         # Computed here, not by each thread.
-        chosen = Elements(self._chosen, FLOAT64)
-        unit = common_unit(self.gradient, 1.0)
-        for rows, columns, window in self.pooling.window.phases((height, width)):
-            place = Place(rows.elements, columns.elements, slice(0, channels))
-            if window is None:
-                yield from zeros(place, self.shape, (rows.count, columns.count))
-                continue
-            taps = np.arange(math.prod(self.pooling.window.kernel)).reshape(self.pooling.window.kernel)
-            taps = taps[rows.taps, columns.taps]
-            for region in regions((self.shape[0], *window.result), CELLS // max(channels, 1)):
+        unit = common_unit(self.gradient, 1.0) if self._chosen.size else 0.0
+        depth = max(1, SCATTERED // (height * width))
+        for n in range(images):
+            for c in range(0, channels, depth):
+                part = (slice(n, n + 1), slice(0, height), slice(0, width), slice(c, min(c + depth, channels)))
+                yield Block(part, partial(self._near, part[0], part[3], unit))
 
-                def near(region: Region = region, window: Window = window, taps: Stored = taps) -> Near:
-                    return self._near(region, window, taps, chosen, unit)
+    def _near(self, image: slice, channels: slice, unit: float) -> Near:
+        """The gradients of some channels of an image, each added where its window's largest number is."""
+        window, (height, width) = self.pooling.window, self.shape[1:3]
+        stored = self.gradient.stored[image, :, :, channels]
+        if not stored.size:
+            return np.zeros((1, height, width, stored.shape[3])), 0.0
+        incoming = self.gradient.storage.decode(stored, np.empty(stored.shape))
+        depth, size = stored.shape[3], height * width * stored.shape[3]
+        rows, columns = (
+            np.arange(count)[:, None] * step + np.arange(kernel) * dilation + first
+            for count, step, kernel, dilation, first in zip(
+                window.result, window.strides, window.kernel, window.dilations, window.first, strict=True
+            )
+        )
+        chosen = self._chosen[image, :, :, channels]
+        base = (rows[:, :1, None] * width + columns[:, 0, None]) * depth + np.arange(depth)
+        taps = ((rows[0] - rows[0, 0])[:, None] * width + (columns[0] - columns[0, 0])).reshape(-1) * depth
+        places = taps[chosen] + base
+        # One more for what no source element has.
+        places[chosen < 0] = size
+        places = places.reshape(-1)
 
-                yield Block(place.of(region, slice(0, channels)), near)
+        def added(weights: Wide) -> Wide:
+            sums = np.bincount(places, weights.reshape(-1), size + 1)[:size]
+            return np.asarray(sums, np.float64).reshape(1, height, width, depth)
 
-    def _near(self, region: Region, window: Window, taps: Stored, chosen: Elements, unit: float) -> Near:
-        height, width = window.kernel
-        part = (slice(0, height), slice(0, width), slice(0, self.shape[3]))
-        incoming, selected = slab(self.gradient, window, region, part), slab(chosen, window, region, part)
-        lengths = (*(s.stop - s.start for s in region), self.shape[3])
-        sums, sizes, one = np.zeros(lengths), np.zeros(lengths), np.empty(lengths)
-        for ky in range(height):
-            for kx in range(width):
-                one.fill(0.0)
-                is_chosen = shifted(selected, window, region, ky, kx) == taps[ky, kx]
-                np.copyto(one, shifted(incoming, window, region, ky, kx), where=is_chosen)
-                sums += one
-                sizes += np.abs(one, out=one)
-        if taps.size == 1 or float(np.max(sizes, initial=0.0)) < EXACT * unit:
+        sums = added(incoming)
+        # So many windows may have the same largest number.
+        axes = zip(window.kernel, window.strides, window.dilations, strict=True)
+        most = math.prod(-(-kernel * math.gcd(step, dilation) // step) for kernel, step, dilation in axes)
+        # For NaN the last is not true.
+        if most == 1 or most * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
             return sums, 0.0
-        return sums, sizes * (taps.size * ROUNDING)
+        return sums, added(np.abs(incoming)) * (most * ROUNDING)

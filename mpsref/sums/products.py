@@ -26,13 +26,13 @@ __all__ = [
     "CHUNK",
     "Correlation",
     "Grouped",
+    "Means",
     "Place",
     "Total",
     "common_unit",
     "largest_over_unit",
     "parts_of",
     "taps_in",
-    "zeros",
 ]
 
 FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
@@ -87,17 +87,6 @@ class Place:
         )
         first = self.channels.start
         return images, rows, columns, slice(first + channels.start, first + channels.stop)
-
-
-def zeros(place: Place, shape: Sequence[int], result: tuple[int, int]) -> Iterator[Block]:
-    """Sums without products, in a result of a shape."""
-    for region in regions((shape[0], *result), CELLS // max(shape[3], 1)):
-        size = (*(s.stop - s.start for s in region), shape[3])
-        yield Block(place.of(region, slice(0, shape[3])), partial(_nothing, size))
-
-
-def _nothing(size: Sequence[int]) -> Near:
-    return np.zeros(size), 0.0
 
 
 class Total:
@@ -248,7 +237,9 @@ class Correlation:
     def blocks(self) -> Iterator[Block]:
         """All elements of the result."""
         images, outputs = self.source.stored.shape[0], self.weights.shape[0]
-        longest, width = self._longest(), min(outputs, OUTPUTS)
+        longest, pixels = self._longest(), images * math.prod(self.window.result)
+        # A part of the weights must not be large either.
+        width = min(outputs, max(OUTPUTS, min(CELLS // max(pixels, 1), GATHERED // longest)))
         target = max(1, min(GATHERED // longest, CELLS // max(width, 1)))
         for region in regions((images, *self.window.result), target):
             for first in range(0, outputs, width):
@@ -292,39 +283,27 @@ class Grouped:
     ----------
     source : Elements
         Images, height, width, groups times channels of a group.
-    weights : ndarray of float32 or None
-        Groups, result channels and source channels of a group, kernel height, kernel width; None for ones.
+    weights : ndarray of float32
+        Groups, result channels and source channels of a group, kernel height, kernel width.
     bias : ndarray of float32 or None
         One for each result channel.
     window : Window
         Its kernel is that of the weights.
     place : Place
         Where the result is stored.
-    divisors : callable or None
-        What the sums of a region are divided by, integers of at most 24 bits that broadcast; None for nothing.
-    factors : Elements or None
-        float64 integers by which the source is multiplied: 1, height, width, 1.
     """
 
     source: Elements
-    weights: Floats | None
+    weights: Floats
     bias: Floats | None
     window: Window
     place: Place
-    divisors: Callable[[Region], Wide] | None = None
-    factors: Elements | None = None
 
     def __post_init__(self) -> None:
-        channels = self.source.stored.shape[3]
-        if self.weights is None:
-            self._groups, self._results, self._inputs, factor, smallest = channels, 1, 1, 1.0, 1.0
-        else:
-            self._groups, self._results, self._inputs = self.weights.shape[:3]
-            weights = Elements(self.weights, FLOAT32)
-            factor, smallest = largest_over_unit(weights), common_unit(weights, 1.0)
-        self._unit = smallest and smallest * common_unit(self.source, factor)
-        if self.factors is not None and (self.factors.stored % 1).any():
-            self._unit = 0.0
+        self._groups, self._results, self._inputs = self.weights.shape[:3]
+        weights = Elements(self.weights, FLOAT32)
+        unit = common_unit(weights, 1.0)
+        self._unit = unit and unit * common_unit(self.source, largest_over_unit(weights))
         if self.bias is not None:
             self._unit = self._unit and min(self._unit, common_unit(Elements(self.bias, FLOAT32), 1.0))
 
@@ -340,8 +319,6 @@ class Grouped:
         lengths, (height, width) = [s.stop - s.start for s in region], self.window.kernel
         part = (slice(0, height), slice(0, width), slice(0, self.source.stored.shape[3]))
         values = slab(self.source, self.window, region, part)
-        if self.factors is not None:
-            values *= slab(self.factors, self.window, (slice(0, 1), *region[1:]), (*part[:2], slice(0, 1)))
         shape = (*lengths, self._groups, self._results)
         sums, sizes = np.zeros(shape), np.zeros(shape)
         if self.bias is not None:
@@ -352,18 +329,64 @@ class Grouped:
             for kx in range(width):
                 read = shifted(values, self.window, region, ky, kx).reshape(*lengths, self._groups, self._inputs, 1)
                 for i in range(self._inputs):
-                    if self.weights is None:
-                        np.copyto(product, read[..., i, :])
-                    else:
-                        np.multiply(read[..., i, :], self.weights[:, :, i, ky, kx], out=product)
+                    np.multiply(read[..., i, :], self.weights[:, :, i, ky, kx], out=product)
                     sums += product
                     sizes += np.abs(product, out=product)
-        exact = float(np.max(sizes, initial=0.0)) < EXACT * self._unit
-        count = height * width * self._inputs + 4
-        divisors = None if self.divisors is None else self.divisors(region)[..., None]
-        bound: Wide | float = 0.0 if exact else np.multiply(sizes, count * ROUNDING, out=sizes)
-        if divisors is not None:
-            sums = quotient_odd(sums, divisors) if exact else sums / divisors
-            bound = 0.0 if exact else bound / divisors
         flat = (*lengths, -1)
-        return sums.reshape(flat), bound if isinstance(bound, float) else bound.reshape(flat)
+        if float(np.max(sizes, initial=0.0)) < EXACT * self._unit:
+            return sums.reshape(flat), 0.0
+        sizes *= (height * width * self._inputs + 1) * ROUNDING
+        return sums.reshape(flat), sizes.reshape(flat)
+
+
+@dataclass
+class Means:
+    """
+    The sum over each window of a source, perhaps weighted by its place, and divided.
+
+    Attributes
+    ----------
+    source : Elements
+        Images, height, width, channels.
+    window : Window
+        What each result element reads.
+    place : Place
+        Where the result is stored.
+    divisors : callable or None
+        What the sums of a region are divided by, integers of at most 24 bits that broadcast; None for nothing.
+    factors : Elements or None
+        float64 by which the source is multiplied, rounded or integers of at most 24 bits: 1, height, width, 1.
+    """
+
+    source: Elements
+    window: Window
+    place: Place
+    divisors: Callable[[Region], Wide] | None
+    factors: Elements | None = None
+
+    def __post_init__(self) -> None:
+        factors = np.ones(1) if self.factors is None else self.factors.stored
+        integers = not (factors % 1).any()
+        self._unit = common_unit(self.source, 1.0) if integers else 0.0
+        largest = 65504 * float(factors.max(initial=0.0)) * math.prod(self.window.kernel)
+        self._is_exact = integers and self.source.storage.dtype == np.float16 and largest < EXACT * self._unit
+
+    def blocks(self) -> Iterator[Block]:
+        """All elements of the result."""
+        channels = self.source.stored.shape[3]
+        for region in regions((self.source.stored.shape[0], *self.window.result), CELLS // max(channels, 1)):
+            yield Block(self.place.of(region, slice(0, channels)), partial(self._near, region))
+
+    def _near(self, region: Region) -> Near:
+        height, width = self.window.kernel
+        part = (slice(0, height), slice(0, width), slice(0, self.source.stored.shape[3]))
+        values = slab(self.source, self.window, region, part)
+        if self.factors is not None:
+            values *= slab(self.factors, self.window, (slice(0, 1), *region[1:]), (*part[:2], slice(0, 1)))
+        sums, taps = reduced(np.add, values, self.window, region, part), height * width
+        divisors = None if self.divisors is None else self.divisors(region)
+        # For NaN neither of these is true.
+        if self._is_exact or taps * max(float(values.max()), -float(values.min())) < EXACT * self._unit:
+            return sums if divisors is None else quotient_odd(sums, divisors), 0.0
+        sizes = reduced(np.add, np.abs(values), self.window, region, part) * ((taps + 3) * ROUNDING)
+        return (sums, sizes) if divisors is None else (sums / divisors, sizes / divisors)

@@ -135,4 +135,8 @@ def channel_totals(array: Elements, channels: slice) -> Near:
         total.add(np.add.reduce(values, axis=0))
         sizes += np.add.reduce(np.abs(values, out=values), axis=0)
         longest = max(longest, values.shape[0])
-    return total.value(sizes.shape), sizes * ((longest + 3) * ROUNDING)
+    sums = total.value(sizes.shape)
+    # For NaN this is not true.
+    if array.storage.dtype == np.float16 and np.max(sizes, initial=0.0) < EXACT * common_unit(array, 1.0):
+        return sums, 0.0
+    return sums, sizes * ((longest + 3) * ROUNDING)

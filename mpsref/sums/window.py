@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Stored, Wide
 from mpsref.errors import ParameterError
 
-__all__ = ["Pair", "Part", "Phase", "Region", "Window", "matrix", "reach", "reduced", "regions", "shifted", "slab"]
+__all__ = ["Pair", "Part", "Phase", "Region", "Window", "matrix", "reduced", "regions", "shifted", "slab", "spread"]
 
 Pair: TypeAlias = tuple[int, int]
 """One number for each axis: rows, then columns."""
@@ -140,46 +140,44 @@ class Window:
             if 0 <= row < height and 0 <= column < width
         ]
 
-    def phases(self, size: Pair) -> Iterator[tuple[Phase, Phase, Window | None]]:
+    def phases(self, size: Pair) -> Iterator[tuple[Phase, Phase, Window]]:
         """
         The gradient of a source of some height and width as windows of stride 1 over the incoming gradient.
 
-        None stands for a window without taps: no result element reads these source elements.
+        No result element reads the source elements that are in none of them.
         """
         for rows in self._axis_phases(0, size[0]):
             for columns in self._axis_phases(1, size[1]):
-                if not (rows.reads and columns.reads):
-                    yield rows, columns, None
-                    continue
-                yield (
-                    rows,
-                    columns,
-                    Window(
-                        kernel=(rows.reads, columns.reads),
-                        dilations=(rows.dilation, columns.dilation),
-                        first=(rows.first, columns.first),
-                        result=(rows.count, columns.count),
-                    ),
+                window = Window(
+                    kernel=(rows.reads, columns.reads),
+                    dilations=(rows.dilation, columns.dilation),
+                    first=(rows.first, columns.first),
+                    result=(rows.count, columns.count),
                 )
+                yield rows, columns, window
 
     def _axis_phases(self, axis: int, size: int) -> Iterator[Phase]:
-        stride, dilation = self.strides[axis], self.dilations[axis]
+        stride, dilation, origin = self.strides[axis], self.dilations[axis], self.first[axis]
         common = math.gcd(stride, dilation)
-        for start in range(min(stride, size)):
-            taps = [t for t in range(self.kernel[axis]) if (start - self.first[axis] - dilation * t) % stride == 0]
-            elements, count = slice(start, size, stride), len(range(start, size, stride))
-            if not taps:
-                yield Phase(elements, slice(0, 0), 0, 0, 1, count)
+        period = stride // common
+        # Taps so far apart read the same elements.
+        for tap in range(min(period, self.kernel[axis])):
+            start, reads = (origin + dilation * tap) % stride, len(range(tap, self.kernel[axis], period))
+            if start >= size:
                 continue
             # The last tap reads the first element of the incoming gradient.
-            first = (start - self.first[axis] - dilation * taps[-1]) // stride
-            reversed_taps = slice(taps[-1], None, -(stride // common))
-            yield Phase(elements, reversed_taps, len(taps), first, dilation // common, count)
+            last = tap + (reads - 1) * period
+            first = (start - origin - dilation * last) // stride
+            count = len(range(start, size, stride))
+            taps = slice(last, None, -period)
+            yield Phase(slice(start, size, stride), taps, reads, first, dilation // common, count)
 
 
 def regions(shape: Sequence[int], target: int) -> Iterator[Region]:
     """Regions with about `target` pixels of images, height and width: whole images, or rows, or parts of a row."""
     images, height, width = shape[:3]
+    if not height or not width:
+        return
     at_once = max(1, target // max(height * width, 1))
     rows = min(height, max(1, target // max(width, 1)))
     columns = width if target >= width else max(1, target)
@@ -193,36 +191,35 @@ def regions(shape: Sequence[int], target: int) -> Iterator[Region]:
                 )
 
 
-def reach(window: Window, region: Region, part: Part, size: Pair) -> tuple[list[slice], list[slice], list[int]]:
-    """Rows and columns that a region reads inside the source, where these are in the slab, and the slab's size."""
+def spread(
+    stored: Stored, window: Window, region: Region, part: Part, convert: Callable[[Stored], Stored], outside: float
+) -> Stored:
+    """What a region of the result reads through some taps, converted, with a number of one's own outside the source."""
     inside: list[slice] = []
     target: list[slice] = []
     lengths: list[int] = []
     for axis in (0, 1):
-        places, taps = region[axis + 1], part[axis]
+        places, taps, size = region[axis + 1], part[axis], stored.shape[axis + 1]
         stride, dilation = window.strides[axis], window.dilations[axis]
         first = places.start * stride + taps.start * dilation + window.first[axis]
         length = (places.stop - places.start - 1) * stride + (taps.stop - taps.start - 1) * dilation + 1
-        start = min(max(first, 0), size[axis])
-        stop = max(min(first + length, size[axis]), start)
+        start = min(max(first, 0), size)
+        stop = max(min(first + length, size), start)
         inside.append(slice(start, stop))
         target.append(slice(start - first, stop - first) if stop > start else slice(0, 0))
         lengths.append(length)
-    return inside, target, lengths
+    values = convert(stored[region[0], inside[0], inside[1], part[2]])
+    shape = (values.shape[0], *lengths, values.shape[3])
+    if values.shape == shape:
+        return values
+    out = np.full(shape, outside, values.dtype)
+    out[:, target[0], target[1]] = values
+    return out
 
 
 def slab(source: Elements, window: Window, region: Region, part: Part) -> Wide:
     """What a region of the result reads through some taps, in float64, with zeros outside the source."""
-    height, width = source.stored.shape[1:3]
-    inside, target, lengths = reach(window, region, part, (height, width))
-    stored = source.stored[region[0], inside[0], inside[1], part[2]]
-    shape = (stored.shape[0], *lengths, stored.shape[3])
-    if stored.shape == shape:
-        return source.storage.decode(stored, np.empty(shape))
-    out = np.zeros(shape)
-    if stored.size:
-        source.storage.decode(stored, out[:, target[0], target[1]])
-    return out
+    return spread(source.stored, window, region, part, lambda s: source.storage.decode(s, np.empty(s.shape)), 0.0)
 
 
 def matrix(values: Wide, window: Window, region: Region, part: Part) -> Wide:

@@ -98,7 +98,7 @@ def test_the_command_measures_everything_and_names_missing_peers(tmp_path):
     done = run(*arguments, *files, env=without_peers(tmp_path))
     results = json.loads((tmp_path / "speed.json").read_text())
 
-    assert set(results) == {"about", "float32", "float16", "small", "chain", "workers", "memory", "resident"}
+    assert set(results) == {"about", "float32", "float16", "small", "windows", "chain", "workers", "memory", "resident"}
     assert results["about"]["missing"] == {name: f"{name} is not here" for name in ("torch", "onnx", "onnxruntime")}
     for section in (results["float32"], results["float16"]):
         assert all(list(section[kind]) == NAMES for kind in ("forward", "gradient"))

@@ -60,7 +60,7 @@ LAYERS = [
     ["mpsref.sums.expansion", "mpsref.sums.window"],
     ["mpsref.sums.base"],
     ["mpsref.sums.products"],
-    ["mpsref.sums.transposed"],
+    ["mpsref.sums.stepwise", "mpsref.sums.transposed"],
     ["mpsref.sums.convolution"],
     ["mpsref.sums.pooling"],
     ["mpsref.sums"],
