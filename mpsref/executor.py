@@ -187,6 +187,7 @@ class MPSNNGraph(Connected, Strict):
         """The frozen plan. Not Apple's."""
         return self._plan
 
+    @checked
     def with_operations(self, operations: Mapping[MPSNNFilterNode, Operation]) -> MPSNNGraph:
         """The same graph with other operations for some forward nodes, and so for their gradients. Not Apple's."""
         graph = copy.copy(self)

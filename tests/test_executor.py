@@ -1048,7 +1048,13 @@ def test_something_else_than_a_list_in_a_batch_is_an_error_of_ours(wrong):
 
 @pytest.mark.parametrize(
     "wrong",
-    [np.ones((2, 3), np.float16), np.ones((2, 3, 4), np.int32), np.ones((2, 0, 4), np.float16), "text", [[[1, "a"]]]],
+    [
+        np.ones((1, 1, 2, 3, 1, 1), np.float16),
+        np.ones((2, 3, 4), np.int32),
+        np.ones((2, 0, 4), np.float16),
+        "text",
+        [[[1, "a"]]],
+    ],
     ids=["rank", "dtype", "empty", "text", "mixed"],
 )
 def test_an_array_that_is_no_image_is_an_image_error_that_names_the_source(wrong):

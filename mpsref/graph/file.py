@@ -158,6 +158,7 @@ class GraphFile:
             raise ParameterError(f"no graph file can hold it: {error}") from None
         return file
 
+    @checked_but("files")
     def to_json(self, files: dict[str, bytes] | None = None, stem: str = "graph") -> dict[str, Any]:
         """
         The document, as `json` would load it. Floats are the shortest decimals that round to the float32.

@@ -86,6 +86,7 @@ class Expression:
     # NumPy's arrays must not take it for a number.
     __array_ufunc__ = None
 
+    @checked
     def __init__(self, node: ImageLike, text: str, precedence: int = 2) -> None:
         self.node = node
         is_short = len(text) <= LONGEST
@@ -314,6 +315,7 @@ class Backprop(Trace):
         self.graph = graph
         self._input_shapes, self._full = dict(shapes), shape
 
+    @checked
     def numbers(self, name: str) -> float | Wide:
         """The stored numbers of an image by name; a float for one number."""
         image = next((image for image, gradient in self.gradient_names.items() if gradient == name), name)

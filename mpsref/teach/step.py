@@ -255,10 +255,12 @@ class Step:
         """Its inputs as images."""
         return self._inputs
 
+    @checked
     def array(self, image: MPSImage) -> Wide:
         """The decoded numbers of an image like its result."""
         return self._window.array(image)
 
+    @checked
     def wide(self, slices: npt.NDArray[Any]) -> MPSImage:
         """An image like its result, of float64 slices."""
         return MPSImage._from_slices(slices, FLOAT64, self._result.feature_channels)

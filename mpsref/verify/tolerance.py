@@ -148,6 +148,7 @@ class Tolerances:
         n = len(self.overrides)
         return str(self.default) + (f", with {n} override{'s' if n > 1 else ''}" if n else "")
 
+    @checked
     def with_excuses(self, allow: str | Iterable[str] = (), *, strict: bool = False) -> Tolerances:
         """
         The same with more excuses, or with none but these, for all bounds of models.

@@ -186,6 +186,9 @@ class Right:
         report = checked.images[0]
         step = next(iter(traced.steps))
 
+        tanh = teach.tanh(teach.input("x"))
+        back, moved = teach.backprop(tanh, x=0.5), teach.descend(tanh, {"x": 0.5}, rate=0.1, steps=1)
+
         layers, of_layers = layers_of(x, g)
         self.instances: list[Any] = [
             *layers,
@@ -195,7 +198,7 @@ class Right:
             mps.MPSImageReadWriteParams(0, 1), mps.MTLOrigin(), region, mps.MTLSize(1, 1),
             mps.MPSNNAdditionNode(left_source=x, right_source=g), unequal, unequal.worst[0], failing, failing.failures[0],
             slopes, slopes.worst[0] if slopes.worst else None, testing.Tolerances(), swept, swept.subject, swept.summary,
-            sweep.Mismatch(0, 0, 0), traced, step, subject, strategies.DrawnRecording(file, images, False),
+            sweep.Mismatch(0, 0, 0), traced, step, subject, tanh, back, moved, teach.Exercise("what", absolute, ("hint",)), strategies.DrawnRecording(file, images, False),
             node.gradient_filter(with_source=g), mps.neuron.NEURONS[T.reLU], mps.neuron.Erratum("a", "b", "c"),
             mps.MPSNNInitialGradientNode(source=node),
             *(c(left_source=x, right_source=g) for c in (mps.MPSNNSubtractionNode, mps.MPSNNMultiplicationNode)),
@@ -276,6 +279,10 @@ class Right:
             "resolved": {"ulp": 1}, "graph_code": {"graph": file}, "graph_sources": {"graph": file}, "images": {"descriptor": image_descriptor()},
             "dot": {"graph": graph}, "mermaid": {"graph": graph}, "svg": {"graph": graph}, "explain": {"graph": graph, "x": array},
             "plot_error": {"implementation": absolute, "descriptor": "absolute", "format": "float16"}, "plot_neuron": {"descriptor": neuron},
+            "parameters": {"graph": graph}, "with_parameters": {"graph": graph, "values": {}}, "teach.input": {"name": "x"},
+            **{f"teach.{name}": {"x": tanh} for name in teach.SPELLINGS},
+            "Backprop.numbers": {"name": "x"}, "Expression.named": {"name": "y"}, "Trace.numbers": {"name": "x"},
+            "MPSNNGraph.with_operations": {"operations": {}}, "mpsref.check": {"graph": graph},
             "trace": {"graph": graph, "x": array}, "Step": {"name": "x", "reads": ("x",), "plan_step": step.plan_step, "images": ([image], result), "window": Window(None), "is_backward": False},
             "Step.within": {"window": Window(None)}, "Step.expression": {"read": ["x"]},
             "Trace": {"steps": traced.steps, "sources": {"x": image}}, "Trace.at": {"y": 0, "x": 0, "channel": 0},
@@ -493,6 +500,8 @@ def is_fitting(error: BaseException | None) -> bool:
     """Whether an error is of ours, or Python's own for a call that does not fit the signature."""
     if error is None or isinstance(error, MPSRefError):
         return error is None or _is_shown(error)
+    if isinstance(error, Boom):  # the caller's own, as one of a signal handler would be
+        return True
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, arguments.__file__):
         trace = trace.tb_next

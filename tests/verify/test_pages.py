@@ -399,7 +399,7 @@ def test_every_node_and_every_tab_can_be_clicked(browser, opened, tolerance):
         assert browser.js("document.activeElement.id") == link[1:]
         number = int(link.removeprefix("#image-"))
         one = report.images[number]
-        excused = ["Excused"] if one.explained else []
+        excused = ["Excused"] if one.excused else []
         titles = [*excused, "Counts", "Worst elements", "Error over input", "Heat maps"]
         if not one.passed:
             titles = ["What is wrong", "Worst elements", *excused, "Error over input", "Counts"]
