@@ -148,11 +148,12 @@ def mapping_or_error(name: str, value: Any) -> dict[Any, Any]:
         raise ParameterError(f"{name} cannot be read, {described(error)}: give a mapping") from None
 
 
-def _sequence(element: Check, kind: type[Iterable[Any]]) -> Check:
+def _sequence(element: Check, kind: type[Any]) -> Check:
+    made: Callable[[Iterable[Any]], Any] = kind if issubclass(kind, tuple | frozenset) else list
+
     def check(name: str, value: Any) -> Any:
         values = sequence_or_error(name, value, is_one_pass=not issubclass(kind, Sequence))
-        values = [element(f"{name}[{i}]", each) for i, each in enumerate(values)]
-        return kind(values) if kind in (tuple, frozenset) else values  # type: ignore[call-arg]
+        return made(element(f"{name}[{i}]", each) for i, each in enumerate(values))
 
     return check
 

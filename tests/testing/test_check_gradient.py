@@ -505,7 +505,8 @@ def test_the_gradients_of_any_graph_pass(file, seed):
     try:
         assert check_gradient(file, given_).wrong == 0
     except mps.VerificationError as error:
-        assert all(one.note.startswith("a clamp holds here") for one in error.report.worst)  # noqa: PT017
+        report = error.report
+        assert not report.wrong or all(one.note.startswith("a clamp holds here") for one in report.worst)  # noqa: PT017
     except mps.ParameterError as error:
         assert "there is no gradient to be checked" in str(error)  # noqa: PT017  the drawn graph stops it
 
