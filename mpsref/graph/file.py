@@ -169,6 +169,8 @@ class GraphFile:
             To it are added ``.npy`` files of long arrays of weights, by their names, which begin with `stem`.
             Default: the document holds all weights.
         """
+        if files is not None and not isinstance(files, dict):
+            raise ParameterError(f"files is a {type(files).__name__}: give a dict to extend")
         names: dict[Any, str] = {image: name for name, image in self.images.items()}
         names |= {id(source): name for name, source in self.data_sources.items()}
         read = {id(node.data_source): node.weights_read for node in self.nodes if node.data_source is not None}  # type: ignore[attr-defined]

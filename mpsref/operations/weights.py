@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arguments import checked_but
 from mpsref.attributes import Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
 from mpsref.errors import ImageError, ParameterError, shown
@@ -259,6 +260,7 @@ class ArrayDataSource:
     ((1, 1, 1, 2), <MPSDataType.float16: 268435472>)
     """
 
+    @checked_but("descriptor", "weights", "bias_terms", "layout")
     def __init__(
         self,
         descriptor: MPSCNNConvolutionDescriptor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from mpsref.arguments import mapping_or_error
 from mpsref.arrays import Mask, Wide
-from mpsref.errors import ParameterError, SourceError
+from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import handle_label
@@ -121,7 +122,10 @@ def _sources(graph: MPSNNGraph, inputs: Any, upstream: Any, incoming: Mapping[in
         xs = {i: x.reshape((1,) * (4 - x.ndim) + x.shape) for i, x in xs.items()}
     for i in set(range(len(labels))) - xs.keys():
         needed = _sizes(graph, xs)[incoming[i]] if _has_windows(graph) else shape
-        xs[i] = incoming_gradient(needed) if upstream is None else float64(upstream, "upstream").reshape(needed)
+        given = incoming_gradient(needed) if upstream is None else float64(upstream, "upstream")
+        if given.size != math.prod(needed):
+            raise ImageError(f"upstream has shape {list(given.shape)}: give that of the result, {list(needed)}")
+        xs[i] = given.reshape(needed)
     return [xs[i] for i in range(len(labels))]
 
 
