@@ -180,9 +180,9 @@ def _combined(
             return NotImplemented  # type: ignore[no-any-return]
     text = f"{_text(left, product)} {symbol} {_text(right, 1 if symbol == '-' else product)}"
     if isinstance(left, Expression) and isinstance(right, Expression):
-        return Expression(node(left_source=left.image, right_source=right.image), text, product)
+        return Expression(node(left_source=left.image, right_source=right.image), text, int(product))
     x = left if isinstance(left, Expression) else right
-    return Expression(_linear(x, a, sign * b), text, product)
+    return Expression(_linear(x, a, sign * b), text, int(product))
 
 
 def _linear(x: Expression, a: float, b: float) -> MPSCNNNeuronNode:
