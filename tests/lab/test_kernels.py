@@ -83,6 +83,7 @@ def spread(operation):
 # ---- run ----
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("memory", ["buffers", "textures"])
 def test_msl_of_every_neuron_is_within_the_bounds_of_precise_mathematics(memory):
@@ -96,6 +97,7 @@ def test_msl_of_every_neuron_is_within_the_bounds_of_precise_mathematics(memory)
             assert beyond(operation, sources, got, "metal-precise") <= (1 if is_slope else 0), operation
 
 
+@pytest.mark.slow
 @needs_adapter
 @pytest.mark.parametrize("memory", ["buffers", "textures"])
 def test_wgsl_of_every_neuron_is_within_the_bounds_of_fast_mathematics(memory):
