@@ -6,8 +6,8 @@ import difflib
 import inspect
 import keyword
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Never, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar, overload
 
 import numpy as np
 
@@ -21,11 +21,14 @@ __all__ = [
     "OPAQUE_STATES",
     "Connected",
     "Flag",
+    "Setting",
     "Strict",
     "flag_or_error",
     "left_out",
     "snake",
 ]
+
+_T = TypeVar("_T")
 
 NO_MEMORY = "where the memory lies is no part of the numbers"
 NO_DEVICE = "mpsref talks to no device"
@@ -112,26 +115,45 @@ def left_out(kind: type) -> Mapping[str, str]:
     return own
 
 
-class Flag:
-    """A settable boolean property, False by default."""
+class Setting(Generic[_T]):
+    """
+    A settable property with a default.
 
-    def __init__(self, doc: str) -> None:
+    Parameters
+    ----------
+    default : object
+        What it is until it is set.
+    doc : str
+        Its documentation.
+    checked : callable
+        ``checked(name, value)``: the value to keep, or an error.
+    """
+
+    def __init__(self, default: _T, doc: str, checked: Callable[[str, Any], _T]) -> None:
+        self.default, self._checked = default, checked
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     @overload
-    def __get__(self, thing: None, owner: type) -> Flag: ...
+    def __get__(self, thing: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, thing: object, owner: type) -> bool: ...
+    def __get__(self, thing: object, owner: type) -> _T: ...
 
-    def __get__(self, thing: object | None, owner: type) -> Flag | bool:
-        return self if thing is None else thing.__dict__.get(self._name, False)
+    def __get__(self, thing: object | None, owner: type) -> Self | _T:
+        return self if thing is None else thing.__dict__.get(self._name, self.default)
 
-    def __set__(self, thing: object, value: bool) -> None:
-        thing.__dict__[self._name] = flag_or_error(self._name, value)
+    def __set__(self, thing: object, value: _T) -> None:
+        thing.__dict__[self._name] = self._checked(self._name, value)
+
+
+class Flag(Setting[bool]):
+    """A settable boolean property, False by default."""
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(False, doc, flag_or_error)
 
 
 def flag_or_error(name: str, value: object) -> bool:

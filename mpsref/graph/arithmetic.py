@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Never, overload
+from typing import ClassVar, Never
 
 import numpy as np
 
 from mpsref.arguments import sequence_or_error
-from mpsref.attributes import NO_STRIDES, flag_or_error
+from mpsref.attributes import NO_STRIDES, Setting, flag_or_error
 from mpsref.errors import ParameterError, UnavailableError
 from mpsref.graph.fields import FlagField, ImageField, ImagesField, NumberField, StateField
 from mpsref.graph.nodes import (
@@ -44,27 +44,11 @@ class MPSNNArithmeticGradientStateNode(MPSNNBinaryGradientStateNode):
     """Ties an arithmetic filter to its two gradient filters. Source: ``MPSNNGraphNodes.h``."""
 
 
-class Float32Property:
+class Float32Property(Setting[float]):
     """A settable number of a node, rounded once to float32."""
 
     def __init__(self, default: float, doc: str) -> None:
-        self.default = default
-        self.__doc__ = doc
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, node: None, owner: type) -> Float32Property: ...
-
-    @overload
-    def __get__(self, node: MPSNNFilterNode, owner: type) -> float: ...
-
-    def __get__(self, node: MPSNNFilterNode | None, owner: type) -> Float32Property | float:
-        return self if node is None else float(node.__dict__.get(self._name, self.default))
-
-    def __set__(self, node: MPSNNFilterNode, value: float) -> None:
-        node.__dict__[self._name] = float32_parameter(self._name, value)
+        super().__init__(default, doc, float32_parameter)
 
 
 class _Arithmetic(MPSNNFilterNode):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
+from mpsref.attributes import Setting
 from mpsref.enums import (
     MPSImageEdgeMode,
     MPSNNConvolutionAccumulatorPrecisionOption,
@@ -35,6 +34,7 @@ from mpsref.operations import (
     weights_of,
 )
 from mpsref.operations.padding import PolicyLike
+from mpsref.operations.weights import whole_or_error
 
 __all__ = [
     "MPSCNNConvolutionGradientNode",
@@ -53,28 +53,19 @@ __all__ = [
 SAME = MPSNNDefaultPadding(MPSNNPaddingMethod.sizeSame)
 VALID = MPSNNDefaultPadding(MPSNNPaddingMethod.sizeValidOnly)
 
-LARGEST = 2**16
 
-
-class _Choice:
+class _Choice(Setting[Any]):
     """A settable member of an enumeration."""
 
     def __init__(self, default: Any, doc: str) -> None:
-        self.default = default
-        self.__doc__ = doc
+        super().__init__(default, doc, self._member)
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, node: Any, owner: type) -> Any:
-        return self if node is None else node.__dict__.get(self._name, self.default)
-
-    def __set__(self, node: Any, value: Any) -> None:
+    def _member(self, name: str, value: Any) -> Any:
         kind = type(self.default)
         member = member_of(kind, value)
         if member is None:
-            raise ParameterError(f"{self._name} is {shown(value)}: choose one of {', '.join(kind.__members__)}")
-        node.__dict__[self._name] = member
+            raise ParameterError(f"{name} is {shown(value)}: choose one of {', '.join(kind.__members__)}")
+        return member
 
 
 class _Padded(MPSNNFilterNode):
@@ -315,12 +306,6 @@ MPSCNNFullyConnectedNode._gradient_class = MPSCNNFullyConnectedGradientNode
 # ---- pooling ----
 
 
-def _whole(name: str, value: Any) -> int:
-    if not (type(value) is int or isinstance(value, np.integer)) or not 1 <= value <= LARGEST:
-        raise ParameterError(f"{name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
-    return int(value)
-
-
 class _Window:
     """The numbers of a pooling filter and its gradient."""
 
@@ -411,7 +396,7 @@ class MPSCNNPoolingNode(_Window, _Padded):
             raise ParameterError(f"give either filter_size and stride, or {', '.join(SIZES)}")
         else:
             named = zip(SIZES, numbers, strict=True)
-        width, height, x, y = (_whole(name, value) for name, value in named)
+        width, height, x, y = (whole_or_error(name, value) for name, value in named)
         self._numbers = width, height, x, y
         self._connect(source=source)
 
@@ -493,7 +478,7 @@ class MPSCNNPoolingGradientNode(_Window, MPSNNGradientFilterNode):
             )
         self._gradient_state = state
         numbers = kernel_width, kernel_height, stride_in_pixels_x, stride_in_pixels_y
-        width, height, x, y = (_whole(name, value) for name, value in zip(SIZES, numbers, strict=True))
+        width, height, x, y = (whole_or_error(name, value) for name, value in zip(SIZES, numbers, strict=True))
         self._numbers = width, height, x, y
         self._padding = policy_or_error(padding_policy)
         self._connect(source_gradient=source_gradient, source_image=source_image)

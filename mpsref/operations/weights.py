@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked_but
-from mpsref.attributes import Strict
+from mpsref.attributes import Setting, Strict
 from mpsref.enums import MPSCNNNeuronType, MPSDataType
 from mpsref.errors import ImageError, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -31,6 +31,7 @@ __all__ = [
     "MPSCNNDepthWiseConvolutionDescriptor",
     "Weights",
     "weights_of",
+    "whole_or_error",
 ]
 
 LAYOUTS = ("OHWI", "OIHW", "HWIO", "OHW")
@@ -42,24 +43,18 @@ LARGEST = 2**16
 MOST_WEIGHTS = 2**30
 
 
-class _Whole:
+def whole_or_error(name: str, value: Any) -> int:
+    """`value`, if it is a whole number from 1 to `LARGEST`; else raises `ParameterError`."""
+    if not (type(value) is int or isinstance(value, np.integer)) or not 1 <= value <= LARGEST:
+        raise ParameterError(f"{name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
+    return int(value)
+
+
+class _Whole(Setting[Any]):
     """A settable whole number of a descriptor."""
 
     def __init__(self, default: int, doc: str) -> None:
-        self.default = default
-        self.__doc__ = doc
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, thing: Any, owner: type) -> Any:
-        return self if thing is None else thing.__dict__.get(self._name, self.default)
-
-    def __set__(self, thing: Any, value: Any) -> None:
-        is_whole = type(value) is int or isinstance(value, np.integer)
-        if not is_whole or not 1 <= value <= LARGEST:
-            raise ParameterError(f"{self._name} is {shown(value)}: give a whole number from 1 to {LARGEST}")
-        thing.__dict__[self._name] = int(value)
+        super().__init__(default, doc, whole_or_error)
 
 
 class MPSCNNConvolutionDescriptor(Strict):

@@ -280,10 +280,16 @@ class _Verification:
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         actual, expected = self._read(node.result_image, want), want.to_array()
         nodes = self._segment(node)
+        # Made when they are needed, since most images need neither.
+        segment_inputs = cache(lambda: self._inputs(nodes, read))
+        segment = cache(lambda: Segment(nodes, segment_inputs(), self.formats))
+        ties = self._ties(nodes, read, actual)
         comparison, evidence, others = self._compared(
-            limit, nodes, read, (actual.reshape(-1), expected.reshape(-1)), storage
+            limit, segment, ties, (actual.reshape(-1), expected.reshape(-1)), storage
         )
-        comparison, expected, reading = self._fused(nodes, limit, storage, actual, (comparison, expected))
+        comparison, expected, reading = self._fused(
+            nodes, segment_inputs, limit, storage, actual, (comparison, expected)
+        )
         if not comparison.counts.beyond:
             others = ()
         # Elements of a window have no one place.
@@ -310,18 +316,18 @@ class _Verification:
         note = ""
         if self.faults and not wrong and len(nodes) == 1 and isinstance(operation, ConvolutionOperation):
             note = precision_note(_layer_case(operation, read, storage, actual, expected), PRECISIONS)
-        if explained:
+        if wrong:
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            findings = explain(self._case(nodes, read, actual, expected, bad, limit))
-        elif wrong:
-            bad = np.zeros(actual.shape, np.bool_)
-            bad.reshape(-1)[comparison.beyond] = True
-            if len(nodes) == 1:
-                case = _layer_case(operation, read, storage, actual, expected)
-                findings = explain_layer(replace(case, bad=bad), LAYER_HYPOTHESES)
+            if explained:
+                case = self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit)
+                findings = explain(case)
+            elif len(nodes) == 1:
+                layer = _layer_case(operation, read, storage, actual, expected)
+                findings = explain_layer(replace(layer, bad=bad), LAYER_HYPOTHESES)
             else:
-                findings = explain_segment(self._walk(nodes), self.names, actual, expected, bad)
+                walk = Walk(nodes, segment_inputs(), self.formats)
+                findings = explain_segment(walk, self.names, actual, expected, bad)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -352,15 +358,12 @@ class _Verification:
     def _compared(
         self,
         limit: Limit,
-        nodes: list[MPSNNFilterNode],
-        read: list[MPSImage],
+        segment: Callable[[], Segment],
+        ties: Callable[[], Mask | None],
         flat: tuple[Stored, Stored],
         storage: StorageFormat,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
-        # Made when it is needed, since most images need none.
-        segment = cache(lambda: Segment(nodes, self._inputs(nodes, read), self.formats))
-        ties = self._ties(nodes, read, flat[0])
 
         def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
             """Of all elements, or some."""
@@ -391,13 +394,10 @@ class _Verification:
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others
 
-    def _walk(self, nodes: list[MPSNNFilterNode]) -> Walk:
-        """The nodes of a segment with what they read."""
-        return Walk(nodes, self._inputs(nodes, []), self.formats)
-
     def _fused(
         self,
         nodes: list[MPSNNFilterNode],
+        segment_inputs: Callable[[], Mapping[MPSNNImageNode, MPSImage]],
         limit: Limit,
         storage: StorageFormat,
         actual: Stored,
@@ -407,8 +407,7 @@ class _Verification:
         node = fused(nodes)
         if node is None:
             return *plain, ""
-        walk, name = self._walk(nodes), self.names[nodes[0].result_image]
-        source = walk.inputs[nodes[0].sources[0]]
+        name, source = self.names[nodes[0].result_image], segment_inputs()[nodes[0].sources[0]]
         formats = {node.result_image: storage}
         expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].to_array()
         segment = Segment([node], {node.sources[0]: source}, formats)
@@ -475,19 +474,19 @@ class _Verification:
     def _case(
         self,
         nodes: list[MPSNNFilterNode],
-        read: list[MPSImage],
+        inputs: Mapping[MPSNNImageNode, MPSImage],
+        segment: Callable[[], Segment],
         got: Stored,
         want: Stored,
         bad: npt.NDArray[np.bool_],
         limit: Limit,
     ) -> Case:
-        inputs, result = self._inputs(nodes, read), nodes[-1].result_image
+        result = nodes[-1].result_image
         storage = self.formats[result]
         if isinstance(limit, Tolerance):
             bound = within(storage, limit)
         else:
-            segment = Segment(nodes, inputs, self.formats)
-            bound = around(storage, want, lambda index: segment.ends(index, MODELS[limit.model]))
+            bound = around(storage, want, lambda index: segment().ends(index, MODELS[limit.model]))
         others = {
             self.names[image]: Elements(array, storage_format(entry.descriptor.channel_format))
             for image, entry in self.recorded.items()

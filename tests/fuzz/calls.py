@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 import mpsref as mps
 from mpsref import arguments, proof, record, sweep, teach, testing, verify
-from mpsref.attributes import Flag
+from mpsref.attributes import Setting
 from mpsref.errors import MPSRefError
 from mpsref.operations.padding import PaddedKernel
 from mpsref.storage import FORMATS
@@ -411,7 +411,7 @@ def _subjects_of(right: Right, module: str, name: str, thing: Any, by_class: dic
         return
     for method, function in list(vars(thing).items()):
         instance = by_class.get(thing) or next((each for each in right.instances if isinstance(each, thing)), None)
-        if isinstance(function, Flag) or (isinstance(function, property) and function.fset):
+        if isinstance(function, Setting) or (isinstance(function, property) and function.fset):
             yield Subject(f"{name}.{method} =", partial(_set_for_now, instance, method), {}, ("value",))
         if method.startswith("_") and method != "__getitem__":
             continue
