@@ -61,14 +61,14 @@ forward_tables, slope_tables, channel_tables = map(Tables, (FORWARD_TABLES, SLOP
 
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
-    """``table[bits of the element]``: numpy's fastest way is take with an intp index and out."""
+    """``table[bits of the element]``: numpy's fastest way is take with an intp index, out and "wrap"."""
     index = thread.now.index[: stored.size]
     bits = stored.view(f"u{stored.itemsize}")
     if rank is None:
         np.copyto(index, bits)
     else:
         np.add(rank, bits, out=index)
-    return np.take(table, index, out=out, mode="clip")
+    return np.take(table, index, out=out, mode="wrap")
 
 
 def _after_fork() -> None:
