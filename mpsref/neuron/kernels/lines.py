@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +39,29 @@ def _masked(product: Array, mask: Mask, a: float) -> Array:
     return product
 
 
+def _slopes(x: Array, a: float, w: Workspace) -> Array:
+    """`a` where x < 0, and 1 where x >= 0."""
+    if a > 1 or math.copysign(1.0, a) < 0:
+        return w.select(x, a, 1.0, w.y)
+    np.copyto(w.y, x >= 0)
+    return np.maximum(w.y, w.filled(a), out=w.y) if a else w.y
+
+
+@lru_cache(maxsize=64)
+def _unclamped(a: float, b: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the largest number of a floating dtype for which ``a x + b`` is from 0 to 1, exactly."""
+    if a == 0:
+        return (-np.inf, np.inf) if 0 <= b <= 1 else (np.inf, -np.inf)
+    ends = sorted((limit - Fraction(b)) / Fraction(a) for limit in (0, 1))
+    largest = float(np.finfo(dtype).max)
+    first, last = (dtype.type(min(max(float(end), -largest), largest)) for end in ends)
+    if Fraction(float(first)) < ends[0]:
+        first = np.nextafter(first, dtype.type(np.inf))
+    if Fraction(float(last)) > ends[1]:
+        last = np.nextafter(last, dtype.type(-np.inf))
+    return first, last
+
+
 class None_(Kernel):
     is_exact = True
     forward_roundings = 0
@@ -65,7 +91,7 @@ class ReLU(Kernel):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        return w.select(x, p.a, 1.0, w.y)
+        return _slopes(x, p.a, w)
 
 
 class Linear(Kernel):
@@ -108,21 +134,19 @@ class Linear(Kernel):
 
 
 class HardSigmoid(Kernel):
+    slope_rounds = False
+
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
-        return np.add(y, 0.0, out=y)
+        return y if p.b else np.add(y, 0.0, out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.rounded_affine(x, p.a, p.b, w.t)
-        inside = (u >= 0) & (u <= 1)
-        # A sum that rounds to 0 is 0, one that rounds to 1 may be greater.
-        if w.wide or np.count_nonzero(u == 1):
-            u, e = w.affine(x, p.a, p.b, w.t)
-            if e is not None:
-                inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
-        return _masked(np.multiply(inside, p.a, out=w.y), inside, p.a)
+        first, last = _unclamped(p.a, p.b, x.dtype)
+        inside = (x >= first) & (x <= last)
+        np.copyto(w.y, inside)
+        return _masked(np.multiply(w.y, p.a, out=w.y), inside, p.a)
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
@@ -190,8 +214,11 @@ class ReLUN(Kernel):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        below = _rectified(x, p.a, w, w.t) < p.b
-        return _masked(np.multiply(w.select(x, p.a, 1.0, w.y), below, out=w.y), below, p.a)
+        # A product that is not positive is below a positive b.
+        is_rising = p.a >= 0 and p.b > 0
+        below = x < p.b if is_rising else _rectified(x, p.a, w, w.t) < p.b
+        np.copyto(w.t, below)
+        return _masked(np.multiply(_slopes(x, p.a, w), w.t, out=w.y), below, p.a)
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
