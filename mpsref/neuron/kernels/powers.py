@@ -148,7 +148,7 @@ class Exponential(Kernel):
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
         # The rounding error of a x + b is multiplied by the exponent, at most 745.
-        return 2.0**-44 if p.b == 0 else 2.0**-42
+        return super().error_bound(p) if p.b == 0 else 2.0**-42
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
