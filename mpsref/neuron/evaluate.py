@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Stored, flat
 from mpsref.enums import MPSCNNNeuronType
@@ -161,9 +160,7 @@ class _Task:
 
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        # In float16 only signs change: no buffer is needed.
-        if self.source.dtype == np.float32:
-            self._begin_native(x, start, w)
+        self._begin_native(x, start, w)
         w.y = out
         y = self.kernel.forward(x, self.descriptor, w)
         if y is not out:
@@ -185,12 +182,12 @@ class _Task:
         canonical_nan(out)
 
     def _begin_native(self, x: Stored, start: int, w: Workspace) -> None:
-        w.block(x.size, np.float32)
+        w.block(x.size, x.dtype.type)
         w.begin(x)
         w.wide = False
-        self._set_slopes(start, x.size, np.float32, w)
+        self._set_slopes(start, x.size, x.dtype, w)
 
-    def _set_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
+    def _set_slopes(self, start: int, size: int, dtype: np.dtype[Any], w: Workspace) -> None:
         if self.slopes is not None:
             w.slopes = self.slopes.window(start, size, dtype)
             w.slopes_shrink = self.slopes.shrink
@@ -217,7 +214,7 @@ class _Task:
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
-        self._set_slopes(start, stored.size, np.float64, w)
+        self._set_slopes(start, stored.size, np.dtype(np.float64), w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))

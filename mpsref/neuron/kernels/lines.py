@@ -22,6 +22,13 @@ LARGEST32 = float(np.finfo(np.float32).max)
 
 def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     """``x`` where x >= 0, else ``slope x``; a slope of 0 gives 0 at -infinity too (N6)."""
+    if _is_plus_zero(slope):
+        # Of the bit patterns of negative numbers that of -0 is the smallest, and those of NaN are the largest.
+        bits, chosen = (each.view(f"u{x.itemsize}") for each in (x, out))
+        np.minimum(bits, w.filled(-0.0).view(bits.dtype), out=chosen)
+        if np.maximum.reduce(bits) > np.array(-np.inf, x.dtype).view(bits.dtype):
+            np.copyto(out, np.nan, where=np.isnan(x))
+        return out
     if slope == 0 and not w.regular:
         np.multiply(np.clip(x, -LARGEST32, LARGEST32, out=w.u), slope, out=out)
     else:
@@ -30,6 +37,10 @@ def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
         # Faster than `select`; where both are zero they have the same sign.
         return np.maximum(x, out, out=out) if slope <= 1 else np.minimum(x, out, out=out)
     return w.select(x, out, x, out)
+
+
+def _is_plus_zero(a: float) -> bool:
+    return a == 0 and math.copysign(1.0, a) > 0
 
 
 def _masked(product: Array, mask: Mask, a: float) -> Array:
@@ -82,12 +93,15 @@ class None_(Kernel):
 
 class ReLU(Kernel):
     is_exact = True
-    forward_roundings = 1
     slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         return _rectified(x, p.a, w, w.y)
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0 if _is_plus_zero(p.a) else 1
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -207,6 +221,14 @@ class ReLUN(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         y = _rectified(x, p.a, w, w.y)
+        if x.dtype == np.float16:
+            # Of numbers that are not negative, and -0, the order is that of integers; NaN comes last.
+            bits = y.view(np.int16)
+            nan = np.isnan(y) if np.maximum.reduce(bits) > np.float16(np.inf).view(np.int16) else None
+            np.minimum(bits, w.filled(p.b).view(np.int16), out=bits)
+            if nan is not None:
+                np.copyto(y, np.nan, where=nan)
+            return y
         if p.b:
             return np.minimum(y, w.filled(p.b), out=y)
         np.copyto(y, p.b, where=y >= p.b)
@@ -222,6 +244,8 @@ class ReLUN(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
+        if _is_plus_zero(p.a) and p.b > 0 and np.float16(p.b) == p.b:
+            return 0
         # Where a x underflows, the comparison with a bound of 0 must still see its sign.
         return 1 if p.b else None
 
