@@ -18,7 +18,7 @@ from mpsref.arrays import Elements, Index, Stored, flat
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
-from mpsref.neuron.halves import SlopeTable, times_slope
+from mpsref.neuron.halves import SlopeTable, scaled, times_slope
 from mpsref.neuron.kernels import KERNELS, Kernel
 from mpsref.neuron.patterns import (
     DISTINCT_SLOPES,
@@ -29,7 +29,7 @@ from mpsref.neuron.patterns import (
     slope_tables,
 )
 from mpsref.neuron.reference import exact_parameters, specified_elements
-from mpsref.neuron.rounding import canonical_nan, round_once
+from mpsref.neuron.rounding import canonical_nan, nan_in_halves, round_once
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
 from mpsref.neuron.threads import Block, over_blocks, quietly, thread
@@ -138,8 +138,11 @@ class _Task:
             # The product with the incoming gradient is the one rounding.
             return partial(self.native_gradient, incoming)
         table = self.slope_table()
-        if table is not None and storage.dtype == self.result.dtype == np.float16:
-            return partial(self.half_gradient, incoming, table)
+        if storage.dtype == self.result.dtype == np.float16:
+            if table is not None:
+                return partial(self.half_gradient, incoming, table)
+            if self.slopes is not None and is_one_format:
+                return partial(self.half_gradient_of_channels, incoming, self.slopes)
         return partial(self.gradient, upstream, table)
 
     def finish(self) -> None:
@@ -148,7 +151,10 @@ class _Task:
             assert self.upstream is not None
             some = np.concatenate(self.redo)
             upstream = Elements(self.upstream.stored[some], self.upstream.storage)
-            task = replace(self, x=self.x[some], out=self.out[some], upstream=upstream, open=[], redo=[])
+            slopes = self.slopes and self.slopes.at(some)
+            task = replace(
+                self, x=self.x[some], out=self.out[some], slopes=slopes, upstream=upstream, open=[], redo=[]
+            )
             over_blocks(partial(task.gradient, upstream, self.slope_table()), some.size)
             task.finish()
             self.out[some] = task.out
@@ -277,10 +283,22 @@ class _Task:
         return slope_tables.get((self.descriptor, self.source), self.x.size, WORTH_A_TABLE, make)
 
     def half_gradient(self, incoming: Stored, table: SlopeTable, start: int, stop: int) -> None:
-        memory = thread.now
-        slope = look_up(table.narrow, self.x[start:stop], memory.scratch.view(np.float32)[: stop - start])
-        factors, out = incoming[start:stop], self.out[start:stop]
-        open_ = times_slope(slope, factors, out, memory, is_short=table.is_short, is_positive=table.is_positive)
+        slope = look_up(table.narrow, self.x[start:stop], thread.now.scratch.view(np.float32)[: stop - start])
+        self._times(slope, incoming, start, is_short=table.is_short, is_positive=table.is_positive)
+
+    def half_gradient_of_channels(self, incoming: Stored, slopes: ChannelSlopes, start: int, stop: int) -> None:
+        stored, w = self.x[start:stop], thread.now.workspace
+        # Only the signs matter.
+        x = scaled(stored, w.block(stored.size, np.float32))
+        self._begin_native(x, start, w)
+        slope = self.kernel.derivative(x, self.descriptor, w)
+        if (nan := nan_in_halves(stored)) is not None:
+            np.copyto(slope, np.nan, where=nan)
+        self._times(slope, incoming, start, is_positive=slopes.shrink)
+
+    def _times(self, slope: Array, incoming: Stored, start: int, **kind: bool) -> None:
+        part = slice(start, start + slope.size)
+        open_ = times_slope(slope, incoming[part], self.out[part], thread.now, **kind)
         if open_.size:
             self.redo.append(open_ + start)
 

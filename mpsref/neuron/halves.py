@@ -14,7 +14,7 @@ from mpsref.arrays import Index, Stored
 from mpsref.neuron.threads import Scratch
 from mpsref.neuron.workspace import Array
 
-__all__ = ["SlopeTable", "times_slope"]
+__all__ = ["SlopeTable", "scaled", "times_slope"]
 
 MARGIN = 3
 """Units in the last place that a float32 product may be off: 1 by the slope, 1/2 by its rounding, and a reserve."""
@@ -54,13 +54,22 @@ class SlopeTable:
         self.is_positive = not np.any(np.signbit(some) | np.isinf(some))
 
 
+def scaled(halves: Stored, out: Array) -> Array:
+    """2^-112 times each float16, in a float32 array. Infinities and NaN become numbers."""
+    bits = out.view(np.int32)
+    np.copyto(bits, halves.view(np.int16))
+    # Widening has copied the sign.
+    np.bitwise_and(np.left_shift(bits, 13, out=bits), -0x7000_0001, out=bits)
+    return out
+
+
 def times_slope(
     slope: Array, incoming: Stored, out: Stored, memory: Scratch, *, is_short: bool = False, is_positive: bool = False
 ) -> Index:
     """
     Write slopes times incoming gradients, rounded once; return where that is still open.
 
-    The float32 `slope` is in ``memory.scratch``, and is overwritten.
+    `slope` is a float32 array, and is overwritten; so are ``upstream``, ``other`` and ``mask`` of the memory.
     """
     n, bits, p = slope.size, incoming.view(np.uint16), slope.view(np.int32)
     g, rest = (each.view(np.int32)[:n] for each in (memory.upstream, memory.other))
@@ -73,10 +82,7 @@ def times_slope(
         np.left_shift(g, 13, out=g)
         np.multiply(slope, g.view(np.float32), out=slope)
     else:
-        np.copyto(g, bits.view(np.int16))
-        # Widening has copied the sign.
-        np.bitwise_and(np.left_shift(g, 13, out=g), -0x7000_0001, out=g)
-        np.multiply(slope, g.view(np.float32), out=slope)
+        np.multiply(slope, scaled(incoming, g.view(np.float32)), out=slope)
         np.copyto(sign, np.right_shift(p, 16, out=g), casting="unsafe")
         np.bitwise_and(sign, 0x8000, out=sign)
         np.bitwise_and(p, 0x7FFF_FFFF, out=p)
