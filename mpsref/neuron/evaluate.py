@@ -152,9 +152,7 @@ class _Task:
             some = np.concatenate(self.redo)
             upstream = Elements(self.upstream.stored[some], self.upstream.storage)
             slopes = self.slopes and self.slopes.at(some)
-            task = replace(
-                self, x=self.x[some], out=self.out[some], slopes=slopes, upstream=upstream, open=[], redo=[]
-            )
+            task = replace(self, x=self.x[some], out=self.out[some], slopes=slopes, upstream=upstream, open=[], redo=[])
             over_blocks(partial(task.gradient, upstream, self.slope_table()), some.size)
             task.finish()
             self.out[some] = task.out

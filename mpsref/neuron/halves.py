@@ -48,9 +48,8 @@ class SlopeTable:
         self.narrow[nan] = np.nan
         some, wide = self.narrow[~nan], exact[~nan]
         # At most 13 bits, none of them below 2^-13.
-        self.is_short = bool(
-            np.all((some == wide) & ((some.view(np.uint32) & 0x7FF) == 0) & (np.isinf(wide) | (wide * 2.0**13 % 1 == 0)))
-        )
+        few_bits = (some.view(np.uint32) & 0x7FF) == 0
+        self.is_short = bool(np.all((some == wide) & few_bits & (np.isinf(wide) | (wide * 2.0**13 % 1 == 0))))
         self.is_positive = not np.any(np.signbit(some) | np.isinf(some))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -54,9 +54,10 @@ class Workspace:
     def __init__(self, size: int) -> None:
         self._size = size
         memory = np.empty((8, size))
-        self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in (np.float64, np.float32, np.float16)}
+        dtypes = np.float64, np.float32, np.float16
+        self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in dtypes}
         self._buffers: list[Array] = self._rows[np.float64]
-        self._shape: tuple[int, type[np.floating[Any]]] = (size, np.float64)
+        self._shape: tuple[int, Any] = (size, np.float64)
         self.slopes: Array | None = None
         self.slopes_shrink = False
         self._reach: float | None = None
@@ -229,9 +230,9 @@ class Workspace:
 
 
 @lru_cache(maxsize=16)
-def _constant(value: str, size: int, dtype: type[np.floating[Any]]) -> Array:
+def _constant(value: str, size: int, dtype: Hashable) -> Array:
     # By its digits, since -0.0 equals 0.0.
-    constant = np.full(size, float.fromhex(value), dtype)
+    constant = np.full(size, float.fromhex(value), np.dtype(dtype))
     constant.setflags(write=False)
     return constant
 

@@ -17,7 +17,7 @@ __all__ = ["Exponential", "Logarithm", "Power"]
 
 
 def _sum(x: Array, p: Parameters, w: Workspace) -> Array:
-    """``a x + b``, rounded, in which a zero may have either sign: no exponential tells, nor a power that is not an integer."""
+    """``a x + b``, rounded. A zero may have either sign, which no exponential shows, nor a power with a fraction."""
     return w.rounded_affine(x, p.a, p.b, w.t) if p.b else w.product(x, p.a, w.t)[0]
 
 
