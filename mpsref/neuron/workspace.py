@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -230,9 +230,9 @@ class Workspace:
 
 
 @lru_cache(maxsize=16)
-def _constant(value: str, size: int, dtype: Hashable) -> Array:
+def _constant(value: str, size: int, dtype: Any) -> Array:
     # By its digits, since -0.0 equals 0.0.
-    constant = np.full(size, float.fromhex(value), np.dtype(dtype))
+    constant: Array = np.full(size, float.fromhex(value), dtype)
     constant.setflags(write=False)
     return constant
 
