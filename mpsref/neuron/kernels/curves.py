@@ -200,8 +200,8 @@ class GeLU(Kernel):
         return w.bounded_slope(y, lambda: np.isfinite(x), -1.0)
 
     @classmethod
-    def slope_error_bound(cls, p: Parameters) -> float:
-        # The difference cancels.
+    def error_bound(cls, p: Parameters) -> float:
+        # The difference in the slope cancels.
         return 2.0**-44
 
     @staticmethod
