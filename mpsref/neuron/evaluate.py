@@ -45,6 +45,9 @@ Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 FEW = 1024
 """Up to this many open results of a block are decided after the last block."""
 
+WORTH_INTEGERS = 16_384
+"""Elements of a float16 gradient that pay for a second look at what float32 leaves open."""
+
 
 @dataclass
 class Decisions:
@@ -138,7 +141,7 @@ class _Task:
             # The product with the incoming gradient is the one rounding.
             return partial(self.native_gradient, incoming)
         table = self.slope_table()
-        if storage.dtype == self.result.dtype == np.float16:
+        if storage.dtype == self.result.dtype == np.float16 and self.x.size >= WORTH_INTEGERS:
             if table is not None:
                 return partial(self.half_gradient, incoming, table)
             if self.slopes is not None and is_one_format:
@@ -297,7 +300,10 @@ class _Task:
     def _times(self, slope: Array, incoming: Stored, start: int, **kind: bool) -> None:
         part = slice(start, start + slope.size)
         open_ = times_slope(slope, incoming[part], self.out[part], thread.now, **kind)
-        if open_.size:
+        if open_.size > slope.size // 8:
+            assert self.upstream is not None
+            self.gradient(self.upstream, self.slope_table(), part.start, part.stop)
+        elif open_.size:
             self.redo.append(open_ + start)
 
     def looked_up(self, table: Stored, start: int, stop: int) -> None:
