@@ -201,6 +201,11 @@ def test_functions_are_fast_or_precise_where_the_language_has_both(language, mat
     assert call in neuron_text("softPlus", language, math=math)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_powers_of_negative_numbers_do_not_hang_on_the_compilers_options(language):
+    assert "power_(p.a * x + p.b, p.c)" in neuron_text("power", language)
+
+
 @pytest.mark.parametrize(
     ("language", "style", "math", "message"),
     [
