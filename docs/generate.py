@@ -24,6 +24,7 @@ from mpsref import cli
 from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
+from mpsref.sweep import libraries
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults, layer_hypotheses
 from mpsref.verify.bounds import ALTERNATIVES, allowed
@@ -387,19 +388,20 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, TIMES, FINDINGS, LEFT_OUT, END = (
-    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "left out", "end")
+BEGIN, SWEEPS, ACTIVATIONS, TIMES, FINDINGS, LEFT_OUT, END = (
+    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "activations", "times", "findings", "left out", "end")
 )
-LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
+LIBRARIES = [*libraries.LIBRARIES, "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
 
 CERTIFICATES = Path(mps.__file__).parent / "proof" / "certificates"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
-def _filled(name: str, mark: str, rows: list[str]) -> str:
-    """A page as it stands, with the lines after a mark made anew."""
-    before, _, rest = (Path(__file__).parent / name).read_text("utf-8").partition(mark)
+def _filled(name: str, mark: str, rows: list[str], text: str | None = None) -> str:
+    """A page, or its text so far, with the lines after a mark made anew."""
+    text = (Path(__file__).parent / name).read_text("utf-8") if text is None else text
+    before, _, rest = text.partition(mark)
     return before + mark + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
@@ -611,7 +613,18 @@ def sweep_page() -> str:
     """The page on sweeps, with its table of the committed reports generated anew."""
     head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
     rows = [*head, "|---|---|---|---|---:|---:|---:|---:|---:|", *sweep_rows(Path(__file__).parent / "sweeps")]
-    return _filled("sweep.md", SWEEPS, rows)
+    return _filled("sweep.md", SWEEPS, rows, _filled("sweep.md", ACTIVATIONS, activation_rows()))
+
+
+def activation_rows() -> list[str]:
+    """The activations that libraries have by name, as rows of Markdown."""
+    head = ["activation", "neuron", *libraries.LIBRARIES]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + ":-:|" * len(libraries.LIBRARIES)]
+    for name, row in libraries.ACTIVATIONS.items():
+        parameters = "".join(f", {key} = {value:.4g}" for key, value in row.parameters.items())
+        known = ["yes" if library in row.calls else "" for library in libraries.LIBRARIES]
+        lines.append(f"| `{name}` | {' | '.join([row.neuron + parameters, *known])} |")
+    return lines
 
 
 def comparison_page() -> str:

@@ -1,9 +1,10 @@
-"""Gradients that a library derives from a forward function: torch, JAX, MLX or TensorFlow."""
+"""Functions of torch, JAX, MLX and TensorFlow on arrays of numpy, and the gradients that the libraries derive."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from mpsref.arrays import Stored
 from mpsref.errors import DependencyError, ParameterError
 
-__all__ = ["gradient_of"]
+__all__ = ["forward_of", "gradient_of"]
 
 
 def gradient_of(function: Callable[..., Any], library: str | None = None, *, device: str | None = None) -> Any:
@@ -62,16 +63,12 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
     if len(names) != 1 or names[0] not in _GRADIENTS:
         said = f"is {library!r}" if library is not None else f"may be any of {', '.join(names or _GRADIENTS)}"
         raise ParameterError(f"library {said}: give one of {', '.join(_GRADIENTS)}")
-    try:
-        module = import_module(_MODULES[names[0]])
-    except ModuleNotFoundError as error:
-        raise DependencyError(f"library is {names[0]!r}, which cannot be imported: {error}") from error
-    derived = _GRADIENTS[names[0]]
+    module, derived = _module_of(names[0]), _GRADIENTS[names[0]]
 
     def gradient(*arrays: Stored) -> Any:
-        # Neither torch nor MLX takes negative strides.
-        *inputs, upstream = (a.copy() if min(a.strides, default=0) < 0 else a for a in map(np.asarray, arrays))
-        gradients = tuple(map(np.asarray, derived(module, function, inputs, upstream, device)))
+        with _placed(module, names[0], device):
+            *inputs, upstream = _taken(module, names[0], arrays, device)
+            gradients = tuple(map(_given, derived(module, function, inputs, upstream)))
         return gradients if len(gradients) > 1 else gradients[0]
 
     gradient.__name__ = gradient.__qualname__ = f"gradient of {getattr(function, '__name__', type(function).__name__)}"
@@ -93,46 +90,78 @@ def _libraries_of(function: Any) -> Iterator[str]:
             yield root
 
 
-def _torch(torch: Any, function: Any, inputs: list[Stored], upstream: Stored, device: str | None) -> list[Any]:
-    def tensor(array: Stored) -> Any:
-        # torch warns of what cannot be written to.
-        made = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return made if device is None else made.to(device)
+def forward_of(function: Callable[..., Any], library: str, *, device: str | None = None) -> Callable[..., Any]:
+    """A function of a library's arrays as one of arrays of numpy; arguments and errors as of `gradient_of`."""
+    module = _module_of(library)
 
-    variables = [tensor(array).requires_grad_() for array in inputs]
-    gradients = torch.autograd.grad(function(*variables), variables, tensor(upstream), allow_unused=True)
+    def forward(*arrays: Stored) -> Any:
+        with _placed(module, library, device):
+            return _given(function(*_taken(module, library, arrays, device)))
+
+    return forward
+
+
+def _module_of(library: str) -> Any:
+    try:
+        return import_module(_MODULES[library])
+    except ModuleNotFoundError as error:
+        raise DependencyError(f"library is {library!r}, which cannot be imported: {error}") from error
+
+
+# ---- arrays in and out ----
+
+
+def _placed(module: Any, library: str, device: str | None) -> contextlib.AbstractContextManager[Any]:
+    """Where TensorFlow computes; the others compute where their arrays are."""
+    return module.device(device) if library == "tensorflow" else contextlib.nullcontext()
+
+
+def _taken(module: Any, library: str, arrays: Iterable[Stored], device: str | None) -> list[Any]:
+    """Arrays of the library."""
+    # Neither torch nor MLX takes negative strides.
+    flat = (a.copy() if min(a.strides, default=0) < 0 else a for a in map(np.asarray, arrays))
+    if library == "torch":
+        # It warns of what cannot be written to.
+        tensors = [module.from_numpy(a if a.flags.writeable else a.copy()) for a in flat]
+        return tensors if device is None else [tensor.to(device) for tensor in tensors]
+    if library == "tensorflow":
+        return list(map(module.convert_to_tensor, flat))
+    if device is not None:
+        raise ParameterError(f"device is {device!r}: {library} has its own ways to choose one, leave it out")
+    return list(map(module.numpy.asarray if library == "jax" else module.array, flat))
+
+
+def _given(array: Any) -> Any:
+    """An array of a library as one of numpy."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+
+# ---- gradients ----
+
+
+def _torch(torch: Any, function: Any, inputs: list[Any], upstream: Any) -> list[Any]:
+    variables = [tensor.requires_grad_() for tensor in inputs]
+    gradients = torch.autograd.grad(function(*variables), variables, upstream, allow_unused=True)
     zeros = zip(gradients, variables, strict=True)
-    return [(torch.zeros_like(x) if gradient is None else gradient).detach().cpu().numpy() for gradient, x in zeros]
+    return [torch.zeros_like(x) if gradient is None else gradient for gradient, x in zeros]
 
 
-def _jax(jax: Any, function: Any, inputs: list[Stored], upstream: Stored, device: str | None) -> list[Any]:
-    _no_device(device, "jax")
-    _, pullback = jax.vjp(function, *map(jax.numpy.asarray, inputs))
-    return list(pullback(jax.numpy.asarray(upstream)))
+def _jax(jax: Any, function: Any, inputs: list[Any], upstream: Any) -> list[Any]:
+    _, pullback = jax.vjp(function, *inputs)
+    return list(pullback(upstream))
 
 
-def _mlx(mx: Any, function: Any, inputs: list[Stored], upstream: Stored, device: str | None) -> list[Any]:
-    _no_device(device, "mlx")
-    _, gradients = mx.vjp(function, list(map(mx.array, inputs)), [mx.array(upstream)])
+def _mlx(mx: Any, function: Any, inputs: list[Any], upstream: Any) -> list[Any]:
+    _, gradients = mx.vjp(function, inputs, [upstream])
     return list(gradients)
 
 
-def _tensorflow(tf: Any, function: Any, inputs: list[Stored], upstream: Stored, device: str | None) -> list[Any]:
-    with tf.device(device):
-        variables = [tf.convert_to_tensor(array) for array in inputs]
-        with tf.GradientTape() as tape:
-            for variable in variables:
-                tape.watch(variable)
-            result = function(*variables)
-        gradients = tape.gradient(
-            result, variables, tf.convert_to_tensor(upstream), unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-    return [gradient.numpy() for gradient in gradients]
-
-
-def _no_device(device: str | None, library: str) -> None:
-    if device is not None:
-        raise ParameterError(f"device is {device!r}: {library} has its own ways to choose one, leave it out")
+def _tensorflow(tf: Any, function: Any, inputs: list[Any], upstream: Any) -> list[Any]:
+    with tf.GradientTape() as tape:
+        for variable in inputs:
+            tape.watch(variable)
+        result = function(*inputs)
+    return list(tape.gradient(result, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO))
 
 
 _MODULES = {"torch": "torch", "jax": "jax", "mlx": "mlx.core", "tensorflow": "tensorflow"}
