@@ -483,18 +483,26 @@ def bounds_page() -> str:
         f"|---|{'---|' * len(MODELS)}",
     ]
     for name in names:
-        cells = [str(m.laws[name]) if name in m.laws else other[name] for m in MODELS.values()]
-        for i, m in enumerate(MODELS.values()):
-            if name in m.others:
-                law = m.others[name]
-                cells[i] += f"; or {other[name] if law is None else law}"
+        cells = []
+        for m in MODELS.values():
+            instead = "`sinh(x) / cosh(x)`" if name == "tanh" and m.tanh_is_sinh_by_cosh else other.get(name, "")
+            laws = [m.laws.get(name), *([m.others[name]] if name in m.others else [])]
+            cells.append("; or ".join(instead if law is None else str(law) for law in laws))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         f"| computes in | {' | '.join(m.storage.name for m in MODELS.values())} |",
         f"| subnormals | {' | '.join('may be flushed' if m.flushes else 'kept' for m in MODELS.values())} |",
         f"| NaN | {' | '.join('defined' if m.nan_is_defined else 'undefined' for m in MODELS.values())} |",
+        f"| stores | {' | '.join('either neighbour' if m.rounds_either_way else 'to nearest' for m in MODELS.values())} |",
+        f"| overflow, domain | {' | '.join('open' if m.is_finite else 'as IEEE 754 says' for m in MODELS.values())} |",
         "",
         *(f"- **{m.name}**: {m.source}." for m in MODELS.values()),
+        "",
+        "WGSL has no rounding mode: a sum, a product or a store may give either neighbour of the exact result, and other",
+        "errors are rounded outwards to the next float32, as the tests of WebGPU do for operands; Mesa's exp needs it (0.25",
+        "ULP beyond its row at a few arguments in 100,000). A shader may be compiled as if no number were infinite or NaN:",
+        "where one is, or an operand is outside its domain, the result is open, and passes as `indeterminate`, which",
+        "nothing in the image refutes. Subnormal halves may be stored as 0.",
         "",
         "`metal-fast` is the default, as in Metal's compiler. A device may also use one of these forms:",
         "",
@@ -527,7 +535,9 @@ def bounds_page() -> str:
         "  undefined; and `domain` only in these.",
         "- `plus_inf`, `minus_inf`: in every model where the formula has no value at the infinity, such as inf /",
         "  inf, there or at the opposite one.",
-        "- The excuses of models that leave NaN undefined are refuted by the image itself: if one of its elements",
+        "- `indeterminate`: in models of finite numbers only, in place of `overflow` and `domain`, and where NaN or an",
+        "  infinity is read.",
+        "- The excuses of other models that leave NaN undefined are refuted by the image itself: if one of its elements",
         "  is NaN where NaN is ideal, the device knows NaN.",
         "- `texture`: only in images whose bytes are those of a texture.",
         "- An image of unorm codes has no NaN: its ideal code is 0, and that of an infinity the end of the range.",
@@ -538,7 +548,7 @@ def bounds_page() -> str:
         "values that the bounds allow before the store round to the same number, and truncated, or rounded up or",
         "down, to another. If an image has at least 32 decisive elements of distinct inputs, and 99 % of them",
         "hold the directed value, the report has a note, and `--strict` fails the image. A device that keeps the",
-        "model cannot cause it.",
+        "model cannot cause it, unless the model allows either neighbour, as WGSL does: then it is a note only.",
         "",
         "## How tight they are",
         "",

@@ -221,6 +221,10 @@ class Program:
             raise ImplementationError(f"{self._where}: does not compile: {text}")
         return done.stdout
 
+    def fields_of(self, name: str) -> tuple[tuple[msl.Field, ...], int]:
+        """The fields and the size of a parameter, see `mpsref.lab.msl.fields_of`."""
+        return msl.fields_of(self.expanded, name)
+
     # ---- running ----
 
     def run(self, name: str, work: Work, limits: Limits | None = None) -> None:

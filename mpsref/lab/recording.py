@@ -44,11 +44,14 @@ class Recorded:
         How many images the device has computed.
     notes : tuple of str
         What was seen meanwhile.
+    own : tuple of str
+        The images that kernels of ours have computed.
     """
 
     path: Path
     images: int
     notes: tuple[str, ...]
+    own: tuple[str, ...]
 
 
 def record(
@@ -105,7 +108,8 @@ def record(
                 images[name] = backend.run(one.operation, read, awaited[name])
     device = backend.device if kernel is None else f"{backend.device}; {chosen} by {kernel.name}"
     path = write_recording(out, file, images, device, raw=True)
-    return Recorded(path, len(nodes), () if kernel is None else tuple(kernel.notes))
+    own = tuple(name for name in (names[one.result_image] for one in nodes) if name != chosen)
+    return Recorded(path, len(nodes), () if kernel is None else tuple(kernel.notes), own)
 
 
 def _chosen(node: str | None, known: Sequence[tuple[str, str | None]]) -> str:

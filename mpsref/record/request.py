@@ -191,7 +191,10 @@ def _formats(
         for f in formats.values()
     ]
     rest: list[MPSImage] = []
-    with naming("the shape does not fit the graph"):
+    slopes = {len(n.operation.descriptor.data) for n in needed.nodes
+              if n.operation.descriptor is not None and n.operation.descriptor.data is not None} - {channels}  # fmt: skip
+    fix = f", which takes {slopes.pop()} feature channels" if len(slopes) == 1 else ""
+    with naming(f"the shape does not fit the graph{fix}"):
         graph = MPSNNGraph(result_images=results, format=needed.storage)
         first = graph.encode(source_images=pixels, intermediate_images=rest)
     assert first is not None

@@ -340,7 +340,7 @@ class _Verification:
             direction=operation.direction,
             limit=str(limit),
             model=None if isinstance(limit, Tolerance) else limit.model,
-            is_strict=isinstance(limit, Bounds) and limit.strict,
+            is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=evidence,
             signed_errors={}
             if comparison.identical
@@ -380,9 +380,12 @@ class _Verification:
             return compare(got, want, storage, judge, worst, limit.excused)
 
         def passes(limit: Bounds) -> bool:
-            """Whether a limit passes all; some that failed under another one are tried first."""
-            beyond = comparison.beyond
-            return not (compared(limit, 0, some(beyond, 4096)).counts.beyond or compared(limit, 0).counts.beyond)
+            """Whether a limit passes all, and excuses no more; some that failed are tried first."""
+            if compared(limit, 0, some(comparison.beyond, 4096)).counts.beyond:
+                return False
+            counts = compared(limit, 0).counts
+            excused = [sum(each.excused.values()) for each in (counts, comparison.counts)]
+            return not counts.beyond and excused[0] <= excused[1]
 
         comparison = compared(limit, self.worst)
         evidence: Directed | None = None

@@ -21,7 +21,7 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.models import Model
-from mpsref.verify.ranges import NOTES, Range
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -198,7 +198,7 @@ class Segment:
             for variant, form in product(model.variants, self._forms_at(index)):
                 value = form(Running(variant, model.flushes), np.arange(index.size))
                 lower, upper, _ = stored(value, storage)
-                free = value.reason & ~np.uint16(NOTES) == 0
+                free = value.exceptions == 0
                 lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
                 highest[free] = np.fmax(highest, meaning(upper, storage))[free]
         return lowest, highest

@@ -255,7 +255,8 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        units = law.ulp + np.floor(law.growth * np.fmin(size_of(x), MOST_UNITS)) if law.growth else None
+        growth = law.growth * np.fmin(size_of(x), MOST_UNITS)
+        units = law.ulp + (np.floor(growth) if law.whole else growth) if law.growth else None
         # What float64 does not hold is more than nothing.
         least = np.finfo(np.float64).smallest_subnormal
         low, high = (np.where(end == -np.inf, 0.0, np.maximum(function(end), least)) for end in (x.low, x.high))
@@ -275,12 +276,15 @@ class Running:
             near = (x.high >= 0.5) & (x.low <= 2)
             lower, upper = np.fmin(result.low, low - law.near_one), np.fmax(result.high, high + law.near_one)
             result = replace(result, low=np.where(near, lower, result.low), high=np.where(near, upper, result.high))
-        pole = (x.low <= 0) & (x.high > 0)
+        pole = (x.low <= 0) & ((x.high > 0) | self.model.is_finite)
         return result.marked(edge, Mark.POLE, nan=True).marked(pole | (x.high < 0), Mark.POLE)
 
     def tanh(self, x: Range) -> Range:
         """The hyperbolic tangent."""
         law = self.model.laws.get("tanh")
+        if law is None and self.model.tanh_is_sinh_by_cosh:
+            rising, falling = self.exp(x), self.exp(-x)
+            return (rising - falling) / (rising + falling)
         if law is None:
             return self._fraction(self.exp(2 * x))
         return self.result(np.tanh(x.low), np.tanh(x.high), (x,), law)

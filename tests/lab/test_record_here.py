@@ -80,7 +80,7 @@ def test_the_example_kernels_pass(tmp_path, capsys):
     ids=str,
 )
 def test_a_graph_runs_with_our_own_kernels(tmp_path, options):
-    status, path = recorded(tmp_path, *options, graph=ROOT / "examples" / "teach" / "graph.json", shape="2x8x8x2")
+    status, path = recorded(tmp_path, *options, graph=ROOT / "examples" / "teach" / "graph.json", shape="2x8x8x8")
 
     assert status == 0
     recording = Recording.read(path)
@@ -246,7 +246,7 @@ kernel void k(device const half *in [[buffer(0)]], device half *out [[buffer(1)]
         (["--argument", "nonsense"], "--argument nonsense: give WHAT=PLACE"),
         (["--function", "other"], "it has no kernel 'other', but k"),
         (["--for", "q"], "--for q: name one node by its result: h, dx"),
-        (["--backend", "wgpu"], "give a .metal file, and --backend cpu"),
+        (["--backend", "wgpu"], "give a .metal file and --backend cpu or a .wgsl file"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path, capsys, options, message):
