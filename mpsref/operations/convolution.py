@@ -60,7 +60,7 @@ class ConvolutionOperation(WindowSum):
     half_accumulator: bool = False
 
     @property
-    def sliding(self) -> Sliding:
+    def sliding(self) -> Sliding:  # type: ignore[override]
         """The window."""
         w = self.weights
         return Sliding(w.kernel, w.strides, w.dilations, self.padding)
@@ -78,6 +78,11 @@ class ConvolutionOperation(WindowSum):
             rows, columns = self.weights.kernel
             raise ImageError(f"the source is {w}x{h}: a fully connected layer of {columns}x{rows} reads no other size")
         return n, *self.sliding.placed(source).size, self.weights.outputs
+
+    def terms(self, *sources: Size) -> Index:
+        w = self.weights
+        channels = w.outputs // w.groups if self.makes_gradient else w.values.shape[3]
+        return super().terms(*sources) * channels
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         raise NotImplementedError("a sum over a window has no formula of single elements")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Wide, meaning
+from mpsref.arrays import Index, Wide, meaning
 from mpsref.enums import MPSImageEdgeMode
 from mpsref.neuron import forward
 from mpsref.operations import (
@@ -29,17 +29,15 @@ from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
 __all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
 
 UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
+LARGEST_SINGLE, LARGEST_HALF = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float16))
 
 
 # ---- what an operation gives with other numbers ----
 
 
-def _terms(case: LayerCase) -> int:
-    operation: Any = case.operation
-    if isinstance(operation, ConvolutionOperation):
-        o, rows, columns, read = operation.weights.values.shape
-        return int(rows * columns * (read if isinstance(operation, Convolution) else o // operation.weights.groups))
-    return int(np.prod(operation.sliding.kernel))
+def _terms(case: LayerCase, operation: Any = None, sources: Any = None) -> Index:
+    operation = case.operation if operation is None else operation
+    return np.asarray(operation.terms(*map(size_of, case.sources if sources is None else sources)))
 
 
 def _sums(operation: Any, sources: tuple[Wide, ...], weights: Wide) -> Wide:
@@ -69,7 +67,7 @@ def _guess(
     bias = _bias(operation)
     value = _sums(operation, sources, weights) + bias
     sizes = _sums(operation, tuple(map(np.abs, sources)), np.abs(weights)) + np.abs(bias)
-    return Guess(detail, value, (_terms(case) + 1) * UNIT * sizes, partial(_activated, operation))
+    return Guess(detail, value, (_terms(case, operation, sources) + 1) * UNIT * sizes, partial(_activated, operation))
 
 
 def _weights(case: LayerCase) -> Wide | None:
@@ -116,6 +114,41 @@ def bias_after_half_store(case: LayerCase) -> Iterator[Guess]:
             return _activated(operation, total.astype(np.float16).astype(np.float64) + bias)
 
         yield Guess("", plain, (_terms(case) + 1) * UNIT * sizes, finish)
+
+
+def _overflowed(case: LayerCase, guess: Guess, largest: float) -> Guess | None:
+    """A guess with what overflows leave, where the device has that and partial sums may be so large."""
+    operation: Any = case.operation
+    sources = [np.abs(case.sources[0]), *map(size_of, case.sources[1:])]
+    if isinstance(operation, ConvolutionOperation):
+        weights = np.abs(operation.weights.values.astype(np.float64))
+        peak = operation.linear(*sources, weights) + np.abs(_bias(operation))
+    else:
+        peak = operation.summed(*sources) if isinstance(operation, Average) else operation.spread(*sources)
+    if case.final is not None or not (peak > largest).any():
+        return None
+    value, radius = guess.value.copy(), np.broadcast_to(guess.radius, guess.value.shape).copy()
+    for left in (np.inf, -np.inf, np.nan):
+        given = case.given(replace(guess, value=np.full(value.shape, left)))
+        like = (case.places(case.got) == case.places(given)) & (peak > largest)
+        value[like], radius[like] = left, 0.0
+    return replace(guess, value=value, radius=radius)
+
+
+@layer_hypothesis(
+    "a partial sum overflows", "A partial sum was beyond the largest number of the accumulator; the whole sum is not."
+)
+def partial_sum_overflows(case: LayerCase) -> Iterator[Guess]:
+    if isinstance(case.operation, Maximum | MaximumGradient):
+        return
+    guess = _of(case, "", case.operation)
+    if getattr(case.operation, "half_accumulator", False):
+        guess = replace(guess, radius=guess.radius * (HALF_UNIT / UNIT))
+        other = _overflowed(case, guess, LARGEST_HALF)
+    else:
+        other = _overflowed(case, guess, LARGEST_SINGLE)
+    if other is not None:
+        yield other
 
 
 @layer_hypothesis(
@@ -183,9 +216,10 @@ def accumulated_in_half(case: LayerCase) -> Iterator[Guess]:
     if sizes.size == off.size:
         relative = (off / sizes.reshape(-1))[np.isfinite(off) & (sizes.reshape(-1) > 0)]
         typical = np.sqrt(np.mean(relative**2)) if relative.size else 0.0
-        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms + 1):
+        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms.max() + 1):
             return
-    yield replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
+    guess = replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
+    yield _overflowed(case, guess, LARGEST_HALF) or guess
 
 
 # ---- weights ----
@@ -420,6 +454,7 @@ def overlaps_overwritten(case: LayerCase) -> Iterator[Guess]:
 LAYER_HYPOTHESES = (
     bias_after_half_store,
     quotients_in_half,
+    partial_sum_overflows,
     bias_forgotten,
     bias_doubled,
     bias_after_neuron,
