@@ -71,8 +71,9 @@ class LayerCase:
 
     def given(self, guess: Guess, radius: Wide | float = 0.0) -> Stored:
         """What a guess gives, stored; at the end of its bounds, if a radius is given."""
-        value = np.ascontiguousarray(guess.finish(guess.value + radius))
-        return self.after(self.result.encode(value, np.empty(value.shape, self.result.dtype)))
+        with np.errstate(all="ignore"):
+            value = np.ascontiguousarray(guess.finish(guess.value + radius))
+            return self.after(self.result.encode(value, np.empty(value.shape, self.result.dtype)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,13 +107,13 @@ def run(node, storage=F.float32, **sources):
     return next(iter(mps.MPSNNGraph(result_image=node, format=storage).run(**sources).values())).to_array()
 
 
-def report_of(folder, node, device, storage=F.float32, states=None, **sources):
+def report_of(folder, node, device, storage=F.float32, states=None, options=None, **sources):
     """The verdict on what a device gives for a node."""
     shutil.rmtree(folder, ignore_errors=True)
     file = mps.GraphFile.from_results([node.result_image], storage)
     images = {name: mps.MPSImage.from_array(np.asarray(array)) for name, array in sources.items()}
     images[file.results[0]] = mps.MPSImage.from_array(device)
-    return verify(write_recording(folder, file, images, "a test", states=states))
+    return verify(write_recording(folder, file, images, "a test", states=states), **options or {})
 
 
 X = RNG.normal(size=(2, 9, 8, 8)).astype(np.float32)
@@ -232,6 +232,57 @@ def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
     assert report.images[0].findings[0].name == "accumulated in half"
     node.accumulator_precision = "half"
     assert report_of(tmp_path / "r", node, total, F.float16, x=x).passed
+
+
+def added_in_half(x, w):
+    """1x1 convolution, channel after channel."""
+    total = np.zeros((*x.shape[:3], len(w)), np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i in range(x.shape[3]):
+            total += x[..., i, None] * w[:, 0, 0, i].astype(np.float16)
+    return total
+
+
+@pytest.mark.parametrize("is_half", [True, False])
+def test_an_overflowing_partial_sum_is_beyond_unless_it_is_allowed(is_half, tmp_path):
+    x = np.minimum(np.abs(X.astype(np.float16)), np.float16(2))
+    x[0, :2] *= 25000
+    w = np.ones((8, 1, 1, 8), np.float16)
+    w[..., 4:] = -1
+    node, device = right(weights=w, bias=None), added_in_half(x, w)
+    wrong = np.count_nonzero(~np.isfinite(device))
+    assert wrong > 50
+    assert np.isfinite(run(node, F.float16, x=x)).all()
+    node.accumulator_precision = "half" if is_half else "float"
+    report = report_of(tmp_path / "r", node, device, F.float16, x=x)
+    (image,) = report.images
+    if is_half:
+        # The rest is so near to the largest number that half sums may reach it.
+        wrong, most = image.counts.beyond, wrong
+        assert most - 8 <= wrong <= most
+        assert image.counts.refused == {"overflow": wrong}
+        assert image.findings[0].name == "a partial sum overflows"
+        assert f"{wrong} because an intermediate overflows (--allow overflow" in report.verdict
+        allowed = report_of(tmp_path / "r", node, device, F.float16, options={"allow": "overflow"}, x=x)
+        assert allowed.passed
+        assert allowed.images[0].counts.excused == {"overflow": wrong}
+        # An overflow leaves no finite number.
+        device[~np.isfinite(device)] = 123
+        assert not report_of(tmp_path / "r", node, device, F.float16, options={"allow": "overflow"}, x=x).passed
+    else:
+        assert image.findings[0].name == "accumulated in half"
+        assert not image.counts.refused
+        assert image.counts.beyond > wrong
+
+
+def test_an_average_of_large_numbers_may_overflow_before_the_division(tmp_path):
+    x = np.full((1, 4, 4, 1), 2.0**127, np.float32)
+    node = pooling(mps.MPSCNNPoolingAverageNode, 2, 2)
+    device = np.full((1, 2, 2, 1), np.inf, np.float32)
+    report = report_of(tmp_path / "r", node, device, x=x)
+    assert report.images[0].findings[0].name == "a partial sum overflows"
+    assert report.images[0].counts.refused == {"overflow": 4}
+    assert report_of(tmp_path / "r", node, device, options={"allow": "overflow"}, x=x).passed
 
 
 # ---- gradients ----
