@@ -121,8 +121,8 @@ def layer(rng, kernel=None, **options):
     """A convolution with random shapes."""
     groups = options.get("groups", 1)
     kernel = tuple(rng.integers(1, 5, 2)) if kernel is None else kernel
-    read, made = (int(rng.integers(*options.pop(name, (2, 9)))) for name in ("reads", "makes"))
-    x = normal(rng, int(rng.integers(1, 4)), *(int(n) for n in rng.integers(5, 11, 2)), read * groups)
+    read, made = (int(rng.integers(*options.pop(name, (2, 7)))) for name in ("reads", "makes"))
+    x = normal(rng, int(rng.integers(1, 3)), *(int(n) for n in rng.integers(5, 9, 2)), read * groups)
     o = made * groups
     draw = {
         "strides": tuple(int(s) for s in rng.integers(1, 3, 2)),
@@ -269,7 +269,7 @@ FORWARD = {
     "inputs rounded to TF32": (wide, lambda it: it.forward(x=short(it.x, 10), w=short(it.w, 10))),
     "inputs rounded to bfloat16": (wide, lambda it: it.forward(x=short(it.x, 7), w=short(it.w, 7))),
     "inputs rounded to half": (
-        lambda rng: replace(it := wide(rng), x=it.x * np.float32(1e-5)),
+        lambda rng: replace(it := wide(rng), x=it.x * np.float32(1e-5), b=None),
         lambda it: it.forward(x=it.x.astype(np.float16), w=it.w.astype(np.float16))),
 }  # fmt: skip
 

@@ -284,7 +284,9 @@ _MODES = {False: "stepwise", True: "stepwise-fma"}
 def _accumulated(total: Any, values: Any, weights: Any, *, fused: bool) -> Any:
     """Totals (..., groups, results) and the products of values (..., groups, terms) and (groups, results, terms)."""
     if total.dtype == np.float64:
-        return total + np.einsum("...gi,goi->...go", values, weights, optimize=True)
+        groups, terms = values.shape[-2:]
+        products = np.moveaxis(values, -2, 0).reshape(groups, -1, terms) @ weights.swapaxes(1, 2)
+        return total + np.moveaxis(products.reshape(groups, *values.shape[:-2], weights.shape[1]), 0, -2)
     f = MODES[_MODES[fused]].f  # type: ignore[attr-defined]
     for i in range(values.shape[-1]):
         total = f.fma(values[..., i, np.newaxis], weights[..., i], total)
