@@ -187,6 +187,7 @@ _WORLDS = (
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "far": True, "flush": True}),
     _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True}),
+    _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True, "down": True}),
 )
 """After the plain one, in the order of the reasons."""
 

@@ -61,6 +61,8 @@ class Running:
         Whether a product of three and more factors is 0 where an order has a subnormal on the way, which is flushed.
     mirror : bool
         Whether inputs have the other sign.
+    down : bool
+        Whether a partial sum of a layer overflows to minus infinity.
     """
 
     model: Model
@@ -70,6 +72,7 @@ class Running:
     far: bool = False
     vanish: bool = False
     mirror: bool = False
+    down: bool = False
 
     # ---- making ranges ----
 
