@@ -1,4 +1,4 @@
-"""Drawings of how images lie in textures and buffers, from what `MPSImage` does; and plots of the neurons."""
+"""Drawings of how images lie in textures and buffers, of what the package is for; and plots of the neurons."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 
 import mpsref as mps
+from mpsref import teach
+from mpsref.storage import storage_of
+from mpsref.ulp import ulp_distance
+from mpsref.verify import Report, verify
 
 INK, FAINT, PAPER = "#1b2733", "#5c6b7a", "#f7f9fb"
+RIGHT, WRONG = "#d5ecd7", "#f6c9c4"
+RECORDING = Path(__file__).parents[1] / "examples" / "gpu-run" / "precise" / "chain-float32.json"
 CHANNELS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#fde08a", "#f4b6c2", "#a6dcd6", "#c9c9c9", "#c5b0d5")
 SIDE, GAP = 56, 14
 
@@ -35,12 +41,18 @@ class Drawing:
         )
         self.words(x + SIDE / 2, y + SIDE / 2 + 5, text, FAINT if channel is None else INK, "middle")
 
-    def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
+    def box(self, x: float, y: float, width: float, height: float, *lines: str, fill: str = "#ffffff") -> None:
         """A named thing."""
         self._parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="#ffffff" stroke="{FAINT}"/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="{fill}" stroke="{FAINT}"/>'
         )
-        self.words(x + width / 2, y + height / 2 + 5, text, anchor="middle")
+        for i, line in enumerate(lines):
+            self.words(x + width / 2, y + height / 2 + 5 + 18 * (i - (len(lines) - 1) / 2), line, anchor="middle")
+
+    def line(self, *points: tuple[float, float], colour: str = FAINT) -> None:
+        """Straight from point to point."""
+        path = " ".join(f"{x:g},{y:g}" for x, y in points)
+        self._parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
 
     def words(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> None:
         """Text whose base line begins, ends or has its middle there."""
@@ -123,6 +135,48 @@ def layers() -> str:
     return drawing.svg()
 
 
+def verdict() -> str:
+    """A recording of a chain, image by image: green what is right, red what is not."""
+    report: Report = verify(RECORDING, "ulp=4", faults=False)
+    drawing = Drawing(640, 168, "The images of a recording; one is wrong")
+    half = len(report.images) // 2
+    for i, image in enumerate(report.images):
+        column, row = (i, 0) if i < half else (2 * half - 1 - i, 1)
+        x, y = 20 + column * 154, 20 + row * 74
+        text = "all right" if image.passed else f"{image.counts.beyond:,} wrong"
+        if column:
+            drawing.line((x - 16, y + 27), (x, y + 27))
+        drawing.box(x, y, 138, 54, image.name, text, fill=RIGHT if image.passed else WRONG)
+    drawing.line((620, 47), (630, 47), (630, 121), (620, 121))
+    return drawing.svg()
+
+
+def attack() -> str:
+    """How far geLU, computed as its formula is written, is off in float32: in ULP, on a logarithmic scale."""
+    x = np.linspace(-13, 3, 1601, dtype=np.float32)
+    gelu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.geLU)
+    plain, exact = (mps.neuron.forward(gelu, x, mode=mode) for mode in ("stepwise", "ideal"))
+    off = ulp_distance(plain, exact, storage_of(x, "x"))
+    drawing = Drawing(640, 168, "The error of a plain geLU, by its input")
+    heights = 128 - 9 * np.log10(np.maximum(off[1:].reshape(160, 10).max(1), 1))
+    left, width = 84, 536
+    for power, name in ((0, "1 ULP"), (3, "10^3"), (6, "10^6"), (9, "10^9")):
+        drawing.words(left - 8, 133 - 9 * power, name, FAINT, "end")
+    drawing.line(*((left + width * (i + 0.5) / 160, y) for i, y in enumerate(heights)), colour="#b3372c")
+    drawing.line((left, 30), (left, 134), (left + width, 134))
+    for value in range(-12, 4, 3):
+        drawing.words(left + width * (value + 13) / 16, 154, f"{value}", FAINT, "middle")
+    drawing.words(left + width / 2, 24, "error of x/2 (1 + erf(x / sqrt 2)) in float32", anchor="middle")
+    return drawing.svg()
+
+
+def gradients() -> str:
+    """An expression with its numbers and gradients."""
+    x = teach.input("x")
+    traced = teach.backprop(teach.sigmoid(teach.tanh(x, b=0.75).named("h") + x), x=0.5)
+    return teach.svg(traced) + "\n"
+
+
 def _imports() -> dict[str, set[str]]:
     """For each part of the package, a module or a folder of them, those that it imports; below it, as a test holds."""
     package = Path(mps.__file__).parent
@@ -144,6 +198,9 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "batch.svg": batch,
     "layouts.svg": layouts,
     "layers.svg": layers,
+    "verify.svg": verdict,
+    "learn.svg": gradients,
+    "test.svg": attack,
 }
 
 THEMES = {"light": "default", "dark": "dark_background"}

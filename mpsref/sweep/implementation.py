@@ -36,10 +36,10 @@ def name_of(implementation: Implementation) -> str:
 def sources_of(implementation: str) -> list[Path]:
     """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
     paths: list[Path] = []
-    name, path = "", None
+    path = None
     for part in implementation.partition(":")[0].split("."):
-        name = f"{name}.{part}".removeprefix(".")
-        spec = PathFinder.find_spec(name, path)
+        # By its last name only: with dots, a folder without an __init__ asks for the import of what it is in.
+        spec = PathFinder.find_spec(part, path)
         if spec is None:
             break
         if spec.origin is not None:
