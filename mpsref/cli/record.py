@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+from functools import partial
 from pathlib import Path
 
 from mpsref.cli.arguments import FORMATS, integer, shape
@@ -15,7 +16,8 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
-from mpsref.lab.cpu import Limits
+from mpsref.lab.apple import Metal, MetalProgram
+from mpsref.lab.cpu import Limits, Program
 from mpsref.lab.foreign import ForeignKernel, Given
 from mpsref.lab.processor import Processor
 from mpsref.lab.recording import Backend, record
@@ -29,19 +31,21 @@ __all__ = ["define", "run"]
 def define(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make source images, run every node of a graph on this machine, and write all images as a recording. Our own "
-        "kernels run on the processor or through wgpu; a kernel of a .metal file can take the place of one of them."
+        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal file can take the "
+        "place of one of its nodes."
     )
     parser.epilog = EPILOG
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, required=True, help="shape of every source")
     parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
-    parser.add_argument("--backend", choices=["cpu", "wgpu"], default="cpu", help="what runs the kernels: this "
-                        "machine's processor, or a GPU by the package wgpu (default cpu)")  # fmt: skip
+    parser.add_argument("--backend", choices=["cpu", "wgpu", "metal"], default="cpu", help="what runs the "
+                        "kernels: this machine's processor, or a GPU by the package wgpu; or MPS itself, on a Mac, by "
+                        "PyObjC (default cpu)")  # fmt: skip
     parser.add_argument("--adapter", metavar="TEXT", help="of wgpu: part of an adapter's name (default: the first)")
     parser.add_argument("--memory", choices=["buffers", "textures"], help="what our own kernels read and write "
                         "(default: buffers, where the formats allow it)")  # fmt: skip
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu")
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu or metal")
     parser.add_argument("--function", metavar="NAME", help="the kernel in it")
     parser.add_argument(
         "--for", metavar="NODE", dest="node", help="the node that it computes, by the name of its result"
@@ -67,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     file = GraphFile.read(options.graph)
     channel_format = MPSImageFeatureChannelFormat[options.channel_format or file.storage.name]
     with contextlib.ExitStack() as opened:
-        kernel = None
+        kernel, metal = None, Metal() if options.backend == "metal" else None
         if options.kernel is not None:
             kernel = opened.enter_context(
                 ForeignKernel(
@@ -77,10 +81,13 @@ def run(options: argparse.Namespace) -> int:
                     grid=options.grid,
                     group=options.threadgroup,
                     limits=Limits(options.seconds),
+                    program=Program if metal is None else partial(MetalProgram, metal),
                 )
             )
-        backend: Backend
-        if options.backend == "wgpu":
+        backend: Backend | Metal
+        if metal is not None:
+            backend = metal
+        elif options.backend == "wgpu":
             backend = WebGPU(options.adapter or "", options.memory)
         else:
             operations = [node.operation for node in schedule(file.result_images)]
@@ -103,6 +110,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before any work."""
+    if options.memory is not None and options.backend == "metal":
+        raise FileFormatError("--memory: of our own kernels: --backend metal has images of MPS, leave it out")
     if options.kernel is None:
         for name in ("function", "node", "grid", "threadgroup"):
             if getattr(options, name) is not None:
@@ -110,8 +119,8 @@ def _check(options: argparse.Namespace) -> None:
         if options.argument:
             raise FileFormatError("--argument: of a kernel: give --kernel FILE too")
         return
-    if options.backend != "cpu" or options.kernel.suffix != ".metal":
-        raise FileFormatError(f"--kernel {options.kernel}: give a .metal file, and --backend cpu")
+    if options.backend == "wgpu" or options.kernel.suffix != ".metal":
+        raise FileFormatError(f"--kernel {options.kernel}: give a .metal file, and --backend cpu or metal")
     if options.function is None:
         raise FileFormatError("--function: missing: name the kernel of the file")
     if not 1 <= options.seconds <= 86_400:

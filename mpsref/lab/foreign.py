@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mpsref.arrays import Stored
 from mpsref.errors import FileFormatError, ImplementationError
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.lab.apple import MetalProgram
 from mpsref.lab.cpu import Limits, Program, Work
 from mpsref.lab.kernels import images_read
 from mpsref.lab.languages import Style
@@ -108,7 +109,7 @@ class Given:
 
 class ForeignKernel:
     """
-    A kernel of a ``.metal`` file, compiled for this machine. A context.
+    A kernel of a ``.metal`` file, compiled for this machine or its GPU. A context.
 
     Parameters
     ----------
@@ -123,6 +124,8 @@ class ForeignKernel:
         element.
     limits : Limits, optional
         What it may take.
+    program : callable, optional
+        What compiles and runs it: `Program`, on this machine's processor, or `MetalProgram` of a device.
 
     Attributes
     ----------
@@ -146,6 +149,7 @@ class ForeignKernel:
         grid: tuple[int, int, int] | None = None,
         group: tuple[int, int, int] | None = None,
         limits: Limits | None = None,
+        program: Callable[..., Program | MetalProgram] = Program,
     ) -> None:
         self._path, self._function, self._given = path, function, given or Given()
         self._grid, self._group, self._limits = grid, group, limits
@@ -157,7 +161,7 @@ class ForeignKernel:
                 f"{path}: cannot be read: {error}: give a file in the Metal Shading Language"
             ) from None
         constants = {name: _literal(value) for name, value in self._given.numbers.items()}
-        self._program = Program(text, [function], str(path), folder=path.parent, constants=constants)
+        self._program = program(text, [function], str(path), folder=path.parent, constants=constants)
         self._kernel = self._program.kernels[function]
 
     @property
