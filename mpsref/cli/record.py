@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
-from mpsref.lab.cpu import Limits
-from mpsref.lab.foreign import ForeignKernel, Given
+from mpsref.lab.apple import Metal, MetalProgram
+from mpsref.lab.cpu import Limits, Program
+from mpsref.lab.foreign import Compiled, ForeignKernel, Given
 from mpsref.lab.processor import Processor
 from mpsref.lab.recording import Backend, record
 from mpsref.lab.webgpu import WebGPU, adapters, described_adapter
@@ -32,28 +34,30 @@ __all__ = ["define", "run"]
 MODELS_OF = {"wgpu": "wgsl"}
 """What a backend promises, by the name of its model; others what Metal does."""
 
-KERNELS = (("cpu", ".metal"), ("wgpu", ".wgsl"))
+KERNELS = (("cpu", ".metal"), ("wgpu", ".wgsl"), ("metal", ".metal"))
 """What runs which kernels of somebody else."""
 
 
 def define(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make source images, run every node of a graph on this machine, and write all images as a recording. Our own "
-        "kernels run on the processor or through wgpu; a kernel of a .metal or .wgsl file can take the place of one."
+        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal or .wgsl file can take "
+        "the place of one of its nodes."
     )
     parser.epilog = EPILOG
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, required=True, help="shape of every source")
     parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
-    parser.add_argument("--backend", choices=["cpu", "wgpu"], default="cpu", help="what runs the kernels: this "
-                        "machine's processor, or a GPU by the package wgpu (default cpu)")  # fmt: skip
-    parser.add_argument("--adapter", metavar="TEXT", action=_Adapter, help="of wgpu: part of an adapter's name, or list, to see them "
-                        "(default: the first)")  # fmt: skip
+    parser.add_argument("--backend", choices=["cpu", "wgpu", "metal"], default="cpu", help="what runs the "
+                        "kernels: this machine's processor, or a GPU by the package wgpu; or MPS itself, on a Mac, by "
+                        "PyObjC (default cpu)")  # fmt: skip
+    parser.add_argument("--adapter", metavar="TEXT", action=_Adapter, help="of wgpu: part of an adapter's name, or "
+                        "list, to see them (default: the first)")  # fmt: skip
     parser.add_argument("--memory", choices=["buffers", "textures"], help="what our own kernels read and write "
                         "(default: buffers, where the formats allow it)")  # fmt: skip
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu, or a .wgsl file, of "
-                        "--backend wgpu")  # fmt: skip
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu or metal, or a "
+                        ".wgsl file, of --backend wgpu")  # fmt: skip
     parser.add_argument("--function", metavar="NAME", help="the kernel in it")
     parser.add_argument(
         "--for", metavar="NODE", dest="node", help="the node that it computes, by the name of its result"
@@ -82,13 +86,17 @@ def run(options: argparse.Namespace) -> int:
     file = GraphFile.read(options.graph)
     channel_format = MPSImageFeatureChannelFormat[options.channel_format or file.storage.name]
     with contextlib.ExitStack() as opened:
-        backend: Backend
-        device = WebGPU(options.adapter or "", options.memory) if options.backend == "wgpu" else None
-        if device is not None:
-            backend = device
+        backend: Backend | Metal
+        program: Callable[..., Compiled]
+        if options.backend == "metal":
+            backend = metal = Metal()
+            program = partial(MetalProgram, metal)
+        elif options.backend == "wgpu":
+            backend = device = WebGPU(options.adapter or "", options.memory)
+            program = device.program
         else:
             operations = [node.operation for node in schedule(file.result_images)]
-            backend = opened.enter_context(Processor(operations, options.memory))
+            backend, program = opened.enter_context(Processor(operations, options.memory)), Program
         kernel = None
         if options.kernel is not None:
             kernel = opened.enter_context(
@@ -99,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
                     grid=options.grid,
                     group=options.threadgroup,
                     limits=Limits(options.seconds),
-                    device=device,
+                    program=program,
                 )
             )
         recorded = record(
@@ -128,6 +136,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before any work."""
+    if options.memory is not None and options.backend == "metal":
+        raise FileFormatError("--memory: of our own kernels: --backend metal has images of MPS, leave it out")
     if options.kernel is None:
         for name in ("function", "node", "grid", "threadgroup"):
             if getattr(options, name) is not None:

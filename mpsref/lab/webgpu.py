@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,14 +144,22 @@ class WebGPU:
         return image_of((work.textures if style.memory == "textures" else work.buffers)[place], result, style)
 
     def program(
-        self, text: str, names: Sequence[str], where: str, numbers: Mapping[str, float] | None = None
+        self,
+        text: str,
+        names: Sequence[str],
+        where: str,
+        *,
+        folder: Path | None = None,
+        constants: Mapping[str, str] | None = None,
     ) -> WebProgram:
-        """Kernels of a text, compiled; `numbers` are values of its overrides; errors are those of `WebProgram`."""
+        """Kernels of a text, compiled, as by `mpsref.lab.cpu.Program`; `constants` are values of its overrides."""
+        del folder  # WGSL includes nothing
         needed = {"shader-f16"} if re.search(r"\benable\s+f16\b", text) else set[str]()
         for texel in re.findall(r"texture_storage_\w+\s*<\s*(\w+)", text):
             needed |= features_of(texel, stores=True)
         self.require(needed, where)
-        return WebProgram(self, text, names, where, numbers or {})
+        numbers = {name: float(value) for name, value in (constants or {}).items()}
+        return WebProgram(self, text, names, where, numbers)
 
     def require(self, features: Iterable[str], where: str) -> None:
         """Refuse what the adapter cannot do, in one line."""
@@ -218,7 +227,7 @@ class WebProgram:
                 whole = gpu.create_pipeline_layout(bind_group_layouts=[layout])
                 self._pipelines[name] = gpu.create_compute_pipeline(layout=whole, compute=compute), layout
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing is left on disk."""
 
     def fields_of(self, name: str) -> tuple[tuple[Field, ...], int]:

@@ -33,12 +33,11 @@ A request for a recording, made by mpsref {version}.
 
 Run the graph in graph.json on the device, with the source images that are here,
 and write every other image of the table below into this folder. Beside mpsref,
-in examples/metal, are a Swift program and a Python program that do so on a Mac:
+in examples/metal, is a Swift program that does so on a Mac:
 
     swiftc -O record.swift -o record && ./record {folder}
-    python record.py {folder}
 
-Both also write the name of the device into recording.json; with a program of
+It also writes the name of the device into recording.json; with a program of
 your own, pass it to mpsref verify as --device. Then, on any machine:
 
     mpsref inspect {folder}/recording.json      what is there, what is missing

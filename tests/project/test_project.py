@@ -144,7 +144,7 @@ LAYERS = [
     ["mpsref.lab.cpu", "mpsref.lab.languages"],
     ["mpsref.lab.kernels"],
     ["mpsref.lab.work"],
-    ["mpsref.lab.processor", "mpsref.lab.webgpu"],
+    ["mpsref.lab.apple", "mpsref.lab.processor", "mpsref.lab.webgpu"],
     ["mpsref.lab.foreign"],
     ["mpsref.lab.recording"],
     ["mpsref.lab.vectors"],
