@@ -452,8 +452,8 @@ def _windows(explained: _Explained) -> str:
         for i, step in steps
     )
     return (
-        '<section aria-labelledby="windows-title"><h2 id="windows-title">Windows</h2><p>What feeds the element in steps that '
-        f"read a window, with the numbers with which this page was made.</p>{''.join(parts)}</section>"
+        '<section aria-labelledby="windows-title"><h2 id="windows-title">Windows</h2><p>What feeds the element in the '
+        f"steps that read one, with the numbers with which this page was made.</p>{''.join(parts)}</section>"
     )
 
 
