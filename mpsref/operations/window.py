@@ -76,12 +76,10 @@ class Sliding:
     def each_tap(self, source: Size) -> Iterator[tuple[int, int, Any, Any]]:
         """For each tap its row and column, and the result and source pixels that it joins: indices of (N, H, W, C)."""
         window = self.window(source)
-        axes = [window.table(axis, n) for axis, n in enumerate(source[1:3])]
-        inside = [[np.flatnonzero(axis[:, k] >= 0) for k in range(axis.shape[1])] for axis in axes]
-        for ky, rows in enumerate(inside[0]):
-            for kx, columns in enumerate(inside[1]):
-                made = (slice(None), rows[:, np.newaxis], columns)
-                yield ky, kx, made, (slice(None), axes[0][rows, ky][:, np.newaxis], axes[1][columns, kx])
+        for ky, kx in np.ndindex(self.kernel):
+            joined = [window.joined(axis, tap, n) for axis, tap, n in zip((0, 1), (ky, kx), source[1:3], strict=True)]
+            made, read = zip(*joined, strict=True)
+            yield ky, kx, (slice(None), *made), (slice(None), *read)
 
     def taps(self, y: Index, x: Index, source: Size) -> Places:
         """The source pixels that the windows of some result pixels read, in the order ky, kx."""

@@ -47,6 +47,7 @@ from mpsref.storage import StorageFormat, storage_format
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import Directed, signed_errors
+from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.case import Case, around, some, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
@@ -54,8 +55,10 @@ from mpsref.verify.judge import Segment
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
 from mpsref.verify.models import MODELS
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.running import Running
 from mpsref.verify.segments import Walk, explain_segment, fused
 from mpsref.verify.states import state_report
 from mpsref.verify.ties import wrong_ties
@@ -437,11 +440,6 @@ class _Verification:
             assert isinstance(node.operation, ConvolutionGradient)
             name = self.names[node.forward_node.result_image]
             limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
-            missing = [source for source in node.sources if source not in self.recorded]
-            if missing:
-                raise self._error(
-                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
-                )
             with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
                 report = state_report(
                     name,
@@ -449,13 +447,23 @@ class _Verification:
                     recorded,
                     node.operation,
                     read,
-                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    [self._ranges(source, value) for source, value in zip(node.sources, read, strict=True)],
+                    limit,
                     worst=self.worst,
                     faults=self.faults,
                     node=type(node).__name__,
-                    limit_text=str(limit),
+                    unrecorded=tuple(self.names[source] for source in node.sources if source not in self.recorded),
                 )
             yield report
+
+    def _ranges(self, image: MPSNNImageNode, value: MPSImage) -> Callable[[Running], Range]:
+        """The ranges of an image that a node reads: as it was recorded, or what the nodes before may have made."""
+        if image in self.recorded:
+            elements = Elements(value.to_array(), value.storage)
+            return lambda f: ranges_of(f, elements)
+        nodes = self._segment(self.producers[image])
+        recorded = (source for node in nodes for source in node.sources if source in self.recorded)
+        return Segment(nodes, {source: self.recorded[source].read() for source in recorded}, self.formats).read
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -163,6 +162,21 @@ class Segment:
 
         return classify(got, model, storage, self._forms_at(index), special)
 
+    def read(self, f: Running) -> Range:
+        """The ranges of what the next node reads of the image, by any form of the formulas; of its shape."""
+        result = self._nodes[-1].result_image
+        shape = self._sizes[result]
+        index = np.arange(math.prod(shape))
+        forms = [self._ranges(index, number, f, big=False) for number in range(max(map(len, self._forms)))]
+        value = Range(
+            np.fmin.reduce([form.low for form in forms]),
+            np.fmax.reduce([form.high for form in forms]),
+            np.logical_or.reduce([form.nan for form in forms]),
+            np.bitwise_or.reduce([form.reason for form in forms]),
+            f,
+        )
+        return reshaped(inner(value, self._formats[result]), shape)
+
     def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
         storage = self._formats[self._nodes[-1].result_image]
@@ -220,8 +234,7 @@ class Segment:
 
     def _whole(self, number: int, f: Running) -> Range:
         """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
-        how = tuple(getattr(f, each.name) for each in fields(f) if each.name != "model")
-        key = number, how, repr(sorted(f.model.laws.items()))
+        key = number, *f.key
         if key not in self._wholes:
             values = {
                 image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()

@@ -12,7 +12,7 @@ of devices without overflow. What an overflow would make of the formula is anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
@@ -73,6 +73,12 @@ class Running:
     vanish: bool = False
     mirror: bool = False
     down: bool = False
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What its ranges depend on."""
+        how = tuple(getattr(self, each.name) for each in fields(self) if each.name != "model")
+        return *how, repr(sorted(self.model.laws.items())), self.model.storage.name
 
     # ---- making ranges ----
 

@@ -29,7 +29,7 @@ from mpsref.verify.bounds import neuron_forms
 from mpsref.verify.ranges import Level, Mark, Range
 from mpsref.verify.running import Running
 
-__all__ = ["WindowForm", "reshaped", "summed", "window_forms"]
+__all__ = ["WindowForm", "middle_of", "reshaped", "size_of_range", "summed", "window_forms"]
 
 WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
 """The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
@@ -120,7 +120,7 @@ def summed(
     return Range(low, high, nan, reason, f)
 
 
-def _middle(x: Range) -> tuple[Wide, Wide | None]:
+def middle_of(x: Range) -> tuple[Wide, Wide | None]:
     """The middles of ranges, and their half widths; None where all are exact."""
     if np.array_equal(x.low, x.high, equal_nan=True):
         return np.where(x.nan, np.nan, x.low), None
@@ -129,7 +129,8 @@ def _middle(x: Range) -> tuple[Wide, Wide | None]:
         return middle, np.where(np.isfinite(x.high - x.low), (x.high - x.low) / 2 * (1 + OWN), 0.0)
 
 
-def _absolute(middle: Wide, radius: Wide | None) -> Wide:
+def size_of_range(middle: Wide, radius: Wide | None) -> Wide:
+    """The largest absolute values of ranges."""
     size = np.abs(np.nan_to_num(middle, nan=0.0, posinf=np.inf, neginf=-np.inf))
     return size if radius is None else size + radius
 
@@ -139,9 +140,9 @@ def _convolution(operation: Convolution) -> WindowForm:
     weights = w.values.astype(np.float64)
 
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         center = operation.linear(middle, weights)
-        size = operation.linear(_absolute(middle, radius), np.abs(weights))
+        size = operation.linear(size_of_range(middle, radius), np.abs(weights))
         if w.bias is not None:
             center, size = center + w.bias.astype(np.float64), size + np.abs(w.bias.astype(np.float64))
         spread = 0.0 if radius is None else operation.linear(radius, np.abs(weights))
@@ -161,9 +162,9 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
     weights = operation.weights.values.astype(np.float64)
 
     def form(sources: Sequence[Range], f: Running) -> Range:
-        (middle, radius), source = _middle(sources[0]), size_of(sources[1].low)
+        (middle, radius), source = middle_of(sources[0]), size_of(sources[1].low)
         center = operation.linear(middle, source, weights)
-        size = operation.linear(_absolute(middle, radius), source, np.abs(weights))
+        size = operation.linear(size_of_range(middle, radius), source, np.abs(weights))
         spread = 0.0 if radius is None else operation.linear(radius, source, np.abs(weights))
         count = operation.terms(size_of(middle), source)
         return summed(f, center, spread, size, count, half=operation.half_accumulator)
@@ -173,9 +174,9 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
 
 def _average(operation: Average) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         spread = 0.0 if radius is None else operation.plain([radius])
-        absolute, count = _absolute(middle, radius), operation.terms(size_of(middle))
+        absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle))
         size, undivided = operation.plain([absolute]), operation.summed(absolute)
         return summed(f, operation.plain([middle]), spread, size, count, undivided=undivided)
 
@@ -184,10 +185,10 @@ def _average(operation: Average) -> WindowForm:
 
 def _average_gradient(operation: AverageGradient) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         source = sources[1].low
         spread = 0.0 if radius is None else operation.plain([radius, source])
-        absolute, count = _absolute(middle, radius), operation.terms(size_of(middle), size_of(source))
+        absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle), size_of(source))
         size, undivided = operation.plain([absolute, source]), operation.spread(absolute, size_of(source))
         return summed(f, operation.plain([middle, source]), spread, size, count, undivided=undivided)
 

@@ -71,6 +71,8 @@ def test_float32_on_a_gpu_passes_and_tf32_is_named():
     wrong = {image.name: image.findings[0].headline for image in report.images if not image.passed}
     assert set(wrong) == {"y.conv3", "d.prelu"}
     assert all(headline.startswith("inputs rounded to TF32, to nearest") for headline in wrong.values())
+    beyond = {image.name: image.counts.beyond for image in report.images}
+    assert beyond == {"y.conv3": 5737, "y.fc": 0, "d.prelu": 6250}
 
 
 # ---- nodes ----
@@ -303,6 +305,29 @@ def test_a_wrong_state_is_named_by_its_indices(tmp_path):
     assert report(w, b).passed
     image = next(image for image in report(w / 2, b).images if not image.passed)
     assert str(image.worst[0]).startswith("y.gradient_for_weights[")
+
+
+def test_a_state_is_judged_by_what_unrecorded_images_may_have_been(tmp_path):
+    layer = right(weights=W.astype(np.float16), handle="h")
+    layer.convolution_gradient_state.export_from_graph = True
+    neuron = mps.MPSCNNNeuronTanHNode(source=layer.result_image)
+    named = {}
+
+    def name(node, _, source, __):
+        node.result_image.handle = named.setdefault(source, f"d{len(named)}")
+
+    (dx,) = neuron.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="g"), node_handler=name)
+    x, g = X.astype(np.float16), G.astype(np.float16)
+    results = mps.MPSNNGraph(result_image=dx.result_image, format=F.float16).run(x=x, g=g)
+    w, b = arrays_of(results.states["h"])
+    device = results[dx.result_image.handle].to_array()
+    # The device's own rounding of what was not recorded.
+    for factor, passes in ((1, True), (1 + 2.0**-12, True), (1.01, False), (2, False)):
+        states = {"h": {"gradient_for_weights": w * np.float32(factor), "gradient_for_biases": b}}
+        report = report_of(tmp_path / "r", dx, device, F.float16, states=states, x=x, g=g)
+        assert report.passed == passes, (factor, report.text())
+        assert report.images[-2].unrecorded == ("d0",)
+    assert report.images[-2].findings[0].name == "accumulated over steps"
 
 
 def test_a_state_comes_in_other_layouts_and_is_refused_where_it_does_not_fit(tmp_path):
