@@ -193,6 +193,21 @@ LOOK = """(() => {
 
 
 @pytest.mark.slow
+def test_a_page_that_is_too_wide_cut_or_pale_is_seen(opened, browser):
+    text = "<p style='color: {ink}; background: #fff'>words</p><div style='overflow: {flow}'><table><td>{cell}</table></div>"
+    for values, seen in (
+        ({"ink": "#767676", "flow": "auto", "cell": "<div style='width: 3000px'>"}, []),
+        ({"ink": "#777777", "flow": "auto", "cell": ""}, ["contrast 4.48: P. words"]),
+        ({"ink": "#000", "flow": "hidden", "cell": "<div style='width: 3000px'>"}, ["cut: TABLE. "]),
+        ({"ink": "rgb(0 0 0 / 50%)", "flow": "hidden", "cell": ""}, ["contrast 4.00: P. words"]),
+    ):
+        opened(text.format(**values))
+        assert browser.js(LOOK) == seen
+    opened("<pre style='width: 3000px'>")
+    assert sorted(what.split()[0] for what in browser.js(LOOK)) == ["cut:", "scrolls"]
+
+
+@pytest.mark.slow
 def test_every_page_fits_a_phone_and_a_desk_and_can_be_read_in_light_and_dark(browser):
     wrong = []
     for path in sorted(SITE.rglob("*.html")):
