@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +52,12 @@ class Drawing:
 
     def line(self, *points: tuple[float, float], colour: str = FAINT) -> None:
         """Straight from point to point."""
-        path = " ".join(f"{x:g},{y:g}" for x, y in points)
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self._parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+
+    def dot(self, x: float, y: float) -> None:
+        """A point."""
+        self._parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="4.5" fill="{INK}"/>')
 
     def words(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> None:
         """Text whose base line begins, ends or has its middle there."""
@@ -138,16 +143,46 @@ def layers() -> str:
 def verdict() -> str:
     """A recording of a chain, image by image: green what is right, red what is not."""
     report: Report = verify(RECORDING, "ulp=4", faults=False)
-    drawing = Drawing(640, 168, "The images of a recording; one is wrong")
+    drawing = Drawing(420, 152, "The images of a recording; one is wrong")
     half = len(report.images) // 2
     for i, image in enumerate(report.images):
         column, row = (i, 0) if i < half else (2 * half - 1 - i, 1)
-        x, y = 20 + column * 154, 20 + row * 74
-        text = "all right" if image.passed else f"{image.counts.beyond:,} wrong"
+        x, y = 16 + column * 98, 16 + row * 66
         if column:
-            drawing.line((x - 16, y + 27), (x, y + 27))
-        drawing.box(x, y, 138, 54, image.name, text, fill=RIGHT if image.passed else WRONG)
-    drawing.line((620, 47), (630, 47), (630, 121), (620, 121))
+            drawing.line((x - 12, y + 27), (x, y + 27))
+        text = "right" if image.passed else f"{image.counts.beyond:,} wrong"
+        drawing.box(x, y, 86, 54, image.name, text, fill=RIGHT if image.passed else WRONG)
+    drawing.line((396, 43), (408, 43), (408, 109), (396, 109))
+    return drawing.svg()
+
+
+def _axes(drawing: Drawing, values: Iterable[int], low: float, high: float) -> Callable[[Any], Any]:
+    """An x axis with its numbers; returns where on it a number is."""
+
+    def place(x: Any) -> Any:
+        return 64 + 340 * (x - low) / (high - low)
+
+    drawing.line((64, 34), (64, 122), (404, 122))
+    for value in values:
+        drawing.words(place(value), 142, f"{value}", FAINT, "middle")
+    return place
+
+
+def tangent() -> str:
+    """The curve of an expression, a point on it, and the tangent there, whose slope is the gradient."""
+    x = teach.input("x")
+    y = teach.sigmoid(teach.tanh(x, b=0.75) + x)
+    drawing = Drawing(420, 152, "An expression, a point on its curve, and the gradient there")
+    place = _axes(drawing, range(-4, 5, 2), -4.5, 4.5)
+    at = np.linspace(-4.5, 4.5, 61)
+    drawing.line(*zip(place(at), 120 - 80 * teach.backprop(y, x=at).y, strict=True))
+    t = teach.backprop(y, x=0.5)
+    ends = np.float64([-0.6, 1.35])
+    drawing.line(*zip(place(ends), 120 - 80 * (t.y + t.dx * (ends - 0.5)), strict=True), colour="#b35f14")
+    drawing.dot(place(0.5), 120 - 80 * t.y)
+    drawing.words(234, 22, repr(y), anchor="middle")
+    drawing.words(place(1), 120 - 80 * t.y + 10, f"y = {t.y:.4f}")
+    drawing.words(place(1), 120 - 80 * t.y + 28, f"dx = {t.dx:.4f}", "#b35f14")
     return drawing.svg()
 
 
@@ -156,25 +191,16 @@ def attack() -> str:
     x = np.linspace(-13, 3, 1601, dtype=np.float32)
     gelu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.geLU)
     plain, exact = (mps.neuron.forward(gelu, x, mode=mode) for mode in ("stepwise", "ideal"))
-    off = ulp_distance(plain, exact, storage_of(x, "x"))
-    drawing = Drawing(640, 168, "The error of a plain geLU, by its input")
-    heights = 128 - 9 * np.log10(np.maximum(off[1:].reshape(160, 10).max(1), 1))
-    left, width = 84, 536
+    off = ulp_distance(plain, exact, storage_of(x, "x"))[1:].reshape(160, 10).max(1)
+    drawing = Drawing(420, 152, "The error of a plain geLU, by its input")
+    place = _axes(drawing, range(-12, 4, 3), -13, 3)
     for power, name in ((0, "1 ULP"), (3, "10^3"), (6, "10^6"), (9, "10^9")):
-        drawing.words(left - 8, 133 - 9 * power, name, FAINT, "end")
-    drawing.line(*((left + width * (i + 0.5) / 160, y) for i, y in enumerate(heights)), colour="#b3372c")
-    drawing.line((left, 30), (left, 134), (left + width, 134))
-    for value in range(-12, 4, 3):
-        drawing.words(left + width * (value + 13) / 16, 154, f"{value}", FAINT, "middle")
-    drawing.words(left + width / 2, 24, "error of x/2 (1 + erf(x / sqrt 2)) in float32", anchor="middle")
+        drawing.words(58, 120 - 8 * power, name, FAINT, "end")
+    drawing.line(
+        *zip(place(x[5:1600:10].astype(float)), 115 - 8 * np.log10(np.maximum(off, 1)), strict=True), colour="#b3372c"
+    )
+    drawing.words(234, 22, "error of x/2 (1 + erf(x / sqrt 2)), float32", anchor="middle")
     return drawing.svg()
-
-
-def gradients() -> str:
-    """An expression with its numbers and gradients."""
-    x = teach.input("x")
-    traced = teach.backprop(teach.sigmoid(teach.tanh(x, b=0.75).named("h") + x), x=0.5)
-    return teach.svg(traced) + "\n"
 
 
 def _imports() -> dict[str, set[str]]:
@@ -199,7 +225,7 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "layouts.svg": layouts,
     "layers.svg": layers,
     "verify.svg": verdict,
-    "learn.svg": gradients,
+    "learn.svg": tangent,
     "test.svg": attack,
 }
 

@@ -676,17 +676,28 @@ def sweep_rows(folder: Path) -> list[str]:
 
 
 def implementations_page() -> str:
-    """The page on attacks, with its tables generated anew."""
-    paths = sorted((Path(__file__).parent / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
-    lines = [line for path in paths for line in findings_of(path)]
-    return _filled("implementations.md", FINDINGS, lines[:-1])  # the last line is empty
+    """The page on attacks, with its table generated anew."""
+    head = "| library | attacked: functions and formats | without a failure | kinds of failures |"
+    return _filled("implementations.md", FINDINGS, [head, "|---|---:|---:|---:|", *map(_findings_row, _findings())])
 
 
-def findings_of(path: Path) -> list[str]:
+def _findings() -> list[Path]:
+    return sorted((Path(__file__).parent / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
+
+
+def _findings_row(path: Path) -> str:
+    attacks = json.loads(path.read_text("utf-8"))["attacks"]
+    failures = [bool(attack.get("error")) + len(attack.get("failures", ())) for attack in attacks]
+    return f"| [{path.stem}](findings/{path.stem}.md) | {len(attacks)} | {failures.count(0)} | {sum(failures)} |"
+
+
+def findings_page(path: Path) -> str:
     """The findings of attacks on one library."""
     findings = json.loads(path.read_text("utf-8"))
     used = {k: v for k, v in findings["software"].items() if k not in OURS or k in ("numpy", "scipy")}
-    lines = [f"## {findings['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    versions = ", ".join(f"{k} {v}" for k, v in used.items())
+    text = f"[Findings](../implementations.md) says how it was attacked, and what the columns are. {versions}."
+    lines = [f"# Findings in {findings['library']}", "", *textwrap.wrap(text, 120), ""]
     passed: dict[str, list[str]] = {}
     rows = []
     for attack in findings["attacks"]:
@@ -710,7 +721,7 @@ def findings_of(path: Path) -> list[str]:
     if passed:
         clean = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
         lines += [f"No failures: {', '.join(clean)}.", ""]
-    return lines
+    return "\n".join(lines)
 
 
 def _reason(why: str) -> str:
@@ -730,7 +741,7 @@ def api_page() -> str:
             "# API",
             "",
             "The public modules. Every public name has a docstring with an example that runs. Python shows it,",
-            "`help(mpsref.MPSNNGraph)`, and so does [the site](../CONTRIBUTING.md#documents), on its module's page.",
+            "`help(mpsref.MPSNNGraph)`, and so does [the site](../CONTRIBUTING.md#documents), where each class has a page.",
             "",
             "| module | what is in it |",
             "|---|---|",
@@ -768,6 +779,7 @@ PAGES = {
     **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},
     **{f"neurons/{neuron_type.name}.md": partial(neuron_page, neuron_type) for neuron_type in mps.NEURONS},
     "implementations.md": implementations_page,
+    **{f"findings/{path.stem}.md": partial(findings_page, path) for path in _findings()},
 }
 
 if __name__ == "__main__":

@@ -282,7 +282,7 @@ LIVE = live_pages()
 
 @pytest.mark.parametrize("name", LIVE.PAGES)
 @pytest.mark.parametrize("width", [390, 1280])
-def test_each_page_of_the_site_is_dragged_slid_and_stepped_through(browser, opened, tmp_path, name, width):
+def test_each_page_of_the_site_is_dragged_slid_stepped_through_and_goes_downhill(browser, opened, tmp_path, name, width):
     LIVE.write(tmp_path / "live")
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800)
     try:
@@ -299,8 +299,20 @@ def test_each_page_of_the_site_is_dragged_slid_and_stepped_through(browser, open
             browser.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
         assert float(value_of(browser, "source-0")) == pytest.approx(2, abs=0.1)
 
+        browser.js("document.getElementById('source-0').scrollIntoView({block: 'end'})")
+        browser.js("new Promise((done) => setTimeout(done, 100))")
         slide(browser, "source-0", -3)
         assert value_of(browser, "source-0") == "-3"
+        assert browser.js("location.hash") == "#x=-3"
+        graph, field = browser.js("""[".graph", "#source-0"].map((selector) => {
+            const box = document.querySelector(selector).getBoundingClientRect();
+            return [box.top, box.bottom];
+        })""")
+        assert 0 <= graph[0] < graph[1] <= field[0] < field[1] <= 801
+        slope = texts(browser, "#source-0-gradient")[0].replace("\N{MINUS SIGN}", "-").removeprefix("dL/dx = ")
+        browser.click("#downhill")
+        assert float(value_of(browser, "source-0")) == pytest.approx(-3 - 0.1 * float(slope), rel=1e-5)
+        browser.click("#reset")
         browser.js("document.activeElement.blur()")
         browser.key("ArrowRight")
         assert texts(browser, "#position")[0].startswith(f"Step 2 of {steps}")
