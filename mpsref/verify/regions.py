@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsref.arrays import Index, Mask, Wide
+from mpsref.image_lanes import LANES
 from mpsref.verify.case import Case
 
-__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "regions"]
+__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "place_of", "regions"]
 
 AXES = ("images", "rows", "columns", "channels")
 
@@ -45,14 +46,44 @@ EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
 
 
 def listed(name: str, mask: Mask) -> str:
-    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
-    places = np.flatnonzero(mask)
-    runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
+    """``rows 3 to 5 and 9``, ``lane 1 of every slice``; only their number, if they are scattered."""
+    runs = _runs(mask)
+    slices, lanes = _by_lanes(name, mask)
+    if len(runs) > 2 and slices.size:
+        of = "of every slice" if slices.all() else f"of {listed('slices', slices)}"
+        return f"{listed('lanes', lanes)} {of}"
     if len(runs) > MOST_RUNS:
-        return f"{places.size} {name}"
+        return f"{np.count_nonzero(mask)} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    name = name.removesuffix("s") if places.size == 1 else name
+    name = name.removesuffix("s") if np.count_nonzero(mask) == 1 else name
     return f"{name} {' and '.join(texts)}"
+
+
+def _runs(mask: Mask) -> list[Index]:
+    places = np.flatnonzero(mask)
+    return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
+
+
+def _by_lanes(name: str, mask: Mask) -> tuple[Mask, Mask]:
+    """The slices and the lanes of which channels are all combinations; none, if they are not."""
+    padded = np.resize(mask, -(-mask.size // LANES) * LANES).reshape(-1, LANES)
+    slices, lanes = padded.any(axis=1), padded.any(axis=0)
+    whole = name == "channels" and (np.outer(slices, lanes).reshape(-1)[: mask.size] == mask).all()
+    return (slices, lanes) if whole and not lanes.all() else (slices[:0], lanes[:0])
+
+
+def _is_told(axis: int, mask: Mask) -> bool:
+    """Whether places along an axis are some, and can be listed."""
+    return bool(
+        mask.any() and not mask.all() and (len(_runs(mask)) <= MOST_RUNS or _by_lanes(AXES[axis], mask)[0].size)
+    )
+
+
+def place_of(shape: tuple[int, int, int, int], index: Index) -> str:
+    """The box in which elements are: ``in image 0, rows 3 to 5``; empty for the whole image."""
+    counts = [np.bincount(place, minlength=shape[k]) for k, place in enumerate(np.unravel_index(index, shape))]
+    box = {k: mask for k, count in enumerate(counts) if _is_told(k, mask := count > FEW * count.max())}
+    return _places(shape, box).name if box else ""
 
 
 def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
@@ -76,7 +107,7 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     support = {k: e > FEW * e.max() for k, (e, _) in enumerate(counts)}
     for k in (0, 3, 1, 2):
         for mask in (pure[k], support[k]):
-            if mask.any() and not mask.all() and np.count_nonzero(np.diff(mask.astype(int)) == 1) < MOST_RUNS:
+            if _is_told(k, mask):
                 yield _places(shape, {k: mask})
     if (first := int(explained.min())) > 0:
         yield Region(f"from element {first:,} on", lambda index: index >= first)
