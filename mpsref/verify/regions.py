@@ -18,6 +18,8 @@ AXES = ("images", "rows", "columns", "channels")
 FEW = 0.05
 """A place along an axis with less than this share of the fullest one's elements is there by accident."""
 
+ORDINALS = {2: "second", 3: "third", 4: "fourth", 8: "eighth"}
+
 MOST_RUNS = 4
 """Places in more runs than this are scattered, and no region."""
 
@@ -46,12 +48,14 @@ EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
 
 
 def listed(name: str, mask: Mask) -> str:
-    """``rows 3 to 5 and 9``, ``lane 1 of every slice``; only their number, if they are scattered."""
+    """``rows 3 to 5 and 9``, ``lane 1 of every slice``, ``every third row from 1 on``; else only their number."""
     runs = _runs(mask)
     slices, lanes = _by_lanes(name, mask)
     if len(runs) > 2 and slices.size:
         of = "of every slice" if slices.all() else f"of {listed('slices', slices)}"
         return f"{listed('lanes', lanes)} {of}"
+    if step := _step(mask):
+        return f"every {ORDINALS[step]} {name.removesuffix('s')} from {np.flatnonzero(mask)[0]} on"
     if len(runs) > MOST_RUNS:
         return f"{np.count_nonzero(mask)} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
@@ -64,6 +68,14 @@ def _runs(mask: Mask) -> list[Index]:
     return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
 
 
+def _step(mask: Mask) -> int:
+    """The distance of places that are equally far apart from the first end to the other; 0, if they are not."""
+    places = np.flatnonzero(mask)
+    step = int(places[1] - places[0]) if places.size > 2 else 0
+    even = step in ORDINALS and np.array_equal(places, np.arange(places[0] % step, mask.size, step))
+    return step if even else 0
+
+
 def _by_lanes(name: str, mask: Mask) -> tuple[Mask, Mask]:
     """The slices and the lanes of which channels are all combinations; none, if they are not."""
     padded = np.resize(mask, -(-mask.size // LANES) * LANES).reshape(-1, LANES)
@@ -74,9 +86,9 @@ def _by_lanes(name: str, mask: Mask) -> tuple[Mask, Mask]:
 
 def _is_told(axis: int, mask: Mask) -> bool:
     """Whether places along an axis are some, and can be listed."""
-    return bool(
-        mask.any() and not mask.all() and (len(_runs(mask)) <= MOST_RUNS or _by_lanes(AXES[axis], mask)[0].size)
-    )
+    if not mask.any() or mask.all():
+        return False
+    return len(_runs(mask)) <= MOST_RUNS or _step(mask) > 0 or _by_lanes(AXES[axis], mask)[0].size > 0
 
 
 def place_of(shape: tuple[int, int, int, int], index: Index) -> str:
@@ -113,7 +125,7 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
         yield Region(f"from element {first:,} on", lambda index: index >= first)
     if (last := int(explained.max())) < case.want.size - 1:
         yield Region(f"up to element {last:,}", lambda index: index <= last)
-    box = {k: mask for k, mask in support.items() if not mask.all()}
+    box = {k: mask for k, mask in support.items() if _is_told(k, mask)}
     if len(box) > 1:
         yield _places(shape, box)
     outside = {k: _run(n > 0) for k, (_, n) in enumerate(counts) if k in (1, 2)}

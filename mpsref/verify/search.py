@@ -359,8 +359,9 @@ def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
     if trial.region.by_value:
         return BY_VALUE
-    # Two orders agree in some places.
-    return MOVED if trial.region.name and trial.candidate.move is not None else MENTIONED
+    # Two orders agree in some places, and of many slopes some are alike.
+    ordered = trial.candidate.move is not None or "the slope of another channel" in trial.names
+    return MOVED if trial.region.name and ordered else MENTIONED
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:
