@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -153,6 +155,25 @@ def test_reading_another_image_is_named(tmp_path):
     assert "h" in " ".join(
         finding.sentence + " | " + finding.detail + " " + finding.where + ";" for finding in bad.findings
     )
+
+
+@needs_compiler
+def test_the_kernel_of_the_documentation_gives_the_verdict_that_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "verify.md").read_text()
+    (code,) = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    (graph,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "graph.json" in block]
+    (command,) = re.findall(r"^    mpsref (record .*)$", page, re.MULTILINE)
+    shown = re.search(r"^by cause:\n  (.*):", page, re.MULTILINE)[1]
+    Path("tanh.metal").write_text(code)
+    exec(graph, {})  # noqa: S102
+
+    assert main(shlex.split(command)) == 0
+    report = verify("rec/recording.json")
+    assert [cause.cause for cause in report.causes] == [shown]
+    assert [image.name for image in report.images if not image.passed] == ["dx"]
+    assert main(shlex.split(re.sub("--argument .*", "--out fixed", command))) == 0
+    assert verify("fixed/recording.json").passed
 
 
 # ---- what the header has to know ----
