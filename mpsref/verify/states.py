@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
-from mpsref.image import MPSImage
 from mpsref.operations.convolution import ConvolutionGradient
 from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat, storage_of
@@ -45,7 +44,7 @@ def state_report(
     kind: str,
     recorded: RecordedArray,
     operation: ConvolutionGradient,
-    read: Sequence[MPSImage],
+    read: Sequence[Elements],
     limit: Tolerance | Model,
     *,
     worst: int = 5,
@@ -65,14 +64,14 @@ def state_report(
         What the device wrote: float32, or float16.
     operation : ConvolutionGradient
         What fills the state.
-    read : sequence of MPSImage
+    read : sequence of Elements
         The incoming gradient and the forward source that the device read.
     limit : Tolerance or Model
         What passes.
     worst, faults, node, limit_text, unrecorded
         As for an image.
     """
-    gradient, source = (Elements(image.to_array(), image.storage) for image in read)
+    gradient, source = read
     is_bias = kind == "gradient_for_biases"
     exact = operation.parameter_gradients(gradient, source)[kind]
     shape = (1, 1, 1, exact.shape[0]) if is_bias else operation.weights.values.shape
