@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
@@ -24,7 +24,7 @@ from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, image_storage_of, storage_format
+from mpsref.storage import FORMATS, StorageFormat, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
@@ -75,13 +75,23 @@ class RecordedImage:
             raise FileFormatError(f"{path}: {_wrong_size(size, layout, descriptor)}")
         return cls(path, descriptor, layout, folder)
 
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """Images, height, width and feature channels."""
+        return shape_of(self.descriptor)
+
+    @property
+    def storage(self) -> StorageFormat:
+        """How the elements are stored."""
+        return storage_format(self.descriptor.channel_format)
+
     def read(self) -> MPSImage:
         """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
-        return MPSImage.from_array(self.elements())
+        return MPSImage.from_array(self.elements().stored)
 
-    def elements(self) -> Stored:
-        """Read the file as an array of shape (N, H, W, C) in the storage dtype; raises as `read` does."""
-        dtype = storage_format(self.descriptor.channel_format).dtype
+    def elements(self) -> Elements:
+        """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
+        dtype = self.storage.dtype
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
@@ -93,7 +103,7 @@ class RecordedImage:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
                 else:
                     array = np.fromfile(file, dtype.newbyteorder("<")).astype(dtype, copy=False)
-            return self.layout.unpacked(array, self.descriptor)
+            return Elements(np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)), self.storage)
         except FileFormatError:
             raise
         except (ValueError, OSError) as error:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.errors import ImageError
-from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, comparable_or_error, ulp_distance
 from mpsref.verify.compare import Comparison
@@ -137,13 +136,13 @@ class Aggregate:
     Examples
     --------
     >>> import numpy as np
-    >>> from mpsref import MPSImage
+    >>> from mpsref.arrays import Elements
     >>> from mpsref.storage import storage_of
     >>> from mpsref.verify.compare import Tolerance, compare
     >>> x, got, want = (np.float16([[[[a, b]]]]) for a, b in ((-1, 2), (1, 3), (1, 2)))
     >>> storage, collected = storage_of(got, "got"), Aggregate()
     >>> comparison = compare(got, want, storage, Tolerance())
-    >>> collected.add("y", storage, got, want, comparison, {"x": MPSImage.from_array(x)})
+    >>> collected.add("y", storage, got, want, comparison, {"x": Elements(x, storage)})
     >>> picture = collected.pictures["y"]
     >>> picture.kind, picture.channels.tolist(), picture.maps[0].counts.tolist()
     ('beyond the bounds', [0, 1], [[1]])
@@ -163,7 +162,7 @@ class Aggregate:
         got: Stored,
         want: Stored,
         comparison: Comparison,
-        sources: Mapping[str, MPSImage],
+        sources: Mapping[str, Elements],
     ) -> None:
         """
         Add an image.
@@ -178,7 +177,7 @@ class Aggregate:
             The device's image and the reference's, as stored.
         comparison : Comparison
             The comparison of the two.
-        sources : mapping of str to MPSImage
+        sources : mapping of str to Elements
             What the node read.
         """
         comparable_or_error(got, want, storage)
@@ -200,11 +199,11 @@ class Aggregate:
 
 
 def _picture(
-    storage: StorageFormat, got: Stored, want: Stored, comparison: Comparison, sources: Mapping[str, MPSImage]
+    storage: StorageFormat, got: Stored, want: Stored, comparison: Comparison, sources: Mapping[str, Elements]
 ) -> Picture:
     shape = want.shape
     names = list(sources)[:MOST_PLOTS]
-    inputs = [Elements(sources[name].to_array().reshape(-1), sources[name].storage) for name in names]
+    inputs = [Elements(sources[name].stored.reshape(-1), sources[name].storage) for name in names]
     scales = [_scale(x) for x in inputs]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in inputs]
     kinds = np.zeros(want.size, np.uint8)

@@ -182,6 +182,7 @@ class _World:
 _WORLDS = (
     _World(Mark.FAR, Reason.division, {"far": True, "flush": True}),
     _World(Mark.TINY, Reason.flush, {"flush": True}),
+    _World(Mark.TINY, Reason.flush, {"flush": True, "below": True}),
     _World(Mark.VANISHES, Reason.flush, {"vanish": True, "flush": True}),
     _World(Mark.POLE, Reason.zero, {"below": True, "flush": True}),
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),

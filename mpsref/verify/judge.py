@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
-from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
@@ -127,8 +126,8 @@ class Segment:
     ----------
     nodes : sequence of MPSNNFilterNode
         In the order of evaluation; the last has the image as its result.
-    inputs : Mapping of MPSNNImageNode to MPSImage
-        The images that they read and that none of them computes.
+    inputs : Mapping of MPSNNImageNode to Elements
+        The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
     """
@@ -136,13 +135,13 @@ class Segment:
     def __init__(
         self,
         nodes: Sequence[MPSNNFilterNode],
-        inputs: Mapping[MPSNNImageNode, MPSImage],
+        inputs: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
     ) -> None:
         self._nodes, self._formats = nodes, formats
-        self._inputs = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in inputs.items()}
+        self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
         self._operations = [node.operation for node in nodes]
-        self._sizes = {image: value.shape for image, value in inputs.items()}
+        self._sizes = {image: value.stored.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))

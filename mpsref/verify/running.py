@@ -37,6 +37,10 @@ def _corners(operation: np.ufunc, x: tuple[Wide, Wide], y: tuple[Wide, Wide]) ->
     four = [operation(a, b) for a in x for b in y]
     low, high = np.fmin.reduce(np.broadcast_arrays(*four)), np.fmax.reduce(np.broadcast_arrays(*four))
     missing = np.isnan(four[0]) | np.isnan(four[1]) | np.isnan(four[2]) | np.isnan(four[3])
+    if missing.any():
+        # From -inf to inf, by 0 or infinity: what is finite between the corners gives 0.
+        hidden = np.isnan(low) & ((x[0] < x[1]) | (y[0] < y[1]))
+        low, high = np.where(hidden, 0.0, low), np.where(hidden, 0.0, high)
     return low, high, missing
 
 
@@ -54,7 +58,7 @@ class Running:
     level : Level
         What overflows.
     below : bool
-        Whether a divisor that may be on both sides of a zero is below it, or a zero is negative.
+        Whether a divisor that may be on both sides of a zero is below it, or a zero has the sign that is not expected.
     far : bool
         Whether a fast division gives what it may outside its range: 0 for a large divisor, infinity for a small one.
     vanish : bool
@@ -150,8 +154,11 @@ class Running:
     def quotient(self, x: Range, y: Range, kind: str) -> Range:
         """``x / y``."""
         law, m = self.model.laws[kind], self.model
-        pole, zero = y.holds_zero, -0.0 if self.below else 0.0
-        lower = np.where(pole, np.where((y.low < 0) & self.below, y.low, zero), y.low)
+        pole = y.holds_zero
+        # Below zero stays what is below but for a zero, such as a flushed number; `below` is then the zero above.
+        negative = (y.low < 0) & ((y.high > 0) == self.below)
+        zero = np.where((y.low < 0) & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
+        lower = np.where(pole, np.where(negative, y.low, zero), y.low)
         upper = np.where(pole, np.where((y.high > 0) & (not self.below), y.high, zero), y.high)
         far: Any = np.False_
         if not law.is_rounding and m.flushes:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, spread
 from mpsref.operations import Role
-from mpsref.verify.case import Case, IsClose, some
+from mpsref.verify.case import Case, IsClose
 from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import EVERYWHERE, Region, regions
@@ -166,19 +166,19 @@ class Search:
 
     def __init__(self, case: Case, settled: Mask) -> None:
         self.case, self.settled = case, settled
-        bad = some(case.bad_index, CLOSER_LOOK)
+        bad = case.bad_index[spread(case.bad_index.size, CLOSER_LOOK)]
         good = ~case.bad & ~settled.reshape(case.shape)
         # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
         near = np.ones(case.shape, np.bool_)
         for k in range(4):
             near &= case.bad.any(axis=tuple(j for j in range(4) if j != k), keepdims=True)
         strata = [np.flatnonzero(good & near), np.flatnonzero(good & ~near)]
-        chosen = [bad, *(some(stratum, CLOSER_LOOK // 2) for stratum in strata)]
+        chosen = [bad, *(stratum[spread(stratum.size, CLOSER_LOOK // 2)] for stratum in strata)]
         sizes = [case.bad_index.size, *(stratum.size for stratum in strata)]
         weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
         index = np.concatenate(chosen)
         self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
-        first = some(bad, FIRST_LOOK)
+        first = bad[spread(bad.size, FIRST_LOOK)]
         self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
         self.of = float(case.bad_index.size)
 

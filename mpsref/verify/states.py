@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
-from mpsref.image import MPSImage
 from mpsref.operations.convolution import ConvolutionGradient
 from mpsref.record.states import RecordedArray
 from mpsref.storage import storage_of
@@ -47,7 +46,7 @@ def state_report(
     kind: str,
     recorded: RecordedArray,
     operation: ConvolutionGradient,
-    read: Sequence[MPSImage],
+    read: Sequence[Elements],
     ranges_read: Sequence[Callable[[Running], Range]],
     limit: Limit,
     *,
@@ -67,7 +66,7 @@ def state_report(
         What the device wrote: float32, or float16.
     operation : ConvolutionGradient
         What fills the state.
-    read : sequence of MPSImage
+    read : sequence of Elements
         The incoming gradient and the forward source that the device read.
     ranges_read : sequence of callable
         The ranges of these, of their shapes.
@@ -76,7 +75,7 @@ def state_report(
     worst, faults, node, unrecorded
         As for an image.
     """
-    gradient, source = (Elements(image.to_array(), image.storage) for image in read)
+    gradient, source = read
     is_bias = kind == "gradient_for_biases"
     exact = operation.parameter_gradients(gradient, source)[kind]
     shape = (1, 1, 1, exact.shape[0]) if is_bias else operation.weights.values.shape
