@@ -186,6 +186,7 @@ class _Verification:
             node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
         ]
         self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
+        self.partial = partial
         if partial:
             self._leave_out_what_lacks_a_source()
         if not self.wanted:
@@ -220,27 +221,37 @@ class _Verification:
         graph = MPSNNGraph(result_images=self.wanted, format=self.recording.graph.storage)
         plan, manner = graph.plan, graph.manner()
         entries = [self.recorded[image] for image in sources]
+        batch = min(entry.size[0] for entry in entries) if self.partial else None
         with naming(self.recording.path):
-            sizes = plan.sizes_for([(entry.size, entry.storage) for entry in entries])
+            sizes = plan.sizes_for([((batch or entry.size[0], *entry.size[1:]), entry.storage) for entry in entries])
         # By slot of the plan: the reference's images, and what the device's nodes read.
-        ideal = {slot: entry.elements() for slot, entry in enumerate(entries)}
+        ideal = {slot: _first(entry.elements(), batch) for slot, entry in enumerate(entries)}
         own = dict(ideal)
+        whole = max(max(entry.batch, entry.size[0]) for entry in self.recorded.values()) if self.partial else 0
+        for entry, image in zip(entries, sources, strict=True):
+            self._note_batch(image, entry.size[0], whole)
         reports = []
         for i, (node, step) in enumerate(zip(self.producers.values(), plan.steps, strict=True)):
-            read = [own[source] for source in step.sources]
             storage = self.formats[node.result_image] = FORMATS[step.format or manner.format]
             is_recorded = node.result_image in self.recorded
             got = self._read(node.result_image, sizes[step.result], storage) if is_recorded else None
-            want = _evaluated(step.operation, read, storage, got)
+            read = [own[source] for source in step.sources]
+            count = min(len(image.stored) for image in (*read, got) if image is not None)
+            read = [_first(image, count) for image in read]
+            want = _evaluated(step.operation, read, storage, got := got and _first(got, count))
             exact = [ideal[source] for source in step.sources]
             same = all(ours is theirs for ours, theirs in zip(read, exact, strict=True))
             ideal[step.result] = want if same else step.operation.of_arrays(exact, storage)
             own[step.result] = want
             if got is not None:
-                report, own[step.result] = self._report(node, got, want, ideal[step.result], read)
+                report, own[step.result] = self._report(node, got, want, _first(ideal[step.result], count), read)
                 reports.append(report)
+                self._note_batch(node.result_image, count, whole)
             del got
-            reports += self._state_reports(node, read)
+            if count >= whole:
+                reports += self._state_reports(node, read)
+            elif self._state(node):
+                self.missing[f"the gradients of {step.name}"] = "sums over images that are not there"
             del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
@@ -255,6 +266,13 @@ class _Verification:
             missing=self.missing,
         )
 
+    def _note_batch(self, image: MPSNNImageNode, count: int, whole: int) -> None:
+        """List the images of a batch that are not judged."""
+        if count < whole:
+            held = self.recorded[image].size[0]
+            why = f"its file holds {held} of the {whole}" if held < whole else f"a source has {count} of the {whole}"
+            self.missing[f"{self.names[image]}, from image {count} on"] = f"{why} images of the batch"
+
     def _error(self, text: str) -> FileFormatError:
         return FileFormatError(f"{self.recording.path}: {text}")
 
@@ -263,7 +281,7 @@ class _Verification:
         axes = "number_of_images", "height", "width", "feature_channels"
         facts = [("channel_format", entry.storage.name, storage.name)]
         for fact, actual, expected in [*facts, *zip(axes, entry.size, size, strict=True)]:
-            if expected != actual:
+            if expected != actual and not (self.partial and fact == "number_of_images"):
                 fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
                        else f"it holds {actual} of the {expected} images of the batch: write all of them"
                        if fact == "number_of_images" and entry.size[0] < size[0]
@@ -286,10 +304,9 @@ class _Verification:
         segment_inputs = cache(lambda: self._inputs(nodes, read))
         segment = cache(lambda: Segment(nodes, segment_inputs(), self.formats))
         ties = self._ties(nodes, read, actual)
-        flat = actual.reshape(-1)
-        comparison, evidence, others = self._compared(
-            limit, segment, ties, (flat, flat if expected is actual else expected.reshape(-1)), storage
-        )
+        flats = (flat := actual.reshape(-1)), flat if expected is actual else expected.reshape(-1)
+        recorded = self.recorded[node.result_image].layout
+        comparison, evidence, others = self._compared(limit, segment, ties, flats, storage, recorded.is_texture)
         comparison, expected, reading = self._fused(
             nodes, segment_inputs, limit, storage, actual, (comparison, expected)
         )
@@ -309,7 +326,6 @@ class _Verification:
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
         worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
-        recorded = self.recorded[node.result_image].layout
         elements = tuple(
             _element(at, distance, kind, reason, actual, expected, sources, recorded)
             for at, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
@@ -364,6 +380,7 @@ class _Verification:
         ties: Callable[[], Mask | None],
         flat: tuple[Stored, Stored],
         storage: StorageFormat,
+        is_texture: bool,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
 
@@ -379,7 +396,7 @@ class _Verification:
                 wrong = ties()
                 return classes if wrong is None else np.where(wrong[where], np.uint16(BEYOND), classes)
 
-            return compare(got, want, storage, judge, worst, limit.excused)
+            return compare(got, want, storage, judge, worst, limit.excused, is_texture=is_texture)
 
         def passes(limit: Bounds) -> bool:
             """Whether a limit passes all, and excuses no more; some that failed are tried first."""
@@ -479,7 +496,7 @@ class _Verification:
         if len(nodes) == 1:
             return dict(zip(nodes[0].sources, read, strict=True))
         recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-        return {image: self.recorded[image].elements() for image in recorded}
+        return {image: _first(self.recorded[image].elements(), len(read[0].stored)) for image in recorded}
 
     def _case(
         self,
@@ -518,6 +535,11 @@ class _Verification:
             return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
 
         return ties
+
+
+def _first(images: Elements, count: int | None) -> Elements:
+    """The first images of a batch."""
+    return images if count in (None, len(images.stored)) else Elements(images.stored[:count], images.storage)
 
 
 def _evaluated(operation: Operation, read: list[Elements], storage: StorageFormat, got: Elements | None) -> Elements:
