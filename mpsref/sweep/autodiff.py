@@ -12,6 +12,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import DependencyError, ParameterError
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 
 __all__ = ["forward_of", "gradient_of"]
 
@@ -34,7 +35,8 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
     -------
     callable
         ``gradient(x, upstream)``, with several inputs ``gradient(x, y, upstream)``, of and to arrays of numpy: as
-        `check_implementation`, `check_gradient` and `mpsref.sweep.sweep` take it.
+        `check_implementation`, `check_gradient` and `mpsref.sweep.sweep` take it. A descriptor after these is the
+        function's last argument, too.
 
     Raises
     ------
@@ -52,8 +54,8 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
     --------
     >>> from mpsref.testing import check_implementation, gradient_of
     >>> import torch  # doctest: +SKIP
-    >>> softplus = torch.nn.functional.softplus  # doctest: +SKIP
-    >>> check_implementation(gradient_of(softplus), "softPlus", direction="gradient")  # doctest: +SKIP
+    >>> gradient, d = gradient_of(torch.nn.functional.softplus), mps.MPSNNNeuronDescriptor("softPlus")  # doctest: +SKIP
+    >>> check_implementation(gradient, d, direction="gradient")  # doctest: +SKIP
     """
     if not callable(function):
         raise ParameterError(f"function is a {type(function).__name__}: give a function of arrays")
@@ -65,10 +67,20 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
         raise ParameterError(f"library {said}: give one of {', '.join(_GRADIENTS)}")
     module, derived = _module_of(names[0]), _GRADIENTS[names[0]]
 
+<<<<<<< HEAD:mpsref/sweep/autodiff.py
     def gradient(*arrays: Stored) -> Any:
         with _placed(module, names[0], device):
             *inputs, upstream = _taken(module, names[0], arrays, device)
             gradients = tuple(map(_given, derived(module, function, inputs, upstream)))
+=======
+    def gradient(*given: Any) -> Any:
+        descriptor = [each for each in given if isinstance(each, MPSNNNeuronDescriptor)]
+        arrays = (np.asarray(each) for each in given if not isinstance(each, MPSNNNeuronDescriptor))
+        # Neither torch nor MLX takes negative strides.
+        *inputs, upstream = (a.copy() if min(a.strides, default=0) < 0 else a for a in arrays)
+        forward = (lambda *inputs: function(*inputs, *descriptor)) if descriptor else function
+        gradients = tuple(map(np.asarray, derived(module, forward, inputs, upstream, device)))
+>>>>>>> refs/heads/causes:mpsref/testing/autodiff.py
         return gradients if len(gradients) > 1 else gradients[0]
 
     gradient.__name__ = gradient.__qualname__ = f"gradient of {getattr(function, '__name__', type(function).__name__)}"

@@ -252,7 +252,9 @@ def slope_from_result(case: Case) -> Iterator[Candidate]:
         for name, image in case.images.items():
             yield Candidate(f"from {name}", function=partial(function, p=p, image=image), step=k)
         if p.neuron_type is T.tanH and p.a != 1:
-            yield Candidate("as 1 - y^2, as if a were 1", function=partial(function, p=p, image=None, scaled=True), step=k)
+            yield Candidate(
+                "as 1 - y^2, as if a were 1", function=partial(function, p=p, image=None, scaled=True), step=k
+            )
 
 
 # ---- what was run ----
