@@ -136,7 +136,7 @@ def short(array, bits):
     """To nearest, ties to even, with so many bits behind the point."""
     code = np.float32(array).view(np.uint32).astype(np.int64)
     drop = 23 - bits
-    code += (1 << (drop - 1)) - 1 + (code >> drop & 1)
+    code += (1 << drop >> 1) - (drop > 0) + (code >> drop & (drop > 0))
     return (code >> drop << drop).astype(np.uint32).view(np.float32)
 
 

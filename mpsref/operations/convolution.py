@@ -224,6 +224,7 @@ class ConvolutionGradient(ConvolutionOperation):
             out[read] = _accumulated(out[read], grouped[made], by_group[:, :, ky, kx], fused=fused)
         return out.reshape(source)
 
+    @np.errstate(all="ignore")
     def states(self, sources: Sequence[MPSImage], how: Evaluation, workers: int = 1) -> Mapping[str, Stored]:
         gradient, source = (Elements(image.to_array(), image.storage) for image in sources)
         mode = next(name for name, each in MODES.items() if each is how)

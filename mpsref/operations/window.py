@@ -117,6 +117,7 @@ class Windowed(Operation):
         elements = [Elements(image.to_array(), image.storage) for image in sources]
         return packed(self.evaluate(elements, result, how, _no_spread, workers))
 
+    @np.errstate(all="ignore")
     def evaluate(
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
     ) -> Stored:

@@ -22,7 +22,7 @@ from mpsref.verify.faults import NO_FAULT, Example, Finding
 __all__ = ["Guess", "LayerCase", "explain_layer", "layer_hypothesis", "precision_note"]
 
 NAMED = 0.5
-"""The score that a cause needs."""
+"""The score that a cause must exceed."""
 
 SAME, SAME_BITS = 0.02, 0.1
 """Differences up to which two scores, and two proportions of equal bits, count as equal."""
@@ -152,7 +152,7 @@ def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: 
                 key=lambda trial: (trial.score, trial.same),
                 default=None,
             )
-            if best is not None and best.score >= NAMED:
+            if best is not None and best.score > NAMED:
                 trials.append(best)
     if not trials:
         return [_pattern(case)]

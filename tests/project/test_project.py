@@ -118,7 +118,7 @@ LAYERS = [
     ["mpsref.testing.gradient"],
     ["mpsref.testing.strategies.code", "mpsref.testing.strategies.neurons", "mpsref.testing.strategies.numbers"],
     ["mpsref.testing.strategies.images"],
-    ["mpsref.testing.strategies.graphs"],
+    ["mpsref.testing.strategies.graphs", "mpsref.testing.strategies.layers"],
     ["mpsref.testing.strategies.recordings"],
     ["mpsref.testing.strategies"],
     ["mpsref.testing.subject"],

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,30 @@ def test_planted_faults_with_random_shapes_are_named(direction, tmp_path):
     wrong = [(name, number, image.findings[0].headline) for name, number, image in found
              if image.findings[0].name != name]  # fmt: skip
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"), [(23, ""), (10, "inputs rounded to TF32"), (7, "inputs rounded to bfloat16")]
+)
+def test_another_precision_within_wide_bounds_is_a_note(bits, name, tmp_path):
+    rng = np.random.default_rng(5)
+    it = plants.layer(rng, (3, 3), reads=(2, 3), makes=(3, 4), strides=(1, 1), method=16)
+    it = replace(it, x=plants.normal(rng, 2, 40, 40, it.x.shape[3]), first=None)
+    g = plants.normal(rng, *it.node.operation.result_size(it.x.shape))
+    node = it.node
+    (gradient,) = node.gradient_filters(with_source=mps.MPSNNImageNode(handle="g"))
+    gradient.result_image.handle = "dx"
+    weights, _ = replace(it, x=plants.short(it.x, bits)).states(plants.short(g, bits))
+    made = {
+        key: mps.MPSImage.from_array(array) for key, array in {"x": it.x, "g": g, "dx": it.data_gradient(g)}.items()
+    }
+    file = mps.GraphFile.from_results([gradient.result_image], F.float32)
+    states = {"y": {"gradient_for_weights": weights}}
+    report = verify(write_recording(tmp_path / "r", file, made, "a test", states=states))
+    assert report.passed
+    image = next(image for image in report.images if image.name == "y.gradient_for_weights")
+    assert image.note.startswith(name)
+    assert bool(image.note) == bool(name)
 
 
 @pytest.mark.parametrize("direction", NEAR)
