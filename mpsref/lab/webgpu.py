@@ -173,7 +173,7 @@ class WebGPU:
         try:
             yield
         except (self.wgpu.GPUError, ValueError) as error:
-            said = " ".join(str(error).split())
+            said = re.sub(r"^Validation Error Caused by: In \w+ ", "", " ".join(str(error).split()))
             raise ImplementationError(f"{where}: {said[:LONGEST_ERROR]}{fix}") from None
 
 
@@ -212,10 +212,10 @@ class WebProgram:
         try:
             self._module = Module(text)
             self.kernels = {name: self._module.kernel(name) for name in names}
+            constants = self._module.constants(numbers)
         except ImplementationError as error:
             raise ImplementationError(f"{where}: {error}") from None
         self._layouts = {name: self._module.layouts(kernel) for name, kernel in self.kernels.items()}
-        self._constants = {name: value for name, value in numbers.items() if name in self._module.overrides}
         gpu, visible = device.gpu, device.wgpu.ShaderStage.COMPUTE
         self._pipelines: dict[str, tuple[Any, Any]] = {}
         with device.errors(f"{where}: does not compile", ""):
@@ -223,7 +223,7 @@ class WebProgram:
             for name, bound in self._layouts.items():
                 entries = [{"binding": index, "visibility": visible, **kind} for index, kind in bound.items()]
                 layout = gpu.create_bind_group_layout(entries=entries)
-                compute = {"module": module, "entry_point": name, "constants": self._constants}
+                compute = {"module": module, "entry_point": name, "constants": constants}
                 whole = gpu.create_pipeline_layout(bind_group_layouts=[layout])
                 self._pipelines[name] = gpu.create_compute_pipeline(layout=whole, compute=compute), layout
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,8 @@ class Module:
     ----------
     text : str
         Without comments and aliases.
-    overrides : list of str
-        Names of constants that a pipeline sets.
+    overrides : dict of str to str
+        By the name of a constant that a pipeline sets: the key under which it does.
     """
 
     def __init__(self, text: str) -> None:
@@ -52,8 +52,24 @@ class Module:
         for name, spelled in re.findall(r"\balias\s+(\w+)\s*=\s*([^;]+);", text):
             text = re.sub(rf"\b{name}\b", spelled.strip(), text)
         self.text = text
-        self.overrides = re.findall(r"\boverride\s+(\w+)", text)
+        self.overrides = {
+            name: number or name for number, name in re.findall(r"(?:@id\((\d+)\)\s*)?\boverride\s+(\w+)", text)
+        }
         self._functions = {one.name: one for one in self._functions_of(text)}
+
+    def constants(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """
+        What a pipeline is told of overrides.
+
+        Raises
+        ------
+        ImplementationError
+            One has no value.
+        """
+        for name in re.findall(r"\boverride\s+(\w+)[^=;]*;", self.text):
+            if name not in numbers:
+                raise ImplementationError(f"the override {name} has no value: give --argument {name}=NUMBER")
+        return {key: numbers[name] for name, key in self.overrides.items() if name in numbers}
 
     def kernel(self, name: str) -> Kernel:
         """

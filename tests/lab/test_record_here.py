@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from machine import needs_adapter, needs_compiler
+from machine import GRAPH, needs_adapter, needs_compiler, recorded
 from mpsref.cli import main
 from mpsref.lab import msl
 from mpsref.lab.cpu import Limits, Program, Work
@@ -24,13 +24,6 @@ from mpsref.verify import verify
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[2]
 TANH = ROOT / "examples" / "metal" / "tanh.metal"
-GRAPH = ROOT / "examples" / "metal" / "tanh.json"
-
-
-def recorded(tmp_path, *options, graph=GRAPH, shape="16x24x9"):
-    out = tmp_path / "rec"
-    status = main(["record", str(graph), "--shape", shape, "--out", str(out), *options])
-    return status, out / "recording.json"
 
 
 def kernel(tmp_path, text, *options, graph=GRAPH):
