@@ -3,7 +3,7 @@ A strict stand-in for PyObjC, Metal and MPS, with mpsref behind it.
 
 Every selector, the number and types of arguments, blocks and nil are held to `data/sdk.json`, and to `METAL` below for
 what is not of MPS. What Metal's validation would stop, or would go unnoticed on one machine and not on another, is an
-error: `WrongUse`.
+error: `WrongUseError`.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ METAL = {
 """What of Metal and Foundation is used, in the form of the SDK data."""
 
 
-class WrongUse(AssertionError):
+class WrongUseError(AssertionError):
     """What the SDK does not allow."""
 
 
 def require(condition, message):
     if not condition:
-        raise WrongUse(message)
+        raise WrongUseError(message)
 
 
 def chain_of(name):

@@ -61,7 +61,7 @@ class Metal:
             _imported, ("objc", "Foundation", "Metal", "MetalPerformanceShaders")
         )
         self.gpu = self.metal.MTLCreateSystemDefaultDevice()
-        self.queue = None if self.gpu is None else self.gpu.newCommandQueue()
+        self.queue: Any = None if self.gpu is None else self.gpu.newCommandQueue()
         if self.queue is None:
             raise DependencyError("--backend metal: this machine has no Metal device: run it on a Mac")
         self.device = f"{self.gpu.name()}, macOS {platform.mac_ver()[0]}, MPSNNGraph"
@@ -370,17 +370,17 @@ class MetalProgram:
                 raise ImplementationError(f"{where}: {kind} {name} has no value: give --argument {name}=VALUE")
             declared = rf"(constant\s+{re.escape(kind)}\s+{name})\s*\[\[[^\]]*\]\]"
             text = re.sub(declared, rf"\1 = {(constants or {})[name]}", text)
-        library, error = metal.gpu.newLibraryWithSource_options_error_(text, None, None)
+        library, problem = metal.gpu.newLibraryWithSource_options_error_(text, None, None)
         if library is None:
-            raise ImplementationError(f"{where}: does not compile: {error}")
+            raise ImplementationError(f"{where}: does not compile: {problem}")
         self._pipelines = {}
         for name in names:
             function = library.newFunctionWithName_(name)
             if function is None:
                 raise ImplementationError(f"{where}: Metal finds no function {name}")
-            self._pipelines[name], error = metal.gpu.newComputePipelineStateWithFunction_error_(function, None)
+            self._pipelines[name], problem = metal.gpu.newComputePipelineStateWithFunction_error_(function, None)
             if self._pipelines[name] is None:
-                raise ImplementationError(f"{where}: {name}: {error}")
+                raise ImplementationError(f"{where}: {name}: {problem}")
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""MPS on a Mac: the backend run whole on a strict stand-in, which has mpsref behind it; the stand-in refuses wrong uses."""
+"""MPS on a Mac: the backend run whole on a strict stand-in with mpsref behind it, which refuses wrong uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bridge import Bridge, NSObject, WrongUse
 
 import mpsref as mps
+from bridge import Bridge, NSObject, WrongUseError
 from mpsref.cli import main
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.lab import apple
@@ -195,16 +195,20 @@ class Problem:
 
 # ---- wrong uses, planted in the backend ----
 
+SYNCHRONIZED = """\
+        for images in (returned, *others):
+            for image in images:
+                image.synchronizeOnCommandBuffer_(buffer)
+"""
+FINISHED = "        self.finish(buffer, result)\n"
+RUN = "        buffer.commit()\n        buffer.waitUntilCompleted()\n"
+GRAPH = ".alloc().initWithDevice_resultImage_resultImageIsNeeded_("
+SECONDARY = 'entry["is_secondary_source_filter"]\n'
+
 PLANTED = {
     "no synchronization": ("image.synchronizeOnCommandBuffer_(buffer)", "pass", "not synchronized"),
-    "synchronized after the commit": (
-        "        for images in (returned, *others):\n            for image in images:\n"
-        "                image.synchronizeOnCommandBuffer_(buffer)\n        self.finish(buffer, result)\n",
-        "        self.finish(buffer, result)\n        for images in (returned, *others):\n            for image in images:\n"
-        "                image.synchronizeOnCommandBuffer_(buffer)\n",
-        "synchronized after the commit",
-    ),
-    "used before the commit": ("        buffer.commit()\n        buffer.waitUntilCompleted()\n", "", "committed and done"),
+    "synchronized after the commit": (SYNCHRONIZED + FINISHED, FINISHED + SYNCHRONIZED, "after the commit"),
+    "used before the commit": (RUN, "", "committed and done"),
     "not waited for": ("        buffer.waitUntilCompleted()\n", "", "committed and done"),
     "committed twice": ("        buffer.commit()\n", "        buffer.commit()\n        buffer.commit()\n", "twice"),
     "exported as a temporary image": (
@@ -227,14 +231,14 @@ PLANTED = {
     "read into what cannot be written": ("data = bytearray(len(", "data = bytes(len(", "cannot be written to"),
     "nil for a state": (".resultState()\n", ".resultState() and None\n", "nil where"),
     "a neuron's state for arithmetic": (
-        "self._makers[entry[\"gradient_state\"]].resultState()",
+        'self._makers[entry["gradient_state"]].resultState()',
         "next(iter(self._makers.values())).resultState()",
         "GradientStateNode",
     ),
-    "a number for yes or no": ('entry["is_secondary_source_filter"]\n', '1.0 * entry["is_secondary_source_filter"]\n', "BOOL"),
+    "a number for yes or no": (SECONDARY, "1.0 * " + SECONDARY, "BOOL"),
     "bytes for data": ("self._data.dataWithBytes_length_(data, len(data))", "data", "for NSData"),
     "a text for a number": ('entry[p] for p in "abc"', 'str(entry[p]) for p in "abc"', "for float"),
-    "not initialized": (".alloc().initWithDevice_resultImage_resultImageIsNeeded_(", ".alloc().setFormat_(125) or (", "before init"),
+    "not initialized": (GRAPH, ".alloc().setFormat_(125) or (", "before init"),
 }  # fmt: skip
 
 
@@ -258,7 +262,7 @@ def images(metal):
 def test_a_wrong_use_in_the_backend_is_refused(bridge, old, new, words):
     bridge()
 
-    with pytest.raises(WrongUse, match=words):
+    with pytest.raises(WrongUseError, match=words):
         images(mutated(old, new))
 
 
@@ -288,7 +292,7 @@ def test_an_unknown_selector_an_argument_too_few_and_a_missing_init_are_refused(
     ):
         with pytest.raises(AttributeError, match="has no selector"):
             wrong()
-    with pytest.raises(WrongUse, match="1 arguments for 3"):
+    with pytest.raises(WrongUseError, match="1 arguments for 3"):
         shader.MPSCNNNeuronTanHNode.nodeWithSource_a_b_(node)
 
 
@@ -296,9 +300,9 @@ def test_a_block_of_other_arguments_is_refused(bridge):
     shader = shaders(bridge)
     tanh = shader.MPSCNNNeuronTanHNode.nodeWithSource_(shader.MPSNNImageNode.nodeWithHandle_(None))
 
-    with pytest.raises(WrongUse, match="a function of 2 arguments for a block of 4"):
+    with pytest.raises(WrongUseError, match="a function of 2 arguments for a block of 4"):
         tanh.trainingGraphWithSourceGradient_nodeHandler_(None, lambda node, source: None)
-    with pytest.raises(WrongUse, match="int for a block"):
+    with pytest.raises(WrongUseError, match="int for a block"):
         tanh.trainingGraphWithSourceGradient_nodeHandler_(None, 4)
 
 
@@ -306,4 +310,5 @@ def test_a_handle_without_a_label_is_refused():
     with pytest.raises(TypeError, match="does not fully implement protocol: no label"):
 
         class Handle(NSObject, protocols=["MPSHandle"]):
-            supportsSecureCoding = encodeWithCoder_ = initWithCoder_ = None
+            def supportsSecureCoding(self):
+                """Present, unlike the label."""
