@@ -31,6 +31,8 @@ __all__ = ["Metal", "MetalProgram"]
 PACKAGES = "pyobjc-framework-Metal pyobjc-framework-MetalPerformanceShaders"
 HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 NEURON = re.compile("MPSCNNNeuron([A-Za-z]+)Node")
+POOLING = ("MPSCNNPoolingMaxNode", "MPSCNNPoolingAverageNode")
+WINDOW = ("kernel_width", "kernel_height", "stride_in_pixels_x", "stride_in_pixels_y")
 SETTABLE = {
     "primary_scale": "setPrimaryScale_",
     "secondary_scale": "setSecondaryScale_",
@@ -276,8 +278,19 @@ class _Nodes:
         """The filter node of an entry of a graph file."""
         kind = entry["class"]
         neuron = NEURON.fullmatch(kind)
-        if "source_gradient" in entry and (neuron or kind.startswith("MPSNN")):
+        if "gradient_state" in entry:
             made = self._gradient(entry)
+        elif kind in POOLING:
+            if entry.get("edge_mode", "clamp") != "clamp":
+                raise FileFormatError(f"node {entry['result']}: edge_mode: the nodes of MPS clamp: leave it out")
+            made = (
+                getattr(self._mps, kind)
+                .alloc()
+                .initWithSource_kernelWidth_kernelHeight_strideInPixelsX_strideInPixelsY_(
+                    self.images[entry["source"]], *(entry[name] for name in WINDOW)
+                )
+            )
+            made.setPaddingPolicy_(self._padding(entry))
         elif "sources" in entry:
             left, right = (self.images[name] for name in entry["sources"])
             made = getattr(self._mps, kind).nodeWithLeftSource_rightSource_(left, right)
@@ -290,8 +303,8 @@ class _Nodes:
             made = getattr(getattr(self._mps, kind), selector)(self.images[entry["source"]], *given)
         else:
             raise FileFormatError(
-                f"node {entry['result']}: --backend metal has neurons and arithmetic, but no {kind}: leave it out, or "
-                "give its image to mpsref convert"
+                f"node {entry['result']}: --backend metal has neurons, arithmetic and pooling, but no {kind}: leave it "
+                "out, or give its image to mpsref convert"
             )
         for field, selector in SETTABLE.items():
             if field in entry:
@@ -306,9 +319,23 @@ class _Nodes:
                 incoming, image, state, self._neuron(entry["descriptor"])
             )
         kind = getattr(self._mps, entry["class"])
+        if "kernel_width" in entry:
+            return kind.nodeWithSourceGradient_sourceImage_gradientState_kernelWidth_kernelHeight_strideInPixelsX_strideInPixelsY_paddingPolicy_(  # noqa: E501 - one selector
+                incoming, image, state, *(entry[name] for name in WINDOW), self._padding(entry)
+            )
         return kind.nodeWithSourceGradient_sourceImage_gradientState_isSecondarySourceFilter_(
             incoming, image, state, entry["is_secondary_source_filter"]
         )
+
+    def _padding(self, entry: Mapping[str, Any]) -> Any:
+        fields, kind = entry["padding_policy"], self._mps.MPSNNDefaultPadding
+        if "policy" in fields:
+            return getattr(kind, f"padding{fields['policy'][0].upper()}{fields['policy'][1:]}")()
+        if "method" not in fields:
+            raise FileFormatError(
+                f"node {entry['result']}: padding_policy: --backend metal has those of MPSNNDefaultPadding only"
+            )
+        return kind.paddingWithMethod_(fields["method"])
 
     def _neuron(self, fields: Mapping[str, Any]) -> Any:
         kind = MPSCNNNeuronType[fields["neuron_type"]]

@@ -21,6 +21,7 @@ from mpsref.verify import Recording
 
 FOLDER = Path(__file__).parents[2] / "examples" / "metal"
 CLASSES = {name for name in NODE_CLASSES if getattr(mps, name).__module__ != "mpsref.graph.layers"}
+"""Those of layers have tests of their own."""
 
 
 def every_class():
@@ -80,6 +81,27 @@ def recorded(tmp_path, graph, *options):
     file = tmp_path / "graph.json"
     graph.write(file)
     return main(["record", str(file), "--backend", "metal", "--out", str(tmp_path / "r"), "--verify", *options])
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        (mps.MPSCNNPoolingMaxNode, mps.MPSNNDefaultPadding(28)),
+        (mps.MPSCNNPoolingAverageNode, mps.MPSNNDefaultPadding.for_tensorflow_average_pooling()),
+    ],
+)
+def test_pooling_passes_forward_and_back(tmp_path, bridge, capsys, kind, policy):
+    bridge()
+    pooled = kind(source=mps.MPSNNImageNode(handle="x"), filter_size=3, stride=2)
+    pooled.padding_policy = policy
+    y = mps.MPSCNNNeuronTanHNode(source=pooled.result_image)
+    # The incoming gradient has the size of the pooled image.
+    (last,) = y.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    last.result_image.handle = "dx"
+
+    file = mps.GraphFile.from_results([y.result_image, last.result_image])
+    assert recorded(tmp_path, file, "--shape", "2x6x5x3") == 0, capsys.readouterr().err
+    assert "PASS" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", ["result", "other"])
@@ -152,13 +174,21 @@ def test_without_pyobjc_or_a_device_that_is_said(tmp_path, bridge, monkeypatch, 
     assert not (tmp_path / "r").exists()
 
 
-def test_layers_are_refused_in_words_and_nothing_is_overwritten(tmp_path, bridge, capsys):
+def test_convolution_is_refused_in_words_and_nothing_is_overwritten(tmp_path, bridge, capsys):
     bridge()
     x = mps.MPSNNImageNode(handle="x")
-    pooled = mps.GraphFile.from_results([mps.MPSCNNPoolingMaxNode(source=x, filter_size=2).result_image])
+    descriptor = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=1, kernel_height=1, input_feature_channels=4, output_feature_channels=2
+    )
+    weights = mps.ArrayDataSource(descriptor, np.ones(descriptor.weights_shape))
+    layer = mps.MPSCNNConvolutionNode(source=x, weights=weights)
 
-    assert recorded(tmp_path, pooled, "--shape", "4x4x4") == 2
-    assert "--backend metal has neurons and arithmetic, but no MPSCNNPoolingMaxNode" in capsys.readouterr().err
+    assert recorded(tmp_path, mps.GraphFile.from_results([layer.result_image]), "--shape", "4x4x4") == 2
+    assert "--backend metal has neurons, arithmetic and pooling, but no MPSCNNConvo" in capsys.readouterr().err
+    pooling = mps.MPSCNNPoolingMaxNode(source=x, filter_size=2)
+    pooling.edge_mode = mps.MPSImageEdgeMode.zero
+    assert recorded(tmp_path, mps.GraphFile.from_results([pooling.result_image]), "--shape", "4x4x4") == 2
+    assert "edge_mode: the nodes of MPS clamp" in capsys.readouterr().err
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "mine").write_text("kept")
     assert recorded(tmp_path, small(), "--shape", "2x2x2") == 2
