@@ -33,7 +33,7 @@ IMPORTED = {
 """Methods that are used, by selector: Swift's importer leaves out words that the type says already."""
 
 OTHERS = {
-    "id<MTLTexture>", "id<MPSNNPadding>", "BOOL * ?", "NSCoder *", "NSZone *", "Class", "MTLPixelFormat",
+    "id<MTLTexture>", "id<MPSNNPadding>", "BOOL *", "NSCoder *", "NSZone *", "Class", "MTLPixelFormat",
     "MTLTextureType", "MTLTextureUsage", "MTLCPUCacheMode", "MTLStorageMode",
 }  # fmt: skip
 """Types of properties that the program does not use."""

@@ -433,8 +433,9 @@ class MetalProgram:
             encoder.setBuffer_offset_atIndex_(buffer, 0, index)
         for index, texture in textures.items():
             encoder.setTexture_atIndex_(texture, index)
-        for index, size in work.shared.items():
-            encoder.setThreadgroupMemoryLength_atIndex_(size, index)
+        for index in work.shared:
+            # A threadgroup has 32 KiB in all; lengths are multiples of 16.
+            encoder.setThreadgroupMemoryLength_atIndex_(32_768 // len(work.shared) // 16 * 16, index)
         encoder.dispatchThreads_threadsPerThreadgroup_(metal.MTLSizeMake(*work.grid), metal.MTLSizeMake(*work.group))
         encoder.endEncoding()
         self._metal.finish(command_buffer, f"{self._where}: {name}")
