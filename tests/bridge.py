@@ -3,7 +3,7 @@ A strict stand-in for PyObjC, Metal and MPS, with mpsref behind it.
 
 Every selector, the number and types of arguments, blocks and nil are held to `data/sdk.json`, and to `METAL` below for
 what is not of MPS. What Metal's validation would stop, or would go unnoticed on one machine and not on another, is an
-error: `WrongUse`.
+error: `WrongUseError`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from mpsref.lab.cpu import Program, Work
 SDK = json.loads((Path(__file__).parent / "data" / "sdk.json").read_text(encoding="utf-8"))
 PROTOCOLS = {"MPSHandle": ["label", "supportsSecureCoding", "encodeWithCoder_", "initWithCoder_"]}
 """What must be there of a protocol and those that it takes over, as selectors in Python."""
+
+CONFORMS = {"MPSNNDefaultPadding": "MPSNNPadding"}
+"""Protocols of classes of MPS."""
 
 METAL = {
     "NSMutableArray": {"+array": ["instancetype"]},
@@ -76,13 +79,13 @@ METAL = {
 """What of Metal and Foundation is used, in the form of the SDK data."""
 
 
-class WrongUse(AssertionError):
+class WrongUseError(AssertionError):
     """What the SDK does not allow."""
 
 
 def require(condition, message):
     if not condition:
-        raise WrongUse(message)
+        raise WrongUseError(message)
 
 
 def chain_of(name):
@@ -175,7 +178,8 @@ def accept(kind, value, where):
             accept(inner[2], one, f"{where}[{i}]")
     elif kind in SDK["enums"]:
         require(type(value) is int, f"{where}: {type(value).__name__} for {kind}")
-        require(value in SDK["enums"][kind].values(), f"{where}: {value} is no {kind}")
+        bits = sum(SDK["enums"][kind].values()) if kind == "MPSNNPaddingMethod" else 0
+        require(value in SDK["enums"][kind].values() or value & ~bits == 0, f"{where}: {value} is no {kind}")
     elif kind in SDK["typedefs"]:
         wanted = SDK["typedefs"][kind].partition("(^)")[2].count(",") + 1
         require(callable(value), f"{where}: {type(value).__name__} for a block")
@@ -186,7 +190,7 @@ def accept(kind, value, where):
     else:
         names = re.findall(r"\w+", kind)
         mine = {getattr(value, "kind", None), *getattr(value, "protocols", ())}
-        mine |= {name for one in list(mine) for name in chain_of(one)}
+        mine |= {name for one in list(mine) for name in (*chain_of(one), CONFORMS.get(one))}
         require(names[-1] in mine, f"{where}: {getattr(value, 'kind', type(value).__name__)} for {kind}")
 
 
@@ -297,6 +301,8 @@ class Bridge:
 
     def _made(self, receiver, name, values):
         """An object whose constructor takes the selector's labels."""
+        if name == "paddingForTensorflowAveragePooling":
+            return self.wrapped(mps.MPSNNDefaultPadding.for_tensorflow_average_pooling())
         first, *rest = name.removesuffix("_").split("_")
         label = first.partition("With")[2]
         names = [snake(text) for text in (label[0].lower() + label[1:], *rest)]
@@ -308,6 +314,7 @@ class Bridge:
         receiver.__dict__[field] = value
         if field == "format":
             value = mps.MPSImageFeatureChannelFormat(value)
+        value = getattr(value, "thing", value)
         if hasattr(receiver.thing, field) and field != "image_allocator":
             setattr(receiver.thing, field, value)
 

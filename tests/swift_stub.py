@@ -33,8 +33,8 @@ IMPORTED = {
 """Methods that are used, by selector: Swift's importer leaves out words that the type says already."""
 
 OTHERS = {
-    "id<MTLTexture>", "id<MPSNNPadding>", "BOOL * ?", "NSCoder *", "NSZone *", "Class", "MTLPixelFormat", "MTLTextureType",
-    "MTLTextureUsage", "MTLCPUCacheMode", "MTLStorageMode",
+    "id<MTLTexture>", "id<MPSNNPadding>", "BOOL *", "NSCoder *", "NSZone *", "Class", "MTLPixelFormat",
+    "MTLTextureType", "MTLTextureUsage", "MTLCPUCacheMode", "MTLStorageMode",
 }  # fmt: skip
 """Types of properties that the program does not use."""
 
@@ -94,12 +94,11 @@ def swift_type(kind):
     kind = SDK["typedefs"].get(plain.removesuffix(" *"), plain)
     scalars = {
         "void": "Void", "float": "Float", "BOOL": "Bool", "_Bool": "Bool", "NSUInteger": "Int", "size_t": "Int",
-        "NSString *": "String", "NSData *": "Data", "void *": "UnsafeMutableRawPointer", "const void *": "UnsafeRawPointer",
+        "NSString *": "String", "NSData *": "Data", "void *": "UnsafeMutableRawPointer",
+        "const void *": "UnsafeRawPointer",
     }  # fmt: skip
-    if kind in scalars:
-        return scalars[kind]
-    if kind.startswith("NSMutableArray<"):
-        return "NSMutableArray"
+    if kind in scalars or kind.startswith("NSMutableArray<"):
+        return scalars.get(kind, "NSMutableArray")
     if array := re.fullmatch(r"NSArray<(.*)>(?: \*)?", kind):
         return f"[{swift_type(array[1])}]"
     if protocol := re.fullmatch(r"id<(\w+)>", kind):
@@ -138,7 +137,7 @@ def methods(cls):
 def known(kind):
     """Whether a type is declared here."""
     plain = kind.removesuffix(" ?").removeprefix("const ")
-    if plain in OTHERS or "State" in plain and "Node" not in plain and "Batch" not in plain:
+    if plain in OTHERS or ("State" in plain and "Node" not in plain and "Batch" not in plain):
         return False
     names = re.findall(r"MPS\w+", plain)
     return all(

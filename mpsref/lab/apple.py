@@ -30,6 +30,8 @@ __all__ = ["Metal", "MetalProgram"]
 PACKAGES = "pyobjc-framework-Metal pyobjc-framework-MetalPerformanceShaders"
 HWC = MPSDataLayout.HeightxWidthxFeatureChannels
 NEURON = re.compile("MPSCNNNeuron([A-Za-z]+)Node")
+POOLING = ("MPSCNNPoolingMaxNode", "MPSCNNPoolingAverageNode")
+WINDOW = ("kernel_width", "kernel_height", "stride_in_pixels_x", "stride_in_pixels_y")
 SETTABLE = {
     "primary_scale": "setPrimaryScale_",
     "secondary_scale": "setSecondaryScale_",
@@ -60,7 +62,7 @@ class Metal:
             _imported, ("objc", "Foundation", "Metal", "MetalPerformanceShaders")
         )
         self.gpu = self.metal.MTLCreateSystemDefaultDevice()
-        self.queue = None if self.gpu is None else self.gpu.newCommandQueue()
+        self.queue: Any = None if self.gpu is None else self.gpu.newCommandQueue()
         if self.queue is None:
             raise DependencyError("--backend metal: this machine has no Metal device: run it on a Mac")
         self.device = f"{self.gpu.name()}, macOS {platform.mac_ver()[0]}, MPSNNGraph"
@@ -275,8 +277,19 @@ class _Nodes:
         """The filter node of an entry of a graph file."""
         kind = entry["class"]
         neuron = NEURON.fullmatch(kind)
-        if "source_gradient" in entry and (neuron or kind.startswith("MPSNN")):
+        if "gradient_state" in entry:
             made = self._gradient(entry)
+        elif kind in POOLING:
+            if entry.get("edge_mode", "clamp") != "clamp":
+                raise FileFormatError(f"node {entry['result']}: edge_mode: the nodes of MPS clamp: leave it out")
+            made = (
+                getattr(self._mps, kind)
+                .alloc()
+                .initWithSource_kernelWidth_kernelHeight_strideInPixelsX_strideInPixelsY_(
+                    self.images[entry["source"]], *(entry[name] for name in WINDOW)
+                )
+            )
+            made.setPaddingPolicy_(self._padding(entry))
         elif "sources" in entry:
             left, right = (self.images[name] for name in entry["sources"])
             made = getattr(self._mps, kind).nodeWithLeftSource_rightSource_(left, right)
@@ -289,8 +302,8 @@ class _Nodes:
             made = getattr(getattr(self._mps, kind), selector)(self.images[entry["source"]], *given)
         else:
             raise FileFormatError(
-                f"node {entry['result']}: --backend metal has neurons and arithmetic, but no {kind}: leave it out, or "
-                "give its image to mpsref convert"
+                f"node {entry['result']}: --backend metal has neurons, arithmetic and pooling, but no {kind}: leave it "
+                "out, or give its image to mpsref convert"
             )
         for field, selector in SETTABLE.items():
             if field in entry:
@@ -305,9 +318,23 @@ class _Nodes:
                 incoming, image, state, self._neuron(entry["descriptor"])
             )
         kind = getattr(self._mps, entry["class"])
+        if "kernel_width" in entry:
+            return kind.nodeWithSourceGradient_sourceImage_gradientState_kernelWidth_kernelHeight_strideInPixelsX_strideInPixelsY_paddingPolicy_(  # noqa: E501 - one selector
+                incoming, image, state, *(entry[name] for name in WINDOW), self._padding(entry)
+            )
         return kind.nodeWithSourceGradient_sourceImage_gradientState_isSecondarySourceFilter_(
             incoming, image, state, entry["is_secondary_source_filter"]
         )
+
+    def _padding(self, entry: Mapping[str, Any]) -> Any:
+        fields, kind = entry["padding_policy"], self._mps.MPSNNDefaultPadding
+        if "policy" in fields:
+            return getattr(kind, f"padding{fields['policy'][0].upper()}{fields['policy'][1:]}")()
+        if "method" not in fields:
+            raise FileFormatError(
+                f"node {entry['result']}: padding_policy: --backend metal has those of MPSNNDefaultPadding only"
+            )
+        return kind.paddingWithMethod_(fields["method"])
 
     def _neuron(self, fields: Mapping[str, Any]) -> Any:
         kind = MPSCNNNeuronType[fields["neuron_type"]]
@@ -369,17 +396,17 @@ class MetalProgram:
                 raise ImplementationError(f"{where}: {kind} {name} has no value: give --argument {name}=VALUE")
             declared = rf"(constant\s+{re.escape(kind)}\s+{name})\s*\[\[[^\]]*\]\]"
             text = re.sub(declared, rf"\1 = {(constants or {})[name]}", text)
-        library, error = metal.gpu.newLibraryWithSource_options_error_(text, None, None)
+        library, problem = metal.gpu.newLibraryWithSource_options_error_(text, None, None)
         if library is None:
-            raise ImplementationError(f"{where}: does not compile: {error}")
+            raise ImplementationError(f"{where}: does not compile: {problem}")
         self._pipelines = {}
         for name in names:
             function = library.newFunctionWithName_(name)
             if function is None:
                 raise ImplementationError(f"{where}: Metal finds no function {name}")
-            self._pipelines[name], error = metal.gpu.newComputePipelineStateWithFunction_error_(function, None)
+            self._pipelines[name], problem = metal.gpu.newComputePipelineStateWithFunction_error_(function, None)
             if self._pipelines[name] is None:
-                raise ImplementationError(f"{where}: {name}: {error}")
+                raise ImplementationError(f"{where}: {name}: {problem}")
 
     def __enter__(self) -> Self:
         return self
@@ -409,8 +436,9 @@ class MetalProgram:
             encoder.setBuffer_offset_atIndex_(buffer, 0, index)
         for index, texture in textures.items():
             encoder.setTexture_atIndex_(texture, index)
-        for index, size in work.shared.items():
-            encoder.setThreadgroupMemoryLength_atIndex_(size, index)
+        for index in work.shared:
+            # A threadgroup has 32 KiB in all; lengths are multiples of 16.
+            encoder.setThreadgroupMemoryLength_atIndex_(32_768 // len(work.shared) // 16 * 16, index)
         encoder.dispatchThreads_threadsPerThreadgroup_(metal.MTLSizeMake(*work.grid), metal.MTLSizeMake(*work.group))
         encoder.endEncoding()
         self._metal.finish(command_buffer, f"{self._where}: {name}")

@@ -67,20 +67,13 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
         raise ParameterError(f"library {said}: give one of {', '.join(_GRADIENTS)}")
     module, derived = _module_of(names[0]), _GRADIENTS[names[0]]
 
-<<<<<<< HEAD:mpsref/sweep/autodiff.py
-    def gradient(*arrays: Stored) -> Any:
-        with _placed(module, names[0], device):
-            *inputs, upstream = _taken(module, names[0], arrays, device)
-            gradients = tuple(map(_given, derived(module, function, inputs, upstream)))
-=======
     def gradient(*given: Any) -> Any:
         descriptor = [each for each in given if isinstance(each, MPSNNNeuronDescriptor)]
-        arrays = (np.asarray(each) for each in given if not isinstance(each, MPSNNNeuronDescriptor))
-        # Neither torch nor MLX takes negative strides.
-        *inputs, upstream = (a.copy() if min(a.strides, default=0) < 0 else a for a in arrays)
+        arrays = [each for each in given if not isinstance(each, MPSNNNeuronDescriptor)]
         forward = (lambda *inputs: function(*inputs, *descriptor)) if descriptor else function
-        gradients = tuple(map(np.asarray, derived(module, forward, inputs, upstream, device)))
->>>>>>> refs/heads/causes:mpsref/testing/autodiff.py
+        with _placed(module, names[0], device):
+            *inputs, upstream = _taken(module, names[0], arrays, device)
+            gradients = tuple(map(_given, derived(module, forward, inputs, upstream)))
         return gradients if len(gradients) > 1 else gradients[0]
 
     gradient.__name__ = gradient.__qualname__ = f"gradient of {getattr(function, '__name__', type(function).__name__)}"

@@ -1,4 +1,4 @@
-"""MPS on a Mac: the backend run whole on a strict stand-in, which has mpsref behind it; the stand-in refuses wrong uses."""
+"""MPS on a Mac: the backend run whole on a strict stand-in with mpsref behind it, which refuses wrong uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bridge import Bridge, NSObject, WrongUse
 
 import mpsref as mps
+from bridge import Bridge, NSObject, WrongUseError
 from mpsref.cli import main
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.lab import apple
@@ -21,6 +21,7 @@ from mpsref.verify import Recording
 
 FOLDER = Path(__file__).parents[2] / "examples" / "metal"
 CLASSES = {name for name in NODE_CLASSES if getattr(mps, name).__module__ != "mpsref.graph.layers"}
+"""Those of layers have tests of their own."""
 
 
 def every_class():
@@ -80,6 +81,27 @@ def recorded(tmp_path, graph, *options):
     file = tmp_path / "graph.json"
     graph.write(file)
     return main(["record", str(file), "--backend", "metal", "--out", str(tmp_path / "r"), "--verify", *options])
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        (mps.MPSCNNPoolingMaxNode, mps.MPSNNDefaultPadding(28)),
+        (mps.MPSCNNPoolingAverageNode, mps.MPSNNDefaultPadding.for_tensorflow_average_pooling()),
+    ],
+)
+def test_pooling_passes_forward_and_back(tmp_path, bridge, capsys, kind, policy):
+    bridge()
+    pooled = kind(source=mps.MPSNNImageNode(handle="x"), filter_size=3, stride=2)
+    pooled.padding_policy = policy
+    y = mps.MPSCNNNeuronTanHNode(source=pooled.result_image)
+    # The incoming gradient has the size of the pooled image.
+    (last,) = y.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    last.result_image.handle = "dx"
+
+    file = mps.GraphFile.from_results([y.result_image, last.result_image])
+    assert recorded(tmp_path, file, "--shape", "2x6x5x3") == 0, capsys.readouterr().err
+    assert "PASS" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", ["result", "other"])
@@ -152,13 +174,21 @@ def test_without_pyobjc_or_a_device_that_is_said(tmp_path, bridge, monkeypatch, 
     assert not (tmp_path / "r").exists()
 
 
-def test_layers_are_refused_in_words_and_nothing_is_overwritten(tmp_path, bridge, capsys):
+def test_convolution_is_refused_in_words_and_nothing_is_overwritten(tmp_path, bridge, capsys):
     bridge()
     x = mps.MPSNNImageNode(handle="x")
-    pooled = mps.GraphFile.from_results([mps.MPSCNNPoolingMaxNode(source=x, filter_size=2).result_image])
+    descriptor = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=1, kernel_height=1, input_feature_channels=4, output_feature_channels=2
+    )
+    weights = mps.ArrayDataSource(descriptor, np.ones(descriptor.weights_shape))
+    layer = mps.MPSCNNConvolutionNode(source=x, weights=weights)
 
-    assert recorded(tmp_path, pooled, "--shape", "4x4x4") == 2
-    assert "--backend metal has neurons and arithmetic, but no MPSCNNPoolingMaxNode" in capsys.readouterr().err
+    assert recorded(tmp_path, mps.GraphFile.from_results([layer.result_image]), "--shape", "4x4x4") == 2
+    assert "--backend metal has neurons, arithmetic and pooling, but no MPSCNNConvo" in capsys.readouterr().err
+    pooling = mps.MPSCNNPoolingMaxNode(source=x, filter_size=2)
+    pooling.edge_mode = mps.MPSImageEdgeMode.zero
+    assert recorded(tmp_path, mps.GraphFile.from_results([pooling.result_image]), "--shape", "4x4x4") == 2
+    assert "edge_mode: the nodes of MPS clamp" in capsys.readouterr().err
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "mine").write_text("kept")
     assert recorded(tmp_path, small(), "--shape", "2x2x2") == 2
@@ -195,16 +225,20 @@ class Problem:
 
 # ---- wrong uses, planted in the backend ----
 
+SYNCHRONIZED = """\
+        for images in (returned, *others):
+            for image in images:
+                image.synchronizeOnCommandBuffer_(buffer)
+"""
+FINISHED = "        self.finish(buffer, result)\n"
+RUN = "        buffer.commit()\n        buffer.waitUntilCompleted()\n"
+GRAPH = ".alloc().initWithDevice_resultImage_resultImageIsNeeded_("
+SECONDARY = 'entry["is_secondary_source_filter"]\n'
+
 PLANTED = {
     "no synchronization": ("image.synchronizeOnCommandBuffer_(buffer)", "pass", "not synchronized"),
-    "synchronized after the commit": (
-        "        for images in (returned, *others):\n            for image in images:\n"
-        "                image.synchronizeOnCommandBuffer_(buffer)\n        self.finish(buffer, result)\n",
-        "        self.finish(buffer, result)\n        for images in (returned, *others):\n            for image in images:\n"
-        "                image.synchronizeOnCommandBuffer_(buffer)\n",
-        "synchronized after the commit",
-    ),
-    "used before the commit": ("        buffer.commit()\n        buffer.waitUntilCompleted()\n", "", "committed and done"),
+    "synchronized after the commit": (SYNCHRONIZED + FINISHED, FINISHED + SYNCHRONIZED, "after the commit"),
+    "used before the commit": (RUN, "", "committed and done"),
     "not waited for": ("        buffer.waitUntilCompleted()\n", "", "committed and done"),
     "committed twice": ("        buffer.commit()\n", "        buffer.commit()\n        buffer.commit()\n", "twice"),
     "exported as a temporary image": (
@@ -227,14 +261,14 @@ PLANTED = {
     "read into what cannot be written": ("data = bytearray(len(", "data = bytes(len(", "cannot be written to"),
     "nil for a state": (".resultState()\n", ".resultState() and None\n", "nil where"),
     "a neuron's state for arithmetic": (
-        "self._makers[entry[\"gradient_state\"]].resultState()",
+        'self._makers[entry["gradient_state"]].resultState()',
         "next(iter(self._makers.values())).resultState()",
         "GradientStateNode",
     ),
-    "a number for yes or no": ('entry["is_secondary_source_filter"]\n', '1.0 * entry["is_secondary_source_filter"]\n', "BOOL"),
+    "a number for yes or no": (SECONDARY, "1.0 * " + SECONDARY, "BOOL"),
     "bytes for data": ("self._data.dataWithBytes_length_(data, len(data))", "data", "for NSData"),
     "a text for a number": ('entry[p] for p in "abc"', 'str(entry[p]) for p in "abc"', "for float"),
-    "not initialized": (".alloc().initWithDevice_resultImage_resultImageIsNeeded_(", ".alloc().setFormat_(125) or (", "before init"),
+    "not initialized": (GRAPH, ".alloc().setFormat_(125) or (", "before init"),
 }  # fmt: skip
 
 
@@ -258,7 +292,7 @@ def images(metal):
 def test_a_wrong_use_in_the_backend_is_refused(bridge, old, new, words):
     bridge()
 
-    with pytest.raises(WrongUse, match=words):
+    with pytest.raises(WrongUseError, match=words):
         images(mutated(old, new))
 
 
@@ -288,7 +322,7 @@ def test_an_unknown_selector_an_argument_too_few_and_a_missing_init_are_refused(
     ):
         with pytest.raises(AttributeError, match="has no selector"):
             wrong()
-    with pytest.raises(WrongUse, match="1 arguments for 3"):
+    with pytest.raises(WrongUseError, match="1 arguments for 3"):
         shader.MPSCNNNeuronTanHNode.nodeWithSource_a_b_(node)
 
 
@@ -296,9 +330,9 @@ def test_a_block_of_other_arguments_is_refused(bridge):
     shader = shaders(bridge)
     tanh = shader.MPSCNNNeuronTanHNode.nodeWithSource_(shader.MPSNNImageNode.nodeWithHandle_(None))
 
-    with pytest.raises(WrongUse, match="a function of 2 arguments for a block of 4"):
+    with pytest.raises(WrongUseError, match="a function of 2 arguments for a block of 4"):
         tanh.trainingGraphWithSourceGradient_nodeHandler_(None, lambda node, source: None)
-    with pytest.raises(WrongUse, match="int for a block"):
+    with pytest.raises(WrongUseError, match="int for a block"):
         tanh.trainingGraphWithSourceGradient_nodeHandler_(None, 4)
 
 
@@ -306,4 +340,5 @@ def test_a_handle_without_a_label_is_refused():
     with pytest.raises(TypeError, match="does not fully implement protocol: no label"):
 
         class Handle(NSObject, protocols=["MPSHandle"]):
-            supportsSecureCoding = encodeWithCoder_ = initWithCoder_ = None
+            def supportsSecureCoding(self):
+                """Present, unlike the label."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-import swift_stub
-from swift_stub import APPLE, ENUMS, IMPORTED, PROGRAM, SDK, case_of, chain_of, initialisers
 
 import mpsref as mps
+import swift_stub
 from mpsref.documents import schema
 from mpsref.graph.schema import NODE_CLASSES
+from swift_stub import APPLE, ENUMS, IMPORTED, PROGRAM, SDK, case_of, chain_of, initialisers
 
 tree_sitter = pytest.importorskip("tree_sitter", reason="tree-sitter reads Swift: install mpsref[test]")
 tree_sitter_swift = pytest.importorskip("tree_sitter_swift", reason="its grammar: install mpsref[test]")
