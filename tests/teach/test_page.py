@@ -282,7 +282,7 @@ LIVE = live_pages()
 
 @pytest.mark.parametrize("name", LIVE.PAGES)
 @pytest.mark.parametrize("width", [390, 1280])
-def test_each_page_of_the_site_is_dragged_slid_stepped_through_and_goes_downhill(browser, opened, tmp_path, name, width):
+def test_each_page_of_the_site_is_dragged_slid_stepped_and_goes_downhill(browser, opened, tmp_path, name, width):
     LIVE.write(tmp_path / "live")
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800)
     try:
