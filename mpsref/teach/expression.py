@@ -346,7 +346,11 @@ class Backprop(Trace):
     """
 
     def __init__(
-        self, traced: Trace, graph: MPSNNGraph, shapes: Mapping[str, Shape] = MappingProxyType({}), shape: Shape | None = None
+        self,
+        traced: Trace,
+        graph: MPSNNGraph,
+        shapes: Mapping[str, Shape] = MappingProxyType({}),
+        shape: Shape | None = None,
     ) -> None:
         super().__init__(traced.steps, traced.images)
         self.graph = graph
@@ -457,8 +461,8 @@ def evaluated(graph: MPSNNGraph, numbers: Mapping[str, npt.ArrayLike | MPSImage]
     arrays = {name: _array(value, name) for name, value in given.items()}
     if any(not step.operation.is_pointwise for step in graph.plan.steps):
         images = {
-            name: value if isinstance(value := given[name], MPSImage) else source_image(named[name], value, graph.format)
-            for name in numbers
+            name: source_image(named[name], value if isinstance(value, MPSImage) else arrays[name], graph.format)
+            for name, value in numbers.items()
         }
         if f"d{incoming}" not in numbers:
             images[f"d{incoming}"] = _ones(graph, images)

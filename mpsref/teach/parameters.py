@@ -44,7 +44,7 @@ def parameters_of(operation: Operation) -> dict[str, Value]:
         return {**dict(zip(SCALES, operation.scales, strict=True)), "bias": operation.bias}
     if isinstance(operation, Convolution):
         w = operation.weights
-        return {"weights": w.values} | ({} if w.bias is None else {"biases": w.bias})
+        return {"weights": w.values} if w.bias is None else {"weights": w.values, "biases": w.bias}
     return {}
 
 

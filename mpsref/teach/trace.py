@@ -191,9 +191,10 @@ class Trace:
                 found[f"{step.name}.{name}"] = by_channel if name == "data" else total(parts)
         layers = {step.plan_step.node: step for step in self.steps if isinstance(step.operation, Convolution)}
         for step in self.steps if self.place is None else ():
-            layer = layers.get(step.plan_step.node.forward_node)
-            if layer is None:
+            forward = step.plan_step.node.forward_node
+            if forward is None or forward not in layers:
                 continue
+            layer = layers[forward]
             states = step.operation.states(step.images, evaluation("ideal"))
             for own in parameters_of(layer.operation):
                 gradient = states[f"gradient_for_{own}"].astype(np.float64)
