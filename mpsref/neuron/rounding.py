@@ -41,6 +41,8 @@ def canonical_nan(out: Stored) -> None:
     if out.dtype == np.float16:
         # Several times faster than np.isnan.
         nan = (out.view(np.uint16) & 0x7FFF) > 0x7C00
+    elif out.dtype.kind == "V":
+        nan = np.isnan(out)
     elif out.dtype.kind != "f" or not out.size or not math.isnan(np.maximum.reduce(out)):
         return
     else:
