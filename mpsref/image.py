@@ -87,7 +87,7 @@ class MPSImageDescriptor(Strict):
 
     def __post_init__(self) -> None:
         storage = storage_format(self.channel_format, "channel_format")
-        object.__setattr__(self, "channel_format", storage.channel_format)
+        object.__setattr__(self, "channel_format", storage.of_image("channel_format"))
         for name in ("width", "height", "feature_channels", "number_of_images"):
             object.__setattr__(self, name, whole(name, getattr(self, name), minimum=1))
         size = math.prod(_shape(self)) * storage.dtype.itemsize
@@ -248,7 +248,11 @@ class MPSImage(Strict):
         n, h, w, c = values.shape
         image = cls(
             image_descriptor=MPSImageDescriptor(
-                channel_format=storage.channel_format, width=w, height=h, feature_channels=c, number_of_images=n
+                channel_format=storage.of_image("channel_format"),
+                width=w,
+                height=h,
+                feature_channels=c,
+                number_of_images=n,
             )
         )
         write_lanes(image._slices, values)
@@ -301,7 +305,7 @@ class MPSImage(Strict):
     @property
     def feature_channel_format(self) -> MPSImageFeatureChannelFormat:
         """How a channel is stored."""
-        return self._storage.channel_format
+        return self._storage.of_image("feature_channel_format")
 
     @property
     def pixel_format(self) -> MTLPixelFormat:

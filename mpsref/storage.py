@@ -25,6 +25,7 @@ __all__ = [
     "FormatLike",
     "StorageFormat",
     "array_or_error",
+    "as_numpy",
     "bfloat16",
     "channel_format_of",
     "image_storage_of",
@@ -82,10 +83,11 @@ class StorageFormat:
         """``unorm8``, ``unorm16``, ``float16``, ``bfloat16``, ``float32`` or ``float64``."""
         return self.channel_format.name if self.channel_format else "float64"
 
-    @property
-    def is_apples(self) -> bool:
-        """Whether an image can have it."""
-        return self.channel_format in FORMATS
+    def of_image(self, name: str) -> MPSImageFeatureChannelFormat:
+        """Apple's format; raises `ImageError`, which calls it `name`, if it is one of plain arrays only."""
+        if isinstance(self.channel_format, MPSImageFeatureChannelFormat):
+            return self.channel_format
+        raise ImageError(f"{name} is {self.name}, in which no MPSImage is: {_CHOICES}")
 
     @property
     def limits(self) -> Any:
@@ -272,6 +274,8 @@ _BY_DTYPE = {storage.dtype: channel_format for channel_format, storage in FORMAT
 _FLOATING = {storage.dtype: storage for storage in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64)}
 
 
+_CHOICES = f"choose one of MPSImageFeatureChannelFormat: {', '.join(f.name for f in FORMATS)}"
+
 FormatLike: TypeAlias = ChannelFormat | str | npt.DTypeLike | StorageFormat
 """A member of Apple's enumeration or `ArrayFormat`, its name, a dtype, or the `StorageFormat` itself."""
 
@@ -299,26 +303,24 @@ def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
 
 def storage_named(channel_format: ChannelFormat) -> StorageFormat:
     """The storage format of a member other than ``none``."""
-    return bfloat16() if channel_format is ArrayFormat.bfloat16 else FORMATS[channel_format]  # type: ignore[index]
+    return bfloat16() if channel_format is ArrayFormat.bfloat16 else FORMATS[channel_format]
 
 
-def storage_format(value: FormatLike, name: str = "format", *, of_images: bool = False) -> StorageFormat:
+def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     """
     The storage format for a member of Apple's enumeration or `ArrayFormat`, its name or raw value, or a dtype.
 
     Raises
     ------
     ImageError
-        `value` is ``none``, or no format, or no image has it, but one must; the message calls it `name`.
+        `value` is ``none``, or no format; the message calls it `name`.
     DependencyError
         It is bfloat16, and ``ml_dtypes`` is not installed.
     """
     channel_format = channel_format_of(value)
-    if channel_format in FORMATS or (channel_format is ArrayFormat.bfloat16 and not of_images):
-        return storage_named(channel_format)  # type: ignore[arg-type]
-    choices = ", ".join(f.name for f in FORMATS)
-    no_image = "in which no MPSImage is: " if channel_format is ArrayFormat.bfloat16 else ""
-    raise ImageError(f"{name} is {shown(value)}: {no_image}choose one of MPSImageFeatureChannelFormat: {choices}")
+    if not channel_format:
+        raise ImageError(f"{name} is {shown(value)}: {_CHOICES}")
+    return storage_named(channel_format)
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
@@ -327,12 +329,20 @@ def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         return value
     try:
         unmasked_or_error(value, name)
-        return np.asarray(value)
+        return as_numpy(value)
     except ImageError:
         raise
     except CONVERSION_ERRORS as error:
         reason = str(error) if type(error) is ValueError else described(error)
         raise ImageError(f"{name}: {reason}: give an array of numbers") from None
+
+
+def as_numpy(value: Any) -> npt.NDArray[Any]:
+    """``numpy.asarray``, also of a tensor of torch or MLX in bfloat16, for which they make no array."""
+    if not isinstance(value, np.ndarray) and str(getattr(value, "dtype", "")).endswith(".bfloat16"):
+        value = value.detach().cpu() if hasattr(value, "detach") else value
+        return np.asarray(value.view(import_module(type(value).__module__).int16)).view(bfloat16().dtype)
+    return np.asarray(value)
 
 
 def unmasked_or_error(value: object, name: str) -> None:

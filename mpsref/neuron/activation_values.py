@@ -98,7 +98,7 @@ def hard_sigmoid_slope(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:
 
 
 def selu(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:
-    return m.times(p.b, x) if x > 0 else m.times(p.b, p.a) * m.expm1(x)
+    return m.times(p.b, x) if x >= 0 else m.times(p.b, p.a) * m.expm1(x)
 
 
 def selu_slope(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:
@@ -106,7 +106,7 @@ def selu_slope(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:
 
 
 def celu(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:
-    return x if x > 0 else p.a * m.expm1(x / p.a)
+    return x if x >= 0 else p.a * m.expm1(x / p.a)
 
 
 def celu_slope(x: Decimal, p: ExactParameters, m: Digits) -> Decimal:

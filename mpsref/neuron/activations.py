@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import cast
 
 import mpsref.neuron.activation_values as spec
 from mpsref.arrays import Floats
@@ -111,11 +110,11 @@ class HardSwish(Neuron):
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
-        return x * f.min(f.max(x + 3, 0.0), 6.0) / 6
+        return x * f.min(f.max(x + 3, 0.0), 6.0) / 6.0
 
     @staticmethod
     def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
-        return f.where(x <= -3, 0.0, f.where(x >= 3, 1.0, f.fma(2.0, x, 3.0) / 6))
+        return f.where(x <= -3, 0.0, f.where(x >= 3, 1.0, f.fma(2.0, x, 3.0) / 6.0))
 
 
 class HardSigmoid(Neuron):
@@ -135,7 +134,7 @@ class HardSigmoid(Neuron):
 
     @staticmethod
     def stepwise_forward(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
-        return f.min(f.max(x + 3, 0.0), 6.0) / 6
+        return f.min(f.max(x + 3, 0.0), 6.0) / 6.0
 
     @staticmethod
     def stepwise_derivative(x: Floats, p: Float32Parameters, f: Arithmetic) -> Floats:
@@ -292,7 +291,7 @@ class SoftShrink(HardShrink):
 
 ACTIVATIONS: Mapping[ActivationType, Neuron] = MappingProxyType(
     {
-        cast("ActivationType", row.neuron_type): row()
+        row.neuron_type: row()
         for row in (
             SiLU,
             QuickGELU,

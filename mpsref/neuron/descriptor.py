@@ -108,13 +108,13 @@ class MPSNNNeuronDescriptor(Strict):
 
     _is_value = True
 
-    neuron_type: NeuronType
+    neuron_type: MPSCNNNeuronType
     row: Neuron
     a: float
     b: float
     c: float
     data: npt.NDArray[np.float32] | None
-    _key: tuple[NeuronType, bytes, bytes]
+    _key: tuple[int | str, bytes, bytes]
     _hash: int
 
     def __init__(
@@ -148,7 +148,7 @@ class MPSNNNeuronDescriptor(Strict):
     ) -> None:
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
         patterns = struct.pack(f"{len(row.parameters)}d", *list(numbers.values())[: len(row.parameters)])
-        key = (own_type, patterns, b"" if slopes is None else bytes(slopes))
+        key = (own_type.value, patterns, b"" if slopes is None else bytes(slopes))
         put = object.__setattr__  # past the guard, as images are made
         put(self, "neuron_type", own_type)
         put(self, "row", row)
@@ -284,7 +284,7 @@ class Activation(MPSNNNeuronDescriptor):
 
     __slots__ = ()
 
-    neuron_type: ActivationType
+    neuron_type: ActivationType  # type: ignore[assignment]
 
     def __init__(self, name: ActivationType | str, **parameters: float) -> None:
         own_type = ActivationType.__members__.get(name.name if isinstance(name, ActivationType) else str(name))

@@ -199,8 +199,9 @@ def rounded(value: Decimal, result: StorageFormat) -> float | int:
 @lru_cache
 def _range(result: StorageFormat) -> tuple[int, float]:
     """The exponent of the smallest subnormal number, and the first power of two that overflows."""
-    info = result.limits
-    return int(info.minexp) - int(info.nmant), 2.0 ** int(info.maxexp)
+    # In IEEE's formats the exponents are as many below 1 as above.
+    beyond = 1 << (8 * result.dtype.itemsize - result.precision - 1)
+    return 3 - beyond - result.precision, 2.0**beyond
 
 
 @lru_cache(maxsize=512)

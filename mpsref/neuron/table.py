@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import ClassVar, Protocol, TypeAlias, cast
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -511,7 +511,7 @@ class GeLU(Neuron):
 
 NEURONS: Mapping[MPSCNNNeuronType, Neuron] = MappingProxyType(
     {
-        cast("MPSCNNNeuronType", row.neuron_type): row()
+        row.neuron_type: row()
         for row in (
             None_,
             ReLU,

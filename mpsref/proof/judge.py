@@ -391,9 +391,10 @@ class Judge:
         if self.name == "softSign":
             size = 1 + abs(Fraction(x))
             return 1 / size**2 if derivative else Fraction(x) / size
-        if self.name.startswith("hards"):
-            inside = (2 if derivative and self.name == "hardswish" else 1) * Fraction(x) + 3
-            return Fraction(x) * inside / 6 if self.name == "hardswish" and not derivative else inside / 6
+        if self.name == "hardswish":
+            return (2 * Fraction(x) + 3 if derivative else Fraction(x) * (Fraction(x) + 3)) / 6
+        if self.name == "hardsigmoid":
+            return Fraction(1, 6) if derivative else (Fraction(x) + 3) / 6
         if self.name == "power" and u != 0 and self.integer_c and abs(c) <= 100:
             return a * c * u ** int(c - 1) if derivative else u ** int(c)
         if self.name == "logarithm" and derivative and c == -1 and u != 0:
@@ -411,7 +412,7 @@ class Judge:
         a, b, c = (Fraction(v) for v in self.p)
         return self.name == "logarithm" and c > 0 and rational_power(c, value) == a * Fraction(x) + b
 
-    def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:
+    def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:  # noqa: PLR0911
         """A number that the value approaches exponentially, and on which side of it the value is."""
         a, b, _ = (Fraction(v) for v in self.p)
         x = Fraction(number)

@@ -12,8 +12,8 @@ from mpsref.neuron.workspace import LARGEST, Array, Workspace
 
 __all__: list[str] = []
 
-NEAR, NEARER = 2.0**-40, 2.0**-55
-"""Small against 1: the next terms of a series are below 2^-40 of the last, or the first itself below half a ULP."""
+NEAR, NEARER = 2.0**-38, 2.0**-55
+"""Small against 1: as a term of a series, by 2^-40 of which the next is smaller; or below half a ULP of it."""
 
 RATE, CUBIC = 1.5957691216057308, 0.044715
 """Twice the square root of 2 / pi, and the constant of GELU-tanh."""
@@ -108,6 +108,10 @@ class GELUTanh(SiLU):
         q = CUBIC * (x * x + x * GELU_ROOT[0] + GELU_ROOT[0] ** 2)
         return near, GELU_ROOT[2] * np.expm1(d * (1.0 + q)) + d * (1.0 + 3.0 * q)
 
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        return 2.0**-40
+
 
 class Mish(Activation):
     @staticmethod
@@ -163,7 +167,7 @@ class HardSigmoid(Activation):
 class SELU(Activation):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        return np.where(x > 0, _times(x, p.b), p.a * p.b * np.expm1(np.minimum(x, 0.0)))
+        return np.where(x >= 0, _times(x, p.b), p.a * p.b * np.expm1(np.minimum(x, 0.0)))
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -179,7 +183,7 @@ class SELU(Activation):
 class CELU(Activation):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        return np.where(x > 0, x, p.a * np.expm1(np.minimum(x, 0.0) / p.a))
+        return np.where(x >= 0, x, p.a * np.expm1(np.minimum(x, 0.0) / p.a))
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
