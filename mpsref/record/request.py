@@ -12,19 +12,18 @@ import mpsref
 from mpsref.arguments import checked
 from mpsref.display import aligned, counted
 from mpsref.documents import schema, validate
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.files import write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
-from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.image import MPSImage, MPSImageDescriptor, descriptor_in
 from mpsref.npy import little_endian
 from mpsref.operations import Role
 from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
-from mpsref.storage import FormatLike, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, storage_format
 
 __all__ = ["planned", "request"]
 
@@ -140,7 +139,7 @@ def planned(
         validate(size, schema("recording")["$defs"]["extent"], "shape")
     n, h, w, c = shape
     sizes = {
-        image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
+        image: descriptor_in(f, width=w, height=h, feature_channels=c, number_of_images=n)
         for image, f in _formats(needed, c, channel_format).items()
     }
     names = {image: name for name, image in graph.images.items()}
@@ -179,17 +178,12 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "surrogatepass"))
 
 
-def _formats(
-    needed: GraphFile, channels: int, channel_format: FormatLike
-) -> dict[MPSNNImageNode, MPSImageFeatureChannelFormat]:
+def _formats(needed: GraphFile, channels: int, channel_format: FormatLike) -> dict[MPSNNImageNode, ChannelFormat]:
     """The format of every image, sources first: that of the graph's own images when it runs on one pixel."""
     default = storage_format(channel_format, "channel_format").channel_format
     results = [node.result_image for node in needed.nodes]
     formats = {image: image.format or default for image in inputs(results)}
-    pixels = [
-        MPSImage(image_descriptor=MPSImageDescriptor(channel_format=f, feature_channels=channels))
-        for f in formats.values()
-    ]
+    pixels = [MPSImage(image_descriptor=descriptor_in(f, feature_channels=channels)) for f in formats.values()]
     rest: list[MPSImage] = []
     with naming("the shape does not fit the graph"):
         graph = MPSNNGraph(result_images=results, format=needed.storage)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.storage import unmasked_or_error
+from mpsref.storage import as_numpy, unmasked_or_error
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
@@ -95,7 +95,7 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
         with np.errstate(all="ignore"):
             made = function(*arguments)
             unmasked_or_error(made, "its result")
-            result = np.asarray(made)
+            result = as_numpy(made)
     except BaseException as error:
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: raised {described(error)}") from error

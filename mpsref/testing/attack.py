@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error, neuron_of
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
 from mpsref.testing.reports import Failure
@@ -308,7 +308,7 @@ class Attack:
         trial = failures.neurons[simplest]
         for name in simplest.parameters if self.subject.varies else ():
             others = {k: v for k, v in simplest.parameters.items() if k != name}
-            simpler = MPSNNNeuronDescriptor(simplest.neuron_type, **others)
+            simpler = neuron_of(simplest.neuron_type.name, others)
             if way in self.subject.trial(simpler, trial.x, trial.upstream).ways:
                 simplest = simpler
         return simplest

@@ -300,7 +300,7 @@ class _Verification:
         wrong = bool(self.faults and comparison.beyond.size)
         explained = wrong and all(other.operation.is_pointwise for other in nodes)
         # Packed only if it is read again.
-        own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
+        own = MPSImage._of_recorded(actual) if (kept or explained) and not comparison.identical else want
         end_to_end = None
         if ideal is not want:
             from_sources = compare(actual, ideal.to_array(), storage, Tolerance())

@@ -64,7 +64,7 @@ def explain_segment(
             upstream = _before(walk, image)
 
             def after(stored: Stored, image: MPSNNImageNode = image, known: set[MPSNNImageNode] = upstream) -> Stored:
-                given = {each: images[each] for each in known} | {image: MPSImage.from_array(stored)}
+                given = {each: images[each] for each in known} | {image: MPSImage._of_recorded(stored)}
                 return walk.images(given)[last].to_array()
 
             sources = tuple(

@@ -8,13 +8,13 @@ from keyword import iskeyword
 from typing import Any
 
 from mpsref.arguments import checked
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.graph.fields import DATA_SOURCE, DescriptorField, neuron_code
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.sources import descriptor_of
 from mpsref.operations.weights import SIZES
+from mpsref.storage import ChannelFormat
 
 __all__ = ["graph_code"]
 
@@ -160,7 +160,7 @@ def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
         yield f"    {arguments[-1]})"
 
 
-def _format(value: MPSImageFeatureChannelFormat) -> str:
+def _format(value: ChannelFormat) -> str:
     return f"mps.MPSImageFeatureChannelFormat.{value.name}"
 
 

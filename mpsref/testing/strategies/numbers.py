@@ -55,7 +55,7 @@ def formats(draw: st.DrawFn, *, floating: bool = False) -> MPSImageFeatureChanne
     """
     flag(floating, "floating")
     names = [name for name in SIMPLEST_FIRST if not (floating and STORAGES[name].unorm_max)]
-    return draw(st.sampled_from([STORAGES[name].channel_format for name in names]))
+    return draw(st.sampled_from([STORAGES[name].of_image("format") for name in names]))
 
 
 @st.composite

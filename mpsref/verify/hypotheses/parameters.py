@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Wide
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.operations import NeuronOperation, Operation
 from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
 from mpsref.verify.hypotheses.base import (
@@ -31,7 +31,7 @@ def _other_parameters(step: Step, names: str, values: Sequence[float]) -> Iterat
     p = descriptor_of(step)
     parameters = p.parameters | dict(zip(names, values, strict=True))
     if parameters != p.parameters and all(map(math.isfinite, parameters.values())):
-        yield with_descriptor(step.operation, MPSNNNeuronDescriptor(p.neuron_type, **parameters))
+        yield with_descriptor(step.operation, neuron_of(p.neuron_type.name, parameters))
 
 
 def _subsets(names: Iterable[str]) -> Iterator[str]:
