@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.arguments import ALL_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.files import check_outputs
 from mpsref.sweep import sweep
 from mpsref.sweep.implementation import sources_of
@@ -30,8 +29,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
                         help="takes an array, for a gradient the incoming gradients too, and returns one like it; the "
                         "module is looked for in the current folder first")  # fmt: skip
-    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES, required=True,
-                        help="Apple's name of the type")  # fmt: skip
+    parser.add_argument("--neuron", metavar="TYPE", choices=ALL_TYPES, required=True,
+                        help="Apple's name of the type, or the name of an activation that is not Apple's")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
                         help="gradient: for an incoming gradient of 1 (default forward)")  # fmt: skip
@@ -49,7 +48,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    neuron = descriptor(MPSCNNNeuronType[options.neuron], options)
+    neuron = descriptor(options.neuron, options)
     json_file: Path | None = options.json
     checkpoint = options.checkpoint or checkpoint_beside(json_file)
     # As python -m has it; a console script has its own folder there.
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 options.implementation,
                 neuron,
                 direction=options.direction,
-                format=MPSImageFeatureChannelFormat[options.format],
+                format=options.format,
                 ulp=options.ulp,
                 stride=options.stride,
                 shard=options.shard,

@@ -91,9 +91,8 @@ class RecordedImage:
                 elif size != self.layout.elements * dtype.itemsize:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
                 else:
-                    array = (
-                        np.fromfile(file, f"<u{dtype.itemsize}").astype(f"u{dtype.itemsize}", copy=False).view(dtype)
-                    )
+                    bits = np.fromfile(file, f"<u{dtype.itemsize}")
+                    array = bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
             return self.layout.unpacked(array, self.descriptor)
         except FileFormatError:
             raise

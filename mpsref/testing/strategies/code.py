@@ -8,6 +8,7 @@ from keyword import iskeyword
 from typing import Any
 
 from mpsref.arguments import checked
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.graph.fields import DATA_SOURCE, DescriptorField, neuron_code
 from mpsref.graph.file import GraphFile
