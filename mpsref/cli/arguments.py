@@ -15,6 +15,7 @@ from mpsref.storage import ArrayFormat
 
 __all__ = [
     "ALL_TYPES",
+    "ARRAY_FORMATS",
     "FORMATS",
     "NEURON_TYPES",
     "add_subject",

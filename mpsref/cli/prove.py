@@ -29,7 +29,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         "130 interrupted"
     )
     parser.add_argument("--neuron", metavar="TYPE", choices=ALL_TYPES,
-                        help="Apple's name of the type (default: all sixteen in turn), or another activation's")  # fmt: skip
+                        help="Apple's name of the type, or another activation's (default: all sixteen)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
     parser.add_argument("--sample", metavar="N", type=integer, default=65_536,

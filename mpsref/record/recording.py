@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.files import NewFolder, file_names, write_atomically
@@ -23,7 +23,7 @@ from mpsref.image import MPSImage, MPSImageDescriptor, descriptor_in
 from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, channel_format_of, image_storage_of, storage_format
+from mpsref.storage import FORMATS, ArrayFormat, StorageFormat, channel_format_of, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
@@ -47,22 +47,32 @@ class RecordedImage:
         The array in the file.
     folder : Path or None
         The folder that must contain the file whenever it is read, links resolved; None for no such condition.
+    batch : int
+        How many images there should be; more than the descriptor has, where the file was cut short. 0: as many.
     """
 
     path: Path
     descriptor: MPSImageDescriptor
     layout: Layout
     folder: Path | None = None
+    batch: int = 0
 
     @classmethod
     @checked
     def of_raw_file(
-        cls, path: Path, descriptor: MPSImageDescriptor, data_layout: str | Layout = HWC, folder: Path | None = None
+        cls,
+        path: Path,
+        descriptor: MPSImageDescriptor,
+        data_layout: str | Layout = HWC,
+        folder: Path | None = None,
+        *,
+        complete: bool = True,
     ) -> RecordedImage:
         """
         A file of raw elements, in a layout or one with a name of recording files.
 
-        Raises `FileFormatError` if its size is not that of the descriptor.
+        Raises `FileFormatError` if its size is not that of the descriptor, or, unless it must be complete, of some of
+        its images.
         """
         itemsize = storage_format(descriptor.channel_format).dtype.itemsize
         with opened(path, folder) as (_, size):
@@ -70,17 +80,32 @@ class RecordedImage:
         layout = data_layout
         if isinstance(layout, str):
             layout = Layout.named(layout, descriptor, size // itemsize)
+            batch = descriptor.number_of_images
+            fewer, rest = divmod(size * batch, layout.elements * itemsize)
+            if not complete and 0 < fewer < batch and not rest:
+                part = replace(descriptor, number_of_images=fewer)
+                return cls(path, part, Layout.named(data_layout, part, size // itemsize), folder, batch)
         if size != layout.elements * itemsize:
             raise FileFormatError(f"{path}: {_wrong_size(size, layout, descriptor)}")
         return cls(path, descriptor, layout, folder)
 
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """Images, height, width and feature channels."""
+        return shape_of(self.descriptor)
+
+    @property
+    def storage(self) -> StorageFormat:
+        """How the elements are stored."""
+        return storage_format(self.descriptor.channel_format)
+
     def read(self) -> MPSImage:
         """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
-        return MPSImage._of_recorded(self.elements())
+        return MPSImage._of_recorded(self.elements().stored)
 
-    def elements(self) -> Stored:
-        """Read the file as an array of shape (N, H, W, C) in the storage dtype; raises as `read` does."""
-        dtype = storage_format(self.descriptor.channel_format).dtype
+    def elements(self) -> Elements:
+        """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
+        dtype = self.storage.dtype
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
@@ -93,7 +118,7 @@ class RecordedImage:
                 else:
                     bits = np.fromfile(file, f"<u{dtype.itemsize}")
                     array = bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
-            return self.layout.unpacked(array, self.descriptor)
+            return Elements(np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)), self.storage)
         except FileFormatError:
             raise
         except (ValueError, OSError) as error:
@@ -174,7 +199,8 @@ class Recording:
         path : path
             The recording file.
         complete : bool
-            Whether a missing file is an error; if not, it is listed in `missing`.
+            Whether a missing file is an error, or a raw one with some images of its batch; if not, it is listed in
+            `missing`, or has the batch that it should have.
 
         Raises
         ------
@@ -202,7 +228,7 @@ class Recording:
             except OSError:
                 pass  # reading it reports the error
             try:
-                images[name] = _recorded(file, fields, folder)
+                images[name] = _recorded(file, fields, folder, complete=complete)
             except ImageError as error:
                 # Most messages begin with a field of the entry.
                 joint = "." if str(error).partition(": ")[0] in FIELDS else ": "
@@ -283,7 +309,8 @@ def write_recording(
     device : str
         What computed the images.
     raw : bool
-        Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
+        Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``, as is always
+        done with bfloat16, which ``.npy`` does not know.
     awaited : Mapping of str to MPSImageDescriptor, optional
         Images that only get an entry; a device will write their raw files.
     states : Mapping of str to Mapping of str to ndarray, optional
@@ -314,7 +341,7 @@ def recording_entries(
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip(names, file_names(names), strict=True):
-        if name in awaited or raw:
+        if name in awaited or raw or channel_format_of(np.asarray(images[name]).dtype) is ArrayFormat.bfloat16:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name])
         else:
             entries[name] = {"file": f"{stem}.npy"}
@@ -358,7 +385,8 @@ def _write_npy(image: MPSImage | Stored, file: IO[bytes]) -> None:
 
 def _write_raw(image: MPSImage | Stored, file: IO[bytes]) -> None:
     # Not tofile, whose errors do not say what happened.
-    file.write(little_endian(np.asarray(image)).data.cast("B"))
+    stored = np.ascontiguousarray(image)
+    file.write(little_endian(stored.view(f"u{stored.itemsize}")).data.cast("B"))
 
 
 def _encoded(
@@ -410,7 +438,7 @@ def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
     return path
 
 
-def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedImage:
+def _recorded(path: Path, fields: Mapping[str, Any], folder: Path, *, complete: bool) -> RecordedImage:
     if "shape" in fields:
         for name in (*SIZES, "data_layout"):
             if name in fields:
@@ -434,7 +462,8 @@ def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedIm
     _require_sizes(given, "raw elements")
     if "channel_axis" in fields:
         raise ImageError("channel_axis: raw elements need shape too, such as [2, 16, 5, 4]")
-    return RecordedImage.of_raw_file(path, descriptor_in(**given), fields.get("data_layout", HWC), folder)
+    d, layout = descriptor_in(**given), fields.get("data_layout", HWC)
+    return RecordedImage.of_raw_file(path, d, layout, folder, complete=complete)
 
 
 def _require_sizes(given: Mapping[str, Any], what: str) -> None:
