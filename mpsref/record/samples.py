@@ -19,7 +19,7 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, shown
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron import MPSNNNeuronDescriptor, forward, gradient
-from mpsref.storage import FORMATS, StorageFormat, storage_format
+from mpsref.storage import FORMATS, StorageFormat, storage_format, storage_of
 
 __all__ = ["edges", "sample_image"]
 
@@ -260,7 +260,7 @@ def _kinds(neuron: MPSNNNeuronDescriptor, ordinals: Bits) -> Bits:
 def _kind(values: npt.NDArray[Any]) -> Bits:
     """The kind of each value as a digit; the first two values are the limits, and have none."""
     size, limits = np.abs(values[2:]), values[:2]
-    normal = size >= np.finfo(values.dtype).smallest_normal
+    normal = size >= storage_of(values, "values").limits.smallest_normal
     kind = np.where(size == 0, 1, np.where(normal, 3, 2)) + np.where(np.signbit(values[2:]), 3, 0)
     kind = np.where(values[2:] == limits[0], 8, np.where(values[2:] == limits[1], 9, kind))
     kind = np.where(np.isinf(size), np.where(values[2:] > 0, 10, 11), kind)

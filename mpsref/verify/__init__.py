@@ -53,7 +53,7 @@ from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
-from mpsref.verify.models import MODELS
+from mpsref.verify.models import MODELS, models_of
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
@@ -413,7 +413,7 @@ class _Verification:
         if isinstance(limit, Bounds):
             evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
             if comparison.counts.beyond:
-                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                rest = (replace(limit, model=name) for name in models_of(storage) if name != limit.model)
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others
 
