@@ -490,7 +490,7 @@ def bounds_page() -> str:
             cells.append("; or ".join(instead if law is None else str(law) for law in laws))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
-        f"| computes in | {' | '.join(m.storage.name for m in MODELS.values())} |",
+        f"| computes in | {' | '.join(m.channel_format.name for m in MODELS.values())} |",
         f"| subnormals | {' | '.join('may be flushed' if m.flushes else 'kept' for m in MODELS.values())} |",
         f"| NaN | {' | '.join('defined' if m.nan_is_defined else 'undefined' for m in MODELS.values())} |",
         f"| stores | {' | '.join('either neighbour' if m.rounds_either_way else 'to nearest' for m in MODELS.values())} |",

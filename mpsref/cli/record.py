@@ -15,7 +15,6 @@ from mpsref.cli.arguments import FORMATS, integer, shape
 from mpsref.cli.progress import Progress
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.display import printable
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     limit = limit_of(options.bounds or MODELS_OF.get(options.backend, "metal-fast"))
     tolerances = Tolerances(limit).with_excuses(filter(None, (options.allow or "").split(",")))
     file = GraphFile.read(options.graph)
-    channel_format = MPSImageFeatureChannelFormat[options.channel_format or file.storage.name]
+    channel_format = options.channel_format or file.storage.name
     with contextlib.ExitStack() as opened:
         backend: Backend | Metal
         program: Callable[..., Compiled]

@@ -42,6 +42,8 @@ def canonical_nan(out: Stored) -> None:
         nan = nan_in_halves(out)
         if nan is None:
             return
+    elif out.dtype.kind == "V":
+        nan = np.isnan(out)
     elif out.dtype.kind != "f" or not out.size or not math.isnan(np.maximum.reduce(out)):
         return
     else:

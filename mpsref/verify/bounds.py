@@ -163,7 +163,7 @@ def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) ->
     if storage.unorm_max:
         return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
                 np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
-    least = np.finfo(storage.dtype).smallest_normal
+    least = storage.limits.smallest_normal
     low = np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low)
     high = np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)
     zero = low.dtype.type(0)

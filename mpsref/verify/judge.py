@@ -180,7 +180,7 @@ class Segment:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
         storage = self._formats[self._nodes[-1].result_image]
         # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
-        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+        if not self._is_pointwise or (storage.precision >= model.precision and not storage.unorm_max):
             return None
 
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:

@@ -82,7 +82,7 @@ class Running:
     def key(self) -> tuple[Any, ...]:
         """What its ranges depend on."""
         how = tuple(getattr(self, each.name) for each in fields(self) if each.name != "model")
-        return *how, repr(sorted(self.model.laws.items())), self.model.storage.name
+        return *how, repr(sorted(self.model.laws.items())), self.model.channel_format.name
 
     # ---- making ranges ----
 
