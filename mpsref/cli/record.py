@@ -48,12 +48,12 @@ def define(parser: argparse.ArgumentParser) -> None:
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--backend", choices=["cpu", "wgpu"], default="cpu", help="what runs the kernels: this "
                         "machine's processor, or a GPU by the package wgpu (default cpu)")  # fmt: skip
-    parser.add_argument("--adapter", metavar="TEXT", action=_Adapter, help="of wgpu: part of an adapter's name, or list, to see them "
-                        "(default: the first)")  # fmt: skip
+    parser.add_argument("--adapter", metavar="TEXT", action=_Adapter, help="of wgpu: part of an adapter's name, or "
+                        "list, to see them (default: the first)")  # fmt: skip
     parser.add_argument("--memory", choices=["buffers", "textures"], help="what our own kernels read and write "
                         "(default: buffers, where the formats allow it)")  # fmt: skip
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu, or a .wgsl file, of "
-                        "--backend wgpu")  # fmt: skip
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a .metal file, of --backend cpu, or a .wgsl "
+                        "file, of --backend wgpu")  # fmt: skip
     parser.add_argument("--function", metavar="NAME", help="the kernel in it")
     parser.add_argument(
         "--for", metavar="NODE", dest="node", help="the node that it computes, by the name of its result"
@@ -110,14 +110,15 @@ def run(options: argparse.Namespace) -> int:
     for note in recorded.notes:
         print(f"note: {note}")
     # Formulas as they stand overflow, of softPlus for one; WGSL leaves that open anyway.
-    literal = bool(recorded.own) and options.allow is None and isinstance(limit, Bounds) and not MODELS[limit.model].is_finite
+    finite = not isinstance(limit, Bounds) or MODELS[limit.model].is_finite
+    literal = bool(recorded.own) and options.allow is None and not finite
     if not options.verify:
         bounds = "" if limit == Bounds() else f" --bounds {options.bounds or MODELS_OF[options.backend]}"
         print(f"now: mpsref verify {printable(str(recorded.path))}{bounds}{' --allow overflow' if literal else ''}")
         if literal:
-            print("(kernels of our own are the formulas as they stand, of which some overflow on the way: it allows that)")
+            print("(kernels of our own are the formulas as they stand, of which some overflow: it allows that)")
         return PASSED
-    if literal:
+    if literal and isinstance(limit, Bounds):
         own = tuple(Override(replace(limit, allow=("overflow",)), image=name) for name in recorded.own)
         tolerances = replace(tolerances, overrides=own)
     with Progress() as progress:

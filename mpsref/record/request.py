@@ -191,8 +191,8 @@ def _formats(
         for f in formats.values()
     ]
     rest: list[MPSImage] = []
-    slopes = {len(n.operation.descriptor.data) for n in needed.nodes
-              if n.operation.descriptor is not None and n.operation.descriptor.data is not None} - {channels}  # fmt: skip
+    descriptors = [node.operation.descriptor for node in needed.nodes]
+    slopes = {len(d.data) for d in descriptors if d is not None and d.data is not None} - {channels}
     fix = f", which takes {slopes.pop()} feature channels" if len(slopes) == 1 else ""
     with naming(f"the shape does not fit the graph{fix}"):
         graph = MPSNNGraph(result_images=results, format=needed.storage)
