@@ -161,6 +161,10 @@ class Program:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was compiled."""
         self._folder.cleanup()
 
     # ---- compiling ----

@@ -112,7 +112,7 @@ class Compiled(Protocol):
     def run(self, name: str, work: Work, limits: Limits | None = None) -> None:
         """Run a kernel; the arrays of `work` then hold what it has left."""
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Remove what was compiled."""
 
 
@@ -184,7 +184,7 @@ class ForeignKernel:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._program.__exit__(None, None, None)
+        self._program.close()
 
     def run(
         self,

@@ -308,7 +308,7 @@ def fields_of(text: str, name: str) -> tuple[tuple[Field, ...], int]:
 
 
 def laid_out(declarations: Sequence[str], name: str, three: int = 4) -> tuple[tuple[Field, ...], int]:
-    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size; `three` numbers for a vec3."""
+    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size; a vec3 has `three` parts."""
     fields: list[Field] = []
     offset, widest = 0, 1
     for declaration in declarations:

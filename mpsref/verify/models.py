@@ -259,6 +259,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 nan_is_defined=True,
             ),
             _wgsl("wgsl", "f32", 3, 2.0**-21, FLOAT32),
+            _wgsl("wgsl-half", "f16", 1, 2.0**-7, FORMATS[MPSImageFeatureChannelFormat.float16]),
         )
     }
 )

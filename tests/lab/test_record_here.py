@@ -287,8 +287,8 @@ struct Tanh { float a, b; template <typename T> T operator()(T x) const { return
 }
 struct Args { int64_t ne; float a; float b; };
 [[kernel]] void k(device const char *src0 [[buffer(1)]], device char *dst [[buffer(2)]],
-                  constant Args &args [[buffer(0)]], uint3 tgpig[[threadgroup_position_in_grid]], ushort3 tpitg[[thread_position_in_threadgroup]],
-                  ushort3 ntg[[threads_per_threadgroup]]) {
+                  constant Args &args [[buffer(0)]], uint3 tgpig[[threadgroup_position_in_grid]],
+                  ushort3 tpitg[[thread_position_in_threadgroup]], ushort3 ntg[[threads_per_threadgroup]]) {
   const int64_t i = int64_t(tgpig.x) * ntg.x + tpitg.x;
   if (i < args.ne) ((device half *)dst)[i] = ops::Tanh{args.a, args.b}(((device const half *)src0)[i]);
 }""",
