@@ -144,6 +144,11 @@ def test_planted_faults_are_beyond_and_named(tmp_path, fault):
         ),
         (RIGHT.replace("fn k(", "fn other("), [], "it has no kernel 'k', but other, tanh_gradient"),
         (RIGHT.replace("@group(0) @binding(0)", "@group(1) @binding(0)"), [], "source: bindings of @group(0) are"),
+        (
+            RIGHT.replace("write>", "writes>"),
+            [],
+            "result: texture_storage_2d_array<rgba16float, writes> is not supported",
+        ),
         (RIGHT, ["--threadgroup", "8"], "--threadgroup: of WGSL it stands in the text"),
         (RIGHT, ["--grid", "900000000"], "needs 112,500,000 workgroups in one direction"),
         (RIGHT, ["--backend", "cpu"], "give a .metal file and --backend cpu or a .wgsl file"),
@@ -179,7 +184,7 @@ def test_structs_are_laid_out_as_in_wgsl():
     assert places[::3] == [("a", "float", 0), ("v.z", "float", 24), ("m.y", "uint", 36)]
     assert (places[4], places[-1], size) == (("n", "uint", 28), ("h", "half", 40), 48)
     assert module.fields_of("float2") == msl.fields_of("", "float2")
-    with pytest.raises(mps.ImplementationError, match=r"the struct Q: @size\(16\) is not supported"):
+    with pytest.raises(mps.ImplementationError, match=r"the struct Q: '@size\(16\) a: f32' is not supported"):
         module.fields_of("Q")
 
 
