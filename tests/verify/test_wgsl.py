@@ -89,6 +89,20 @@ def test_an_exponential_may_err_as_its_row_says_rounded_outwards(value):
             assert (flint.arb(float(inner)) - exact) * sign < error
 
 
+def test_errors_on_the_way_end_at_the_next_number_outwards():
+    exact = np.array([1.1, -0.7, 3e-39])
+    model = MODELS["wgsl"]
+    low, high = model.widened(exact, exact, model.laws["division"])
+    error = 2.5 * np.array([2.0**-23, 2.0**-24, 2.0**-149])
+
+    for end, bound, towards in ((low, exact - error, np.inf), (high, exact + error, -np.inf)):
+        single = end.astype(np.float32)
+        inner = np.nextafter(single, np.float32(towards)).astype(float)
+        assert (single == end).all()
+        assert ((end - bound) * np.sign(towards) <= 0).all()
+        assert ((inner - bound) * np.sign(towards) > 0).all()
+
+
 def test_a_sum_may_round_either_way_and_an_exact_one_may_not():
     d = mps.MPSNNNeuronDescriptor(T.linear, b=1.0)
     tiny, whole = np.float32(2.0**-30), np.float32(3)
