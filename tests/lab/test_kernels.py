@@ -153,6 +153,17 @@ def test_what_lavapipe_does_otherwise_than_metal_is_within_what_wgsl_allows(neur
 
 
 @needs_adapter
+def test_unorm_codes_are_read_as_wgsl_allows():
+    codes = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    source = mps.MPSImage.from_array(codes)
+    single = mps.MPSImageDescriptor(channel_format=F.float32, width=16, height=16, feature_channels=1)
+    operation = NeuronForward(mps.MPSNNNeuronDescriptor(T.linear, a=3.0, b=0.7))
+    got = WebGPU("", "textures").run(operation, [source], single)
+
+    assert beyond(operation, [source], got, "wgsl") == 0
+
+
+@needs_adapter
 def test_lavapipe_stores_nan_as_the_largest_code():
     x = mps.MPSImage.from_array(np.float32([[[np.nan], [0.5]]]))
     unorm = mps.MPSImageDescriptor(channel_format=F.unorm8, width=2, height=1, feature_channels=1)

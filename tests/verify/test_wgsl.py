@@ -138,6 +138,17 @@ def test_unorm_stores_take_either_code_and_any_for_nan():
     assert counts(d, np.uint8([126, 62, 7, 2, 250]), x, storage=unorm).beyond == 4
 
 
+def test_a_unorm_code_is_read_as_a_quotient():
+    codes = np.arange(256, dtype=np.uint8).reshape(1, -1)
+    d, exact = mps.MPSNNNeuronDescriptor(T.none), codes / 255
+    for model, units in (("wgsl", 2.5), ("metal-fast", 0.5)):
+        bounds = allowed(d, codes, model, source=F.unorm8, result=F.float32)
+        error = np.maximum(bounds.upper - exact, exact - bounds.lower)[0, 1:-1]
+        ulp = 2.0 ** (np.frexp(exact[0, 1:-1])[1] - 24)
+        assert (error <= (units + (units > 1)) * ulp).all()
+        assert (error >= units * ulp).all() or units < 1
+
+
 def recording(folder, d, x, got):
     node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=d)
     node.result_image.handle = "y"
