@@ -454,7 +454,10 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(-elements.values() if f.mirror else elements.values())
+    values = -elements.values() if f.mirror else elements.values()
+    if elements.storage.unorm_max and f.model.rounds_either_way:
+        return f.between(values, values, f.model.laws["division"])
+    return f.range(values)
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

@@ -143,7 +143,7 @@ LAYERS = [
     ["mpsref.teach.descent"],
     ["mpsref.teach"],
     ["mpsref.lab", "mpsref.lab.expressions", "mpsref.lab.msl"],
-    ["mpsref.lab.cpu", "mpsref.lab.languages"],
+    ["mpsref.lab.cpu", "mpsref.lab.languages", "mpsref.lab.wgsl"],
     ["mpsref.lab.kernels"],
     ["mpsref.lab.work"],
     ["mpsref.lab.apple", "mpsref.lab.processor", "mpsref.lab.webgpu"],
