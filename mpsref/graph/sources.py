@@ -155,7 +155,7 @@ def descriptor_json(d: MPSCNNConvolutionDescriptor) -> dict[str, Any]:
 
 
 def _array_json(array: npt.NDArray[Any], files: dict[str, bytes] | None, name: str) -> dict[str, Any]:
-    if files is None or array.size <= MOST_INLINE:
+    if files is None or (array.size <= MOST_INLINE and np.isfinite(array).all()):
         half = {"data_type": "float16"} if array.dtype == np.float16 else {}
         return {"values": [shortest(float(value)) for value in array.reshape(-1)]} | half
     buffer = io.BytesIO()

@@ -173,7 +173,10 @@ def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
     assert not report.passed
     assert report.images[0].findings[0].name == "accumulated in half"
     node.accumulator_precision = "half"
-    assert report_of(tmp_path / "r", node, total, F.float16, x=x).passed
+    for device, precision in ((total, "half"), (run(node, F.float16, x=x), "float32")):
+        report = report_of(tmp_path / "r", node, device, F.float16, x=x)
+        assert report.passed
+        assert report.images[0].reading == f"accumulated in {precision}"
 
 
 def added_in_half(x, w):
