@@ -195,6 +195,8 @@ def test_an_overflowing_partial_sum_is_beyond_unless_it_is_allowed(is_half, tmp_
     x[0, :2] *= 25000
     w = np.ones((8, 1, 1, 8), np.float16)
     w[..., 4:] = -1
+    # Half of the channels overflow to minus infinity.
+    w[1::2] *= -1
     node, device = right(weights=w, bias=None), added_in_half(x, w)
     wrong = np.count_nonzero(~np.isfinite(device))
     assert wrong > 50
