@@ -28,7 +28,7 @@ from mpsref.operations.weights import (
 )
 from mpsref.tensors import read_safetensors
 
-__all__ = ["data_source", "data_source_json"]
+__all__ = ["as_if_read", "data_source", "data_source_json"]
 
 MOST_INLINE = 64
 """Numbers of an array that a written file holds itself."""
@@ -134,6 +134,14 @@ def _read(path: Path, folder: Path) -> tuple[str, Mapping[str, Stored]]:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(f"file: {path.name} is no .npy or .safetensors file: {error}") from None
+
+
+def as_if_read(files: Mapping[str, bytes], folder: Path) -> dict[Path, Any]:
+    """What `data_source` remembers of ``.npy`` files, by their paths, before they are written."""
+    return {
+        folder / name: (hashlib.sha256(data).hexdigest(), {"": np.load(io.BytesIO(data), allow_pickle=False)})
+        for name, data in files.items()
+    }
 
 
 def data_source_json(weights: Weights, files: dict[str, bytes] | None = None, stem: str = "") -> dict[str, Any]:

@@ -389,6 +389,25 @@ def test_every_hypothesis_has_another_name():
         assert len({hypothesis.name for hypothesis in hypotheses}) == len(hypotheses)
 
 
+def test_many_weights_are_written_and_read(tmp_path):
+    w = RNG.normal(size=(300, 1, 1, 300)).astype(np.float32)
+    node = right(weights=w, bias=None)
+    mps.GraphFile.from_results([node.result_image]).write(tmp_path / "g.json")
+    (source,) = mps.GraphFile.read(tmp_path / "g.json").data_sources.values()
+    np.testing.assert_array_equal(source.weights(), w)
+
+
+def test_weights_that_are_not_finite_are_written_and_judged(tmp_path):
+    w = W[:, :1, :1].copy()
+    w[0, 0, 0, 0], w[1, 0, 0, 0] = np.nan, np.inf
+    node = right(weights=w)
+    device = run(node, x=X)
+    assert np.isnan(device[..., 0]).all()
+    assert report_of(tmp_path / "r", node, device, x=X).passed
+    device[..., 1] = 3
+    assert report_of(tmp_path / "r", node, device, x=X).images[0].counts.beyond == device[..., 1].size
+
+
 def test_a_device_that_flushes_subnormal_products_passes(tmp_path):
     node = right(bias=None)
     x = (X * np.float32(2.0**-125)).astype(np.float32)
