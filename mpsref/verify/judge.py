@@ -130,6 +130,8 @@ class Segment:
         The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
+    operations : sequence of Operation, optional
+        What they do; default: their own.
     """
 
     def __init__(
@@ -137,10 +139,11 @@ class Segment:
         nodes: Sequence[MPSNNFilterNode],
         inputs: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
+        operations: Sequence[Operation] | None = None,
     ) -> None:
         self._nodes, self._formats = nodes, formats
         self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
-        self._operations = [node.operation for node in nodes]
+        self._operations = [node.operation for node in nodes] if operations is None else operations
         self._sizes = {image: value.stored.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
