@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mpsref.storage import StorageFormat
 
-__all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "flat", "meaning"]
+__all__ = ["Elements", "Floats", "Index", "Mask", "Stored", "Wide", "flat", "meaning", "spread"]
 
 Stored: TypeAlias = npt.NDArray[Any]
 """Elements as stored, a code or a float."""
@@ -53,6 +53,15 @@ def meaning(stored: Stored, storage: StorageFormat) -> Wide:
     """The values of stored elements, as a new array; signalling NaNs raise no warning."""
     with np.errstate(invalid="ignore"):
         return storage.decode(stored, np.empty(stored.shape))
+
+
+def spread(size: int, count: int) -> Index:
+    """At most `count` indices below `size`, in order, at random distances, but always the same."""
+    if size <= count:
+        return np.arange(size)
+    # Not at equal distances: those could hit the same channel every time.
+    ends = np.arange(count + 1) * size // count
+    return ends[:-1] + (np.random.default_rng(size).random(count) * np.diff(ends)).astype(np.intp)
 
 
 def flat(array: Stored) -> Stored:

@@ -19,7 +19,7 @@ from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.operations import Operation, Size, size_text
 from mpsref.states import MPSCNNConvolutionGradientState
-from mpsref.storage import FORMATS
+from mpsref.storage import FORMATS, StorageFormat
 
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
 
@@ -269,14 +269,19 @@ class Plan:
         """
         if len(sources) != len(self.inputs):
             raise self.wrong_number(len(sources))
-        sizes: dict[int, Size] = {}
-        for i, (source, image) in enumerate(zip(self.inputs, sources, strict=True)):
+        for source, image in zip(self.inputs, sources, strict=True):
             if not isinstance(image, MPSImage):
                 raise ImageError(f"{source} is a {type(image).__name__}: give an MPSImage (MPSImage.from_array)")
-            if source.format and image.feature_channel_format != source.format:
-                stored = image.storage.name
-                raise ImageError(f"{source} is stored as {stored}: its node asks for {source.format.name}, convert it")
-            sizes[i] = image.shape
+        return self.sizes_for([(image.shape, image.storage) for image in sources])
+
+    def sizes_for(self, sources: Sequence[tuple[Size, StorageFormat]]) -> dict[int, Size]:
+        """The same for sources of these sizes and formats."""
+        sizes: dict[int, Size] = {}
+        for i, (source, (size, storage)) in enumerate(zip(self.inputs, sources, strict=True)):
+            if source.format and storage.channel_format != source.format:
+                asked = source.format.name
+                raise ImageError(f"{source} is stored as {storage.name}: its node asks for {asked}, convert it")
+            sizes[i] = size
         for step in self.steps:
             try:
                 sizes[step.result] = step.operation.result_size(*(sizes[source] for source in step.sources))

@@ -10,6 +10,7 @@ import pytest
 
 import mpsref as mps
 from mpsref import teach
+from mpsref.arrays import Elements
 from mpsref.graph.drawing import dot, mermaid, svg
 from mpsref.graph.fields import (
     DescriptorField,
@@ -401,7 +402,7 @@ def test_a_result_may_have_another_size_and_be_fed_by_other_places():
 
     # The verdict follows each element of the last image back to the two pixels that feed it.
     formats = {node.result_image: FORMATS[F.float32] for node in nodes}
-    segment = Segment(nodes, {x: mps.MPSImage.from_array(values)}, formats)
+    segment = Segment(nodes, {x: Elements(values, FORMATS[F.float32])}, formats)
     model, index = MODELS["metal-precise"], np.arange(result.size)
     assert (segment.classify(result.reshape(-1), index, model) == WITHIN).all()
     another = np.roll(result, 1, axis=2).reshape(-1)

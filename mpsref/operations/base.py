@@ -236,11 +236,14 @@ class Operation(ABC):
         """The items that belong to sources whose values are read."""
         return [source for source, role in zip(sources, self.roles, strict=True) if role is not Role.SIZE]
 
+    def of_arrays(self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation | None = None) -> Elements:
+        """The result for arrays whose last axis is the channels: whole images, of shape (N, H, W, C), or pixels."""
+        spread: Spread = lambda data: ChannelSlopes(data.astype(np.float64)[np.newaxis], 1)  # noqa: E731
+        return Elements(self.evaluate(sources, result, how or evaluation("ideal"), spread), result)
+
     def value(self, *sources: Wide) -> Wide:
         """The float64 result for float64 arrays of one shape, whose last axis is the channels."""
-        elements = [Elements(source, FLOAT64) for source in sources]
-        spread: Spread = lambda data: ChannelSlopes(data.astype(np.float64)[np.newaxis], 1)  # noqa: E731
-        return self.evaluate(elements, FLOAT64, evaluation("ideal"), spread)
+        return self.of_arrays([Elements(source, FLOAT64) for source in sources], FLOAT64).stored
 
     @property
     def direction(self) -> str:

@@ -38,12 +38,15 @@ class Layout:
         Elements of a texel, if the array is a texture of shape (slices of all images, height, width, lanes); else 0.
     has_own_places : bool
         Whether elements are called by their indices in this array, instead of image, row, column and channel.
+    is_texture : bool
+        Whether a texture held the array, not a buffer in the same order.
     """
 
     shape: tuple[int, ...]
     channel_axis: int = -1
     lanes: int = 0
     has_own_places: bool = False
+    is_texture: bool = False
 
     @classmethod
     def named(cls, name: str, d: MPSImageDescriptor, elements: int) -> Layout:
@@ -57,7 +60,7 @@ class Layout:
         # A texture of one or two channels has as many lanes, but may have been made with four.
         is_narrow = name == TEXTURE and slices * h * w * LANES != elements
         lanes = components(c) if is_narrow else LANES
-        return cls((slices, h, w, lanes), lanes=lanes)
+        return cls((slices, h, w, lanes), lanes=lanes, is_texture=name == TEXTURE)
 
     @classmethod
     def of_array(cls, shape: tuple[int, ...], channel_axis: int = -1) -> Layout:

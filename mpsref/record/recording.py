@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Stored
+from mpsref.arrays import Elements, Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
@@ -24,7 +24,7 @@ from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, image_storage_of, storage_format
+from mpsref.storage import FORMATS, StorageFormat, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
@@ -48,22 +48,32 @@ class RecordedImage:
         The array in the file.
     folder : Path or None
         The folder that must contain the file whenever it is read, links resolved; None for no such condition.
+    batch : int
+        How many images there should be; more than the descriptor has, where the file was cut short. 0: as many.
     """
 
     path: Path
     descriptor: MPSImageDescriptor
     layout: Layout
     folder: Path | None = None
+    batch: int = 0
 
     @classmethod
     @checked
     def of_raw_file(
-        cls, path: Path, descriptor: MPSImageDescriptor, data_layout: str | Layout = HWC, folder: Path | None = None
+        cls,
+        path: Path,
+        descriptor: MPSImageDescriptor,
+        data_layout: str | Layout = HWC,
+        folder: Path | None = None,
+        *,
+        complete: bool = True,
     ) -> RecordedImage:
         """
         A file of raw elements, in a layout or one with a name of recording files.
 
-        Raises `FileFormatError` if its size is not that of the descriptor.
+        Raises `FileFormatError` if its size is not that of the descriptor, or, unless it must be complete, of some of
+        its images.
         """
         itemsize = storage_format(descriptor.channel_format).dtype.itemsize
         with opened(path, folder) as (_, size):
@@ -71,17 +81,32 @@ class RecordedImage:
         layout = data_layout
         if isinstance(layout, str):
             layout = Layout.named(layout, descriptor, size // itemsize)
+            batch = descriptor.number_of_images
+            fewer, rest = divmod(size * batch, layout.elements * itemsize)
+            if not complete and 0 < fewer < batch and not rest:
+                part = replace(descriptor, number_of_images=fewer)
+                return cls(path, part, Layout.named(data_layout, part, size // itemsize), folder, batch)
         if size != layout.elements * itemsize:
             raise FileFormatError(f"{path}: {_wrong_size(size, layout, descriptor)}")
         return cls(path, descriptor, layout, folder)
 
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """Images, height, width and feature channels."""
+        return shape_of(self.descriptor)
+
+    @property
+    def storage(self) -> StorageFormat:
+        """How the elements are stored."""
+        return storage_format(self.descriptor.channel_format)
+
     def read(self) -> MPSImage:
         """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
-        return MPSImage.from_array(self.elements())
+        return MPSImage.from_array(self.elements().stored)
 
-    def elements(self) -> Stored:
-        """Read the file as an array of shape (N, H, W, C) in the storage dtype; raises as `read` does."""
-        dtype = storage_format(self.descriptor.channel_format).dtype
+    def elements(self) -> Elements:
+        """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
+        dtype = self.storage.dtype
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
@@ -93,7 +118,7 @@ class RecordedImage:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
                 else:
                     array = np.fromfile(file, dtype.newbyteorder("<")).astype(dtype, copy=False)
-            return self.layout.unpacked(array, self.descriptor)
+            return Elements(np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)), self.storage)
         except FileFormatError:
             raise
         except (ValueError, OSError) as error:
@@ -174,7 +199,8 @@ class Recording:
         path : path
             The recording file.
         complete : bool
-            Whether a missing file is an error; if not, it is listed in `missing`.
+            Whether a missing file is an error, or a raw one with some images of its batch; if not, it is listed in
+            `missing`, or has the batch that it should have.
 
         Raises
         ------
@@ -202,7 +228,7 @@ class Recording:
             except OSError:
                 pass  # reading it reports the error
             try:
-                images[name] = _recorded(file, fields, folder)
+                images[name] = _recorded(file, fields, folder, complete=complete)
             except ImageError as error:
                 # Most messages begin with a field of the entry.
                 joint = "." if str(error).partition(": ")[0] in FIELDS else ": "
@@ -409,7 +435,7 @@ def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
     return path
 
 
-def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedImage:
+def _recorded(path: Path, fields: Mapping[str, Any], folder: Path, *, complete: bool) -> RecordedImage:
     if "shape" in fields:
         for name in (*SIZES, "data_layout"):
             if name in fields:
@@ -433,7 +459,8 @@ def _recorded(path: Path, fields: Mapping[str, Any], folder: Path) -> RecordedIm
     _require_sizes(given, "raw elements")
     if "channel_axis" in fields:
         raise ImageError("channel_axis: raw elements need shape too, such as [2, 16, 5, 4]")
-    return RecordedImage.of_raw_file(path, MPSImageDescriptor(**given), fields.get("data_layout", HWC), folder)
+    d, layout = MPSImageDescriptor(**given), fields.get("data_layout", HWC)
+    return RecordedImage.of_raw_file(path, d, layout, folder, complete=complete)
 
 
 def _require_sizes(given: Mapping[str, Any], what: str) -> None:

@@ -183,6 +183,15 @@ class Step:
         size = self.operation.result_size(*(image.shape for image in self._inputs))
         return np.array([np.ravel_multi_index(self._window.place, size)])
 
+    @property
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """For one element of a window: image, y, x and channel of what feeds it in the first source, by tap."""
+        if self.operation.is_pointwise or self._window.place is None:
+            return ()
+        (read,) = self.operation.feeding(self._index, *(image.shape for image in self._inputs))[0]
+        shape = self._inputs[0].shape
+        return tuple(tuple(int(i) for i in np.unravel_index(place, shape)) for place in read[read >= 0].tolist())
+
     @cached_property
     def products(self) -> tuple[Product, ...]:
         """For one element of a sum over a window: what feeds it, in the order of the taps; else empty."""
@@ -193,12 +202,13 @@ class Step:
         (read,) = operation.feeding(self._index, *sizes)[0]
         (factors,) = operation.factors(self._index, *sizes)
         divisors = np.broadcast_to(operation.divisors(self._index, *sizes).reshape(-1), read.shape)
-        values = iter(self.sources[0].tolist())
-        return tuple(
-            Product(tuple(int(i) for i in np.unravel_index(place, sizes[0])), next(values), factor / divisor)
-            for place, factor, divisor in zip(read.tolist(), factors.tolist(), divisors.tolist(), strict=True)
-            if place >= 0
-        )
+        weights = (factors / divisors)[read >= 0].tolist()
+        return tuple(map(Product, self.places, self.sources[0].tolist(), weights))
+
+    @property
+    def source_shape(self) -> tuple[int, int, int, int]:
+        """That of the whole first source."""
+        return self._inputs[0].shape
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -49,6 +49,7 @@ SHOWN = 16
 """Elements of an array that are written out."""
 
 CHANGES = "called again with the same array, the implementation gives something else"
+LONG_ARRAYS = f"right in arrays of at most {max(LENGTHS)} elements: an index, or the number of threads, is too small"
 STRIDES = "right for a copy of the view, so the implementation ignores strides, or where a view begins"
 
 
@@ -204,6 +205,8 @@ class Attack:
             if not why and finding is not None and explains(finding, trial, storage):
                 name = ", ".join(filter(None, (finding.name, finding.detail)))
                 why = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
+            elif not why and trial.x.size > max(LENGTHS):
+                why = LONG_ARRAYS
         return self._described(way, failures.count, failures.first, trial, index, why)
 
     def _is_same_again(self, trial: Trial) -> bool:

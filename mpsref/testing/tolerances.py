@@ -10,8 +10,8 @@ from typing import Any
 from mpsref.arguments import checked, checked_fields
 from mpsref.documents import read_document
 from mpsref.errors import naming
-from mpsref.testing.comparison import resolved
-from mpsref.verify.tolerance import Limit
+from mpsref.verify.compare import Tolerance
+from mpsref.verify.tolerance import Limit, limit_of_fields
 
 __all__ = ["Tolerances"]
 
@@ -48,7 +48,8 @@ class Tolerances:
         with naming(path):
             default = _tolerance("default", document["default"]) if "default" in document else None
             patterns = document.get("tests", {}).items()
-            return Tolerances(default, tuple((pattern, _tolerance(pattern, entry)) for pattern, entry in patterns))
+            limits = [(pattern, _tolerance(pattern, entry, default)) for pattern, entry in patterns]
+            return Tolerances(default, tuple(limits))
 
     @checked
     def of(self, *names: str) -> Limit | None:
@@ -59,6 +60,6 @@ class Tolerances:
         return self.default
 
 
-def _tolerance(where: str, entry: dict[str, Any]) -> Limit:
+def _tolerance(where: str, entry: dict[str, Any], default: Limit | None = None) -> Limit:
     with naming(where):
-        return resolved(**entry)
+        return limit_of_fields(entry, "", default) or Tolerance()

@@ -31,31 +31,33 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked
-from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, spread
 from mpsref.errors import FileFormatError, naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.schedule import inputs, schedule
-from mpsref.image import MPSImage
 from mpsref.image_lanes import texel_of
-from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation
+from mpsref.operations import ConvolutionGradient, ConvolutionOperation, MaximumGradient, Operation, Size
 from mpsref.plan import Progress
 from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.states import RecordedArray
-from mpsref.storage import StorageFormat, storage_format
+from mpsref.storage import FORMATS, StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import Directed, signed_errors
-from mpsref.verify.case import Case, around, some, within
+from mpsref.verify.bounds import read as ranges_of
+from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
 from mpsref.verify.models import MODELS
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.running import Running
 from mpsref.verify.segments import Walk, explain_segment, fused
 from mpsref.verify.states import state_report
 from mpsref.verify.ties import wrong_ties
@@ -85,6 +87,10 @@ __all__ = [
     "verify",
     "write_recording",
 ]
+
+
+BLOCK = 131_072
+"""Elements evaluated at once to see whether their bits are right."""
 
 
 @checked
@@ -180,6 +186,7 @@ class _Verification:
             node.result_image for node in schedule(needed) if node.result_image in {*self.recorded, *filling}
         ]
         self.missing = {name: f"{file.name} is not there" for name, file in recording.missing.items()}
+        self.partial = partial
         if partial:
             self._leave_out_what_lacks_a_source()
         if not self.wanted:
@@ -212,31 +219,39 @@ class _Verification:
             if image not in self.recorded:
                 raise self._error(f"images.{self.names[image]}: missing: the graph reads it as a source")
         graph = MPSNNGraph(result_images=self.wanted, format=self.recording.graph.storage)
-        images = [self.recorded[image].read() for image in sources]
         plan, manner = graph.plan, graph.manner()
+        entries = [self.recorded[image] for image in sources]
+        batch = min(entry.size[0] for entry in entries) if self.partial else None
         with naming(self.recording.path):
-            plan.sizes(images)
+            sizes = plan.sizes_for([((batch or entry.size[0], *entry.size[1:]), entry.storage) for entry in entries])
         # By slot of the plan: the reference's images, and what the device's nodes read.
-        ideal = dict(enumerate(images))
+        ideal = {slot: _first(entry.elements(), batch) for slot, entry in enumerate(entries)}
         own = dict(ideal)
-        del images
+        whole = max(max(entry.batch, entry.size[0]) for entry in self.recorded.values()) if self.partial else 0
+        for entry, image in zip(entries, sources, strict=True):
+            self._note_batch(image, entry.size[0], whole)
         reports = []
-        is_read = {source for step in plan.steps for source in step.sources}
         for i, (node, step) in enumerate(zip(self.producers.values(), plan.steps, strict=True)):
+            storage = self.formats[node.result_image] = FORMATS[step.format or manner.format]
+            is_recorded = node.result_image in self.recorded
+            got = self._read(node.result_image, sizes[step.result], storage) if is_recorded else None
             read = [own[source] for source in step.sources]
-            want = plan.run_step(step, read, manner)
-            same = all(own[source] is ideal[source] for source in step.sources)
-            ideal[step.result] = (
-                want if same else plan.run_step(step, [ideal[source] for source in step.sources], manner)
-            )
+            count = min(len(image.stored) for image in (*read, got) if image is not None)
+            read = [_first(image, count) for image in read]
+            want = _evaluated(step.operation, read, storage, got := got and _first(got, count))
+            exact = [ideal[source] for source in step.sources]
+            same = all(ours is theirs for ours, theirs in zip(read, exact, strict=True))
+            ideal[step.result] = want if same else step.operation.of_arrays(exact, storage)
             own[step.result] = want
-            self.formats[node.result_image] = want.storage
-            if node.result_image in self.recorded:
-                report, own[step.result] = self._report(
-                    node, want, ideal[step.result], read, kept=step.result in is_read
-                )
+            if got is not None:
+                report, own[step.result] = self._report(node, got, want, _first(ideal[step.result], count), read)
                 reports.append(report)
-            reports += self._state_reports(node, read)
+                self._note_batch(node.result_image, count, whole)
+            del got
+            if count >= whole:
+                reports += self._state_reports(node, read)
+            elif self._state(node):
+                self.missing[f"the gradients of {step.name}"] = "sums over images that are not there"
             del read, want
             for index in step.last_reads:
                 del ideal[index], own[index]
@@ -251,42 +266,47 @@ class _Verification:
             missing=self.missing,
         )
 
+    def _note_batch(self, image: MPSNNImageNode, count: int, whole: int) -> None:
+        """List the images of a batch that are not judged."""
+        if count < whole:
+            held = self.recorded[image].size[0]
+            why = f"its file holds {held} of the {whole}" if held < whole else f"a source has {count} of the {whole}"
+            self.missing[f"{self.names[image]}, from image {count} on"] = f"{why} images of the batch"
+
     def _error(self, text: str) -> FileFormatError:
         return FileFormatError(f"{self.recording.path}: {text}")
 
-    def _read(self, image: MPSNNImageNode, want: MPSImage) -> Stored:
+    def _read(self, image: MPSNNImageNode, size: Size, storage: StorageFormat) -> Elements:
         entry, name = self.recorded[image], self.names[image]
-        for fact in ("channel_format", "width", "height", "feature_channels", "number_of_images"):
-            expected, actual = getattr(want.descriptor, fact), getattr(entry.descriptor, fact)
-            if expected != actual:
+        axes = "number_of_images", "height", "width", "feature_channels"
+        facts = [("channel_format", entry.storage.name, storage.name)]
+        for fact, actual, expected in [*facts, *zip(axes, entry.size, size, strict=True)]:
+            if expected != actual and not (self.partial and fact == "number_of_images"):
                 fix = ("fix the recording, or the graph's storage" if fact == "channel_format"
                        else f"it holds {actual} of the {expected} images of the batch: write all of them"
-                       if fact == "number_of_images" and actual < expected
+                       if fact == "number_of_images" and entry.size[0] < size[0]
                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
-                raise self._error(
-                    f"images.{name}.{fact}: is {getattr(actual, 'name', actual)}, but the graph "
-                    f"makes {getattr(expected, 'name', expected)}: {fix}"
-                )
+                raise self._error(f"images.{name}.{fact}: is {actual}, but the graph makes {expected}: {fix}")
         return entry.elements()
 
     def _report(
-        self, node: MPSNNFilterNode, want: MPSImage, ideal: MPSImage, read: list[MPSImage], *, kept: bool
-    ) -> tuple[ImageReport, MPSImage]:
+        self, node: MPSNNFilterNode, got: Elements, want: Elements, ideal: Elements, read: list[Elements]
+    ) -> tuple[ImageReport, Elements]:
         """The report of an image, and the image; where it is identical to the reference's, that object itself."""
         name, storage = self.names[node.result_image], want.storage
         operation = node.operation
         descriptor = operation.descriptor
         neuron = None if descriptor is None else descriptor.neuron_type.name
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
-        actual, expected = self._read(node.result_image, want), want.to_array()
+        actual, expected = got.stored, want.stored
         nodes = self._segment(node)
         # Made when they are needed, since most images need neither.
         segment_inputs = cache(lambda: self._inputs(nodes, read))
         segment = cache(lambda: Segment(nodes, segment_inputs(), self.formats))
         ties = self._ties(nodes, read, actual)
-        comparison, evidence, others = self._compared(
-            limit, segment, ties, (actual.reshape(-1), expected.reshape(-1)), storage
-        )
+        flats = (flat := actual.reshape(-1)), flat if expected is actual else expected.reshape(-1)
+        recorded = self.recorded[node.result_image].layout
+        comparison, evidence, others = self._compared(limit, segment, ties, flats, storage, recorded.is_texture)
         comparison, expected, reading = self._fused(
             nodes, segment_inputs, limit, storage, actual, (comparison, expected)
         )
@@ -299,18 +319,16 @@ class _Verification:
             self.collect.add(name, storage, actual, expected, comparison, sources)
         wrong = bool(self.faults and comparison.beyond.size)
         explained = wrong and all(other.operation.is_pointwise for other in nodes)
-        # Packed only if it is read again.
-        own = MPSImage.from_array(actual) if (kept or explained) and not comparison.identical else want
+        own = want if comparison.identical else got
         end_to_end = None
         if ideal is not want:
-            from_sources = compare(actual, ideal.to_array(), storage, Tolerance())
+            from_sources = compare(actual, ideal.stored, storage, Tolerance())
             end_to_end = EndToEnd.of(from_sources.counts)
             own = ideal if from_sources.identical else own
         worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
-        recorded = self.recorded[node.result_image].layout
         elements = tuple(
-            _element(flat, distance, kind, reason, actual, expected, sources, recorded)
-            for flat, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
+            _element(at, distance, kind, reason, actual, expected, sources, recorded)
+            for at, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
         )
         findings: list[Finding] = []
         note = ""
@@ -340,7 +358,7 @@ class _Verification:
             direction=operation.direction,
             limit=str(limit),
             model=None if isinstance(limit, Tolerance) else limit.model,
-            is_strict=isinstance(limit, Bounds) and limit.strict,
+            is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=evidence,
             signed_errors={}
             if comparison.identical
@@ -362,6 +380,7 @@ class _Verification:
         ties: Callable[[], Mask | None],
         flat: tuple[Stored, Stored],
         storage: StorageFormat,
+        is_texture: bool,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
 
@@ -377,12 +396,16 @@ class _Verification:
                 wrong = ties()
                 return classes if wrong is None else np.where(wrong[where], np.uint16(BEYOND), classes)
 
-            return compare(got, want, storage, judge, worst, limit.excused)
+            return compare(got, want, storage, judge, worst, limit.excused, is_texture=is_texture)
 
         def passes(limit: Bounds) -> bool:
-            """Whether a limit passes all; some that failed under another one are tried first."""
+            """Whether a limit passes all, and excuses no more; some that failed are tried first."""
             beyond = comparison.beyond
-            return not (compared(limit, 0, some(beyond, 4096)).counts.beyond or compared(limit, 0).counts.beyond)
+            if compared(limit, 0, beyond[spread(beyond.size, 4096)]).counts.beyond:
+                return False
+            counts = compared(limit, 0).counts
+            excused = [sum(each.excused.values()) for each in (counts, comparison.counts)]
+            return not counts.beyond and excused[0] <= excused[1]
 
         comparison = compared(limit, self.worst)
         evidence: Directed | None = None
@@ -397,7 +420,7 @@ class _Verification:
     def _fused(
         self,
         nodes: list[MPSNNFilterNode],
-        segment_inputs: Callable[[], Mapping[MPSNNImageNode, MPSImage]],
+        segment_inputs: Callable[[], Mapping[MPSNNImageNode, Elements]],
         limit: Limit,
         storage: StorageFormat,
         actual: Stored,
@@ -409,7 +432,7 @@ class _Verification:
             return *plain, ""
         name, source = self.names[nodes[0].result_image], segment_inputs()[nodes[0].sources[0]]
         formats = {node.result_image: storage}
-        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].to_array()
+        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
         segment = Segment([node], {node.sources[0]: source}, formats)
         judge: Tolerance | Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
         judge = limit if isinstance(limit, Tolerance) else (
@@ -427,18 +450,13 @@ class _Verification:
         forward = node.forward_node
         return {} if forward is None else self.recording.states.get(self.names.get(forward.result_image, ""), {})
 
-    def _state_reports(self, node: MPSNNFilterNode, read: list[MPSImage]) -> Iterator[ImageReport]:
+    def _state_reports(self, node: MPSNNFilterNode, read: list[Elements]) -> Iterator[ImageReport]:
         """The reports of the arrays that a gradient node fills."""
         for kind, recorded in self._state(node).items():
             assert node.forward_node is not None
             assert isinstance(node.operation, ConvolutionGradient)
             name = self.names[node.forward_node.result_image]
             limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
-            missing = [source for source in node.sources if source not in self.recorded]
-            if missing:
-                raise self._error(
-                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
-                )
             with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
                 report = state_report(
                     name,
@@ -446,13 +464,22 @@ class _Verification:
                     recorded,
                     node.operation,
                     read,
-                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    [self._ranges(source, value) for source, value in zip(node.sources, read, strict=True)],
+                    limit,
                     worst=self.worst,
                     faults=self.faults,
                     node=type(node).__name__,
-                    limit_text=str(limit),
+                    unrecorded=tuple(self.names[source] for source in node.sources if source not in self.recorded),
                 )
             yield report
+
+    def _ranges(self, image: MPSNNImageNode, value: Elements) -> Callable[[Running], Range]:
+        """The ranges of an image that a node reads: as it was recorded, or what the nodes before may have made."""
+        if image in self.recorded:
+            return lambda f: ranges_of(f, value)
+        nodes = self._segment(self.producers[image])
+        recorded = (source for node in nodes for source in node.sources if source in self.recorded)
+        return Segment(nodes, {source: self.recorded[source].elements() for source in recorded}, self.formats).read
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""
@@ -464,17 +491,17 @@ class _Verification:
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
 
-    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[Elements]) -> dict[MPSNNImageNode, Elements]:
         """What a segment reads; `read` is what its last node does."""
         if len(nodes) == 1:
             return dict(zip(nodes[0].sources, read, strict=True))
         recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-        return {image: self.recorded[image].read() for image in recorded}
+        return {image: _first(self.recorded[image].elements(), len(read[0].stored)) for image in recorded}
 
     def _case(
         self,
         nodes: list[MPSNNFilterNode],
-        inputs: Mapping[MPSNNImageNode, MPSImage],
+        inputs: Mapping[MPSNNImageNode, Elements],
         segment: Callable[[], Segment],
         got: Stored,
         want: Stored,
@@ -488,14 +515,14 @@ class _Verification:
         else:
             bound = around(storage, want, lambda index: segment().ends(index, MODELS[limit.model]))
         others = {
-            self.names[image]: Elements(array, storage_format(entry.descriptor.channel_format))
+            self.names[image]: entry.elements()
             for image, entry in self.recorded.items()
-            if image is not result and (array := entry.elements()).shape == want.shape
+            if image is not result and entry.size == want.shape
         }
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
         return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
 
-    def _ties(self, nodes: list[MPSNNFilterNode], read: list[MPSImage], got: Stored) -> Callable[[], Mask | None]:
+    def _ties(self, nodes: list[MPSNNFilterNode], read: list[Elements], got: Stored) -> Callable[[], Mask | None]:
         """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
 
         @cache
@@ -503,17 +530,37 @@ class _Verification:
             operation = nodes[-1].operation
             if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
                 return None
-            gradient, x = (Elements(image.to_array(), image.storage).values() for image in read)
+            gradient, x = (image.values() for image in read)
             made = got.reshape(x.shape)
             return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
 
         return ties
 
 
+def _first(images: Elements, count: int | None) -> Elements:
+    """The first images of a batch."""
+    return images if count in (None, len(images.stored)) else Elements(images.stored[:count], images.storage)
+
+
+def _evaluated(operation: Operation, read: list[Elements], storage: StorageFormat, got: Elements | None) -> Elements:
+    """What a node makes: `got` itself where that is the same bit for bit, which takes no memory."""
+    if got is None or not operation.is_pointwise:
+        return operation.of_arrays(read, storage)
+    channels, bits = got.stored.shape[3], storage.bits_dtype
+    pixels = [Elements(image.stored.reshape(-1, channels), image.storage) for image in (*read, got)]
+    each = max(1, BLOCK // channels)
+    for start in range(0, len(pixels[0].stored), each):
+        *sources, wrote = (Elements(image.stored[start : start + each], image.storage) for image in pixels)
+        made = operation.of_arrays(sources, storage)
+        if (made.stored.view(bits) != wrote.stored.view(bits)).any():
+            return operation.of_arrays(read, storage)
+    return got
+
+
 def _layer_case(
-    operation: Operation, read: list[MPSImage], storage: StorageFormat, actual: Stored, expected: Stored
+    operation: Operation, read: list[Elements], storage: StorageFormat, actual: Stored, expected: Stored
 ) -> LayerCase:
-    values = tuple(Elements(image.to_array(), image.storage).values() for image in read)
+    values = tuple(image.values() for image in read)
     return LayerCase(operation, values, storage, actual, expected, np.zeros(actual.shape, np.bool_))
 
 
@@ -524,13 +571,12 @@ def _element(
     reason: int,
     actual: npt.NDArray[Any],
     expected: npt.NDArray[Any],
-    sources: dict[str, MPSImage],
+    sources: dict[str, Elements],
     layout: Layout,
 ) -> Element:
     place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
     image, y, x, channel = place
     texel, lane = texel_of(channel, image, actual.shape[3])
-    part, _ = texel_of(channel, 0, actual.shape[3])
     return Element(
         image,
         y,
@@ -538,8 +584,7 @@ def _element(
         channel,
         texel,
         lane,
-        # From the slices, so that no image is unpacked.
-        {name: str(source.slices[image, part, y, x, lane]) for name, source in sources.items()},
+        {name: str(source.stored[place]) for name, source in sources.items()},
         str(actual[place]),
         str(expected[place]),
         None if distance == UNREACHABLE else distance,

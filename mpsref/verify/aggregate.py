@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.errors import ImageError
-from mpsref.image import MPSImage
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, comparable_or_error, ulp_distance
 from mpsref.verify.compare import Comparison
@@ -21,7 +20,7 @@ __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-KINDS = ("exact", "within the bounds, but not exact", "explained", "beyond the bounds")
+KINDS = ("exact", "within the bounds, but not exact", "excused", "beyond the bounds")
 """The classes of elements, the best first."""
 
 BLOCK = 262_144
@@ -64,7 +63,7 @@ class Plot:
     low, high : float
         Where the first column begins and the last one ends.
     counts : ndarray of int, shape (rows, columns + 3, 3)
-        Elements within the bounds, explained and beyond. Row `ZERO` has no error; n rows above it are at most
+        Elements within the bounds, excused and beyond. Row `ZERO` has no error; n rows above it are at most
         2^(n - 1) ULP too large, below it too small; the last row is for NaN and infinities that disagree. The last
         three columns are for minus infinity, infinity and NaN.
     """
@@ -132,18 +131,18 @@ class Aggregate:
     ----------
     pictures : dict of str to Picture
         By image name; together about `MOST_BYTES` at most. Images beyond the bounds come first, then those with
-        explained elements.
+        excused elements.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from mpsref import MPSImage
+    >>> from mpsref.arrays import Elements
     >>> from mpsref.storage import storage_of
     >>> from mpsref.verify.compare import Tolerance, compare
     >>> x, got, want = (np.float16([[[[a, b]]]]) for a, b in ((-1, 2), (1, 3), (1, 2)))
     >>> storage, collected = storage_of(got, "got"), Aggregate()
     >>> comparison = compare(got, want, storage, Tolerance())
-    >>> collected.add("y", storage, got, want, comparison, {"x": MPSImage.from_array(x)})
+    >>> collected.add("y", storage, got, want, comparison, {"x": Elements(x, storage)})
     >>> picture = collected.pictures["y"]
     >>> picture.kind, picture.channels.tolist(), picture.maps[0].counts.tolist()
     ('beyond the bounds', [0, 1], [[1]])
@@ -151,7 +150,7 @@ class Aggregate:
 
     def __init__(self) -> None:
         self.pictures: dict[str, Picture] = {}
-        # Of images within the bounds, explained, and beyond.
+        # Of images within the bounds, excused, and beyond.
         self._names: tuple[list[str], list[str], list[str]] = [], [], []
         self._bytes = 0
 
@@ -163,7 +162,7 @@ class Aggregate:
         got: Stored,
         want: Stored,
         comparison: Comparison,
-        sources: Mapping[str, MPSImage],
+        sources: Mapping[str, Elements],
     ) -> None:
         """
         Add an image.
@@ -178,7 +177,7 @@ class Aggregate:
             The device's image and the reference's, as stored.
         comparison : Comparison
             The comparison of the two.
-        sources : mapping of str to MPSImage
+        sources : mapping of str to Elements
             What the node read.
         """
         comparable_or_error(got, want, storage)
@@ -200,11 +199,11 @@ class Aggregate:
 
 
 def _picture(
-    storage: StorageFormat, got: Stored, want: Stored, comparison: Comparison, sources: Mapping[str, MPSImage]
+    storage: StorageFormat, got: Stored, want: Stored, comparison: Comparison, sources: Mapping[str, Elements]
 ) -> Picture:
     shape = want.shape
     names = list(sources)[:MOST_PLOTS]
-    inputs = [Elements(sources[name].to_array().reshape(-1), sources[name].storage) for name in names]
+    inputs = [Elements(sources[name].stored.reshape(-1), sources[name].storage) for name in names]
     scales = [_scale(x) for x in inputs]
     tables = [np.zeros(ROWS * (COLUMNS + 3) * 3, np.int64) for _ in inputs]
     kinds = np.zeros(want.size, np.uint8)

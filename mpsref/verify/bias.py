@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 
@@ -18,17 +18,14 @@ __all__ = ["Directed", "directed", "signed_errors"]
 Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
 """The least and the greatest value before the store, of elements by their flat indices, and where these are known."""
 
-BLOCK = 65_536
-"""Elements looked at together."""
-
 PLACES = 256
 """Exponents of float32, of which no format has more."""
 
 LEAST, SHARE = 32, 0.99
 """Decisive elements that a note needs, and how many of them must hold the directed value."""
 
-ENOUGH = 262_144
-"""Elements that are looked at."""
+FEW, ENOUGH = 2048, 65_536
+"""Elements that are looked at: a few first, and where those may have been truncated more."""
 
 WAYS = {"toward zero": "by truncation", "down": "rounded down", "up": "rounded up"}
 
@@ -69,18 +66,15 @@ def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str
     -------
     dict of str to float
         By the power of 16 below the magnitude, such as ``0.0625``; ``0`` for zero and all below the smallest normal
-        number. Ranges without errors are left out.
+        number. Ranges without errors are left out. Of a large image `ENOUGH` elements count.
     """
-    sums, counts = np.zeros(PLACES), np.zeros(PLACES)
-    for start in range(0, got.size, BLOCK):
-        ours, theirs = (each[start : start + BLOCK] for each in (got, want))
-        counts += np.bincount(_exponents(theirs, storage), minlength=PLACES)
-        differ = np.flatnonzero(ours.view(storage.bits_dtype) != theirs.view(storage.bits_dtype))
-        ours, theirs = ours[differ], theirs[differ]
-        error = np.where(
-            ulp_distance(ours, theirs, storage) != UNREACHABLE, storage.ordinals(ours) - storage.ordinals(theirs), 0
-        )
-        sums += np.bincount(_exponents(theirs, storage), error.astype(float), minlength=PLACES)
+    index = spread(got.size, ENOUGH)
+    ours, theirs = got[index], want[index]
+    reached = ulp_distance(ours, theirs, storage) != UNREACHABLE
+    error = np.where(reached, storage.ordinals(ours) - storage.ordinals(theirs), 0)
+    exponents = _exponents(theirs, storage)
+    counts = np.bincount(exponents, minlength=PLACES)
+    sums = np.bincount(exponents, error.astype(float), minlength=PLACES)
     # By the stored exponent, of which each four make a power of 16.
     lowest = _value_of_exponent(storage)
     found: dict[str, list[float]] = {}
@@ -130,17 +124,19 @@ def directed(
     sources : sequence of Elements
         What the elements depend on, in the same places.
     """
-    differ = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
+    index, bits = spread(got.size, ENOUGH), storage.bits_dtype
+    differ = index[got[index].view(bits) != want[index].view(bits)]
+    if differ.size < FEW:
+        differ = np.flatnonzero(got.view(bits) != want.view(bits))
     if differ.size < LEAST:
         return None
-    rng = np.random.default_rng(got.size)
-    # Where even the elements that differ do not fit there is no need to look at those that do not differ.
-    few = np.sort(rng.choice(differ, min(differ.size, 2048), replace=False))
-    seen = _decisive(got, storage, ends, few)
-    ways = {way for way, (decisive, held) in seen.items() if held.sum() >= max(1.0, SHARE * decisive.sum())}
-    if not ways:
-        return None
-    index = np.arange(got.size) if got.size <= ENOUGH else np.sort(rng.choice(got.size, ENOUGH, replace=False))
+    # Where even the elements that differ do not fit there is no need to look at those that do not differ, nor at many.
+    ways = set(WAYS)
+    for least, few in ((1.0, differ[spread(differ.size, FEW)]), (0.0, spread(got.size, FEW))):
+        seen = _decisive(got, storage, ends, few).items()
+        ways &= {way for way, (decisive, held) in seen if held.sum() >= max(least, SHARE * decisive.sum())}
+        if not ways:
+            return None
     for way, (decisive, held) in _decisive(got, storage, ends, index).items():
         count = int(decisive.sum())
         if way in ways and count >= LEAST and held.sum() >= SHARE * count:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.errors import ImageError, ParameterError
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
@@ -247,7 +247,7 @@ class Case:
     def of_segment(
         cls,
         nodes: Sequence[MPSNNFilterNode],
-        sources: Mapping[MPSNNImageNode, MPSImage],
+        sources: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
         names: Mapping[MPSNNImageNode, str],
         got: Stored,
@@ -268,9 +268,10 @@ class Case:
             )
             for node in nodes
         )
-        read = tuple(Elements(image.to_array(), image.storage) for image in sources.values())
         last = steps[-1]
-        return cls(last.operation, read, last.storage, got, want, bad, bound, steps, images, operations)
+        return cls(
+            last.operation, tuple(sources.values()), last.storage, got, want, bad, bound, steps, images, operations
+        )
 
     # ---- facts ----
 
@@ -298,7 +299,7 @@ class Case:
     @cached_property
     def bad_sample(self) -> Index:
         """Flat indices of some of them, in ascending order, always the same."""
-        return some(self.bad_index, 512)
+        return self.bad_index[spread(self.bad_index.size, 512)]
 
     # ---- other results that the nodes might have had ----
 
@@ -346,11 +347,3 @@ def with_descriptor(operation: Operation, descriptor: MPSNNNeuronDescriptor) -> 
     if not isinstance(operation, NeuronOperation):
         raise ParameterError(f"{operation} has no neuron")
     return replace(operation, neuron=descriptor)
-
-
-def some(index: Index, count: int) -> Index:
-    """At most `count` of some indices, in order, chosen at random but always the same."""
-    if index.size <= count:
-        return index
-    # Not at equal distances: those could hit the same channel every time.
-    return index[np.sort(np.random.default_rng(index.size).choice(index.size, count, replace=False, shuffle=False))]

@@ -193,10 +193,12 @@ def compare(
         Whether the elements were in a texture, which may store NaN as 0.
     """
     comparable_or_error(got, want, storage)
+    is_one = got is want
     got, want = got.reshape(-1), want.reshape(-1)
     # Most elements are equal, bit for bit, or neighbours, which pass. Only the others are looked at closer.
     neighbours_pass = not isinstance(limit, Tolerance) or int(limit.ulp or 0) >= NEAR
-    index, neighbours, identical = _others(got, want, storage, worst, neighbours_pass=neighbours_pass)
+    size = 0 if is_one else got.size
+    index, neighbours, identical = _others(got[:size], want[:size], storage, worst, neighbours_pass=neighbours_pass)
     distance = np.empty(index.size, np.int64)
     classes = np.full(index.size, BEYOND, np.uint16)
     nan = 0
@@ -304,20 +306,20 @@ def _others(
     for start in range(0, got.size, BLOCK):
         part = slice(start, start + BLOCK)
         ours, theirs = got[part].view(bits), want[part].view(bits)
-        differ = ours != theirs
-        if not differ.any():
+        differ = np.flatnonzero(ours != theirs)
+        if not differ.size:
             continue
         identical = False
         if neighbours_pass:
+            ours, theirs = ours[differ], theirs[differ]
             near = (ours - theirs + bits.type(1)) <= 2
             near &= ((theirs & magnitude) - bits.type(1)) < largest - 1
-            near &= differ
-            differ ^= near
             if most > 0 and near.any():
-                first.append(start + np.flatnonzero(near)[:most])
+                first.append(start + differ[near][:most])
                 most -= first[-1].size
             count += int(np.count_nonzero(near))
-        others.append(start + np.flatnonzero(differ))
+            differ = differ[~near]
+        others.append(start + differ)
     return np.concatenate(others), _Neighbours(count, np.concatenate(first)), identical
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -14,14 +13,13 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
-from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.models import Model
-from mpsref.verify.ranges import NOTES, Range
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -128,8 +126,8 @@ class Segment:
     ----------
     nodes : sequence of MPSNNFilterNode
         In the order of evaluation; the last has the image as its result.
-    inputs : Mapping of MPSNNImageNode to MPSImage
-        The images that they read and that none of them computes.
+    inputs : Mapping of MPSNNImageNode to Elements
+        The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
     """
@@ -137,13 +135,13 @@ class Segment:
     def __init__(
         self,
         nodes: Sequence[MPSNNFilterNode],
-        inputs: Mapping[MPSNNImageNode, MPSImage],
+        inputs: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
     ) -> None:
         self._nodes, self._formats = nodes, formats
-        self._inputs = {image: Elements(value.to_array().reshape(-1), value.storage) for image, value in inputs.items()}
+        self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
         self._operations = [node.operation for node in nodes]
-        self._sizes = {image: value.shape for image, value in inputs.items()}
+        self._sizes = {image: value.stored.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
@@ -162,6 +160,21 @@ class Segment:
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
         return classify(got, model, storage, self._forms_at(index), special)
+
+    def read(self, f: Running) -> Range:
+        """The ranges of what the next node reads of the image, by any form of the formulas; of its shape."""
+        result = self._nodes[-1].result_image
+        shape = self._sizes[result]
+        index = np.arange(math.prod(shape))
+        forms = [self._ranges(index, number, f, big=False) for number in range(max(map(len, self._forms)))]
+        value = Range(
+            np.fmin.reduce([form.low for form in forms]),
+            np.fmax.reduce([form.high for form in forms]),
+            np.logical_or.reduce([form.nan for form in forms]),
+            np.bitwise_or.reduce([form.reason for form in forms]),
+            f,
+        )
+        return reshaped(inner(value, self._formats[result]), shape)
 
     def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
@@ -198,7 +211,7 @@ class Segment:
             for variant, form in product(model.variants, self._forms_at(index)):
                 value = form(Running(variant, model.flushes), np.arange(index.size))
                 lower, upper, _ = stored(value, storage)
-                free = value.reason & ~np.uint16(NOTES) == 0
+                free = value.exceptions == 0
                 lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
                 highest[free] = np.fmax(highest, meaning(upper, storage))[free]
         return lowest, highest
@@ -220,8 +233,7 @@ class Segment:
 
     def _whole(self, number: int, f: Running) -> Range:
         """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
-        how = tuple(getattr(f, each.name) for each in fields(f) if each.name != "model")
-        key = number, how, repr(sorted(f.model.laws.items()))
+        key = number, *f.key
         if key not in self._wholes:
             values = {
                 image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()

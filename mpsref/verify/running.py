@@ -12,7 +12,7 @@ of devices without overflow. What an overflow would make of the formula is anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
@@ -37,6 +37,10 @@ def _corners(operation: np.ufunc, x: tuple[Wide, Wide], y: tuple[Wide, Wide]) ->
     four = [operation(a, b) for a in x for b in y]
     low, high = np.fmin.reduce(np.broadcast_arrays(*four)), np.fmax.reduce(np.broadcast_arrays(*four))
     missing = np.isnan(four[0]) | np.isnan(four[1]) | np.isnan(four[2]) | np.isnan(four[3])
+    if missing.any():
+        # From -inf to inf, by 0 or infinity: what is finite between the corners gives 0.
+        hidden = np.isnan(low) & ((x[0] < x[1]) | (y[0] < y[1]))
+        low, high = np.where(hidden, 0.0, low), np.where(hidden, 0.0, high)
     return low, high, missing
 
 
@@ -54,13 +58,15 @@ class Running:
     level : Level
         What overflows.
     below : bool
-        Whether a divisor that may be on both sides of a zero is below it, or a zero is negative.
+        Whether a divisor that may be on both sides of a zero is below it, or a zero has the sign that is not expected.
     far : bool
         Whether a fast division gives what it may outside its range: 0 for a large divisor, infinity for a small one.
     vanish : bool
         Whether a product of three and more factors is 0 where an order has a subnormal on the way, which is flushed.
     mirror : bool
         Whether inputs have the other sign.
+    down : bool
+        Whether a partial sum of a layer overflows to minus infinity.
     """
 
     model: Model
@@ -70,6 +76,13 @@ class Running:
     far: bool = False
     vanish: bool = False
     mirror: bool = False
+    down: bool = False
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What its ranges depend on."""
+        how = tuple(getattr(self, each.name) for each in fields(self) if each.name != "model")
+        return *how, repr(sorted(self.model.laws.items())), self.model.storage.name
 
     # ---- making ranges ----
 
@@ -141,8 +154,11 @@ class Running:
     def quotient(self, x: Range, y: Range, kind: str) -> Range:
         """``x / y``."""
         law, m = self.model.laws[kind], self.model
-        pole, zero = y.holds_zero, -0.0 if self.below else 0.0
-        lower = np.where(pole, np.where((y.low < 0) & self.below, y.low, zero), y.low)
+        pole = y.holds_zero
+        # Below zero stays what is below but for a zero, such as a flushed number; `below` is then the zero above.
+        negative = (y.low < 0) & ((y.high > 0) == self.below)
+        zero = np.where((y.low < 0) & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
+        lower = np.where(pole, np.where(negative, y.low, zero), y.low)
         upper = np.where(pole, np.where((y.high > 0) & (not self.below), y.high, zero), y.high)
         far: Any = np.False_
         if not law.is_rounding and m.flushes:
@@ -255,7 +271,8 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        units = law.ulp + np.floor(law.growth * np.fmin(size_of(x), MOST_UNITS)) if law.growth else None
+        growth = law.growth * np.fmin(size_of(x), MOST_UNITS)
+        units = law.ulp + (np.floor(growth) if law.whole else growth) if law.growth else None
         # What float64 does not hold is more than nothing.
         least = np.finfo(np.float64).smallest_subnormal
         low, high = (np.where(end == -np.inf, 0.0, np.maximum(function(end), least)) for end in (x.low, x.high))
@@ -275,12 +292,15 @@ class Running:
             near = (x.high >= 0.5) & (x.low <= 2)
             lower, upper = np.fmin(result.low, low - law.near_one), np.fmax(result.high, high + law.near_one)
             result = replace(result, low=np.where(near, lower, result.low), high=np.where(near, upper, result.high))
-        pole = (x.low <= 0) & (x.high > 0)
+        pole = (x.low <= 0) & ((x.high > 0) | self.model.is_finite)
         return result.marked(edge, Mark.POLE, nan=True).marked(pole | (x.high < 0), Mark.POLE)
 
     def tanh(self, x: Range) -> Range:
         """The hyperbolic tangent."""
         law = self.model.laws.get("tanh")
+        if law is None and self.model.tanh_is_sinh_by_cosh:
+            rising, falling = self.exp(x), self.exp(-x)
+            return (rising - falling) / (rising + falling)
         if law is None:
             return self._fraction(self.exp(2 * x))
         return self.result(np.tanh(x.low), np.tanh(x.high), (x,), law)

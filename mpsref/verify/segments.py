@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from mpsref.arrays import Elements, Mask, Stored
 from mpsref.graph.layers import MPSCNNConvolutionNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
-from mpsref.image import MPSImage
-from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import ArrayDataSource, Convolution, NeuronForward, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.faults import Finding
@@ -28,26 +26,23 @@ class Walk:
     ----------
     nodes : sequence of MPSNNFilterNode
         In the order of evaluation.
-    inputs : Mapping of MPSNNImageNode to MPSImage
+    inputs : Mapping of MPSNNImageNode to Elements
         What none of them makes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         Of their results.
     """
 
     nodes: Sequence[MPSNNFilterNode]
-    inputs: Mapping[MPSNNImageNode, MPSImage]
+    inputs: Mapping[MPSNNImageNode, Elements]
     formats: Mapping[MPSNNImageNode, StorageFormat]
 
-    def images(self, given: Mapping[MPSNNImageNode, MPSImage]) -> dict[MPSNNImageNode, MPSImage]:
+    def images(self, given: Mapping[MPSNNImageNode, Elements]) -> dict[MPSNNImageNode, Elements]:
         """All images, where some results are given."""
         images = {**self.inputs, **given}
         for node in self.nodes:
             if node.result_image not in images:
                 read = [images[source] for source in node.sources]
-                storage = self.formats[node.result_image]
-                slices = node.operation.run(*read, result=storage, how=evaluation("ideal"))
-                channels = node.operation.result_size(*(image.shape for image in read))[3]
-                images[node.result_image] = MPSImage._from_slices(slices, storage, channels)
+                images[node.result_image] = node.operation.of_arrays(read, self.formats[node.result_image])
         return images
 
 
@@ -64,12 +59,10 @@ def explain_segment(
             upstream = _before(walk, image)
 
             def after(stored: Stored, image: MPSNNImageNode = image, known: set[MPSNNImageNode] = upstream) -> Stored:
-                given = {each: images[each] for each in known} | {image: MPSImage.from_array(stored)}
-                return walk.images(given)[last].to_array()
+                given = {each: images[each] for each in known} | {image: Elements(stored, walk.formats[image])}
+                return walk.images(given)[last].stored
 
-            sources = tuple(
-                Elements(images[source].to_array(), images[source].storage).values() for source in node.sources
-            )
+            sources = tuple(images[source].values() for source in node.sources)
             case = LayerCase(node.operation, sources, walk.formats[image], got, want, bad, after, walk.formats[last])
             findings += [
                 replace(finding, detail=", ".join(filter(None, (f"in {names[image]}", finding.detail))))

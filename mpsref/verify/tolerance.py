@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -18,7 +18,17 @@ from mpsref.verify.compare import Tolerance
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, Reason, reasons_of
 
-__all__ = ["Bounds", "Limit", "Override", "Tolerances", "excused_by", "limit_json", "limit_of", "tolerances_of"]
+__all__ = [
+    "Bounds",
+    "Limit",
+    "Override",
+    "Tolerances",
+    "excused_by",
+    "limit_json",
+    "limit_of",
+    "limit_of_fields",
+    "tolerances_of",
+]
 
 LARGEST_FILE = 2**20
 """Bytes; 10,000 overrides have about 700 KB."""
@@ -206,10 +216,10 @@ class Tolerances:
             raise FileFormatError(f"{path}: not TOML in UTF-8: {error}: write the file again") from None
         with naming(path):
             validate(document, schema("tolerance"))
-            own = _limit(document, "", default)
+            own = limit_of_fields(document, "", default)
             overrides = [
                 Override(
-                    _limit(fields, f"override[{i}].", own or default) or _needed(i),
+                    limit_of_fields(fields, f"override[{i}].", own or default) or _needed(i),
                     **{name: fields[name] for name in ("image", "neuron", "format", "direction") if name in fields},
                 )
                 for i, fields in enumerate(document.get("override", ()))
@@ -226,8 +236,12 @@ def _parse(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _limit(fields: dict[str, Any], where: str, default: Limit | None) -> Limit | None:
-    """What some fields say; `default` has the model of those that only say what is excused."""
+def limit_of_fields(fields: Mapping[str, Any], where: str, default: Limit | None) -> Limit | None:
+    """
+    What some fields of a file say; `default` has the model of those that only say what is excused.
+
+    Raises `FileFormatError` if they contradict each other, or name no preset or excuse.
+    """
     numbers = {name: fields[name] for name in ("ulp", "rtol", "atol") if name in fields}
     excuses = {name: fields[name] for name in ("allow", "strict") if name in fields}
     bounds = next((name for name in ("bounds", *excuses) if name in fields), None)

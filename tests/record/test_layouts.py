@@ -174,6 +174,19 @@ def test_the_bytes_of_a_texture_are_read_without_its_padding(tmp_path, channels,
     assert Recording.read(path).images["y"].read().to_array().tobytes() == y.to_array().tobytes()
 
 
+@pytest.mark.parametrize(("name", "status"), [("texture", 0), ("NC4HW4", 1)])
+def test_only_a_texture_may_hold_zero_for_nan(tmp_path, name, status, capsys):
+    x = numbers((1, 2, 2, 4))
+    x[0, 0, 0] = np.nan
+    images = {key: mps.MPSImage.from_array(array) for key, array in (("x", x), ("y", np.nan_to_num(np.abs(x))))}
+    entry = {"data_layout": name, **sizes(1, 2, 2, 4)}
+    path = recorded(tmp_path / "r", {k: image.texture for k, image in images.items()}, dict.fromkeys("xy", entry))
+
+    assert main(["verify", str(path), "--bounds", "metal-precise"]) == status
+    assert ("4 results where NaN is 0, as a texture may have it" in capsys.readouterr().out) == (status == 0)
+    assert main(["verify", str(path), "--bounds", "metal-precise", "--strict"]) == 1
+
+
 def test_a_texture_of_one_channel_may_have_four_lanes(tmp_path):
     x = np.pad(numbers((2, 3, 4, 1)), [(0, 0)] * 3 + [(0, 3)])
     path = recorded(
@@ -258,7 +271,36 @@ def test_half_a_batch_is_called_so(chain):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
     with pytest.raises(mps.FileFormatError, match="fit 1 of the 2 images of the batch or unorm8"):
+        Recording.read(path)
+    report = verify(path, partial=True)
+    assert report.passed
+    assert report.images[0].counts.elements == 64
+    assert report.missing["dx, from image 1 on"] == "its file holds 1 of the 2 images of the batch"
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(mps.FileFormatError, match="126 bytes"):
         verify(path, partial=True)
+
+
+def test_what_depends_on_half_a_batch_is_judged_as_far(chain):
+    path, _ = chain
+    recording = Recording.read(path, complete=False)
+    sources = {name: image.read() for name, image in recording.images.items() if name != "dx"}
+    images = [recording.graph.images[name] for name in ("h", "y")]
+    write(path, "h", (results := mps.MPSNNGraph(result_images=images).run(x=sources["x"])))
+    write(path, "y", results)
+    half = path.parent / "h.f16"
+    half.write_bytes(half.read_bytes()[:128])
+    recorded = verify(path, partial=True)
+    assert {image.name: image.counts.elements for image in recorded.images} == {"h": 64, "y": 64, "dx": 64}
+    assert recorded.passed
+    assert recorded.missing["y, from image 1 on"] == "a source has 1 of the 2 images of the batch"
+    # Of a source all that reads it.
+    source = path.parent / "x.f16"
+    source.write_bytes(source.read_bytes()[:128])
+    recorded = verify(path, partial=True)
+    assert {image.name: image.counts.elements for image in recorded.images} == {"h": 64, "y": 64, "dx": 64}
+    assert recorded.passed
+    assert "x, from image 1 on" in recorded.missing
 
 
 def test_half_a_batch_in_an_array_file_is_called_so(tmp_path):
@@ -268,6 +310,7 @@ def test_half_a_batch_in_an_array_file_is_called_so(tmp_path):
 
     with pytest.raises(mps.FileFormatError, match="holds 2 of the 4 images of the batch"):
         verify(path)
+    assert verify(path, partial=True).images[0].counts.elements == 24
 
 
 def test_a_request_is_written_again_and_what_the_device_wrote_stays(chain, tmp_path, capsys):

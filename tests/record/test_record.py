@@ -284,7 +284,6 @@ def test_the_request_names_everything_and_tells_what_to_do(tmp_path):
         "little-endian",
         "HeightxWidthxFeatureChannels",
         "swiftc",
-        "record.py",
         "mpsref verify",
         "- 2 images, one after",
     ):

@@ -304,6 +304,7 @@ def test_what_cannot_be_compared_fails_the_assertion(actual, expected, words):
 def test_the_first_pattern_that_fits_decides(tmp_path):
     path = tmp_path / "t.json"
     tests = {"soft*": {"ulp": 2}, "*test_b*": {"rtol": 0.5}, "softPlus": {"bounds": "exact"}}
+    tests["ELU"] = {"bounds": "metal-half", "allow": ["order"], "strict": True}
     document = {"format": "mpsref-tolerances", "version": 1, "default": {"bounds": "ulp=9"}, "tests": tests}
     path.write_text(json.dumps(document))
     jsonschema.Draft202012Validator(schema("tolerances")).validate(document)
@@ -312,15 +313,17 @@ def test_the_first_pattern_that_fits_decides(tmp_path):
     assert found.of("softPlus", "t.py::test_b") == Tolerance(2)
     assert found.of("tanH", "t.py::test_b[1]") == Tolerance(rtol=0.5)
     assert found.of("tanH", "t.py::test_a") == Tolerance(9)
+    assert found.of("ELU", "") == Bounds("metal-half", ("order",), strict=True)
     assert Tolerances().of("softPlus") is None
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tests": {"x": {"ulp": 1, "bounds": "exact"}}}, "x: bounds and ulp"),
+        ({"tests": {"x": {"ulp": 1, "bounds": "exact"}}}, "x: bounds: stands beside ulp"),
         ({"default": {"bounds": "close"}}, "default: bounds are 'close'"),
         ({"default": {"ulps": 1}}, "ulps"),
+        ({"default": {"bounds": "metal-fast", "allow": ["flush"]}}, "default: allow has 'flush'"),
         ({"tests": {"x": {"ulp": -1}}}, "tests.x.ulp"),
         ({"version": 2}, "version"),
     ],

@@ -101,6 +101,13 @@ def neuron(name, *parameters):
         (neuron("absolute"), -1e-40, -1e-40, "metal-precise", None, Reason.flush),
         (neuron("absolute"), -1e-37, -1e-37, "metal-precise", None, BEYOND),
         (neuron("logarithm"), 1e-40, -inf, "metal-precise", None, Reason.flush),
+        # A negative subnormal may become a zero of either sign; and 1 / x overflows.
+        (neuron("logarithm"), -(2.0**-128), -inf, "metal-precise", 0.5, Reason.flush),
+        (neuron("logarithm"), -(2.0**-128), inf, "metal-precise", 0.5, Reason.flush),
+        (neuron("logarithm"), -(2.0**-128), nan, "metal-precise", 0, Reason.zero),
+        (neuron("logarithm"), -(2.0**-128), nan, "metal-precise", 0.5, BEYOND),
+        # From -inf to inf, times 0: NaN only at the ends.
+        (neuron("power", -0.008660668, 2.6826282, 1e-9), 309.74857, -0.0, "metal-half", 0, Reason.zero),
     ],
 )
 def test_each_kind_has_its_class(d, x, got, model, dy, expected):
@@ -284,7 +291,7 @@ def test_a_directed_store_is_a_note_and_fails_under_strict(tmp_path, name, way):
     if name == "softPlus":
         assert (min(image.signed_errors.values()) >= 0) == (way == "up")
     assert image.directed.held == image.directed.decisive > 1000
-    assert f"note: y {image.directed}" in plain.text()
+    assert f"y: note: {image.directed}" in plain.text()
     assert "1 image not rounded to nearest" in strict.verdict
     assert not strict.passed
 

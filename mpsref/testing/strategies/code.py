@@ -130,6 +130,8 @@ class _Code:
         self.images[name] = f"{variable}{RESULT}"
         yield f"{self.images[name]}.handle = {name!r}"
         yield from self._settings(name, node.result_image)
+        if name in self.document.get("result_states", ()):
+            yield f"{variable}.result_state.export_from_graph = True"
         for key in ("label", *(field.name for field in fields if field.is_property)):
             if key in written:
                 setting = next((field for field in fields if field.name == key and field.is_property), None)

@@ -103,6 +103,8 @@ def parameter_magnitude(step: Step) -> Iterator[tuple[str, Function]]:
         if value < 0 and not (name == "c" and value == -1):
             for other in _other_parameters(step, name, [-value]):
                 yield name, with_operation(other)
+    if p.data is not None and (p.data < 0).any():
+        yield "data", _with_data(step, np.abs(p.data))
 
 
 @function_hypothesis(
