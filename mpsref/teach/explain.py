@@ -479,7 +479,7 @@ def _window(step: Step) -> str:
 
 
 def _products(step: Step) -> str:
-    factors = [product.factor for product in step.products] or [None] * len(step.places)
+    factors: list[float | None] = [product.factor for product in step.products]
     rows = [
         f'<tr><td>{place[1]}, {place[2]}, {place[3]}</td><td class="number">{_text(x)}</td>'
         + (
@@ -488,7 +488,9 @@ def _products(step: Step) -> str:
             else f'<td class="number">{_text(factor)}</td><td class="number">{_text(x * factor)}</td>'
         )
         + "</tr>"
-        for place, x, factor in zip(step.places, step.sources[0].tolist(), factors, strict=True)
+        for place, x, factor in zip(
+            step.places, step.sources[0].tolist(), factors or [None] * len(step.places), strict=True
+        )
     ]
     more = f"<p>and {len(rows) - MOST_PRODUCTS:,} more</p>" if len(rows) > MOST_PRODUCTS else ""
     head = "".join(
