@@ -113,7 +113,8 @@ def record(
                 images[name] = backend.run(one.operation, read, awaited[name])
     device = backend.device if kernel is None else f"{backend.device}; {chosen} by {kernel.name}"
     path = write_recording(out, file, images, device, raw=True)
-    own = tuple(name for name in (names[one.result_image] for one in nodes) if name != chosen)
+    made = [] if isinstance(backend, Metal) else [names[one.result_image] for one in nodes]
+    own = tuple(name for name in made if name != chosen)
     return Recorded(path, len(nodes), () if kernel is None else tuple(kernel.notes), own)
 
 

@@ -36,9 +36,12 @@ CALLS = [(library, name) for name, row in ACTIVATIONS.items() for library in row
 
 @pytest.fixture
 def torch(tmp_path, monkeypatch):
-    """A library with an exponential, and a logarithm that is none."""
+    """A library with an exponential, and a logarithm that is none; for other processes a file."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torch.py").write_text(TORCH)
+    module = types.ModuleType("torch")
+    exec(TORCH, module.__dict__)  # noqa: S102 - our own text
+    monkeypatch.setitem(sys.modules, "torch", module)
 
 
 def test_an_activation_of_a_library_is_swept_by_its_name_alone(torch, capsys):
@@ -51,10 +54,7 @@ def test_an_activation_of_a_library_is_swept_by_its_name_alone(torch, capsys):
 
 
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
-def test_a_library_passes_where_it_is_right(monkeypatch, direction):
-    module = types.ModuleType("torch")
-    exec(TORCH, module.__dict__)  # noqa: S102 - our own text
-    monkeypatch.setitem(sys.modules, "torch", module)
+def test_a_library_passes_where_it_is_right(torch, direction):
     passed = [
         sweep(Adapter("torch", name).function(), row.neuron, direction=direction, format="float16", ulp=1).passed
         for name, row in ACTIVATIONS.items()
@@ -69,15 +69,25 @@ def test_a_library_passes_where_it_is_right(monkeypatch, direction):
     [
         (["torch:exp", "--a", "2"], "--a: torch:exp has its parameters: give --neuron too"),
         (["torch:exq"], "--neuron: missing: say what torch:exq computes; its activations: relu, leaky_relu"),
-        (["torch:exq", "--neuron", "exponential"], "torch:exq: exq is not in torch; its activations: relu, leaky_relu"),
-        (["torch@tpu:exp"], "torch@tpu:exp: raised RuntimeError: no tpu here"),
     ],
 )
-def test_what_cannot_be_swept_is_one_line(torch, capsys, arguments, words):
+def test_what_does_not_say_its_neuron_is_one_line(torch, capsys, arguments, words):
     assert main(["sweep", "--format", "float16", "--implementation", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("implementation", "words"),
+    [
+        ("torch:exq", "torch:exq: exq is not in torch; its activations: relu, leaky_relu"),
+        ("torch@tpu:exp", "torch@tpu:exp: raised RuntimeError: no tpu here"),
+    ],
+)
+def test_what_a_library_has_not_is_named(torch, implementation, words):
+    with pytest.raises(mps.ImplementationError, match=words):
+        sweep(implementation, "exponential", format="float16")
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch):
