@@ -336,6 +336,16 @@ def factor(case: Case) -> Iterator[Candidate]:
             yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
 
 
+@hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
+def source_scaled(case: Case) -> Iterator[Candidate]:
+    def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:
+        return [*read[:-1], Elements(value * read[-1].values(), FLOAT64)]
+
+    if case.descriptor is not None:
+        for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
+            yield Candidate(f"by {name}", reads=partial(reads, value=value))
+
+
 def _median_size(array: Stored, case: Case) -> float:
     sizes = np.abs(Elements(array.reshape(-1)[:131_072], case.result).values())
     return float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else np.nan
