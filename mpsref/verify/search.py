@@ -9,7 +9,9 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, spread
 from mpsref.operations import Role
+from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case
+from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import EVERYWHERE, Region, regions
@@ -21,9 +23,6 @@ FIRST_LOOK, CLOSER_LOOK = 512, 4096
 
 BLOCK = 262_144
 """Elements confirmed at once."""
-
-EXAMINED = 262_144
-"""The most elements whose own bounds are computed to confirm a cause; beyond that the sample counts."""
 
 MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
@@ -297,7 +296,7 @@ class Search:
 
     def confirmed(self, trial: Trial, explained: Mask) -> list[float]:
         """The counts of a trial on every element; marks those that it explains."""
-        case, budget = self.case, EXAMINED
+        case, candidate = self.case, trial.candidate
         counts = np.zeros(4)
         bad, settled = case.bad.reshape(-1), self.settled
         for start in range(0, bad.size, BLOCK):
@@ -305,31 +304,28 @@ class Search:
             index = index[trial.region.holds(index) & ~settled[index]]
             if not index.size:
                 continue
-            out, known = trial.candidate.at(case, index)
+            out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
             same, differs = _same(out, got, case), ~_same(out, want, case)
             if known is not None:
                 differs &= known
-            # What is equal needs no bounds, nor what is as it should be.
+            fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
+            # What is equal or next to it needs no bounds, nor what is as it should be.
             unsure = np.flatnonzero(~same & differs)
-            fits = same.copy()
-            harmless = np.zeros(index.size, np.bool_)
-            examined, rest = unsure[:budget], unsure[budget:]
-            budget -= examined.size
-            if examined.size:
-                is_close = case.bound(index[examined])
-                ours, theirs = out[examined], got[examined]
-                if trial.candidate.undo is not None:
-                    ours, theirs = trial.candidate.undo(ours), trial.candidate.undo(theirs)
-                fits[examined] = is_close(ours, theirs)
-                if trial.candidate.coarse:
-                    fits[examined] |= _neighbours(trial.candidate, case, index[examined], got[examined])
-                harmless[examined] = is_close(out[examined], want[examined])
+            if unsure.size and candidate.undo is None:
+                fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
+                unsure = unsure[~fits[unsure]]
+            if unsure.size:
+                is_close = case.bound(index[unsure])
+                ours, theirs = out[unsure], got[unsure]
+                if candidate.undo is not None:
+                    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
+                fits[unsure] = is_close(ours, theirs)
+                if candidate.coarse:
+                    fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
+                harmless[unsure] = is_close(out[unsure], want[unsure])
             ours = is_bad & fits & differs
             against = differs & ~fits & ~(harmless & ~is_bad)
-            against[rest] = False
-            if rest.size:
-                ours[rest] |= is_bad[rest]
             explained[index[ours]] = True
             if known is not None:
                 # Of what was not recorded nothing can be said, by no other cause either.
