@@ -33,6 +33,9 @@ BY_VALUE, MOVED = 0.5, 0.3
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
+FITTED = 0.995
+"""The same for a hypothesis with a fitted number."""
+
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
 
@@ -208,17 +211,20 @@ class Search:
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         written = candidate.store is not None and hypotheses[0].name == "never written"
+        fitted = any(h.fitted for h in hypotheses)
         for region in found:
-            if region.by_value and written and candidate.detail != "zeros":
+            if region.by_value and (fitted or (written and candidate.detail != "zeros")):
                 continue
             inside = region.holds(sample.index)
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
+        least = FITTED if fitted else 0.0
         choices = [
             t for t in choices
-            if t.is_pure and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            if t.is_pure and t.explained >= least * (t.explained + t.against)
+            and t.gain >= _least(t) and t.explained >= min(fewest, of)
             and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:

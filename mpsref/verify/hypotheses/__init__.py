@@ -84,6 +84,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     places.row_stride,
     places.offset,
     places.index_wraps,
+    parameters.parameter_fitted,
     formula.another_neuron,
     library.erf_by_polynomial,
     library.computed_in_half,
