@@ -179,7 +179,7 @@ def parameter_fitted(case: Case) -> Iterator[Candidate]:
 
 def _fitted(distance: Callable[[float], float]) -> float:
     """Where a function of a parameter is least, as far as a grid and a search between its points find that."""
-    best = min((distance(value), float(value)) for value in GRID)[1]
+    best: float = min((distance(value), value) for value in GRID.tolist())[1]
     low, high = (best * 2.0**power for power in (-0.5, 0.5))
     golden = (math.sqrt(5) - 1) / 2
     inner = [high - golden * (high - low), low + golden * (high - low)]
@@ -193,7 +193,7 @@ def _fitted(distance: Callable[[float], float]) -> float:
             low, inner[0], values[0] = inner[0], inner[1], values[1]
             inner[1] = low + golden * (high - low)
             values[1] = distance(inner[1])
-    return inner[int(values[1] < values[0])]
+    return inner[1] if values[1] < values[0] else inner[0]
 
 
 @hypothesis("parameters of another node", "The node ran with the neuron or the parameters of another one.", MANY)
