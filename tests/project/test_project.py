@@ -560,6 +560,7 @@ TOOLS = {
     ("python", "docs/generate.py"),
     ("python", "benchmarks/graphs.py"),
     ("python", "benchmarks/run.py"),
+    ("python", "benchmarks/verdicts.py"),
     ("python", "examples/property/attack.py"),
     ("python", "tests/proof/test_digests.py"),
     ("ruff", "check"),
