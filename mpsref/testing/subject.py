@@ -78,7 +78,7 @@ class Trial:
             for side, slope in zip(("left", "right"), sides, strict=True):
                 one = None if self.upstream is None else np.array(slope * float(self.upstream.ravel()[flat]))
                 if one is not None and x == kink and one.astype(self.got.dtype) == self.got.ravel()[flat]:
-                    return f"the slope on the {side} of the kink, where another library may choose so; the row has torch's choice"
+                    return f"the slope on the {side} of the kink, which a library may choose; here it is torch's"
         return ""
 
     def failing(self, way: int) -> Index:
