@@ -12,6 +12,7 @@ from typing import Any
 MODULES = [
     "mpsref",
     "mpsref.neuron",
+    "mpsref.activations",
     "mpsref.verify",
     "mpsref.testing",
     "mpsref.testing.strategies",

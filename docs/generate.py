@@ -21,6 +21,8 @@ import numpy as np
 
 import mpsref as mps
 from mpsref import cli
+from mpsref.activations import ACTIVATIONS as ACTIVATIONS_BY_TYPE
+from mpsref.activations import Activation
 from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
@@ -388,8 +390,9 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, ACTIVATIONS, TIMES, FINDINGS, LEFT_OUT, END = (
-    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "activations", "times", "findings", "left out", "end")
+BEGIN, SWEEPS, ACTIVATIONS, TIMES, FINDINGS, LEFT_OUT, MEASURED, END = (
+    f"<!-- {name} -->\n"
+    for name in ("certificates", "sweeps", "activations", "times", "findings", "left out", "measured", "end")
 )
 LIBRARIES = [*libraries.LIBRARIES, "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
@@ -638,6 +641,42 @@ def activation_rows() -> list[str]:
     return lines
 
 
+def activations_page() -> str:
+    """The page on bfloat16 and other activations, with the rows and what libraries gave."""
+    lines = ["| name | parameters | value | slope | kinks: left, right, here | source |", "|---|---|---|---|---|---|"]
+    for activation, row in ACTIVATIONS_BY_TYPE.items():
+        d = Activation(activation)
+        parameters = ", ".join(f"{name} = {np.float32(value)!s}" for name, value in d.parameters.items())
+        at = np.float32(row.kinks(d))
+        here = mps.neuron.gradient(d, at, np.ones_like(at)).tolist()
+        kinks = "; ".join(
+            f"{x:g}: {left:.4g}, {right:.4g}, {slope:.4g}"
+            for x, (left, right), slope in zip(at.tolist(), row.sides(d), here, strict=True)
+        )
+        formulas = [f"`{text.replace('|', chr(92) + '|')}`" for text in (row.formula, row.slope)]
+        cells = [f"`{activation.name}`", parameters or "none", *formulas, kinks or "none", row.source]
+        lines.append(f"| {' | '.join(cells)} |")
+    measured = measured_rows(json.loads((Path(__file__).parent / "bfloat16.json").read_text("utf-8")))
+    return _filled("activations.md", MEASURED, measured, _filled("activations.md", ACTIVATIONS, lines))
+
+
+def measured_rows(measured: dict[str, Any]) -> list[str]:
+    """What libraries gave for every bfloat16, and their slopes at kinks, as lines of Markdown."""
+    names = list(measured["versions"])
+    head = [f"{name} {version}" for name, version in measured["versions"].items()]
+    lines = [f"| activation | {' | '.join(head)} |", "|---|" + "---:|" * len(head)]
+    for subject, cells in measured["sweeps"].items():
+        found = [" / ".join(f"{cells[name][i]:,}" for i in (0, 1, 3)) if name in cells else "" for name in names]
+        lines.append(f"| {subject} | {' | '.join(found)} |")
+    lines += ["", "Slopes at kinks, in float32:", "", f"| activation | x | mpsref | {' | '.join(names)} |"]
+    lines.append("|---|---:|" + "---:|" * (1 + len(names)))
+    for activation, slopes in measured["kinks"].items():
+        for i, x in enumerate(slopes["at"]):
+            cells = [f"{slopes[name][i]:.5g}" if slopes.get(name) else "" for name in ("mpsref", *names)]
+            lines.append(f"| {activation} | {x:g} | {' | '.join(cells)} |")
+    return lines
+
+
 def comparison_page() -> str:
     """The page that compares with others as it stands, with the table of times made anew."""
     return _filled("comparison.md", TIMES, time_rows(Path(__file__).parent / "speed.json"))
@@ -775,6 +814,7 @@ PAGES = {
     "proof.md": proof_page,
     "swift.md": swift_page,
     "sweep.md": sweep_page,
+    "activations.md": activations_page,
     "api.md": api_page,
     "comparison.md": comparison_page,
     "command-line.md": command_line_page,

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpsref import activations as activations
     from mpsref import proof as proof
     from mpsref import record as record
     from mpsref import sweep as sweep

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+import mpsref as mps
+
 NO_FUNCTION = 3
 
 
 def absolute(x):
     return np.abs(x)
+
+
+def right_hardswish(x):
+    return mps.neuron.forward("hardswish", x)
 
 
 def in_place(x):

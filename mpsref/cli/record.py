@@ -40,8 +40,8 @@ KERNELS = (("cpu", ".metal"), ("wgpu", ".wgsl"), ("metal", ".metal"))
 def define(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make source images, run every node of a graph on this machine, and write all images as a recording. Our own "
-        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal or .wgsl file can take "
-        "the place of one of its nodes."
+        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal or .wgsl file can "
+        "take the place of one of its nodes."
     )
     parser.epilog = EPILOG
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")

@@ -113,6 +113,7 @@ class Tally:
         del self.examples[EXAMPLES:]
 
 
+@np.errstate(invalid="ignore")  # of which functions of bfloat16 warn for a signalling NaN
 def sweep(block: Block) -> Tally:
     """Evaluate and judge a block."""
     began = time.process_time()

@@ -189,6 +189,7 @@ def gaps(whole: range, ranges: Ranges) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
+@np.errstate(invalid="ignore")  # of which functions of bfloat16 warn for a signalling NaN
 def summary_of(
     x: Stored, got: Stored, want: Stored, start: int, storage: StorageFormat, ulp: int, stride: int = 1
 ) -> Summary:

@@ -118,7 +118,8 @@ class Attack:
         """All halves, in either format; and arrays that are large, with numbers of every magnitude."""
         storage, is_gradient = self.subject.storage, self.subject.direction == "gradient"
         one = storage.dtype.type(1) if is_gradient else None
-        halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(storage.dtype)
+        with np.errstate(invalid="ignore"):
+            halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(storage.dtype)
         self._keep(self._trial(descriptor, halves, one))
         patterns = 1 << 8 * storage.dtype.itemsize
         for count in LARGE:
@@ -201,7 +202,7 @@ class Attack:
         subject, storage = self.subject, self.subject.storage
         why = CHANGES
         if self._is_same_again(trial):
-            why = subject.why(trial, index)
+            why = trial.choice(index) or subject.why(trial, index)
             if not why and finding is not None and explains(finding, trial, storage):
                 name = ", ".join(filter(None, (finding.name, finding.detail)))
                 why = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
@@ -397,7 +398,8 @@ def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, pools: S
 def _pools(descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> tuple[Stored, Stored]:
     """Simple numbers; and special ones, the neuron's kinks, and the neighbours of both."""
     limits = storage.limits
-    special = [0, 1, np.inf, np.nan, limits.max, limits.smallest_normal, limits.smallest_subnormal]
+    ends_of_range = map(float, (limits.max, limits.smallest_normal, limits.smallest_subnormal))
+    special = [0, 1, np.inf, np.nan, *ends_of_range]
     with np.errstate(over="ignore"):
         ends = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
         up, down = (np.nextafter(ends, storage.dtype.type(way)) for way in (np.inf, -np.inf))
@@ -427,12 +429,12 @@ def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: 
         mantissa, _ = np.frexp(wide)
         powers = np.exp2(np.arange(limits.minexp - limits.nmant, limits.maxexp))
         numbers = np.concatenate([
-            np.arange(0, 512), np.arange(0, 64) / 4, np.arange(0, 100) / 10, powers, powers * (1 + limits.eps),
-            (1 + 2.0**-11) * powers, [limits.max, limits.smallest_normal, np.inf],
+            np.arange(0, 512), np.arange(0, 64) / 4, np.arange(0, 100) / 10, powers, powers * (1 + float(limits.eps)),
+            (1 + 2.0**-11) * powers, [float(limits.max), float(limits.smallest_normal), np.inf],
             *digits, np.trunc(wide), mantissa, 2 * mantissa,
         ]).astype(dtype)  # fmt: skip
     beside = [np.nextafter(kinks, dtype.type(way)) for way in (np.inf, -np.inf)]
-    numbers = np.concatenate([numbers, kinks, *beside, dtype.type([np.nan])])
+    numbers = np.concatenate([numbers, kinks, *beside, np.array([np.nan], dtype)])
     both = np.concatenate([numbers, -numbers, values])
     return np.unique(both.view(storage.bits_dtype)).view(dtype)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.arguments import checked_but
-from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.enums import ActivationType, MPSImageFeatureChannelFormat
 from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import neuron_type_or_error
 from mpsref.storage import FormatLike, StorageFormat, storage_format
@@ -56,7 +56,7 @@ def check_implementation(
     bounds, ulp, rtol, atol
         What passes, as for `mpsref.testing.compare`; by default 4 ULP.
     formats : MPSImageFeatureChannelFormat, str or dtype, or sequence of them
-        Among float32 and float16.
+        Among float32, float16 and bfloat16, of which arrays have the dtype of ``ml_dtypes``.
     max_examples : int, optional
         Arrays for each format, besides those that have all halves. Default: that of the Hypothesis profile, 100
         unless you change it.
@@ -111,7 +111,7 @@ def check_implementation(
     _integer_or_error(seed, "seed", 0)
     storages = _storages(formats)
     if isinstance(neuron, str):
-        neuron = neuron_type_or_error(neuron, "neuron")
+        neuron = ActivationType.__members__.get(neuron) or neuron_type_or_error(neuron, "neuron")
     load(function)
     attacks = [Attack(Subject(function, neuron, direction, limit, storage)) for storage in storages]
     for attack in attacks:
@@ -152,5 +152,5 @@ def _storages(formats: Any) -> list[StorageFormat]:
 def _floating(format: FormatLike) -> StorageFormat:
     storage = storage_format(format, "formats")
     if storage.unorm_max:
-        raise ParameterError(f"formats has {storage.name}: give float32 or float16, in which kernels compute")
+        raise ParameterError(f"formats has {storage.name}: give float32, float16 or bfloat16, in which kernels compute")
     return storage

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from mpsref.arrays import Elements, Index, Mask, Stored
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import ActivationType, MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.operations import NeuronForward, NeuronGradient
@@ -19,7 +19,7 @@ from mpsref.storage import StorageFormat, storage_of
 from mpsref.sweep.implementation import Implementation, call, load
 from mpsref.testing.comparison import judge_of
 from mpsref.testing.reports import KINDS
-from mpsref.testing.strategies import descriptors
+from mpsref.testing.strategies import activations, descriptors
 from mpsref.testing.views import viewed
 from mpsref.verify.case import Case, within
 from mpsref.verify.compare import Tolerance
@@ -33,7 +33,9 @@ from mpsref.verify.tolerance import Limit, excused_by
 
 __all__ = ["Neurons", "Subject", "Trial", "explains", "hypothesis_of", "way_of"]
 
-Neurons: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | st.SearchStrategy[MPSNNNeuronDescriptor]
+Neurons: TypeAlias = (
+    MPSNNNeuronDescriptor | MPSCNNNeuronType | ActivationType | st.SearchStrategy[MPSNNNeuronDescriptor]
+)
 
 MENTIONED = 12
 """Faults that are considered, those that explain most."""
@@ -69,6 +71,16 @@ class Trial:
         """The shape of the arrays that the implementation gets: rows, and channels if there are several."""
         return _shape(self.x, self.view)
 
+    def choice(self, flat: int) -> str:
+        """What is said of a gradient that is that of one side of a kink, but not of the side that the row chooses."""
+        row, x = self.descriptor.row, float(self.x.ravel()[flat])
+        for kink, sides in zip(row.kinks(self.descriptor), row.sides(self.descriptor), strict=False):
+            for side, slope in zip(("left", "right"), sides, strict=True):
+                one = None if self.upstream is None else np.array(slope * float(self.upstream.ravel()[flat]))
+                if one is not None and x == kink and one.astype(self.got.dtype) == self.got.ravel()[flat]:
+                    return f"the slope on the {side} of the kink, which a library may choose; here it is torch's"
+        return ""
+
     def failing(self, way: int) -> Index:
         """The flat indices of the elements that fail in this way."""
         index: Index = self.beyond[self.ways == way]
@@ -102,6 +114,8 @@ class Subject:
             return self.neuron
         if isinstance(self.neuron, MPSCNNNeuronType):
             return descriptors([self.neuron])
+        if isinstance(self.neuron, ActivationType):
+            return activations(self.neuron)
         return st.just(descriptor_or_error(self.neuron, "neuron"))
 
     def trial(self, descriptor: MPSNNNeuronDescriptor, x: Stored, upstream: Stored | None, view: str = "") -> Trial:

@@ -448,7 +448,7 @@ class _Verification:
     def _accumulated(
         self,
         nodes: list[MPSNNFilterNode],
-        segment_inputs: Callable[[], Mapping[MPSNNImageNode, MPSImage]],
+        segment_inputs: Callable[[], Mapping[MPSNNImageNode, Elements]],
         limit: Limit,
         actual: Stored,
         plain: tuple[Comparison, Stored],

@@ -211,7 +211,8 @@ def compare(
         close = passes(actual, ideal, ulp, storage, limit) if isinstance(limit, Tolerance) else ulp <= near
         classes[part][close] = WITHIN
         if not storage.unorm_max:
-            nan += int(np.count_nonzero(np.isnan(actual) != np.isnan(ideal)))
+            with np.errstate(invalid="ignore"):
+                nan += int(np.count_nonzero(np.isnan(actual) != np.isnan(ideal)))
     if not isinstance(limit, Tolerance):
         rest = classes != WITHIN
         if rest.any():

@@ -35,6 +35,7 @@ WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
 """The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
 
 SINGLE, HALF = (2.0**-24, 2.0**-126, 0.0, 3.4028235677973366e38), (2.0**-11, 0.0, 2.0**-25, 65520.0)
+BFLOAT = 2.0**-8, 2.0**-126, 0.0, 3.39617752923046e38
 """Of an accumulator: the relative error of a rounding, what flushing and underflow lose, and where it overflows."""
 
 OWN = 2.0**-52
@@ -93,11 +94,11 @@ def summed(
     undivided : ndarray
         What `size` would be without a division, if there is one.
     """
-    law, in_half = f.model.laws["arithmetic"], f.model.precision < 24
-    unit, tiny, lost, largest = HALF if half or in_half else SINGLE
+    law, is_short = f.model.laws["arithmetic"], f.model.precision < 24
+    unit, tiny, lost, largest = BFLOAT if f.model.precision == 8 else HALF if half or is_short else SINGLE
     unit *= 2 if law.either else 2 * law.ulp
-    # A model of half precision rounds the weights as well.
-    roundings = count + 1 + in_half + (2 * f.model.laws["division"].ulp + 1 if undivided is not None else 0)
+    # A model of half precision or less rounds the weights as well.
+    roundings = count + 1 + is_short + (2 * f.model.laws["division"].ulp + 1 if undivided is not None else 0)
     relative = roundings * unit / np.maximum(1 - roundings * unit, 0.5) + (count + 4) * OWN
     # Each product and each partial sum may be flushed.
     error = relative * size + radius + (count + 1) * (lost + (2 * tiny if f.flush else 0.0))

@@ -13,6 +13,7 @@ import pytest
 
 import mpsref as mps
 from machine import GRAPH, needs_adapter, needs_compiler, recorded
+from mpsref.cli import main
 from mpsref.lab import msl
 from mpsref.lab.cpu import Limits, Program, Work
 from mpsref.lab.foreign import ForeignKernel, Given

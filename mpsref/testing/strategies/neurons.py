@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 from typing import TypeAlias
@@ -9,13 +10,13 @@ from typing import TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import ActivationType, MPSCNNNeuronType
 from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, float32_parameter, neuron_type_or_error
+from mpsref.neuron.descriptor import Activation, MPSNNNeuronDescriptor, float32_parameter, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.testing.strategies.arguments import InvalidArgument, count, drawn, strategy
 
-__all__ = ["descriptors", "neuron_types", "parameters"]
+__all__ = ["activations", "descriptors", "neuron_types", "parameters"]
 
 Types: TypeAlias = Iterable[MPSCNNNeuronType | str] | st.SearchStrategy[MPSCNNNeuronType]
 
@@ -144,6 +145,38 @@ def descriptors(
         for name, default in row.parameters.items()
     }
     return MPSNNNeuronDescriptor(row.neuron_type.name, **values)
+
+
+@st.composite
+def activations(draw: st.DrawFn, name: ActivationType | str | None = None) -> Activation:
+    """
+    A strategy for activations that are not Apple's, with parameters like those of `descriptors`.
+
+    Parameters
+    ----------
+    name : ActivationType or str, optional
+        Default: any.
+
+    Raises
+    ------
+    InvalidArgument
+        There is no such activation.
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> from mpsref.testing import strategies as mpst
+    >>> find(mpst.activations("softshrink"), lambda d: d.a > 1)
+    Activation('softshrink', lambd=2.0)
+    """
+    try:
+        default = Activation(draw(st.sampled_from(ActivationType)) if name is None else name)
+    except ParameterError as error:
+        raise InvalidArgument(f"{error}") from None
+    least = {each: default.row.least.get(each, -math.inf) for each in default.parameters}
+    allowed = {each: _parameters(value).filter(least[each].__le__) for each, value in default.parameters.items()}
+    values = {each: draw(some) for each, some in allowed.items()}
+    return Activation(default.neuron_type, **values)
 
 
 # The arguments of `descriptors` hide the names.

@@ -18,13 +18,13 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
 from mpsref.record.samples import edges
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat, storage_format
+from mpsref.storage import FLOAT64, FORMATS, ArrayFormat, StorageFormat, storage_format
 from mpsref.testing.strategies.arguments import InvalidArgument, flag, neuron_or_invalid, number, strategy
 
 __all__ = ["Format", "floats", "formats", "sources"]
 
 Format: TypeAlias = MPSImageFeatureChannelFormat | str | type[np.generic] | np.dtype[Any]
-"""A storage format: Apple's member, its name, or a dtype: ``"float16"``, ``np.uint8`` for unorm8; float64 as well."""
+"""A storage format: Apple's member, its name, or a dtype: ``"float16"``, ``np.uint8`` for unorm8; float64, bfloat16."""
 
 STORAGES = {storage.name: storage for storage in (*FORMATS.values(), FLOAT64)}
 MODERATE = 16.0
@@ -35,6 +35,7 @@ NARROWER = {
     "float64": ("float32", "float16"),
     "float32": ("float16", "unorm8", "unorm16"),
     "float16": ("unorm8",),
+    "bfloat16": ("unorm8",),
     "unorm16": ("unorm8",),
     "unorm8": (),
 }
@@ -172,10 +173,13 @@ def storage_or_invalid(format: Format, *, of_images: bool = False) -> StorageFor
     if is_wide and not of_images:
         return FLOAT64
     try:
-        return storage_format(format)
+        storage = storage_format(format)
+        if of_images:
+            storage.of_image("format")
     except ImageError:
         names = [storage.name for storage in FORMATS.values()] if of_images else STORAGES
         raise InvalidArgument(f"{format=} must be one of {', '.join(names)}, or the dtype of one") from None
+    return storage
 
 
 @lru_cache(maxsize=512)
@@ -230,7 +234,7 @@ def _numbers(
     parts = [everything, within.moderate(), within.integers(), within.subnormal()]
     parts += [within.sampled(some) for some in _specials(storage)]
     if not storage.unorm_max:
-        infinities = [infinity for infinity in storage.dtype.type([np.inf, -np.inf]) if infinity in within]
+        infinities = [infinity for infinity in np.array([np.inf, -np.inf], storage.dtype) if infinity in within]
         nonfinite = [*infinities, *(_nans(storage) if allow_nan else ())]
         parts.append(st.sampled_from(nonfinite) if nonfinite else None)
     parts += [within.midway(STORAGES[name]) for name in NARROWER[storage.name]]
@@ -287,6 +291,9 @@ class _Within:
         low, high = max(low, -MODERATE), min(high, MODERATE)
         if self.storage.unorm_max or low > high:
             return None
+        if self.storage.channel_format is ArrayFormat.bfloat16:
+            ordinals = st.integers(_ordinal(self.storage, low), _ordinal(self.storage, high))
+            return ordinals.map(lambda ordinal: _number(self.storage, ordinal)).filter(self.__contains__)
         width: Any = 8 * self.storage.dtype.itemsize
         allow_subnormal = False if self.least else None
         return st.floats(low, high, width=width, allow_subnormal=allow_subnormal).map(self.storage.dtype.type)
@@ -373,7 +380,7 @@ def _specials(storage: StorageFormat) -> list[list[Any]]:
     first_normal, infinity = _ordinal(storage, limits.smallest_normal), _largest(storage)
     ordinals = (1, first_normal - 1, first_normal, first_normal + 1, one - 1, one + 1, infinity - 1, infinity)
     numbers = [_number(storage, sign * ordinal) for ordinal in ordinals for sign in (1, -1)]
-    return [list(storage.dtype.type([0.0, 1.0, -1.0, -0.0, 0.5, -0.5])), numbers]
+    return [list(np.array([0.0, 1.0, -1.0, -0.0, 0.5, -0.5], storage.dtype)), numbers]
 
 
 def _nans(storage: StorageFormat) -> Iterator[Any]:
