@@ -18,7 +18,7 @@ from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
-from mpsref.lab.cpu import Limits
+from mpsref.lab.cpu import Limits, Program
 from mpsref.lab.foreign import ForeignKernel, Given
 from mpsref.lab.processor import Processor
 from mpsref.lab.recording import Backend, record
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
                     grid=options.grid,
                     group=options.threadgroup,
                     limits=Limits(options.seconds),
-                    device=device,
+                    program=Program if device is None else device.program,
                 )
             )
         recorded = record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -20,7 +20,6 @@ from mpsref.lab.kernels import images_read
 from mpsref.lab.languages import Style
 from mpsref.lab.msl import SCALARS, Argument, Field, Kernel, size_of
 from mpsref.lab.processor import default_group
-from mpsref.lab.webgpu import WebGPU
 from mpsref.lab.work import elements_of, empty_image, image_of, numbers_of, read_by_name, slopes_of
 from mpsref.operations import Operation
 
@@ -133,8 +132,8 @@ class ForeignKernel:
         element.
     limits : Limits, optional
         What it may take, of a ``.metal`` file.
-    device : WebGPU, optional
-        What runs a ``.wgsl`` file.
+    program : callable, optional
+        What compiles and runs it: `Program`, on this machine's processor, or `WebGPU.program` for a ``.wgsl`` file.
 
     Attributes
     ----------
@@ -158,7 +157,7 @@ class ForeignKernel:
         grid: tuple[int, int, int] | None = None,
         group: tuple[int, int, int] | None = None,
         limits: Limits | None = None,
-        device: WebGPU | None = None,
+        program: Callable[..., Compiled] = Program,
     ) -> None:
         self._path, self._function, self._given = path, function, given or Given()
         self._grid, self._group, self._limits = grid, group, limits
@@ -167,12 +166,8 @@ class ForeignKernel:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"{path}: cannot be read: {error}: give a .metal or .wgsl file") from None
-        self._program: Compiled
-        if device is not None:
-            self._program = device.program(text, [function], str(path), self._given.numbers)
-        else:
-            constants = {name: _literal(value) for name, value in self._given.numbers.items()}
-            self._program = Program(text, [function], str(path), folder=path.parent, constants=constants)
+        constants = {name: _literal(value) for name, value in self._given.numbers.items()}
+        self._program = program(text, [function], str(path), folder=path.parent, constants=constants)
         self._kernel = self._program.kernels[function]
 
     @property

@@ -143,14 +143,21 @@ class WebGPU:
         return image_of((work.textures if style.memory == "textures" else work.buffers)[place], result, style)
 
     def program(
-        self, text: str, names: Sequence[str], where: str, numbers: Mapping[str, float] | None = None
+        self,
+        text: str,
+        names: Sequence[str],
+        where: str,
+        *,
+        folder: object = None,
+        constants: Mapping[str, str] | None = None,
     ) -> WebProgram:
-        """Kernels of a text, compiled; `numbers` are values of its overrides; errors are those of `WebProgram`."""
+        """Kernels of a text, compiled; `constants` are its overrides, as literals; errors are those of `WebProgram`."""
         needed = {"shader-f16"} if re.search(r"\benable\s+f16\b", text) else set[str]()
         for texel in re.findall(r"texture_storage_\w+\s*<\s*(\w+)", text):
             needed |= features_of(texel, stores=True)
         self.require(needed, where)
-        return WebProgram(self, text, names, where, numbers or {})
+        numbers = {name: float(value) for name, value in (constants or {}).items()}
+        return WebProgram(self, text, names, where, numbers)
 
     def require(self, features: Iterable[str], where: str) -> None:
         """Refuse what the adapter cannot do, in one line."""
