@@ -118,7 +118,7 @@ def test_wgsl_in_half_arithmetic_is_within_what_wgsl_allows_f16(tmp_path):
         file = tmp_path / "kernel.wgsl"
         file.write_text(text([kernel], "wgsl", style))
         sources = images(operation, F.float16)
-        with ForeignKernel(file, kernel.name, device=device) as foreign:
+        with ForeignKernel(file, kernel.name, program=device.program) as foreign:
             got = foreign.run(operation, sources, size(F.float16))
         assert beyond(operation, sources, got, "wgsl-half") == 0, operation
         others += beyond(operation, sources, got, "wgsl")
