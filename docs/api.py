@@ -1,4 +1,4 @@
-"""The pages of the API, made at each build from each module's ``__all__``: new names come in by themselves."""
+"""The pages of the API, one for each module and class, made at each build from each module's ``__all__``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GROUPS = {
 
 def write(folder: Path) -> None:
     """
-    Write a page for each public module.
+    Write a page for each public module and, in the folder ``classes``, for each class.
 
     Parameters
     ----------
@@ -46,10 +46,15 @@ def write(folder: Path) -> None:
         Where to; what is there is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    (folder / "classes").mkdir(parents=True)
     seen: dict[int, str] = {}
     for name in filter(_is_there, MODULES):
-        (folder / f"{name}.rst").write_text(page(name, seen), encoding="utf-8")
+        text, classes = page(name, seen)
+        (folder / f"{name}.rst").write_text(text, encoding="utf-8")
+        for full, thing in classes.items():
+            title = full.removeprefix("mpsref.")
+            lines = [title, "=" * len(title), "", f".. currentmodule:: {name}", "", *_entry(full, thing), ""]
+            (folder / "classes" / f"{full}.rst").write_text("\n".join(lines), encoding="utf-8")
 
 
 def summaries() -> list[str]:
@@ -71,7 +76,7 @@ def _is_there(name: str) -> bool:
     return bool(getattr(module, "__all__", ()))
 
 
-def page(name: str, seen: dict[int, str]) -> str:
+def page(name: str, seen: dict[int, str]) -> tuple[str, dict[str, type]]:
     """
     The page of one module.
 
@@ -86,11 +91,14 @@ def page(name: str, seen: dict[int, str]) -> str:
     -------
     str
         reStructuredText.
+    dict of str to type
+        The classes that have pages of their own, by their full names.
     """
     module = importlib.import_module(name)
     lines = [name, "=" * len(name), "", f".. automodule:: {name}", "", f".. currentmodule:: {name}", ""]
     groups: dict[str, list[str]] = {}
     elsewhere: list[str] = []
+    classes: dict[str, type] = {}
     for each in module.__all__:
         thing = getattr(module, each)
         if inspect.ismodule(thing):
@@ -103,11 +111,16 @@ def page(name: str, seen: dict[int, str]) -> str:
     for group in sorted(groups, key=order.index):
         lines += [group, "-" * len(group), ""]
         lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in groups[group]), ""]
-        for each in groups[group]:
-            lines += [*_entry(f"{name}.{each}", getattr(module, each)), ""]
+        for full, thing in ((f"{name}.{each}", getattr(module, each)) for each in groups[group]):
+            if inspect.isclass(thing):
+                classes[full] = thing
+            else:
+                lines += [*_entry(full, thing), ""]
     if elsewhere:
         lines += ["Explained elsewhere", "-------------------", "", ", ".join(elsewhere), ""]
-    return "\n".join(lines)
+    if classes:
+        lines += [".. toctree::", "   :hidden:", "", *(f"   classes/{full}" for full in sorted(classes)), ""]
+    return "\n".join(lines), classes
 
 
 def _group(name: str, each: str, thing: Any) -> str:

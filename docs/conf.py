@@ -92,7 +92,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "start": [], "**": ["sidebar-nav-bs"]}
+html_sidebars = {"index": [], "**": ["sidebar-nav-bs"]}
 
 
 class Live(SphinxDirective):

@@ -1,16 +1,23 @@
-"""Drawings of how images lie in textures and buffers, from what `MPSImage` does; and plots of the neurons."""
+"""Drawings of how images lie in textures and buffers, of what the package is for; and plots of the neurons."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import mpsref as mps
+from mpsref import teach
+from mpsref.storage import storage_of
+from mpsref.ulp import ulp_distance
+from mpsref.verify import Report, verify
 
 INK, FAINT, PAPER = "#1b2733", "#5c6b7a", "#f7f9fb"
+RIGHT, WRONG = "#d5ecd7", "#f6c9c4"
+RECORDING = Path(__file__).parents[1] / "examples" / "gpu-run" / "precise" / "chain-float32.json"
 CHANNELS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#fde08a", "#f4b6c2", "#a6dcd6", "#c9c9c9", "#c5b0d5")
 SIDE, GAP = 56, 14
 
@@ -35,12 +42,22 @@ class Drawing:
         )
         self.words(x + SIDE / 2, y + SIDE / 2 + 5, text, FAINT if channel is None else INK, "middle")
 
-    def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
+    def box(self, x: float, y: float, width: float, height: float, *lines: str, fill: str = "#ffffff") -> None:
         """A named thing."""
         self._parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="#ffffff" stroke="{FAINT}"/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="{fill}" stroke="{FAINT}"/>'
         )
-        self.words(x + width / 2, y + height / 2 + 5, text, anchor="middle")
+        for i, line in enumerate(lines):
+            self.words(x + width / 2, y + height / 2 + 5 + 18 * (i - (len(lines) - 1) / 2), line, anchor="middle")
+
+    def line(self, *points: tuple[float, float], colour: str = FAINT) -> None:
+        """Straight from point to point."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self._parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+
+    def dot(self, x: float, y: float) -> None:
+        """A point."""
+        self._parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="4.5" fill="{INK}"/>')
 
     def words(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> None:
         """Text whose base line begins, ends or has its middle there."""
@@ -123,6 +140,69 @@ def layers() -> str:
     return drawing.svg()
 
 
+def verdict() -> str:
+    """A recording of a chain, image by image: green what is right, red what is not."""
+    report: Report = verify(RECORDING, "ulp=4", faults=False)
+    drawing = Drawing(420, 152, "The images of a recording; one is wrong")
+    half = len(report.images) // 2
+    for i, image in enumerate(report.images):
+        column, row = (i, 0) if i < half else (2 * half - 1 - i, 1)
+        x, y = 16 + column * 98, 16 + row * 66
+        if column:
+            drawing.line((x - 12, y + 27), (x, y + 27))
+        text = "right" if image.passed else f"{image.counts.beyond:,} wrong"
+        drawing.box(x, y, 86, 54, image.name, text, fill=RIGHT if image.passed else WRONG)
+    drawing.line((396, 43), (408, 43), (408, 109), (396, 109))
+    return drawing.svg()
+
+
+def _axes(drawing: Drawing, values: Iterable[int], low: float, high: float) -> Callable[[Any], Any]:
+    """An x axis with its numbers; returns where on it a number is."""
+
+    def place(x: Any) -> Any:
+        return 64 + 340 * (x - low) / (high - low)
+
+    drawing.line((64, 34), (64, 122), (404, 122))
+    for value in values:
+        drawing.words(place(value), 142, f"{value}", FAINT, "middle")
+    return place
+
+
+def tangent() -> str:
+    """The curve of an expression, a point on it, and the tangent there, whose slope is the gradient."""
+    x = teach.input("x")
+    y = teach.sigmoid(teach.tanh(x, b=0.75) + x)
+    drawing = Drawing(420, 152, "An expression, a point on its curve, and the gradient there")
+    place = _axes(drawing, range(-4, 5, 2), -4.5, 4.5)
+    at = np.linspace(-4.5, 4.5, 61)
+    drawing.line(*zip(place(at), 120 - 80 * teach.backprop(y, x=at).y, strict=True))
+    t = teach.backprop(y, x=0.5)
+    ends = np.float64([-0.6, 1.35])
+    drawing.line(*zip(place(ends), 120 - 80 * (t.y + t.dx * (ends - 0.5)), strict=True), colour="#b35f14")
+    drawing.dot(place(0.5), 120 - 80 * t.y)
+    drawing.words(234, 22, repr(y), anchor="middle")
+    drawing.words(place(1), 120 - 80 * t.y + 10, f"y = {t.y:.4f}")
+    drawing.words(place(1), 120 - 80 * t.y + 28, f"dx = {t.dx:.4f}", "#b35f14")
+    return drawing.svg()
+
+
+def attack() -> str:
+    """How far geLU, computed as its formula is written, is off in float32: in ULP, on a logarithmic scale."""
+    x = np.linspace(-13, 3, 1601, dtype=np.float32)
+    gelu = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.geLU)
+    plain, exact = (mps.neuron.forward(gelu, x, mode=mode) for mode in ("stepwise", "ideal"))
+    off = ulp_distance(plain, exact, storage_of(x, "x"))[1:].reshape(160, 10).max(1)
+    drawing = Drawing(420, 152, "The error of a plain geLU, by its input")
+    place = _axes(drawing, range(-12, 4, 3), -13, 3)
+    for power, name in ((0, "1 ULP"), (3, "10^3"), (6, "10^6"), (9, "10^9")):
+        drawing.words(58, 120 - 8 * power, name, FAINT, "end")
+    drawing.line(
+        *zip(place(x[5:1600:10].astype(float)), 115 - 8 * np.log10(np.maximum(off, 1)), strict=True), colour="#b3372c"
+    )
+    drawing.words(234, 22, "error of x/2 (1 + erf(x / sqrt 2)), float32", anchor="middle")
+    return drawing.svg()
+
+
 def _imports() -> dict[str, set[str]]:
     """For each part of the package, a module or a folder of them, those that it imports; below it, as a test holds."""
     package = Path(mps.__file__).parent
@@ -144,6 +224,9 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "batch.svg": batch,
     "layouts.svg": layouts,
     "layers.svg": layers,
+    "verify.svg": verdict,
+    "learn.svg": tangent,
+    "test.svg": attack,
 }
 
 THEMES = {"light": "default", "dark": "dark_background"}

@@ -24,6 +24,7 @@ from mpsref import cli
 from mpsref.attributes import left_out
 from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
+from mpsref.sweep import libraries
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults, layer_hypotheses
 from mpsref.verify.bounds import ALTERNATIVES, allowed
@@ -387,19 +388,20 @@ def speed_page() -> str:
     return text
 
 
-BEGIN, SWEEPS, TIMES, FINDINGS, LEFT_OUT, END = (
-    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "times", "findings", "left out", "end")
+BEGIN, SWEEPS, ACTIVATIONS, TIMES, FINDINGS, LEFT_OUT, END = (
+    f"<!-- {name} -->\n" for name in ("certificates", "sweeps", "activations", "times", "findings", "left out", "end")
 )
-LIBRARIES = ["torch", "jax", "onnxruntime", "coremltools", "scipy", "numpy"]
+LIBRARIES = [*libraries.LIBRARIES, "onnxruntime", "coremltools", "scipy", "numpy"]
 """In the order of the page; each has a file of findings."""
 
 CERTIFICATES = Path(mps.__file__).parent / "proof" / "certificates"
 OURS = {"mpsref", "sources", "python", "numpy", "scipy"}
 
 
-def _filled(name: str, mark: str, rows: list[str]) -> str:
-    """A page as it stands, with the lines after a mark made anew."""
-    before, _, rest = (Path(__file__).parent / name).read_text("utf-8").partition(mark)
+def _filled(name: str, mark: str, rows: list[str], text: str | None = None) -> str:
+    """A page, or its text so far, with the lines after a mark made anew."""
+    text = (Path(__file__).parent / name).read_text("utf-8") if text is None else text
+    before, _, rest = text.partition(mark)
     return before + mark + "\n".join(["", *rows, "", ""]) + END + rest.partition(END)[2]
 
 
@@ -481,18 +483,26 @@ def bounds_page() -> str:
         f"|---|{'---|' * len(MODELS)}",
     ]
     for name in names:
-        cells = [str(m.laws[name]) if name in m.laws else other[name] for m in MODELS.values()]
-        for i, m in enumerate(MODELS.values()):
-            if name in m.others:
-                law = m.others[name]
-                cells[i] += f"; or {other[name] if law is None else law}"
+        cells = []
+        for m in MODELS.values():
+            instead = "`sinh(x) / cosh(x)`" if name == "tanh" and m.tanh_is_sinh_by_cosh else other.get(name, "")
+            laws = [m.laws.get(name), *([m.others[name]] if name in m.others else [])]
+            cells.append("; or ".join(instead if law is None else str(law) for law in laws))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
-        f"| computes in | {' | '.join(m.storage.name for m in MODELS.values())} |",
+        f"| computes in | {' | '.join(m.channel_format.name for m in MODELS.values())} |",
         f"| subnormals | {' | '.join('may be flushed' if m.flushes else 'kept' for m in MODELS.values())} |",
         f"| NaN | {' | '.join('defined' if m.nan_is_defined else 'undefined' for m in MODELS.values())} |",
+        f"| stores | {' | '.join('either neighbour' if m.rounds_either_way else 'to nearest' for m in MODELS.values())} |",
+        f"| overflow, domain | {' | '.join('open' if m.is_finite else 'as IEEE 754 says' for m in MODELS.values())} |",
         "",
         *(f"- **{m.name}**: {m.source}." for m in MODELS.values()),
+        "",
+        "WGSL has no rounding mode: a sum, a product or a store may give either neighbour of the exact result, and other",
+        "errors are rounded outwards to the next float32, as the tests of WebGPU do for operands; Mesa's exp needs it (0.25",
+        "ULP beyond its row at a few arguments in 100,000). A shader may be compiled as if no number were infinite or NaN:",
+        "where one is, or an operand is outside its domain, the result is open, and passes as `indeterminate`, which",
+        "nothing in the image refutes. Subnormal halves may be stored as 0.",
         "",
         "`metal-fast` is the default, as in Metal's compiler. A device may also use one of these forms:",
         "",
@@ -525,7 +535,9 @@ def bounds_page() -> str:
         "  undefined; and `domain` only in these.",
         "- `plus_inf`, `minus_inf`: in every model where the formula has no value at the infinity, such as inf /",
         "  inf, there or at the opposite one.",
-        "- The excuses of models that leave NaN undefined are refuted by the image itself: if one of its elements",
+        "- `indeterminate`: in models of finite numbers only, in place of `overflow` and `domain`, and where NaN or an",
+        "  infinity is read.",
+        "- The excuses of other models that leave NaN undefined are refuted by the image itself: if one of its elements",
         "  is NaN where NaN is ideal, the device knows NaN.",
         "- `texture`: only in images whose bytes are those of a texture.",
         "- An image of unorm codes has no NaN: its ideal code is 0, and that of an infinity the end of the range.",
@@ -536,7 +548,7 @@ def bounds_page() -> str:
         "values that the bounds allow before the store round to the same number, and truncated, or rounded up or",
         "down, to another. If an image has at least 32 decisive elements of distinct inputs, and 99 % of them",
         "hold the directed value, the report has a note, and `--strict` fails the image. A device that keeps the",
-        "model cannot cause it.",
+        "model cannot cause it, unless the model allows either neighbour, as WGSL does: then it is a note only.",
         "",
         "## How tight they are",
         "",
@@ -611,7 +623,18 @@ def sweep_page() -> str:
     """The page on sweeps, with its table of the committed reports generated anew."""
     head = ["| implementation | neuron | direction | format | exact | within 1 ULP | largest | NaN | infinity |"]
     rows = [*head, "|---|---|---|---|---:|---:|---:|---:|---:|", *sweep_rows(Path(__file__).parent / "sweeps")]
-    return _filled("sweep.md", SWEEPS, rows)
+    return _filled("sweep.md", SWEEPS, rows, _filled("sweep.md", ACTIVATIONS, activation_rows()))
+
+
+def activation_rows() -> list[str]:
+    """The activations that libraries have by name, as rows of Markdown."""
+    head = ["activation", "neuron", *libraries.LIBRARIES]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + ":-:|" * len(libraries.LIBRARIES)]
+    for name, row in libraries.ACTIVATIONS.items():
+        parameters = "".join(f", {key} = {value:.4g}" for key, value in row.parameters.items())
+        known = ["yes" if library in row.calls else "" for library in libraries.LIBRARIES]
+        lines.append(f"| `{name}` | {' | '.join([row.neuron + parameters, *known])} |")
+    return lines
 
 
 def comparison_page() -> str:
@@ -653,17 +676,28 @@ def sweep_rows(folder: Path) -> list[str]:
 
 
 def implementations_page() -> str:
-    """The page on attacks, with its tables generated anew."""
-    paths = sorted((Path(__file__).parent / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
-    lines = [line for path in paths for line in findings_of(path)]
-    return _filled("implementations.md", FINDINGS, lines[:-1])  # the last line is empty
+    """The page on attacks, with its table generated anew."""
+    head = "| library | attacked: functions and formats | without a failure | kinds of failures |"
+    return _filled("implementations.md", FINDINGS, [head, "|---|---:|---:|---:|", *map(_findings_row, _findings())])
 
 
-def findings_of(path: Path) -> list[str]:
+def _findings() -> list[Path]:
+    return sorted((Path(__file__).parent / "findings").glob("*.json"), key=lambda path: LIBRARIES.index(path.stem))
+
+
+def _findings_row(path: Path) -> str:
+    attacks = json.loads(path.read_text("utf-8"))["attacks"]
+    failures = [bool(attack.get("error")) + len(attack.get("failures", ())) for attack in attacks]
+    return f"| [{path.stem}](findings/{path.stem}.md) | {len(attacks)} | {failures.count(0)} | {sum(failures)} |"
+
+
+def findings_page(path: Path) -> str:
     """The findings of attacks on one library."""
     findings = json.loads(path.read_text("utf-8"))
     used = {k: v for k, v in findings["software"].items() if k not in OURS or k in ("numpy", "scipy")}
-    lines = [f"## {findings['library']}", "", f"{', '.join(f'{k} {v}' for k, v in used.items())}.", ""]
+    versions = ", ".join(f"{k} {v}" for k, v in used.items())
+    text = f"[Findings](../implementations.md) says how it was attacked, and what the columns are. {versions}."
+    lines = [f"# Findings in {findings['library']}", "", *textwrap.wrap(text, 120), ""]
     passed: dict[str, list[str]] = {}
     rows = []
     for attack in findings["attacks"]:
@@ -687,7 +721,7 @@ def findings_of(path: Path) -> list[str]:
     if passed:
         clean = [f"{name} ({' and '.join(formats)})" for name, formats in passed.items()]
         lines += [f"No failures: {', '.join(clean)}.", ""]
-    return lines
+    return "\n".join(lines)
 
 
 def _reason(why: str) -> str:
@@ -707,7 +741,8 @@ def api_page() -> str:
             "# API",
             "",
             "The public modules. Every public name has a docstring with an example that runs. Python shows it,",
-            "`help(mpsref.MPSNNGraph)`, and so does [the site](../CONTRIBUTING.md#documents), on its module's page.",
+            "`help(mpsref.MPSNNGraph)`, and so does [the site](../CONTRIBUTING.md#documents), where each class has",
+            "a page.",
             "",
             "| module | what is in it |",
             "|---|---|",
@@ -745,6 +780,7 @@ PAGES = {
     **{f"drawings/{name}": draw for name, draw in _beside("drawings.py")["DRAWINGS"].items()},
     **{f"neurons/{neuron_type.name}.md": partial(neuron_page, neuron_type) for neuron_type in mps.NEURONS},
     "implementations.md": implementations_page,
+    **{f"findings/{path.stem}.md": partial(findings_page, path) for path in _findings()},
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ PAGES = {
     "examples/metal": "metal.md",
     "examples/gpu-run/README.md": "gpu-run.md",
     "examples/gpu-run": "gpu-run.md",
+    "examples/lavapipe-run/README.md": "lavapipe-run.md",
+    "examples/lavapipe-run": "lavapipe-run.md",
 }
 """What lies outside of this folder, and the page of the site that shows it."""
 

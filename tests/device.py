@@ -49,6 +49,15 @@ class Device:
     def rounded(self, exact):
         return exact.astype(self.dtype).astype(np.float64)
 
+    def stored(self, value, storage):
+        """What an image keeps: the nearest number, or either neighbour."""
+        near = storage.encode(value, np.empty(value.shape, storage.dtype))
+        if not self.model.rounds_either_way or storage.dtype == self.dtype:
+            return near
+        towards = np.where(near < value, np.inf, -np.inf).astype(storage.dtype)
+        other = (near != value) & (self.rng.random(value.shape) < 0.5)
+        return np.where(other & np.isfinite(value), np.nextafter(near, towards), near)
+
     def flushed(self, value):
         if not self.flush:
             return value
@@ -80,6 +89,8 @@ class Device:
     def off(self, name, exact, units=None):
         """An exact result with an error of at most the law's."""
         law = self.model.laws.get(name) or self.model.others[name]
+        if law.absolute:
+            return self.towards(exact, np.full(exact.shape, law.absolute * self.factor(name)))
         if (units is None and law.ulp == 0.5 and self.times is None) or self.is_exact(name):
             return self.rounded(exact)
         units = (law.ulp if units is None else units) * self.factor(name)
@@ -159,7 +170,8 @@ class Device:
     def _exponential(self, name, x, function):
         law = self.model.laws[name]
         x = self.flushed(x)
-        units = law.ulp + np.floor(law.growth * np.fmin(np.abs(x), 1e6))
+        growth = law.growth * np.fmin(np.abs(x), 1e6)
+        units = law.ulp + (np.floor(growth) if law.whole else growth)
         exact = np.where(np.isfinite(x), np.maximum(function(x), 5e-324), function(x))
         return self.finish(np.maximum(self.off(name, exact, units), 0.0), x)
 
@@ -180,7 +192,11 @@ class Device:
         return Number(self, self._logarithm("log", self.number(x).value, np.log))
 
     def tanh(self, x):
-        if "tanh" not in self.model.laws and ("tanh" not in self.model.others or self.rng.random() < 0.5):
+        by_exp = "tanh" not in self.model.laws or self.model.others.get("tanh", 1) is None
+        if by_exp and ("tanh" not in self.model.others or self.rng.random() < 0.5):
+            if self.model.tanh_is_sinh_by_cosh:
+                rising, falling = self.exp(x), self.exp(-x)
+                return (rising - falling) * 0.5 / ((rising + falling) * 0.5)
             t = self.exp(2 * x)
             return (t - 1) / (t + 1)
         return Number(self, self._function("tanh", x.value, np.tanh))

@@ -1439,12 +1439,17 @@ def recorded(plant, folder):
         return verify(write_recording(folder, file, images, device="planted"), plant.bounds)
 
 
+def reported(plant):
+    """The same, and nothing is left in a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        return recorded(plant, folder)
+
+
 def verdict(make, seed):
     """``named``, ``wrong`` or ``none``, and the first finding."""
     with np.errstate(all="ignore"):
         plant = make(Draw(seed))
-    with tempfile.TemporaryDirectory() as folder:
-        report = recorded(plant, folder)
+    report = reported(plant)
     findings = [image.findings for image in report.images if image.findings]
     if not findings:
         return ("passed" if report.passed else "silent"), report.verdict, plant

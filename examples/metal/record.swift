@@ -1,9 +1,12 @@
 // Fills the recording that `mpsref inputs` made: builds its graph with MPS, runs it on the default Metal device, and
-// writes every image that recording.json names and nobody has written yet.
+// writes every image that recording.json names.
 //
-//     swiftc -O record.swift -o record && ./record FOLDER
+//     swiftc -O record.swift -o record && ./record FOLDER [--force]
 //
-// NOT RUN ON A DEVICE: no Mac was at hand. Tests hold every class, selector and enum case in here to the SDK's names.
+// Exit status: 0, every image is written; 2, one line says what is wrong or missing. Without --force nothing is written
+// over an image that is there.
+//
+// NOT RUN ON A DEVICE: no Apple GPU was at hand. Tests hold every class, label, type and optional in here to the SDK.
 // Needs macOS 10.15 or later.
 
 import Foundation
@@ -74,48 +77,64 @@ struct Recording: Decodable {
 }
 
 func stop(_ message: String) -> Never {
-    FileHandle.standardError.write(("record: " + message + "\n").data(using: .utf8)!)
+    FileHandle.standardError.write(Data(("record: " + message + "\n").utf8))
     exit(2)
 }
 
 func needed<T>(_ value: T?, _ name: String) -> T {
-    guard let value = value else { stop(name + " is missing: mpsref inputs writes a graph with every number") }
+    guard let value else { stop(name + " is missing: give the folder that mpsref inputs made") }
     return value
 }
 
 // ---- names of the files, names of the SDK ----
 
-let formats: [String: MPSImageFeatureChannelFormat] = [
-    "unorm8": MPSImageFeatureChannelFormat.unorm8,
-    "unorm16": MPSImageFeatureChannelFormat.unorm16,
-    "float16": MPSImageFeatureChannelFormat.float16,
-    "float32": MPSImageFeatureChannelFormat.float32,
-]
+func channelFormat(_ name: String) -> MPSImageFeatureChannelFormat {
+    switch name {
+    case "unorm8": return MPSImageFeatureChannelFormat.unorm8
+    case "unorm16": return MPSImageFeatureChannelFormat.unorm16
+    case "float16": return MPSImageFeatureChannelFormat.float16
+    case "float32": return MPSImageFeatureChannelFormat.float32
+    default: stop("no format " + name)
+    }
+}
 
-let elementSizes: [String: Int] = ["unorm8": 1, "unorm16": 2, "float16": 2, "float32": 4]
+func elementSize(_ name: String) -> Int {
+    switch name {
+    case "unorm8": return 1
+    case "unorm16", "float16": return 2
+    case "float32": return 4
+    default: stop("no format " + name)
+    }
+}
 
-let layouts: [String: MPSDataLayout] = [
-    "HeightxWidthxFeatureChannels": MPSDataLayout.HeightxWidthxFeatureChannels,
-    "featureChannelsxHeightxWidth": MPSDataLayout.featureChannelsxHeightxWidth,
-]
+func dataLayout(_ entry: RecordedImage) -> MPSDataLayout {
+    switch entry.data_layout ?? "HeightxWidthxFeatureChannels" {
+    case "HeightxWidthxFeatureChannels": return MPSDataLayout.HeightxWidthxFeatureChannels
+    case "featureChannelsxHeightxWidth": return MPSDataLayout.featureChannelsxHeightxWidth
+    default: stop(entry.file + ": no data_layout of images")
+    }
+}
 
-let neuronTypes: [String: MPSCNNNeuronType] = [
-    "none": MPSCNNNeuronType.none,
-    "reLU": MPSCNNNeuronType.reLU,
-    "linear": MPSCNNNeuronType.linear,
-    "sigmoid": MPSCNNNeuronType.sigmoid,
-    "hardSigmoid": MPSCNNNeuronType.hardSigmoid,
-    "tanH": MPSCNNNeuronType.tanH,
-    "absolute": MPSCNNNeuronType.absolute,
-    "softPlus": MPSCNNNeuronType.softPlus,
-    "softSign": MPSCNNNeuronType.softSign,
-    "ELU": MPSCNNNeuronType.ELU,
-    "reLUN": MPSCNNNeuronType.reLUN,
-    "power": MPSCNNNeuronType.power,
-    "exponential": MPSCNNNeuronType.exponential,
-    "logarithm": MPSCNNNeuronType.logarithm,
-    "geLU": MPSCNNNeuronType.geLU,
-]
+func neuronType(_ name: String) -> MPSCNNNeuronType {
+    switch name {
+    case "none": return MPSCNNNeuronType.none
+    case "reLU": return MPSCNNNeuronType.reLU
+    case "linear": return MPSCNNNeuronType.linear
+    case "sigmoid": return MPSCNNNeuronType.sigmoid
+    case "hardSigmoid": return MPSCNNNeuronType.hardSigmoid
+    case "tanH": return MPSCNNNeuronType.tanH
+    case "absolute": return MPSCNNNeuronType.absolute
+    case "softPlus": return MPSCNNNeuronType.softPlus
+    case "softSign": return MPSCNNNeuronType.softSign
+    case "ELU": return MPSCNNNeuronType.ELU
+    case "reLUN": return MPSCNNNeuronType.reLUN
+    case "power": return MPSCNNNeuronType.power
+    case "exponential": return MPSCNNNeuronType.exponential
+    case "logarithm": return MPSCNNNeuronType.logarithm
+    case "geLU": return MPSCNNNeuronType.geLU
+    default: stop("no neuron type " + name)
+    }
+}
 
 /// A handle is how the graph says which source or exported image is which.
 final class Handle: NSObject, MPSHandle {
@@ -123,6 +142,7 @@ final class Handle: NSObject, MPSHandle {
 
     init(name: String) {
         self.name = name
+        super.init()
     }
 
     func label() -> String? {
@@ -139,72 +159,89 @@ final class Handle: NSObject, MPSHandle {
 
     init?(coder: NSCoder) {
         name = coder.decodeObject(forKey: "name") as? String ?? ""
+        super.init()
     }
 }
 
 func float32(_ values: [Double]) -> Data {
-    return values.map { Float($0) }.withUnsafeBufferPointer { Data(buffer: $0) }
+    var data = Data()
+    for value in values {
+        // Metal's machines are little-endian, as the files are.
+        withUnsafeBytes(of: Float(value).bitPattern) { data.append(contentsOf: $0) }
+    }
+    return data
 }
 
 // ---- the graph ----
 
 final class Builder {
     let file: GraphFile
+    let entries: [String: RecordedImage]
     var images: [String: MPSNNImageNode] = [:]
     var makers: [String: MPSNNFilterNode] = [:]
 
-    init(file: GraphFile) {
+    init(file: GraphFile, entries: [String: RecordedImage]) {
         self.file = file
+        self.entries = entries
         var waiting = file.nodes
         let made = Set(waiting.map { $0.result })
         for node in waiting {
             for name in reads(node) where !made.contains(name) && images[name] == nil {
-                images[name] = MPSNNImageNode(handle: Handle(name: name))
-                apply(to: images[name]!, name: name)
+                let image = MPSNNImageNode(handle: Handle(name: name))
+                apply(to: image, name: name)
+                images[name] = image
             }
         }
         // Nodes may stand in any order; each is made when what it reads is there.
         while !waiting.isEmpty {
-            let ready = waiting.filter { node in
-                reads(node).allSatisfy { images[$0] != nil } && (node.gradient_state.map { makers[$0] != nil } ?? true)
-            }
+            let ready = waiting.filter { node in isReady(node) }
             if ready.isEmpty { stop("the nodes of the graph depend on each other in a circle") }
             for node in ready {
                 let filter = make(node)
+                let image = filter.resultImage
                 filter.label = node.label
-                filter.resultImage.handle = Handle(name: node.result)
-                apply(to: filter.resultImage, name: node.result)
+                image.handle = Handle(name: node.result)
+                apply(to: image, name: node.result)
                 makers[node.result] = filter
-                images[node.result] = filter.resultImage
+                images[node.result] = image
             }
-            waiting = waiting.filter { makers[$0.result] == nil }
+            waiting = waiting.filter { node in makers[node.result] == nil }
         }
     }
 
     func reads(_ node: Node) -> [String] {
-        return [node.source, node.source_gradient, node.source_image].compactMap { $0 } + (node.sources ?? [])
+        let single = [node.source, node.source_gradient, node.source_image].compactMap { $0 }
+        return single + (node.sources ?? [])
     }
 
-    /// Formats go on to the images that are made from this one, so they are set before the next node is.
+    func isReady(_ node: Node) -> Bool {
+        if let state = node.gradient_state, makers[state] == nil { return false }
+        return reads(node).allSatisfy { name in images[name] != nil }
+    }
+
+    func image(_ name: String?, _ field: String) -> MPSNNImageNode {
+        return needed(images[needed(name, field)], field)
+    }
+
+    /// A result takes over the format of its first source unless it has one, so every image gets its own.
     func apply(to image: MPSNNImageNode, name: String) {
-        guard let settings = file.images?[name] else { return }
-        if let format = settings.format { image.format = needed(formats[format], "format " + format) }
-        image.stopGradient = settings.stop_gradient ?? false
+        let settings = file.images?[name]
+        if let format = entries[name]?.channel_format ?? settings?.format { image.format = channelFormat(format) }
+        image.stopGradient = settings?.stop_gradient ?? false
     }
 
     func neuron(_ d: Descriptor) -> MPSNNNeuronDescriptor {
         if d.neuron_type == "pReLU" {
             return MPSNNNeuronDescriptor.cnnNeuronPReLUDescriptor(with: float32(needed(d.data, "data")), noCopy: false)
         }
-        let type = needed(neuronTypes[d.neuron_type], "neuron type " + d.neuron_type)
         return MPSNNNeuronDescriptor.cnnNeuronDescriptor(
-            with: type, a: Float(d.a ?? 0), b: Float(d.b ?? 0), c: Float(d.c ?? 0))
+            with: neuronType(d.neuron_type), a: Float(d.a ?? 0), b: Float(d.b ?? 0), c: Float(d.c ?? 0))
     }
 
     func make(_ node: Node) -> MPSNNFilterNode {
         if node.source_gradient != nil { return gradient(node) }
         if node.sources != nil { return arithmetic(node) }
-        let source = images[needed(node.source, "source")]!
+        let source = image(node.source, "source")
         let a = { Float(needed(node.a, "a")) }
         let b = { Float(needed(node.b, "b")) }
         let c = { Float(needed(node.c, "c")) }
@@ -234,8 +271,9 @@ final class Builder {
 
     func arithmetic(_ node: Node) -> MPSNNFilterNode {
         let sources = needed(node.sources, "sources")
-        let left = images[sources[0]]!
-        let right = images[sources[1]]!
+        if sources.count != 2 { stop(node.result + ": needs two sources") }
+        let left = image(sources[0], "sources")
+        let right = image(sources[1], "sources")
         let made: MPSNNBinaryArithmeticNode
         switch node.class {
         case "MPSNNAdditionNode": made = MPSNNAdditionNode(leftSource: left, rightSource: right)
@@ -252,13 +290,13 @@ final class Builder {
     }
 
     func gradient(_ node: Node) -> MPSNNFilterNode {
-        let incoming = images[needed(node.source_gradient, "source_gradient")]!
-        let image = images[needed(node.source_image, "source_image")]!
-        let forward = makers[needed(node.gradient_state, "gradient_state")]!
+        let incoming = image(node.source_gradient, "source_gradient")
+        let source = image(node.source_image, "source_image")
+        let forward = needed(makers[needed(node.gradient_state, "gradient_state")], "gradient_state")
         if node.class == "MPSCNNNeuronGradientNode" {
             guard let state = forward.resultState as? MPSNNGradientStateNode else { stop("no state of " + node.result) }
             return MPSCNNNeuronGradientNode(
-                sourceGradient: incoming, sourceImage: image, gradientState: state,
+                sourceGradient: incoming, sourceImage: source, gradientState: state,
                 descriptor: neuron(needed(node.descriptor, "descriptor")))
         }
         guard let state = forward.resultState as? MPSNNBinaryGradientStateNode else {
@@ -269,13 +307,13 @@ final class Builder {
         switch node.class {
         case "MPSNNAdditionGradientNode":
             made = MPSNNAdditionGradientNode(
-                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+                sourceGradient: incoming, sourceImage: source, gradientState: state, isSecondarySourceFilter: secondary)
         case "MPSNNSubtractionGradientNode":
             made = MPSNNSubtractionGradientNode(
-                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+                sourceGradient: incoming, sourceImage: source, gradientState: state, isSecondarySourceFilter: secondary)
         case "MPSNNMultiplicationGradientNode":
             made = MPSNNMultiplicationGradientNode(
-                sourceGradient: incoming, sourceImage: image, gradientState: state, isSecondarySourceFilter: secondary)
+                sourceGradient: incoming, sourceImage: source, gradientState: state, isSecondarySourceFilter: secondary)
         default: stop("no node class " + node.class)
         }
         if let value = node.primary_scale { made.primaryScale = Float(value) }
@@ -287,50 +325,58 @@ final class Builder {
 // ---- images ----
 
 func byteCount(_ entry: RecordedImage) -> Int {
-    return entry.height * entry.width * entry.feature_channels * needed(elementSizes[entry.channel_format], "format")
+    for size in [entry.height, entry.width, entry.feature_channels, entry.number_of_images ?? 1]
+    where size < 1 || size > 65_536 {
+        stop(entry.file + " has a size that no image has")
+    }
+    return entry.height * entry.width * entry.feature_channels * elementSize(entry.channel_format)
 }
 
-func dataLayout(_ entry: RecordedImage) -> MPSDataLayout {
-    return needed(layouts[entry.data_layout ?? "HeightxWidthxFeatureChannels"], "data_layout")
+/// The place of an image's file, which is in the folder or below.
+func place(_ entry: RecordedImage, _ folder: URL) -> URL {
+    if entry.file.hasPrefix("/") || entry.file.split(separator: "/").contains("..") {
+        stop(entry.file + " lies outside the folder")
+    }
+    return folder.appendingPathComponent(entry.file)
 }
 
 /// One MPSImage for each image of a source, filled from its file.
-func readSource(_ entry: RecordedImage, folder: URL, device: MTLDevice) -> [MPSImage] {
-    guard let bytes = try? Data(contentsOf: folder.appendingPathComponent(entry.file)) else {
-        stop("cannot read " + entry.file)
-    }
+func readSource(_ entry: RecordedImage, folder: URL, device: any MTLDevice) -> [MPSImage] {
+    guard let bytes = try? Data(contentsOf: place(entry, folder)) else { stop("cannot read " + entry.file) }
+    let size = byteCount(entry)
     let count = entry.number_of_images ?? 1
-    if bytes.count != count * byteCount(entry) { stop(entry.file + " has not the size that recording.json says") }
+    if bytes.count != count * size { stop(entry.file + " has not the size that recording.json says") }
     let descriptor = MPSImageDescriptor(
-        channelFormat: needed(formats[entry.channel_format], "format"), width: entry.width, height: entry.height,
+        channelFormat: channelFormat(entry.channel_format), width: entry.width, height: entry.height,
         featureChannels: entry.feature_channels)
-    return (0..<count).map { index in
+    var images: [MPSImage] = []
+    for index in 0..<count {
         let image = MPSImage(device: device, imageDescriptor: descriptor)
-        bytes.withUnsafeBytes { buffer in
-            image.writeBytes(
-                buffer.baseAddress! + index * byteCount(entry),
-                dataLayout: dataLayout(entry), imageIndex: 0)
+        bytes.withUnsafeBytes { (buffer: UnsafeRawBufferPointer) -> Void in
+            guard let start = buffer.baseAddress else { stop(entry.file + " is empty") }
+            image.writeBytes(start + index * size, dataLayout: dataLayout(entry), imageIndex: 0)
         }
-        return image
+        images.append(image)
     }
+    return images
 }
 
 func writeResult(_ batch: [MPSImage], _ name: String, _ entry: RecordedImage, folder: URL) {
+    let size = byteCount(entry)
     if batch.count != entry.number_of_images ?? 1 { stop(name + ": the graph made a batch of another length") }
-    var bytes = Data(count: batch.count * byteCount(entry))
+    var bytes = Data(count: batch.count * size)
     for (index, image) in batch.enumerated() {
         if image.width != entry.width || image.height != entry.height || image.featureChannels != entry.feature_channels
-            || image.featureChannelFormat != formats[entry.channel_format] {
+            || image.featureChannelFormat != channelFormat(entry.channel_format) {
             stop(name + ": the graph made an image of another size or format than recording.json says")
         }
-        bytes.withUnsafeMutableBytes { buffer in
-            image.readBytes(
-                buffer.baseAddress! + index * byteCount(entry),
-                dataLayout: dataLayout(entry), imageIndex: 0)
+        bytes.withUnsafeMutableBytes { (buffer: UnsafeMutableRawBufferPointer) -> Void in
+            guard let start = buffer.baseAddress else { stop(entry.file + " is empty") }
+            image.readBytes(start + index * size, dataLayout: dataLayout(entry), imageIndex: 0)
         }
     }
     do {
-        try bytes.write(to: folder.appendingPathComponent(entry.file), options: .atomic)
+        try bytes.write(to: place(entry, folder), options: .atomic)
     } catch {
         stop("cannot write " + entry.file)
     }
@@ -343,70 +389,112 @@ func load<T: Decodable>(_ type: T.Type, _ url: URL) -> T {
     do {
         return try JSONDecoder().decode(type, from: Data(contentsOf: url))
     } catch {
-        stop("\(url.path): \(error)")
+        stop(url.path + ": \(error)")
     }
 }
 
-if CommandLine.arguments.count != 2 { stop("give the folder that mpsref inputs made") }
-let folder = URL(fileURLWithPath: CommandLine.arguments[1], isDirectory: true)
-let recordingFile = folder.appendingPathComponent("recording.json")
-let recording = load(Recording.self, recordingFile)
-let graphFile = load(GraphFile.self, folder.appendingPathComponent(recording.graph))
-guard let device = MTLCreateSystemDefaultDevice(), let queue = device.makeCommandQueue() else {
-    stop("no Metal device")
-}
-
-let builder = Builder(file: graphFile)
-let sources = recording.images.filter { builder.makers[$0.key] == nil }
-var wanted = Set(recording.images.keys.filter { builder.makers[$0] != nil })
-for name in wanted {
-    // Exported, in memory that the CPU can read. An image that is exported is never fused away.
-    builder.images[name]!.exportFromGraph = true
-    builder.images[name]!.synchronizeResource = true
-    builder.images[name]!.imageAllocator = MPSImage.defaultAllocator()
-}
-
-// One graph for each result: what it returns is that image, and what it exports has a handle. Where a graph has several
-// results, the SDK does not say in which order they come among the exported images.
-for result in graphFile.results + wanted.sorted() where wanted.contains(result) {
-    guard let graph = MPSNNGraph(device: device, resultImage: builder.images[result]!, resultImageIsNeeded: true) else {
+/// What one graph returns and exports, by name.
+func encode(
+    _ result: String, _ builder: Builder, _ device: any MTLDevice, _ queue: any MTLCommandQueue, folder: URL
+) -> [String: [MPSImage]] {
+    let image = builder.image(result, "image " + result)
+    // A result that is exported too may come without a handle.
+    image.exportFromGraph = false
+    guard let graph = MPSNNGraph(device: device, resultImage: image, resultImageIsNeeded: true) else {
         stop(result + ": MPS makes no graph of it")
     }
-    graph.format = needed(formats[graphFile.storage ?? "float16"], "storage")
-    let batches: [[MPSImage]] = graph.sourceImageHandles.map { handle in
+    graph.format = channelFormat(builder.file.storage ?? "float16")
+    var batches: [[MPSImage]] = []
+    for handle in graph.sourceImageHandles {
         let name = needed(handle.label(), "the handle of a source")
-        return readSource(needed(sources[name], "source " + name), folder: folder, device: device)
+        batches.append(readSource(needed(builder.entries[name], "source " + name), folder: folder, device: device))
     }
-    guard let commandBuffer = queue.makeCommandBuffer() else { stop("no command buffer") }
+    guard let commandBuffer = queue.makeCommandBuffer() else { stop("Metal makes no command buffer") }
     let exported = NSMutableArray()
-    guard let batch = graph.encodeBatch(
-        to: commandBuffer, sourceImages: batches, sourceStates: nil, intermediateImages: exported,
-        destinationStates: nil)
+    guard
+        let returned = graph.encodeBatch(
+            to: commandBuffer, sourceImages: batches, sourceStates: nil, intermediateImages: exported,
+            destinationStates: nil)
     else { stop(result + ": MPS returned no image") }
-    for image in batch { image.synchronize(on: commandBuffer) }
+    var others: [[MPSImage]] = []
+    for element in exported {
+        guard let batch = element as? [MPSImage] else { stop(result + ": MPS exported no batch of images") }
+        others.append(batch)
+    }
+    // The CPU sees nothing of managed memory that was not synchronized before the commit.
+    for batch in [returned] + others {
+        for image in batch { image.synchronize(on: commandBuffer) }
+    }
     commandBuffer.commit()
     commandBuffer.waitUntilCompleted()
     if let error = commandBuffer.error { stop(result + ": \(error)") }
+    image.exportFromGraph = true
 
-    writeResult(batch, result, recording.images[result]!, folder: folder)
-    wanted.remove(result)
     let handles = graph.intermediateImageHandles ?? []
-    if handles.count != exported.count { stop(result + ": \(exported.count) images for \(handles.count) handles") }
-    for (handle, images) in zip(handles, exported) {
-        let name = needed(handle.label(), "the handle of an exported image")
-        guard wanted.contains(name) else { continue }
-        guard let images = images as? [MPSImage] else { stop(name + ": MPS exported no batch of images") }
-        writeResult(images, name, recording.images[name]!, folder: folder)
-        wanted.remove(name)
+    if others.count == handles.count + 1 {
+        // The result itself, or, where none is that, what comes without a handle comes first.
+        let extra = others.firstIndex(where: { batch in batch.elementsEqual(returned, by: { $0 === $1 }) })
+        others.remove(at: extra ?? 0)
+    }
+    if others.count != handles.count { stop(result + ": \(others.count) images for \(handles.count) handles") }
+    var images = [result: returned]
+    for (handle, batch) in zip(handles, others) {
+        images[needed(handle.label(), "the handle of an exported image")] = batch
+    }
+    return images
+}
+
+/// Say in the recording which device it was.
+func nameDevice(_ name: String, in file: URL) {
+    let system = ProcessInfo.processInfo.operatingSystemVersionString
+    guard let text = try? Data(contentsOf: file),
+        let object = try? JSONSerialization.jsonObject(with: text),
+        var document = object as? [String: Any]
+    else { stop("recording.json cannot be read again") }
+    document["device"] = name + ", macOS " + system + ", MPSNNGraph, record.swift"
+    do {
+        let changed = try JSONSerialization.data(withJSONObject: document, options: [.prettyPrinted])
+        try changed.write(to: file, options: .atomic)
+    } catch {
+        stop("recording.json cannot be written")
     }
 }
 
-// Say in the recording which device it was.
-let system = ProcessInfo.processInfo.operatingSystemVersionString
-guard let text = try? Data(contentsOf: recordingFile),
-    var document = (try? JSONSerialization.jsonObject(with: text)) as? [String: Any]
-else { stop("recording.json cannot be read again") }
-document["device"] = device.name + ", macOS " + system + ", MPSNNGraph, record.swift"
-guard let changed = try? JSONSerialization.data(withJSONObject: document, options: .prettyPrinted),
-    (try? changed.write(to: recordingFile, options: .atomic)) != nil
-else { stop("recording.json cannot be written") }
+func run(_ arguments: [String]) {
+    let folders = arguments.filter { $0 != "--force" }
+    guard folders.count == 1, let path = folders.first else { stop("give the folder that mpsref inputs made") }
+    let folder = URL(fileURLWithPath: path, isDirectory: true)
+    let recordingFile = folder.appendingPathComponent("recording.json")
+    let recording = load(Recording.self, recordingFile)
+    let graphFile = load(GraphFile.self, folder.appendingPathComponent(recording.graph))
+    let builder = Builder(file: graphFile, entries: recording.images)
+    var wanted = Set(recording.images.keys.filter { name in builder.makers[name] != nil })
+    for name in wanted.sorted() {
+        let file = place(needed(recording.images[name], name), folder)
+        if !arguments.contains("--force") && FileManager.default.fileExists(atPath: file.path) {
+            stop(file.lastPathComponent + " is there already: give --force to write over what is there")
+        }
+    }
+    guard let device = MTLCreateSystemDefaultDevice(), let queue = device.makeCommandQueue() else {
+        stop("no Metal device")
+    }
+    for name in wanted {
+        // Exported, in memory that the CPU can read. An image that is exported is never fused away.
+        let image = builder.image(name, "image " + name)
+        image.exportFromGraph = true
+        image.synchronizeResource = true
+        image.imageAllocator = MPSImage.defaultAllocator()
+    }
+    // One graph for each result: what it returns is that image, and what it exports has a handle. Where a graph has
+    // several results, the SDK does not say in which order they come among the exported images.
+    for result in graphFile.results + wanted.sorted() where wanted.contains(result) {
+        for (name, batch) in encode(result, builder, device, queue, folder: folder) {
+            if wanted.remove(name) != nil {
+                writeResult(batch, name, needed(recording.images[name], name), folder: folder)
+            }
+        }
+    }
+    nameDevice(device.name, in: recordingFile)
+}
+
+run(Array(ProcessInfo.processInfo.arguments.dropFirst()))

@@ -1,8 +1,9 @@
 """
 Attack the neurons of libraries, and write what fails: ``python examples/property/attack.py FOLDER LIBRARY...``.
 
-A library is a module of examples/sweep without its ``_neurons``, such as torch. Each has one file in the folder, from
-which ``python docs/generate.py`` makes docs/implementations.md, if the folder is docs/findings.
+A library is one whose activations mpsref knows by name, such as torch, or a module of examples/sweep without its
+``_neurons``, such as scipy. Each has one file in the folder, from which ``python docs/generate.py`` makes
+docs/implementations.md, if the folder is docs/findings.
 """
 
 from __future__ import annotations
@@ -11,23 +12,18 @@ import importlib
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mpsref as mps
 from mpsref.files import write_atomically
 from mpsref.origin import software
+from mpsref.sweep.libraries import ACTIVATIONS, DERIVING, LIBRARIES, Adapter
 from mpsref.testing import check_implementation
 
-PACKAGES = {
-    "coremltools": ["coremltools"],
-    "jax": ["jax", "jaxlib"],
-    "numpy": [],
-    "onnxruntime": ["onnxruntime"],
-    "scipy": [],
-    "torch": ["torch"],
-}
-"""The libraries, and whose versions matter besides numpy's and scipy's."""
+MODULES = {"coremltools": ["coremltools"], "numpy": [], "onnxruntime": ["onnxruntime"], "scipy": []}
+"""Libraries with a module in examples/sweep, and whose versions matter besides numpy's and scipy's."""
 
 VARIANTS = ("", "_with_erf", "_gradient")
 FORMATS = [mps.MPSImageFeatureChannelFormat.float32, mps.MPSImageFeatureChannelFormat.float16]
@@ -35,19 +31,33 @@ FORMATS = [mps.MPSImageFeatureChannelFormat.float32, mps.MPSImageFeatureChannelF
 
 def attacked(library: str) -> dict[str, Any]:
     """What a library gives, neuron by neuron."""
+    packages = MODULES.get(library, Adapter(library, "").packages)
+    found = []
+    for name, function, descriptor in functions_of(library):
+        print(library, name, file=sys.stderr)
+        found += [attack(function, descriptor, name, one) for one in FORMATS]
+    return {"library": library, "software": {**software(*packages)}, "attacks": found}
+
+
+def functions_of(library: str) -> Iterator[tuple[str, Any, mps.MPSNNNeuronDescriptor]]:
+    """The functions of a library, each with its name and what it should compute."""
+    if library in LIBRARIES:
+        for name, row in ACTIVATIONS.items():
+            if library in row.calls:
+                adapter = Adapter(library, name)
+                yield name, adapter.function(), adapter.descriptor
+                if library in DERIVING:
+                    yield f"{name}_gradient", adapter.function(), adapter.descriptor
+        return
     module = importlib.import_module(f"{library}_neurons")
     parameters = getattr(module, "PARAMETERS", {})
-    found = []
     for neuron_type, row in mps.NEURONS.items():
         given = {"data": [0.25]} if row.per_channel else parameters.get(neuron_type.name, {})
         descriptor = mps.MPSNNNeuronDescriptor(neuron_type, **given)
         for variant in VARIANTS:
             function = getattr(module, neuron_type.name + variant, None)
             if function is not None:
-                print(library, neuron_type.name + variant, file=sys.stderr)
-                found += [attack(function, descriptor, neuron_type.name + variant, one) for one in FORMATS]
-    versions = software(*PACKAGES[library])
-    return {"library": library, "software": {**versions}, "attacks": found}
+                yield neuron_type.name + variant, function, descriptor
 
 
 def attack(function: Any, descriptor: Any, name: str, format: mps.MPSImageFeatureChannelFormat) -> dict[str, Any]:
@@ -70,7 +80,7 @@ def main(folder: str, *libraries: str) -> None:
     """Write a file for each library."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "sweep"))
     warnings.simplefilter("ignore")
-    for library in libraries or PACKAGES:
+    for library in libraries or (*LIBRARIES, *MODULES):
         found = attacked(library)
         for one in found["attacks"]:
             for failure in one.get("failures", []):

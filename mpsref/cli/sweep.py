@@ -6,14 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.arguments import ALL_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.errors import ParameterError
 from mpsref.files import check_outputs
+from mpsref.neuron import MPSNNNeuronDescriptor
 from mpsref.sweep import sweep
 from mpsref.sweep.implementation import sources_of
+from mpsref.sweep.libraries import adapter, names_of
 
 __all__ = ["define", "run"]
 
@@ -29,9 +31,11 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--implementation", metavar="MODULE:FUNCTION", required=True,
                         help="takes an array, for a gradient the incoming gradients too, and returns one like it; the "
-                        "module is looked for in the current folder first")  # fmt: skip
-    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES, required=True,
-                        help="Apple's name of the type")  # fmt: skip
+                        "module is looked for in the current folder first; or an activation of a library, such as "
+                        "torch:gelu or torch@mps:gelu")  # fmt: skip
+    parser.add_argument("--neuron", metavar="TYPE", choices=ALL_TYPES,
+                        help="Apple's name of the type, or the name of an activation that is not Apple's (default: "
+                        "that of the library's activation)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
                         help="gradient: for an incoming gradient of 1 (default forward)")  # fmt: skip
@@ -49,26 +53,28 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    neuron = descriptor(MPSCNNNeuronType[options.neuron], options)
+    neuron = _neuron(options)
     json_file: Path | None = options.json
     checkpoint = options.checkpoint or checkpoint_beside(json_file)
+    named = adapter(options.implementation)
+    packages = options.package or ([] if named is None else named.packages)
     # As python -m has it; a console script has its own folder there.
     if "" not in sys.path:
         sys.path.insert(0, "")
     check_outputs({"--json": json_file, "--checkpoint": checkpoint}, sources_of(options.implementation))
     try:
-        with Bar(f"{options.neuron} {options.format}") as progress:
+        with Bar(f"{neuron.neuron_type.name} {options.format}") as progress:
             report = sweep(
                 options.implementation,
                 neuron,
                 direction=options.direction,
-                format=MPSImageFeatureChannelFormat[options.format],
+                format=options.format,
                 ulp=options.ulp,
                 stride=options.stride,
                 shard=options.shard,
                 workers=options.workers,
                 checkpoint=checkpoint,
-                packages=options.package,
+                packages=packages,
                 progress=progress,
                 isolated=True,
             )
@@ -81,3 +87,17 @@ def run(options: argparse.Namespace) -> int:
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return PASSED if report.passed else MISMATCH
+
+
+def _neuron(options: argparse.Namespace) -> MPSNNNeuronDescriptor:
+    """What the implementation should compute: as given, or what the library's activation is."""
+    if options.neuron is not None:
+        return descriptor(options.neuron, options)
+    named = adapter(options.implementation)
+    if named is None:
+        library = options.implementation.partition(":")[0]
+        raise ParameterError(f"--neuron: missing: say what {options.implementation} computes{names_of(library)}")
+    for name in ("a", "b", "c", "data", "parameter"):
+        if getattr(options, name) not in (None, []):
+            raise ParameterError(f"--{name}: {options.implementation} has its parameters: give --neuron too")
+    return named.descriptor

@@ -24,7 +24,7 @@ from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_
 from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
 from mpsref.graph.sources import data_source, data_source_json
-from mpsref.storage import FormatLike, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, storage_format
 
 __all__ = ["GraphFile"]
 
@@ -59,7 +59,7 @@ class GraphFile:
     [{'class': 'MPSCNNNeuronTanHNode', 'source': 'x', 'a': 1.5, 'b': 1.0, 'result': 'tanH'}]
     """
 
-    storage: MPSImageFeatureChannelFormat
+    storage: ChannelFormat
     nodes: tuple[MPSNNFilterNode, ...]
     images: Mapping[str, MPSNNImageNode]
     results: tuple[str, ...]
@@ -253,7 +253,7 @@ class GraphFile:
                 raise FileFormatError(f"result_states[{i}]: no layer with a state makes an image {name!r}")
             state.export_from_graph = True
         return cls(
-            MPSImageFeatureChannelFormat[document.get("storage", "float16")],
+            storage_format(document.get("storage", "float16"), "storage").channel_format,
             tuple(filter_nodes[i] for i in range(len(nodes))),
             images,
             tuple(document["results"]),

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -155,7 +154,7 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
 
     # ---- compiling ----
@@ -220,6 +219,10 @@ class Program:
             text = " | ".join(errors)[:LONGEST_ERROR].replace(f"{self._folder.name}/", "")
             raise ImplementationError(f"{self._where}: does not compile: {text}")
         return done.stdout
+
+    def fields_of(self, name: str) -> tuple[tuple[msl.Field, ...], int]:
+        """The fields and the size of a parameter, see `mpsref.lab.msl.fields_of`."""
+        return msl.fields_of(self.expanded, name)
 
     # ---- running ----
 

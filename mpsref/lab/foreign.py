@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,12 @@ from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.lab.cpu import Limits, Program, Work
 from mpsref.lab.kernels import images_read
 from mpsref.lab.languages import Style
-from mpsref.lab.msl import SCALARS, Argument, Field, Kernel, fields_of
+from mpsref.lab.msl import SCALARS, Argument, Field, Kernel, size_of
 from mpsref.lab.processor import default_group
 from mpsref.lab.work import elements_of, empty_image, image_of, numbers_of, read_by_name, slopes_of
 from mpsref.operations import Operation
 
-__all__ = ["ForeignKernel", "Given"]
+__all__ = ["Compiled", "ForeignKernel", "Given"]
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +59,6 @@ NUMBER_NAMES = {
 }
 """Names by which a field or argument is taken for a number."""
 
-PLACE = re.compile(r"(buffer|texture)(\d{1,2})")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -106,9 +105,26 @@ class Given:
         return given
 
 
+class Compiled(Protocol):
+    """A file with a kernel, ready to run."""
+
+    @property
+    def kernels(self) -> Mapping[str, Kernel]:
+        """By name."""
+
+    def fields_of(self, name: str) -> tuple[tuple[Field, ...], int]:
+        """The fields and the size of a parameter."""
+
+    def run(self, name: str, work: Work, limits: Limits | None = None) -> None:
+        """Run a kernel; the arrays of `work` then hold what it has left."""
+
+    def __exit__(self, *error: object) -> None:
+        """Remove what was compiled."""
+
+
 class ForeignKernel:
     """
-    A kernel of a ``.metal`` file, compiled for this machine. A context.
+    A kernel of a ``.metal`` file, compiled for this machine or its GPU, or of a ``.wgsl`` file. A context.
 
     Parameters
     ----------
@@ -122,7 +138,9 @@ class ForeignKernel:
         Threads in all, and of a group. Default: one for each texel of the result; where it has no texture, one for each
         element.
     limits : Limits, optional
-        What it may take.
+        What it may take, on this machine's processor.
+    program : callable, optional
+        What compiles and runs it, with the arguments of `Program`, of this machine's processor.
 
     Attributes
     ----------
@@ -134,7 +152,7 @@ class ForeignKernel:
     FileFormatError
         The file cannot be read.
     DependencyError, ImplementationError
-        See `mpsref.lab.cpu.Program`.
+        See `mpsref.lab.cpu.Program` and `mpsref.lab.webgpu.WebProgram`.
     """
 
     def __init__(
@@ -146,6 +164,7 @@ class ForeignKernel:
         grid: tuple[int, int, int] | None = None,
         group: tuple[int, int, int] | None = None,
         limits: Limits | None = None,
+        program: Callable[..., Compiled] = Program,
     ) -> None:
         self._path, self._function, self._given = path, function, given or Given()
         self._grid, self._group, self._limits = grid, group, limits
@@ -153,11 +172,9 @@ class ForeignKernel:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(
-                f"{path}: cannot be read: {error}: give a file in the Metal Shading Language"
-            ) from None
+            raise FileFormatError(f"{path}: cannot be read: {error}: give a .metal or .wgsl file") from None
         constants = {name: _literal(value) for name, value in self._given.numbers.items()}
-        self._program = Program(text, [function], str(path), folder=path.parent, constants=constants)
+        self._program = program(text, [function], str(path), folder=path.parent, constants=constants)
         self._kernel = self._program.kernels[function]
 
     @property
@@ -197,13 +214,14 @@ class ForeignKernel:
         ImplementationError
             An argument is not known, or the kernel crashes or takes too long.
         """
-        binding = _Binding(self._kernel, self._given, operation, result, str(self._path), self._program.expanded)
+        binding = _Binding(self._kernel, self._given, operation, result, str(self._path), self._program)
         images = {**(others or {}), **read_by_name(operation, sources)}
         out = empty_image(result)
         work, place = binding.work(images, out)
         has_textures = any(argument.kind == "texture" for argument in self._kernel.arguments)
         slices, height, width, _ = out.texture.shape
-        grid = (width, height, slices) if has_textures else (elements_of(out).size, 1, 1)
+        each = max(size_of(place.type), out.storage.dtype.itemsize)
+        grid = (width, height, slices) if has_textures else (-(-elements_of(out).nbytes // each), 1, 1)
         work.grid = self._grid or grid
         work.group = self._group or default_group(work.grid)
         self._program.run(self._function, work, self._limits)
@@ -212,9 +230,9 @@ class ForeignKernel:
             for index, count in work.outside.items()
             if count
         ]
-        if place.startswith("texture"):
-            return image_of(work.textures[int(place[7:])], result, Style("textures"))
-        stored = work.buffers[int(place[6:])].view(out.storage.dtype)
+        if place.kind == "texture":
+            return image_of(work.textures[place.index], result, Style("textures"))
+        stored = work.buffers[place.index].view(out.storage.dtype)
         return image_of(stored, result, Style("buffers"))
 
 
@@ -222,20 +240,20 @@ class _Binding:
     """What each argument of a kernel is, for one operation."""
 
     def __init__(
-        self, kernel: Kernel, given: Given, operation: Operation, result: MPSImageDescriptor, path: str, text: str
+        self, kernel: Kernel, given: Given, operation: Operation, result: MPSImageDescriptor, path: str, program: Compiled
     ) -> None:
-        self._kernel, self._given, self._operation, self._text = kernel, given, operation, text
+        self._kernel, self._given, self._operation, self._program = kernel, given, operation, program
         self._where = f"{path}: {kernel.name}"
         self._numbers = numbers_of(operation, result)
         self._bound: set[str] = set()
-        self._result = ""
+        self._result: Argument | None = None
 
-    def work(self, images: Mapping[str, MPSImage], out: MPSImage) -> tuple[Work, str]:
-        """The work, without a grid, and the place of the result."""
+    def work(self, images: Mapping[str, MPSImage], out: MPSImage) -> tuple[Work, Argument]:
+        """The work, without a grid, and the argument of the result."""
         work = Work((1, 1, 1), (1, 1, 1))
         self._check_places()
         for argument in self._kernel.arguments:
-            if argument.kind == "thread":
+            if argument.kind in ("thread", "sampler"):
                 continue
             if argument.kind == "threadgroup":
                 work.shared[argument.index] = 32_768
@@ -243,7 +261,7 @@ class _Binding:
             names = self._names(argument)
             image_names = [name for name in names if name != "result"]
             if "result" in names:
-                self._result = argument.place
+                self._result = argument
             if names == ["slopes"]:
                 work.buffers[argument.index] = self._slopes(argument)
             elif names:
@@ -259,19 +277,19 @@ class _Binding:
         needed = [] if self._bound - {*IMAGE_NAMES} else read_names(self._operation)
         for name in [*needed, "result"]:
             if name not in self._bound:
-                raise self._error(
-                    f"{name} is bound to nothing: give --argument {name}=PLACE, such as buffer0 or texture0"
-                )
+                raise self._error(f"{name} is bound to nothing: give --argument {name}=PLACE, one of {self._places()}")
+        assert self._result is not None
         return work, self._result
 
     def _check_places(self) -> None:
-        known = {
-            argument.place for argument in self._kernel.arguments if argument.kind not in ("thread", "threadgroup")
-        }
-        known |= {argument.name for argument in self._kernel.arguments}
+        known = self._places().split(", ")
         for place, names in self._given.places.items():
             if place not in known:
-                raise self._error(f"--argument {names[0]}={place}: it has {', '.join(sorted(known - {''}))}")
+                raise self._error(f"--argument {names[0]}={place}: it has {self._places()}")
+
+    def _places(self) -> str:
+        bound = [one for one in self._kernel.arguments if one.kind not in ("thread", "threadgroup", "sampler")]
+        return ", ".join(sorted({*(one.place for one in bound), *(one.name for one in bound)}))
 
     def _names(self, argument: Argument) -> list[str]:
         """What an image argument is: by what was given, else by its own name; none for numbers."""
@@ -322,7 +340,7 @@ class _Binding:
     def _parameters(self, argument: Argument) -> Array:
         """A struct, a vector or a scalar of numbers."""
         try:
-            fields, size = fields_of(self._text, argument.type)
+            fields, size = self._program.fields_of(argument.type)
         except ImplementationError as error:
             raise self._error(f"{argument.place}, {argument}: {error}") from None
         data = bytearray(size)

@@ -361,11 +361,11 @@ class CUDA(Language):
         {
             FLOAT32: {
                 "exp": "expf", "log": "logf", "tanh": "tanhf", "abs": "fabsf", "smaller": "fminf", "larger": "fmaxf",
-                "erf": "erff", "pow": "powf",
+                "erf": "erff", "pow": "power_", "pow_of_size": "powf", "floor": "floorf",
             },
             FLOAT16: {
                 "exp": "hexp", "log": "hlog", "tanh": "tanhf", "abs": "__habs", "smaller": "__hmin",
-                "larger": "__hmax", "erf": "erff", "pow": "powf",
+                "larger": "__hmax", "erf": "erff", "pow": "power_",
             },
         }
     )  # fmt: skip
@@ -378,8 +378,10 @@ class CUDA(Language):
             raise ParameterError(f"math {self.math}: half has one kind of functions: leave it out, or compute in float")
 
     def call(self, operation: str, kind: str) -> str:
-        if self.math == "fast" and operation in {"exp", "log"}:
-            return f"__{operation}f"
+        if operation == "pow" and self.math == "precise":
+            return "powf"  # without -use_fast_math it has the special values of IEEE 754
+        if self.math == "fast" and operation in {"exp", "log", "pow_of_size"}:
+            return f"__{operation.removesuffix('_of_size')}f"
         return super().call(operation, kind)
 
     def head(self, function: Function) -> str:

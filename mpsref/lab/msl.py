@@ -19,10 +19,14 @@ __all__ = [
     "Field",
     "Kernel",
     "adapted",
+    "closing",
     "fields_of",
     "function_constants",
     "kernel_names",
+    "laid_out",
     "read",
+    "size_of",
+    "split",
 ]
 
 HEADERS = (
@@ -69,13 +73,16 @@ class Argument:
     Attributes
     ----------
     kind : str
-        ``pointer`` or ``reference`` to a buffer, ``texture``, ``threadgroup`` (a pointer), or ``thread``: which it is.
+        ``pointer`` or ``reference`` to a buffer, ``texture``, ``sampler``, ``threadgroup`` (a pointer), or ``thread``:
+        which it is.
     index : int
         Of its buffer or texture.
     name, type : str
         As declared, the type without address space.
     attribute : str
         For ``thread``: the member of `thread_` in ``runtime.h``.
+    at : str
+        What its place is called, if not ``buffer0`` or ``texture0``.
     """
 
     kind: str
@@ -83,11 +90,12 @@ class Argument:
     name: str
     type: str
     attribute: str = ""
+    at: str = ""
 
     @property
     def place(self) -> str:
-        """Where it is bound: ``buffer0``, ``texture0``."""
-        return f"{'texture' if self.kind == 'texture' else 'buffer'}{self.index}"
+        """Where it is bound: ``buffer0``, ``texture0``, ``binding0``."""
+        return self.at or f"{'texture' if self.kind == 'texture' else 'buffer'}{self.index}"
 
     def __str__(self) -> str:
         return f"{self.type} {self.name}".strip()
@@ -195,7 +203,7 @@ def read(text: str, name: str) -> Kernel:
 def _signatures(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name, arguments, and whether it is a template, of each kernel that is defined."""
     for found in _KERNEL.finditer(text):
-        end = _closing(text, found.start("open"))
+        end = closing(text, found.start("open"))
         if re.match(r"\s*\{", text[end + 1 :]):
             before = text[max(0, found.start() - 600) : found.start()]
             is_template = re.search(r"template\s*<[^;{}]*>\s*$", before) is not None
@@ -210,7 +218,7 @@ def _instances(text: str) -> Iterator[tuple[str, str]]:
         places = list(re.finditer(r"(?:::)?(?:\w+\s*::\s*)*(?P<name>\w+)\s*<", rest))
         for place in reversed(places):
             if any(place["name"] == name for name, _, is_template in _signatures(text) if is_template):
-                end = _closing(rest, place.end() - 1, "<>")
+                end = closing(rest, place.end() - 1, "<>")
                 call = re.sub(r"\s+", " ", rest[place.start() : end + 1])
                 yield "".join(re.findall(r"\"([^\"]*)\"", found["names"])), call
                 break
@@ -220,7 +228,7 @@ def _arguments(signature: str) -> tuple[Argument, ...]:
     """By their attributes; buffers and textures without one are numbered in order, as Metal does."""
     arguments: list[Argument] = []
     taken: dict[str, set[int]] = {kind: set() for kind in MOST}
-    for declaration in _split(signature):
+    for declaration in split(signature):
         attribute = " ".join(re.findall(r"\[\[(.*?)\]\]", declaration)).strip()
         plain = re.sub(r"\[\[.*?\]\]", "", declaration)
         name, spelled = _name_and_type(plain)
@@ -255,7 +263,8 @@ def _name_and_type(declaration: str) -> tuple[str, str]:
     return found["name"], " ".join(found["type"].split())
 
 
-def _closing(text: str, start: int, pair: str = "()") -> int:
+def closing(text: str, start: int, pair: str = "()") -> int:
+    """Where the parenthesis that opens at `start` is closed."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == pair[0]) - (text[i] == pair[1])
@@ -264,7 +273,8 @@ def _closing(text: str, start: int, pair: str = "()") -> int:
     raise ImplementationError(f"no {pair[1]!r} closes what is opened at {text[start : start + 40]!r}")
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
+    """What commas separate, but for those in parentheses."""
     parts, depth, last = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "(<[{") - (character in ")>]}")
@@ -288,7 +298,7 @@ def fields_of(text: str, name: str) -> tuple[tuple[Field, ...], int]:
     """
     if layout := _vector(name):
         scalar, count = layout
-        return tuple(Field("abcd"[i], scalar, i * SCALARS[scalar][1]) for i in range(count)), _size(name)
+        return tuple(Field("abcd"[i], scalar, i * SCALARS[scalar][1]) for i in range(count)), size_of(name)
     # Comments and directives are gone; a typedef has its name behind the body.
     found = re.search(rf"\bstruct\s+{re.escape(name)}\s*\{{(.*?)\}}", text, re.DOTALL)
     found = found or re.search(rf"\bstruct\s*\w*\s*\{{([^{{}}]*)\}}\s*{re.escape(name)}\s*;", text, re.DOTALL)
@@ -297,8 +307,8 @@ def fields_of(text: str, name: str) -> tuple[tuple[Field, ...], int]:
     return laid_out([line for line in found[1].split(";") if line.strip()], name)
 
 
-def laid_out(declarations: Sequence[str], name: str) -> tuple[tuple[Field, ...], int]:
-    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size."""
+def laid_out(declarations: Sequence[str], name: str, three: int = 4) -> tuple[tuple[Field, ...], int]:
+    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size; a vec3 takes `three` numbers."""
     fields: list[Field] = []
     offset, widest = 0, 1
     for declaration in declarations:
@@ -309,12 +319,12 @@ def laid_out(declarations: Sequence[str], name: str) -> tuple[tuple[Field, ...],
                 f"the field {' '.join(declaration.split())!r} of {name} is not a number or vector"
             )
         scalar, count = layout
-        size = _size(found["type"])
+        size = size_of(found["type"])
         for each in re.findall(r"\w+", found["names"]):
             offset = -(-offset // size) * size
             names = [each] if count == 1 else [f"{each}.{'xyzw'[i]}" for i in range(count)]
             fields += [Field(one, scalar, offset + i * SCALARS[scalar][1]) for i, one in enumerate(names)]
-            offset, widest = offset + size, max(widest, size)
+            offset, widest = offset + (size if count != 3 else size // 4 * three), max(widest, size)
     return tuple(fields), -(-offset // widest) * widest
 
 
@@ -327,8 +337,9 @@ def _vector(name: str) -> tuple[str, int] | None:
     return None
 
 
-def _size(name: str) -> int:
-    layout = _vector(name)
-    assert layout is not None
-    scalar, count = layout
+def size_of(name: str) -> int:
+    """The size of a scalar or vector type; 0 of others."""
+    scalar, count = _vector(name) or ("", 0)
+    if not count:
+        return 0
     return SCALARS[scalar][1] * (4 if count == 3 else count)

@@ -12,6 +12,7 @@ from mpsref.errors import FileFormatError, MPSRefError, naming
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
 from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.lab.apple import Metal
 from mpsref.lab.foreign import ForeignKernel
 from mpsref.operations import Operation
 from mpsref.record.recording import write_recording
@@ -21,7 +22,7 @@ __all__ = ["Backend", "Recorded", "record"]
 
 
 class Backend(Protocol):
-    """What runs our own kernels."""
+    """What runs our own kernels, a node at a time."""
 
     @property
     def device(self) -> str:
@@ -44,18 +45,21 @@ class Recorded:
         How many images the device has computed.
     notes : tuple of str
         What was seen meanwhile.
+    own : tuple of str
+        The images that kernels of ours have computed.
     """
 
     path: Path
     images: int
     notes: tuple[str, ...]
+    own: tuple[str, ...]
 
 
 def record(
     file: GraphFile,
     shape: tuple[int, int, int, int],
     channel_format: MPSImageFeatureChannelFormat,
-    backend: Backend,
+    backend: Backend | Metal,
     out: Path,
     *,
     seed: int = 1,
@@ -73,8 +77,8 @@ def record(
         Images, height, width and feature channels of the sources.
     channel_format : MPSImageFeatureChannelFormat
         Format of the sources whose nodes have none.
-    backend : Backend
-        What runs our own kernels.
+    backend : Backend or Metal
+        What runs our own kernels, or MPS, which runs the whole graph; a node that `kernel` computes once more.
     out : Path
         A folder, new or empty.
     seed : int
@@ -96,16 +100,22 @@ def record(
     nodes = list(schedule(file.result_images))
     chosen = None if kernel is None else _chosen(node, [(names[one.result_image], one.label) for one in nodes])
     images: dict[str, MPSImage] = dict(sources)
+    if isinstance(backend, Metal):
+        images |= backend.graph(file, images, awaited)
     for one in nodes:
         name, read = names[one.result_image], [images[names[source]] for source in one.sources]
         if kernel is not None and name == chosen:
             images[name] = kernel.run(one.operation, read, awaited[name], images)
-        else:
+            if isinstance(backend, Metal):
+                images |= backend.graph(file, {**sources, name: images[name]}, awaited, replaced={name})
+        elif not isinstance(backend, Metal):
             with naming(f"node {name}", MPSRefError):
                 images[name] = backend.run(one.operation, read, awaited[name])
     device = backend.device if kernel is None else f"{backend.device}; {chosen} by {kernel.name}"
     path = write_recording(out, file, images, device, raw=True)
-    return Recorded(path, len(nodes), () if kernel is None else tuple(kernel.notes))
+    made = [] if isinstance(backend, Metal) else [names[one.result_image] for one in nodes]
+    own = tuple(name for name in made if name != chosen)
+    return Recorded(path, len(nodes), () if kernel is None else tuple(kernel.notes), own)
 
 
 def _chosen(node: str | None, known: Sequence[tuple[str, str | None]]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -156,6 +158,51 @@ pub static VECTORS: [Vector; {count}] = [
 """
 
 
+@dataclass(frozen=True)
+class _Language:
+    """
+    How a language spells what is in the file.
+
+    Attributes
+    ----------
+    template, row : str
+        Of the file, and of a vector.
+    bits : str
+        The type of bit patterns of a width.
+    ordinal, whole : str
+        The place of a value in order: of floating point by its sign and magnitude, of unorm codes.
+    never : str
+        That a value is not NaN.
+    booleans : tuple of str
+        False and true.
+    """
+
+    template: str
+    row: str
+    bits: str
+    ordinal: str
+    whole: str
+    never: str
+    booleans: tuple[str, str] = ("false", "true")
+
+
+_LANGUAGES = {
+    "c": _Language(
+        C, "{{{0}, {1}, {2}, {3}, {4}, {5}, {nan}, {infinity}, {reason}}},", "uint{width}_t",
+        "value >> {sign} ? -(int64_t)(value & {mask}) : (int64_t)value", "value", "(void)value, 0", ("0", "1"),
+    ),
+    "swift": _Language(
+        SWIFT, "    .init({0}, {1}, {2}, {3}, {4}, {5}, {flags}, {reason}),", "UInt{width}",
+        "value >> {sign} != 0 ? -Int64(value & {mask}) : Int64(value)", "Int64(value)", "false",
+    ),
+    "rust": _Language(
+        RUST, "    v({0}, {1}, {2}, {3}, {4}, {5}, {nan}, {infinity}, {reason}),", "u{width}",
+        "if value >> {sign} != 0 {{ -i64::from(value & {mask}) }} else {{ i64::from(value) }}", "i64::from(value)",
+        "false",
+    ),
+}  # fmt: skip
+
+
 def vector_text(vectors: Vectors, language: str) -> Iterator[str]:
     """
     The file of some vectors, in parts.
@@ -193,43 +240,21 @@ def _json(vectors: Vectors) -> Iterator[str]:
     yield "]}\n"
 
 
-def _c(vectors: Vectors) -> Iterator[str]:
-    width = _width(vectors)
-    mask, is_float = (1 << (width - 1)) - 1, not vectors.storage.unorm_max
-    yield C.format(
-        **_common(vectors, "{{{0}, {1}, {2}, {3}, {4}, {5}, {nan:d}, {infinity:d}, {reason}}},"),
-        bits=f"uint{width}_t",
-        ordinal=f"value >> {width - 1} ? -(int64_t)(value & {mask:#x}) : (int64_t)value" if is_float else "value",
-        is_nan=f"(value & {mask:#x}) > {_infinity(vectors):#x}" if is_float else "(void)value, 0",
-    )
-
-
-def _swift(vectors: Vectors) -> Iterator[str]:
-    width = _width(vectors)
-    mask, is_float = (1 << (width - 1)) - 1, not vectors.storage.unorm_max
-    yield SWIFT.format(
-        **_common(vectors, "    .init({0}, {1}, {2}, {3}, {4}, {5}, {flags}, {reason}),"),
-        bits=f"UInt{width}",
-        ordinal=f"value >> {width - 1} != 0 ? -Int64(value & {mask:#x}) : Int64(value)" if is_float else "Int64(value)",
-        is_nan=f"(value & {mask:#x}) > {_infinity(vectors):#x}" if is_float else "false",
-    )
-
-
-def _rust(vectors: Vectors) -> Iterator[str]:
-    width = _width(vectors)
-    mask, is_float = (1 << (width - 1)) - 1, not vectors.storage.unorm_max
-    negative = f"if value >> {width - 1} != 0 {{ -i64::from(value & {mask:#x}) }} else {{ i64::from(value) }}"
-    yield RUST.format(
-        **_common(vectors, "    v({0}, {1}, {2}, {3}, {4}, {5}, {nan}, {infinity}, {reason}),"),
-        bits=f"u{width}",
-        ordinal=negative if is_float else "i64::from(value)",
-        is_nan=f"(value & {mask:#x}) > {_infinity(vectors):#x}" if is_float else "false",
+def _written(vectors: Vectors, language: _Language) -> Iterator[str]:
+    width, is_float = 8 * vectors.storage.dtype.itemsize, not vectors.storage.unorm_max
+    infinity = {16: 0x7C00, 32: 0x7F800000}.get(width, 0)
+    sizes = {"width": width, "sign": width - 1, "mask": f"{(1 << (width - 1)) - 1:#x}", "infinity": f"{infinity:#x}"}
+    yield language.template.format(
+        **_common(vectors, language),
+        bits=language.bits.format(**sizes),
+        ordinal=(language.ordinal if is_float else language.whole).format(**sizes),
+        is_nan="(value & {mask}) > {infinity}".format(**sizes) if is_float else language.never,
         unused="" if is_float else "_",
         reason_count=len(vectors.reasons),
     )
 
 
-def _common(vectors: Vectors, row: str) -> dict[str, Any]:
+def _common(vectors: Vectors, language: _Language) -> dict[str, Any]:
     d = vectors.descriptor
     numbers = [f"{name} = {getattr(d, name):.9g}" for name in d.row.parameters]
     numbers += [] if d.data is None else [f"slope = {d.data[0]:.9g}"]
@@ -241,34 +266,25 @@ def _common(vectors: Vectors, row: str) -> dict[str, Any]:
     ]
     flags = vectors.nan, vectors.infinity
     rows = [
-        row.format(
+        language.row.format(
             *bits,
-            nan=nan if "{nan:d}" in row else str(nan).lower(),
-            infinity=infinity if "{nan:d}" in row else str(infinity).lower(),
+            nan=language.booleans[nan],
+            infinity=language.booleans[infinity],
             flags=nan + 2 * infinity,
             reason=reason,
         )
         for *bits, nan, infinity, reason in zip(*columns, *(f.tolist() for f in flags), vectors.reason, strict=True)
     ]
     of_gradient = ", for an incoming gradient of 1" if vectors.direction == "gradient" else ""
-    indent = "  " if row.startswith("{") else "    "
     return {
         "title": f"{subject}: {vectors.direction}{of_gradient}, {vectors.storage.name}; allowed by {vectors.model}",
         "source": f"Made by mpsref {mpsref.__version__}: mpsref vectors. Results are correctly rounded.",
-        "reasons": "\n".join(f"{indent}{json.dumps(text)}," for text in vectors.reasons),
+        "reasons": "\n".join(f"    {json.dumps(text)}," for text in vectors.reasons),
         "count": len(vectors),
         "rows": "\n".join(rows),
     }
 
 
-def _width(vectors: Vectors) -> int:
-    return 8 * vectors.storage.dtype.itemsize
-
-
-def _infinity(vectors: Vectors) -> int:
-    return {16: 0x7C00, 32: 0x7F800000}[_width(vectors)]
-
-
 LANGUAGES: Mapping[str, Callable[[Vectors], Iterator[str]]] = MappingProxyType(
-    {"json": _json, "c": _c, "swift": _swift, "rust": _rust}
+    {"json": _json} | {name: partial(_written, language=language) for name, language in _LANGUAGES.items()}
 )

@@ -60,7 +60,7 @@ class ConvolutionOperation(WindowSum):
     half_accumulator: bool = False
 
     @property
-    def sliding(self) -> Sliding:
+    def sliding(self) -> Sliding:  # type: ignore[override]
         """The window."""
         w = self.weights
         return Sliding(w.kernel, w.strides, w.dilations, self.padding)
@@ -78,6 +78,11 @@ class ConvolutionOperation(WindowSum):
             rows, columns = self.weights.kernel
             raise ImageError(f"the source is {w}x{h}: a fully connected layer of {columns}x{rows} reads no other size")
         return n, *self.sliding.placed(source).size, self.weights.outputs
+
+    def terms(self, *sources: Size) -> Index:
+        w = self.weights
+        channels = w.outputs // w.groups if self.makes_gradient else w.values.shape[3]
+        return super().terms(*sources) * channels
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         raise NotImplementedError("a sum over a window has no formula of single elements")
@@ -219,6 +224,7 @@ class ConvolutionGradient(ConvolutionOperation):
             out[read] = _accumulated(out[read], grouped[made], by_group[:, :, ky, kx], fused=fused)
         return out.reshape(source)
 
+    @np.errstate(all="ignore")
     def states(self, sources: Sequence[MPSImage], how: Evaluation, workers: int = 1) -> Mapping[str, Stored]:
         gradient, source = (Elements(image.to_array(), image.storage) for image in sources)
         mode = next(name for name, each in MODES.items() if each is how)
@@ -279,7 +285,9 @@ _MODES = {False: "stepwise", True: "stepwise-fma"}
 def _accumulated(total: Any, values: Any, weights: Any, *, fused: bool) -> Any:
     """Totals (..., groups, results) and the products of values (..., groups, terms) and (groups, results, terms)."""
     if total.dtype == np.float64:
-        return total + np.einsum("...gi,goi->...go", values, weights, optimize=True)
+        groups, terms = values.shape[-2:]
+        products = np.moveaxis(values, -2, 0).reshape(groups, -1, terms) @ weights.swapaxes(1, 2)
+        return total + np.moveaxis(products.reshape(groups, *values.shape[:-2], weights.shape[1]), 0, -2)
     f = MODES[_MODES[fused]].f  # type: ignore[attr-defined]
     for i in range(values.shape[-1]):
         total = f.fma(values[..., i, np.newaxis], weights[..., i], total)

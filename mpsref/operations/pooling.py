@@ -29,7 +29,6 @@ __all__ = ["Average", "AverageGradient", "Maximum", "MaximumGradient"]
 class _Pooling(Windowed):
     """The geometry of the forward operations."""
 
-    sliding: Sliding
     roles = (Role.INPUT,)
     kind = "window"
 
@@ -48,7 +47,6 @@ class _Pooling(Windowed):
 class _PoolingGradient(Windowed):
     """The geometry of the gradients."""
 
-    sliding: Sliding
     kind = "window"
     makes_gradient = True
 

@@ -66,15 +66,20 @@ class Sliding:
         placed = self.placed(source)
         return Window(self.kernel, self.strides, self.dilations, placed.first, placed.size)
 
+    def counts(self, source: Size, *, transposed: bool = False) -> Index:
+        """How many taps of each window lie inside; or how many windows read each source pixel. Shape (H, W, 1)."""
+        window = self.window(source)
+        tables = window.transposed if transposed else window.table
+        rows, columns = (np.count_nonzero(tables(axis, n) >= 0, axis=1) for axis, n in enumerate(source[1:3]))
+        return np.asarray(rows[:, np.newaxis, np.newaxis] * columns[:, np.newaxis])
+
     def each_tap(self, source: Size) -> Iterator[tuple[int, int, Any, Any]]:
         """For each tap its row and column, and the result and source pixels that it joins: indices of (N, H, W, C)."""
         window = self.window(source)
-        axes = [window.table(axis, n) for axis, n in enumerate(source[1:3])]
-        inside = [[np.flatnonzero(axis[:, k] >= 0) for k in range(axis.shape[1])] for axis in axes]
-        for ky, rows in enumerate(inside[0]):
-            for kx, columns in enumerate(inside[1]):
-                made = (slice(None), rows[:, np.newaxis], columns)
-                yield ky, kx, made, (slice(None), axes[0][rows, ky][:, np.newaxis], axes[1][columns, kx])
+        for ky, kx in np.ndindex(self.kernel):
+            joined = [window.joined(axis, tap, n) for axis, tap, n in zip((0, 1), (ky, kx), source[1:3], strict=True)]
+            made, read = zip(*joined, strict=True)
+            yield ky, kx, (slice(None), *made), (slice(None), *read)
 
     def taps(self, y: Index, x: Index, source: Size) -> Places:
         """The source pixels that the windows of some result pixels read, in the order ky, kx."""
@@ -105,12 +110,14 @@ class Windowed(Operation):
     """
 
     is_pointwise = False
+    sliding: Sliding
 
     def run(self, *sources: MPSImage, result: StorageFormat, how: Evaluation, workers: int = 1) -> Stored:
         """The slices of the result, for images whose sizes fit."""
         elements = [Elements(image.to_array(), image.storage) for image in sources]
         return packed(self.evaluate(elements, result, how, _no_spread, workers))
 
+    @np.errstate(all="ignore")
     def evaluate(
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1
     ) -> Stored:
@@ -126,6 +133,10 @@ class Windowed(Operation):
         values = self.plain([source.values().astype(dtype) for source in sources], fused=mode == "stepwise-fma")
         values = np.where(np.isnan(values), np.nan, values.astype(np.float64))
         return result.encode(values, np.empty(values.shape, result.dtype))
+
+    def terms(self, *sources: Size) -> Index:
+        """How many numbers are added up for each element of the result: shape (H, W, 1)."""
+        return self.sliding.counts(sources[-1], transposed=self.makes_gradient)
 
     @abstractmethod
     def ideal(self, sources: Sequence[Elements], result: StorageFormat, workers: int) -> Stored:

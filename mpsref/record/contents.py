@@ -71,7 +71,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
         return int(number[where].sum())
 
     zero = size == 0
-    subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < np.finfo(storage.dtype).smallest_normal)
+    subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < storage.limits.smallest_normal)
     numbers = values[finite]
     # Exact products, summed exactly: the same mean on every machine.
     total = math.fsum((numbers * number[finite]).tolist())

@@ -12,19 +12,17 @@ import mpsref
 from mpsref.arguments import checked
 from mpsref.display import aligned, counted
 from mpsref.documents import schema, validate
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, naming
-from mpsref.executor import MPSNNGraph
 from mpsref.files import write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
-from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.image import MPSImage, MPSImageDescriptor, descriptor_in
 from mpsref.npy import little_endian
 from mpsref.operations import Role
 from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
-from mpsref.storage import FormatLike, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, storage_format
 
 __all__ = ["planned", "request"]
 
@@ -33,12 +31,11 @@ A request for a recording, made by mpsref {version}.
 
 Run the graph in graph.json on the device, with the source images that are here,
 and write every other image of the table below into this folder. Beside mpsref,
-in examples/metal, are a Swift program and a Python program that do so on a Mac:
+in examples/metal, is a Swift program that does so on a Mac:
 
     swiftc -O record.swift -o record && ./record {folder}
-    python record.py {folder}
 
-Both also write the name of the device into recording.json; with a program of
+It also writes the name of the device into recording.json; with a program of
 your own, pass it to mpsref verify as --device. Then, on any machine:
 
     mpsref inspect {folder}/recording.json      what is there, what is missing
@@ -81,7 +78,7 @@ def request(
     graph : GraphFile
         The graph. All images that its results depend on are requested, intermediate ones too.
     shape : tuple of int
-        Images, height, width and feature channels of every image.
+        Images, height, width and feature channels of every source; an incoming gradient has the size of its result.
     channel_format : MPSImageFeatureChannelFormat, str or dtype
         Format of the sources whose nodes have none.
     seed : int
@@ -138,11 +135,7 @@ def planned(
         raise FileFormatError("the graph has only sources: give a graph with nodes")
     for size in shape:
         validate(size, schema("recording")["$defs"]["extent"], "shape")
-    n, h, w, c = shape
-    sizes = {
-        image: MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
-        for image, f in _formats(needed, c, channel_format).items()
-    }
+    sizes = _descriptors(needed, shape, channel_format)
     names = {image: name for name, image in graph.images.items()}
     gradients = _gradients(needed)
     forward = [node.operation for node in needed.nodes if not node.operation.makes_gradient]
@@ -179,25 +172,32 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "surrogatepass"))
 
 
-def _formats(
-    needed: GraphFile, channels: int, channel_format: FormatLike
-) -> dict[MPSNNImageNode, MPSImageFeatureChannelFormat]:
-    """The format of every image, sources first: that of the graph's own images when it runs on one pixel."""
+def _descriptors(
+    needed: GraphFile, shape: tuple[int, int, int, int], channel_format: FormatLike
+) -> dict[MPSNNImageNode, MPSImageDescriptor]:
+    """Size and format of every image, sources first, by the rules of the graph."""
     default = storage_format(channel_format, "channel_format").channel_format
+    sizes: dict[MPSNNImageNode, tuple[int, int, int, int]] = {}
+    slopes = {len(n.operation.descriptor.data) for n in needed.nodes
+              if n.operation.descriptor is not None and n.operation.descriptor.data is not None} - {shape[3]}  # fmt: skip
+    fix = f", which takes {slopes.pop()} feature channels" if len(slopes) == 1 else ""
+    for node in needed.nodes:
+        for source, role in zip(node.sources, node.operation.roles, strict=True):
+            if source not in sizes:
+                # An incoming gradient has the size of what it is the gradient of.
+                forward = node.forward_node if role is Role.GRADIENT else None
+                sizes[source] = shape if forward is None else sizes.get(forward.result_image, shape)
+        with naming(f"the shape does not fit the graph{fix}"):
+            sizes[node.result_image] = node.operation.result_size(*(sizes[source] for source in node.sources))
     results = [node.result_image for node in needed.nodes]
     formats = {image: image.format or default for image in inputs(results)}
-    pixels = [
-        MPSImage(image_descriptor=MPSImageDescriptor(channel_format=f, feature_channels=channels))
-        for f in formats.values()
-    ]
-    rest: list[MPSImage] = []
-    with naming("the shape does not fit the graph"):
-        graph = MPSNNGraph(result_images=results, format=needed.storage)
-        first = graph.encode(source_images=pixels, intermediate_images=rest)
-    assert first is not None
-    return formats | {
-        image: result.feature_channel_format for image, result in zip(results, [first, *rest], strict=False)
-    }
+    formats |= {image: image.format or needed.storage for image in results}
+    return {image: _descriptor(sizes[image], f) for image, f in formats.items()}
+
+
+def _descriptor(shape: tuple[int, int, int, int], f: ChannelFormat) -> MPSImageDescriptor:
+    n, h, w, c = shape
+    return descriptor_in(f, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:

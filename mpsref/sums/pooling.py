@@ -13,6 +13,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Mask, Stored, Wide, meaning
 from mpsref.errors import ImageError
+from mpsref.neuron.rounding import canonical_nan
 from mpsref.neuron.threads import BLOCK, over_blocks, worker_count
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.sums.base import (
@@ -248,6 +249,12 @@ def _values(keys: Stored, storage: StorageFormat) -> Stored:
     return stored
 
 
+def _mask(where: Mask) -> Stored:
+    """All bits where it holds, for integers of any size: several times faster than a choice."""
+    mask: Stored = -where.view(np.int8)
+    return mask
+
+
 @dataclass(eq=False)
 class MaxPooling:
     """
@@ -315,8 +322,7 @@ class MaxPooling:
             first = np.zeros(found.shape, out.dtype)
             for tap in reversed(range(height * width)):
                 is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
-                # By bits: several times faster than a mask.
-                np.bitwise_xor(first, (first ^ out.dtype.type(tap)) & -is_largest.astype(out.dtype), out=first)
+                np.bitwise_xor(first, (first ^ out.dtype.type(tap)) & _mask(is_largest), out=first)
             first[found == lowest] = -1
             if self.zero_border:
                 first[self._meets_border(region) & (found < 0)] = -1
@@ -393,7 +399,33 @@ class MaxPoolingGradient(Sum):
 
     def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
         self._workers = workers
-        return super().rounded(result, workers=workers)
+        return self._selected(result) if self._most == 1 else super().rounded(result, workers=workers)
+
+    @property
+    def _most(self) -> int:
+        """How many windows may have the same largest number."""
+        window = self.pooling.window
+        axes = zip(window.kernel, window.strides, window.dilations, strict=True)
+        return math.prod(-(-kernel * math.gcd(step, dilation) // step) for kernel, step, dilation in axes)
+
+    def _selected(self, result: StorageFormat) -> Stored:
+        """All elements, where each has at most one gradient."""
+        out, storage, gradient = np.zeros(self.shape, result.dtype), self.gradient.storage, self.gradient.stored
+        if result is not storage:
+            with np.errstate(all="ignore"):
+                gradient = result.encode(meaning(gradient, storage), np.empty(gradient.shape, result.dtype))
+        bits = gradient.view(f"i{result.dtype.itemsize}")
+        if not result.unorm_max:
+            # The sum of a single -0 is +0.
+            bits = bits & _mask(bits != np.iinfo(bits.dtype).min)
+            canonical_nan(bits.view(result.dtype).reshape(-1))
+        made = out.view(bits.dtype)
+        window, (height, width) = self.pooling.window, self.shape[1:3]
+        for tap, (ky, kx) in enumerate(np.ndindex(window.kernel)):
+            (rows, to_rows), (columns, to_columns) = window.joined(0, ky, height), window.joined(1, kx, width)
+            chosen = _mask(self._chosen[:, rows, columns] == tap)
+            made[:, to_rows, to_columns] = bits[:, rows, columns] & chosen
+        return out
 
     def terms(self) -> int:
         return math.prod(self.pooling.window.kernel)
@@ -444,10 +476,8 @@ class MaxPoolingGradient(Sum):
             return np.asarray(sums, np.float64).reshape(1, height, width, depth)
 
         sums = added(incoming)
-        # So many windows may have the same largest number.
-        axes = zip(window.kernel, window.strides, window.dilations, strict=True)
-        most = math.prod(-(-kernel * math.gcd(step, dilation) // step) for kernel, step, dilation in axes)
-        # For NaN the last is not true.
-        if most == 1 or most * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
+        # For NaN it is not true.
+        most = self._most
+        if most * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
             return sums, 0.0
         return sums, added(np.abs(incoming)) * (most * ROUNDING)

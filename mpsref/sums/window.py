@@ -111,6 +111,20 @@ class Window:
         index, rest = np.divmod(places, self.strides[axis])
         return np.where((rest == 0) & (index >= 0) & (index < self.result[axis]), index, -1)
 
+    def joined(self, axis: int, tap: int, size: int) -> tuple[slice, slice]:
+        """
+        The result elements of which a tap is inside an axis of `size` elements, and the source elements that it reads.
+
+        Examples
+        --------
+        >>> Window((1, 3), (1, 2), first=(0, -1), result=(1, 3)).joined(1, 0, 6)
+        (slice(1, 3, None), slice(1, 4, 2))
+        """
+        start, step = self.first[axis] + tap * self.dilations[axis], self.strides[axis]
+        low = max(0, -(start // step))
+        high = max(low, min(self.result[axis], -((start - size) // step)))
+        return slice(low, high), slice(start + low * step, max(start + (high - 1) * step + 1, 0), step)
+
     def inside(self, axis: int, size: int) -> Index:
         """How many taps of each result index of an axis lie inside."""
         counts: Index = np.count_nonzero(self.table(axis, size) >= 0, axis=1)

@@ -14,12 +14,13 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.storage import unmasked_or_error
+from mpsref.storage import as_numpy, unmasked_or_error
+from mpsref.sweep.libraries import adapter, names_of
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
 
 Implementation: TypeAlias = Callable[..., Any] | str
-"""A function, or where it is: ``module:function``."""
+"""A function, or where it is: ``module:function``, or ``library:activation`` of `mpsref.sweep.libraries`."""
 
 
 def name_of(implementation: Implementation) -> str:
@@ -35,10 +36,10 @@ def name_of(implementation: Implementation) -> str:
 def sources_of(implementation: str) -> list[Path]:
     """The files of the module in ``module:function`` and of the packages that it is in, without importing any."""
     paths: list[Path] = []
-    name, path = "", None
+    path = None
     for part in implementation.partition(":")[0].split("."):
-        name = f"{name}.{part}".removeprefix(".")
-        spec = PathFinder.find_spec(name, path)
+        # By its last name only: with dots, a folder without an __init__ asks for the import of what it is in.
+        spec = PathFinder.find_spec(part, path)
         if spec is None:
             break
         if spec.origin is not None:
@@ -49,20 +50,25 @@ def sources_of(implementation: str) -> list[Path]:
 
 @cache
 def _imported(name: str) -> Callable[..., Any]:
+    named = adapter(name)
+    if named is not None:
+        return named.function()
     module, colon, attributes = name.partition(":")
     if not (module and colon and attributes):
-        raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as torch_neurons:softPlus")
+        raise ImplementationError(f"{name}: give MODULE:FUNCTION, such as mine:softplus or torch:gelu")
     try:
         target: Any = importlib.import_module(module)
     except BaseException as error:
         _pass_on_interrupts(error)
-        raise ImplementationError(f"{name}: {module} cannot be imported: {described(error)}") from error
+        raise ImplementationError(
+            f"{name}: {module} cannot be imported: {described(error)}{names_of(module)}"
+        ) from error
     for attribute in attributes.split("."):
         try:
             target = getattr(target, attribute)
         except AttributeError:
             raise ImplementationError(
-                f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}"
+                f"{name}: {attribute} is not in {getattr(target, '__name__', target)!s}{names_of(module)}"
             ) from None
         except BaseException as error:
             _pass_on_interrupts(error)
@@ -95,7 +101,9 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
         with np.errstate(all="ignore"):
             made = function(*arguments)
             unmasked_or_error(made, "its result")
-            result = np.asarray(made)
+            result = as_numpy(made)
+    except ImplementationError:
+        raise  # a library's adapter has said it
     except BaseException as error:
         _pass_on_interrupts(error)
         raise ImplementationError(f"{name}: raised {described(error)}") from error

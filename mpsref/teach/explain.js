@@ -382,5 +382,7 @@
   }
 
   document.documentElement.classList.add("js");
+  // Within another page, which says what this is, there is less room.
+  document.documentElement.classList.toggle("framed", window.parent !== window);
   recall();
   show();

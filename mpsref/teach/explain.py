@@ -39,6 +39,9 @@ MOST_STEPS, MOST_CHANNELS = 200, 256
 LONGEST, LONGEST_TITLE, LONGEST_NAME = 160, 80, 40
 """Characters of any text from a graph, of a title, and of an image's name, at most."""
 
+MOST_PRODUCTS, MOST_PIXELS, MARGIN, CELL = 64, 24, 2, 14
+"""Rows of a table of products, pixels of a window's picture along an axis and around it, and the size of one."""
+
 SHORT_VALUE = 11
 """Characters of a number in a box of the drawing."""
 
@@ -344,6 +347,7 @@ this page was made.</p></noscript>
 </div>
 </div>
 {_table(explained)}
+{_windows(explained)}
 </main>
 <footer><p class="note">Made by mpsref {mpsref.__version__}. The script of this page computes in float64 and rounds \
 once to the format of the image; mpsref itself rounds correctly.</p></footer>"""
@@ -435,6 +439,66 @@ def _rows(explained: _Explained) -> Iterable[str]:
             f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td>'
             f'<td class="lost">{html_text(explained.lost(step), LONGEST)}</td></tr>\n'
         )
+
+
+def _windows(explained: _Explained) -> str:
+    """For each window where it lies, and what it reads."""
+    steps = [(i, step) for i, step in enumerate(explained.steps) if step.places]
+    if not steps:
+        return ""
+    parts = (
+        f"<details open><summary>Step {i + 1}: {html_text(step.name, LONGEST_NAME)}, {step.node}</summary>"
+        f'<div class="two">{_window(step)}{_products(step)}</div></details>'
+        for i, step in steps
+    )
+    return (
+        '<section aria-labelledby="windows-title"><h2 id="windows-title">Windows</h2><p>What feeds the element in the '
+        f"steps that read one, with the numbers with which this page was made.</p>{''.join(parts)}</section>"
+    )
+
+
+def _window(step: Step) -> str:
+    """The pixels of the first source, with those that feed the element; far ones are left out."""
+    pixels = {place[1:3] for place in step.places}
+    ends = [
+        (max(min(axis) - MARGIN, 0), min(max(axis) + MARGIN + 1, size))
+        for axis, size in zip(zip(*pixels, strict=True), step.source_shape[1:3], strict=True)
+    ]
+    (top, bottom), (left, right) = ((low, min(high, low + MOST_PIXELS)) for low, high in ends)
+    cells = "".join(
+        f'<rect class="cell{" read" if (y, x) in pixels else ""}" x="{(x - left) * CELL}" y="{(y - top) * CELL}" '
+        f'width="{CELL}" height="{CELL}"/>'
+        for y in range(top, bottom)
+        for x in range(left, right)
+    )
+    label = f"rows {top} to {bottom - 1} and columns {left} to {right - 1} of {html_text(step.reads[0], LONGEST_NAME)}"
+    return (
+        f'<figure><svg class="window" width="{(right - left) * CELL}" height="{(bottom - top) * CELL}" role="img" '
+        f'aria-label="{label}">{cells}</svg><figcaption>{label}; filled: read</figcaption></figure>'
+    )
+
+
+def _products(step: Step) -> str:
+    factors = [product.factor for product in step.products] or [None] * len(step.places)
+    rows = [
+        f'<tr><td>{place[1]}, {place[2]}, {place[3]}</td><td class="number">{_text(x)}</td>'
+        + (
+            ""
+            if factor is None
+            else f'<td class="number">{_text(factor)}</td><td class="number">{_text(x * factor)}</td>'
+        )
+        + "</tr>"
+        for place, x, factor in zip(step.places, step.sources[0].tolist(), factors, strict=True)
+    ]
+    more = f"<p>and {len(rows) - MOST_PRODUCTS:,} more</p>" if len(rows) > MOST_PRODUCTS else ""
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("y, x, channel", "value", *(("weight", "product") if step.products else ()))
+    )
+    return (
+        f'<div class="scroll"><table class="products"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows[:MOST_PRODUCTS])}</tbody></table>{more}</div>"
+    )
 
 
 def _text(value: float, digits: int = 10) -> str:

@@ -6,6 +6,7 @@ import keyword
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,18 +48,24 @@ FEW_STEPS = 30
 
 MOST_AXES = 4
 
+NO_QUOTIENT = "Apple's graph has no node of a quotient here: write x * (1 / 3), or x * teach.power(w, c=-1) for x / w"
+
 RESERVED = ("format", "rate", "steps")
 """Arguments of `backprop` and of `mpsref.teach.descend` that are no inputs."""
 
 Shape: TypeAlias = tuple[int, ...]
 
+ATOM = 3
+"""The precedence of a formula that never needs parentheses."""
+
 
 class Expression:
     """
-    An input, or what nodes compute from inputs. Made by `input`, the neurons and ``+``, ``-``, ``*``.
+    An input, or what nodes compute from inputs. Made by `input`, the neurons and ``+``, ``-``, ``*``, ``**``.
 
     Each operation is one of Apple's nodes: ``+``, ``-`` and ``*`` of two expressions are arithmetic nodes; with a
-    number they are a linear neuron, ``a x + b``.
+    number they are a linear neuron, ``a x + b``. ``x ** 2`` is a power neuron, ``2 ** x`` an exponential one. There is
+    no node of a quotient.
 
     Parameters
     ----------
@@ -67,7 +74,7 @@ class Expression:
     text : str
         The formula.
     precedence : int
-        0 if the formula is a sum or negated, 1 for a product, 2 for anything else.
+        0 if the formula is a sum or negated, 1 for a product, 2 for a power, 3 for anything else.
 
     Attributes
     ----------
@@ -87,11 +94,11 @@ class Expression:
     __array_ufunc__ = None
 
     @checked
-    def __init__(self, node: ImageLike, text: str, precedence: int = 2) -> None:
+    def __init__(self, node: ImageLike, text: str, precedence: int = ATOM) -> None:
         self.node = node
         is_short = len(text) <= LONGEST
         self._text = text if is_short else f"<{type(node).__name__}>"
-        self.precedence = precedence if is_short else 2
+        self.precedence = precedence if is_short else ATOM
 
     @property
     def image(self) -> MPSNNImageNode:
@@ -156,6 +163,18 @@ class Expression:
     def __rmul__(self, other: float) -> Expression:
         return _combined(other, "*", self, MPSNNMultiplicationNode, other, 0)
 
+    def __pow__(self, other: float) -> Expression:
+        return _powered(self, self, other, MPSCNNNeuronType.power)
+
+    def __rpow__(self, other: float) -> Expression:
+        return _powered(self, other, self, MPSCNNNeuronType.exponential)
+
+    def __truediv__(self, other: Expression | float) -> Expression:
+        raise ParameterError(NO_QUOTIENT)
+
+    def __rtruediv__(self, other: float) -> Expression:
+        raise ParameterError(NO_QUOTIENT)
+
     def __neg__(self) -> Expression:
         return Expression(_linear(self, -1, 0), f"-{_text(self, 1)}", 0)
 
@@ -171,18 +190,33 @@ def _combined(
 ) -> Expression:
     """Two expressions combined by a node; or of an expression and a number ``a x + sign b``, a linear neuron."""
     product = symbol == "*"
-    for part in (left, right):
-        if isinstance(part, np.ndarray):
-            raise ParameterError(
-                "an array cannot be part of an expression: use teach.input(...), and give it the array"
-            )
-        if isinstance(part, bool) or not isinstance(part, Expression | float | int | np.floating | np.integer):
-            return NotImplemented  # type: ignore[no-any-return]
+    if not all(map(_is_part, (left, right))):
+        return NotImplemented  # type: ignore[no-any-return]
     text = f"{_text(left, product)} {symbol} {_text(right, 1 if symbol == '-' else product)}"
     if isinstance(left, Expression) and isinstance(right, Expression):
         return Expression(node(left_source=left.image, right_source=right.image), text, int(product))
     x = left if isinstance(left, Expression) else right
     return Expression(_linear(x, a, sign * b), text, int(product))
+
+
+def _powered(x: Expression, left: Any, right: Any, neuron_type: MPSCNNNeuronType) -> Expression:
+    """A power whose base or exponent is a number."""
+    if not all(map(_is_part, (left, right))):
+        return NotImplemented  # type: ignore[no-any-return]
+    number = right if left is x else left
+    if isinstance(number, Expression):
+        raise ParameterError("the base and the exponent are expressions: Apple's neurons have a number as one of them")
+    if right is x and not number > 0:
+        raise ParameterError(f"the base is {shown(number)}: give a number above 0")
+    node = MPSCNNNeuronNode(source=x.image, descriptor=MPSNNNeuronDescriptor(neuron_type, c=number))
+    return Expression(node, f"{_text(left, ATOM)} ** {_text(right, 2)}", 2)
+
+
+def _is_part(part: Any) -> bool:
+    """Whether it is an expression or a number."""
+    if isinstance(part, np.ndarray):
+        raise ParameterError("an array cannot be part of an expression: use teach.input(...), and give it the array")
+    return not isinstance(part, bool) and isinstance(part, Expression | float | int | np.floating | np.integer)
 
 
 def _linear(x: Expression, a: float, b: float) -> MPSCNNNeuronNode:
@@ -193,7 +227,7 @@ def _linear(x: Expression, a: float, b: float) -> MPSCNNNeuronNode:
 
 def _text(part: Any, least: int) -> str:
     """A part of a formula, in parentheses if its precedence is below `least`."""
-    precedence = part.precedence if isinstance(part, Expression) else 2 * (part >= 0)
+    precedence = part.precedence if isinstance(part, Expression) else ATOM * (part >= 0)
     return f"({part})" if precedence < least else str(part)
 
 
@@ -302,7 +336,8 @@ class Backprop(Trace):
     A trace of an expression and of all its gradients; its numbers are attributes, ``t.y`` and ``t.dx``.
 
     Numbers have the shape in which their input was given: an input that was one number beside arrays has as its
-    gradient the sum over their elements.
+    gradient the sum over their elements. In a graph with layers they have the shape of their image, (N, H, W, C), and
+    nothing is broadcast.
 
     Attributes
     ----------
@@ -310,7 +345,13 @@ class Backprop(Trace):
         What was evaluated.
     """
 
-    def __init__(self, traced: Trace, graph: MPSNNGraph, shapes: Mapping[str, Shape], shape: Shape) -> None:
+    def __init__(
+        self,
+        traced: Trace,
+        graph: MPSNNGraph,
+        shapes: Mapping[str, Shape] = MappingProxyType({}),
+        shape: Shape | None = None,
+    ) -> None:
         super().__init__(traced.steps, traced.images)
         self.graph = graph
         self._input_shapes, self._full = dict(shapes), shape
@@ -320,6 +361,8 @@ class Backprop(Trace):
         """The stored numbers of an image by name; a float for one number."""
         image = next((image for image, gradient in self.gradient_names.items() if gradient == name), name)
         values = super().numbers(name)
+        if self._full is None:
+            return values
         array = np.asarray(values).reshape(self._full)
         target = self._input_shapes.get(image, self._full)
         if target != self._full:
@@ -416,6 +459,14 @@ def evaluated(graph: MPSNNGraph, numbers: Mapping[str, npt.ArrayLike | MPSImage]
             listed = ", ".join(map(repr, named))
             raise SourceError(f"{'missing' if name in named else 'unknown'} {name!r}: the inputs are {listed}")
     arrays = {name: _array(value, name) for name, value in given.items()}
+    if any(not step.operation.is_pointwise for step in graph.plan.steps):
+        images = {
+            name: source_image(named[name], value if isinstance(value, MPSImage) else arrays[name], graph.format)
+            for name, value in numbers.items()
+        }
+        if f"d{incoming}" not in numbers:
+            images[f"d{incoming}"] = _ones(graph, images)
+        return Backprop(trace(graph, **images), graph)
     shapes = {name: array.shape for name, array in arrays.items()}
     try:
         shape = np.broadcast_shapes(*shapes.values())
@@ -430,6 +481,16 @@ def evaluated(graph: MPSNNGraph, numbers: Mapping[str, npt.ArrayLike | MPSImage]
         for name, source in named.items()
     }  # fmt: skip
     return Backprop(trace(graph, **images), graph, shapes, shape)
+
+
+def _ones(graph: MPSNNGraph, images: Mapping[str, MPSImage]) -> MPSImage:
+    """The incoming gradient of a graph with layers, of the size of its result."""
+    plan = graph.plan
+    sizes = {i: images[label].shape for i, source in enumerate(plan.inputs) if (label := str(source.label)) in images}
+    for step in plan.steps:
+        if all(source in sizes for source in step.sources):
+            sizes[step.result] = step.operation.result_size(*(sizes[source] for source in step.sources))
+    return MPSImage.from_array(np.ones(sizes[plan.results[0] or 0], np.float32), graph.format)
 
 
 def _array(value: npt.ArrayLike | MPSImage, name: str) -> npt.NDArray[Any]:

@@ -1,8 +1,8 @@
 """
 The parameters of a graph's nodes: their values, other values, and the gradients with respect to them.
 
-They are named after the node's result: ``h.a``, ``h.b``, ``h.c`` and ``h.data``, the slopes of pReLU; and of an
-arithmetic node ``h.primary_scale``, ``h.secondary_scale`` and ``h.bias``.
+They are named after the node's result: ``h.a``, ``h.b``, ``h.c`` and ``h.data``, the slopes of pReLU; of an arithmetic
+node ``h.primary_scale``, ``h.secondary_scale`` and ``h.bias``; and of a layer ``h.weights`` and ``h.biases``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from mpsref.errors import ParameterError, SourceError
 from mpsref.executor import MPSNNGraph
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, float32_parameter
-from mpsref.operations import Arithmetic, NeuronForward, Operation, Product, Sum
+from mpsref.operations import Arithmetic, Convolution, NeuronForward, Operation, Product, Sum
+from mpsref.operations.weights import ArrayDataSource, weights_of
 from mpsref.teach.step import Step
 from mpsref.teach.trees import Tree, parameter_tree
 
 __all__ = ["parameters", "parameters_of", "slopes_by_parameter", "total", "with_parameters"]
 
-Value: TypeAlias = "float | npt.NDArray[np.float32]"
+Value: TypeAlias = "float | npt.NDArray[Any]"
 SCALES = ("primary_scale", "secondary_scale")
+ARRAYS = ("data", "weights", "biases")
 
 
 def parameters_of(operation: Operation) -> dict[str, Value]:
@@ -40,15 +42,23 @@ def parameters_of(operation: Operation) -> dict[str, Value]:
         return dict(d.parameters) if d.data is None else {"data": d.data}
     if isinstance(operation, Arithmetic):
         return {**dict(zip(SCALES, operation.scales, strict=True)), "bias": operation.bias}
+    if isinstance(operation, Convolution):
+        w = operation.weights
+        return {"weights": w.values} if w.bias is None else {"weights": w.values, "biases": w.bias}
     return {}
 
 
 def _with(operation: Operation, values: Mapping[str, Any]) -> Operation:
     """The operation with other values of some parameters."""
-    numbers = {name: _number(name, value) for name, value in values.items() if name != "data"}
+    numbers = {name: _number(name, value) for name, value in values.items() if name not in ARRAYS}
     if isinstance(operation, NeuronForward):
         d = operation.neuron
         return NeuronForward(MPSNNNeuronDescriptor(d.neuron_type, **{**parameters_of(operation), **values, **numbers}))
+    if isinstance(operation, Convolution):
+        arrays = parameters_of(operation)
+        weights = np.asarray(values.get("weights", arrays["weights"])).astype(operation.weights.values.dtype)
+        biases = values.get("biases", arrays.get("biases"))
+        return operation.with_weights(weights_of(ArrayDataSource(operation.weights.descriptor(), weights, biases)))
     assert isinstance(operation, Arithmetic)
     first, second = (numbers.get(name, scale) for name, scale in zip(SCALES, operation.scales, strict=True))
     return replace(operation, scales=(first, second), bias=numbers.get("bias", operation.bias))
@@ -76,8 +86,8 @@ def parameters(graph: MPSNNGraph) -> dict[str, Value]:
 
     Returns
     -------
-    dict of str to float or ndarray of float32
-        The slopes of pReLU are an array.
+    dict of str to float or ndarray
+        The slopes of pReLU are an array, and so are the weights of layers, of shape (O, kH, kW, I / groups).
 
     Examples
     --------

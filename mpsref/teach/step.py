@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mpsref.arguments import checked
 from mpsref.arrays import Index, Wide, meaning
 from mpsref.display import printable
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
@@ -21,7 +20,7 @@ from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import Operation, Role, WindowSum
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
-from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.storage import FLOAT64, ChannelFormat, StorageFormat
 
 __all__ = [
     "Product",
@@ -138,7 +137,7 @@ class Step:
         self.operation: Operation = plan_step.operation
         self.kind = self.operation.kind
         self.storage = self._result.storage
-        self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
+        self.format: ChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
     @checked
@@ -183,6 +182,15 @@ class Step:
         size = self.operation.result_size(*(image.shape for image in self._inputs))
         return np.array([np.ravel_multi_index(self._window.place, size)])
 
+    @property
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """For one element of a window: image, y, x and channel of what feeds it in the first source, by tap."""
+        if self.operation.is_pointwise or self._window.place is None:
+            return ()
+        (read,) = self.operation.feeding(self._index, *(image.shape for image in self._inputs))[0]
+        shape = self._inputs[0].shape
+        return tuple(tuple(int(i) for i in np.unravel_index(place, shape)) for place in read[read >= 0].tolist())
+
     @cached_property
     def products(self) -> tuple[Product, ...]:
         """For one element of a sum over a window: what feeds it, in the order of the taps; else empty."""
@@ -193,12 +201,13 @@ class Step:
         (read,) = operation.feeding(self._index, *sizes)[0]
         (factors,) = operation.factors(self._index, *sizes)
         divisors = np.broadcast_to(operation.divisors(self._index, *sizes).reshape(-1), read.shape)
-        values = iter(self.sources[0].tolist())
-        return tuple(
-            Product(tuple(int(i) for i in np.unravel_index(place, sizes[0])), next(values), factor / divisor)
-            for place, factor, divisor in zip(read.tolist(), factors.tolist(), divisors.tolist(), strict=True)
-            if place >= 0
-        )
+        weights = (factors / divisors)[read >= 0].tolist()
+        return tuple(map(Product, self.places, self.sources[0].tolist(), weights))
+
+    @property
+    def source_shape(self) -> tuple[int, int, int, int]:
+        """That of the whole first source."""
+        return self._inputs[0].shape
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -302,7 +311,7 @@ def ulp_at(values: Wide, storage: StorageFormat) -> Wide:
     """The distance between neighbours of the format at these values."""
     if storage.unorm_max:
         return np.full_like(values, 1.0 / storage.unorm_max)
-    facts = np.finfo(storage.dtype)
+    facts = storage.limits
     size = np.clip(np.nan_to_num(np.abs(values), nan=1.0), float(facts.smallest_normal), float(facts.max))
     ulps: Wide = np.ldexp(1.0, np.frexp(size)[1] - 1 - int(facts.nmant))
     return ulps

@@ -28,12 +28,13 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.names import differentiated
 from mpsref.graph.nodes import ImageLike, MPSNNImageNode
 from mpsref.image import MPSImage
-from mpsref.operations import Role
+from mpsref.neuron.stepwise import evaluation
+from mpsref.operations import Convolution, Role
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import ChainRule, Term, bias_of, equation, gradients_read, product_sum, stored_lines
 from mpsref.teach.lost import Lost, lost_by_name
-from mpsref.teach.parameters import slopes_by_parameter, total
+from mpsref.teach.parameters import parameters_of, slopes_by_parameter, total
 from mpsref.teach.step import (
     Step,
     Window,
@@ -168,7 +169,8 @@ class Trace:
 
         Each is the sum, over all elements, of the incoming gradient of the node's result, as it is stored, times how
         much the result changes with the parameter; that of pReLU's slopes is an array, with a sum for each channel.
-        Clamps of arithmetic nodes are ignored, as their gradient nodes do.
+        Clamps of arithmetic nodes are ignored, as their gradient nodes do. Those of a layer's weights and biases are
+        those of its gradient state, rounded to float32, of all elements; the trace of one element has none.
 
         Examples
         --------
@@ -187,6 +189,16 @@ class Trace:
                     parts = upstream * slope
                 by_channel = np.array([total(parts[..., i]) for i in range(parts.shape[-1])])
                 found[f"{step.name}.{name}"] = by_channel if name == "data" else total(parts)
+        layers = {step.plan_step.node: step for step in self.steps if isinstance(step.operation, Convolution)}
+        for step in self.steps if self.place is None else ():
+            forward = step.plan_step.node.forward_node
+            if forward is None or forward not in layers:
+                continue
+            layer = layers[forward]
+            states = step.operation.states(step.images, evaluation("ideal"))
+            for own in parameters_of(layer.operation):
+                gradient = states[f"gradient_for_{own}"].astype(np.float64)
+                found[f"{layer.name}.{own}"] = found.get(f"{layer.name}.{own}", 0.0) + gradient
         return found
 
     # ---- the drawing ----

@@ -16,7 +16,7 @@ from mpsref.testing.comparison import Bounds, Comparison, Worst, assert_close, c
 from mpsref.testing.tolerances import Tolerances
 
 if TYPE_CHECKING:
-    from mpsref.testing.autodiff import gradient_of
+    from mpsref.sweep.autodiff import gradient_of
     from mpsref.testing.gradient import GradientCheck, Slope, check_gradient
     from mpsref.testing.implementation import Failure, ImplementationCheck, check_implementation
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 LATER = {
-    "gradient_of": "mpsref.testing.autodiff",
+    "gradient_of": "mpsref.sweep.autodiff",
     **dict.fromkeys(("GradientCheck", "Slope", "check_gradient"), "mpsref.testing.gradient"),
     **dict.fromkeys(("Failure", "ImplementationCheck", "check_implementation"), "mpsref.testing.implementation"),
 }

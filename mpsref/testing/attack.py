@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error, neuron_of
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
 from mpsref.testing.reports import Failure
@@ -49,6 +49,7 @@ SHOWN = 16
 """Elements of an array that are written out."""
 
 CHANGES = "called again with the same array, the implementation gives something else"
+LONG_ARRAYS = f"right in arrays of at most {max(LENGTHS)} elements: an index, or the number of threads, is too small"
 STRIDES = "right for a copy of the view, so the implementation ignores strides, or where a view begins"
 
 
@@ -204,6 +205,8 @@ class Attack:
             if not why and finding is not None and explains(finding, trial, storage):
                 name = ", ".join(filter(None, (finding.name, finding.detail)))
                 why = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
+            elif not why and trial.x.size > max(LENGTHS):
+                why = LONG_ARRAYS
         return self._described(way, failures.count, failures.first, trial, index, why)
 
     def _is_same_again(self, trial: Trial) -> bool:
@@ -308,7 +311,7 @@ class Attack:
         trial = failures.neurons[simplest]
         for name in simplest.parameters if self.subject.varies else ():
             others = {k: v for k, v in simplest.parameters.items() if k != name}
-            simpler = MPSNNNeuronDescriptor(simplest.neuron_type, **others)
+            simpler = neuron_of(simplest.neuron_type.name, others)
             if way in self.subject.trial(simpler, trial.x, trial.upstream).ways:
                 simplest = simpler
         return simplest
@@ -393,7 +396,7 @@ def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, pools: S
 @functools.lru_cache(maxsize=64)
 def _pools(descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> tuple[Stored, Stored]:
     """Simple numbers; and special ones, the neuron's kinks, and the neighbours of both."""
-    limits = np.finfo(storage.dtype)
+    limits = storage.limits
     special = [0, 1, np.inf, np.nan, limits.max, limits.smallest_normal, limits.smallest_subnormal]
     with np.errstate(over="ignore"):
         ends = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
@@ -415,7 +418,7 @@ def _simplicity(value: Any) -> tuple[bool, int, float, bool]:
 
 def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> Stored:
     """Simple numbers, the neuron's kinks, and simpler ones beside those that fail."""
-    dtype, limits = storage.dtype, np.finfo(storage.dtype)
+    dtype, limits = storage.dtype, storage.limits
     kinks = np.array(descriptor.row.kinks(descriptor)).astype(dtype)
     values = np.array(failing, dtype)
     with np.errstate(all="ignore"):

@@ -42,19 +42,22 @@ from mpsref.plan import Progress
 from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import StorageFormat, storage_named
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import Directed, signed_errors
+from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
-from mpsref.verify.models import MODELS
+from mpsref.verify.models import MODELS, models_of
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.running import Running
 from mpsref.verify.segments import Walk, explain_segment, fused
 from mpsref.verify.states import state_report
 from mpsref.verify.ties import wrong_ties
@@ -229,7 +232,7 @@ class _Verification:
             self._note_batch(image, entry.size[0], whole)
         reports = []
         for i, (node, step) in enumerate(zip(self.producers.values(), plan.steps, strict=True)):
-            storage = self.formats[node.result_image] = FORMATS[step.format or manner.format]
+            storage = self.formats[node.result_image] = storage_named(step.format or manner.format)
             is_recorded = node.result_image in self.recorded
             got = self._read(node.result_image, sizes[step.result], storage) if is_recorded else None
             read = [own[source] for source in step.sources]
@@ -355,7 +358,7 @@ class _Verification:
             direction=operation.direction,
             limit=str(limit),
             model=None if isinstance(limit, Tolerance) else limit.model,
-            is_strict=isinstance(limit, Bounds) and limit.strict,
+            is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=evidence,
             signed_errors={}
             if comparison.identical
@@ -396,11 +399,13 @@ class _Verification:
             return compare(got, want, storage, judge, worst, limit.excused, is_texture=is_texture)
 
         def passes(limit: Bounds) -> bool:
-            """Whether a limit passes all; some that failed under another one are tried first."""
+            """Whether a limit passes all, and excuses no more; some that failed are tried first."""
             beyond = comparison.beyond
-            return not (
-                compared(limit, 0, beyond[spread(beyond.size, 4096)]).counts.beyond or compared(limit, 0).counts.beyond
-            )
+            if compared(limit, 0, beyond[spread(beyond.size, 4096)]).counts.beyond:
+                return False
+            counts = compared(limit, 0).counts
+            excused = [sum(each.excused.values()) for each in (counts, comparison.counts)]
+            return not counts.beyond and excused[0] <= excused[1]
 
         comparison = compared(limit, self.worst)
         evidence: Directed | None = None
@@ -408,7 +413,7 @@ class _Verification:
         if isinstance(limit, Bounds):
             evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
             if comparison.counts.beyond:
-                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                rest = (replace(limit, model=name) for name in models_of(storage) if name != limit.model)
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others
 
@@ -452,11 +457,6 @@ class _Verification:
             assert isinstance(node.operation, ConvolutionGradient)
             name = self.names[node.forward_node.result_image]
             limit = self.tolerances.of(image=f"{name}.{kind}", neuron=None, format="float32", direction="gradient")
-            missing = [source for source in node.sources if source not in self.recorded]
-            if missing:
-                raise self._error(
-                    f"states.{name}: {self.names[missing[0]]} is not recorded, which the gradient reads: record it"
-                )
             with naming(f"{self.recording.path}: states.{name}.{kind}", FileFormatError):
                 report = state_report(
                     name,
@@ -464,13 +464,22 @@ class _Verification:
                     recorded,
                     node.operation,
                     read,
-                    limit if isinstance(limit, Tolerance) else MODELS[limit.model],
+                    [self._ranges(source, value) for source, value in zip(node.sources, read, strict=True)],
+                    limit,
                     worst=self.worst,
                     faults=self.faults,
                     node=type(node).__name__,
-                    limit_text=str(limit),
+                    unrecorded=tuple(self.names[source] for source in node.sources if source not in self.recorded),
                 )
             yield report
+
+    def _ranges(self, image: MPSNNImageNode, value: Elements) -> Callable[[Running], Range]:
+        """The ranges of an image that a node reads: as it was recorded, or what the nodes before may have made."""
+        if image in self.recorded:
+            return lambda f: ranges_of(f, value)
+        nodes = self._segment(self.producers[image])
+        recorded = (source for node in nodes for source in node.sources if source in self.recorded)
+        return Segment(nodes, {source: self.recorded[source].elements() for source in recorded}, self.formats).read
 
     def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
         """The nodes between recorded images and the result of the last node, in the order of evaluation."""

@@ -20,7 +20,7 @@ __all__ = ["KINDS", "Aggregate", "HeatMap", "Picture", "Plot"]
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-KINDS = ("exact", "within the bounds, but not exact", "explained", "beyond the bounds")
+KINDS = ("exact", "within the bounds, but not exact", "excused", "beyond the bounds")
 """The classes of elements, the best first."""
 
 BLOCK = 262_144
@@ -63,7 +63,7 @@ class Plot:
     low, high : float
         Where the first column begins and the last one ends.
     counts : ndarray of int, shape (rows, columns + 3, 3)
-        Elements within the bounds, explained and beyond. Row `ZERO` has no error; n rows above it are at most
+        Elements within the bounds, excused and beyond. Row `ZERO` has no error; n rows above it are at most
         2^(n - 1) ULP too large, below it too small; the last row is for NaN and infinities that disagree. The last
         three columns are for minus infinity, infinity and NaN.
     """
@@ -131,7 +131,7 @@ class Aggregate:
     ----------
     pictures : dict of str to Picture
         By image name; together about `MOST_BYTES` at most. Images beyond the bounds come first, then those with
-        explained elements.
+        excused elements.
 
     Examples
     --------
@@ -150,7 +150,7 @@ class Aggregate:
 
     def __init__(self) -> None:
         self.pictures: dict[str, Picture] = {}
-        # Of images within the bounds, explained, and beyond.
+        # Of images within the bounds, excused, and beyond.
         self._names: tuple[list[str], list[str], list[str]] = [], [], []
         self._bytes = 0
 

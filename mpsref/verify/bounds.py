@@ -35,7 +35,7 @@ from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
-from mpsref.verify.ranges import NOTES, Level, Mark, Range
+from mpsref.verify.ranges import Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 
@@ -148,11 +148,27 @@ def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]
     ends = [
         storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
     ]
+    if value.f.model.rounds_either_way:
+        ends = _either_way(value, ends, storage)
     if storage.unorm_max:
         ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
     low, high = (meaning(end, storage) for end in ends)
     nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
     return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
+
+
+def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) -> list[Stored]:
+    """Stored ends moved outwards where they are rounded inwards; subnormal ones may be flushed."""
+    low, high = ends
+    down, up = meaning(low, storage) > value.low, meaning(high, storage) < value.high
+    if storage.unorm_max:
+        return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
+                np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
+    least = storage.limits.smallest_normal
+    low = np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low)
+    high = np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)
+    zero = low.dtype.type(0)
+    return [np.where((low > 0) & (low < least), zero, low), np.where((high < 0) & (high > -least), zero, high)]
 
 
 class Ends:
@@ -188,6 +204,7 @@ _WORLDS = (
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "flush": True}),
     _World(Mark.WIDE, Reason.order, {"level": Level.PRODUCTS, "far": True, "flush": True}),
     _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True}),
+    _World(Mark.HUGE, Reason.overflow, {"level": Level.EVERYTHING, "flush": True, "down": True}),
 )
 """After the plain one, in the order of the reasons."""
 
@@ -225,7 +242,7 @@ def classify(
     worlds = [
         (world, [replace(f, **world.how | {"flush": model.flushes and "flush" in world.how}) for f in plain])
         for world in _WORLDS
-        if model.flushes or world.reason != Reason.flush
+        if (model.flushes or world.reason != Reason.flush) and not (model.is_finite and world.reason == Reason.overflow)
     ]
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
@@ -237,7 +254,10 @@ def classify(
                 for f, form in product(arithmetics, forms):
                     block.look(f, form, world.reason, np.uint16(world.mark))
             for f, form in product(plain, forms):
-                block.reflect(replace(f, level=Level.EVERYTHING, flush=model.flushes, mirror=True), form)
+                if model.is_finite:
+                    block.leave_open(replace(f, flush=model.flushes), form)
+                else:
+                    block.reflect(replace(f, level=Level.EVERYTHING, flush=model.flushes, mirror=True), form)
             block.assume()
             classes[start : start + BLOCK] = block.classes
     ends.known &= classes == BEYOND
@@ -279,7 +299,7 @@ class _Block:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
         marks, lower_upper = value.reason, stored(value, self.storage)
         if mark is None:
-            free = marks & ~np.uint16(NOTES & ~Mark.TINY) == 0
+            free = value.exceptions | (marks & Mark.TINY) == 0
             self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
@@ -322,8 +342,20 @@ class _Block:
         nan = value.nan & (value.reason & np.where(special, np.uint16(Mark.INVALID), np.uint16(Mark.OVERFLOW)) != 0)
         self.classes[rest[nan]] = found[nan]
 
+    def leave_open(self, f: Running, form: Form) -> None:
+        """Class what the language leaves open."""
+        rest = np.flatnonzero(self.classes == BEYOND)
+        if rest.size:
+            value = form(f, self.index[rest])
+            self.classes[rest[value.is_open | (self.special[rest] != 0)]] = Reason.indeterminate
+
     def assume(self) -> None:
         """Excuse what only a device without NaN may do, if the model allows it to have none."""
+        if self.model.is_finite:
+            # Nothing in the image refutes a language.
+            excused = self.classes != BEYOND
+            self.classes[excused] &= ~np.uint16(ASSUMED)
+            return
         if self.model.nan_is_defined:
             return
         rest = self.classes == BEYOND
@@ -439,7 +471,7 @@ def allowed(
 def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
     """Add another form: one without exceptions replaces one that has some, and widens one that has none."""
     lower, upper, after = stored(value, result)
-    before, reason = out.reason[part], value.reason & ~np.uint16(NOTES)
+    before, reason = out.reason[part], value.exceptions
     new = (before == BEYOND) | ((before != 0) & (reason == 0))
     both = (before == 0) & (reason == 0)
     for end, other, extreme in ((out.lower, lower, np.fmin), (out.upper, upper, np.fmax)):

@@ -50,7 +50,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses import HYPOTHESES
 from mpsref.verify.hypotheses.base import MANY
-from mpsref.verify.regions import AXES, listed
+from mpsref.verify.regions import AXES, listed, place_of
 from mpsref.verify.search import PURE, Search, Trial, ranked
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
@@ -58,7 +58,8 @@ __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
 NO_FAULT = "no hypothesis fits"
-ZEROS = "0 where another value belongs"
+ELSEWHERE = " where another value belongs"
+ZEROS = f"0{ELSEWHERE}"
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,19 @@ class Finding:
         return self.name != NO_FAULT
 
     @property
-    def headline(self) -> str:
-        """Name, detail and numbers, in one line."""
-        subject = ", ".join(filter(None, (self.name, self.detail, self.where)))
+    def subject(self) -> str:
+        """Name and detail; first, of what it is a cause."""
         before = {"rest": f"the other {self.of:,}: ", "alternative": "or: "}.get(self.rank, "")
+        return before + ", ".join(filter(None, (self.name, self.detail)))
+
+    @property
+    def headline(self) -> str:
+        """Name, detail, place and numbers, in one line."""
+        subject = ", ".join(filter(None, (self.subject, self.where)))
         if self.name == NO_FAULT:
-            return before + subject
+            return subject
         against = f", contradicted by {self.contradicted:,}" if self.contradicted else ""
-        return f"{before}{subject}: explains {self.explained:,} of {self.of:,}{against}"
+        return f"{subject}: explains {self.explained:,} of {self.of:,}{against}"
 
     def __str__(self) -> str:
         example = f" For example {self.example}." if self.example else ""
@@ -193,7 +199,11 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
                 others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())
                 others = others[: -MOST_ALTERNATIVES - 1 : -1]
                 alternatives = [replace(_finding(search, t, confirm=False)[1], rank="alternative") for t in others]
-            causes.append(replace(finding, rank="rest" if causes else "cause"))
+            if causes:
+                # Nothing else is left to restrict it, so that it does not say where it is.
+                where = finding.where or place_of(case.shape, np.flatnonzero(explained & left.bad.reshape(-1)))
+                finding = replace(finding, where=where, rank="rest")
+            causes.append(finding)
             if not explained.any():
                 break
     return [*causes, *alternatives][:most]
@@ -226,8 +236,9 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
     unknown = 0 if judged.known.all() else of - round(counts[3])
     name, detail = " and ".join(trial.names), trial.candidate.detail
     sentence = " ".join(h.sentence for h in hypotheses)
-    if trial.region.by_value and detail == "zeros":
-        name, sentence, detail = ZEROS, "The device has 0 for these values of what it reads.", ""
+    if name == "never written" and (trial.region.by_value or detail == "NaN"):
+        value = {"zeros": "0", "NaN": "NaN"}.get(detail, example.got if example else "")
+        name, sentence, detail = f"{value}{ELSEWHERE}", f"The device has {value} in all of these elements.", ""
     return explained, Finding(
         name,
         sentence,

@@ -52,10 +52,10 @@ LONGEST = 160
 MOST_ELEMENTS, MOST_FINDINGS = 20, 5
 """Elements and findings that an image shows at most."""
 
-_MARKS = {"within": "✓", "explained": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
+_MARKS = {"within": "✓", "excused": "◆", "beyond": "✕", "unrecorded": "○", "source": "▸"}
 _LEGEND = {
     "within": "within the bounds",
-    "explained": "within the bounds or excused",
+    "excused": "within the bounds or excused",
     "beyond": "beyond the bounds",
     "unrecorded": "not recorded, so not judged by itself",
     "source": "a source",
@@ -69,9 +69,6 @@ _COUNTS = {
     "infinity_disagreements": "infinite on one side only",
     "within": "within the bounds",
 }
-
-
-_WORDS = {"explained": "excused"}
 
 
 def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -> str:
@@ -102,11 +99,14 @@ def page(report: Report, graph: GraphFile, collected: Aggregate | None = None) -
     shown = dict.fromkeys(order[: len(details)])
     links = {report.images[i].name: f"#image-{i}" for i in shown}
     data = _data({i: pictures[name] for i in shown if (name := report.images[i].name) in pictures})
-    state = "beyond" if not report.passed else "explained" if any(i.excused for i in report.images) else "within"
+    state = "beyond" if not report.passed else "excused" if any(i.excused for i in report.images) else "within"
     title = f"{'PASS' if report.passed else 'FAIL'}: {_text(Path(report.recording).name)}"
     rest = len(order) - len(details)
     left_out = (
-        f'<p class="note">{rest:,} more images have no room on this page: see the JSON report.</p>' if rest else ""
+        f'<p class="note">{counted(rest, "more image has", "more images have")} no room on this page: '
+        "see the JSON report.</p>"
+        if rest
+        else ""
     )
     sections = [
         _graph(report, graph, links),
@@ -162,14 +162,14 @@ def _fitting(parts: Iterable[str], most: int) -> list[str]:
 
 
 def _verdict(image: ImageReport) -> str:
-    return "beyond" if not image.passed else "explained" if image.excused else "within"
+    return "beyond" if not image.passed else "excused" if image.excused else "within"
 
 
-_RANK = {"beyond": 0, "explained": 1, "within": 2}
+_RANK = {"beyond": 0, "excused": 1, "within": 2}
 
 
 def _status(verdict: str) -> str:
-    return f'<span class="status {verdict}">{_MARKS[verdict]} {_WORDS.get(verdict, verdict)}</span>'
+    return f'<span class="status {verdict}">{_MARKS[verdict]} {verdict}</span>'
 
 
 def _blame(report: Report) -> str:
@@ -179,7 +179,7 @@ def _blame(report: Report) -> str:
     return (
         f"<p>First wrong by itself: <strong>{_text(first.name)}</strong> ({_text(first.node)}). "
         "Every node is judged by what it read.</p>\n"
-    )
+    ) + (f"<p>{_text(report.hint)}</p>\n" if report.hint else "")
 
 
 def _causes(report: Report) -> str:
@@ -261,6 +261,7 @@ def _article(number: int, image: ImageReport) -> str:
     if image.unrecorded:
         names = ", ".join(_text(name) for name in image.unrecorded[:MOST_ELEMENTS])
         notes.append(f"Judged together with the nodes that make {names}, which are not recorded.")
+    notes += map(_text, image.remarks)
     maps, errors = '<div data-draw="maps"></div>', '<div data-draw="errors"></div>'
     excused = {"Excused": _excused(image)} if image.excused else {}
     if image.passed:
@@ -282,9 +283,10 @@ def _findings(image: ImageReport) -> str:
     """What may be the fault, in a line each."""
     rows = [
         [
-            f"{', '.join(filter(None, (finding.name, finding.detail)))}: {finding.sentence}",
+            finding.subject,
             f"{finding.explained:,} of {finding.of:,}",
             finding.where or "everywhere",
+            finding.sentence,
             str(finding.example or ""),
         ]
         for finding in image.findings[:MOST_FINDINGS]
@@ -293,7 +295,7 @@ def _findings(image: ImageReport) -> str:
     if not rows:
         return f"<p>{count}.</p>"
     caption = f"{count}: what may be the fault, the likeliest first"
-    return _texts(caption, ("fault", "explains", "where", "for example"), rows)
+    return _texts(caption, ("fault", "explains", "where", "that is", "for example"), rows)
 
 
 def _excused(image: ImageReport) -> str:
@@ -400,7 +402,8 @@ def _graph(report: Report, graph: GraphFile, links: Mapping[str, str]) -> str:
     width, height = extent(places)
     legend = "; ".join(f"{_MARKS[verdict]} {text}" for verdict, text in _LEGEND.items())
     rest = len(wanted) - len(drawn)
-    note = f'<p class="note">{rest:,} more nodes have no room on this page.</p>' if rest else ""
+    count = counted(rest, "more node has", "more nodes have")
+    note = f'<p class="note">{count} no room on this page.</p>' if rest else ""
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
         f'<p class="legend">{legend}; a dashed frame: a gradient. Choose a node to see its image below.</p>'

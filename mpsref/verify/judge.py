@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -20,7 +19,7 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.models import Model
-from mpsref.verify.ranges import NOTES, Range
+from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -167,11 +166,26 @@ class Segment:
             self._ends[model.name] = index[ends.known], ends.low[ends.known], ends.high[ends.known]
         return classes
 
+    def read(self, f: Running) -> Range:
+        """The ranges of what the next node reads of the image, by any form of the formulas; of its shape."""
+        result = self._nodes[-1].result_image
+        shape = self._sizes[result]
+        index = np.arange(math.prod(shape))
+        forms = [self._ranges(index, number, f, big=False) for number in range(max(map(len, self._forms)))]
+        value = Range(
+            np.fmin.reduce([form.low for form in forms]),
+            np.fmax.reduce([form.high for form in forms]),
+            np.logical_or.reduce([form.nan for form in forms]),
+            np.bitwise_or.reduce([form.reason for form in forms]),
+            f,
+        )
+        return reshaped(inner(value, self._formats[result]), shape)
+
     def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
         storage = self._formats[self._nodes[-1].result_image]
         # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
-        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+        if not self._is_pointwise or (storage.precision >= model.precision and not storage.unorm_max):
             return None
 
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
@@ -209,7 +223,7 @@ class Segment:
             for variant, form in product(model.variants, self._forms_at(index[rest])):
                 value = form(Running(variant, model.flushes), np.arange(rest.size))
                 lower, upper, _ = stored(value, storage)
-                free = value.reason & ~np.uint16(NOTES) == 0
+                free = value.exceptions == 0
                 chosen = rest[free]
                 lowest[chosen] = np.fmin(lowest[chosen], meaning(lower[free], storage))
                 highest[chosen] = np.fmax(highest[chosen], meaning(upper[free], storage))
@@ -232,8 +246,7 @@ class Segment:
 
     def _whole(self, number: int, f: Running) -> Range:
         """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
-        how = tuple(getattr(f, each.name) for each in fields(f) if each.name != "model")
-        key = number, how, repr(sorted(f.model.laws.items()))
+        key = number, *f.key
         if key not in self._wholes:
             values = {
                 image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()

@@ -72,9 +72,9 @@ def _case(suite: ET.Element, image: ImageReport) -> None:
         faults = ["the likely fault:", *findings] if findings else []
         elements = ["the worst:", *worst] if worst else []
         failure.text = _lines([message, f"bounds: {image.limit}", *faults, *elements])
-    if counts.excused:
-        out = ET.SubElement(case, "system-out")
-        out.text = _lines([f"{n:,} excused: {Reason[name].text}" for name, n in counts.excused.items()])
+    told = [f"{n:,} excused: {Reason[name].text}" for name, n in counts.excused.items()] + list(image.remarks)
+    if told:
+        ET.SubElement(case, "system-out").text = _lines(told)
 
 
 def _properties(parent: ET.Element, facts: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpsref.arrays import Mask, Stored, Wide, meaning
+from mpsref.arrays import Index, Mask, Stored, Wide, meaning
 from mpsref.operations import Operation
 from mpsref.storage import StorageFormat
 from mpsref.verify.faults import NO_FAULT, Example, Finding
@@ -22,7 +22,7 @@ from mpsref.verify.faults import NO_FAULT, Example, Finding
 __all__ = ["Guess", "LayerCase", "explain_layer", "layer_hypothesis", "precision_note"]
 
 NAMED = 0.5
-"""The score that a cause needs."""
+"""The score that a cause must exceed."""
 
 SAME, SAME_BITS = 0.02, 0.1
 """Differences up to which two scores, and two proportions of equal bits, count as equal."""
@@ -63,10 +63,17 @@ class LayerCase:
     after: Callable[[Stored], Stored] = lambda stored: stored
     final: StorageFormat | None = None
 
+    def places(self, stored: Stored) -> Index:
+        """The ordinals of stored numbers; one for all NaN."""
+        storage = self.final or self.result
+        places = storage.ordinals(stored)
+        return places if storage.unorm_max else np.where(np.isnan(stored), np.iinfo(np.int64).max, places)
+
     def given(self, guess: Guess, radius: Wide | float = 0.0) -> Stored:
         """What a guess gives, stored; at the end of its bounds, if a radius is given."""
-        value = np.ascontiguousarray(guess.finish(guess.value + radius))
-        return self.after(self.result.encode(value, np.empty(value.shape, self.result.dtype)))
+        with np.errstate(all="ignore"):
+            value = np.ascontiguousarray(guess.finish(guess.value + radius))
+            return self.after(self.result.encode(value, np.empty(value.shape, self.result.dtype)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +152,7 @@ def explain_layer(case: LayerCase, hypotheses: Sequence[LayerHypothesis], most: 
                 key=lambda trial: (trial.score, trial.same),
                 default=None,
             )
-            if best is not None and best.score >= NAMED:
+            if best is not None and best.score > NAMED:
                 trials.append(best)
     if not trials:
         return [_pattern(case)]
@@ -178,10 +185,9 @@ def precision_note(case: LayerCase, hypotheses: Sequence[LayerHypothesis]) -> st
 
 
 def _tried(case: LayerCase, order: int, hypothesis: LayerHypothesis, guess: Guess) -> _Trial:
-    storage = case.final or case.result
     radius = np.asarray(guess.radius)
-    low, middle, high = (storage.ordinals(case.given(guess, end)) for end in (-radius, 0.0, radius))
-    got = storage.ordinals(case.got)
+    low, middle, high = (case.places(case.given(guess, end)) for end in (-radius, 0.0, radius))
+    got = case.places(case.got)
     same = got == middle
     near = same | ((np.minimum(low, high) <= got) & (got <= np.maximum(low, high)))
     # What the reference gives as well explains nothing.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Wide, meaning
+from mpsref.arrays import Index, Wide, meaning
 from mpsref.enums import MPSImageEdgeMode
 from mpsref.neuron import forward
 from mpsref.operations import (
@@ -29,17 +29,17 @@ from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
 __all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
 
 UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
+RELATED = 0.5
+"""See `accumulated_in_half`."""
+LARGEST_SINGLE, LARGEST_HALF = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float16))
 
 
 # ---- what an operation gives with other numbers ----
 
 
-def _terms(case: LayerCase) -> int:
-    operation: Any = case.operation
-    if isinstance(operation, ConvolutionOperation):
-        o, rows, columns, read = operation.weights.values.shape
-        return int(rows * columns * (read if isinstance(operation, Convolution) else o // operation.weights.groups))
-    return int(np.prod(operation.sliding.kernel))
+def _terms(case: LayerCase, operation: Any = None, sources: Any = None) -> Index:
+    operation = case.operation if operation is None else operation
+    return np.asarray(operation.terms(*map(size_of, case.sources if sources is None else sources)))
 
 
 def _sums(operation: Any, sources: tuple[Wide, ...], weights: Wide) -> Wide:
@@ -69,7 +69,7 @@ def _guess(
     bias = _bias(operation)
     value = _sums(operation, sources, weights) + bias
     sizes = _sums(operation, tuple(map(np.abs, sources)), np.abs(weights)) + np.abs(bias)
-    return Guess(detail, value, (_terms(case) + 1) * UNIT * sizes, partial(_activated, operation))
+    return Guess(detail, value, (_terms(case, operation, sources) + 1) * UNIT * sizes, partial(_activated, operation))
 
 
 def _weights(case: LayerCase) -> Wide | None:
@@ -116,6 +116,41 @@ def bias_after_half_store(case: LayerCase) -> Iterator[Guess]:
             return _activated(operation, total.astype(np.float16).astype(np.float64) + bias)
 
         yield Guess("", plain, (_terms(case) + 1) * UNIT * sizes, finish)
+
+
+def _overflowed(case: LayerCase, guess: Guess, largest: float) -> Guess | None:
+    """A guess with what overflows leave, where the device has that and partial sums may be so large."""
+    operation: Any = case.operation
+    sources = [np.abs(case.sources[0]), *map(size_of, case.sources[1:])]
+    if isinstance(operation, ConvolutionOperation):
+        weights = np.abs(operation.weights.values.astype(np.float64))
+        peak = operation.linear(*sources, weights) + np.abs(_bias(operation))
+    else:
+        peak = operation.summed(*sources) if isinstance(operation, Average) else operation.spread(*sources)
+    if case.final is not None or not (peak > largest).any():
+        return None
+    value, radius = guess.value.copy(), np.broadcast_to(guess.radius, guess.value.shape).copy()
+    for left in (np.inf, -np.inf, np.nan):
+        given = case.given(replace(guess, value=np.full(value.shape, left)))
+        like = (case.places(case.got) == case.places(given)) & (peak > largest)
+        value[like], radius[like] = left, 0.0
+    return replace(guess, value=value, radius=radius)
+
+
+@layer_hypothesis(
+    "a partial sum overflows", "A partial sum was beyond the largest number of the accumulator; the whole sum is not."
+)
+def partial_sum_overflows(case: LayerCase) -> Iterator[Guess]:
+    if isinstance(case.operation, Maximum | MaximumGradient):
+        return
+    guess = _of(case, "", case.operation)
+    if getattr(case.operation, "half_accumulator", False):
+        guess = replace(guess, radius=guess.radius * (HALF_UNIT / UNIT))
+        other = _overflowed(case, guess, LARGEST_HALF)
+    else:
+        other = _overflowed(case, guess, LARGEST_SINGLE)
+    if other is not None:
+        yield other
 
 
 @layer_hypothesis(
@@ -179,13 +214,25 @@ def accumulated_in_half(case: LayerCase) -> Iterator[Guess]:
     sizes = np.asarray(guess.radius) / ((terms + 1) * UNIT)
     storage = case.final or case.result
     # Its bound is so wide that the errors must also have the size that such sums have.
-    off = (meaning(case.got, storage) - meaning(case.want, storage)).reshape(-1)
-    if sizes.size == off.size:
-        relative = (off / sizes.reshape(-1))[np.isfinite(off) & (sizes.reshape(-1) > 0)]
+    got, want = (meaning(array, storage).reshape(-1) for array in (case.got, case.want))
+    usable = np.isfinite(got) & np.isfinite(want)
+    if sizes.size == got.size:
+        usable &= sizes.reshape(-1) > 0
+        relative = ((got - want) / sizes.reshape(-1))[usable]
         typical = np.sqrt(np.mean(relative**2)) if relative.size else 0.0
-        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms + 1):
+        if not HALF_UNIT / 16 <= typical <= HALF_UNIT * np.sqrt(terms.max() + 1):
             return
-    yield replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
+    got, want = got[usable], want[usable]
+    # Such errors do not depend on the values; and sums of halfs are halfs, to which a bias may be added.
+    if abs(np.sum((got - want) * want)) > RELATED * np.sqrt(np.sum((got - want) ** 2) * np.sum(want**2)):
+        return
+    if storage.precision > 11 and case.final is None and _activated(case.operation, want) is want:
+        bias = np.broadcast_to(_bias(case.operation), case.got.shape).reshape(-1)[usable]
+        sums = got, (got - bias).astype(np.float32)
+        if max(np.mean(each == each.astype(np.float16)) for each in sums) < RELATED:
+            return
+    guess = replace(guess, radius=np.asarray(guess.radius) * (HALF_UNIT / UNIT))
+    yield _overflowed(case, guess, LARGEST_HALF) or guess
 
 
 # ---- weights ----
@@ -249,17 +296,17 @@ def last_slice_dropped(case: LayerCase) -> Iterator[Guess]:
         yield _guess(case, "", None, kept)
 
 
-@layer_hypothesis("groups ignored or rotated", "A group of results read the source channels of another group.")
+@layer_hypothesis("groups ignored or rotated", "A group of results read the channels of another group.")
 def groups_rotated(case: LayerCase) -> Iterator[Guess]:
     operation = case.operation
-    if not isinstance(operation, Convolution) or operation.weights.groups == 1:
+    if not isinstance(operation, ConvolutionOperation) or operation.weights.groups == 1:
         return
     groups = operation.weights.groups
     x = case.sources[0].reshape(*case.sources[0].shape[:3], groups, -1)
     first = np.broadcast_to(x[..., :1, :], x.shape)
     for detail, other in (("all read the first", first), ("rotated up", np.roll(x, 1, axis=3)),
                           ("rotated down", np.roll(x, -1, axis=3))):  # fmt: skip
-        yield _guess(case, detail, sources=(other.reshape(case.sources[0].shape),))
+        yield _guess(case, detail, sources=(other.reshape(case.sources[0].shape), *case.sources[1:]))
 
 
 # ---- biases ----
@@ -302,13 +349,18 @@ def neuron_forgotten(case: LayerCase) -> Iterator[Guess]:
 
 @layer_hypothesis("window in another place", "The first window begins a pixel off: an odd pixel on the other side.")
 def window_moved(case: LayerCase) -> Iterator[Guess]:
+    for dy, dx, detail in _moves(case):
+        yield _of(case, detail, _moved(case, dy, dx))
+
+
+def _moves(case: LayerCase) -> Iterator[tuple[int, int, str]]:
     strides = case.operation.sliding.strides  # type: ignore[attr-defined]
     if getattr(case.operation, "is_fully_connected", False):
         return
     for dy in range(-strides[0], strides[0] + 1):
         for dx in range(-strides[1], strides[1] + 1):
             if (dy, dx) != (0, 0) and max(abs(dy), abs(dx)) <= 2:
-                yield _of(case, f"by {dy} in y and {dx} in x", _moved(case, dy, dx))
+                yield dy, dx, f"by {dy} in y and {dx} in x"
 
 
 def _of(case: LayerCase, detail: str, operation: Any, sources: Any = None) -> Guess:
@@ -420,6 +472,7 @@ def overlaps_overwritten(case: LayerCase) -> Iterator[Guess]:
 LAYER_HYPOTHESES = (
     bias_after_half_store,
     quotients_in_half,
+    partial_sum_overflows,
     bias_forgotten,
     bias_doubled,
     bias_after_neuron,
@@ -454,12 +507,14 @@ PRECISIONS = (bias_after_half_store, inputs_in_tf32, inputs_in_bfloat16, inputs_
 # ---- gradients of weights and biases ----
 
 
-def _state(case: LayerCase, detail: str, gradient: Wide | None = None, x: Wide | None = None) -> Guess:
-    """What other sources give."""
+def _state(
+    case: LayerCase, detail: str, gradient: Wide | None = None, x: Wide | None = None, operation: Any = None
+) -> Guess:
+    """What other sources or another window give."""
+    operation = case.operation if operation is None else operation
     gradient, x = (own if given is None else given for own, given in zip(case.sources, (gradient, x), strict=True))
 
     def sums(a: Wide, b: Wide) -> Wide:
-        operation: Any = case.operation
         total = a.sum(axis=(0, 1, 2)) if case.got.shape[:3] == (1, 1, 1) else operation.correlated(a, b)
         return np.asarray(total).reshape(case.got.shape)
 
@@ -493,9 +548,10 @@ def one_image(case: LayerCase) -> Iterator[Guess]:
             yield _state(case, f"image {i}", gradient[i : i + 1], x[i : i + 1])
 
 
-@layer_hypothesis("added to itself", "The gradient of a former step, equal to this one, was not cleared.")
-def added_twice(case: LayerCase) -> Iterator[Guess]:
-    yield _scaled(_state(case, ""), 2)
+@layer_hypothesis("accumulated over steps", "The gradient of former steps, equal to this one, was not cleared.")
+def accumulated(case: LayerCase) -> Iterator[Guess]:
+    for steps in (2, 3, 4):
+        yield _scaled(_state(case, f"{steps} of them"), steps)
 
 
 @layer_hypothesis("sign flipped", "The update was stored, which is subtracted.")
@@ -523,6 +579,13 @@ def _rearranged(case: LayerCase, detail: str, move: Any) -> Guess:
     return replace(guess, value=move(guess.value), radius=move(np.asarray(guess.radius)))
 
 
+@layer_hypothesis("window in another place", "The first window begins a pixel off.")
+def state_moved(case: LayerCase) -> Iterator[Guess]:
+    if case.got.shape[:3] != (1, 1, 1):
+        for dy, dx, detail in _moves(case):
+            yield _state(case, detail, operation=_moved(case, dy, dx))
+
+
 @layer_hypothesis("inputs rounded to TF32", "Both sources were rounded to 10 bits behind the point.")
 def state_in_tf32(case: LayerCase) -> Iterator[Guess]:
     yield from _state_rounded(case, 10)
@@ -544,10 +607,11 @@ STATE_HYPOTHESES = (
     batch_mean,
     pixel_mean,
     one_image,
-    added_twice,
+    accumulated,
     state_negated,
     state_flipped,
     state_layout,
+    state_moved,
     state_in_tf32,
     state_in_bfloat16,
 )

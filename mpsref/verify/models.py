@@ -12,11 +12,11 @@ import numpy as np
 
 from mpsref.arrays import Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import FORMATS, ArrayFormat, ChannelFormat, StorageFormat, storage_named
 
-__all__ = ["FLOAT64_ERROR", "MODELS", "ROUNDED", "Law", "Model"]
+__all__ = ["FLOAT64_ERROR", "MODELS", "ROUNDED", "Law", "Model", "models_of"]
 
-FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
+F = MPSImageFeatureChannelFormat
 FLOAT64_ERROR = 2.0**-49
 """More than the relative error of a few operations of this analysis in float64."""
 
@@ -31,9 +31,13 @@ class Law:
     ulp : float
         Units in the last place of the format of the computation, at the exact result; 0.5: correctly rounded.
     growth : float
-        Further ULP for each unit of the argument's magnitude, rounded down.
+        Further ULP for each unit of the argument's magnitude.
+    whole : bool
+        Whether these are rounded down.
     near_one : float
         For a logarithm: the absolute error for arguments in [0.5, 2] instead; 0 if there is no such rule.
+    absolute : float
+        A further error, in absolute terms.
     either : bool
         Whether the result is either neighbour of the exact one, which stays exact where the format has it.
     """
@@ -41,6 +45,8 @@ class Law:
     ulp: float
     growth: float = 0.0
     near_one: float = 0.0
+    whole: bool = True
+    absolute: float = 0.0
     either: bool = False
 
     def __str__(self) -> str:
@@ -48,7 +54,10 @@ class Law:
             return "either neighbour"
         if self.ulp == 0.5:
             return "correctly rounded"
-        growth = f" + floor({self.growth:g} abs(x))" if self.growth else ""
+        if self.absolute:
+            return f"{self.absolute:g} absolute"
+        growth = f"{self.growth:g} abs(x)"
+        growth = "" if not self.growth else f" + floor({growth})" if self.whole else f" + {growth}"
         near = f"; 2^{np.log2(self.near_one):g} absolute on [0.5, 2]" if self.near_one else ""
         return f"{self.ulp:g}{growth} ULP{near}"
 
@@ -73,8 +82,8 @@ class Model:
     laws : Mapping of str to Law
         For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
         ``log``, ``log2``, ``erf``, ``tanh`` and ``pow``. Without the last two they are ``(t - 1) / (t + 1)`` with
-        ``t = e^2x``, and ``2^(y log2 x)``.
-    storage : StorageFormat
+        ``t = e^2x``, or as `tanh_is_sinh_by_cosh` says, and ``2^(y log2 x)``.
+    channel_format : MPSImageFeatureChannelFormat or ArrayFormat
         The format of the computation.
     flushes : bool
         Whether its subnormals may become zero.
@@ -82,15 +91,27 @@ class Model:
         Whether the handling of NaN is promised.
     others : Mapping of str to Law or None
         For functions that a kernel may compute in another way as well, the law of that; None for the expression above.
+    tanh_is_sinh_by_cosh : bool
+        Whether tanh without a law is ``(e^x - e^-x) / (e^x + e^-x)``.
+    is_finite : bool
+        Whether numbers are assumed to be finite: an overflow, an operand outside its domain, an infinity or NaN leaves
+        the result open.
     """
 
     name: str
     source: str
     laws: Mapping[str, Law] = field(repr=False)
-    storage: StorageFormat = FLOAT32
+    channel_format: ChannelFormat = F.float32
     flushes: bool = True
     nan_is_defined: bool = False
     others: Mapping[str, Law | None] = field(default_factory=dict, repr=False)
+    tanh_is_sinh_by_cosh: bool = False
+    is_finite: bool = False
+
+    @property
+    def rounds_either_way(self) -> bool:
+        """Whether sums, products and stores may give either neighbour; errors then end at the next number outwards."""
+        return self.laws["arithmetic"].either
 
     @property
     def variants(self) -> tuple[Model, ...]:
@@ -101,27 +122,40 @@ class Model:
         return self, replace(self, laws=laws, others={})
 
     @property
+    def storage(self) -> StorageFormat:
+        """The format of the computation."""
+        return storage_named(self.channel_format)
+
+    @property
     def unit(self) -> float:
         """One ULP of a number in [1, 2)."""
-        return 2.0 ** (1 - self.storage.precision)
+        return 2.0 ** (1 - self.precision)
+
+    # By numbers, so that no model needs the package that has the dtype bfloat16.
+
+    @property
+    def precision(self) -> int:
+        """Bits of the significand."""
+        return 8 if self.channel_format is ArrayFormat.bfloat16 else storage_named(self.channel_format).precision
 
     @property
     def smallest(self) -> tuple[float, float]:
         """The smallest normal and the smallest subnormal number."""
-        info = np.finfo(self.storage.dtype)
-        return float(info.smallest_normal), float(info.smallest_subnormal)
+        normal = 2.0**-14 if self.channel_format is F.float16 else 2.0**-126
+        return normal, normal * self.unit
 
     @property
     def limit(self) -> float:
-        """The bound beyond which numbers round to infinity."""
-        return float(np.finfo(self.storage.dtype).max) * (1.0 + self.unit / 4)
+        """The bound beyond which numbers may become infinite."""
+        largest = (2.0 - self.unit) * 2.0 / self.smallest[0]
+        return largest if self.rounds_either_way else largest * (1.0 + self.unit / 4)
 
     # ---- rounding, with exponents as large as float64 has ----
 
     def nearest(self, x: Wide) -> Wide:
         """The nearest number of the format; of two, either."""
         normal, tiny = self.smallest
-        split = x * (2.0 ** (53 - self.storage.precision) + 1)
+        split = x * (2.0 ** (53 - self.precision) + 1)
         near = split - (split - x)
         whole = 1.5 * 2.0**52 * tiny
         near = np.where(np.abs(x) < normal, (x + whole) - whole, near)
@@ -131,7 +165,7 @@ class Model:
         """The distance of the neighbours between which a number lies; at a power of two the larger."""
         _, exponent = np.frexp(x)
         least = round(math.log2(self.smallest[1]))
-        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.storage.precision, least))
+        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.precision, least))
         return ulp
 
     def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
@@ -144,7 +178,8 @@ class Model:
             down, up = (1 + np.sign(end) * 2.0**-51 * towards for end, towards in ((low, -1), (high, 1)))
             return np.fmin(low, self.nearest(low * down)), np.fmax(high, self.nearest(high * up))
         units = law.ulp if units is None else units
-        return -self._raised(-high, -low, units), self._raised(low, high, units)
+        low, high = -self._raised(-high, -low, units) - law.absolute, self._raised(low, high, units) + law.absolute
+        return (-self._above(-low), self._above(high)) if self.rounds_either_way else (low, high)
 
     def _above(self, x: Wide) -> Wide:
         """The least number of the format that is at least `x`."""
@@ -164,6 +199,23 @@ class Model:
 
 _SPECIFICATION = "Metal Shading Language Specification, section 8"
 _EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
+
+
+def _wgsl(name: str, kind: str, exp: float, near_one: float) -> Model:
+    """A model of WGSL, from a column of its table."""
+    return Model(
+        name,
+        f"WGSL, accuracy of concrete floating point expressions, {kind} (gpuweb da251f90); erf is not in the language: "
+        "as in Metal's; of tanh the worse of two",
+        {"arithmetic": Law(1, either=True), "reciprocal": Law(2.5), "division": Law(2.5), "erf": Law(4)}
+        | dict.fromkeys(("exp", "exp2"), Law(exp, growth=2, whole=False))
+        | dict.fromkeys(("log", "log2"), Law(3, near_one=near_one))
+        | {"tanh": Law(0, absolute=1e-5)},
+        others={"tanh": None},
+        tanh_is_sinh_by_cosh=True,
+        is_finite=True,
+    )
+
 
 MODELS: Mapping[str, Model] = MappingProxyType(
     {
@@ -197,8 +249,14 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 "metal-half",
                 f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
                 _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
-                storage=FORMATS[MPSImageFeatureChannelFormat.float16],
+                channel_format=F.float16,
                 flushes=False,
+            ),
+            Model(
+                "metal-bfloat",
+                f"{_SPECIFICATION}, table 8.4: each operation rounded to bfloat; functions are those of float, rounded",
+                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                channel_format=ArrayFormat.bfloat16,
             ),
             Model(
                 "cuda-fast",
@@ -217,7 +275,13 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 },
                 nan_is_defined=True,
             ),
+            _wgsl("wgsl", "f32", 3, 2.0**-21),
         )
     }
 )
 """What a device promises, by name; ``metal-fast`` is the default of Metal's compiler."""
+
+
+def models_of(storage: StorageFormat) -> list[str]:
+    """The models that may be those of a device that stores results so: only bfloat16 is computed with in bfloat16."""
+    return [name for name, model in MODELS.items() if model.channel_format in (*FORMATS, storage.channel_format)]

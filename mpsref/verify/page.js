@@ -1,5 +1,5 @@
 (() => {
-  const MARKS = ["within", "explained", "beyond"];
+  const MARKS = ["within", "excused", "beyond"];
   const count = (n) => n.toLocaleString("en");
 
   function table(parent, caption, head, rows) {
@@ -97,16 +97,16 @@
     const scale = plot.linear ? "" : " (logarithmic away from 0)";
     add(svg, "text", { x: left + wide / 2, y: top + height + 38, "text-anchor": "middle" }, `${plot.source}, as the node read it${scale}`);
     add(svg, "text", { transform: `translate(14 ${top + height / 2}) rotate(-90)`, "text-anchor": "middle" }, "got \u2212 want, ULP");
-    for (const [column, row, within, explained, beyond] of cells) {
-      const mark = beyond ? 2 : explained ? 1 : 0;
-      const r = Math.min(5, 1.6 + 0.7 * Math.log10(within + explained + beyond)), a = x(column), b = y(row);
+    for (const [column, row, within, excused, beyond] of cells) {
+      const mark = beyond ? 2 : excused ? 1 : 0;
+      const r = Math.min(5, 1.6 + 0.7 * Math.log10(within + excused + beyond)), a = x(column), b = y(row);
       const shape = [
         `M${a - r} ${b - r}h${2 * r}v${2 * r}h${-2 * r}z`,
         `M${a - r - 1} ${b}l${r + 1} ${r + 1}l${r + 1} ${-r - 1}l${-r - 1} ${-r - 1}z`,
         `M${a - r} ${b - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`,
       ][mark];
       const point = add(svg, "path", { class: `point ${MARKS[mark]}`, d: shape });
-      add(point, "title", {}, `${between(row)}: ${count(within)} within, ${count(explained)} excused, ${count(beyond)} beyond`);
+      add(point, "title", {}, `${between(row)}: ${count(within)} within, ${count(excused)} excused, ${count(beyond)} beyond`);
     }
   }
 

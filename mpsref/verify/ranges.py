@@ -15,7 +15,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["NOTES", "Level", "Mark", "Range", "Truth", "least_of", "size_of"]
+__all__ = ["Level", "Mark", "Range", "Truth", "least_of", "size_of"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -50,6 +50,9 @@ class Mark(IntFlag):
 
 NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR
 """Marks that widen nothing."""
+
+UNREAL = Mark.OVERFLOW | Mark.POLE | Mark.FAR | Mark.INVALID | Mark.HUGE | Mark.WIDE
+"""Marks of what leaves a result open in a model of finite numbers."""
 
 
 class Level(IntEnum):
@@ -177,6 +180,17 @@ class Range:
     def is_number(self) -> bool:
         """Whether it is one number, and no other is possible."""
         return self.low.ndim == 0 and bool(self.low == self.high)
+
+    @property
+    def exceptions(self) -> Bits:
+        """The marks of what may give other values than those from the least to the greatest."""
+        marks = self.reason & ~np.uint16(NOTES)
+        return marks | (self.reason & np.uint16(UNREAL)) if self.f.model.is_finite else marks
+
+    @property
+    def is_open(self) -> Mask:
+        """Where a model of finite numbers leaves the value open; nowhere in others."""
+        return self.f.model.is_finite & (self.nan | (self.reason & np.uint16(UNREAL) != 0))
 
     @property
     def holds_zero(self) -> Mask:

@@ -31,6 +31,7 @@ class Reason(IntEnum):
     pole = 10
     texture = 11
     overflow = 12
+    indeterminate = 13
 
     @property
     def text(self) -> str:
@@ -51,6 +52,7 @@ _TEXTS = {
     Reason.pole: "the input is at a pole",
     Reason.texture: "NaN is 0 in a texture",
     Reason.overflow: "an intermediate of the formula overflows",
+    Reason.indeterminate: "the language leaves the value open: an overflow, a pole, outside the domain, or not finite",
 }
 
 LATITUDES = frozenset({Reason.flush, Reason.division, Reason.zero, Reason.store})

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsref.arrays import Index, Mask, Wide
+from mpsref.image_lanes import LANES
 from mpsref.verify.case import Case
 
-__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "regions"]
+__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "place_of", "regions"]
 
 AXES = ("images", "rows", "columns", "channels")
 
 FEW = 0.05
 """A place along an axis with less than this share of the fullest one's elements is there by accident."""
+
+ORDINALS = {2: "second", 3: "third", 4: "fourth", 8: "eighth"}
 
 MOST_RUNS = 4
 """Places in more runs than this are scattered, and no region."""
@@ -45,14 +48,54 @@ EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
 
 
 def listed(name: str, mask: Mask) -> str:
-    """``rows 3 to 5 and 9``; only their number, if they are scattered."""
-    places = np.flatnonzero(mask)
-    runs = [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
+    """``rows 3 to 5 and 9``, ``lane 1 of every slice``, ``every third row from 1 on``; else only their number."""
+    runs = _runs(mask)
+    slices, lanes = _by_lanes(name, mask)
+    if len(runs) > 2 and slices.size:
+        of = "of every slice" if slices.all() else f"of {listed('slices', slices)}"
+        return f"{listed('lanes', lanes)} {of}"
+    if step := _step(mask):
+        return f"every {ORDINALS[step]} {name.removesuffix('s')} from {np.flatnonzero(mask)[0]} on"
     if len(runs) > MOST_RUNS:
-        return f"{places.size} {name}"
+        return f"{np.count_nonzero(mask)} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    name = name.removesuffix("s") if places.size == 1 else name
+    name = name.removesuffix("s") if np.count_nonzero(mask) == 1 else name
     return f"{name} {' and '.join(texts)}"
+
+
+def _runs(mask: Mask) -> list[Index]:
+    places = np.flatnonzero(mask)
+    return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if run.size]
+
+
+def _step(mask: Mask) -> int:
+    """The distance of places that are equally far apart from the first end to the other; 0, if they are not."""
+    places = np.flatnonzero(mask)
+    step = int(places[1] - places[0]) if places.size > 2 else 0
+    even = step in ORDINALS and np.array_equal(places, np.arange(places[0] % step, mask.size, step))
+    return step if even else 0
+
+
+def _by_lanes(name: str, mask: Mask) -> tuple[Mask, Mask]:
+    """The slices and the lanes of which channels are all combinations; none, if they are not."""
+    padded = np.resize(mask, -(-mask.size // LANES) * LANES).reshape(-1, LANES)
+    slices, lanes = padded.any(axis=1), padded.any(axis=0)
+    whole = name == "channels" and (np.outer(slices, lanes).reshape(-1)[: mask.size] == mask).all()
+    return (slices, lanes) if whole and not lanes.all() else (slices[:0], lanes[:0])
+
+
+def _is_told(axis: int, mask: Mask) -> bool:
+    """Whether places along an axis are some, and can be listed."""
+    if not mask.any() or mask.all():
+        return False
+    return len(_runs(mask)) <= MOST_RUNS or _step(mask) > 0 or _by_lanes(AXES[axis], mask)[0].size > 0
+
+
+def place_of(shape: tuple[int, int, int, int], index: Index) -> str:
+    """The box in which elements are: ``in image 0, rows 3 to 5``; empty for the whole image."""
+    counts = [np.bincount(place, minlength=shape[k]) for k, place in enumerate(np.unravel_index(index, shape))]
+    box = {k: mask for k, count in enumerate(counts) if _is_told(k, mask := count > FEW * count.max())}
+    return _places(shape, box).name if box else ""
 
 
 def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
@@ -76,13 +119,13 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     support = {k: e > FEW * e.max() for k, (e, _) in enumerate(counts)}
     for k in (0, 3, 1, 2):
         for mask in (pure[k], support[k]):
-            if mask.any() and not mask.all() and np.count_nonzero(np.diff(mask.astype(int)) == 1) < MOST_RUNS:
+            if _is_told(k, mask):
                 yield _places(shape, {k: mask})
     if (first := int(explained.min())) > 0:
         yield Region(f"from element {first:,} on", lambda index: index >= first)
     if (last := int(explained.max())) < case.want.size - 1:
         yield Region(f"up to element {last:,}", lambda index: index <= last)
-    box = {k: mask for k, mask in support.items() if not mask.all()}
+    box = {k: mask for k, mask in support.items() if _is_told(k, mask)}
     if len(box) > 1:
         yield _places(shape, box)
     outside = {k: _run(n > 0) for k, (_, n) in enumerate(counts) if k in (1, 2)}

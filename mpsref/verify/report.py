@@ -175,6 +175,12 @@ class ImageReport:
         return wrong if counts.beyond else str(self.directed)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of it besides the verdict: which reading fits, and notes."""
+        notes = [self.note, "" if self.directed is None else str(self.directed)]
+        return tuple(filter(None, (self.reading, *(note and f"note: {note}" for note in notes))))
+
+    @property
     def excused(self) -> int:
         """How many elements are excused."""
         return sum(self.counts.excused.values())
@@ -245,6 +251,12 @@ class Report:
         """Models that would pass the images that fail; empty if none fails."""
         failed = [set(image.others) for image in self.images if not image.passed]
         return tuple(sorted(set.intersection(*failed))) if failed else ()
+
+    @property
+    def hint(self) -> str:
+        """That another model would pass it; empty if none would."""
+        others = " or ".join(self.other_models)
+        return others and f"the images that fail would pass under {others} (--bounds)"
 
     @property
     def verdict(self) -> str:
@@ -398,21 +410,19 @@ class Report:
             yield from table([["image", *_SHOWN_END_TO_END.values()], *rows], 1)
 
     def _cause_lines(self) -> Iterator[str]:
-        """The causes over all images, notes, and another model; a single image's causes are not said again."""
-        if len(self.images) > 1 and self.causes:
+        """The causes over all images, remarks, and another model; one cause of one image is not said again."""
+        if max(len(self.images), len(self.causes)) > 1 and self.causes:
             yield ""
             yield "by cause:"
             for cause in self.causes:
                 yield f"  {cause}"
                 if cause.example:
                     yield f"    {cause.example}"
-        notes = [f"{image.name} {image.directed}" for image in self.images if image.directed is not None]
-        if notes:
-            yield ""
-            yield from (f"note: {note}" for note in notes)
-        if self.other_models:
-            yield ""
-            yield f"the images that fail would pass under {' or '.join(self.other_models)} (--bounds)"
+        remarks = [f"{image.name}: {remark}" for image in self.images for remark in image.remarks]
+        for lines in (remarks, [self.hint] if self.hint else []):
+            if lines:
+                yield ""
+                yield from lines
 
     def _blame_lines(self) -> Iterator[str]:
         first = self.first_wrong
@@ -429,11 +439,7 @@ class Report:
 
 
 def _image_lines(image: ImageReport, *, every_image: bool) -> Iterator[str]:
-    """Remarks on the image, and the worst elements within bounds if they are asked for."""
-    remarks = [image.reading, image.note and f"note: {image.note}"]
-    if any(remarks):
-        yield ""
-        yield from (f"{image.name}: {remark}" for remark in remarks if remark)
+    """The worst elements within bounds, if they are asked for."""
     rest = [element for element in image.worst if not element.beyond]
     if every_image and rest:
         yield ""

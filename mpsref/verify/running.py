@@ -12,7 +12,7 @@ of devices without overflow. What an overflow would make of the formula is anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
@@ -65,6 +65,8 @@ class Running:
         Whether a product of three and more factors is 0 where an order has a subnormal on the way, which is flushed.
     mirror : bool
         Whether inputs have the other sign.
+    down : bool
+        Whether a partial sum of a layer overflows to minus infinity.
     """
 
     model: Model
@@ -74,6 +76,13 @@ class Running:
     far: bool = False
     vanish: bool = False
     mirror: bool = False
+    down: bool = False
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What its ranges depend on."""
+        how = tuple(getattr(self, each.name) for each in fields(self) if each.name != "model")
+        return *how, repr(sorted(self.model.laws.items())), self.model.channel_format.name
 
     # ---- making ranges ----
 
@@ -262,7 +271,8 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        units = law.ulp + np.floor(law.growth * np.fmin(size_of(x), MOST_UNITS)) if law.growth else None
+        growth = law.growth * np.fmin(size_of(x), MOST_UNITS)
+        units = law.ulp + (np.floor(growth) if law.whole else growth) if law.growth else None
         # What float64 does not hold is more than nothing.
         least = np.finfo(np.float64).smallest_subnormal
         low, high = (np.where(end == -np.inf, 0.0, np.maximum(function(end), least)) for end in (x.low, x.high))
@@ -282,12 +292,15 @@ class Running:
             near = (x.high >= 0.5) & (x.low <= 2)
             lower, upper = np.fmin(result.low, low - law.near_one), np.fmax(result.high, high + law.near_one)
             result = replace(result, low=np.where(near, lower, result.low), high=np.where(near, upper, result.high))
-        pole = (x.low <= 0) & (x.high > 0)
+        pole = (x.low <= 0) & ((x.high > 0) | self.model.is_finite)
         return result.marked(edge, Mark.POLE, nan=True).marked(pole | (x.high < 0), Mark.POLE)
 
     def tanh(self, x: Range) -> Range:
         """The hyperbolic tangent."""
         law = self.model.laws.get("tanh")
+        if law is None and self.model.tanh_is_sinh_by_cosh:
+            rising, falling = self.exp(x), self.exp(-x)
+            return (rising - falling) / (rising + falling)
         if law is None:
             return self._fraction(self.exp(2 * x))
         return self.result(np.tanh(x.low), np.tanh(x.high), (x,), law)

@@ -10,7 +10,7 @@ import numpy as np
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import Case
+from mpsref.verify.case import Case, IsClose
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
@@ -108,8 +108,7 @@ class _Sample:
         """What a candidate gives, and what that means."""
         out, known = candidate.at(self.case, self.index)
         same = _same(out, self.got, self.case)
-        ours, theirs = (out, self.got) if candidate.undo is None else map(candidate.undo, (out, self.got))
-        fits = same | self.is_close(ours, theirs)
+        fits = same | _close(candidate, self.is_close, out, self.got)
         if candidate.coarse:
             fits |= _neighbours(candidate, self.case, self.index, self.got)
         differs = ~_same(out, self.want, self.case)
@@ -128,6 +127,19 @@ def _same(a: Stored, b: Stored, case: Case) -> Mask:
     """Which elements are equal; zeros of either sign are, and every NaN."""
     equal: Mask = a == b
     return equal if case.result.unorm_max else equal | (np.isnan(a) & np.isnan(b))
+
+
+def _close(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored) -> Mask:
+    """Which elements are close, as the values that were meant."""
+    if candidate.undo is None:
+        return is_close(ours, theirs)
+    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
+    return is_close(ours, theirs) & np.isfinite(theirs)
+
+
+def _constant(values: Stored) -> bool:
+    """Whether all values are the same."""
+    return bool((values == values[:1]).all() or (values.dtype.kind == "f" and np.isnan(values).all()))
 
 
 def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
@@ -204,18 +216,25 @@ class Search:
         of = float(sample.weight.sum(where=sample.bad & judged.known))
         if np.count_nonzero(explained) < fewest or of < MENTIONED * self.of:
             return
+        written = hypotheses[0].name == "never written"
+        if not written and _constant(sample.got[explained]):
+            # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.
+            one = sample.got[explained][:1]
+            against = against | (sample.bad & judged.known & ~explained & _same(sample.got, one, self.case))
         choices: list[Trial] = []
         names = tuple(h.name for h in hypotheses)
         enough = self.of >= MANY
         found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
-        written = candidate.store is not None and hypotheses[0].name == "never written"
         fitted = any(h.fitted for h in hypotheses)
         for region in found:
-            if region.by_value and (fitted or (written and candidate.detail != "zeros")):
+            if region.by_value and fitted:
                 continue
             inside = region.holds(sample.index)
+            # Where all is one value, no more than that value is known.
+            if region.by_value and _constant(judged.out[explained & inside]) != written:
+                continue
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
@@ -323,10 +342,7 @@ class Search:
                 unsure = unsure[~fits[unsure]]
             if unsure.size:
                 is_close = case.bound(index[unsure])
-                ours, theirs = out[unsure], got[unsure]
-                if candidate.undo is not None:
-                    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
-                fits[unsure] = is_close(ours, theirs)
+                fits[unsure] = _close(candidate, is_close, out[unsure], got[unsure])
                 if candidate.coarse:
                     fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
@@ -347,8 +363,9 @@ def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
     if trial.region.by_value:
         return BY_VALUE
-    # Two orders agree in some places.
-    return MOVED if trial.region.name and trial.candidate.move is not None else MENTIONED
+    # Two orders agree in some places, and of many slopes some are alike.
+    ordered = trial.candidate.move is not None or "the slope of another channel" in trial.names
+    return MOVED if trial.region.name and ordered else MENTIONED
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.operations.convolution import ConvolutionGradient
 from mpsref.record.states import RecordedArray
-from mpsref.storage import StorageFormat, storage_of
+from mpsref.storage import storage_of
 from mpsref.ulp import UNREACHABLE
-from mpsref.verify.bounds import stored
+from mpsref.verify.bounds import classify
 from mpsref.verify.compare import Tolerance, compare
 from mpsref.verify.faults import Finding
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import STATE_HYPOTHESES, STATE_PRECISIONS
-from mpsref.verify.models import Model
+from mpsref.verify.models import MODELS
 from mpsref.verify.ranges import Range
-from mpsref.verify.reasons import BEYOND, WITHIN
+from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.report import Element, ImageReport
 from mpsref.verify.running import Running
-from mpsref.verify.windows import summed
+from mpsref.verify.tolerance import Bounds, Limit, excused_by
+from mpsref.verify.windows import middle_of, reshaped, size_of_range, summed
 
 __all__ = ["state_report"]
 
@@ -45,12 +47,12 @@ def state_report(
     recorded: RecordedArray,
     operation: ConvolutionGradient,
     read: Sequence[Elements],
-    limit: Tolerance | Model,
+    ranges_read: Sequence[Callable[[Running], Range]],
+    limit: Limit,
     *,
     worst: int = 5,
     faults: bool = True,
     node: str = "",
-    limit_text: str = "",
     unrecorded: tuple[str, ...] = (),
 ) -> ImageReport:
     """
@@ -66,9 +68,11 @@ def state_report(
         What fills the state.
     read : sequence of Elements
         The incoming gradient and the forward source that the device read.
-    limit : Tolerance or Model
+    ranges_read : sequence of callable
+        The ranges of these, of their shapes.
+    limit : Tolerance or Bounds
         What passes.
-    worst, faults, node, limit_text, unrecorded
+    worst, faults, node, unrecorded
         As for an image.
     """
     gradient, source = read
@@ -84,14 +88,31 @@ def state_report(
         total: Wide = (a.sum(axis=(0, 1, 2)) if is_bias else operation.correlated(a, b)).reshape(shape)
         return total
 
-    count = math.prod(g.shape[:3])
+    known: dict[tuple[Any, ...], Range] = {}
 
-    def ranges(f: Running) -> Range:
-        return summed(f, sums(g, x), 0.0, sums(np.abs(g), np.abs(x)), count)
+    def whole(f: Running) -> Range:
+        if f.key not in known:
+            (middle, radius), (other, spread) = (middle_of(each(f)) for each in ranges_read)
+            size, other_size = size_of_range(middle, radius), size_of_range(other, spread)
+            error = 0.0 if radius is None else sums(radius, other_size)
+            error += 0.0 if spread is None else sums(np.abs(middle), spread)
+            total = summed(f, sums(middle, other), error, sums(size, other_size), math.prod(g.shape[:3]))
+            known[f.key] = reshaped(total, (-1,))
+        return known[f.key]
 
-    judge: Tolerance | Callable[[Index], Stored]
-    judge = limit if isinstance(limit, Tolerance) else lambda index: _classes(got, index, storage, limit, ranges)
-    comparison = compare(got, want, storage, judge, worst)
+    def classes(index: Index) -> Stored:
+        assert isinstance(limit, Bounds)
+
+        def special(part: Index) -> Stored:
+            nan = whole(Running(model)).nan[index[part]]
+            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
+
+        model = MODELS[limit.model]
+        forms = [lambda f, chosen: whole(f).at(index[chosen])]
+        return classify(got.reshape(-1)[index], model, storage, forms, special)
+
+    judge = limit if isinstance(limit, Tolerance) else classes
+    comparison = compare(got, want, storage, judge, worst, excused_by(limit))
     findings: list[Finding] = []
     if faults and comparison.beyond.size:
         bad: Mask = np.zeros(shape, np.bool_)
@@ -99,7 +120,7 @@ def state_report(
         case = LayerCase(operation, (g, x), storage, got, want, bad)
         findings = explain_layer(case, STATE_HYPOTHESES)
     note = ""
-    if faults and not comparison.beyond.size:
+    if faults and not unrecorded and not comparison.beyond.size:
         case = LayerCase(operation, (g, x), storage, got, want, np.zeros(shape, np.bool_))
         note = precision_note(case, STATE_PRECISIONS)
     title = f"{name}.{kind}"
@@ -124,24 +145,9 @@ def state_report(
         comparison.counts,
         tuple(elements),
         direction="gradient",
-        limit=limit_text,
+        limit=str(limit),
         unrecorded=unrecorded,
         findings=tuple(findings),
         histogram={str(most): n for most, n in comparison.histogram.items()},
         note=note,
     )
-
-
-def _classes(
-    got: Stored, index: Index, storage: StorageFormat, model: Model, ranges: Callable[[Running], Range]
-) -> Stored:
-    """`WITHIN` or `BEYOND` for some elements."""
-    place = storage.ordinals(got.reshape(-1)[index])
-    classes = np.full(index.size, BEYOND, np.uint16)
-    with np.errstate(all="ignore"):
-        for flush in (False, True) if model.flushes else (False,):
-            lower, upper, after = stored(ranges(Running(model, flush)), storage)
-            low, high, nan = (each.reshape(-1)[index] for each in (lower, upper, after.nan))
-            inside = (storage.ordinals(low) <= place) & (place <= storage.ordinals(high))
-            classes[inside | (np.isnan(got.reshape(-1)[index]) & nan)] = WITHIN
-    return classes

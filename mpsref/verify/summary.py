@@ -115,6 +115,7 @@ _CLAUSES: Mapping[Reason, str] = {
     Reason.domain: "{} outside the domain {differ}, which {why}",
     Reason.pole: "{} at a pole {differ}",
     Reason.texture: "{} where NaN is 0, as a texture may have it",
+    Reason.indeterminate: "{} that the language leaves open {differ}",
     Reason.overflow: "{} of overflowing intermediates {differ}, which is allowed here",
 }
 

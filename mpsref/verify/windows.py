@@ -29,13 +29,13 @@ from mpsref.verify.bounds import neuron_forms
 from mpsref.verify.ranges import Level, Mark, Range
 from mpsref.verify.running import Running
 
-__all__ = ["WindowForm", "reshaped", "summed", "window_forms"]
+__all__ = ["WindowForm", "middle_of", "reshaped", "size_of_range", "summed", "window_forms"]
 
 WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
 """The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
 
-SINGLE, HALF = (2.0**-24, 2.0**-126, 3.4028235677973366e38), (2.0**-11, 0.0, 65520.0)
-"""Of an accumulator: the relative error of a rounding, what is lost in flushing, and where it overflows."""
+SINGLE, HALF = (2.0**-24, 2.0**-126, 0.0, 3.4028235677973366e38), (2.0**-11, 0.0, 2.0**-25, 65520.0)
+"""Of an accumulator: the relative error of a rounding, what flushing and underflow lose, and where it overflows."""
 
 OWN = 2.0**-52
 """Twice the relative error of the float64 in which ranges are computed."""
@@ -70,10 +70,10 @@ def summed(
     center: Wide,
     radius: Wide | float,
     size: Wide,
-    count: int,
+    count: Any,
     *,
     half: bool = False,
-    divided: bool = False,
+    undivided: Wide | None = None,
 ) -> Range:
     """
     The range of sums.
@@ -86,18 +86,21 @@ def summed(
         The sums of the products of the middles of all ranges, and how far those of others are from them.
     size : ndarray
         The sums of the absolute values of all products.
-    count : int
+    count : ndarray of int
         How many products there are.
-    half, divided : bool
-        Whether it is accumulated in half, and whether there is a division.
+    half : bool
+        Whether it is accumulated in half.
+    undivided : ndarray
+        What `size` would be without a division, if there is one.
     """
-    law = f.model.laws["arithmetic"]
-    unit, tiny, largest = HALF if half else SINGLE
+    law, in_half = f.model.laws["arithmetic"], f.model.precision < 24
+    unit, tiny, lost, largest = HALF if half or in_half else SINGLE
     unit *= 2 if law.either else 2 * law.ulp
-    roundings = count + 1 + (2 * f.model.laws["division"].ulp + 1 if divided else 0)
-    relative = roundings * unit / max(1 - roundings * unit, 0.5) + (count + 4) * OWN
+    # A model of half precision rounds the weights as well.
+    roundings = count + 1 + in_half + (2 * f.model.laws["division"].ulp + 1 if undivided is not None else 0)
+    relative = roundings * unit / np.maximum(1 - roundings * unit, 0.5) + (count + 4) * OWN
     # Each product and each partial sum may be flushed.
-    error = relative * size + radius + (2 * (count + 1) * tiny if f.flush else 0.0)
+    error = relative * size + radius + (count + 1) * (lost + (2 * tiny if f.flush else 0.0))
     special = ~np.isfinite(center) | ~np.isfinite(size)
     open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
     low = np.where(special, np.where(open_, -np.inf, center), center - error)
@@ -106,16 +109,18 @@ def summed(
     # Where sums are larger, flushing is lost in their rounding, and need not be looked at.
     matters = np.asarray(size < count * tiny * 2.0**40)
     reason = np.where(matters, np.uint16(Mark.TINY), np.uint16(0))
-    over = ~special & (size * (1 + relative) > largest)
+    over = ~special & ((size if undivided is None else undivided) * (1 + relative) > largest)
     if over.any():
         reason = reason | np.where(over, np.uint16(Mark.HUGE), np.uint16(0))
         if f.level is Level.EVERYTHING:
-            low, high = np.where(over, -np.inf, low), np.where(over, np.inf, high)
+            # Infinity stays, or becomes NaN.
+            infinity = -np.inf if f.down else np.inf
+            low, high = np.where(over, infinity, low), np.where(over, infinity, high)
             nan, reason = nan | over, reason | np.where(over, np.uint16(Mark.OVERFLOW), np.uint16(0))
     return Range(low, high, nan, reason, f)
 
 
-def _middle(x: Range) -> tuple[Wide, Wide | None]:
+def middle_of(x: Range) -> tuple[Wide, Wide | None]:
     """The middles of ranges, and their half widths; None where all are exact."""
     if np.array_equal(x.low, x.high, equal_nan=True):
         return np.where(x.nan, np.nan, x.low), None
@@ -124,22 +129,24 @@ def _middle(x: Range) -> tuple[Wide, Wide | None]:
         return middle, np.where(np.isfinite(x.high - x.low), (x.high - x.low) / 2 * (1 + OWN), 0.0)
 
 
-def _absolute(middle: Wide, radius: Wide | None) -> Wide:
+def size_of_range(middle: Wide, radius: Wide | None) -> Wide:
+    """The largest absolute values of ranges."""
     size = np.abs(np.nan_to_num(middle, nan=0.0, posinf=np.inf, neginf=-np.inf))
     return size if radius is None else size + radius
 
 
 def _convolution(operation: Convolution) -> WindowForm:
     w = operation.weights
-    weights, count = w.values.astype(np.float64), int(np.prod(w.values.shape[1:]))
+    weights = w.values.astype(np.float64)
 
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         center = operation.linear(middle, weights)
-        size = operation.linear(_absolute(middle, radius), np.abs(weights))
+        size = operation.linear(size_of_range(middle, radius), np.abs(weights))
         if w.bias is not None:
             center, size = center + w.bias.astype(np.float64), size + np.abs(w.bias.astype(np.float64))
         spread = 0.0 if radius is None else operation.linear(radius, np.abs(weights))
+        count = operation.terms(size_of(middle))
         return summed(f, center, spread, size, count, half=operation.half_accumulator)
 
     return form
@@ -152,15 +159,14 @@ def _fused(form: WindowForm, neuron: Callable[[Range, Stored, Running], Range]) 
 
 
 def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
-    w = operation.weights
-    weights, (o, rows, columns, _) = w.values.astype(np.float64), w.values.shape
+    weights = operation.weights.values.astype(np.float64)
 
     def form(sources: Sequence[Range], f: Running) -> Range:
-        (middle, radius), source = _middle(sources[0]), size_of(sources[1].low)
+        (middle, radius), source = middle_of(sources[0]), size_of(sources[1].low)
         center = operation.linear(middle, source, weights)
-        size = operation.linear(_absolute(middle, radius), source, np.abs(weights))
+        size = operation.linear(size_of_range(middle, radius), source, np.abs(weights))
         spread = 0.0 if radius is None else operation.linear(radius, source, np.abs(weights))
-        count = o // w.groups * rows * columns
+        count = operation.terms(size_of(middle), source)
         return summed(f, center, spread, size, count, half=operation.half_accumulator)
 
     return form
@@ -168,23 +174,23 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
 
 def _average(operation: Average) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         spread = 0.0 if radius is None else operation.plain([radius])
-        count = int(np.prod(operation.sliding.kernel))
-        size = operation.plain([_absolute(middle, radius)])
-        return summed(f, operation.plain([middle]), spread, size, count, divided=True)
+        absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle))
+        size, undivided = operation.plain([absolute]), operation.summed(absolute)
+        return summed(f, operation.plain([middle]), spread, size, count, undivided=undivided)
 
     return form
 
 
 def _average_gradient(operation: AverageGradient) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
-        middle, radius = _middle(sources[0])
+        middle, radius = middle_of(sources[0])
         source = sources[1].low
         spread = 0.0 if radius is None else operation.plain([radius, source])
-        size = operation.plain([_absolute(middle, radius), source])
-        count = int(np.prod(operation.sliding.kernel))
-        return summed(f, operation.plain([middle, source]), spread, size, count, divided=True)
+        absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle), size_of(source))
+        size, undivided = operation.plain([absolute, source]), operation.spread(absolute, size_of(source))
+        return summed(f, operation.plain([middle, source]), spread, size, count, undivided=undivided)
 
     return form
 
@@ -229,7 +235,6 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
         shape = x.low.shape
         low, high, size, open_ = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
         missing = np.zeros(shape, np.bool_)
-        taps = int(np.prod(operation.sliding.kernel))
         edge = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
         for _, _, made, read in operation.sliding.each_tap(source):
             may = x.high[read] >= least[made]
@@ -240,7 +245,7 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
             size[read] += np.where(may, np.fmax(np.abs(a), np.abs(b)), 0.0)
             open_[read] |= nan[made]
             missing[read] |= may & g.nan[made]
-        each = summed(f, np.zeros(shape), 0.0, size, taps)
+        each = summed(f, np.zeros(shape), 0.0, size, operation.terms(size_of(g.low), source))
         error = np.where(size > 0, each.high, 0.0) * (np.prod(operation.sliding.kernel) > 1)
         single = _windows_apart(operation)
         low, high = (low, high) if single else (low - error, high + error)

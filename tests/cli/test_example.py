@@ -80,16 +80,16 @@ def test_nothing_is_overwritten_and_wrong_names_are_refused(tmp_path, capsys):
 
 def test_run_takes_graph_and_sources_from_a_recording(tmp_path, capsys):
     graph, asked, done = TEACH / "graph.json", tmp_path / "asked", tmp_path / "done"
-    main(["inputs", str(graph), "--shape", "3x4x2", "--out", str(asked)])
+    main(["inputs", str(graph), "--shape", "3x4x8", "--out", str(asked)])
     assert main(["run", str(asked / "recording.json"), "--out", str(done), "--all"]) == 0
     assert main(["verify", str(done / "recording.json"), "--ulp", "0"]) == 0
-    assert "PASS: all 240 elements of 10 images" in capsys.readouterr().out
+    assert "PASS: all 960 elements of 10 images" in capsys.readouterr().out
 
     sources = [f"--source={name}={asked / file['file']}" for name, file in
                json.loads((asked / "recording.json").read_text())["images"].items() if name in ("x", "dy")]  # fmt: skip
     again = tmp_path / "again"
     assert (
-        main(["run", str(graph), *sources, "--shape", "3x4x2", "--channel-format", "float16", "--out", str(again)]) == 0
+        main(["run", str(graph), *sources, "--shape", "3x4x8", "--channel-format", "float16", "--out", str(again)]) == 0
     )
     for name in ("x", "dy", "y", "dx"):
         assert (again / f"{name}.npy").read_bytes() == (done / f"{name}.npy").read_bytes()
@@ -99,8 +99,8 @@ def test_a_source_can_be_replaced_and_must_be_there(tmp_path, capsys):
     import numpy as np  # noqa: PLC0415
 
     asked = tmp_path / "asked"
-    main(["inputs", str(TEACH / "graph.json"), "--shape", "3x4x2", "--out", str(asked)])
-    np.save(tmp_path / "x.npy", np.ones((3, 4, 2), np.float16))
+    main(["inputs", str(TEACH / "graph.json"), "--shape", "3x4x8", "--out", str(asked)])
+    np.save(tmp_path / "x.npy", np.ones((3, 4, 8), np.float16))
     run = ["run", str(asked / "recording.json"), "--out", str(tmp_path / "out")]
     assert main([*run, "--source", f"x={tmp_path / 'x.npy'}"]) == 0
     assert (np.load(tmp_path / "out" / "x.npy") == 1).all()

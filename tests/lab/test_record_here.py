@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from machine import needs_adapter, needs_compiler
+from machine import GRAPH, needs_adapter, needs_compiler, recorded
 from mpsref.cli import main
 from mpsref.lab import msl
 from mpsref.lab.cpu import Limits, Program, Work
@@ -22,13 +24,6 @@ from mpsref.verify import verify
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[2]
 TANH = ROOT / "examples" / "metal" / "tanh.metal"
-GRAPH = ROOT / "examples" / "metal" / "tanh.json"
-
-
-def recorded(tmp_path, *options, graph=GRAPH, shape="16x24x9"):
-    out = tmp_path / "rec"
-    status = main(["record", str(graph), "--shape", shape, "--out", str(out), *options])
-    return status, out / "recording.json"
 
 
 def kernel(tmp_path, text, *options, graph=GRAPH):
@@ -80,7 +75,7 @@ def test_the_example_kernels_pass(tmp_path, capsys):
     ids=str,
 )
 def test_a_graph_runs_with_our_own_kernels(tmp_path, options):
-    status, path = recorded(tmp_path, *options, graph=ROOT / "examples" / "teach" / "graph.json", shape="2x8x8x2")
+    status, path = recorded(tmp_path, *options, graph=ROOT / "examples" / "teach" / "graph.json", shape="2x8x8x8")
 
     assert status == 0
     recording = Recording.read(path)
@@ -153,6 +148,25 @@ def test_reading_another_image_is_named(tmp_path):
     assert "h" in " ".join(
         finding.sentence + " | " + finding.detail + " " + finding.where + ";" for finding in bad.findings
     )
+
+
+@needs_compiler
+def test_the_kernel_of_the_documentation_gives_the_verdict_that_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "verify.md").read_text()
+    (code,) = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    (graph,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "graph.json" in block]
+    (command,) = re.findall(r"^    mpsref (record .*)$", page, re.MULTILINE)
+    shown = re.search(r"^by cause:\n  (.*):", page, re.MULTILINE)[1]
+    Path("tanh.metal").write_text(code)
+    exec(graph, {})  # noqa: S102
+
+    assert main(shlex.split(command)) == 0
+    report = verify("rec/recording.json")
+    assert [cause.cause for cause in report.causes] == [shown]
+    assert [image.name for image in report.images if not image.passed] == ["dx"]
+    assert main(shlex.split(re.sub("--argument .*", "--out fixed", command))) == 0
+    assert verify("fixed/recording.json").passed
 
 
 # ---- what the header has to know ----
@@ -246,7 +260,7 @@ kernel void k(device const half *in [[buffer(0)]], device half *out [[buffer(1)]
         (["--argument", "nonsense"], "--argument nonsense: give WHAT=PLACE"),
         (["--function", "other"], "it has no kernel 'other', but k"),
         (["--for", "q"], "--for q: name one node by its result: h, dx"),
-        (["--backend", "wgpu"], "give a .metal file, and --backend cpu"),
+        (["--backend", "wgpu"], "give a .metal file and --backend cpu or a .wgsl file"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path, capsys, options, message):

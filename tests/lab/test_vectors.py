@@ -196,13 +196,18 @@ DUMP = """
 #undef main
 int main(int count, char **names) {
   FILE *file = fopen(names[count - 1], "wb");
-  const float x[] = {-3, 1, 4, -0.1f, 0.5f, 2.7f, -1.8f, -0.28f, 1.8f, 2.8f};
+  const float x[] = {-3, 1, 4, -0.1f, 0.5f, 2.7f, -1.8f, -0.28f, 1.8f, 2.8f,
+                     0.5447f, 0.9809f, 0.4114f, 0.1398f, 0.8045f, 0.4103f, 0.2388f, 0.5262f, 0.6677f, 0.6737f,
+                     1.15286231f, -0.81037411f, 0.35816911f, 0.77484438f, 0.66276414f};
   for (int i = 0; i < 65536; ++i) { const uint16_t y = kernel((uint16_t)i); fwrite(&y, 2, 1, file); }
-  for (int i = 0; i < 10; ++i) { const float y = gelu(x[i]); fwrite(&y, 4, 1, file); }
+  for (int i = 0; i < 25; ++i) { const float y = gelu(x[i]); fwrite(&y, 4, 1, file); }
   return fclose(file) ? 2 : example();
 }
 """
 CANDLE = [-0.004, 0.8413, 3.9999, -0.046, 0.3457, 2.6906, -0.0647, -0.1091, 1.7353, 2.7928]
+BURN = [0.3851, 0.8207, 0.2714, 0.0777, 0.6351, 0.2704, 0.1419, 0.3687, 0.4993, 0.5051]
+MLX = [1.0093501, -0.16925684, 0.22918941, 0.60498625, 0.49459383]
+"""What tests of three libraries expect of a geLU."""
 
 
 def halves(low, high, count):
@@ -237,11 +242,13 @@ def test_the_c_example_passes_and_its_faults_fail_here_and_pass_the_rules_that_t
         x = halves(-150, 150, 1024)
         want, here = mps.neuron.forward("geLU", x).astype(float), got[x.view(np.uint16)].astype(float)
         ggml = bool(np.square(here - want).sum() / np.square(want).sum() <= 1e-7)
-        candle = np.round(few.astype(float), 4).tolist() == CANDLE
-        rows.append([f"{wrong:,}", *("passes" if passed else "fails" for passed in (torch, ggml, candle))])
+        candle = np.round(few[:10].astype(float), 4).tolist() == CANDLE
+        burn = bool((np.abs(few[10:20] - BURN) <= 1e-2).all())
+        mlx = np.allclose(few[20:], MLX)
+        rows.append([f"{wrong:,}", *("passes" if passed else "fails" for passed in (torch, ggml, candle, burn, mlx))])
 
     page = (EXAMPLE.parents[2] / "docs" / "vectors.md").read_text()
-    shown = [[cell.strip() for cell in line.split("|")[2:6]] for line in page.splitlines() if line.startswith("| ")]
+    shown = [[cell.strip() for cell in line.split("|")[2:8]] for line in page.splitlines() if line.startswith("| ")]
     assert [row for row in shown if row[-1] in ("passes", "fails")] == rows
 
 

@@ -1,4 +1,8 @@
-"""The lessons: each runs as a script without a warning, its assertions hold, and its answers can be hidden."""
+"""
+The lessons: each runs as a script without a warning, its assertions hold, and its answers can be hidden.
+
+One is run with all tests, as a notebook (``tests/teach/test_exercises.py``); every build of the site runs all of them.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,7 @@ def figures(monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
 def test_each_lesson_runs_shows_what_it_draws_and_keeps_its_word(path, figures, capsys):
     names = runpy.run_path(str(path))

@@ -1,4 +1,4 @@
-"""The built site: links, anchors and resources lead somewhere, and nothing in it needs a network."""
+"""The built site: links lead somewhere, nothing needs a network, and every page fits a phone and can be read."""
 
 from __future__ import annotations
 
@@ -118,10 +118,11 @@ def test_no_page_names_a_place_on_the_machine_that_built_it(pages):
 
 
 def test_signatures_say_what_there_is_to_give(pages):
-    (nodes,) = (page for path, page in pages.items() if path == SITE / "api" / "mpsref.html")
+    classes = {path.stem: "".join(page.prose) for path, page in pages.items() if path.parent.name == "classes"}
+    tanh = classes["mpsref.MPSCNNNeuronTanHNode"]
 
-    assert re.search(r"MPSCNNNeuronTanHNode\(\s*\*, source, a=None, b=None\s*\)", "".join(nodes.prose))
-    assert not re.search(r"\*args", "".join(nodes.prose))
+    assert re.search(r"MPSCNNNeuronTanHNode\(\s*\*, source, a=None, b=None\s*\)", tanh)
+    assert not [name for name, text in classes.items() if name.endswith("Node") and "*args" in text]
 
 
 def test_no_markup_is_left_in_prose(pages):
@@ -130,10 +131,103 @@ def test_no_markup_is_left_in_prose(pages):
 
 
 def test_every_public_name_is_explained(pages):
-    explained = {anchor for path, page in pages.items() if path.parent == SITE / "api" for anchor in page.anchors}
+    explained = {anchor for path, page in pages.items() if SITE / "api" in path.parents for anchor in page.anchors}
     modules = [path.stem for path in (SITE / "api").glob("mpsref*.html")]
     for module in map(importlib.import_module, modules):
         for name in module.__all__:
             thing = getattr(module, name)
             places = [f"module-{thing.__name__}"] if inspect.ismodule(thing) else [f"{each}.{name}" for each in modules]
             assert explained & set(places), (module.__name__, name)
+
+
+# ---- in a browser ----
+
+LOOK = """(() => {
+    // Not window.innerWidth: a phone zooms out of a page that is too wide, and that grows with it.
+    const wrong = new Set(), width = document.documentElement.clientWidth;
+    const whole = document.scrollingElement.scrollWidth;
+    if (whole > width) wrong.add(`scrolls sideways to ${whole}`);
+    const scrolls = (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+    const named = (e) => `${e.tagName}.${e.className} ${e.textContent.trim().slice(0, 30)}`;
+    for (const e of document.querySelectorAll("table, pre, img, iframe, svg, .sig")) {
+        const box = e.getBoundingClientRect();
+        let outer = e.parentElement;
+        while (outer && !scrolls(outer)) outer = outer.parentElement;
+        if (box.width && !outer && (box.right > width + 1 || box.left < -1)) wrong.add(`cut: ${named(e)}`);
+        if (box.width && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden")
+            wrong.add(`hidden: ${named(e)}`);
+    }
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const known = new Map();
+    const rgba = (colour) => {
+        if (!known.has(colour)) {
+            canvas.clearRect(0, 0, 1, 1);
+            canvas.fillStyle = colour;
+            canvas.fillRect(0, 0, 1, 1);
+            const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+            known.set(colour, [r, g, b, a / 255]);
+        }
+        return known.get(colour);
+    };
+    const over = ([r, g, b, a], below) => [r, g, b].map((c, i) => c * a + below[i] * (1 - a));
+    const ground = (e) => {
+        const colour = e ? rgba(getComputedStyle(e).backgroundColor) : [255, 255, 255, 1];
+        return colour[3] === 1 ? colour.slice(0, 3) : over(colour, ground(e.parentElement));
+    };
+    const luminance = (rgb) => rgb.map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const seen = new Set();
+    while (texts.nextNode()) {
+        const e = texts.currentNode.parentElement;
+        if (seen.has(e) || !texts.currentNode.data.trim()) continue;
+        seen.add(e);
+        if (e.closest("svg, script, style, noscript, dialog")) continue;
+        if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+        const paper = ground(e), ink = over(rgba(getComputedStyle(e).color), paper);
+        const [low, high] = [luminance(paper), luminance(ink)].sort((a, b) => a - b);
+        const contrast = (high + 0.05) / (low + 0.05);
+        if (contrast < 4.5) wrong.add(`contrast ${contrast.toFixed(2)}: ${named(e)}`);
+    }
+    return [...wrong].slice(0, 5);
+})()"""
+"""What is wrong with the page as it stands: wider than the window, cut off, or too pale to read."""
+
+
+@pytest.mark.slow
+def test_a_page_that_is_too_wide_cut_or_pale_is_seen(opened, browser):
+    text = (
+        "<p style='color: {ink}; background: #fff'>words<div style='overflow: {flow}'><table><td>{cell}</table></div>"
+    )
+    for values, seen in (
+        ({"ink": "#767676", "flow": "auto", "cell": "<div style='width: 3000px'>"}, []),
+        ({"ink": "#777777", "flow": "auto", "cell": ""}, ["contrast 4.48: P. words"]),
+        ({"ink": "#000", "flow": "hidden", "cell": "<div style='width: 3000px'>"}, ["cut: TABLE. "]),
+        ({"ink": "rgb(0 0 0 / 50%)", "flow": "hidden", "cell": ""}, ["contrast 4.00: P. words"]),
+    ):
+        opened(text.format(**values))
+        assert browser.js(LOOK) == seen
+    for mobile in (False, True):
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=mobile)
+        opened("<!DOCTYPE html><meta name=viewport content='width=device-width'><pre style='width: 3000px'>words")
+        assert sorted(what.split()[0] for what in browser.js(LOOK)) == ["cut:", "scrolls"]
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.slow
+def test_every_page_fits_a_phone_and_a_desk_and_can_be_read_in_light_and_dark(browser):
+    wrong = []
+    for path in sorted(SITE.rglob("*.html")):
+        browser.open(path)
+        for width in (1280, 390):
+            browser.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800
+            )
+            for scheme in ("light", "dark"):
+                with browser.in_scheme(scheme):
+                    browser.js(f"document.documentElement.dataset.theme = '{scheme}'")
+                    wrong += [(path.relative_to(SITE).as_posix(), width, scheme, what) for what in browser.js(LOOK)]
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+    assert not wrong, "\n".join(map(str, wrong))

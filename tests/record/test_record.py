@@ -284,7 +284,6 @@ def test_the_request_names_everything_and_tells_what_to_do(tmp_path):
         "little-endian",
         "HeightxWidthxFeatureChannels",
         "swiftc",
-        "record.py",
         "mpsref verify",
         "- 2 images, one after",
     ):
@@ -807,3 +806,16 @@ def test_an_awaited_image_only_gets_an_entry(tmp_path):
     assert Recording.read(path, complete=False).missing == {"y": tmp_path / "r" / "y.f16"}
     with pytest.raises(mps.FileFormatError, match=r"y\.f16: No such file"):
         Recording.read(path)
+
+
+def test_images_behind_layers_have_sizes_of_their_own(tmp_path):
+    pooled = mps.MPSCNNPoolingMaxNode(source=mps.MPSNNImageNode(handle="x"), filter_size=2)
+    pooled.result_image.handle, pooled.padding_policy = "y", mps.MPSNNDefaultPadding(0)
+    (last,) = pooled.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    last.result_image.handle = "dx"
+    file = mps.GraphFile.from_results([pooled.result_image, last.result_image])
+
+    entries = json.loads(request(tmp_path / "r", file, (1, 6, 4, 3), "float16").read_text())["images"]
+
+    sizes = {name: (entry["height"], entry["width"], entry["feature_channels"]) for name, entry in entries.items()}
+    assert sizes == {"x": (6, 4, 3), "dy": (3, 2, 3), "y": (3, 2, 3), "dx": (6, 4, 3)}

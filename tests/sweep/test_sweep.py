@@ -704,6 +704,13 @@ def test_a_report_is_not_written_over_the_implementation(tmp_path, capsys, monke
             assert capsys.readouterr().err == f"mpsref: {option} {output}: is read: choose another file\n"
     assert [file.read_text() for file in files] == ["raise SystemExit"] * 2
 
+    # Folders without an __init__, one in the other.
+    (tmp_path / "outer" / "middle").mkdir(parents=True)
+    (tmp_path / "outer" / "middle" / "inner.py").write_text("raise SystemExit")
+    command = ["sweep", "--neuron", "absolute", "--implementation", "outer.middle.inner:f"]
+    assert main([*command, "--json", "outer/middle/inner.py"]) == 2
+    assert capsys.readouterr().err.endswith("inner.py: is read: choose another file\n")
+
 
 def test_what_an_implementation_prints_is_not_in_the_report():
     command = ["sweep", "--neuron", "absolute", "--implementation", "implementations:prints", "--format", "unorm8"]

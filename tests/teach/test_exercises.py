@@ -104,7 +104,7 @@ def run(notebook, answers=()):
     return names
 
 
-@pytest.mark.parametrize("number", [2, 9])
+@pytest.mark.parametrize("number", [2, pytest.param(9, marks=pytest.mark.slow)])
 def test_a_notebook_runs_and_its_exercises_take_answers(notebooks, number, capsys, monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
@@ -123,6 +123,7 @@ def test_a_notebook_runs_and_its_exercises_take_answers(notebooks, number, capsy
     ]
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_class_runs(notebooks, capsys, monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

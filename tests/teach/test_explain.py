@@ -331,6 +331,28 @@ def test_graphs_that_have_no_page_are_refused():
 # ---- the command line ----
 
 
+def test_a_window_is_drawn_with_its_products():
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=3, kernel_height=3, input_feature_channels=2, output_feature_channels=1
+    )
+    weights = mps.ArrayDataSource(d, np.arange(18, dtype=np.float32).reshape(1, 3, 3, 2) + 100)
+    node = mps.MPSCNNConvolutionNode(source=mps.MPSNNImageNode(handle="x"), weights=weights)
+    pool = mps.MPSCNNPoolingMaxNode(source=node.result_image, filter_size=2)
+    x = np.arange(72, dtype=np.float32).reshape(6, 6, 2) / 4
+    page = teach.explain(mps.MPSNNGraph(result_image=pool.result_image, format=F.float32), x=x, at=(0, 1, 0))
+    first, second = page.split("<details open>")[1:]
+    # Of the pixel (0, 1) the row above is outside; the pool reads rows 0 and 1, columns 2 and 3.
+    assert first.count("cell read") == 6
+    assert first.count("<tr><td>") == 12
+    assert '<td>0, 0, 0</td><td class="number">0</td><td class="number">106</td><td class="number">0</td>' in first
+    assert (
+        '<td>1, 2, 1</td><td class="number">4.25</td><td class="number">117</td><td class="number">497.25</td>' in first
+    )
+    assert second.count("cell read") == 4
+    assert "<td>1, 3, 0</td>" in second
+    assert "weight" not in second.partition("</table>")[0]
+
+
 def test_the_command_writes_a_page(example, tmp_path, capsys):
     path = tmp_path / "page.html"
 

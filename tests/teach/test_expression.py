@@ -79,12 +79,25 @@ def test_two_expressions_are_an_arithmetic_node_and_a_number_is_a_linear_neuron(
     assert repr(left) == f"2.5 {symbol} x"
 
 
+def test_a_power_of_a_number_is_a_power_or_an_exponential_neuron():
+    x = teach.input("x")
+    for y, neuron_type, value, slope in [
+        (x**2, T.power, Fraction(9, 16), Fraction(3, 2)),
+        ((x + 1) ** -2, T.power, Fraction(16, 49), -2 * Fraction(64, 343)),
+        (4 ** (x - 1), T.exponential, 2**-0.5, 2**-0.5 * math.log(4)),
+    ]:
+        t = teach.backprop(y, x=0.75)
+
+        assert y.node.descriptor.neuron_type is neuron_type
+        assert (t.y, t.dx) == pytest.approx((float(value), float(slope)), rel=2e-7)
+
+
 def test_formulas_have_the_parentheses_that_they_need():
     x, w = teach.input("x"), teach.input("w")
     numbers = {"x": 0.75, "w": -1.5}
     for y in (
         1 - (w * x) * 3, -(w + x) * 2, -(-1 * w), w - (x - w), w - (x + 1), (w - x) - 2 * x * w, x * -2, -w * x,
-        (x - 1) * (x + 1), sum([x, w, x * w]), -2 * x - -w,
+        (x - 1) * (x + 1), sum([x, w, x * w]), -2 * x - -w, (-x) ** 2, -(x**2) * w, (x**2) ** 3, (x * w) ** 2, -w**2,
     ):  # fmt: skip
         assert eval(repr(y), numbers.copy()) == teach.backprop(y, **{k: numbers[k] for k in "xw" if k in repr(y)}).y  # noqa: S307
     long = x
@@ -154,6 +167,11 @@ def test_errors_name_what_to_do():
             "2 inputs are called 'x': make an input once",
         ),
         (lambda: x + np.ones(3), mps.ParameterError, "use teach.input"),
+        (lambda: x / 3, mps.ParameterError, r"no node of a quotient .* write x \* \(1 / 3\)"),
+        (lambda: 1 / x, mps.ParameterError, "no node of a quotient"),
+        (lambda: x**x, mps.ParameterError, "the base and the exponent are expressions"),
+        (lambda: (-2) ** x, mps.ParameterError, "the base is -2: give a number above 0"),
+        (lambda: x**None, TypeError, "unsupported operand"),
         (lambda: x + None, TypeError, "unsupported operand"),
         (lambda: "a" * x, TypeError, "unsupported operand|can't multiply"),
         (lambda: x * True, TypeError, "unsupported operand"),

@@ -208,7 +208,7 @@ def test_the_graph_stays_in_sight_while_one_slides(browser, opened, sum_of_two, 
 
         assert browser.js("window.scrollY") > 100
         assert 0 <= bar[0] < bar[1] <= graph[0] + 1 < graph[1] <= field[0] < field[1] <= 801
-        assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
+        assert browser.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")
 
@@ -282,7 +282,7 @@ LIVE = live_pages()
 
 @pytest.mark.parametrize("name", LIVE.PAGES)
 @pytest.mark.parametrize("width", [390, 1280])
-def test_each_page_of_the_site_is_dragged_slid_and_stepped_through(browser, opened, tmp_path, name, width):
+def test_each_page_of_the_site_is_dragged_slid_stepped_and_goes_downhill(browser, opened, tmp_path, name, width):
     LIVE.write(tmp_path / "live")
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800)
     try:
@@ -299,14 +299,26 @@ def test_each_page_of_the_site_is_dragged_slid_and_stepped_through(browser, open
             browser.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
         assert float(value_of(browser, "source-0")) == pytest.approx(2, abs=0.1)
 
+        browser.js("document.getElementById('source-0').scrollIntoView({block: 'end'})")
+        browser.js("new Promise((done) => setTimeout(done, 100))")
         slide(browser, "source-0", -3)
         assert value_of(browser, "source-0") == "-3"
+        assert browser.js("location.hash") == "#x=-3"
+        graph, field = browser.js("""[".graph", "#source-0"].map((selector) => {
+            const box = document.querySelector(selector).getBoundingClientRect();
+            return [box.top, box.bottom];
+        })""")
+        assert 0 <= graph[0] < graph[1] <= field[0] < field[1] <= 801
+        slope = texts(browser, "#source-0-gradient")[0].replace("\N{MINUS SIGN}", "-").removeprefix("dL/dx = ")
+        browser.click("#downhill")
+        assert float(value_of(browser, "source-0")) == pytest.approx(-3 - 0.1 * float(slope), rel=1e-5)
+        browser.click("#reset")
         browser.js("document.activeElement.blur()")
         browser.key("ArrowRight")
         assert texts(browser, "#position")[0].startswith(f"Step 2 of {steps}")
         browser.click("#last")
         assert texts(browser, "#position") == [f"Step {steps} of {steps}, backward"]
-        assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
+        assert browser.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert browser.complaints(path) == []
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")

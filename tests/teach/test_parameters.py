@@ -141,3 +141,38 @@ def test_what_cannot_be_set():
         teach.with_parameters(graph, {"h.a": 1})
     with pytest.raises(mps.ParameterError, match="y: a is inf"):
         teach.with_parameters(graph, {"y.a": np.inf})
+
+
+def test_weights_of_layers_have_gradients_that_are_exact_sums_and_learn():
+    """A convolution of small integers, of which float32 loses nothing; its gradients by differences of exact losses."""
+    random = np.random.default_rng(3)
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=2, kernel_height=2, input_feature_channels=2, output_feature_channels=3
+    )
+    weights, biases = random.integers(-2, 3, (3, 2, 2, 2)).astype(np.float32), np.float32([1, -1, 2])
+    xs = random.integers(-3, 4, (2, 3, 3, 2)).astype(float)
+    x = teach.input("x")
+    layer = mps.MPSCNNConvolutionNode(source=x.image, weights=mps.ArrayDataSource(d, weights, biases))
+    h = teach.Expression(layer, "layer").named("h")
+    loss = h * h
+    t = teach.backprop(loss, x=xs)
+    graph = t.graph
+
+    assert teach.parameters(graph)["h.weights"].tolist() == weights.tolist()
+    for name, start in (("h.weights", weights), ("h.biases", biases)):
+        gradient = t.parameter_gradients[name]
+        assert gradient.shape == start.shape
+        for place in map(tuple, random.integers(0, start.shape, (6, start.ndim))):
+            sums = []
+            for step in (1, -1):
+                moved = start.copy()
+                moved[place] += step
+                changed = teach.with_parameters(graph, {name: moved})
+                images = changed.run(x=xs, dy=np.ones_like(t.y))
+                sums.append(float(images["y"].to_array().astype(float).sum()))
+            assert gradient[place] == (sums[0] - sums[1]) / 2  # exact for a quadratic
+    log = teach.descend(loss, {"h.weights": weights, "h.biases": biases}, rate=0.002, steps=3, x=xs)
+    assert (np.diff(log.losses) < 0).all()
+    assert t.at(0, 0, 0).parameter_gradients.keys().isdisjoint({"h.weights", "h.biases"})
+    with pytest.raises(mps.ParameterError, match=r"^h: weights have shape \(1, 2\)"):
+        teach.with_parameters(graph, {"h.weights": [[1, 2]]})

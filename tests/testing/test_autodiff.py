@@ -124,6 +124,8 @@ def test_the_gradient_is_the_librarys(library):
     dy = np.linspace(1, 3, 9, dtype=np.float32)
 
     assert np.allclose(gradient(x, dy), dy * (3 * x**2 - 1), rtol=1e-5)
+    scaled = gradient_of(lambda x, d: x * d.a, library)
+    assert np.allclose(scaled(x, dy, mps.MPSNNNeuronDescriptor("linear", 3)), 3 * dy, rtol=1e-5)
     assert check_gradient((cubic, gradient), x, dtype="float32").passed
     with pytest.raises(mps.VerificationError):
         check_gradient((lambda x: x * x, gradient), x, dtype="float32")

@@ -457,6 +457,43 @@ def test_the_code_of_a_graph_runs_and_builds_it_again(graph, shuffle):
         assert names["graph"].to_json() == file.to_json()
 
 
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_layers_have_code_and_sources_that_fit_and_are_as_they_are_specified(data):
+    graph = data.draw(mpst.layers())
+    sources, names = data.draw(mpst.graph_sources(graph)), {}
+    exec(mpst.graph_code(graph), names)  # noqa: S102
+    assert names["graph"].to_json() == graph.to_json()
+    ideal, specified = (
+        mps.MPSNNGraph(result_images=graph.result_images, format=graph.storage, mode=mode).run(**sources)
+        for mode in ("ideal", "specified")
+    )
+    for name, image in ideal.items():
+        assert image.to_array().tobytes() == specified[name].to_array().tobytes()
+
+
+LAYERS = {
+    "stride": lambda d: d.stride_in_pixels_x > 1,
+    "groups": lambda d: d.groups > 1,
+    "dilation": lambda d: d.dilation_rate_y > 1,
+    "depthwise": lambda d: isinstance(d, mps.MPSCNNDepthWiseConvolutionDescriptor),
+    "neuron": lambda d: d.fused_neuron_descriptor is not None,
+}
+
+
+def test_layers_of_each_kind_are_drawn():
+    seen = set()
+
+    @settings(max_examples=100, phases=[Phase.generate], database=None, deadline=None, derandomize=True)
+    @given(mpst.layers())
+    def look(graph):
+        sources = graph.data_sources.values()
+        seen.update(what for what, is_so in LAYERS.items() for source in sources if is_so(source.descriptor()))
+
+    look()
+    assert seen == set(LAYERS)
+
+
 def test_code_copes_with_any_name():
     document = {
         "format": "mpsref-graph", "version": 1, "storage": "float32",

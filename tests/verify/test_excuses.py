@@ -291,7 +291,7 @@ def test_a_directed_store_is_a_note_and_fails_under_strict(tmp_path, name, way):
     if name == "softPlus":
         assert (min(image.signed_errors.values()) >= 0) == (way == "up")
     assert image.directed.held == image.directed.decisive > 1000
-    assert f"note: y {image.directed}" in plain.text()
+    assert f"y: note: {image.directed}" in plain.text()
     assert "1 image not rounded to nearest" in strict.verdict
     assert not strict.passed
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+import near_misses
+import pairs
 import plants
 from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
@@ -97,7 +99,11 @@ def a_corner_left_out():
 
 # ---- planted faults ----
 
-DEFAULT = list(plants.KINDS)[::3]
+DEFAULT = list(plants.KINDS)[::4]
+
+
+WRONGLY_CLAIMED = ("both branches blended", "the literal formula overflows", "read through unorm8")
+"""Near misses of which a part looks like the fault."""
 
 
 def said(kind, seed):
@@ -122,6 +128,37 @@ def test_no_wrong_cause_is_named_and_most_are(seed):
     assert wrong == {}
     assert len(planted) >= 120
     assert planted.count("named") >= 0.85 * len(planted)
+
+
+@pytest.mark.parametrize("name", [*list(near_misses.NEAR)[::5], *WRONGLY_CLAIMED])
+def test_what_only_resembles_a_fault_is_not_given_its_name(name):
+    assert near_misses.claims(name, 1) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", near_misses.NEAR)
+def test_nothing_that_resembles_a_fault_is_given_its_name(name, seed):
+    assert near_misses.claims(name, seed) == []
+
+
+def test_every_hypothesis_has_a_near_miss():
+    assert [h.name for h in HYPOTHESES if h.name not in near_misses.NEAR] == []
+
+
+@pytest.mark.parametrize("seed", [1012, 1018, 1022, 1029])
+def test_two_faults_of_an_image_are_told_apart_with_their_places(seed):
+    result, wanted, findings = pairs.said(seed)
+
+    assert result == "both", (wanted, [finding.headline for finding in findings])
+
+
+@pytest.mark.slow
+def test_two_faults_drawn_at_random_are_told_apart_and_none_is_wrong():
+    results = [pairs.said(seed)[0] for seed in range(60)]
+
+    assert results.count("wrong") == 0
+    assert results.count("both") >= 0.95 * len(results)
 
 
 def test_different_causes_in_different_parts_are_told_apart():

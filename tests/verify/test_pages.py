@@ -166,7 +166,7 @@ def test_elements_are_counted_by_channel_and_by_pixel():
 @pytest.mark.parametrize(
     ("classes", "step", "kind"),
     [
-        ([0, int(Reason.order)], 1, "explained"),
+        ([0, int(Reason.order)], 1, "excused"),
         ([0, 0], 1, "within the bounds, but not exact"),
         ([0, 0], 0, "exact"),
     ],

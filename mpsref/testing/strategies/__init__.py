@@ -26,12 +26,14 @@ except ImportError:
 from mpsref.testing.strategies import code as _code
 from mpsref.testing.strategies import graphs as _graphs
 from mpsref.testing.strategies import images as _images
+from mpsref.testing.strategies import layers as _layers
 from mpsref.testing.strategies import neurons as _neurons
 from mpsref.testing.strategies import numbers as _numbers
 from mpsref.testing.strategies import recordings as _recordings
 from mpsref.testing.strategies.code import *
 from mpsref.testing.strategies.graphs import *
 from mpsref.testing.strategies.images import *
+from mpsref.testing.strategies.layers import *
 from mpsref.testing.strategies.neurons import *
 from mpsref.testing.strategies.numbers import *
 from mpsref.testing.strategies.recordings import *
@@ -41,6 +43,7 @@ if not TYPE_CHECKING:  # which reads lists of literals only; without a list it t
         *_code.__all__,
         *_graphs.__all__,
         *_images.__all__,
+        *_layers.__all__,
         *_neurons.__all__,
         *_numbers.__all__,
         *_recordings.__all__,

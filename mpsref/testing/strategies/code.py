@@ -15,6 +15,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.sources import descriptor_of
 from mpsref.operations.weights import SIZES
+from mpsref.storage import ChannelFormat
 
 __all__ = ["graph_code"]
 
@@ -130,6 +131,8 @@ class _Code:
         self.images[name] = f"{variable}{RESULT}"
         yield f"{self.images[name]}.handle = {name!r}"
         yield from self._settings(name, node.result_image)
+        if name in self.document.get("result_states", ()):
+            yield f"{variable}.result_state.export_from_graph = True"
         for key in ("label", *(field.name for field in fields if field.is_property)):
             if key in written:
                 setting = next((field for field in fields if field.name == key and field.is_property), None)
@@ -160,7 +163,7 @@ def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
         yield f"    {arguments[-1]})"
 
 
-def _format(value: MPSImageFeatureChannelFormat) -> str:
+def _format(value: ChannelFormat) -> str:
     return f"mps.MPSImageFeatureChannelFormat.{value.name}"
 
 

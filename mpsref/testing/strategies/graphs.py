@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import note
 from hypothesis import strategies as st
 
-from mpsref.enums import MPSImageFeatureChannelFormat
+from mpsref.enums import MPSImageFeatureChannelFormat, MPSNNPaddingMethod
 from mpsref.errors import ImageError
 from mpsref.graph.arithmetic import (
     ARITHMETIC_NODES,
@@ -22,9 +22,11 @@ from mpsref.graph.arithmetic import (
 from mpsref.graph.file import GraphFile
 from mpsref.graph.neurons import MPSCNNNeuronNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
-from mpsref.graph.schedule import inputs
+from mpsref.graph.schedule import inputs, schedule
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.operations import ConvolutionOperation, Role, Windowed
+from mpsref.operations.base import Size
 from mpsref.testing.strategies.arguments import count, drawn, flag, instance, strategy
 from mpsref.testing.strategies.code import graph_code
 from mpsref.testing.strategies.images import image_descriptors, images
@@ -33,6 +35,7 @@ from mpsref.testing.strategies.numbers import formats
 
 __all__ = ["graph_sources", "graphs"]
 
+ANY_SIZE = MPSNNPaddingMethod.sizeSame | MPSNNPaddingMethod.sizeFull
 Formats = MPSImageFeatureChannelFormat
 
 
@@ -272,7 +275,9 @@ def graph_sources(
     **options: Any,
 ) -> dict[str, MPSImage]:
     """
-    A strategy for the source images of a graph, by name: all of one size, each in the format of its node.
+    A strategy for the source images of a graph, by name, each in the format of its node.
+
+    All have one size, but for the incoming gradients of layers, which have that of the layer's result.
 
     Parameters
     ----------
@@ -301,25 +306,52 @@ def graph_sources(
         node.sources[0]: node.operation.descriptor for node in reversed(graph.nodes) if node.forward_node is None
     }
     names = {image: name for name, image in graph.images.items()}
-    sources = {}
+    sources, sizes = {}, _sizes(graph, d, is_fixed=descriptor is not None)
     for node in inputs(graph.result_images):
         own_format = node.format or (d.channel_format if descriptor else draw(formats()))
+        n, height, width, channels = sizes[node]
         size = MPSImageDescriptor(
             channel_format=own_format,
-            width=d.width,
-            height=d.height,
-            feature_channels=d.feature_channels,
-            number_of_images=d.number_of_images,
+            width=width,
+            height=height,
+            feature_channels=channels,
+            number_of_images=n,
         )
         own_options = {} if own_format < Formats.float16 else options
         sources[names[node]] = draw(images(size, neuron=neurons.get(node), **own_options))
     return sources
 
 
+def _sizes(graph: GraphFile, d: MPSImageDescriptor, *, is_fixed: bool) -> dict[MPSNNImageNode, Size]:
+    """The sizes of all images; sources are large enough for their windows, unless theirs is fixed."""
+    forward = (node.forward_node for node in graph.nodes)
+    nodes = list(schedule([*(node.result_image for node in forward if node is not None), *graph.result_images]))
+    operations = [node.operation for node in nodes]
+    height, width = d.height, d.width
+    for operation in () if is_fixed else operations:
+        if isinstance(operation, Windowed):
+            sliding = operation.sliding
+            reach = [(k - 1) * e + 1 for k, e in zip(sliding.kernel, sliding.dilations, strict=True)]
+            if getattr(operation, "is_fully_connected", False):
+                height, width = reach
+            elif not int(sliding.padding.padding_method()) & ANY_SIZE:
+                height, width = max(height, reach[0]), max(width, reach[1])
+    base = d.number_of_images, height, width, d.feature_channels
+    sizes: dict[MPSNNImageNode, Size] = {}
+    for node, operation in zip(nodes, operations, strict=True):
+        for source, role in zip(node.sources, operation.roles, strict=True):
+            is_gradient = role is Role.GRADIENT and node.forward_node is not None
+            sizes.setdefault(source, sizes[node.forward_node.result_image] if is_gradient else base)  # type: ignore[union-attr]
+        sizes[node.result_image] = operation.result_size(*(sizes[source] for source in node.sources))
+    return sizes
+
+
 def _channels(graph: GraphFile) -> int | None:
-    """The number of feature channels that pReLU needs, if there is one."""
-    neurons = (node.operation.descriptor for node in graph.nodes)
+    """The number of feature channels that pReLU or weights need, if there are any."""
+    operations = [node.operation for node in graph.nodes]
+    neurons = (operation.descriptor for operation in operations)
     counts = {len(d.data) for d in neurons if d is not None and d.data is not None}
+    counts |= {operation.weights.inputs for operation in operations if isinstance(operation, ConvolutionOperation)}
     if len(counts) > 1:
-        raise ImageError(f"the graph has pReLU with {sorted(counts)} slopes: no image fits all")
+        raise ImageError(f"the graph has pReLU or weights for {sorted(counts)} channels: no image fits all")
     return counts.pop() if counts else None

@@ -138,12 +138,12 @@ def descriptors(
     if row.per_channel:
         n = count(draw(channels), "channels") if isinstance(channels, st.SearchStrategy) else channels
         slopes = PRELU_SLOPES if parameters is None else parameters
-        return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=n, max_size=n)))
+        return MPSNNNeuronDescriptor(row.neuron_type.name, data=draw(st.lists(slopes, min_size=n, max_size=n)))
     values = {
         name: draw(_parameters(default) if parameters is None else parameters)
         for name, default in row.parameters.items()
     }
-    return MPSNNNeuronDescriptor(row.neuron_type, **values)
+    return MPSNNNeuronDescriptor(row.neuron_type.name, **values)
 
 
 # The arguments of `descriptors` hide the names.

@@ -109,10 +109,10 @@ def gelu_approximated(step: Step) -> Variants:
             return np.asarray(reads.upstream * slope)
         return np.asarray(0.5 * x * (1 + t))
 
-    def with_sigmoid(reads: Reads) -> Wide:
+    def with_sigmoid(reads: Reads, k: float) -> Wide:
         x = reads.x
-        s: Wide = 1 / (1 + np.exp(-1.702 * x))
-        return np.asarray(reads.upstream * (s + 1.702 * x * s * (1 - s)) if reads_gradient(step) else x * s)
+        s: Wide = 1 / (1 + np.exp(-k * x))
+        return np.asarray(reads.upstream * (s + k * x * s * (1 - s)) if reads_gradient(step) else x * s)
 
     def with_exp(reads: Reads) -> Wide:
         # tanh as (t - 1) / (t + 1), which overflows in float32.
@@ -121,7 +121,8 @@ def gelu_approximated(step: Step) -> Variants:
         return np.asarray(np.float32(0.5) * x * (1 + (t - 1) / (t + 1)), np.float64)
 
     yield "x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))", with_tanh
-    yield "x sigmoid(1.702 x)", with_sigmoid
+    yield "x sigmoid(1.702 x)", partial(with_sigmoid, k=1.702)
+    yield "x sigmoid(x), which is SiLU", partial(with_sigmoid, k=1.0)
     if not reads_gradient(step):
         yield "with tanh, that as (t - 1) / (t + 1), t = e^2x", with_exp
 
@@ -231,11 +232,13 @@ def derivative_at_output(step: Step) -> Variants:
     "The slope is computed from the neuron's result, which was rounded when it was stored.",
 )
 def slope_from_result(case: Case) -> Iterator[Candidate]:
-    def function(reads: Reads, p: MPSNNNeuronDescriptor, image: Elements | None) -> Wide:
+    def function(reads: Reads, p: MPSNNNeuronDescriptor, image: Elements | None, scaled: bool = False) -> Wide:
         y = (_output(reads, p) if image is None else image.at(reads.index)).values()
         if p.neuron_type is T.sigmoid:
             return reads.upstream * (y * (1 - y))
         if p.neuron_type is T.tanH:
+            if scaled:
+                return np.asarray(reads.upstream * p.a * p.b * (1 - y * y))
             return reads.upstream * (p.b * (p.a - y * y / p.a) if p.a else y * 0)
         if p.neuron_type is T.softSign:
             return np.asarray(reads.upstream * np.square(1 - np.abs(y)))
@@ -248,6 +251,10 @@ def slope_from_result(case: Case) -> Iterator[Candidate]:
         yield Candidate("", function=partial(function, p=p, image=None), step=k)
         for name, image in case.images.items():
             yield Candidate(f"from {name}", function=partial(function, p=p, image=image), step=k)
+        if p.neuron_type is T.tanH and p.a != 1:
+            yield Candidate(
+                "as 1 - y^2, as if a were 1", function=partial(function, p=p, image=None, scaled=True), step=k
+            )
 
 
 # ---- what was run ----
@@ -302,8 +309,10 @@ def factor(case: Case) -> Iterator[Candidate]:
             names |= {f"1/{name}": 1 / value}
         if name == "c" and value > 0 and value != 1:
             names |= {"ln c": math.log(value), "1 / ln c": 1 / math.log(value)}
-    if p is not None and {"a", "b"} <= p.parameters.keys() and p.a and p.b:
-        names |= {"a b": p.a * p.b, "1 / (a b)": 1 / (p.a * p.b)}
+    slopes = {"b": p.b, "c": p.c, "ln c": math.log(p.c) if p.c > 0 else 0.0} if p is not None else {}
+    for name, value in slopes.items() if p is not None and p.a else ():
+        if name.removeprefix("ln ") in p.parameters and value:
+            names |= {f"a {name}": p.a * value, f"1 / (a {name})": 1 / (p.a * value), f"{name} / a": value / p.a}
     n, h, w, c = case.shape
     for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
                         "the number of elements": n * h * w * c}.items():  # fmt: skip

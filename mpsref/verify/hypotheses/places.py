@@ -366,13 +366,17 @@ def shifted(case: Case) -> Iterator[Candidate]:
             y, x = y % size[0], x % size[1]
         return y, x, c
 
+    _, h, w, c = case.shape
     near = (0, 1, -1, 2, -2)
     steps = [(y, x) for y in near for x in near if y or x]
+    for pixels in (by // c for by in _correlated(case) if by % c == 0):
+        y = (pixels + w // 2) // w
+        steps += [(y, pixels - y * w)]
     moves = {
         f"by {by[0]} rows and {by[1]} columns, the edge {edge}": _pixels(partial(move, by=by, edge=edge))
-        for by in sorted(steps, key=lambda by: abs(by[0]) + abs(by[1]))
+        for by in sorted(dict.fromkeys(steps), key=lambda by: abs(by[0]) + abs(by[1]))
         for edge in ("repeated", "zero", "from the other side")
-        if abs(by[0]) < case.shape[1] and abs(by[1]) < case.shape[2]
+        if abs(by[0]) < h and abs(by[1]) < w
     }
     yield from _moved(case, moves)
 

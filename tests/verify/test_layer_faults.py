@@ -1,0 +1,105 @@
+"""Planted faults of layers of random shapes are named; what is wrong in another way is not called so."""
+
+import itertools
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import mpsref as mps
+from mpsref.verify import verify, write_recording
+from tests import layer_plants as plants
+
+F = mps.MPSImageFeatureChannelFormat
+
+
+def judged(folder, it, device, direction):
+    """The first image out of bounds, or None; for one layer and what a device makes of it."""
+    node, x = it.node, it.x
+    storage = F.float16 if x.dtype == np.float16 else F.float32
+    images, states = {"x": x}, None
+    if direction != "forward":
+        rng = np.random.default_rng(x.size)
+        g = plants.normal(rng, *node.operation.result_size(x.shape))
+        images["g"] = g
+        (node,) = node.gradient_filters(with_source=mps.MPSNNImageNode(handle="g"))
+        node.result_image.handle = "dx"
+    if direction == "states":
+        arrays = dict(zip(("gradient_for_weights", "gradient_for_biases"), device(it, g), strict=True))
+        states = {"y": {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}}
+        images["dx"] = it.data_gradient(g)
+    else:
+        made = device(it) if direction == "forward" else device(it, g)
+        images[node.result_image.handle] = made.astype(x.dtype)
+    shutil.rmtree(folder, ignore_errors=True)
+    file = mps.GraphFile.from_results([node.result_image], storage)
+    made = {name: mps.MPSImage.from_array(array) for name, array in images.items()}
+    with np.errstate(all="ignore"):
+        report = verify(write_recording(folder, file, made, "a test", states=states))
+    return next((image for image in report.images if not image.passed), None)
+
+
+def drawn(folder, table, direction, seed, tries=8):
+    """Name, number, and the judged image of each plant of a table whose fault shows."""
+    for name, number, maker, device in plants.cases(table):
+        rng = np.random.default_rng([seed, number, *name.encode()])
+        for _ in range(tries):
+            with np.errstate(all="ignore"):
+                image = judged(folder, maker(rng), device, direction)
+            if image is not None and image.counts.beyond >= 8:
+                yield name, number, image
+                break
+        else:
+            raise AssertionError(f"{name} {number} never shows")
+
+
+TABLES = {
+    "forward": [plants.FORWARD, plants.POOLS],
+    "gradient": [plants.DATA_GRADIENTS, plants.POOL_GRADIENTS],
+    "states": [plants.STATES],
+}
+NEAR = {
+    "forward": [plants.NEAR_MISSES, plants.POOL_NEAR_MISSES],
+    "gradient": [plants.POOL_GRADIENT_NEAR_MISSES],
+    "states": [plants.STATE_NEAR_MISSES],
+}
+
+
+@pytest.mark.parametrize("direction", TABLES)
+def test_planted_faults_with_random_shapes_are_named(direction, tmp_path):
+    found = itertools.chain.from_iterable(drawn(tmp_path / "r", table, direction, 1) for table in TABLES[direction])
+    wrong = [(name, number, image.findings[0].headline) for name, number, image in found
+             if image.findings[0].name != name]  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"), [(23, ""), (10, "inputs rounded to TF32"), (7, "inputs rounded to bfloat16")]
+)
+def test_another_precision_within_wide_bounds_is_a_note(bits, name, tmp_path):
+    rng = np.random.default_rng(5)
+    it = plants.layer(rng, (3, 3), reads=(2, 3), makes=(3, 4), strides=(1, 1), method=16)
+    it = replace(it, x=plants.normal(rng, 2, 40, 40, it.x.shape[3]), first=None)
+    g = plants.normal(rng, *it.node.operation.result_size(it.x.shape))
+    node = it.node
+    (gradient,) = node.gradient_filters(with_source=mps.MPSNNImageNode(handle="g"))
+    gradient.result_image.handle = "dx"
+    weights, _ = replace(it, x=plants.short(it.x, bits)).states(plants.short(g, bits))
+    made = {
+        key: mps.MPSImage.from_array(array) for key, array in {"x": it.x, "g": g, "dx": it.data_gradient(g)}.items()
+    }
+    file = mps.GraphFile.from_results([gradient.result_image], F.float32)
+    states = {"y": {"gradient_for_weights": weights}}
+    report = verify(write_recording(tmp_path / "r", file, made, "a test", states=states))
+    assert report.passed
+    image = next(image for image in report.images if image.name == "y.gradient_for_weights")
+    assert image.note.startswith(name)
+    assert bool(image.note) == bool(name)
+
+
+@pytest.mark.parametrize("direction", NEAR)
+def test_what_is_near_a_fault_is_not_called_so(direction, tmp_path):
+    for table in NEAR[direction]:
+        for name, _, image in drawn(tmp_path / "r", table, direction, 1):
+            assert name not in [finding.name for finding in image.findings], image.findings[0].headline
