@@ -77,8 +77,9 @@ class RecordedImage:
         itemsize = storage_format(descriptor.channel_format).dtype.itemsize
         with opened(path, folder) as (_, size):
             pass
-        layout = data_layout
-        if isinstance(data_layout, str):
+        if isinstance(data_layout, Layout):
+            layout = data_layout
+        else:
             layout = Layout.named(data_layout, descriptor, size // itemsize)
             batch = descriptor.number_of_images
             fewer, rest = divmod(size * batch, layout.elements * itemsize)

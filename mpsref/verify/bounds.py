@@ -299,7 +299,7 @@ class _Block:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
         marks, lower_upper = value.reason, stored(value, self.storage)
         if mark is None:
-            free = marks & ~np.uint16(NOTES & ~Mark.TINY) == 0
+            free = value.exceptions | (marks & Mark.TINY) == 0
             self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)

@@ -183,7 +183,7 @@ def parameter_fitted(case: Case) -> Iterator[Candidate]:
 def _fitted(distance: Callable[[float], float]) -> float:
     """Where a function of a parameter is least, as far as a grid and a search between its points find that."""
     best: float = min((distance(value), value) for value in GRID.tolist())[1]
-    low, high = (best * 2.0**power for power in (-0.5, 0.5))
+    low, high = best / math.sqrt(2), best * math.sqrt(2)
     golden = (math.sqrt(5) - 1) / 2
     inner = [high - golden * (high - low), low + golden * (high - low)]
     values = [distance(value) for value in inner]
