@@ -66,6 +66,25 @@ class MPSCNNNeuronType(IntEnum):
     geLU = 15
 
 
+class ActivationType(Enum):
+    """The activations that are not Apple's, under torch's names where it has one."""
+
+    silu = "silu"
+    quick_gelu = "quick_gelu"
+    gelu_tanh = "gelu_tanh"
+    mish = "mish"
+    hardswish = "hardswish"
+    hardsigmoid = "hardsigmoid"
+    selu = "selu"
+    celu = "celu"
+    logsigmoid = "logsigmoid"
+    softplus = "softplus"
+    relu_squared = "relu_squared"
+    tanhshrink = "tanhshrink"
+    softshrink = "softshrink"
+    hardshrink = "hardshrink"
+
+
 class MPSImageFeatureChannelFormat(IntEnum):
     """
     How a feature channel is stored; ``none`` leaves it to the graph. Without Apple's ``_reserved0`` and ``count``.

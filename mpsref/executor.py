@@ -25,7 +25,7 @@ from mpsref.neuron.threads import worker_count
 from mpsref.operations import Operation
 from mpsref.plan import Input, Manner, Plan, Progress
 from mpsref.states import MPSCNNConvolutionGradientState
-from mpsref.storage import FormatLike, array_or_error, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, array_or_error, storage_format
 
 __all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
 
@@ -169,7 +169,7 @@ class MPSNNGraph(Connected, Strict):
     # ---- properties, as Apple has them ----
 
     @property
-    def format(self) -> MPSImageFeatureChannelFormat:
+    def format(self) -> ChannelFormat:
         """The format of images whose nodes leave it open. Settable, default float16."""
         return self._format
 

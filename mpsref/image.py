@@ -12,16 +12,19 @@ import numpy.typing as npt
 
 from mpsref.arrays import Stored, meaning
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, Strict
-from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat, MTLPixelFormat, MTLTextureType
+from mpsref.enums import MPSDataLayout, MTLPixelFormat, MTLTextureType
 from mpsref.environment import environment_or_error
 from mpsref.errors import ImageError, UnavailableError
 from mpsref.image_bytes import LARGEST_IMAGE, MPSImageReadWriteParams, MTLOrigin, MTLRegion, MTLSize, Transfer, whole
 from mpsref.image_lanes import LANES, components, read_lanes, write_lanes
 from mpsref.pictures import image_html
 from mpsref.storage import (
+    ArrayFormat,
+    ChannelFormat,
     FormatLike,
     StorageFormat,
     array_or_error,
+    channel_format_of,
     image_storage_of,
     storage_format,
     unmasked_or_error,
@@ -78,8 +81,9 @@ class MPSImageDescriptor(Strict):
         "storageMode": NO_MEMORY,
         "usage": NO_MEMORY,
     }
+    _is_array: ClassVar[bool] = False
 
-    channel_format: MPSImageFeatureChannelFormat
+    channel_format: ChannelFormat
     width: int = 1
     height: int = 1
     feature_channels: int = 1
@@ -87,7 +91,8 @@ class MPSImageDescriptor(Strict):
 
     def __post_init__(self) -> None:
         storage = storage_format(self.channel_format, "channel_format")
-        object.__setattr__(self, "channel_format", storage.channel_format)
+        chosen = storage.channel_format if self._is_array else storage.of_image("channel_format")
+        object.__setattr__(self, "channel_format", chosen)
         for name in ("width", "height", "feature_channels", "number_of_images"):
             object.__setattr__(self, name, whole(name, getattr(self, name), minimum=1))
         size = math.prod(_shape(self)) * storage.dtype.itemsize
@@ -105,6 +110,18 @@ class MPSImageDescriptor(Strict):
 
 # That of frozen dataclasses knows no reason and no other name.
 del MPSImageDescriptor.__setattr__
+
+
+class ArrayDescriptor(MPSImageDescriptor):
+    """That of a recorded array in any format, also one that no image has."""
+
+    _is_array = True
+
+
+def descriptor_in(channel_format: ChannelFormat, **sizes: int) -> MPSImageDescriptor:
+    """The descriptor of an image, or of an array in a format that no image has."""
+    kind = ArrayDescriptor if isinstance(channel_format, ArrayFormat) else MPSImageDescriptor
+    return kind(channel_format=channel_format, **sizes)
 
 
 class MPSImage(Strict):
@@ -220,6 +237,13 @@ class MPSImage(Strict):
         FloatingPointModeError
             Values must be rounded, but this thread flushes subnormals or does not round to nearest.
         """
+        image = cls._of_recorded(array, channel_format)
+        image._storage.of_image("array" if channel_format is None else "channel_format")
+        return image
+
+    @classmethod
+    def _of_recorded(cls, array: npt.ArrayLike, channel_format: FormatLike | None = None) -> MPSImage:
+        """What a recording holds: an image, or an array in a format that no image has, which only mpsref sees."""
         values = array_or_error(array, "array")
         if not values.dtype.isnative:
             values = values.astype(values.dtype.newbyteorder("="))
@@ -233,9 +257,8 @@ class MPSImage(Strict):
         *images, h, w, c = (1,) * (4 - values.ndim) + (shape or (1,))
         values = values.reshape(math.prod(images), h, w, c)
         if channel_format is None:
-            storage = image_storage_of(values.dtype, "array")
-        else:
-            storage = storage_format(channel_format, "channel_format")
+            channel_format = channel_format_of(values.dtype) or image_storage_of(values.dtype, "array")
+        storage = storage_format(channel_format, "channel_format")
         if values.dtype != storage.dtype:
             if values.dtype.kind != "f" or values.dtype.itemsize > 8:
                 raise ImageError(
@@ -246,11 +269,8 @@ class MPSImage(Strict):
             with np.errstate(all="ignore"):
                 values = storage.encode(np.ascontiguousarray(values, np.float64), rounded)
         n, h, w, c = values.shape
-        image = cls(
-            image_descriptor=MPSImageDescriptor(
-                channel_format=storage.channel_format, width=w, height=h, feature_channels=c, number_of_images=n
-            )
-        )
+        d = descriptor_in(storage.channel_format, width=w, height=h, feature_channels=c, number_of_images=n)
+        image = cls(image_descriptor=d)
         write_lanes(image._slices, values)
         return image
 
@@ -299,7 +319,7 @@ class MPSImage(Strict):
         return int(self._slices.shape[0])
 
     @property
-    def feature_channel_format(self) -> MPSImageFeatureChannelFormat:
+    def feature_channel_format(self) -> ChannelFormat:
         """How a channel is stored."""
         return self._storage.channel_format
 
@@ -354,8 +374,8 @@ class MPSImage(Strict):
     @property
     def descriptor(self) -> MPSImageDescriptor:
         """Size and format, for a new image like this one."""
-        return MPSImageDescriptor(
-            channel_format=self.feature_channel_format,
+        return descriptor_in(
+            self.feature_channel_format,
             width=self.width,
             height=self.height,
             feature_channels=self._channels,

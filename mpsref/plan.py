@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError
 from mpsref.graph.drawing import Structure
 from mpsref.graph.handles import Handle, handle_label
@@ -19,7 +18,7 @@ from mpsref.image_lanes import clear_unused_lanes
 from mpsref.neuron.stepwise import Evaluation
 from mpsref.operations import Operation, Size, size_text
 from mpsref.states import MPSCNNConvolutionGradientState
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import ChannelFormat, StorageFormat, storage_named
 
 __all__ = ["Input", "Manner", "Plan", "Progress", "Step", "Watch"]
 
@@ -43,7 +42,7 @@ class Input:
     """
 
     handle: Handle | None
-    format: MPSImageFeatureChannelFormat
+    format: ChannelFormat
     read_count: int
 
     @property
@@ -83,7 +82,7 @@ class Step:
     name: str
     sources: tuple[int, ...]
     result: int
-    format: MPSImageFeatureChannelFormat
+    format: ChannelFormat
     last_reads: tuple[int, ...]
 
 
@@ -106,7 +105,7 @@ class Manner:
         The number of threads that share the work of a step.
     """
 
-    format: MPSImageFeatureChannelFormat
+    format: ChannelFormat
     evaluation: Evaluation
     workers: int = 1
 
@@ -297,7 +296,7 @@ class Plan:
 
     def run_step(self, step: Step, read: Sequence[MPSImage], manner: Manner) -> MPSImage:
         """The result of a step."""
-        storage = FORMATS[step.format or manner.format]
+        storage = storage_named(step.format or manner.format)
         channels = step.operation.result_size(*(image.shape for image in read))[3]
         slices = step.operation.run(*read, result=storage, how=manner.evaluation, workers=manner.workers)
         clear_unused_lanes(slices, channels)

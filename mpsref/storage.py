@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -12,19 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.enums import MPSImageFeatureChannelFormat, member_of
-from mpsref.errors import CONVERSION_ERRORS, ImageError, described, shown
+from mpsref.errors import CONVERSION_ERRORS, DependencyError, ImageError, described, shown
 
 __all__ = [
     "FLOAT64",
     "FORMATS",
+    "ArrayFormat",
+    "ChannelFormat",
     "FormatLike",
     "StorageFormat",
     "array_or_error",
+    "as_numpy",
+    "bfloat16",
     "channel_format_of",
     "image_storage_of",
     "product_error",
     "round_to_odd",
     "storage_format",
+    "storage_named",
     "storage_of",
 ]
 
@@ -34,14 +42,24 @@ SMALLEST_NORMAL_HALF, INFINITY = (int(np.float64(value).view(np.int64)) for valu
 """The bits of two float64."""
 
 
+class ArrayFormat(IntEnum):
+    """Formats of plain arrays that no `MPSImage` has; beyond all numbers of Apple's."""
+
+    bfloat16 = 1 << 16
+
+
+ChannelFormat: TypeAlias = MPSImageFeatureChannelFormat | ArrayFormat
+"""One of Apple's formats, or one that only plain arrays have."""
+
+
 @dataclass(frozen=True, eq=False)
 class StorageFormat:
     """
-    One of the four formats of an `MPSImage`, or float64, which only plain arrays have.
+    One of the four formats of an `MPSImage`; or bfloat16 or float64, which only plain arrays have.
 
     Attributes
     ----------
-    channel_format : MPSImageFeatureChannelFormat
+    channel_format : MPSImageFeatureChannelFormat or ArrayFormat
         Apple's name; ``none`` for float64.
     dtype : numpy.dtype
         Of one stored element, a code in the unorm formats.
@@ -55,15 +73,26 @@ class StorageFormat:
     Conversions follow sections 8.6 and 8.7 of the Metal Shading Language Specification.
     """
 
-    channel_format: MPSImageFeatureChannelFormat
+    channel_format: ChannelFormat
     dtype: np.dtype[Any]
     precision: int
     unorm_max: int = 0
 
     @property
     def name(self) -> str:
-        """``unorm8``, ``unorm16``, ``float16``, ``float32`` or ``float64``."""
+        """``unorm8``, ``unorm16``, ``float16``, ``bfloat16``, ``float32`` or ``float64``."""
         return self.channel_format.name if self.channel_format else "float64"
+
+    def of_image(self, name: str) -> MPSImageFeatureChannelFormat:
+        """Apple's format; raises `ImageError`, which calls it `name`, if it is one of plain arrays only."""
+        if isinstance(self.channel_format, MPSImageFeatureChannelFormat):
+            return self.channel_format
+        raise ImageError(f"{name} is {self.name}, in which no MPSImage is: {_CHOICES}")
+
+    @property
+    def limits(self) -> Any:
+        """What ``numpy.finfo`` says of a floating format."""
+        return np.finfo(self.dtype) if self.dtype.kind == "f" else import_module("ml_dtypes").finfo(self.dtype)
 
     @property
     def native_roundings(self) -> int:
@@ -99,6 +128,8 @@ class StorageFormat:
             product = code * self.unorm_max
             exact = round_to_odd(product, product_error(code, self.unorm_max, product))
             np.copyto(out, np.rint(exact), casting="unsafe")
+        elif self.channel_format is ArrayFormat.bfloat16:
+            _to_bfloat16(values, out)
         else:
             np.copyto(out, values, casting="same_kind")
         return out
@@ -121,7 +152,7 @@ class StorageFormat:
             self.encode(values, out)
             _open_in_half(values, bound, is_open)
         else:
-            if self.unorm_max:
+            if self.dtype.kind != "f":
                 self.encode(values * (1.0 + bound), out)
                 self.encode(values * (1.0 - bound), other)
             else:
@@ -180,6 +211,26 @@ def _open_in_half(values: Array, bound: float, is_open: npt.NDArray[np.bool_]) -
         is_open[special] = (some * (1.0 + bound)).astype(np.float16) != (some * (1.0 - bound)).astype(np.float16)
 
 
+def _to_bfloat16(values: Array, out: npt.NDArray[Any]) -> None:
+    """
+    Round float64 once to bfloat16; NaN becomes the canonical one.
+
+    By way of float32, which may land on a midpoint of bfloat16 that the value is only beside: there the next float32
+    towards it takes its place.
+    """
+    near = values.astype(np.float32)
+    bits = near.view(np.uint32)
+    midpoint = (bits & 0xFFFF) == 0x8000
+    if midpoint.any():
+        lost = np.abs(values[midpoint]) - np.abs(near[midpoint].astype(np.float64))
+        bits[midpoint] += np.sign(lost).astype(np.int32).view(np.uint32)
+    nan = np.isnan(near)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    bits >>= 16
+    bits[nan] = 0x7FC0
+    np.copyto(out.view(np.uint16), bits, casting="same_kind")
+
+
 def product_error(x: Array, y: Array | float, product: Array) -> Array:
     """The exact error of a rounded product, for a y of at most 24 bits."""
     # Veltkamp's split at 29 bits, by masking: both halves times a float32 are exact (Dekker 1971).
@@ -201,40 +252,75 @@ FORMATS: Mapping[MPSImageFeatureChannelFormat, StorageFormat] = MappingProxyType
 FLOAT64 = StorageFormat(_F.none, np.dtype(np.float64), 53)
 """For plain arrays only; no image has it."""
 
+
+@cache
+def bfloat16() -> StorageFormat:
+    """
+    The storage format bfloat16, with the dtype of ``ml_dtypes``.
+
+    Raises
+    ------
+    DependencyError
+        That package is not installed.
+    """
+    try:
+        dtype = np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise DependencyError("bfloat16 needs ml_dtypes: python -m pip install 'mpsref[bfloat16]'") from error
+    return StorageFormat(ArrayFormat.bfloat16, dtype, 8)
+
+
 _BY_DTYPE = {storage.dtype: channel_format for channel_format, storage in FORMATS.items()}
 _FLOATING = {storage.dtype: storage for storage in (FORMATS[_F.float16], FORMATS[_F.float32], FLOAT64)}
 
 
-FormatLike: TypeAlias = MPSImageFeatureChannelFormat | str | npt.DTypeLike | StorageFormat
-"""A member of Apple's enumeration, its name, a dtype, or the `StorageFormat` itself."""
+_CHOICES = f"choose one of MPSImageFeatureChannelFormat: {', '.join(f.name for f in FORMATS)}"
+
+FormatLike: TypeAlias = ChannelFormat | str | npt.DTypeLike | StorageFormat
+"""A member of Apple's enumeration or `ArrayFormat`, its name, a dtype, or the `StorageFormat` itself."""
 
 
-def channel_format_of(value: FormatLike) -> MPSImageFeatureChannelFormat | None:
+def channel_format_of(value: FormatLike) -> ChannelFormat | None:
     """The member for itself, its name or raw value, or a dtype; None if there is none."""
     if isinstance(value, StorageFormat):
         return value.channel_format
     if isinstance(value, np.dtype | type):
         try:
-            return _BY_DTYPE.get(np.dtype(value))
+            dtype = np.dtype(value)
         except CONVERSION_ERRORS:
             return None
-    return member_of(MPSImageFeatureChannelFormat, value)
+        return ArrayFormat.bfloat16 if _is_bfloat16(dtype) else _BY_DTYPE.get(dtype)
+    if isinstance(value, ArrayFormat):
+        return value
+    apples = member_of(MPSImageFeatureChannelFormat, value)
+    return member_of(ArrayFormat, value) if apples is None else apples
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    # Of a registered dtype the kind is V; only where there is one may ml_dtypes be imported.
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def storage_named(channel_format: ChannelFormat) -> StorageFormat:
+    """The storage format of a member other than ``none``."""
+    return bfloat16() if channel_format is ArrayFormat.bfloat16 else FORMATS[channel_format]
 
 
 def storage_format(value: FormatLike, name: str = "format") -> StorageFormat:
     """
-    The storage format for a member of Apple's enumeration, its name or raw value, or a dtype.
+    The storage format for a member of Apple's enumeration or `ArrayFormat`, its name or raw value, or a dtype.
 
     Raises
     ------
     ImageError
         `value` is ``none``, or no format; the message calls it `name`.
+    DependencyError
+        It is bfloat16, and ``ml_dtypes`` is not installed.
     """
-    storage = FORMATS.get(channel_format_of(value))  # type: ignore[arg-type]
-    if storage is None:
-        choices = ", ".join(f.name for f in FORMATS)
-        raise ImageError(f"{name} is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
-    return storage
+    channel_format = channel_format_of(value)
+    if not channel_format:
+        raise ImageError(f"{name} is {shown(value)}: {_CHOICES}")
+    return storage_named(channel_format)
 
 
 def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
@@ -243,12 +329,20 @@ def array_or_error(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         return value
     try:
         unmasked_or_error(value, name)
-        return np.asarray(value)
+        return as_numpy(value)
     except ImageError:
         raise
     except CONVERSION_ERRORS as error:
         reason = str(error) if type(error) is ValueError else described(error)
         raise ImageError(f"{name}: {reason}: give an array of numbers") from None
+
+
+def as_numpy(value: Any) -> npt.NDArray[Any]:
+    """``numpy.asarray``, also of a tensor of torch or MLX in bfloat16, for which they make no array."""
+    if not isinstance(value, np.ndarray) and str(getattr(value, "dtype", "")).endswith(".bfloat16"):
+        value = value.detach().cpu() if hasattr(value, "detach") else value
+        return np.asarray(value.view(import_module(type(value).__module__).int16)).view(bfloat16().dtype)
+    return np.asarray(value)
 
 
 def unmasked_or_error(value: object, name: str) -> None:
@@ -283,9 +377,9 @@ def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
     Raises
     ------
     ImageError
-        The dtype is not float16, float32 or float64 in native byte order.
+        The dtype is not float16, bfloat16, float32 or float64 in native byte order.
     """
-    storage = _FLOATING.get(array.dtype)
+    storage = bfloat16() if _is_bfloat16(array.dtype) else _FLOATING.get(array.dtype)
     if storage is None:
         raise ImageError(
             f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"

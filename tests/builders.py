@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from mpsref.activations import ACTIVATIONS, Activation, ActivationType
 from mpsref.proof import judge
 
 T = mps.MPSCNNNeuronType
@@ -67,6 +68,23 @@ CASES = {
     "geLU": [()],
     "pReLU": [(0.1,), (-0.5,), (1e30,), (0,), (1.5,), (-1e-30,)],
 }  # fmt: skip
+# The same for the activations that are not Apple's.
+OTHERS = {
+    "silu": [(), (1.702,), (-0.7,), (0,), (1e30,), (1e-30,)],
+    "quick_gelu": [(), (1,), (-1.702,), (0.3,), (1e30,), (1e-40,)],
+    "gelu_tanh": [()],
+    "mish": [()],
+    "hardswish": [()],
+    "hardsigmoid": [()],
+    "selu": [(), (1.67326, 1.0507), (1.5, 1), (-0.3, 2.1), (0, 1.3), (1e30, -1e-30)],
+    "celu": [(), (1.3,), (0.1,), (1.00390625,), (1e30,), (1e-30,)],
+    "logsigmoid": [()],
+    "softplus": [(), (3, 20), (1, 5), (0.3, -2), (1e30, 20), (1e-30, 1e-20)],
+    "relu_squared": [()],
+    "tanhshrink": [()],
+    "softshrink": [(), (0,), (0.1,), (1e30,), (1e-30,), (2,)],
+    "hardshrink": [(), (0,), (0.1,), (1e30,), (1e-30,), (2,)],
+}
 AWKWARD = {
     "reLU": (0.1,), "linear": (0.3, 7.1), "hardSigmoid": (-0.7, 0.1), "tanH": (1.7159, 0.6667), "softPlus": (3, -0.7),
     "ELU": (-1.67,), "reLUN": (-0.5, 20), "power": (1.5, 0.5, 1.7), "exponential": (-2, 0.3, 0.3),
@@ -84,6 +102,9 @@ def cases(pairs):
 def descriptor_of(name, p):
     if name == "pReLU":
         return mps.MPSNNNeuronDescriptor(T.pReLU, data=np.array(p, f32))
+    if name in OTHERS:
+        names = ACTIVATIONS[ActivationType[name]].parameters
+        return Activation(name, **dict(zip(names, p, strict=False)))
     return mps.MPSNNNeuronDescriptor(T[name], *p)
 
 

@@ -624,6 +624,12 @@ def factor(r, which):
     return plant(y * y.dtype.type(value), "a constant factor", "accumulated twice")
 
 
+@each(-1, 2, 0.5, 1 / 255)
+def source_scaled(r, value):
+    neuron, x, _ = r.forward("Sigmoid", "SoftPlus", "ELU")
+    return r.plant(neuron, x, r.value(neuron, value * x.astype(np.float64)), "the source scaled")
+
+
 # ---- the function ----
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
-from mpsref.neuron.descriptor import parameters_or_error
+from mpsref.neuron.activations import ACTIVATIONS
+from mpsref.neuron.descriptor import neuron_of
+from mpsref.storage import ArrayFormat
 
 __all__ = [
+    "ALL_TYPES",
+    "ARRAY_FORMATS",
     "FORMATS",
     "NEURON_TYPES",
     "add_subject",
@@ -25,7 +29,9 @@ __all__ = [
 ]
 
 FORMATS = [channel_format.name for channel_format in MPSImageFeatureChannelFormat if channel_format]
+ARRAY_FORMATS = [*FORMATS, *ArrayFormat.__members__]
 NEURON_TYPES = [neuron_type.name for neuron_type in NEURONS]
+ALL_TYPES = [*NEURON_TYPES, *(activation.name for activation in ACTIVATIONS)]
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +39,18 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     for name in "abc":
         parser.add_argument(f"--{name}", metavar="X", type=number, help=f"parameter {name} (default: as documented)")
     parser.add_argument("--data", metavar="X", type=number, help="the slope of pReLU (default 0.25)")
-    parser.add_argument("--format", choices=FORMATS, default="float32",
+    parser.add_argument("--parameter", metavar="NAME=X", type=named_number, action="append", default=[],
+                        help="a parameter by its name, for activations that are not Apple's")  # fmt: skip
+    parser.add_argument("--format", choices=ARRAY_FORMATS, default="float32",
                         help="format of sources and results (default float32)")  # fmt: skip
 
 
-def descriptor(neuron_type: MPSCNNNeuronType, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
+def descriptor(name: str, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
     """The neuron that the options of `add_subject` describe."""
     parameters = {name: value for name in "abc" if (value := getattr(options, name)) is not None}
-    parameters_or_error(neuron_type, parameters)
-    slope = options.data
-    if slope is None and NEURONS[neuron_type].per_channel:
-        slope = 0.25
-    return MPSNNNeuronDescriptor(neuron_type, **parameters, data=None if slope is None else [slope])
+    is_per_channel = name == MPSCNNNeuronType.pReLU.name
+    slope = 0.25 if options.data is None and is_per_channel else options.data
+    return neuron_of(name, parameters | dict(options.parameter), slope)
 
 
 def integer(text: str) -> int:
@@ -59,6 +65,12 @@ def number(text: str) -> float:
     if not re.fullmatch(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)", text.lower()):
         raise argparse.ArgumentTypeError(f"{text[:60]!r}: give a number, such as 1e-3")
     return float(text)
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """``NAME=X``."""
+    name, _, value = text.partition("=")
+    return name, number(value)
 
 
 def named_file(text: str) -> tuple[str, Path]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mpsref.cli.arguments import FORMATS, integer, shape
+from mpsref.cli.arguments import ARRAY_FORMATS, integer, shape
 from mpsref.cli.status import PASSED
 from mpsref.display import counted, printable
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.graph import GraphFile
 from mpsref.record import Recording, request
 
@@ -22,7 +21,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, required=True, help="shape of every image")
-    parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
+    parser.add_argument("--channel-format", choices=ARRAY_FORMATS, help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
     parser.add_argument("--device", metavar="TEXT", help="what will write the other images (default: not run yet)")
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         options.out,
         file,
         options.shape,
-        MPSImageFeatureChannelFormat[name],
+        name,
         seed=options.seed,
         device=options.device,
         force=options.force,

@@ -6,15 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.arguments import ALL_TYPES, NEURON_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.files import STDOUT, check_outputs, write_json
-from mpsref.neuron import NEURONS
 from mpsref.proof import Subject, committed_certificates, passed, prove, report, require_judge
+from mpsref.storage import storage_format
 
 __all__ = ["define", "run"]
 
@@ -29,8 +28,8 @@ def define(parser: argparse.ArgumentParser) -> None:
         "exit status: 0 nothing wrong, 1 something wrong, 2 bad usage or bad input, 3 a fault of mpsref, "
         "130 interrupted"
     )
-    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES,
-                        help="Apple's name of the type (default: all sixteen in turn)")  # fmt: skip
+    parser.add_argument("--neuron", metavar="TYPE", choices=ALL_TYPES,
+                        help="Apple's name of the type, or another activation's (default: all sixteen)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--part", metavar="I/N", type=part, default=(1, 1), help="only the I-th of N ranges of inputs")
     parser.add_argument("--sample", metavar="N", type=integer, default=65_536,
@@ -76,13 +75,13 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
         raise FileFormatError("--a, --b, --c, --data, --checkpoint: only with --neuron")
     return [
         Subject(
-            descriptor(neuron_type, options),
-            MPSImageFeatureChannelFormat[options.format],
+            descriptor(name, options),
+            storage_format(options.format).channel_format,
             part=options.part,
             sample=options.sample,
             seed=options.seed,
         )
-        for neuron_type in (NEURONS if options.neuron is None else [MPSCNNNeuronType[options.neuron]])
+        for name in (NEURON_TYPES if options.neuron is None else [options.neuron])
     ]
 
 

@@ -15,7 +15,6 @@ from mpsref.cli.arguments import FORMATS, integer, shape
 from mpsref.cli.progress import Progress
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.display import printable
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     limit = limit_of(options.bounds or MODELS_OF.get(options.backend, "metal-fast"))
     tolerances = Tolerances(limit).with_excuses(filter(None, (options.allow or "").split(",")))
     file = GraphFile.read(options.graph)
-    channel_format = MPSImageFeatureChannelFormat[options.channel_format or file.storage.name]
+    channel_format = options.channel_format or file.storage.name
     with contextlib.ExitStack() as opened:
         backend: Backend | Metal
         program: Callable[..., Compiled]
@@ -118,14 +117,15 @@ def run(options: argparse.Namespace) -> int:
     for note in recorded.notes:
         print(f"note: {note}")
     # Formulas as they stand overflow, of softPlus for one; WGSL leaves that open anyway.
-    literal = bool(recorded.own) and options.allow is None and isinstance(limit, Bounds) and not MODELS[limit.model].is_finite
+    finite = not isinstance(limit, Bounds) or MODELS[limit.model].is_finite
+    literal = bool(recorded.own) and options.allow is None and not finite
     if not options.verify:
         bounds = "" if limit == Bounds() else f" --bounds {options.bounds or MODELS_OF[options.backend]}"
         print(f"now: mpsref verify {printable(str(recorded.path))}{bounds}{' --allow overflow' if literal else ''}")
         if literal:
-            print("(kernels of our own are the formulas as they stand, of which some overflow on the way: it allows that)")
+            print("(kernels of our own are the formulas as they stand, of which some overflow: it allows that)")
         return PASSED
-    if literal:
+    if literal and isinstance(limit, Bounds):
         own = tuple(Override(replace(limit, allow=("overflow",)), image=name) for name in recorded.own)
         tolerances = replace(tolerances, overrides=own)
     with Progress() as progress:

@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer, part
+from mpsref.cli.arguments import ALL_TYPES, add_subject, descriptor, integer, part
 from mpsref.cli.outputs import checkpoint_beside, interrupted, output_file, tell
 from mpsref.cli.progress import Bar
 from mpsref.cli.status import MISMATCH, PASSED
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.files import check_outputs
 from mpsref.neuron import MPSNNNeuronDescriptor
@@ -34,8 +33,9 @@ def define(parser: argparse.ArgumentParser) -> None:
                         help="takes an array, for a gradient the incoming gradients too, and returns one like it; the "
                         "module is looked for in the current folder first; or an activation of a library, such as "
                         "torch:gelu or torch@mps:gelu")  # fmt: skip
-    parser.add_argument("--neuron", metavar="TYPE", choices=NEURON_TYPES,
-                        help="Apple's name of the type (default: that of the library's activation)")  # fmt: skip
+    parser.add_argument("--neuron", metavar="TYPE", choices=ALL_TYPES,
+                        help="Apple's name of the type, or the name of an activation that is not Apple's (default: "
+                        "that of the library's activation)")  # fmt: skip
     add_subject(parser)
     parser.add_argument("--direction", choices=["forward", "gradient"], default="forward",
                         help="gradient: for an incoming gradient of 1 (default forward)")  # fmt: skip
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
                 options.implementation,
                 neuron,
                 direction=options.direction,
-                format=MPSImageFeatureChannelFormat[options.format],
+                format=options.format,
                 ulp=options.ulp,
                 stride=options.stride,
                 shard=options.shard,
@@ -92,12 +92,12 @@ def run(options: argparse.Namespace) -> int:
 def _neuron(options: argparse.Namespace) -> MPSNNNeuronDescriptor:
     """What the implementation should compute: as given, or what the library's activation is."""
     if options.neuron is not None:
-        return descriptor(MPSCNNNeuronType[options.neuron], options)
+        return descriptor(options.neuron, options)
     named = adapter(options.implementation)
     if named is None:
         library = options.implementation.partition(":")[0]
         raise ParameterError(f"--neuron: missing: say what {options.implementation} computes{names_of(library)}")
-    for name in ("a", "b", "c", "data"):
-        if getattr(options, name) is not None:
+    for name in ("a", "b", "c", "data", "parameter"):
+        if getattr(options, name) not in (None, []):
             raise ParameterError(f"--{name}: {options.implementation} has its parameters: give --neuron too")
     return named.descriptor

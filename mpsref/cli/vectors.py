@@ -8,7 +8,6 @@ from mpsref.cli.arguments import NEURON_TYPES, add_subject, descriptor, integer
 from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
-from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import FileFormatError
 from mpsref.files import check_outputs, write_atomically
 from mpsref.lab.vector_text import LANGUAGES, vector_text
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise FileFormatError(f"--seed is {options.seed}: give 0 or more")
     check_outputs({"--out": options.out})
     made = vectors(
-        descriptor(MPSCNNNeuronType[options.neuron], options),
+        descriptor(options.neuron, options),
         options.format,
         direction=options.direction,
         model=options.bounds,

@@ -51,7 +51,7 @@ class _ByDescriptor(type):
         descriptor = arguments.get("descriptor")
         if cls is not MPSCNNNeuronNode or descriptor is None:
             return super().__call__(*args, **arguments)
-        descriptor = arguments["descriptor"] = descriptor_or_error(descriptor)
+        descriptor = arguments["descriptor"] = descriptor_or_error(descriptor, of_apple=True)
         node = object.__new__(_OWN_CLASSES.get(descriptor.neuron_type, MPSCNNNeuronNode))
         MPSCNNNeuronNode.__init__(node, *args, **arguments)
         return node
@@ -86,7 +86,7 @@ class MPSCNNNeuronNode(MPSNNFilterNode, metaclass=_ByDescriptor):
 
     def __init__(self, *, source: ImageLike, descriptor: NeuronLike) -> None:
         self._connect(source=source)
-        self._descriptor = descriptor_or_error(descriptor)
+        self._descriptor = descriptor_or_error(descriptor, of_apple=True)
 
     def _describe(self, source: ImageLike, **parameters: Any) -> None:
         assert self.neuron_type is not None
@@ -172,7 +172,7 @@ class MPSCNNNeuronGradientNode(MPSNNGradientFilterNode):
         self._gradient_state: MPSNNGradientStateNode = node_or_error(
             "gradient_state", gradient_state, MPSNNGradientStateNode
         )
-        self._descriptor = descriptor_or_error(descriptor)
+        self._descriptor = descriptor_or_error(descriptor, of_apple=True)
 
     @property
     def operation(self) -> Operation:

@@ -133,7 +133,7 @@ class MPSNNImageNode(_Tagged):
     @format.setter
     def format(self, value: FormatLike) -> None:
         channel_format = channel_format_of(value)
-        if channel_format is None:
+        if not isinstance(channel_format, MPSImageFeatureChannelFormat):
             choices = ", ".join(f.name for f in MPSImageFeatureChannelFormat)
             raise ParameterError(f"format is {shown(value)}: choose one of MPSImageFeatureChannelFormat: {choices}")
         self._format = channel_format

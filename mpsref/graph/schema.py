@@ -31,6 +31,7 @@ from mpsref.graph.neurons import NEURON_NODES, MPSCNNNeuronGradientNode, MPSCNNN
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.table import NEURONS, Neuron
 from mpsref.operations.weights import DESCRIPTORS, LAYOUTS, OPTIONS, SIZES
+from mpsref.storage import ArrayFormat
 
 __all__ = ["NODE_CLASSES", "graph_schema"]
 
@@ -73,7 +74,7 @@ def graph_schema() -> dict[str, Any]:
         "properties": {
             "format": {"const": "mpsref-graph"},
             "version": {"const": 1},
-            "storage": {"enum": formats},
+            "storage": {"enum": [*formats, *ArrayFormat.__members__]},
             "nodes": {"type": "array", "maxItems": MOST_NODES, "items": {"$ref": "#/$defs/node"}},
             "results": {"type": "array", "minItems": 1, "maxItems": MOST_NODES, "items": NAME},
             "result_states": {"type": "array", "maxItems": MOST_NODES, "items": NAME},

@@ -73,7 +73,7 @@ def neuron_text(
         raise ParameterError(f"neuron is {shown(neuron)}: give one of {', '.join(t.name for t in NEURONS)}") from None
     makers = {"forward": NeuronForward, "gradient": NeuronGradient}
     operations: list[Operation] = [
-        makers[one](MPSNNNeuronDescriptor(row.neuron_type, data=[0.25] if row.per_channel else None))
+        makers[one](MPSNNNeuronDescriptor(row.neuron_type.name, data=[0.25] if row.per_channel else None))
         for row in rows
         for one in directions
     ]

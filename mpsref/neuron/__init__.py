@@ -59,8 +59,8 @@ def forward(
     Parameters
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
-        The neuron; a type or its name means the documented parameters.
-    x : array_like of float16, float32 or float64
+        The neuron, or an `mpsref.activations.Activation`; a type or its name means the documented parameters.
+    x : array_like of float16, float32, float64, or ``bfloat16`` of ``ml_dtypes``
         Any shape. Never modified.
     channel_axis : int
         The axis of feature channels; only pReLU uses it.
@@ -74,8 +74,9 @@ def forward(
     Returns
     -------
     ndarray
-        Same shape and dtype as `x`. In the ideal mode: for float16 and float32 the exact value rounded once, to
-        nearest even; for float64 within 4 ULP (geLU: 5 ULP) where no intermediate result overflows or underflows.
+        Same shape and dtype as `x`. In the ideal mode: for float16, bfloat16 and float32 the exact value rounded once,
+        to nearest even; for float64 within 4 ULP (geLU: 5 ULP) where no intermediate result overflows or underflows,
+        and within 2^-42 for activations that are not Apple's.
 
     Raises
     ------
@@ -135,12 +136,13 @@ def gradient(
     Returns
     -------
     ndarray
-        Same shape and dtype as `x`. In the ideal mode: the product rounded once; for float64 within 6 ULP.
+        Same shape and dtype as `x`. In the ideal mode: the product rounded once; for float64 within 6 ULP,
+        and within 2^-42 for activations that are not Apple's.
 
     Raises
     ------
     ImageError
-        The dtype is none of the three, or `upstream` differs from `x` in shape or dtype; or it is float64 and the mode
+        The dtype is none of the four, or `upstream` differs from `x` in shape or dtype; or it is float64 and the mode
         is not ``ideal``.
     ParameterError
         As for `forward`.

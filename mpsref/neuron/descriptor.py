@@ -6,20 +6,21 @@ import math
 import operator
 import reprlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.attributes import Strict
-from mpsref.enums import MPSCNNNeuronType, member_of
+from mpsref.enums import ActivationType, MPSCNNNeuronType, member_of
 from mpsref.environment import environment_or_error
 from mpsref.errors import CONVERSION_ERRORS, ImageError, ParameterError, shown
-from mpsref.neuron.table import NEURONS, Neuron
+from mpsref.neuron.activations import ACTIVATIONS
+from mpsref.neuron.table import NEURONS, Neuron, NeuronType
 from mpsref.storage import array_or_error, round_to_odd
 
-__all__ = ["MPSNNNeuronDescriptor", "float32_parameter"]
+__all__ = ["Activation", "MPSNNNeuronDescriptor", "float32_parameter"]
 
 
 def float32_parameter(name: str, value: Any) -> float:
@@ -113,7 +114,7 @@ class MPSNNNeuronDescriptor(Strict):
     b: float
     c: float
     data: npt.NDArray[np.float32] | None
-    _key: tuple[int, bytes, bytes]
+    _key: tuple[int | str, bytes, bytes]
     _hash: int
 
     def __init__(
@@ -136,10 +137,18 @@ class MPSNNNeuronDescriptor(Strict):
                 if row.per_channel
                 else f"data is only for pReLU: {own_type.name} does not take it"
             )
-        slopes = None if data is None else _slopes(data)
+        self._fill(own_type, row, numbers, None if data is None else _slopes(data))
+
+    def _fill(
+        self,
+        own_type: NeuronType,
+        row: Neuron,
+        numbers: Mapping[str, float],
+        slopes: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         # Bit patterns, not numbers: a = -0.0 and a = 0.0 give results that differ in the sign of zero.
-        patterns = struct.pack(f"{len(row.parameters)}d", *(numbers[name] for name in row.parameters))
-        key = (int(own_type), patterns, b"" if slopes is None else bytes(slopes))
+        patterns = struct.pack(f"{len(row.parameters)}d", *list(numbers.values())[: len(row.parameters)])
+        key = (own_type.value, patterns, b"" if slopes is None else bytes(slopes))
         put = object.__setattr__  # past the guard, as images are made
         put(self, "neuron_type", own_type)
         put(self, "row", row)
@@ -197,7 +206,7 @@ class MPSNNNeuronDescriptor(Strict):
     @property
     def parameters(self) -> dict[str, float]:
         """The parameters that the neuron uses, by name."""
-        return {name: getattr(self, name) for name in self.row.parameters}
+        return dict(zip(self.row.parameters, (self.a, self.b, self.c), strict=False))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MPSNNNeuronDescriptor) and self._key == other._key
@@ -236,9 +245,89 @@ def _unpickled(
     return MPSNNNeuronDescriptor(neuron_type, **parameters, data=data)
 
 
-def parameters_or_error(neuron_type: MPSCNNNeuronType, names: Iterable[str]) -> None:
+class Activation(MPSNNNeuronDescriptor):
+    """
+    An activation that is not Apple's, with its parameters: an immutable value.
+
+    It stands wherever a descriptor does, except in nodes and layers, which are Apple's.
+
+    Parameters
+    ----------
+    name : str
+        One of `mpsref.activations.ACTIVATIONS`.
+    **parameters : float
+        By their names in the row, such as ``beta``. Rounded once to float32; the default is the row's.
+
+    Attributes
+    ----------
+    neuron_type : ActivationType
+        The activation.
+    a, b, c : float
+        The parameters in the order of the row; `parameters` has them by name.
+
+    Raises
+    ------
+    ParameterError
+        There is no such activation or parameter, or it is not finite as a float32, or too small.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mpsref as mps
+    >>> from mpsref.activations import Activation
+    >>> swish = Activation("silu", beta=2)
+    >>> swish, swish.parameters
+    (Activation('silu', beta=2.0), {'beta': 2.0})
+    >>> mps.neuron.forward(swish, np.float32([-1, 0, 1]))
+    array([-0.11920292,  0.        ,  0.880797  ], dtype=float32)
+    """
+
+    __slots__ = ()
+
+    neuron_type: ActivationType  # type: ignore[assignment]
+
+    def __init__(self, name: ActivationType | str, **parameters: float) -> None:
+        own_type = ActivationType.__members__.get(name.name if isinstance(name, ActivationType) else str(name))
+        if own_type is None:
+            raise ParameterError(f"name is {shown(name)}: choose one of {', '.join(ActivationType.__members__)}")
+        row = ACTIVATIONS[own_type]
+        parameters_or_error(own_type, parameters)
+        numbers = {each: float32_parameter(each, value) for each, value in ({**row.parameters} | parameters).items()}
+        for each, least in row.least.items():
+            if numbers[each] < least:
+                raise ParameterError(f"{each} is {numbers[each]}: give {'more than 0' if least else 'at least 0'}")
+        self._fill(own_type, row, dict(zip("abc", [*numbers.values(), 0.0, 0.0, 0.0], strict=False)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return neuron_of, (self.neuron_type.name, self.parameters)
+
+    def _instead(self, name: str, value: object) -> str:
+        return ": make another Activation"
+
+    def __repr__(self) -> str:
+        arguments = [f"{name}={np.float32(value)!s}" for name, value in self.parameters.items()]
+        return f"Activation({', '.join([repr(self.neuron_type.name), *arguments])})"
+
+
+def neuron_of(name: str, parameters: Mapping[str, float], slope: float | None = None) -> MPSNNNeuronDescriptor:
+    """
+    A neuron by its name and parameters, as a command or a report of a sweep states it.
+
+    Raises
+    ------
+    ParameterError
+        There is no such neuron, or it has no such parameters.
+    """
+    if name in ActivationType.__members__ and slope is None:
+        return Activation(name, **parameters)
+    neuron_type = neuron_type_or_error(name, "neuron")
+    parameters_or_error(neuron_type, parameters)
+    return MPSNNNeuronDescriptor(neuron_type, **parameters, data=None if slope is None else [slope])
+
+
+def parameters_or_error(neuron_type: NeuronType, names: Iterable[str]) -> None:
     """Raise unless the neuron has these parameters: an unused one in a file or command is a mistake."""
-    row = NEURONS[neuron_type]
+    row = ACTIVATIONS[neuron_type] if isinstance(neuron_type, ActivationType) else NEURONS[neuron_type]
     for name in names:
         if name not in row.parameters:
             has = ", ".join(row.parameters) or ("data" if row.per_channel else "none")
@@ -270,7 +359,7 @@ def _slopes(data: npt.ArrayLike | bytes) -> npt.NDArray[np.float32]:
     return slopes
 
 
-NeuronLike: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | str
+NeuronLike: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | ActivationType | str
 """A descriptor; or a type or its name, which means the documented parameters."""
 
 
@@ -282,8 +371,13 @@ def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeur
     return neuron_type
 
 
-def descriptor_or_error(value: object, name: str = "descriptor") -> MPSNNNeuronDescriptor:
+def descriptor_or_error(value: object, name: str = "descriptor", *, of_apple: bool = False) -> MPSNNNeuronDescriptor:
     """The descriptor itself, or that of a neuron type or its name with the documented parameters."""
+    is_other = isinstance(value, ActivationType) or (isinstance(value, str) and value in ActivationType.__members__)
+    if is_other:
+        value = Activation(value)  # type: ignore[arg-type]
+    if of_apple and isinstance(value, Activation):
+        raise ParameterError(f"{name} is {value!r}, which Apple does not have: nodes and layers take Apple's neurons")
     if isinstance(value, MPSNNNeuronDescriptor):
         return value
     if isinstance(value, MPSCNNNeuronType | str):

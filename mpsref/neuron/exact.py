@@ -20,7 +20,7 @@ import numpy as np
 from mpsref.arrays import Stored, Wide
 from mpsref.storage import StorageFormat
 
-__all__ = ["Digits", "Value", "decide", "number", "rounded", "settle"]
+__all__ = ["Digits", "Value", "decide", "number", "pi", "rounded", "settle"]
 
 Value: TypeAlias = Callable[["Digits"], Decimal]
 """A value, to the given digits."""
@@ -122,12 +122,12 @@ class Digits:
         """The normal distribution function and density at an x within the limits."""
         with localcontext() as context:
             context.prec += 10 + int(x * x / 4)  # digits that cancel in the sum for x < 0
-            density = (-x * x / 2).exp() / (2 * _pi(context.prec)).sqrt()
+            density = (-x * x / 2).exp() / (2 * pi(context.prec)).sqrt()
             return Decimal("0.5") + _odd_series(x, x * x) * density, density
 
     def erf(self, z: Decimal) -> Decimal:
         """The error function at a z between -6 and 6: e^-z^2 2 / sqrt(pi) (z + 2 z^3 / 3 + 4 z^5 / 15 + ...)."""
-        return 2 * _odd_series(z, 2 * z * z) * (-z * z).exp() / _pi(self.digits).sqrt()
+        return 2 * _odd_series(z, 2 * z * z) * (-z * z).exp() / pi(self.digits).sqrt()
 
 
 def _odd_series(x: Decimal, step: Decimal) -> Decimal:
@@ -147,8 +147,8 @@ def _logarithm(c: Decimal, digits: int) -> Decimal:
 
 
 @lru_cache(maxsize=64)
-def _pi(digits: int) -> Decimal:
-    """Machin's formula."""
+def pi(digits: int) -> Decimal:
+    """The circle's constant, by Machin's formula."""
     with localcontext(_context(digits + 10)):
         return 4 * (4 * _arctan_of_reciprocal(5) - _arctan_of_reciprocal(239))
 
@@ -199,8 +199,9 @@ def rounded(value: Decimal, result: StorageFormat) -> float | int:
 @lru_cache
 def _range(result: StorageFormat) -> tuple[int, float]:
     """The exponent of the smallest subnormal number, and the first power of two that overflows."""
-    info = np.finfo(result.dtype)
-    return int(info.minexp) - int(info.nmant), 2.0 ** int(info.maxexp)
+    # In IEEE's formats the exponents are as many below 1 as above.
+    beyond = 1 << (8 * result.dtype.itemsize - result.precision - 1)
+    return 3 - beyond - result.precision, 2.0**beyond
 
 
 @lru_cache(maxsize=512)

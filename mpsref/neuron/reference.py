@@ -19,7 +19,7 @@ from mpsref.neuron.descriptor import (
 from mpsref.neuron.exact import WIDE, decide, number
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.specification import ExactParameters
-from mpsref.storage import FORMATS, StorageFormat, array_or_error
+from mpsref.storage import FORMATS, StorageFormat, array_or_error, bfloat16
 
 __all__ = ["exact_parameters", "specified", "specified_elements", "specified_gradient"]
 
@@ -34,7 +34,7 @@ def specified(descriptor: NeuronLike, x: npt.ArrayLike, *, channel_axis: int = -
     ----------
     descriptor : MPSNNNeuronDescriptor, MPSCNNNeuronType or str
         The neuron; a type or its name means the documented parameters.
-    x : array_like of float16 or float32
+    x : array_like of float16, bfloat16 or float32
         Any shape. An element takes about 0.1 ms.
     channel_axis : int
         The axis of feature channels; only pReLU uses it.
@@ -105,9 +105,9 @@ def _elementwise(
     # The part of `environment_or_error` that matters to scalars, inline: one file fewer to read for the whole path.
     if SUBNORMAL + SUBNORMAL == 0 or ONE + TINY != ONE - TINY:
         environment_or_error()
-    storage = _FORMATS.get(x.dtype)
+    storage = bfloat16() if x.dtype.name == "bfloat16" else _FORMATS.get(x.dtype)
     if storage is None:
-        raise ImageError(f"x has dtype {x.dtype}: give float16 or float32")
+        raise ImageError(f"x has dtype {x.dtype}: give float16 or float32, or bfloat16")
     if upstream is not None and (upstream.shape, upstream.dtype) != (x.shape, x.dtype):
         raise ImageError(f"upstream is {upstream.dtype}{list(upstream.shape)}: give {x.dtype}{list(x.shape)}, as x is")
     axis = channel_axis_or_error(descriptor, x.shape, channel_axis)

@@ -19,16 +19,17 @@ import numpy as np
 
 import mpsref.neuron.specification as spec
 from mpsref.arrays import Floats, Mask
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import ActivationType, MPSCNNNeuronType
 from mpsref.neuron.exact import Digits
 from mpsref.neuron.specification import ExactParameters
 from mpsref.neuron.tail import RECIPROCAL_SQRT_2PI
 
-__all__ = ["NEURONS", "Erratum", "Neuron"]
+__all__ = ["NEURONS", "Erratum", "Neuron", "NeuronType"]
 
 T = MPSCNNNeuronType
 RECIPROCAL_SQRT_2 = 0.7071067811865476
 Scalar: TypeAlias = np.float32 | float
+NeuronType: TypeAlias = MPSCNNNeuronType | ActivationType
 Exact: TypeAlias = Callable[[Decimal, ExactParameters, Digits], Decimal]
 """A function of the specification."""
 
@@ -128,9 +129,11 @@ class Neuron(ABC):
     Attributes
     ----------
     neuron_type : MPSCNNNeuronType
-        Apple's name and raw value.
+        Apple's name and raw value; an ``ActivationType`` where it is none of Apple's.
     parameters : Mapping[str, float]
         Its parameters with their documented defaults.
+    least : Mapping[str, float]
+        The least value of those that have one.
     per_channel : bool
         Whether it takes a slope per feature channel instead.
     formula, slope : str
@@ -147,8 +150,9 @@ class Neuron(ABC):
         Value and slope in `mpsref.neuron.specification`.
     """
 
-    neuron_type: ClassVar[MPSCNNNeuronType]
+    neuron_type: ClassVar[NeuronType]
     parameters: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    least: ClassVar[Mapping[str, float]] = MappingProxyType({})
     per_channel: ClassVar[bool] = False
     formula: ClassVar[str]
     slope: ClassVar[str]
@@ -171,6 +175,11 @@ class Neuron(ABC):
     @staticmethod
     def kinks(p: Parameters) -> tuple[float, ...]:
         """Where f' may jump, as float64."""
+        return ()
+
+    @staticmethod
+    def sides(p: Parameters) -> tuple[tuple[float, float], ...]:
+        """The slopes on the left and on the right of each kink, for an activation that is not Apple's."""
         return ()
 
 

@@ -134,7 +134,7 @@ class MPSCNNConvolutionDescriptor(Strict):
 
     @fused_neuron_descriptor.setter
     def fused_neuron_descriptor(self, value: MPSNNNeuronDescriptor | None) -> None:
-        if value is not None and not isinstance(value, MPSNNNeuronDescriptor):
+        if value is not None and type(value) is not MPSNNNeuronDescriptor:
             raise ParameterError(f"fused_neuron_descriptor is a {type(value).__name__}: give an MPSNNNeuronDescriptor")
         if value is not None and value.neuron_type is MPSCNNNeuronType.pReLU:
             raise ParameterError(

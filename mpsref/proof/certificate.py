@@ -19,7 +19,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.origin import machine
 from mpsref.origin import software as software_with
 from mpsref.proof.sweep import Block, Tally
-from mpsref.storage import storage_format
+from mpsref.storage import ChannelFormat, storage_format
 
 __all__ = ["DIRECTIONS", "Subject", "certificate", "committed_certificates", "passed", "report", "software"]
 
@@ -63,7 +63,7 @@ class Subject:
     """
 
     descriptor: MPSNNNeuronDescriptor
-    channel_format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32
+    channel_format: ChannelFormat = MPSImageFeatureChannelFormat.float32
     part: tuple[int, int] = (1, 1)
     sample: int = 65_536
     seed: int = 1

@@ -15,7 +15,7 @@ import numpy as np
 from mpsref.errors import ParameterError
 from mpsref.origin import digest_of_sources
 from mpsref.proof.sweep import EXAMPLES, Block, Tally
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import StorageFormat, storage_named
 
 __all__ = ["check_tally", "judge_sources", "seal"]
 
@@ -35,7 +35,7 @@ def judge_sources() -> str:
 
 def check_tally(tally: Tally, block: Block) -> None:
     """Check that a tally is possible for a block; raises `ParameterError` that names the first impossible count."""
-    storage = FORMATS[block.channel_format]
+    storage = storage_named(block.channel_format)
     not_finite = _not_finite(block, storage)
     judged = sum(count for name, count in asdict(tally).items() if name.startswith("judged_"))
     finite = block.size - not_finite

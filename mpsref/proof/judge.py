@@ -35,7 +35,10 @@ FIRST, ENOUGH, LAST = 100, 60, 1 << 16
 FAR = arb(2) ** 60
 """Beyond it an exponential is far outside every format; its argument is clamped, to be quick to compute."""
 
-TRANSCENDENTAL = "sigmoid", "tanH", "softPlus", "ELU", "exponential", "logarithm", "geLU"
+TRANSCENDENTAL = (
+    "sigmoid", "tanH", "softPlus", "ELU", "exponential", "logarithm", "geLU", "silu", "quick_gelu", "gelu_tanh", "mish",
+    "selu", "celu", "logsigmoid", "softplus", "tanhshrink",
+)  # fmt: skip
 """Rational only at a few points, where few bits suffice to see it."""
 
 ZERO, ONE, NAN, INF = arb(0), arb(1), arb("nan"), arb("inf")
@@ -278,6 +281,103 @@ class Judge:
         density = (-(x * x) / 2).exp() / (_sqrt(2, ctx.prec) * _sqrt_pi(ctx.prec))
         return (-x / _sqrt(2, ctx.prec)).erfc() / 2 + x * density
 
+    # --- the activations that are not Apple's --------------------
+
+    def _gate(self, x: Ball, w: Ball) -> Ball:
+        return x / (1 + exp(-w))
+
+    def _gate_slope(self, w: Ball, v: Ball) -> Ball:
+        return (1 + v / (1 + exp(w))) / (1 + exp(-w))
+
+    def _ax(self, x: Ball) -> Ball:
+        return precisely(EXACT, lambda: self.a * x)
+
+    def _silu(self, x: Ball) -> Ball:
+        return self._gate(x, self._ax(x))
+
+    def _silu_slope(self, x: Ball) -> Ball:
+        return self._gate_slope(self._ax(x), self._ax(x))
+
+    _quick_gelu, _quick_gelu_slope = _silu, _silu_slope
+
+    def _gelu_tanh(self, x: Ball) -> Ball:
+        return self._gate(x, _sqrt(8, ctx.prec) / _sqrt_pi(ctx.prec) * (x + arb(44715) / 10**6 * x**3))
+
+    def _gelu_tanh_slope(self, x: Ball) -> Ball:
+        rate, cubic = _sqrt(8, ctx.prec) / _sqrt_pi(ctx.prec), arb(44715) / 10**6 * x**3
+        return self._gate_slope(rate * (x + cubic), rate * (x + 3 * cubic))
+
+    def _mish(self, x: Ball) -> Ball:
+        e = exp(-abs(x))
+        n = e * (e + 2)
+        return x * n / (n + 2) if x < 0 else x * (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
+
+    def _mish_slope(self, x: Ball) -> Ball:
+        # t + x (1 - t^2) / (1 + e^-x), with t = tanh(ln(1 + e^x)).
+        e = exp(-abs(x))
+        t = e * (e + 2) / (e * (e + 2) + 2) if x < 0 else (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
+        return t + x * (1 - t * t) * (e if x < 0 else 1) / (1 + e)
+
+    def _hardsigmoid(self, x: Ball) -> Ball:
+        return ZERO if x <= -3 else ONE if x >= 3 else precisely(EXACT, lambda: x + 3) / 6
+
+    def _hardsigmoid_slope(self, x: Ball) -> Ball:
+        return ZERO if abs(x) >= 3 else ONE / 6
+
+    def _hardswish(self, x: Ball) -> Ball:
+        return x if x >= 3 else x * self._hardsigmoid(x)
+
+    def _hardswish_slope(self, x: Ball) -> Ball:
+        return ZERO if x <= -3 else ONE if x >= 3 else precisely(EXACT, lambda: 2 * x + 3) / 6
+
+    def _selu(self, x: Ball) -> Ball:
+        return self.b * (x if x > 0 else self.a * max(x, -FAR).expm1())
+
+    def _selu_slope(self, x: Ball) -> Ball:
+        return self.b if x > 0 else self.b * self.a * exp(x)
+
+    def _celu(self, x: Ball) -> Ball:
+        return x if x > 0 else self.a * (-FAR if x < -FAR * self.a else x / self.a).expm1()
+
+    def _celu_slope(self, x: Ball) -> Ball:
+        return ONE if x > 0 else exp(-FAR if x < -FAR * self.a else x / self.a)
+
+    def _logsigmoid(self, x: Ball) -> Ball:
+        return x - exp(x).log1p() if x < 0 else -(exp(-x).log1p())
+
+    def _logsigmoid_slope(self, x: Ball) -> Ball:
+        return 1 / (1 + exp(x))
+
+    def _softplus(self, x: Ball) -> Ball:
+        z = self._ax(x)
+        return x if z > self.b else (z + exp(-z).log1p() if z > 0 else exp(z).log1p()) / self.a
+
+    def _softplus_slope(self, x: Ball) -> Ball:
+        return ONE if self._ax(x) > self.b else 1 / (1 + exp(-self._ax(x)))
+
+    def _relu_squared(self, x: Ball) -> Ball:
+        return x * x if x > 0 else ZERO
+
+    def _relu_squared_slope(self, x: Ball) -> Ball:
+        return 2 * x if x > 0 else ZERO
+
+    def _tanhshrink(self, x: Ball) -> Ball:
+        return x - x.tanh()
+
+    def _tanhshrink_slope(self, x: Ball) -> Ball:
+        return x.tanh() ** 2
+
+    def _hardshrink(self, x: Ball) -> Ball:
+        return x if abs(x) > self.a else ZERO
+
+    def _hardshrink_slope(self, x: Ball) -> Ball:
+        return ONE if abs(x) > self.a else ZERO
+
+    _softshrink_slope = _hardshrink_slope
+
+    def _softshrink(self, x: Ball) -> Ball:
+        return precisely(EXACT, lambda: x - self.a if x > self.a else x + self.a if x < -self.a else ZERO)
+
     # --- exact arithmetic --------------------
 
     def rational(self, x: float, *, derivative: bool = False) -> Fraction | None:  # noqa: PLR0911
@@ -291,6 +391,10 @@ class Judge:
         if self.name == "softSign":
             size = 1 + abs(Fraction(x))
             return 1 / size**2 if derivative else Fraction(x) / size
+        if self.name == "hardswish":
+            return (2 * Fraction(x) + 3 if derivative else Fraction(x) * (Fraction(x) + 3)) / 6
+        if self.name == "hardsigmoid":
+            return Fraction(1, 6) if derivative else (Fraction(x) + 3) / 6
         if self.name == "power" and u != 0 and self.integer_c and abs(c) <= 100:
             return a * c * u ** int(c - 1) if derivative else u ** int(c)
         if self.name == "logarithm" and derivative and c == -1 and u != 0:
@@ -308,7 +412,7 @@ class Judge:
         a, b, c = (Fraction(v) for v in self.p)
         return self.name == "logarithm" and c > 0 and rational_power(c, value) == a * Fraction(x) + b
 
-    def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:
+    def _limit(self, number: float, *, derivative: bool) -> tuple[Fraction, int] | None:  # noqa: PLR0911
         """A number that the value approaches exponentially, and on which side of it the value is."""
         a, b, _ = (Fraction(v) for v in self.p)
         x = Fraction(number)
@@ -322,6 +426,13 @@ class Judge:
             return (a * b, -1 if a * b > 0 else 1) if derivative else (a * b * x, sign)
         if self.name == "ELU" and x < 0 and not derivative:
             return -a, sign
+        if self.name == "selu" and x < 0 and not derivative:
+            return -a * b, 1 if a * b > 0 else -1
+        if self.name == "celu" and x < 0 and not derivative:
+            return -a, 1
+        if self.name == "tanhshrink" and abs(x) > 2:
+            side = 1 if x > 0 else -1
+            return (Fraction(1), -1) if derivative else (x - side, side)
         if self.name == "geLU" and x > 2:
             return (Fraction(1), 1) if derivative else (x, -1)
         return None
@@ -398,13 +509,14 @@ class Judge:
         self, xs: Array, near: Array, dtype: npt.DTypeLike, derivative: bool = False, upstream: Array | None = None
     ) -> Stored:
         """
-        Round exactly, to nearest even, to float16 or float32; `near` is from `float64s` for the same arguments.
+        Round exactly, to nearest even, to float16, bfloat16 or float32; `near` is from `float64s` for the same
+        arguments.
 
         An exact zero comes out positive.
         """
         with np.errstate(all="ignore"):
-            result = near.astype(dtype)
-            down, up = (near * (1 - 2.0**-51)).astype(dtype), (near * (1 + 2.0**-51)).astype(dtype)
+            result = _stored(near, dtype)
+            down, up = _stored(near * (1 - 2.0**-51), dtype), _stored(near * (1 + 2.0**-51), dtype)
         for i in np.flatnonzero((down != up) & ~np.isnan(near)).tolist():
             # Neighbours; an infinity stands for the next power of two. Their sum is exact.
             beyond = 2.0 ** (16 if dtype == np.float16 else 128)
@@ -435,6 +547,17 @@ class Judge:
             side = self.side(float(xs[i]), Fraction(2 * lower + 1, 2 * maximum), derivative=derivative)
             result[i] = lower + (side > 0 or (side == 0 and lower % 2 == 1))
         return result
+
+
+def _stored(values: Array, dtype: npt.DTypeLike) -> Stored:
+    """float64 rounded once; to bfloat16 by way of float32 rounded to odd, since its own conversion rounds twice."""
+    if np.dtype(dtype).kind == "f":
+        return values.astype(dtype)
+    single = values.astype(np.float32)
+    back, bits = single.astype(np.float64), single.view(np.uint32).copy()
+    bits -= np.abs(back) > np.abs(values)
+    bits |= (back != values) & ~np.isnan(values)
+    return bits.view(np.float32).astype(dtype)
 
 
 def unorm_values(codes: Stored, maximum: int) -> Array:

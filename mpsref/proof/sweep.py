@@ -10,11 +10,10 @@ import numpy as np
 
 from mpsref.arrays import Index, Mask, Stored, Wide
 from mpsref.blocks import chunks, evaluated, ones
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError
 from mpsref.neuron import evaluate
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.storage import FLOAT64, FORMATS, StorageFormat
+from mpsref.storage import FLOAT64, ChannelFormat, StorageFormat, storage_named
 
 __all__ = ["EXAMPLES", "Block", "Tally", "require_judge", "sweep"]
 
@@ -54,7 +53,7 @@ class Block:
     """
 
     descriptor: MPSNNNeuronDescriptor
-    channel_format: MPSImageFeatureChannelFormat
+    channel_format: ChannelFormat
     derivative: bool
     start: int
     size: int
@@ -117,7 +116,7 @@ class Tally:
 def sweep(block: Block) -> Tally:
     """Evaluate and judge a block."""
     began = time.process_time()
-    storage = FORMATS[block.channel_format]
+    storage = storage_named(block.channel_format)
     tally, digest = Tally(inputs=block.size), hashlib.sha256()
     random = np.random.default_rng([block.seed, block.derivative, block.start])
     in_sample = np.zeros(block.size, np.bool_)
@@ -126,7 +125,7 @@ def sweep(block: Block) -> Tally:
         decisions = evaluate.Decisions()
         upstream = ones(x.size, storage) if block.derivative else None
         y = evaluated(block.descriptor, x, upstream, storage, decisions)
-        digest.update(y.astype(y.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
+        digest.update(y.view(storage.bits_dtype).astype(f"<u{y.itemsize}", copy=False).view(np.uint8).data)
         finite = np.isfinite(x)
         tally.not_finite += x.size - int(np.count_nonzero(finite))
         tally.nan_results += int(np.count_nonzero(np.isnan(y)))

@@ -71,7 +71,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
         return int(number[where].sum())
 
     zero = size == 0
-    subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < np.finfo(storage.dtype).smallest_normal)
+    subnormal = np.zeros_like(zero) if storage.unorm_max else ~zero & (size < storage.limits.smallest_normal)
     numbers = values[finite]
     # Exact products, summed exactly: the same mean on every machine.
     total = math.fsum((numbers * number[finite]).tolist())
@@ -95,7 +95,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 
 
 def _graph(file: GraphFile) -> dict[str, Any]:
-    document = file.to_json()
+    document = file.to_json({})
     sources = [name for name, image in file.images.items() if image.producer is None]
     findings = [{"image": each.name, "field": each.field, "text": each.text} for each in check(file)]
     return {"storage": document["storage"], "sources": sources, "results": document["results"],

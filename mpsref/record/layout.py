@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.enums import MPSDataLayout, MPSImageFeatureChannelFormat
+from mpsref.enums import MPSDataLayout
 from mpsref.errors import ImageError
-from mpsref.image import MPSImageDescriptor
+from mpsref.image import MPSImageDescriptor, descriptor_in
 from mpsref.image_lanes import LANES, components, read_lanes
+from mpsref.storage import ChannelFormat
 
 __all__ = ["HWC", "MOST_AXES", "NC4HW4", "TEXTURE", "Layout", "shape_of"]
 
@@ -85,14 +86,12 @@ class Layout:
         """How many elements the file holds, those of unused lanes included."""
         return math.prod(self.shape)
 
-    def descriptor(self, channel_format: MPSImageFeatureChannelFormat) -> MPSImageDescriptor:
+    def descriptor(self, channel_format: ChannelFormat) -> MPSImageDescriptor:
         """The image that an array is."""
         rest = list(self.shape)
         c = rest.pop(self.channel_axis)
         *images, h, w = [1] * (4 - len(rest)) + rest
-        return MPSImageDescriptor(
-            channel_format=channel_format, width=w, height=h, feature_channels=c, number_of_images=math.prod(images)
-        )
+        return descriptor_in(channel_format, width=w, height=h, feature_channels=c, number_of_images=math.prod(images))
 
     def unpacked(self, array: Stored, d: MPSImageDescriptor) -> Stored:
         """The elements of the file as an array of shape (N, H, W, C)."""

@@ -16,15 +16,14 @@ import numpy as np
 from mpsref.arguments import checked, checked_fields
 from mpsref.arrays import Elements, Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.files import NewFolder, file_names, write_atomically
 from mpsref.graph.file import GraphFile
-from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.image import MPSImage, MPSImageDescriptor, descriptor_in
 from mpsref.npy import NpyHeader, little_endian, read_header
 from mpsref.record.layout import HWC, NC4HW4, TEXTURE, Layout, shape_of
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, StorageFormat, image_storage_of, storage_format
+from mpsref.storage import FORMATS, ArrayFormat, StorageFormat, channel_format_of, image_storage_of, storage_format
 
 __all__ = ["RecordedImage", "Recording", "read_npy", "write_recording"]
 
@@ -102,7 +101,7 @@ class RecordedImage:
 
     def read(self) -> MPSImage:
         """Read the file as an image; raises `FileFormatError` if its size has changed, or it cannot be read."""
-        return MPSImage.from_array(self.elements().stored)
+        return MPSImage._of_recorded(self.elements().stored)
 
     def elements(self) -> Elements:
         """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
@@ -117,7 +116,8 @@ class RecordedImage:
                 elif size != self.layout.elements * dtype.itemsize:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
                 else:
-                    array = np.fromfile(file, dtype.newbyteorder("<")).astype(dtype, copy=False)
+                    bits = np.fromfile(file, f"<u{dtype.itemsize}")
+                    array = bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
             return Elements(np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)), self.storage)
         except FileFormatError:
             raise
@@ -309,7 +309,8 @@ def write_recording(
     device : str
         What computed the images.
     raw : bool
-        Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``.
+        Whether to write raw little-endian elements in order height, width, channel instead of ``.npy``, as is always
+        done with bfloat16, which ``.npy`` does not know.
     awaited : Mapping of str to MPSImageDescriptor, optional
         Images that only get an entry; a device will write their raw files.
     states : Mapping of str to Mapping of str to ndarray, optional
@@ -340,7 +341,7 @@ def recording_entries(
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip(names, file_names(names), strict=True):
-        if name in awaited or raw:
+        if name in awaited or raw or channel_format_of(np.asarray(images[name]).dtype) is ArrayFormat.bfloat16:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name])
         else:
             entries[name] = {"file": f"{stem}.npy"}
@@ -384,7 +385,8 @@ def _write_npy(image: MPSImage | Stored, file: IO[bytes]) -> None:
 
 def _write_raw(image: MPSImage | Stored, file: IO[bytes]) -> None:
     # Not tofile, whose errors do not say what happened.
-    file.write(little_endian(np.asarray(image)).data.cast("B"))
+    stored = np.ascontiguousarray(image)
+    file.write(little_endian(stored.view(f"u{stored.itemsize}")).data.cast("B"))
 
 
 def _encoded(
@@ -411,16 +413,17 @@ def _encoded(
 
 def _raw_entry(stem: str, image: MPSImageDescriptor | MPSImage | Stored) -> dict[str, Any]:
     if isinstance(image, np.ndarray) and image.ndim not in (3, 4):
-        d, size = MPSImage.from_array(image).descriptor, {"shape": list(image.shape)}
+        d, size = MPSImage._of_recorded(image).descriptor, {"shape": list(image.shape)}
     else:
         d = image if isinstance(image, MPSImageDescriptor) else _image(image).descriptor
         size = {name: getattr(d, name) for name in SIZES} | {"data_layout": HWC}
     dtype = storage_format(d.channel_format).dtype
-    return {"file": f"{stem}.{dtype.kind}{8 * dtype.itemsize}", "channel_format": d.channel_format.name, **size}
+    suffix = dtype.kind if dtype.kind != "V" else "bf"
+    return {"file": f"{stem}.{suffix}{8 * dtype.itemsize}", "channel_format": d.channel_format.name, **size}
 
 
 def _image(image: MPSImage | Stored) -> MPSImage:
-    return image if isinstance(image, MPSImage) else MPSImage.from_array(image)
+    return image if isinstance(image, MPSImage) else MPSImage._of_recorded(image)
 
 
 def _below(recording: Path, folder: Path, field: str, name: str) -> Path:
@@ -444,7 +447,7 @@ def _recorded(path: Path, fields: Mapping[str, Any], folder: Path, *, complete: 
         raise ImageError("channel_axis: data_layout is there too: give one or the other")
     given: dict[str, Any] = {name: fields[name] for name in SIZES if name in fields}
     if "channel_format" in fields:
-        given["channel_format"] = MPSImageFeatureChannelFormat[fields["channel_format"]]
+        given["channel_format"] = channel_format_of(fields["channel_format"])
     if is_npy(path):
         with opened(path, folder) as (file, size):
             header = _header_of(path, file, size)
@@ -459,7 +462,7 @@ def _recorded(path: Path, fields: Mapping[str, Any], folder: Path, *, complete: 
     _require_sizes(given, "raw elements")
     if "channel_axis" in fields:
         raise ImageError("channel_axis: raw elements need shape too, such as [2, 16, 5, 4]")
-    d, layout = MPSImageDescriptor(**given), fields.get("data_layout", HWC)
+    d, layout = descriptor_in(**given), fields.get("data_layout", HWC)
     return RecordedImage.of_raw_file(path, d, layout, folder, complete=complete)
 
 
@@ -479,7 +482,7 @@ def _recorded_npy(
         raise ImageError(f"shape: is {fields['shape']}, but {path.name} has {list(shape)}")
     if name in (TEXTURE, NC4HW4):
         _require_sizes(given, "textures")
-        d = MPSImageDescriptor(**{"channel_format": channel_format} | dict(given))
+        d = descriptor_in(**{"channel_format": channel_format} | dict(given))
         layout = Layout.named(name, d, math.prod(shape))
         if shape != layout.shape:
             raise ImageError(

@@ -12,18 +12,17 @@ import mpsref
 from mpsref.arguments import checked
 from mpsref.display import aligned, counted
 from mpsref.documents import schema, validate
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, naming
 from mpsref.files import write_atomically
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
-from mpsref.image import MPSImage, MPSImageDescriptor
+from mpsref.image import MPSImage, MPSImageDescriptor, descriptor_in
 from mpsref.npy import little_endian
 from mpsref.operations import Role
 from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
-from mpsref.storage import FormatLike, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, storage_format
 
 __all__ = ["planned", "request"]
 
@@ -179,8 +178,8 @@ def _descriptors(
     """Size and format of every image, sources first, by the rules of the graph."""
     default = storage_format(channel_format, "channel_format").channel_format
     sizes: dict[MPSNNImageNode, tuple[int, int, int, int]] = {}
-    slopes = {len(n.operation.descriptor.data) for n in needed.nodes
-              if n.operation.descriptor is not None and n.operation.descriptor.data is not None} - {shape[3]}  # fmt: skip
+    descriptors = [node.operation.descriptor for node in needed.nodes]
+    slopes = {len(d.data) for d in descriptors if d is not None and d.data is not None} - {shape[3]}
     fix = f", which takes {slopes.pop()} feature channels" if len(slopes) == 1 else ""
     for node in needed.nodes:
         for source, role in zip(node.sources, node.operation.roles, strict=True):
@@ -196,9 +195,9 @@ def _descriptors(
     return {image: _descriptor(sizes[image], f) for image, f in formats.items()}
 
 
-def _descriptor(shape: tuple[int, int, int, int], f: MPSImageFeatureChannelFormat) -> MPSImageDescriptor:
+def _descriptor(shape: tuple[int, int, int, int], f: ChannelFormat) -> MPSImageDescriptor:
     n, h, w, c = shape
-    return MPSImageDescriptor(channel_format=f, width=w, height=h, feature_channels=c, number_of_images=n)
+    return descriptor_in(f, width=w, height=h, feature_channels=c, number_of_images=n)
 
 
 def _gradients(needed: GraphFile) -> set[MPSNNImageNode]:

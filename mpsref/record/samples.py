@@ -18,8 +18,8 @@ from mpsref.arguments import checked
 from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError, shown
 from mpsref.image import MPSImage, MPSImageDescriptor
-from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor, forward, gradient
-from mpsref.storage import FORMATS, StorageFormat, storage_format
+from mpsref.neuron import MPSNNNeuronDescriptor, forward, gradient
+from mpsref.storage import FORMATS, StorageFormat, storage_format, storage_of
 
 __all__ = ["edges", "sample_image"]
 
@@ -58,7 +58,7 @@ def sample_image(
     values = values[_permutation(len(values), seed)]
     bits = values[_places(pixels, d.feature_channels, len(values), seed)]
     stored = bits.astype(storage.bits_dtype).view(storage.dtype)
-    return MPSImage.from_array(stored.reshape(d.number_of_images, d.height, d.width, d.feature_channels))
+    return MPSImage._of_recorded(stored.reshape(d.number_of_images, d.height, d.width, d.feature_channels))
 
 
 def _raw(count: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint64]:
@@ -242,7 +242,7 @@ def _grid() -> Bits:
 
 def _kinks(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):  # a kink may lie beyond the range of float32
-        return np.array(NEURONS[neuron.neuron_type].kinks(neuron), np.float32)
+        return np.array(neuron.row.kinks(neuron), np.float32)
 
 
 def _kinds(neuron: MPSNNNeuronDescriptor, ordinals: Bits) -> Bits:
@@ -260,7 +260,7 @@ def _kinds(neuron: MPSNNNeuronDescriptor, ordinals: Bits) -> Bits:
 def _kind(values: npt.NDArray[Any]) -> Bits:
     """The kind of each value as a digit; the first two values are the limits, and have none."""
     size, limits = np.abs(values[2:]), values[:2]
-    normal = size >= np.finfo(values.dtype).smallest_normal
+    normal = size >= storage_of(values, "values").limits.smallest_normal
     kind = np.where(size == 0, 1, np.where(normal, 3, 2)) + np.where(np.signbit(values[2:]), 3, 0)
     kind = np.where(values[2:] == limits[0], 8, np.where(values[2:] == limits[1], 9, kind))
     kind = np.where(np.isinf(size), np.where(values[2:] > 0, 10, 11), kind)

@@ -13,6 +13,7 @@ import numpy as np
 from mpsref.arrays import Stored
 from mpsref.errors import DependencyError, ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.storage import as_numpy
 
 __all__ = ["forward_of", "gradient_of"]
 
@@ -127,7 +128,7 @@ def _taken(module: Any, library: str, arrays: Iterable[Stored], device: str | No
     flat = (a.copy() if min(a.strides, default=0) < 0 else a for a in map(np.asarray, arrays))
     if library == "torch":
         # It warns of what cannot be written to.
-        tensors = [module.from_numpy(a if a.flags.writeable else a.copy()) for a in flat]
+        tensors = [_tensor(module, a if a.flags.writeable else a.copy()) for a in flat]
         return tensors if device is None else [tensor.to(device) for tensor in tensors]
     if library == "tensorflow":
         return list(map(module.convert_to_tensor, flat))
@@ -136,9 +137,16 @@ def _taken(module: Any, library: str, arrays: Iterable[Stored], device: str | No
     return list(map(module.numpy.asarray if library == "jax" else module.array, flat))
 
 
+def _tensor(torch: Any, array: Stored) -> Any:
+    if array.dtype.kind == "f":
+        return torch.from_numpy(array)
+    # It takes no array of bfloat16, but has tensors of it.
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
 def _given(array: Any) -> Any:
     """An array of a library as one of numpy."""
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+    return as_numpy(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
 # ---- gradients ----

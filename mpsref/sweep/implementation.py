@@ -14,7 +14,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.storage import unmasked_or_error
+from mpsref.storage import as_numpy, unmasked_or_error
 from mpsref.sweep.libraries import adapter, names_of
 
 __all__ = ["Implementation", "call", "load", "name_of", "sources_of"]
@@ -101,7 +101,7 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
         with np.errstate(all="ignore"):
             made = function(*arguments)
             unmasked_or_error(made, "its result")
-            result = np.asarray(made)
+            result = as_numpy(made)
     except ImplementationError:
         raise  # a library's adapter has said it
     except BaseException as error:

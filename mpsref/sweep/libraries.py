@@ -13,7 +13,7 @@ import numpy as np
 
 from mpsref.arrays import Stored
 from mpsref.errors import DependencyError, ImplementationError, ParameterError
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.sweep.autodiff import forward_of, gradient_of
 
 __all__ = ["ACTIVATIONS", "DERIVING", "LIBRARIES", "Activation", "Adapter", "adapter", "names_of"]
@@ -175,6 +175,80 @@ ACTIVATIONS = {
         openvino=_call("openvino.opset15:log"),
         litert=_operator("LOG"),
     ),
+    "silu": _activation(
+        "silu",
+        torch=_call("torch.nn.functional:silu"),
+        jax=_call("jax.nn:silu"),
+        mlx=_call("mlx.nn:silu"),
+        tensorflow=_call("tensorflow:nn.silu"),
+    ),
+    "quick_gelu": _activation("quick_gelu", mlx=_call("mlx.nn:gelu_fast_approx")),
+    "gelu_tanh": _activation(
+        "gelu_tanh",
+        torch=_call("torch.nn.functional:gelu", approximate="tanh"),
+        jax=_call("jax.nn:gelu", approximate=True),
+        mlx=_call("mlx.nn:gelu_approx"),
+        tensorflow=_call("tensorflow:nn.gelu", approximate=True),
+    ),
+    "mish": _activation(
+        "mish",
+        torch=_call("torch.nn.functional:mish"),
+        jax=_call("jax.nn:mish"),
+        mlx=_call("mlx.nn:mish"),
+        tensorflow=_call("tensorflow:keras.activations.mish"),
+    ),
+    "hardswish": _activation(
+        "hardswish",
+        torch=_call("torch.nn.functional:hardswish"),
+        jax=_call("jax.nn:hard_swish"),
+        mlx=_call("mlx.nn:hardswish"),
+        tensorflow=_call("tensorflow:keras.activations.hard_swish"),
+    ),
+    "hardsigmoid": _activation(
+        "hardsigmoid",
+        torch=_call("torch.nn.functional:hardsigmoid"),
+        jax=_call("jax.nn:hard_sigmoid"),
+        tensorflow=_call("tensorflow:keras.activations.hard_sigmoid"),
+    ),
+    "selu": _activation(
+        "selu",
+        torch=_call("torch:selu"),
+        jax=_call("jax.nn:selu"),
+        mlx=_call("mlx.nn:selu"),
+        tensorflow=_call("tensorflow:nn.selu"),
+    ),
+    "celu": _activation(
+        "celu",
+        torch=_call("torch:celu"),
+        jax=_call("jax.nn:celu"),
+        mlx=_call("mlx.nn:celu"),
+        tensorflow=_call("tensorflow:keras.activations.celu"),
+    ),
+    "logsigmoid": _activation(
+        "logsigmoid",
+        torch=_call("torch.nn.functional:logsigmoid"),
+        jax=_call("jax.nn:log_sigmoid"),
+        mlx=_call("mlx.nn:log_sigmoid"),
+        tensorflow=_call("tensorflow:math.log_sigmoid"),
+    ),
+    "relu_squared": _activation("relu_squared", mlx=_call("mlx.nn:relu2")),
+    "tanhshrink": _activation(
+        "tanhshrink",
+        torch=_call("torch.nn.functional:tanhshrink"),
+        tensorflow=_call("tensorflow:keras.activations.tanh_shrink"),
+    ),
+    "softshrink": _activation(
+        "softshrink",
+        torch=_call("torch.nn.functional:softshrink"),
+        mlx=_call("mlx.nn:softshrink"),
+        tensorflow=_call("tensorflow:keras.activations.soft_shrink"),
+    ),
+    "hardshrink": _activation(
+        "hardshrink",
+        torch=_call("torch.nn.functional:hardshrink"),
+        mlx=_call("mlx.nn:hard_shrink"),
+        tensorflow=_call("tensorflow:keras.activations.hard_shrink"),
+    ),
     "pow": _activation("power", {"c": 2.5}, **dict.fromkeys(("torch", "jax", "mlx", "tensorflow"), lambda: _power)),
 }
 """The table: a row for each activation, with the call of each library that has it."""
@@ -203,7 +277,7 @@ class Adapter:
     def descriptor(self) -> MPSNNNeuronDescriptor:
         """What it should compute."""
         row = ACTIVATIONS[self.name]
-        return MPSNNNeuronDescriptor(row.neuron, **row.parameters)
+        return neuron_of(row.neuron, row.parameters)
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import neuron_json, part_of_patterns
 from mpsref.display import printable, table
 from mpsref.documents import read_document
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.files import write_json
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, parameters_or_error
-from mpsref.storage import storage_format
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
+from mpsref.storage import ChannelFormat, storage_format
 from mpsref.sweep.agreement import check_summary
 from mpsref.sweep.summary import Mismatch, Summary
 from mpsref.ulp import histogram_rows
@@ -63,7 +63,7 @@ class Subject:
     implementation: str
     descriptor: MPSNNNeuronDescriptor
     direction: str = "forward"
-    channel_format: MPSImageFeatureChannelFormat = MPSImageFeatureChannelFormat.float32
+    channel_format: ChannelFormat = MPSImageFeatureChannelFormat.float32
     ulp: int = 0
     stride: int = 1
 
@@ -247,10 +247,8 @@ def _subject(document: dict[str, Any]) -> Subject:
         except OverflowError:
             raise ParameterError(f"parameters.{name}: is {value}: give a float32") from None
     data = values.pop("data", None)
-    neuron_type = MPSCNNNeuronType[document["neuron"]]
-    parameters_or_error(neuron_type, values)
-    descriptor = MPSNNNeuronDescriptor(neuron_type, **values, data=None if data is None else [data])
-    channel_format = MPSImageFeatureChannelFormat[document["storage"]]
+    descriptor = neuron_of(document["neuron"], values, data)
+    channel_format = storage_format(document["storage"]).channel_format
     ulp, stride = document["ulp"], document.get("stride", 1)
     return Subject(document["implementation"], descriptor, document["direction"], channel_format, ulp, stride)
 

@@ -403,7 +403,7 @@ def plot_error(
 
 def _number_line(storage: StorageFormat, limits: Limits | None) -> Stored:
     """Finite numbers of a format in order, evenly spaced among all its numbers."""
-    largest = float(np.finfo(storage.dtype).max)
+    largest = float(storage.limits.max)
     low, high = (-largest, largest) if limits is None else limits
     ends = np.clip(np.array([low, high]), -largest, largest).astype(storage.dtype)
     first, last = storage.ordinals(ends).tolist()
@@ -496,7 +496,7 @@ def _name_numbers(ax: Axes, storage: StorageFormat, x: Stored) -> None:
     """Ticks at powers of ten, as many as fit."""
     places = storage.ordinals(x)
     first, last = int(places[0]), int(places[-1])
-    facts = np.finfo(storage.dtype)
+    facts = storage.limits
     powers = [10.0**n for n in range(-45, 39) if float(facts.smallest_subnormal) <= 10.0**n <= float(facts.max)]
     numbers = sorted([-p for p in powers] + [0.0] + powers)
     ticks = [(int(storage.ordinals(np.array([n]).astype(storage.dtype))[0]), n) for n in numbers]

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mpsref.arguments import checked
 from mpsref.arrays import Index, Wide, meaning
 from mpsref.display import printable
-from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
 from mpsref.graph.names import short_kind
 from mpsref.image import MPSImage
@@ -21,7 +20,7 @@ from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import Operation, Role, WindowSum
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
-from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.storage import FLOAT64, ChannelFormat, StorageFormat
 
 __all__ = [
     "Product",
@@ -138,7 +137,7 @@ class Step:
         self.operation: Operation = plan_step.operation
         self.kind = self.operation.kind
         self.storage = self._result.storage
-        self.format: MPSImageFeatureChannelFormat = self.storage.channel_format
+        self.format: ChannelFormat = self.storage.channel_format
         self.descriptor: MPSNNNeuronDescriptor | None = self.operation.descriptor
 
     @checked
@@ -312,7 +311,7 @@ def ulp_at(values: Wide, storage: StorageFormat) -> Wide:
     """The distance between neighbours of the format at these values."""
     if storage.unorm_max:
         return np.full_like(values, 1.0 / storage.unorm_max)
-    facts = np.finfo(storage.dtype)
+    facts = storage.limits
     size = np.clip(np.nan_to_num(np.abs(values), nan=1.0), float(facts.smallest_normal), float(facts.max))
     ulps: Wide = np.ldexp(1.0, np.frexp(size)[1] - 1 - int(facts.nmant))
     return ulps

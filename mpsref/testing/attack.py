@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mpsref.arrays import Stored
 from mpsref.errors import ImplementationError, described
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error, neuron_of
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
 from mpsref.testing.reports import Failure
@@ -311,7 +311,7 @@ class Attack:
         trial = failures.neurons[simplest]
         for name in simplest.parameters if self.subject.varies else ():
             others = {k: v for k, v in simplest.parameters.items() if k != name}
-            simpler = MPSNNNeuronDescriptor(simplest.neuron_type, **others)
+            simpler = neuron_of(simplest.neuron_type.name, others)
             if way in self.subject.trial(simpler, trial.x, trial.upstream).ways:
                 simplest = simpler
         return simplest
@@ -396,7 +396,7 @@ def _laid_out(drawn: Iterable[Any], shape: tuple[int, int], noise: int, pools: S
 @functools.lru_cache(maxsize=64)
 def _pools(descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> tuple[Stored, Stored]:
     """Simple numbers; and special ones, the neuron's kinks, and the neighbours of both."""
-    limits = np.finfo(storage.dtype)
+    limits = storage.limits
     special = [0, 1, np.inf, np.nan, limits.max, limits.smallest_normal, limits.smallest_subnormal]
     with np.errstate(over="ignore"):
         ends = np.array([*special, *descriptor.row.kinks(descriptor)]).astype(storage.dtype)
@@ -418,7 +418,7 @@ def _simplicity(value: Any) -> tuple[bool, int, float, bool]:
 
 def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: StorageFormat) -> Stored:
     """Simple numbers, the neuron's kinks, and simpler ones beside those that fail."""
-    dtype, limits = storage.dtype, np.finfo(storage.dtype)
+    dtype, limits = storage.dtype, storage.limits
     kinks = np.array(descriptor.row.kinks(descriptor)).astype(dtype)
     values = np.array(failing, dtype)
     with np.errstate(all="ignore"):

@@ -11,10 +11,10 @@ import numpy as np
 from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.display import counted, html_table, html_text, table
-from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
+from mpsref.errors import CONVERSION_ERRORS, ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
-from mpsref.storage import FLOAT64, StorageFormat, image_storage_of, storage_of, unmasked_or_error
+from mpsref.storage import FLOAT64, StorageFormat, as_numpy, image_storage_of, storage_of, unmasked_or_error
 from mpsref.testing.reports import CheckReport
 from mpsref.ulp import UNREACHABLE, histogram_rows
 from mpsref.verify import tolerance as presets
@@ -417,11 +417,11 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
-            return np.asarray(value, None if hasattr(value, "dtype") else dtype)
-        return np.from_dlpack(value)
+            return as_numpy(value) if hasattr(value, "dtype") else np.asarray(value, dtype)
+        return as_numpy(value) if str(value.dtype).endswith("bfloat16") else np.from_dlpack(value)
     except MPSRefError:
         raise
-    except Exception as error:  # noqa: BLE001  a foreign object may raise anything
+    except (*CONVERSION_ERRORS, BufferError, RuntimeError) as error:
         raise ImageError(f"{name} is a {type(value).__name__}, of which numpy makes no array: {error}") from None
 
 

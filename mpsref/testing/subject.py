@@ -15,7 +15,7 @@ from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
 from mpsref.operations import NeuronForward, NeuronGradient
-from mpsref.storage import StorageFormat
+from mpsref.storage import StorageFormat, storage_of
 from mpsref.sweep.implementation import Implementation, call, load
 from mpsref.testing.comparison import judge_of
 from mpsref.testing.reports import KINDS
@@ -38,7 +38,11 @@ Neurons: TypeAlias = MPSNNNeuronDescriptor | MPSCNNNeuronType | st.SearchStrateg
 MENTIONED = 12
 """Faults that are considered, those that explain most."""
 
-EXPLAINING = {"float32": ("metal-precise", "metal-fast"), "float16": ("metal-precise", "metal-fast", "metal-half")}
+EXPLAINING = {
+    "float32": ("metal-precise", "metal-fast"),
+    "float16": ("metal-precise", "metal-fast", "metal-half"),
+    "bfloat16": ("metal-precise", "metal-fast", "metal-bfloat"),
+}
 """Models that may allow a result, the strictest first."""
 
 
@@ -161,7 +165,7 @@ def way_of(way: int) -> tuple[str, bool]:
 
 def _kinds(got: Stored, want: Stored) -> npt.NDArray[np.intp]:
     """Numbers of `KINDS`."""
-    tiny = np.abs(want) < np.finfo(want.dtype).smallest_normal
+    tiny = np.abs(want) < storage_of(want, "want").limits.smallest_normal
     cases = {
         "NaN": np.isnan(got),
         "NaN lost": np.isnan(want),

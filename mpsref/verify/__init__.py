@@ -42,7 +42,7 @@ from mpsref.plan import Progress
 from mpsref.record.layout import Layout
 from mpsref.record.recording import RecordedImage, Recording, read_npy, write_recording
 from mpsref.record.states import RecordedArray
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import StorageFormat, storage_named
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import Directed, signed_errors
@@ -53,7 +53,7 @@ from mpsref.verify.faults import Finding, explain
 from mpsref.verify.judge import Segment
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
 from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
-from mpsref.verify.models import MODELS
+from mpsref.verify.models import MODELS, models_of
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
@@ -232,7 +232,7 @@ class _Verification:
             self._note_batch(image, entry.size[0], whole)
         reports = []
         for i, (node, step) in enumerate(zip(self.producers.values(), plan.steps, strict=True)):
-            storage = self.formats[node.result_image] = FORMATS[step.format or manner.format]
+            storage = self.formats[node.result_image] = storage_named(step.format or manner.format)
             is_recorded = node.result_image in self.recorded
             got = self._read(node.result_image, sizes[step.result], storage) if is_recorded else None
             read = [own[source] for source in step.sources]
@@ -413,7 +413,7 @@ class _Verification:
         if isinstance(limit, Bounds):
             evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
             if comparison.counts.beyond:
-                rest = (replace(limit, model=name) for name in MODELS if name != limit.model)
+                rest = (replace(limit, model=name) for name in models_of(storage) if name != limit.model)
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others
 
@@ -429,7 +429,7 @@ class _Verification:
         """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
         node = fused(nodes)
         if node is None:
-            return *plain, ""
+            return *plain, self._accumulated(nodes, segment_inputs, limit, actual, plain)
         name, source = self.names[nodes[0].result_image], segment_inputs()[nodes[0].sources[0]]
         formats = {node.result_image: storage}
         expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
@@ -444,6 +444,26 @@ class _Verification:
         if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
             return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
         return *plain, f"{name} is rounded before the neuron"
+
+    def _accumulated(
+        self,
+        nodes: list[MPSNNFilterNode],
+        segment_inputs: Callable[[], Mapping[MPSNNImageNode, MPSImage]],
+        limit: Limit,
+        actual: Stored,
+        plain: tuple[Comparison, Stored],
+    ) -> str:
+        """In which precision sums within bounds may have been added, where half is allowed."""
+        operation, (comparison, expected) = nodes[-1].operation, plain
+        if not isinstance(operation, ConvolutionOperation) or not operation.half_accumulator or len(nodes) > 1:
+            return ""
+        if isinstance(limit, Tolerance) or comparison.counts.beyond:
+            return ""
+        segment = Segment(nodes, segment_inputs(), self.formats, [replace(operation, half_accumulator=False)])
+        got = actual.reshape(-1)
+        index = np.flatnonzero(got != expected.reshape(-1))
+        classes = segment.classify(got[index], index, MODELS[limit.model])
+        return f"accumulated in {'half' if (classes == BEYOND).any() else 'float32'}"
 
     def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
         """The recorded arrays that a gradient node fills."""

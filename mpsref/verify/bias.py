@@ -101,7 +101,7 @@ def _value_of_exponent(storage: StorageFormat) -> int:
     """What is added to these exponents to have those of powers of two."""
     if storage.unorm_max:
         return -(storage.unorm_max + 1).bit_length()
-    return round(math.log2(float(np.finfo(storage.dtype).smallest_normal))) - 1
+    return round(math.log2(float(storage.limits.smallest_normal))) - 1
 
 
 def directed(

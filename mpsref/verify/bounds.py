@@ -163,7 +163,7 @@ def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) ->
     if storage.unorm_max:
         return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
                 np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
-    least = np.finfo(storage.dtype).smallest_normal
+    least = storage.limits.smallest_normal
     low = np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low)
     high = np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)
     zero = low.dtype.type(0)
@@ -454,7 +454,10 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(-elements.values() if f.mirror else elements.values())
+    values = -elements.values() if f.mirror else elements.values()
+    if elements.storage.unorm_max and f.model.rounds_either_way:
+        return f.between(values, values, f.model.laws["division"])
+    return f.range(values)
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

@@ -130,6 +130,8 @@ class Segment:
         The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
+    operations : sequence of Operation, optional
+        What they do; default: their own.
     """
 
     def __init__(
@@ -137,10 +139,11 @@ class Segment:
         nodes: Sequence[MPSNNFilterNode],
         inputs: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
+        operations: Sequence[Operation] | None = None,
     ) -> None:
         self._nodes, self._formats = nodes, formats
         self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
-        self._operations = [node.operation for node in nodes]
+        self._operations = [node.operation for node in nodes] if operations is None else operations
         self._sizes = {image: value.stored.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
@@ -180,7 +183,7 @@ class Segment:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
         storage = self._formats[self._nodes[-1].result_image]
         # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
-        if not self._is_pointwise or (storage.precision >= model.storage.precision and not storage.unorm_max):
+        if not self._is_pointwise or (storage.precision >= model.precision and not storage.unorm_max):
             return None
 
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:

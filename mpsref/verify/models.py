@@ -12,11 +12,11 @@ import numpy as np
 
 from mpsref.arrays import Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
-from mpsref.storage import FORMATS, StorageFormat
+from mpsref.storage import FORMATS, ArrayFormat, ChannelFormat, StorageFormat, storage_named
 
-__all__ = ["FLOAT64_ERROR", "MODELS", "ROUNDED", "Law", "Model"]
+__all__ = ["FLOAT64_ERROR", "MODELS", "ROUNDED", "Law", "Model", "models_of"]
 
-FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
+F = MPSImageFeatureChannelFormat
 FLOAT64_ERROR = 2.0**-49
 """More than the relative error of a few operations of this analysis in float64."""
 
@@ -83,7 +83,7 @@ class Model:
         For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
         ``log``, ``log2``, ``erf``, ``tanh`` and ``pow``. Without the last two they are ``(t - 1) / (t + 1)`` with
         ``t = e^2x``, or as `tanh_is_sinh_by_cosh` says, and ``2^(y log2 x)``.
-    storage : StorageFormat
+    channel_format : MPSImageFeatureChannelFormat or ArrayFormat
         The format of the computation.
     flushes : bool
         Whether its subnormals may become zero.
@@ -101,7 +101,7 @@ class Model:
     name: str
     source: str
     laws: Mapping[str, Law] = field(repr=False)
-    storage: StorageFormat = FLOAT32
+    channel_format: ChannelFormat = F.float32
     flushes: bool = True
     nan_is_defined: bool = False
     others: Mapping[str, Law | None] = field(default_factory=dict, repr=False)
@@ -122,20 +122,32 @@ class Model:
         return self, replace(self, laws=laws, others={})
 
     @property
+    def storage(self) -> StorageFormat:
+        """The format of the computation."""
+        return storage_named(self.channel_format)
+
+    @property
     def unit(self) -> float:
         """One ULP of a number in [1, 2)."""
-        return 2.0 ** (1 - self.storage.precision)
+        return 2.0 ** (1 - self.precision)
+
+    # By numbers, so that no model needs the package that has the dtype bfloat16.
+
+    @property
+    def precision(self) -> int:
+        """Bits of the significand."""
+        return 8 if self.channel_format is ArrayFormat.bfloat16 else storage_named(self.channel_format).precision
 
     @property
     def smallest(self) -> tuple[float, float]:
         """The smallest normal and the smallest subnormal number."""
-        info = np.finfo(self.storage.dtype)
-        return float(info.smallest_normal), float(info.smallest_subnormal)
+        normal = 2.0**-14 if self.channel_format is F.float16 else 2.0**-126
+        return normal, normal * self.unit
 
     @property
     def limit(self) -> float:
         """The bound beyond which numbers may become infinite."""
-        largest = float(np.finfo(self.storage.dtype).max)
+        largest = (2.0 - self.unit) * 2.0 / self.smallest[0]
         return largest if self.rounds_either_way else largest * (1.0 + self.unit / 4)
 
     # ---- rounding, with exponents as large as float64 has ----
@@ -143,7 +155,7 @@ class Model:
     def nearest(self, x: Wide) -> Wide:
         """The nearest number of the format; of two, either."""
         normal, tiny = self.smallest
-        split = x * (2.0 ** (53 - self.storage.precision) + 1)
+        split = x * (2.0 ** (53 - self.precision) + 1)
         near = split - (split - x)
         whole = 1.5 * 2.0**52 * tiny
         near = np.where(np.abs(x) < normal, (x + whole) - whole, near)
@@ -153,7 +165,7 @@ class Model:
         """The distance of the neighbours between which a number lies; at a power of two the larger."""
         _, exponent = np.frexp(x)
         least = round(math.log2(self.smallest[1]))
-        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.storage.precision, least))
+        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.precision, least))
         return ulp
 
     def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
@@ -189,7 +201,7 @@ _SPECIFICATION = "Metal Shading Language Specification, section 8"
 _EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
 
 
-def _wgsl(name: str, kind: str, exp: float, near_one: float, storage: StorageFormat) -> Model:
+def _wgsl(name: str, kind: str, exp: float, near_one: float, channel_format: ChannelFormat) -> Model:
     """A model of WGSL, from a column of its table."""
     return Model(
         name,
@@ -199,7 +211,7 @@ def _wgsl(name: str, kind: str, exp: float, near_one: float, storage: StorageFor
         | dict.fromkeys(("exp", "exp2"), Law(exp, growth=2, whole=False))
         | dict.fromkeys(("log", "log2"), Law(3, near_one=near_one))
         | {"tanh": Law(0, absolute=1e-5)},
-        storage=storage,
+        channel_format=channel_format,
         others={"tanh": None},
         tanh_is_sinh_by_cosh=True,
         is_finite=True,
@@ -238,8 +250,14 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 "metal-half",
                 f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
                 _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
-                storage=FORMATS[MPSImageFeatureChannelFormat.float16],
+                channel_format=F.float16,
                 flushes=False,
+            ),
+            Model(
+                "metal-bfloat",
+                f"{_SPECIFICATION}, table 8.4: each operation rounded to bfloat; functions are those of float, rounded",
+                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                channel_format=ArrayFormat.bfloat16,
             ),
             Model(
                 "cuda-fast",
@@ -258,8 +276,14 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 },
                 nan_is_defined=True,
             ),
-            _wgsl("wgsl", "f32", 3, 2.0**-21, FLOAT32),
+            _wgsl("wgsl", "f32", 3, 2.0**-21, F.float32),
+            _wgsl("wgsl-half", "f16", 1, 2.0**-7, F.float16),
         )
     }
 )
 """What a device promises, by name; ``metal-fast`` is the default of Metal's compiler."""
+
+
+def models_of(storage: StorageFormat) -> list[str]:
+    """The models that may be those of a device that stores results so: only bfloat16 is computed with in bfloat16."""
+    return [name for name, model in MODELS.items() if model.channel_format in (*FORMATS, storage.channel_format)]

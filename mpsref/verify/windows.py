@@ -93,7 +93,7 @@ def summed(
     undivided : ndarray
         What `size` would be without a division, if there is one.
     """
-    law, in_half = f.model.laws["arithmetic"], f.model.storage.dtype == np.float16
+    law, in_half = f.model.laws["arithmetic"], f.model.precision < 24
     unit, tiny, lost, largest = HALF if half or in_half else SINGLE
     unit *= 2 if law.either else 2 * law.ulp
     # A model of half precision rounds the weights as well.

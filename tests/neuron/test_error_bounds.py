@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from builders import ALL, BOTH, descriptor_of, float32_inputs, judge_of, seeded
+from builders import ALL, BOTH, OTHERS, cases, descriptor_of, float32_inputs, judge_of, seeded
 from mpsref.neuron import evaluate
 from mpsref.neuron.kernels import KERNELS
 from mpsref.neuron.slopes import ChannelSlopes
@@ -29,7 +28,7 @@ def computed(d, x, derivative):
 
 
 @BOTH
-@pytest.mark.parametrize(("name", "p"), ALL, ids=[f"{n}{list(p)}" for n, p in ALL])
+@cases([*ALL, *((name, p) for name, sets in OTHERS.items() for p in sets)])
 def test_a_kernel_loses_less_than_a_quarter_of_its_bound(name, p, derivative):
     d, j, rng = descriptor_of(name, p), judge_of(name, p), seeded(name, p, "bounds")
     x = float32_inputs(name, p, 4 * COUNT)

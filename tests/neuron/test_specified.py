@@ -12,6 +12,7 @@ import pytest
 
 import mpsref as mps
 from builders import ALL, BOTH, TWO, F, T, cases, descriptor_of, float32_inputs, seeded
+from mpsref.activations import ACTIVATIONS
 from mpsref.arrays import Elements
 from mpsref.neuron import descriptor as descriptors
 from mpsref.neuron.kernels import KERNELS
@@ -305,7 +306,7 @@ def test_without_its_kernel_a_neuron_gives_the_same(name, p, monkeypatch):
 
 
 def test_every_row_has_its_kernel():
-    assert set(KERNELS) == {type(row) for row in mps.NEURONS.values()}
+    assert set(KERNELS) == {type(row) for row in [*mps.NEURONS.values(), *ACTIVATIONS.values()]}
 
 
 # ---- what a sceptic reads ----

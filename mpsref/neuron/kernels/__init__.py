@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import mpsref.neuron.activations as others
 import mpsref.neuron.table as rows
-from mpsref.neuron.kernels import curves, lines, powers
+from mpsref.neuron.kernels import activations, curves, lines, powers
 from mpsref.neuron.kernels.base import Kernel
 
 __all__ = ["KERNELS", "Kernel"]
@@ -35,6 +36,20 @@ KERNELS: Mapping[type[rows.Neuron], Kernel] = MappingProxyType(
         rows.Exponential: powers.Exponential(),
         rows.Logarithm: powers.Logarithm(),
         rows.GeLU: curves.GeLU(),
+        others.SiLU: activations.SiLU(),
+        others.QuickGELU: activations.SiLU(),
+        others.GELUTanh: activations.GELUTanh(),
+        others.Mish: activations.Mish(),
+        others.HardSwish: activations.HardSwish(),
+        others.HardSigmoid: activations.HardSigmoid(),
+        others.SELU: activations.SELU(),
+        others.CELU: activations.CELU(),
+        others.LogSigmoid: activations.LogSigmoid(),
+        others.SoftPlus: activations.SoftPlus(),
+        others.ReLUSquared: activations.ReLUSquared(),
+        others.TanhShrink: activations.TanhShrink(),
+        others.SoftShrink: activations.SoftShrink(),
+        others.HardShrink: activations.HardShrink(),
     }
 )
 """The kernel of each row."""

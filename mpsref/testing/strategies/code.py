@@ -15,6 +15,7 @@ from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.graph.sources import descriptor_of
 from mpsref.operations.weights import SIZES
+from mpsref.storage import ChannelFormat
 
 __all__ = ["graph_code"]
 
@@ -162,7 +163,7 @@ def _wrapped(call: str, arguments: list[str]) -> Iterator[str]:
         yield f"    {arguments[-1]})"
 
 
-def _format(value: MPSImageFeatureChannelFormat) -> str:
+def _format(value: ChannelFormat) -> str:
     return f"mps.MPSImageFeatureChannelFormat.{value.name}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ParameterError, shown
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, float32_parameter, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.testing.strategies.arguments import InvalidArgument, count, drawn, strategy
@@ -53,7 +53,7 @@ def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> se
         raise InvalidArgument(f"{name}={shown(types)} must be a list")
     try:
         members = {neuron_type_or_error(one) for one in types}
-    except Exception:  # noqa: BLE001  somebody's object may raise anything
+    except CONVERSION_ERRORS:
         raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
     if not members:
         raise InvalidArgument(f"{name} is empty: give at least one")
@@ -138,12 +138,12 @@ def descriptors(
     if row.per_channel:
         n = count(draw(channels), "channels") if isinstance(channels, st.SearchStrategy) else channels
         slopes = PRELU_SLOPES if parameters is None else parameters
-        return MPSNNNeuronDescriptor(row.neuron_type, data=draw(st.lists(slopes, min_size=n, max_size=n)))
+        return MPSNNNeuronDescriptor(row.neuron_type.name, data=draw(st.lists(slopes, min_size=n, max_size=n)))
     values = {
         name: draw(_parameters(default) if parameters is None else parameters)
         for name, default in row.parameters.items()
     }
-    return MPSNNNeuronDescriptor(row.neuron_type, **values)
+    return MPSNNNeuronDescriptor(row.neuron_type.name, **values)
 
 
 # The arguments of `descriptors` hide the names.

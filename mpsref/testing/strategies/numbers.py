@@ -55,7 +55,7 @@ def formats(draw: st.DrawFn, *, floating: bool = False) -> MPSImageFeatureChanne
     """
     flag(floating, "floating")
     names = [name for name in SIMPLEST_FIRST if not (floating and STORAGES[name].unorm_max)]
-    return draw(st.sampled_from([STORAGES[name].channel_format for name in names]))
+    return draw(st.sampled_from([STORAGES[name].of_image("format") for name in names]))
 
 
 @st.composite
@@ -262,7 +262,7 @@ class _Within:
         self.storage = storage
         self.low, self.high = bounds
         no_subnormal = not (storage.unorm_max or allow_subnormal)
-        self.least = _ordinal(storage, float(np.finfo(storage.dtype).smallest_normal)) if no_subnormal else 0
+        self.least = _ordinal(storage, float(storage.limits.smallest_normal)) if no_subnormal else 0
 
     @property
     def is_empty(self) -> bool:
@@ -295,7 +295,7 @@ class _Within:
         """Subnormal numbers, if allowed."""
         if self.storage.unorm_max or self.least:
             return None
-        last = _ordinal(self.storage, float(np.finfo(self.storage.dtype).smallest_normal)) - 1
+        last = _ordinal(self.storage, float(self.storage.limits.smallest_normal)) - 1
         low, high = max(self.low, -last), min(self.high, last)
         return st.integers(low, high).map(lambda ordinal: _number(self.storage, ordinal)) if low <= high else None
 
@@ -360,7 +360,7 @@ def _midway(narrower: StorageFormat, ordinal: int, storage: StorageFormat) -> An
     for end in (ordinal, ordinal + 1):
         value = float(_number(narrower, end))
         # Numbers at least midway to the next power of two round to infinity.
-        ends.append(math.copysign(2.0 ** (np.finfo(narrower.dtype).maxexp), value) if math.isinf(value) else value)
+        ends.append(math.copysign(2.0 ** (narrower.limits.maxexp), value) if math.isinf(value) else value)
     return _stored(storage, (ends[0] + ends[1]) / 2)
 
 
@@ -369,7 +369,7 @@ def _specials(storage: StorageFormat) -> list[list[Any]]:
     if storage.unorm_max:
         most = storage.unorm_max
         return [[storage.dtype.type(code) for code in (0, most, 1, most - 1, most // 2, most // 2 + 1)]]
-    limits, one = np.finfo(storage.dtype), _ordinal(storage, 1.0)
+    limits, one = storage.limits, _ordinal(storage, 1.0)
     first_normal, infinity = _ordinal(storage, limits.smallest_normal), _largest(storage)
     ordinals = (1, first_normal - 1, first_normal, first_normal + 1, one - 1, one + 1, infinity - 1, infinity)
     numbers = [_number(storage, sign * ordinal) for ordinal in ordinals for sign in (1, -1)]

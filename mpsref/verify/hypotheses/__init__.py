@@ -54,6 +54,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     parameters.parameter_default,
     parameters.parameter_magnitude,
     formula.factor,
+    formula.source_scaled,
     parameters.parameter_in_half,
     parameters.slope_of_another_channel,
     parameters.slope_of_another_axis,

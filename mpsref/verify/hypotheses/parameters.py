@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Wide
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.operations import NeuronOperation, Operation
 from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
 from mpsref.verify.hypotheses.base import (
@@ -26,19 +26,20 @@ from mpsref.verify.hypotheses.base import (
 )
 
 
-def _other_parameters(step: Step, names: str, values: Sequence[float]) -> Iterator[Operation]:
+def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
     """The neuron with other values of some parameters, if that makes a difference."""
     p = descriptor_of(step)
     parameters = p.parameters | dict(zip(names, values, strict=True))
-    if parameters != p.parameters and all(map(math.isfinite, parameters.values())):
-        yield with_descriptor(step.operation, MPSNNNeuronDescriptor(p.neuron_type, **parameters))
+    is_allowed = all(parameters[name] >= least for name, least in p.row.least.items())
+    if parameters != p.parameters and is_allowed and all(map(math.isfinite, parameters.values())):
+        yield with_descriptor(step.operation, neuron_of(p.neuron_type.name, parameters))
 
 
-def _subsets(names: Iterable[str]) -> Iterator[str]:
+def _subsets(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """Some of the parameters, fewest first."""
     names = list(names)
     for count in range(1, len(names) + 1):
-        yield from map("".join, itertools.combinations(names, count))
+        yield from itertools.combinations(names, count)
 
 
 def _with_data(step: Step, data: npt.NDArray[np.float32]) -> Function:
@@ -49,7 +50,7 @@ def _with_data(step: Step, data: npt.NDArray[np.float32]) -> Function:
 def parameters_swapped(step: Step) -> Iterator[tuple[str, Function]]:
     if step.operation.descriptor is not None:
         p = step.operation.descriptor
-        names = "".join(p.parameters)
+        names = tuple(p.parameters)
         for order in itertools.permutations(names):
             for operation in _other_parameters(step, names, [p.parameters[name] for name in order]):
                 yield f"{', '.join(order)} for {', '.join(names)}", with_operation(operation)
@@ -67,7 +68,7 @@ def parameter_missing(step: Step) -> Iterator[tuple[str, Function]]:
     p = step.operation.descriptor
     if p is not None:
         for name in p.parameters:
-            for other in _other_parameters(step, name, [0.0]):
+            for other in _other_parameters(step, [name], [0.0]):
                 yield f"{name} = 0", with_operation(other)
         if p.data is not None:
             yield "every slope is 0", _with_data(step, np.zeros_like(p.data))
@@ -92,7 +93,7 @@ def parameter_default(step: Step) -> Iterator[tuple[str, Function]]:
 )  # fmt: skip
 def base_e(step: Step) -> Iterator[tuple[str, Function]]:
     if descriptor_of(step).c == 2:
-        for other in _other_parameters(step, "c", [-1.0]):
+        for other in _other_parameters(step, ["c"], [-1.0]):
             yield "", with_operation(other)
 
 
@@ -101,7 +102,7 @@ def parameter_magnitude(step: Step) -> Iterator[tuple[str, Function]]:
     p = descriptor_of(step)
     for name, value in p.parameters.items():
         if value < 0 and not (name == "c" and value == -1):
-            for other in _other_parameters(step, name, [-value]):
+            for other in _other_parameters(step, [name], [-value]):
                 yield name, with_operation(other)
     if p.data is not None and (p.data < 0).any():
         yield "data", _with_data(step, np.abs(p.data))

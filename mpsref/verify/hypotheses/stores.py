@@ -206,7 +206,7 @@ def nan_to_zero(case: Case) -> Iterator[Candidate]:
 @hypothesis("infinity turned to NaN or a number", "Where an infinity belongs there is NaN, or the largest number.")
 def infinity_lost(case: Case) -> Iterator[Candidate]:
     if not case.result.unorm_max:
-        most = float(np.finfo(case.result.dtype).max)
+        most = float(case.result.limits.max)
 
         def store(case: Case, index: Index, values: Values, to_nan: bool) -> Stored:
             out = case.stored(values(index)).astype(np.float64)
@@ -224,7 +224,7 @@ def subnormals_flushed(case: Case) -> Iterator[Candidate]:
     def flushed(source: Elements) -> Elements:
         if source.storage.unorm_max:
             return source
-        is_subnormal = np.abs(source.stored) < np.finfo(source.storage.dtype).tiny
+        is_subnormal = np.abs(source.stored) < source.storage.limits.tiny
         zero = np.copysign(source.storage.dtype.type(0), source.stored)
         return Elements(np.where(is_subnormal, zero, source.stored), source.storage)
 
