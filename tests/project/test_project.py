@@ -337,9 +337,9 @@ def test_blocks_run_and_print_what_is_shown(path, tmp_path, monkeypatch):
                 for command in commands(code):
                     if command[0] == "mpsref" and (following == "text" or command[1] not in LONG):
                         assert main(command[1:]) in (0, 1)
-        if following == "text" and language in ("python", "console"):
-            if not re.fullmatch(printed_as(text), printed.getvalue(), re.DOTALL):
-                assert printed.getvalue() == text
+        is_shown = following == "text" and language in ("python", "console")
+        if is_shown and not re.fullmatch(printed_as(text), printed.getvalue(), re.DOTALL):
+            assert printed.getvalue() == text
 
 
 def printed_as(text):
