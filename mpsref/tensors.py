@@ -43,7 +43,7 @@ def _check(path: Path, names: Mapping[str, Stored]) -> None:
     """Raise `FileFormatError` for arrays that could not be read back from a file of either kind."""
     for name, array in names.items():
         if array.dtype not in DTYPES.values():
-            raise FileFormatError(f"{path}: {name!r:.120} is {array.dtype}, which only raw files hold: convert it first")
+            raise FileFormatError(f"{path}: {name!r:.120} is {array.dtype}, which only raw files hold: convert it")
     if len(names) > MOST_ARRAYS:
         raise FileFormatError(f"{path}: {len(names)} arrays: no more than {MOST_ARRAYS} are read")
     for name in names:
