@@ -1,11 +1,12 @@
-"""Makes Hypothesis deterministic in the examples of docstrings."""
+"""Makes Hypothesis deterministic in the examples of docstrings, and lets it explain nothing, which takes long."""
 
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("examples", derandomize=True, database=None)
+PHASES = [phase for phase in hypothesis.settings().phases if phase is not hypothesis.Phase.explain]
+hypothesis.settings.register_profile("examples", derandomize=True, database=None, phases=PHASES)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,8 @@
-"""A Chromium that tests drive: standard library only, by ``--remote-debugging-pipe``."""
+"""
+A Chromium that tests drive: standard library only, by ``--remote-debugging-pipe``; and no explanations by Hypothesis.
+
+Many tests let it find something. Why nothing else would do, it explains at several times the cost of finding it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,15 @@ import shutil
 import subprocess
 import time
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile(
+    "default",
+    hypothesis.settings(),
+    phases=[phase for phase in hypothesis.settings().phases if phase is not hypothesis.Phase.explain],
+)
+hypothesis.settings.load_profile("default")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

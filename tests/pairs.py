@@ -20,7 +20,7 @@ SHAPE = (2, 16, 20, 24)
 FAULTS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "the sign flipped": lambda r, n, x, y: -y,
     "never written": lambda r, n, x, y: 0 * y,
-    "lanes permuted": lambda r, n, x, y: y.reshape(*SHAPE[:3], -1, 4)[..., [2, 1, 0, 3]].reshape(SHAPE),
+    "lanes permuted": lambda r, n, x, y: y.reshape(*SHAPE[:3], -1, 4)[..., [3, 0, 1, 2]].reshape(SHAPE),
     "a constant factor": lambda r, n, x, y: y / 2,
     "rows and columns swapped": lambda r, n, x, y: y[:, ::-1],
     "stored through bfloat16": lambda r, n, x, y: bfloat16(y),
@@ -68,8 +68,7 @@ def said(seed: int) -> tuple[str, dict[str, str], list[Any]]:
     named = [next((f for f in wanted if c.name in NAMES.get(f, (f,))), None) for c in causes]
     if None in named:
         return "wrong", wanted, list(image.findings)
-    # Exchanged lanes are in fewer channels than are exchanged.
-    told = [f == "lanes permuted" or wanted[f] in c.where for f, c in zip(named, causes, strict=True)]
+    told = [wanted[fault] in cause.where for fault, cause in zip(named, causes, strict=True)]
     result = "both" if set(named) == set(wanted) and all(told) else "misplaced" if named else "none"
     return result, wanted, list(image.findings)
 

@@ -624,6 +624,12 @@ def factor(r, which):
     return plant(y * y.dtype.type(value), "a constant factor", "accumulated twice")
 
 
+@each(-1, 2, 0.5, 1 / 255)
+def source_scaled(r, value):
+    neuron, x, _ = r.forward("Sigmoid", "SoftPlus", "ELU")
+    return r.plant(neuron, x, r.value(neuron, value * x.astype(np.float64)), "the source scaled")
+
+
 # ---- the function ----
 
 
@@ -1330,12 +1336,6 @@ def a_few_wrong_elements(r):
 
 
 @near_miss
-def a_parameter_nobody_set(r):
-    neuron, x, _ = r.forward(*WITH_AB)
-    return r.plant(neuron, x, r.value(neuron, x, neuron[1].but(b=neuron[1].b * r.rng.uniform(1.05, 1.4))))
-
-
-@near_miss
 def an_unknown_function(r):
     neuron, x, y = r.forward()
     return r.plant(neuron, x, y + 0.1 * np.sin(5 * x.astype(np.float64)))
@@ -1359,6 +1359,54 @@ def biased_by_a_few_ulp(r):
 def a_factor_of_no_name_and_noise(r):
     y, plant = r.either()
     return plant(y * r.rng.uniform(0.5, 1.5, y.shape))
+
+
+# ---- numbers that are fitted ----
+
+
+@kind
+def parameter_of_another_value(r):
+    name, own = r.neuron(*WITH_AB, "ELU", "HardSigmoid")
+    x = r.x(r.shape())
+    changed = str(r.rng.choice(["a"] if name == "ELU" else ["a", "b"]))
+    other = getattr(own, changed) * r.number(1.13, 1.8)
+    y = r.value((name, own), x, own.but(**{changed: float(F32(round(other, 3)))}))
+    return r.plant((name, own), x, y, "another value of a parameter")
+
+
+@near_miss
+def parameters_of_other_values(r):
+    name, own = r.neuron(*WITH_AB)
+    x = r.x(r.shape())
+    return r.plant((name, own), x, r.value((name, own), x, own.but(a=own.a * r.number(1.2, 1.8), b=own.b * 0.7)))
+
+
+@kind
+def clamped_result(r):
+    neuron, x, y = r.forward("SoftPlus", "ELU", "GeLU", spread=3.0)
+    y = r.store(y)
+    return r.plant(neuron, x, np.minimum(y, r.dtype(round(float(np.quantile(y, 0.9)), 2))), "clamped")
+
+
+@near_miss
+def steps_of_a_fixed_point(r):
+    neuron, x, y = r.forward("SoftPlus", "ELU")
+    return r.plant(neuron, x, np.rint(y * 16) / 16)
+
+
+@each((0, 9e9), (-1, 1), (0, 1))
+def source_clamped_to(r, ends):
+    neuron, x, _ = r.forward("SoftPlus", "TanH")
+    return r.plant(neuron, x, r.value(neuron, np.clip(x, *ends)), "a source clamped", "clamped to 0 and 1")
+
+
+@kind
+def codes_of_srgb(r):
+    x = r.rng.integers(0, 256, r.shape()).astype(np.uint8)
+    neuron = ("Sigmoid", Parameters())
+    y = r.value(neuron, x / 255)
+    y = 1.055 * y ** (1 / 2.4) - 0.055
+    return Plant([neuron], False, {"x": x, "y": np.rint(255 * y).astype(np.uint8)}, ("sRGB instead of linear",))
 
 
 def recorded(plant, folder):
@@ -1391,9 +1439,8 @@ def recorded(plant, folder):
         last.result_image.handle = "dx"
         results.append(last.result_image)
     dtype = next(iter(plant.arrays.values())).dtype
-    file = mps.GraphFile.from_results(
-        results, mps.MPSImageFeatureChannelFormat.float16 if dtype == F16 else mps.MPSImageFeatureChannelFormat.float32
-    )
+    storage = {F16: "float16", F32: "float32", np.uint8: "unorm8"}[dtype.type]
+    file = mps.GraphFile.from_results(results, mps.MPSImageFeatureChannelFormat[storage])
     with np.errstate(all="ignore"):
         return verify(write_recording(folder, file, images, device="planted"), plant.bounds)
 

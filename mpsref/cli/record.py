@@ -41,8 +41,8 @@ KERNELS = (("cpu", ".metal"), ("wgpu", ".wgsl"), ("metal", ".metal"))
 def define(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make source images, run every node of a graph on this machine, and write all images as a recording. Our own "
-        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal or .wgsl file can take "
-        "the place of one of its nodes."
+        "kernels run on the processor or through wgpu, or MPS runs the graph; a kernel of a .metal or .wgsl file can "
+        "take the place of one of its nodes."
     )
     parser.epilog = EPILOG
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
@@ -118,14 +118,15 @@ def run(options: argparse.Namespace) -> int:
     for note in recorded.notes:
         print(f"note: {note}")
     # Formulas as they stand overflow, of softPlus for one; WGSL leaves that open anyway.
-    literal = bool(recorded.own) and options.allow is None and isinstance(limit, Bounds) and not MODELS[limit.model].is_finite
+    finite = not isinstance(limit, Bounds) or MODELS[limit.model].is_finite
+    literal = bool(recorded.own) and options.allow is None and not finite
     if not options.verify:
         bounds = "" if limit == Bounds() else f" --bounds {options.bounds or MODELS_OF[options.backend]}"
         print(f"now: mpsref verify {printable(str(recorded.path))}{bounds}{' --allow overflow' if literal else ''}")
         if literal:
-            print("(kernels of our own are the formulas as they stand, of which some overflow on the way: it allows that)")
+            print("(kernels of our own are the formulas as they stand, of which some overflow: it allows that)")
         return PASSED
-    if literal:
+    if literal and isinstance(limit, Bounds):
         own = tuple(Override(replace(limit, allow=("overflow",)), image=name) for name in recorded.own)
         tolerances = replace(tolerances, overrides=own)
     with Progress() as progress:

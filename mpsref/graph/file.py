@@ -23,7 +23,7 @@ from mpsref.graph.names import image_names
 from mpsref.graph.nodes import ImageLike, MPSNNFilterNode, MPSNNImageNode, node_or_error
 from mpsref.graph.schedule import images_of, schedule, with_forward_nodes
 from mpsref.graph.schema import NODE_CLASSES
-from mpsref.graph.sources import data_source, data_source_json
+from mpsref.graph.sources import as_if_read, data_source, data_source_json
 from mpsref.storage import ChannelFormat, FormatLike, storage_format
 
 __all__ = ["GraphFile"]
@@ -153,7 +153,8 @@ class GraphFile:
             _named_sources(nodes, names),
         )
         try:
-            validate(file.to_json(), schema("graph"))
+            # Long arrays are written as files.
+            validate(file.to_json({}), schema("graph"))
         except FileFormatError as error:
             raise ParameterError(f"no graph file can hold it: {error}") from None
         return file
@@ -217,17 +218,19 @@ class GraphFile:
     def _encoded(self, path: str | Path, arrays: dict[str, bytes]) -> bytes:
         """The graph's file; files of long arrays are added to `arrays`."""
         with naming(path, FileFormatError):
-            self.from_json(self.to_json())
             document = self.to_json(arrays, Path(path).stem)
+            validate(document, schema("graph"))
+            folder = Path(os.path.realpath(Path(path).parent))
+            self._from_valid(document, folder, as_if_read(arrays, folder))
             nodes = ",\n  ".join(json.dumps(node) for node in document["nodes"])
             fields = {name: json.dumps(value) for name, value in document.items()} | {"nodes": f"[\n  {nodes}]"}
             return encoded("{" + ",\n ".join(f"{json.dumps(name)}: {value}" for name, value in fields.items()) + "}\n")
 
     @classmethod
-    def _from_valid(cls, document: Any, folder: Path | None) -> GraphFile:
+    def _from_valid(cls, document: Any, folder: Path | None, files: dict[Path, Any] | None = None) -> GraphFile:
         nodes = document["nodes"]
         images: dict[Any, Any] = {}
-        files: dict[Path, Any] = {}
+        files = {} if files is None else files
         sources = {
             name: data_source(name, entry, folder, files) for name, entry in document.get("data_sources", {}).items()
         }

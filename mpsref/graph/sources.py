@@ -28,7 +28,7 @@ from mpsref.operations.weights import (
 )
 from mpsref.tensors import read_safetensors
 
-__all__ = ["data_source", "data_source_json"]
+__all__ = ["as_if_read", "data_source", "data_source_json"]
 
 MOST_INLINE = 64
 """Numbers of an array that a written file holds itself."""
@@ -136,6 +136,14 @@ def _read(path: Path, folder: Path) -> tuple[str, Mapping[str, Stored]]:
         raise FileFormatError(f"file: {path.name} is no .npy or .safetensors file: {error}") from None
 
 
+def as_if_read(files: Mapping[str, bytes], folder: Path) -> dict[Path, Any]:
+    """What `data_source` remembers of ``.npy`` files, by their paths, before they are written."""
+    return {
+        folder / name: (hashlib.sha256(data).hexdigest(), {"": np.load(io.BytesIO(data), allow_pickle=False)})
+        for name, data in files.items()
+    }
+
+
 def data_source_json(weights: Weights, files: dict[str, bytes] | None = None, stem: str = "") -> dict[str, Any]:
     """The entry of a data source; with `files`, long arrays go there as files, by name."""
     arrays = {"weights": weights.values} | ({} if weights.bias is None else {"bias_terms": weights.bias})
@@ -155,7 +163,7 @@ def descriptor_json(d: MPSCNNConvolutionDescriptor) -> dict[str, Any]:
 
 
 def _array_json(array: npt.NDArray[Any], files: dict[str, bytes] | None, name: str) -> dict[str, Any]:
-    if files is None or array.size <= MOST_INLINE:
+    if files is None or (array.size <= MOST_INLINE and np.isfinite(array).all()):
         half = {"data_type": "float16"} if array.dtype == np.float16 else {}
         return {"values": [shortest(float(value)) for value in array.reshape(-1)]} | half
     buffer = io.BytesIO()

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -408,11 +408,8 @@ class MetalProgram:
             if self._pipelines[name] is None:
                 raise ImplementationError(f"{where}: {name}: {problem}")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    def close(self) -> None:
+        """Nothing is left on disk."""
 
     def fields_of(self, name: str) -> tuple[tuple[msl.Field, ...], int]:
         """The fields and the size of a parameter, see `mpsref.lab.msl.fields_of`."""

@@ -35,6 +35,11 @@ FORMATS = {"float16": 0, "float32": 1, "uint8": 2, "uint16": 3}
 CANDIDATES = ("c++", "g++", "clang++", "g++-14", "g++-13", "g++-12", "clang++-18", "clang++-17", "clang++-16")
 LONGEST_ERROR = 600
 
+UNSUPPORTED = re.compile(
+    r"\b(texture(1d|3d|cube|_buffer)\w*|depth2d\w*|atomic_\w+|(metal_)?simdgroup_(matrix|half|float|bfloat)\w*|imageblock)\b"
+)
+"""Parts of the language that the header leaves out."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -155,6 +160,10 @@ class Program:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was compiled."""
         self._folder.cleanup()
 
     # ---- compiling ----
@@ -215,6 +224,8 @@ class Program:
             [self._compiler, *arguments], capture_output=True, text=True, check=False, errors="replace"
         )
         if done.returncode:
+            if found := UNSUPPORTED.search(done.stderr):
+                raise ImplementationError(f"{self._where}: it uses {found[0]}, which is not run here")
             errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()[-3:]
             text = " | ".join(errors)[:LONGEST_ERROR].replace(f"{self._folder.name}/", "")
             raise ImplementationError(f"{self._where}: does not compile: {text}")

@@ -28,36 +28,29 @@ __all__ = ["Compiled", "ForeignKernel", "Given"]
 Array = npt.NDArray[Any]
 
 IMAGE_NAMES = {
-    "source": ("source", "x", "src", "input", "in", "inp", "in_image", "source_image"),
-    "gradient": (
-        "gradient",
-        "dy",
-        "incoming",
-        "upstream",
-        "grad",
-        "grad_out",
-        "grad_output",
-        "dout",
-        "source_gradient",
-    ),
+    "source": ("source", "x", "src", "input", "in", "inp"),
+    "gradient": ("gradient", "dy", "incoming", "upstream", "grad", "gradout", "gradoutput", "dout", "sourcegradient"),
     "secondary": ("secondary", "other", "second"),
-    "slopes": ("slopes", "data", "weights"),
-    "result": ("result", "y", "dx", "dst", "destination", "output", "out", "grad_in", "grad_input", "result_image"),
+    "slopes": ("slopes", "weights"),
+    "result": ("result", "y", "dx", "dst", "destination", "output", "out", "gradin", "gradinput"),
 }
-"""Names by which an argument is taken for an image, or the slopes of pReLU."""
+"""Names by which an argument is taken for an image, or the slopes of pReLU, as `_plain` makes them."""
+
+PARAMETER_NAMES = ("p", "params", "parameters", "args", "arguments", "uniforms", "constants")
+"""Likewise for parameters behind a pointer."""
 
 NUMBER_NAMES = {
     "a": ("a", "alpha"),
     "b": ("b", "beta"),
     "c": ("c",),
-    "size": ("size", "n", "count", "length", "elements", "dim"),
-    "channels": ("channels", "feature_channels", "featurechannels"),
+    "size": ("size", "n", "count", "length", "len", "elements", "numelements", "numel", "total", "dim", "ne"),
+    "channels": ("channels", "featurechannels"),
     "width": ("width", "w"),
     "height": ("height", "h"),
     "slices": ("slices",),
-    "images": ("images", "number_of_images", "batch"),
+    "images": ("images", "numberofimages", "batch"),
 }
-"""Names by which a field or argument is taken for a number."""
+"""Likewise for a number: of a field or argument."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -118,7 +111,7 @@ class Compiled(Protocol):
     def run(self, name: str, work: Work, limits: Limits | None = None) -> None:
         """Run a kernel; the arrays of `work` then hold what it has left."""
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Remove what was compiled."""
 
 
@@ -186,7 +179,7 @@ class ForeignKernel:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._program.__exit__(None, None, None)
+        self._program.close()
 
     def run(
         self,
@@ -224,6 +217,10 @@ class ForeignKernel:
         grid = (width, height, slices) if has_textures else (-(-elements_of(out).nbytes // each), 1, 1)
         work.grid = self._grid or grid
         work.group = self._group or default_group(work.grid)
+        if self._grid is None and not any(argument.attribute == "place" for argument in self._kernel.arguments):
+            # Who counts by groups has whole ones.
+            x, y, z = (-(-n // each) * each for n, each in zip(work.grid, work.group, strict=True))
+            work.grid = x, y, z
         self._program.run(self._function, work, self._limits)
         self.notes = [
             f"texture{index} is read or written outside its edges {count:,} times"
@@ -240,7 +237,13 @@ class _Binding:
     """What each argument of a kernel is, for one operation."""
 
     def __init__(
-        self, kernel: Kernel, given: Given, operation: Operation, result: MPSImageDescriptor, path: str, program: Compiled
+        self,
+        kernel: Kernel,
+        given: Given,
+        operation: Operation,
+        result: MPSImageDescriptor,
+        path: str,
+        program: Compiled,
     ) -> None:
         self._kernel, self._given, self._operation, self._program = kernel, given, operation, program
         self._where = f"{path}: {kernel.name}"
@@ -296,18 +299,18 @@ class _Binding:
         given = self._given.places
         if names := [*given.get(argument.place, ()), *given.get(argument.name, ())]:
             return [] if names == ["parameters"] else names
-        if argument.kind == "reference":
+        if argument.kind == "reference" or _plain(argument.name) in PARAMETER_NAMES:
             return []
         for name, spelled in IMAGE_NAMES.items():
             taken = any(name in names for names in given.values())
-            if argument.name.lower().strip("_") in spelled and not taken:
+            if _plain(argument.name) in spelled and not taken:
                 return [name]
         if argument.kind == "texture" or _component(argument.type):
             if argument.name in self._given.numbers or _role(argument.name) in self._numbers:
                 return []
             raise self._error(
                 f"what is {argument.place}, {argument}? Give --argument WHAT={argument.place}, WHAT being source, "
-                "gradient, secondary, slopes, result, or an image of the graph"
+                "gradient, secondary, slopes, result, parameters, or an image of the graph"
             )
         return []
 
@@ -340,12 +343,14 @@ class _Binding:
     def _parameters(self, argument: Argument) -> Array:
         """A struct, a vector or a scalar of numbers."""
         try:
-            fields, size = self._program.fields_of(argument.type)
+            # Numbers in a row are a, b and c, as the components of a vector are.
+            is_row = argument.kind == "pointer" and argument.type in SCALARS
+            fields, size = self._program.fields_of(f"{argument.type}{3 if is_row else ''}")
         except ImplementationError as error:
             raise self._error(f"{argument.place}, {argument}: {error}") from None
         data = bytearray(size)
         for one in fields:
-            is_scalar = argument.type in SCALARS
+            is_scalar = argument.type in SCALARS and argument.kind == "reference"
             value = self._number(argument.name if is_scalar else one.name, argument)
             self._put(data, one, value)
         return np.frombuffer(bytes(data), np.uint8)
@@ -378,7 +383,13 @@ def read_names(operation: Operation) -> list[str]:
 
 
 def _role(name: str) -> str:
-    return next((role for role, names in NUMBER_NAMES.items() if name.lower().strip("_") in names), name)
+    return next((role for role, names in NUMBER_NAMES.items() if _plain(name) in names), name)
+
+
+def _plain(name: str) -> str:
+    """A name without what says only what kind of memory it is: ``src`` for src0, ``in`` for inTexture."""
+    name = name.lower().replace("_", "").removesuffix("0")
+    return re.sub(r"(?<=.)(texture|image|tensor|buffer|array|data|ptr|buf|tex)$", "", name)
 
 
 def _component(spelled: str) -> str:

@@ -308,7 +308,7 @@ def fields_of(text: str, name: str) -> tuple[tuple[Field, ...], int]:
 
 
 def laid_out(declarations: Sequence[str], name: str, three: int = 4) -> tuple[tuple[Field, ...], int]:
-    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size; a vec3 takes `three` numbers."""
+    """The fields of declarations such as ``float a, b``, placed as C++ does, and the size; a vec3 has `three` parts."""
     fields: list[Field] = []
     offset, widest = 0, 1
     for declaration in declarations:
@@ -320,16 +320,19 @@ def laid_out(declarations: Sequence[str], name: str, three: int = 4) -> tuple[tu
             )
         scalar, count = layout
         size = size_of(found["type"])
+        step = SCALARS[scalar][1] if found["type"].startswith("packed_") else size
         for each in re.findall(r"\w+", found["names"]):
-            offset = -(-offset // size) * size
+            offset = -(-offset // step) * step
             names = [each] if count == 1 else [f"{each}.{'xyzw'[i]}" for i in range(count)]
             fields += [Field(one, scalar, offset + i * SCALARS[scalar][1]) for i, one in enumerate(names)]
-            offset, widest = offset + (size if count != 3 else size // 4 * three), max(widest, size)
+            offset += size // 4 * three if count == 3 and step == size else size
+            widest = max(widest, step)
     return tuple(fields), -(-offset // widest) * widest
 
 
 def _vector(name: str) -> tuple[str, int] | None:
     """The scalar type and the number of components of a scalar or vector type."""
+    name = name.removeprefix("packed_")
     if name in SCALARS:
         return name, 1
     if name[:-1] in SCALARS and name[-1:] in "234":
@@ -342,4 +345,4 @@ def size_of(name: str) -> int:
     scalar, count = _vector(name) or ("", 0)
     if not count:
         return 0
-    return SCALARS[scalar][1] * (4 if count == 3 else count)
+    return SCALARS[scalar][1] * (4 if count == 3 and not name.startswith("packed_") else count)

@@ -227,7 +227,7 @@ class WebProgram:
                 whole = gpu.create_pipeline_layout(bind_group_layouts=[layout])
                 self._pipelines[name] = gpu.create_compute_pipeline(layout=whole, compute=compute), layout
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Nothing is left on disk."""
 
     def fields_of(self, name: str) -> tuple[tuple[Field, ...], int]:

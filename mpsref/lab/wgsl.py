@@ -123,10 +123,12 @@ class Module:
         found = re.search(rf"\bstruct\s+{re.escape(name)}\s*\{{(.*?)\}}", self.text, re.DOTALL)
         fields = []
         for each in split(found[1]) if found else []:
-            attributes, field, spelled = re.fullmatch(r"(.*?)(\w+)\s*:\s*(.*)", each, re.DOTALL).groups()  # type: ignore[union-attr]
-            if attributes.strip():
-                raise ImplementationError(f"the struct {name}: {attributes.strip()} is not supported: pad with fields")
-            fields.append((field, _spelled(spelled)))
+            field = re.fullmatch(r"(\w+)\s*:\s*(.*)", each, re.DOTALL)
+            if field is None:
+                raise ImplementationError(
+                    f"the struct {name}: {each!r} is not supported: give NAME: TYPE, pad with fields"
+                )
+            fields.append((field[1], _spelled(field[2])))
         return fields
 
     def _functions_of(self, text: str) -> Iterator[_Function]:
@@ -153,7 +155,8 @@ class Module:
         if found := re.fullmatch(r"texture_(2d|2d_array)\s*<\s*f32\s*>", spelled):
             dimension = found[1].replace("_", "-")
             return "texture", spelled, {"texture": {"sample_type": "unfilterable-float", "view_dimension": dimension}}
-        if found := re.fullmatch(r"texture_storage_(2d|2d_array)\s*<\s*(\w+)\s*,\s*(\w+)\s*>", spelled):
+        storage = r"texture_storage_(2d|2d_array)\s*<\s*(\w+)\s*,\s*(read|write|read_write)\s*>"
+        if found := re.fullmatch(storage, spelled):
             access = {"read": "read-only", "write": "write-only", "read_write": "read-write"}[found[3]]
             dimension = found[1].replace("_", "-")
             layout = {"access": access, "format": found[2], "view_dimension": dimension}

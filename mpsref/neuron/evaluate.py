@@ -8,17 +8,17 @@ is decided by the specification; so is every result of a neuron without a kernel
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Stored, flat
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
+from mpsref.neuron.halves import SlopeTable, scaled, times_slope
 from mpsref.neuron.kernels import KERNELS, Kernel
 from mpsref.neuron.patterns import (
     DISTINCT_SLOPES,
@@ -29,10 +29,10 @@ from mpsref.neuron.patterns import (
     slope_tables,
 )
 from mpsref.neuron.reference import exact_parameters, specified_elements
-from mpsref.neuron.rounding import canonical_nan, round_once
+from mpsref.neuron.rounding import canonical_nan, nan_in_halves, round_once
 from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.threads import BLOCK, Block, over_blocks, quietly, thread
+from mpsref.neuron.threads import Block, over_blocks, quietly, thread
 from mpsref.neuron.workspace import Array, Workspace, product_beside
 from mpsref.storage import FLOAT64, StorageFormat
 
@@ -40,6 +40,13 @@ __all__ = ["Decisions", "evaluate"]
 
 Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 """A kernel's forward or derivative."""
+
+
+FEW = 1024
+"""Up to this many open results of a block are decided after the last block."""
+
+WORTH_INTEGERS = 16_384
+"""Elements of a float16 gradient that pay for a second look at what float32 leaves open."""
 
 
 @dataclass
@@ -90,15 +97,21 @@ def evaluate(
         return specified_elements(descriptor, source, result, slopes, gradient)
     x = source.stored
     out = np.empty(x.shape, result.dtype)
-    task = _Task(descriptor, kernel, flat(x), source.storage, out.reshape(-1), result, slopes, decisions)
-    block = task.forward_block() if gradient is None else task.gradient_block(gradient)
-    over_blocks(block, x.size, workers)
+    upstream = gradient and Elements(flat(gradient.stored), gradient.storage)
+    task = _Task(descriptor, kernel, flat(x), source.storage, out.reshape(-1), result, slopes, decisions, upstream)
+    over_blocks(task.forward_block() if upstream is None else task.gradient_block(upstream), x.size, workers)
+    task.finish()
     return out
 
 
 @dataclass(slots=True)
 class _Task:
-    """One call: a neuron, flat inputs and a flat result. A block method evaluates the elements from start to stop."""
+    """
+    One call: a neuron, flat inputs and a flat result.
+
+    A block method evaluates the elements from start to stop, but for a few that it leaves to `finish`: deciding them
+    together costs less than one by one, and does not hold up other threads.
+    """
 
     descriptor: MPSNNNeuronDescriptor
     kernel: Kernel
@@ -108,6 +121,9 @@ class _Task:
     result: StorageFormat
     slopes: ChannelSlopes | None
     decisions: Decisions | None
+    upstream: Elements | None = None
+    open: list[Index] = field(default_factory=list)
+    redo: list[Index] = field(default_factory=list)
 
     def forward_block(self) -> Block:
         roundings = self.kernel.roundings(self.descriptor)
@@ -116,23 +132,42 @@ class _Task:
         table = self.table()
         return self.values if table is None else partial(self.looked_up, table)
 
-    def gradient_block(self, gradient: Elements) -> Block:
-        incoming, storage = flat(gradient.stored), gradient.storage
+    def gradient_block(self, upstream: Elements) -> Block:
+        incoming, storage = upstream.stored, upstream.storage
         if self.kernel.slope_is_one(self.descriptor) and storage is self.result:
             return partial(self.copied, incoming)
         is_one_format = self.source is self.result is storage
         if is_one_format and storage.native_roundings >= 1 and not self.kernel.slope_is_rounded(self.descriptor):
             # The product with the incoming gradient is the one rounding.
             return partial(self.native_gradient, incoming)
-        return partial(self.gradient, incoming, storage, self.slope_table())
+        table = self.slope_table()
+        if storage.dtype == self.result.dtype == np.float16 and self.x.size >= WORTH_INTEGERS:
+            if table is not None:
+                return partial(self.half_gradient, incoming, table)
+            if self.slopes is not None and is_one_format:
+                return partial(self.half_gradient_of_channels, incoming, self.slopes)
+        return partial(self.gradient, upstream, table)
+
+    def finish(self) -> None:
+        """Evaluate what the blocks have left."""
+        if self.redo:
+            assert self.upstream is not None
+            some = np.concatenate(self.redo)
+            upstream = Elements(self.upstream.stored[some], self.upstream.storage)
+            slopes = self.slopes and self.slopes.at(some)
+            task = replace(self, x=self.x[some], out=self.out[some], slopes=slopes, upstream=upstream, open=[], redo=[])
+            over_blocks(partial(task.gradient, upstream, self.slope_table()), some.size)
+            task.finish()
+            self.out[some] = task.out
+        if self.open:
+            some = np.concatenate(self.open)
+            self.out[some] = quietly(self._decided, some)
 
     # ---- in the storage format itself ----
 
     def native_values(self, start: int, stop: int) -> None:
         x, out, w = self.x[start:stop], self.out[start:stop], thread.now.workspace
-        # In float16 only signs change: no buffer is needed.
-        if self.source.dtype == np.float32:
-            self._begin_native(x, start, w)
+        self._begin_native(x, start, w)
         w.y = out
         y = self.kernel.forward(x, self.descriptor, w)
         if y is not out:
@@ -154,12 +189,12 @@ class _Task:
         canonical_nan(out)
 
     def _begin_native(self, x: Stored, start: int, w: Workspace) -> None:
-        w.block(x.size, np.float32)
+        w.block(x.size, x.dtype.type)
         w.begin(x)
         w.wide = False
-        self._set_slopes(start, x.size, np.float32, w)
+        self._set_slopes(start, x.size, x.dtype, w)
 
-    def _set_slopes(self, start: int, size: int, dtype: npt.DTypeLike, w: Workspace) -> None:
+    def _set_slopes(self, start: int, size: int, dtype: np.dtype[Any], w: Workspace) -> None:
         if self.slopes is not None:
             w.slopes = self.slopes.window(start, size, dtype)
             w.slopes_shrink = self.slopes.shrink
@@ -168,19 +203,17 @@ class _Task:
 
     def values(self, start: int, stop: int) -> None:
         y = self.computed(self.kernel.forward, start, stop)
-        self._round(y, self.kernel.error_bound(self.descriptor), None, start)
+        self._round(y, self.kernel.error_bound(self.descriptor), start)
 
-    def gradient(
-        self, incoming: Stored, upstream_source: StorageFormat, table: Array | None, start: int, stop: int
-    ) -> None:
+    def gradient(self, upstream: Elements, table: SlopeTable | None, start: int, stop: int) -> None:
         size, memory = stop - start, thread.now
         if table is None:
             slope = self.computed(self.kernel.derivative, start, stop)
         else:
-            slope = look_up(table, self.x[start:stop], memory.scratch[:size])
-        upstream = upstream_source.decode(incoming[start:stop], memory.upstream[:size])
-        product = np.multiply(slope, upstream, out=memory.scratch[:size])
-        self._round(product, self.kernel.slope_error_bound(self.descriptor), upstream, start)
+            slope = look_up(table.exact, self.x[start:stop], memory.scratch[:size])
+        factors = upstream.storage.decode(upstream.stored[start:stop], memory.upstream[:size])
+        product = np.multiply(slope, factors, out=memory.scratch[:size])
+        self._round(product, self.kernel.slope_error_bound(self.descriptor), start)
 
     def computed(self, function: Function, start: int, stop: int) -> Array:
         """The kernel's forward or derivative for some elements, in a buffer of the workspace."""
@@ -188,26 +221,30 @@ class _Task:
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
         w.begin(stored if stored.dtype == np.float32 else x)
-        self._set_slopes(start, stored.size, np.float64, w)
+        self._set_slopes(start, stored.size, np.dtype(np.float64), w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))
         return y
 
-    def _round(self, values: Array, bound: float, upstream: Array | None, start: int) -> None:
-        out = self.out[start : start + values.size]
-        open_ = round_once(values, bound, out, self.result, thread.now)
+    def _round(self, values: Array, bound: float, start: int) -> None:
+        open_ = round_once(values, bound, self.out[start : start + values.size], self.result, thread.now)
         if open_ is not None:
-            out[open_] = self._decided(open_, None if upstream is None else upstream[open_], start)
+            open_ += start
+            if open_.size <= FEW:
+                self.open.append(open_)
+            else:
+                self.out[open_] = self._decided(open_)
 
-    def _decided(self, open_: Index, upstream: Array | None, start: int) -> Stored:
+    def _decided(self, open_: Index) -> Stored:
         """Results that float64 leaves open."""
         row, d, result = self.descriptor.row, self.descriptor, self.result
-        x = self.source.decode(self.x[start:][open_], np.empty(open_.size))
-        if upstream is None:
+        x, factors = self.source.decode(self.x[open_], np.empty(open_.size)), None
+        if self.upstream is None:
             exact, known = row.exact[0], self.kernel.beside(x, d)
         else:
-            exact, known = row.exact[1], product_beside(*self.kernel.slope_beside(x, d), upstream)
+            factors = self.upstream.storage.decode(self.upstream.stored[open_], np.empty(open_.size))
+            exact, known = row.exact[1], product_beside(*self.kernel.slope_beside(x, d), factors)
         # The rules give the side of a limit on which a value is; at an infinity it is the limit.
         np.copyto(known, np.nan, where=np.isinf(x))
         decided = result.encode(known, np.empty(x.size, result.dtype))
@@ -215,10 +252,10 @@ class _Task:
         if self.decisions is not None:
             self.decisions.by_digits += (digits := int(np.count_nonzero(unknown)))
             self.decisions.by_rule += x.size - digits
-        if upstream is None and self.kernel.is_constant(d):
+        if factors is None and self.kernel.is_constant(d):
             x = np.zeros_like(x)
         p = exact_parameters(d)
-        factors = None if upstream is None else upstream[unknown]
+        factors = None if factors is None else factors[unknown]
         decided[unknown] = settle(lambda x, m: exact(x, p, m), x[unknown], factors, result)
         return decided
 
@@ -231,20 +268,43 @@ class _Task:
         source, result = self.source, self.result
         if self.slopes is None:
             d = self.descriptor
-            make = partial(quietly, _forward_table, d, self.kernel, source, result)
+            make = partial(_forward_table, d, self.kernel, source, result)
             return forward_tables.get((d, source, result), self.x.size, WORTH_A_TABLE, make)
         distinct = self.slopes.distinct
         if self.source.dtype.itemsize == 1 or len(distinct) > DISTINCT_SLOPES:
             return None
-        make = partial(quietly, _channel_table, distinct, source, result)
+        make = partial(_channel_table, distinct, source, result)
         return channel_tables.get((self.slopes.key, source, result), self.x.size, WORTH_A_TABLE * len(distinct), make)
 
-    def slope_table(self) -> Array | None:
+    def slope_table(self) -> SlopeTable | None:
         """The slopes for all bit patterns likewise."""
         if self.source.dtype.itemsize > 2 or self.slopes is not None:
             return None
-        make = partial(quietly, _slope_table, self.descriptor, self.kernel, self.source)
+        make = partial(_slope_table, self.descriptor, self.kernel, self.source)
         return slope_tables.get((self.descriptor, self.source), self.x.size, WORTH_A_TABLE, make)
+
+    def half_gradient(self, incoming: Stored, table: SlopeTable, start: int, stop: int) -> None:
+        slope = look_up(table.narrow, self.x[start:stop], thread.now.scratch.view(np.float32)[: stop - start])
+        self._times(slope, incoming, start, is_short=table.is_short, is_positive=table.is_positive)
+
+    def half_gradient_of_channels(self, incoming: Stored, slopes: ChannelSlopes, start: int, stop: int) -> None:
+        stored, w = self.x[start:stop], thread.now.workspace
+        # Only the signs matter.
+        x = scaled(stored, w.block(stored.size, np.float32))
+        self._begin_native(x, start, w)
+        slope = self.kernel.derivative(x, self.descriptor, w)
+        if (nan := nan_in_halves(stored)) is not None:
+            np.copyto(slope, np.nan, where=nan)
+        self._times(slope, incoming, start, is_positive=slopes.shrink)
+
+    def _times(self, slope: Array, incoming: Stored, start: int, **kind: bool) -> None:
+        part = slice(start, start + slope.size)
+        open_ = times_slope(slope, incoming[part], self.out[part], thread.now, **kind)
+        if open_.size > slope.size // 8:
+            assert self.upstream is not None
+            self.gradient(self.upstream, self.slope_table(), part.start, part.stop)
+        elif open_.size:
+            self.redo.append(open_ + start)
 
     def looked_up(self, table: Stored, start: int, stop: int) -> None:
         stored, out = self.x[start:stop], self.out[start:stop]
@@ -260,8 +320,8 @@ def _forward_table(
     patterns = source.patterns()
     table = np.empty(patterns.size, result.dtype)
     task = _Task(descriptor, kernel, patterns, source, table, result, None, None)
-    for start in range(0, patterns.size, BLOCK):
-        task.values(start, min(start + BLOCK, patterns.size))
+    over_blocks(task.values, patterns.size)
+    task.finish()
     return table
 
 
@@ -274,11 +334,10 @@ def _channel_table(distinct: tuple[float, ...], source: StorageFormat, result: S
     return tables.reshape(-1)
 
 
-def _slope_table(descriptor: MPSNNNeuronDescriptor, kernel: Kernel, source: StorageFormat) -> Array:
+def _slope_table(descriptor: MPSNNNeuronDescriptor, kernel: Kernel, source: StorageFormat) -> SlopeTable:
     patterns = source.patterns()
     table = np.empty(patterns.size)
     task = _Task(descriptor, kernel, patterns, source, table, FLOAT64, None, None)
-    for start in range(0, patterns.size, BLOCK):
-        stop = min(start + BLOCK, patterns.size)
-        np.copyto(table[start:stop], task.computed(kernel.derivative, start, stop))
-    return table
+    over_blocks(lambda *part: np.copyto(table[slice(*part)], task.computed(kernel.derivative, *part)), table.size)
+    made: SlopeTable = quietly(SlopeTable, table)
+    return made

@@ -6,10 +6,12 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from mpsref.arrays import Index, Stored
+from mpsref.neuron.halves import SlopeTable
 from mpsref.neuron.threads import thread
 
 __all__ = ["DISTINCT_SLOPES", "WORTH_A_TABLE", "Tables", "channel_tables", "forward_tables", "look_up", "slope_tables"]
@@ -18,18 +20,21 @@ WORTH_A_TABLE = 131_072
 """Elements of a 16-bit input that pay for building a table."""
 
 FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
-"""How many tables are kept: of at most 128 KiB each, of 512 KiB, and of `DISTINCT_SLOPES` times 128 KiB; 14 MiB."""
+"""How many tables are kept: of at most 128 KiB each, of 768 KiB, and of `DISTINCT_SLOPES` times 128 KiB; 15.5 MiB."""
 
 DISTINCT_SLOPES = 64
 """How many distinct slopes one table may serve, at 128 KiB each."""
 
 
-class Tables:
+Table = TypeVar("Table")
+
+
+class Tables(Generic[Table]):
     """The most recently used tables, each built once enough elements need it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._tables: OrderedDict[Hashable, Stored] = OrderedDict()
+        self._tables: OrderedDict[Hashable, Table] = OrderedDict()
         self._demand: dict[Hashable, int] = {}
         self.unlock()
 
@@ -37,7 +42,7 @@ class Tables:
         """Take a new lock: after a fork another thread may have held the old one."""
         self._lock = threading.RLock()
 
-    def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Stored]) -> Stored | None:
+    def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Table]) -> Table | None:
         """The table for `key`, if it exists or `elements` more make it worth building."""
         with self._lock:
             if key in self._tables:
@@ -57,18 +62,20 @@ class Tables:
         return table
 
 
-forward_tables, slope_tables, channel_tables = map(Tables, (FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES))
+forward_tables: Tables[Stored] = Tables(FORWARD_TABLES)
+slope_tables: Tables[SlopeTable] = Tables(SLOPE_TABLES)
+channel_tables: Tables[Stored] = Tables(CHANNEL_TABLES)
 
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
-    """``table[bits of the element]``: numpy's fastest way is take with an intp index and out."""
+    """``table[bits of the element]``: numpy's fastest way is take with an intp index, out and "wrap"."""
     index = thread.now.index[: stored.size]
     bits = stored.view(f"u{stored.itemsize}")
     if rank is None:
         np.copyto(index, bits)
     else:
         np.add(rank, bits, out=index)
-    return np.take(table, index, out=out, mode="clip")
+    return np.take(table, index, out=out, mode="wrap")
 
 
 def _after_fork() -> None:

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from mpsref.arrays import Index, Stored
+from mpsref.arrays import Index, Mask, Stored
 from mpsref.neuron.threads import Scratch
 from mpsref.neuron.workspace import Array
 from mpsref.storage import FLOAT64, StorageFormat
 
-__all__ = ["canonical_nan", "round_once"]
+__all__ = ["canonical_nan", "nan_in_halves", "round_once"]
 
 
 def round_once(values: Array, bound: float, out: Stored, result: StorageFormat, scratch: Scratch) -> Index | None:
@@ -39,8 +39,9 @@ def round_once(values: Array, bound: float, out: Stored, result: StorageFormat, 
 def canonical_nan(out: Stored) -> None:
     """Give every NaN the bits of the canonical quiet one (N6)."""
     if out.dtype == np.float16:
-        # Several times faster than np.isnan.
-        nan = (out.view(np.uint16) & 0x7FFF) > 0x7C00
+        nan = nan_in_halves(out)
+        if nan is None:
+            return
     elif out.dtype.kind == "V":
         nan = np.isnan(out)
     elif out.dtype.kind != "f" or not out.size or not math.isnan(np.maximum.reduce(out)):
@@ -49,3 +50,13 @@ def canonical_nan(out: Stored) -> None:
         nan = np.isnan(out)
     if np.count_nonzero(nan):
         np.copyto(out, np.nan, where=nan)
+
+
+def nan_in_halves(halves: Stored) -> Mask | None:
+    """Where a float16 is NaN, several times faster than np.isnan; None if nowhere."""
+    bits = halves.view(np.uint16)
+    # With the sign or without, a NaN is among the largest integers.
+    if np.maximum.reduce(bits.view(np.int16), initial=0) <= 0x7C00 and np.maximum.reduce(bits, initial=0) <= 0xFC00:
+        return None
+    nan: Mask = (bits & 0x7FFF) > 0x7C00
+    return nan

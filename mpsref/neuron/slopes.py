@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpsref.arrays import Index
+
 __all__ = ["ChannelSlopes"]
 
 LARGEST_PERIOD = 262_144
@@ -64,7 +66,7 @@ class ChannelSlopes:
     def window(self, start: int, size: int, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
         """The slopes of the elements from `start` on."""
         if self._length > LARGEST_PERIOD:
-            return self._assembled(start, size).astype(dtype)
+            return self._of(np.arange(start, start + size)).astype(dtype)
         first = start % self._length
         slopes = self._periods.get(dtype)
         if slopes is None or slopes.size < first + size:
@@ -72,8 +74,11 @@ class ChannelSlopes:
             slopes = self._periods[dtype] = np.tile(period, -(-(first + size) // self._length) + 1)
         return slopes[first : first + size]
 
-    def _assembled(self, start: int, size: int) -> npt.NDArray[np.float64]:
+    def at(self, elements: Index) -> ChannelSlopes:
+        """The slopes of some elements alone."""
+        return ChannelSlopes(self._of(elements)[np.newaxis], 1)
+
+    def _of(self, elements: Index) -> npt.NDArray[np.float64]:
         groups, lanes = self._values.shape
-        element = np.arange(start, start + size)
-        slopes: npt.NDArray[np.float64] = self._values[element // (self._pixels * lanes) % groups, element % lanes]
+        slopes: npt.NDArray[np.float64] = self._values[elements // (self._pixels * lanes) % groups, elements % lanes]
         return slopes

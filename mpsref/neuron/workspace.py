@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,28 +52,29 @@ class Workspace:
     """
 
     def __init__(self, size: int) -> None:
-        memory = np.empty((9, size))
-        self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in (np.float64, np.float32)}
+        self._size = size
+        memory = np.empty((8, size))
+        dtypes = np.float64, np.float32, np.float16
+        self._rows = {dtype: [row.view(dtype)[:size] for row in memory] for dtype in dtypes}
         self._buffers: list[Array] = self._rows[np.float64]
-        self._shape: tuple[int, object] = (size, np.float64)
-        self._filled: tuple[str, int, object] = ("", 0, None)
+        self._shape: tuple[int, Any] = (size, np.float64)
         self.slopes: Array | None = None
         self.slopes_shrink = False
         self._reach: float | None = None
         self.release()
         self.wide = False
 
-    def block(self, size: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
+    def block(self, size: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
         """Make all buffers `size` long and of a dtype; return one for the inputs."""
         if self._shape != (size, dtype):
             self._shape = (size, dtype)
             self._buffers = [row[:size] for row in self._rows[dtype]]
-        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
+        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r = self._buffers
         return x
 
     def release(self) -> None:
         """Drop references to the caller's arrays."""
-        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r, self._constant = self._buffers
+        x, self.t, self.u, self.v, self.y, self.p, self.q, self.r = self._buffers
         self._sources: npt.NDArray[Any] = x
         self.slopes = None
 
@@ -103,15 +105,9 @@ class Workspace:
         return self.reach * abs(factor) < MODERATE and not self.wide
 
     def filled(self, value: float) -> Array:
-        """A block full of `value`, valid until the next call: the fast operand for a minimum or maximum."""
+        """A block full of `value`, to read: the fast operand for a minimum or maximum."""
         size, dtype = self._shape
-        key = (value.hex(), size, dtype)
-        if self._filled != key:
-            # An interrupt in between must not leave the old key on new contents.
-            self._filled = ("", 0, None)
-            self._constant.fill(value)
-            self._filled = key
-        return self._constant
+        return _constant(value.hex(), self._size, dtype)[:size]
 
     def select(self, x: Array, negative: Array | float, positive: Array | float, out: Array) -> Array:
         """`negative` where x < 0 and `positive` where x >= 0, bit by bit: several times faster than a mask."""
@@ -231,6 +227,14 @@ class Workspace:
             infinite &= regular()
             y[infinite] = np.copysign(LARGEST, y[infinite])
         return y
+
+
+@lru_cache(maxsize=16)
+def _constant(value: str, size: int, dtype: Any) -> Array:
+    # By its digits, since -0.0 equals 0.0.
+    constant: Array = np.full(size, float.fromhex(value), dtype)
+    constant.setflags(write=False)
+    return constant
 
 
 def is_short(a: float) -> bool:

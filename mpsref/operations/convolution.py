@@ -82,7 +82,7 @@ class ConvolutionOperation(WindowSum):
     def terms(self, *sources: Size) -> Index:
         w = self.weights
         channels = w.outputs // w.groups if self.makes_gradient else w.values.shape[3]
-        return super().terms(*sources) * channels
+        return np.asarray(super().terms(*sources) * channels)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         raise NotImplementedError("a sum over a window has no formula of single elements")

@@ -95,7 +95,7 @@ def _statistics(image: MPSImage) -> dict[str, Any]:
 
 
 def _graph(file: GraphFile) -> dict[str, Any]:
-    document = file.to_json()
+    document = file.to_json({})
     sources = [name for name, image in file.images.items() if image.producer is None]
     findings = [{"image": each.name, "field": each.field, "text": each.text} for each in check(file)]
     return {"storage": document["storage"], "sources": sources, "results": document["results"],

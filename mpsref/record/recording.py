@@ -78,8 +78,8 @@ class RecordedImage:
         with opened(path, folder) as (_, size):
             pass
         layout = data_layout
-        if isinstance(layout, str):
-            layout = Layout.named(layout, descriptor, size // itemsize)
+        if isinstance(data_layout, str):
+            layout = Layout.named(data_layout, descriptor, size // itemsize)
             batch = descriptor.number_of_images
             fewer, rest = divmod(size * batch, layout.elements * itemsize)
             if not complete and 0 < fewer < batch and not rest:

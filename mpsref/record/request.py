@@ -178,8 +178,8 @@ def _descriptors(
     """Size and format of every image, sources first, by the rules of the graph."""
     default = storage_format(channel_format, "channel_format").channel_format
     sizes: dict[MPSNNImageNode, tuple[int, int, int, int]] = {}
-    slopes = {len(n.operation.descriptor.data) for n in needed.nodes
-              if n.operation.descriptor is not None and n.operation.descriptor.data is not None} - {shape[3]}  # fmt: skip
+    descriptors = [node.operation.descriptor for node in needed.nodes]
+    slopes = {len(d.data) for d in descriptors if d is not None and d.data is not None} - {shape[3]}
     fix = f", which takes {slopes.pop()} feature channels" if len(slopes) == 1 else ""
     for node in needed.nodes:
         for source, role in zip(node.sources, node.operation.roles, strict=True):

@@ -466,7 +466,7 @@ class MaxPoolingGradient(Sum):
         chosen = self._chosen[image, :, :, channels]
         base = (rows[:, :1, None] * width + columns[:, 0, None]) * depth + np.arange(depth)
         taps = ((rows[0] - rows[0, 0])[:, None] * width + (columns[0] - columns[0, 0])).reshape(-1) * depth
-        places = taps[chosen] + base
+        places = taps.take(chosen) + base
         # One more for what no source element has.
         places[chosen < 0] = size
         places = places.reshape(-1)

@@ -479,25 +479,24 @@ def _window(step: Step) -> str:
 
 
 def _products(step: Step) -> str:
-    factors = [product.factor for product in step.products] or [None] * len(step.places)
-    rows = [
-        f'<tr><td>{place[1]}, {place[2]}, {place[3]}</td><td class="number">{_text(x)}</td>'
-        + (
-            ""
-            if factor is None
-            else f'<td class="number">{_text(factor)}</td><td class="number">{_text(x * factor)}</td>'
-        )
+    values = step.sources[0].tolist()
+    rows: list[tuple[float, ...]] = [(x,) for x in values]
+    if step.products:
+        rows = [(x, product.factor, x * product.factor) for x, product in zip(values, step.products, strict=True)]
+    lines = [
+        f"<tr><td>{y}, {x}, {channel}</td>"
+        + "".join(f'<td class="number">{_text(number)}</td>' for number in row)
         + "</tr>"
-        for place, x, factor in zip(step.places, step.sources[0].tolist(), factors, strict=True)
+        for (_, y, x, channel), row in zip(step.places, rows, strict=True)
     ]
-    more = f"<p>and {len(rows) - MOST_PRODUCTS:,} more</p>" if len(rows) > MOST_PRODUCTS else ""
+    more = f"<p>and {len(lines) - MOST_PRODUCTS:,} more</p>" if len(lines) > MOST_PRODUCTS else ""
     head = "".join(
         f'<th scope="col">{name}</th>'
         for name in ("y, x, channel", "value", *(("weight", "product") if step.products else ()))
     )
     return (
         f'<div class="scroll"><table class="products"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows[:MOST_PRODUCTS])}</tbody></table>{more}</div>"
+        f"<tbody>{''.join(lines[:MOST_PRODUCTS])}</tbody></table>{more}</div>"
     )
 
 

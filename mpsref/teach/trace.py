@@ -153,7 +153,9 @@ class Trace:
             except Exception:  # noqa: BLE001  somebody's object may raise anything
                 raise ImageError(f"{name} is {shown(value)}: give an integer") from None
             if not 0 <= index < most:
-                of = ", which all images have" if len(self._shapes) > 1 else ""
+                of = (
+                    ", which all images have" if {self.shape} != {*self._shapes, *(s.shape for s in self.steps)} else ""
+                )
                 raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
             place.append(index)
         if self.place is not None:

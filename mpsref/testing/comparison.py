@@ -11,7 +11,7 @@ import numpy as np
 from mpsref.arguments import checked
 from mpsref.arrays import Elements, Stored
 from mpsref.display import counted, html_table, html_text, table
-from mpsref.errors import ImageError, MPSRefError, ParameterError, VerificationError, shown
+from mpsref.errors import CONVERSION_ERRORS, ImageError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import NeuronLike, channels_or_error, descriptor_or_error
 from mpsref.storage import FLOAT64, StorageFormat, as_numpy, image_storage_of, storage_of, unmasked_or_error
@@ -421,7 +421,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
         return as_numpy(value) if str(value.dtype).endswith("bfloat16") else np.from_dlpack(value)
     except MPSRefError:
         raise
-    except Exception as error:  # noqa: BLE001  a foreign object may raise anything
+    except (*CONVERSION_ERRORS, BufferError, RuntimeError) as error:
         raise ImageError(f"{name} is a {type(value).__name__}, of which numpy makes no array: {error}") from None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arguments import checked_but
 from mpsref.enums import ActivationType, MPSImageFeatureChannelFormat
-from mpsref.errors import ParameterError, shown
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import neuron_type_or_error
 from mpsref.storage import FormatLike, StorageFormat, storage_format
 from mpsref.sweep.implementation import Implementation, load, name_of
@@ -139,7 +139,7 @@ def _storages(formats: Any) -> list[StorageFormat]:
     several = formats if isinstance(formats, Iterable) and not isinstance(formats, str | type) else [formats]
     try:
         members = list(several)
-    except Exception:  # noqa: BLE001  somebody's object may raise anything
+    except CONVERSION_ERRORS:
         raise ParameterError(
             f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members"
         ) from None

@@ -429,7 +429,7 @@ class _Verification:
         """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
         node = fused(nodes)
         if node is None:
-            return *plain, ""
+            return *plain, self._accumulated(nodes, segment_inputs, limit, actual, plain)
         name, source = self.names[nodes[0].result_image], segment_inputs()[nodes[0].sources[0]]
         formats = {node.result_image: storage}
         expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
@@ -444,6 +444,26 @@ class _Verification:
         if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
             return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
         return *plain, f"{name} is rounded before the neuron"
+
+    def _accumulated(
+        self,
+        nodes: list[MPSNNFilterNode],
+        segment_inputs: Callable[[], Mapping[MPSNNImageNode, Elements]],
+        limit: Limit,
+        actual: Stored,
+        plain: tuple[Comparison, Stored],
+    ) -> str:
+        """In which precision sums within bounds may have been added, where half is allowed."""
+        operation, (comparison, expected) = nodes[-1].operation, plain
+        if not isinstance(operation, ConvolutionOperation) or not operation.half_accumulator or len(nodes) > 1:
+            return ""
+        if isinstance(limit, Tolerance) or comparison.counts.beyond:
+            return ""
+        segment = Segment(nodes, segment_inputs(), self.formats, [replace(operation, half_accumulator=False)])
+        got = actual.reshape(-1)
+        index = np.flatnonzero(got != expected.reshape(-1))
+        classes = segment.classify(got[index], index, MODELS[limit.model])
+        return f"accumulated in {'half' if (classes == BEYOND).any() else 'float32'}"
 
     def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
         """The recorded arrays that a gradient node fills."""

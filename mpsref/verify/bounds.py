@@ -35,7 +35,7 @@ from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
-from mpsref.verify.ranges import Level, Mark, Range
+from mpsref.verify.ranges import NOTES, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 
@@ -46,6 +46,7 @@ __all__ = [
     "WITHIN",
     "Allowed",
     "Alternative",
+    "Ends",
     "Form",
     "allowed",
     "classify",
@@ -170,6 +171,21 @@ def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) ->
     return [np.where((low > 0) & (low < least), zero, low), np.where((high < 0) & (high > -least), zero, high)]
 
 
+class Ends:
+    """The least and the greatest stored value within bounds, where they are known: no exception widens them."""
+
+    def __init__(self, size: int, storage: StorageFormat) -> None:
+        self.known = np.zeros(size, np.bool_)
+        self.low, self.high = np.zeros(size, storage.dtype), np.zeros(size, storage.dtype)
+
+    def widen(self, index: Index, low: Stored, high: Stored) -> None:
+        """Add what a form allows for some elements."""
+        known = self.known[index]
+        self.low[index] = np.where(known, np.minimum(self.low[index], low), low)
+        self.high[index] = np.where(known, np.maximum(self.high[index], high), high)
+        self.known[index] = True
+
+
 @dataclass(frozen=True)
 class _World:
     """One way in which devices may differ, and the mark of the elements where it matters."""
@@ -199,6 +215,7 @@ def classify(
     storage: StorageFormat,
     forms: Sequence[Form],
     special: Callable[[Index], Bits],
+    ends: Ends | None = None,
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -216,7 +233,10 @@ def classify(
     special : callable
         For the elements with some indices: 0 if the node reads only finite numbers, else `Reason.nan`,
         `Reason.plus_inf` or `Reason.minus_inf`.
+    ends : Ends, optional
+        Gets the bounds of the elements that are `BEYOND`.
     """
+    ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
     plain = [Running(variant) for variant in model.variants]
     worlds = [
@@ -227,7 +247,7 @@ def classify(
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            block = _Block(index, got[index], special(index), model, storage)
+            block = _Block(index, got[index], special(index), model, storage, ends)
             for f, form in product(plain, forms):
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
@@ -240,6 +260,7 @@ def classify(
                     block.reflect(replace(f, level=Level.EVERYTHING, flush=model.flushes, mirror=True), form)
             block.assume()
             classes[start : start + BLOCK] = block.classes
+    ends.known &= classes == BEYOND
     return classes
 
 
@@ -259,8 +280,10 @@ def before_the_store(model: Model, forms: Sequence[Form], size: int) -> tuple[Wi
 class _Block:
     """Some elements on the way to their classes."""
 
-    def __init__(self, index: Index, got: Stored, special: Bits, model: Model, storage: StorageFormat) -> None:
-        self.index, self.got, self.special = index, got, special
+    def __init__(
+        self, index: Index, got: Stored, special: Bits, model: Model, storage: StorageFormat, ends: Ends
+    ) -> None:
+        self.index, self.got, self.special, self.ends = index, got, special, ends
         self.model, self.storage = model, storage
         self.classes = np.full(index.size, BEYOND, np.uint16)
         self.marks = np.zeros(index.size, np.uint16)
@@ -274,11 +297,15 @@ class _Block:
         if not rest.size:
             return
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
-        marks = value.reason
+        marks, lower_upper = value.reason, stored(value, self.storage)
         if mark is None:
+            free = marks & ~np.uint16(NOTES & ~Mark.TINY) == 0
+            self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = _inside(got, value, self.storage) & ((marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow))
+        inside = _inside(got, *lower_upper, self.storage) & (
+            (marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow)
+        )
         found = np.full(rest.size, reason, np.uint16)
         if reason == Reason.order:
             # Only what an overflow leaves, not what lies between that and the right value.
@@ -340,8 +367,9 @@ def _finite(got: Stored, storage: StorageFormat) -> npt.NDArray[np.bool_]:
     return (got > 0) & (got < storage.unorm_max) if storage.unorm_max else np.isfinite(got)
 
 
-def _inside(got: Stored, value: Range, storage: StorageFormat) -> npt.NDArray[np.bool_]:
-    lower, upper, as_stored = stored(value, storage)
+def _inside(
+    got: Stored, lower: Stored, upper: Stored, as_stored: Range, storage: StorageFormat
+) -> npt.NDArray[np.bool_]:
     place = storage.ordinals(got)
     inside = (storage.ordinals(lower) <= place) & (place <= storage.ordinals(upper))
     if not storage.unorm_max:
@@ -454,7 +482,10 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
 
 def read(f: Running, elements: Elements) -> Range:
     """Stored elements as ranges."""
-    return f.range(-elements.values() if f.mirror else elements.values())
+    values = -elements.values() if f.mirror else elements.values()
+    if elements.storage.unorm_max and f.model.rounds_either_way:
+        return f.between(values, values, f.model.laws["division"])
+    return f.range(values)
 
 
 def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:

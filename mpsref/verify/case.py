@@ -133,10 +133,6 @@ class Reads:
         read = read[len(read) - len(operation.roles) :]
         return operation.evaluate(read, result, evaluation(mode), spread_by_channel(self.index, self.channels))
 
-    def times_upstream(self, slope: Wide) -> Wide:
-        """A gradient of this slope, or a value as it is where there is no incoming gradient."""
-        return slope * self.upstream if Role.GRADIENT in self.operation.roles else slope
-
 
 Function: TypeAlias = Callable[[Reads], Wide]
 """What a node computes instead of its operation, before it is stored."""

@@ -17,7 +17,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
-from mpsref.verify.bounds import Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
+from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.models import Model
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import Reason
@@ -130,6 +130,8 @@ class Segment:
         The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
+    operations : sequence of Operation, optional
+        What they do; default: their own.
     """
 
     def __init__(
@@ -137,15 +139,17 @@ class Segment:
         nodes: Sequence[MPSNNFilterNode],
         inputs: Mapping[MPSNNImageNode, Elements],
         formats: Mapping[MPSNNImageNode, StorageFormat],
+        operations: Sequence[Operation] | None = None,
     ) -> None:
         self._nodes, self._formats = nodes, formats
         self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
-        self._operations = [node.operation for node in nodes]
+        self._operations = [node.operation for node in nodes] if operations is None else operations
         self._sizes = {image: value.stored.shape for image, value in inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
         self._tables: dict[tuple[int, int], Range] = {}
+        self._ends: dict[str, tuple[Index, Stored, Stored]] = {}
         self._wholes: dict[tuple[Any, ...], Range] = {}
         self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
@@ -159,7 +163,11 @@ class Segment:
             nan = self._whole(0, Running(model)).nan[index[part]]
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
-        return classify(got, model, storage, self._forms_at(index), special)
+        ends = Ends(index.size, storage)
+        classes = classify(got, model, storage, self._forms_at(index), special, ends)
+        if model.name not in self._ends:
+            self._ends[model.name] = index[ends.known], ends.low[ends.known], ends.high[ends.known]
+        return classes
 
     def read(self, f: Running) -> Range:
         """The ranges of what the next node reads of the image, by any form of the formulas; of its shape."""
@@ -207,13 +215,21 @@ class Segment:
         storage = self._formats[self._nodes[-1].result_image]
         lowest = np.full(index.size, np.nan)
         highest = lowest.copy()
+        known, *ends = self._ends.get(model.name, (np.empty(0, np.intp),) * 3)
+        at = np.minimum(np.searchsorted(known, index), known.size - 1)
+        is_known = known[at] == index if known.size else np.zeros(index.size, np.bool_)
+        lowest[is_known], highest[is_known] = (meaning(end[at[is_known]], storage) for end in ends)
+        rest = np.flatnonzero(~is_known)
+        if not rest.size:
+            return lowest, highest
         with np.errstate(all="ignore"):
-            for variant, form in product(model.variants, self._forms_at(index)):
-                value = form(Running(variant, model.flushes), np.arange(index.size))
+            for variant, form in product(model.variants, self._forms_at(index[rest])):
+                value = form(Running(variant, model.flushes), np.arange(rest.size))
                 lower, upper, _ = stored(value, storage)
                 free = value.exceptions == 0
-                lowest[free] = np.fmin(lowest, meaning(lower, storage))[free]
-                highest[free] = np.fmax(highest, meaning(upper, storage))[free]
+                chosen = rest[free]
+                lowest[chosen] = np.fmin(lowest[chosen], meaning(lower[free], storage))
+                highest[chosen] = np.fmax(highest[chosen], meaning(upper[free], storage))
         return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:

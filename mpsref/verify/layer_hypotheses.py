@@ -121,12 +121,12 @@ def bias_after_half_store(case: LayerCase) -> Iterator[Guess]:
 def _overflowed(case: LayerCase, guess: Guess, largest: float) -> Guess | None:
     """A guess with what overflows leave, where the device has that and partial sums may be so large."""
     operation: Any = case.operation
-    sources = [np.abs(case.sources[0]), *map(size_of, case.sources[1:])]
+    size, *rest = np.abs(case.sources[0]), *case.sources[1:]
     if isinstance(operation, ConvolutionOperation):
         weights = np.abs(operation.weights.values.astype(np.float64))
-        peak = operation.linear(*sources, weights) + np.abs(_bias(operation))
+        peak = _sums(operation, (size, *rest), weights) + np.abs(_bias(operation))
     else:
-        peak = operation.summed(*sources) if isinstance(operation, Average) else operation.spread(*sources)
+        peak = operation.summed(size) if isinstance(operation, Average) else operation.spread(size, size_of(rest[0]))
     if case.final is not None or not (peak > largest).any():
         return None
     value, radius = guess.value.copy(), np.broadcast_to(guess.radius, guess.value.shape).copy()

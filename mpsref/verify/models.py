@@ -201,7 +201,7 @@ _SPECIFICATION = "Metal Shading Language Specification, section 8"
 _EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
 
 
-def _wgsl(name: str, kind: str, exp: float, near_one: float) -> Model:
+def _wgsl(name: str, kind: str, exp: float, near_one: float, channel_format: ChannelFormat) -> Model:
     """A model of WGSL, from a column of its table."""
     return Model(
         name,
@@ -211,6 +211,7 @@ def _wgsl(name: str, kind: str, exp: float, near_one: float) -> Model:
         | dict.fromkeys(("exp", "exp2"), Law(exp, growth=2, whole=False))
         | dict.fromkeys(("log", "log2"), Law(3, near_one=near_one))
         | {"tanh": Law(0, absolute=1e-5)},
+        channel_format=channel_format,
         others={"tanh": None},
         tanh_is_sinh_by_cosh=True,
         is_finite=True,
@@ -275,7 +276,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 },
                 nan_is_defined=True,
             ),
-            _wgsl("wgsl", "f32", 3, 2.0**-21),
+            _wgsl("wgsl", "f32", 3, 2.0**-21, F.float32),
+            _wgsl("wgsl-half", "f16", 1, 2.0**-7, F.float16),
         )
     }
 )

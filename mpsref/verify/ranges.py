@@ -190,7 +190,8 @@ class Range:
     @property
     def is_open(self) -> Mask:
         """Where a model of finite numbers leaves the value open; nowhere in others."""
-        return self.f.model.is_finite & (self.nan | (self.reason & np.uint16(UNREAL) != 0))
+        where: Mask = self.nan | (self.reason & np.uint16(UNREAL) != 0)
+        return where & self.f.model.is_finite
 
     @property
     def holds_zero(self) -> Mask:

@@ -78,9 +78,9 @@ def _step(mask: Mask) -> int:
 
 def _by_lanes(name: str, mask: Mask) -> tuple[Mask, Mask]:
     """The slices and the lanes of which channels are all combinations; none, if they are not."""
-    padded = np.resize(mask, -(-mask.size // LANES) * LANES).reshape(-1, LANES)
-    slices, lanes = padded.any(axis=1), padded.any(axis=0)
-    whole = name == "channels" and (np.outer(slices, lanes).reshape(-1)[: mask.size] == mask).all()
+    padded = np.resize(mask, (-(-mask.size // LANES), LANES))
+    slices, lanes = np.asarray(padded.any(axis=1)), np.asarray(padded.any(axis=0))
+    whole = name == "channels" and np.array_equal(np.outer(slices, lanes).reshape(-1)[: mask.size], mask)
     return (slices, lanes) if whole and not lanes.all() else (slices[:0], lanes[:0])
 
 

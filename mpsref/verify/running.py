@@ -93,10 +93,10 @@ class Running:
         wide = np.asarray(value, np.float64)
         return self.between(wide, wide)
 
-    def between(self, low: Wide, high: Wide) -> Range:
+    def between(self, low: Wide, high: Wide, law: Law = ROUNDED) -> Range:
         """The range of an element read from an image, between two stored values."""
         exact = Range(low, high, np.isnan(low) | np.isnan(high), np.zeros(low.shape, np.uint16), self)
-        return self.result(low, high, (exact,), ROUNDED)
+        return self.result(low, high, (exact,), law)
 
     def result(
         self,

@@ -9,7 +9,9 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, spread
 from mpsref.operations import Role
+from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case, IsClose
+from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import EVERYWHERE, Region, regions
@@ -22,9 +24,6 @@ FIRST_LOOK, CLOSER_LOOK = 512, 4096
 BLOCK = 262_144
 """Elements confirmed at once."""
 
-EXAMINED = 262_144
-"""The most elements whose own bounds are computed to confirm a cause; beyond that the sample counts."""
-
 MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
 
@@ -33,6 +32,9 @@ BY_VALUE, MOVED = 0.5, 0.3
 
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
+
+FITTED = 0.995
+"""The same for a hypothesis with a fitted number."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -225,7 +227,10 @@ class Search:
         found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
+        fitted = any(h.fitted for h in hypotheses)
         for region in found:
+            if region.by_value and fitted:
+                continue
             inside = region.holds(sample.index)
             # Where all is one value, no more than that value is known.
             if region.by_value and _constant(judged.out[explained & inside]) != written:
@@ -234,9 +239,11 @@ class Search:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
+        least = FITTED if fitted else 0.0
         choices = [
             t for t in choices
-            if t.is_pure and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            if t.is_pure and t.explained >= least * (t.explained + t.against)
+            and t.gain >= _least(t) and t.explained >= min(fewest, of)
             and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:
@@ -314,7 +321,7 @@ class Search:
 
     def confirmed(self, trial: Trial, explained: Mask) -> list[float]:
         """The counts of a trial on every element; marks those that it explains."""
-        case, budget = self.case, EXAMINED
+        case, candidate = self.case, trial.candidate
         counts = np.zeros(4)
         bad, settled = case.bad.reshape(-1), self.settled
         for start in range(0, bad.size, BLOCK):
@@ -322,28 +329,25 @@ class Search:
             index = index[trial.region.holds(index) & ~settled[index]]
             if not index.size:
                 continue
-            out, known = trial.candidate.at(case, index)
+            out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
             same, differs = _same(out, got, case), ~_same(out, want, case)
             if known is not None:
                 differs &= known
-            # What is equal needs no bounds, nor what is as it should be.
+            fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
+            # What is equal or next to it needs no bounds, nor what is as it should be.
             unsure = np.flatnonzero(~same & differs)
-            fits = same.copy()
-            harmless = np.zeros(index.size, np.bool_)
-            examined, rest = unsure[:budget], unsure[budget:]
-            budget -= examined.size
-            if examined.size:
-                is_close = case.bound(index[examined])
-                fits[examined] = _close(trial.candidate, is_close, out[examined], got[examined])
-                if trial.candidate.coarse:
-                    fits[examined] |= _neighbours(trial.candidate, case, index[examined], got[examined])
-                harmless[examined] = is_close(out[examined], want[examined])
+            if unsure.size and candidate.undo is None:
+                fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
+                unsure = unsure[~fits[unsure]]
+            if unsure.size:
+                is_close = case.bound(index[unsure])
+                fits[unsure] = _close(candidate, is_close, out[unsure], got[unsure])
+                if candidate.coarse:
+                    fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
+                harmless[unsure] = is_close(out[unsure], want[unsure])
             ours = is_bad & fits & differs
             against = differs & ~fits & ~(harmless & ~is_bad)
-            against[rest] = False
-            if rest.size:
-                ours[rest] |= is_bad[rest]
             explained[index[ours]] = True
             if known is not None:
                 # Of what was not recorded nothing can be said, by no other cause either.

@@ -15,6 +15,7 @@ from machine import needs_adapter, needs_compiler
 from mpsref.arrays import Elements
 from mpsref.cli import main
 from mpsref.lab.cpu import compiler
+from mpsref.lab.foreign import ForeignKernel
 from mpsref.lab.kernels import kernels_of, neuron_text, text
 from mpsref.lab.languages import LANGUAGES, Style
 from mpsref.lab.processor import Processor
@@ -108,6 +109,22 @@ def test_wgsl_of_every_neuron_is_within_what_wgsl_allows(memory, channel_format)
         assert beyond(operation, sources, device.run(operation, sources, size(channel_format)), "wgsl") == 0, operation
 
 
+@pytest.mark.slow
+@needs_adapter
+def test_wgsl_in_half_arithmetic_is_within_what_wgsl_allows_f16(tmp_path):
+    device, style, others = WebGPU(), Style("buffers", "float16", "float16"), 0
+    for operation in OPERATIONS:
+        (kernel,) = kernels_of([operation], style).values()
+        file = tmp_path / "kernel.wgsl"
+        file.write_text(text([kernel], "wgsl", style))
+        sources = images(operation, F.float16)
+        with ForeignKernel(file, kernel.name, device=device) as foreign:
+            got = foreign.run(operation, sources, size(F.float16))
+        assert beyond(operation, sources, got, "wgsl-half") == 0, operation
+        others += beyond(operation, sources, got, "wgsl")
+    assert others > 1000
+
+
 @needs_adapter
 @pytest.mark.parametrize(
     ("neuron_type", "memory", "model", "least"),
@@ -133,6 +150,17 @@ def test_what_lavapipe_does_otherwise_than_metal_is_within_what_wgsl_allows(neur
     assert beyond(operation, [source], got, "wgsl") == 0
     count = beyond(operation, [source], got, model)
     assert count >= least
+
+
+@needs_adapter
+def test_unorm_codes_are_read_as_wgsl_allows():
+    codes = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    source = mps.MPSImage.from_array(codes)
+    single = mps.MPSImageDescriptor(channel_format=F.float32, width=16, height=16, feature_channels=1)
+    operation = NeuronForward(mps.MPSNNNeuronDescriptor(T.linear, a=3.0, b=0.7))
+    got = WebGPU("", "textures").run(operation, [source], single)
+
+    assert beyond(operation, [source], got, "wgsl") == 0
 
 
 @needs_adapter

@@ -302,6 +302,71 @@ def test_an_adapter_that_there_is_not_is_named(tmp_path, capsys):
     assert "adapter 'no such': none of " in capsys.readouterr().err
 
 
+OTHERS = {
+    "by groups, bytes, long sizes": (
+        """namespace ops {
+struct Tanh { float a, b; template <typename T> T operator()(T x) const { return T(a * metal::tanh(b * float(x))); } };
+}
+struct Args { int64_t ne; float a; float b; };
+[[kernel]] void k(device const char *src0 [[buffer(1)]], device char *dst [[buffer(2)]],
+                  constant Args &args [[buffer(0)]], uint3 tgpig[[threadgroup_position_in_grid]],
+                  ushort3 tpitg[[thread_position_in_threadgroup]], ushort3 ntg[[threads_per_threadgroup]]) {
+  const int64_t i = int64_t(tgpig.x) * ntg.x + tpitg.x;
+  if (i < args.ne) ((device half *)dst)[i] = ops::Tanh{args.a, args.b}(((device const half *)src0)[i]);
+}""",
+        [],
+    ),
+    "samplers, packed vectors": (
+        """constexpr sampler smp(coord::pixel, filter::nearest, address::clamp_to_zero);
+kernel void k(texture2d_array<half, access::sample> inTexture [[texture(0)]],
+              texture2d_array<half, access::write> outTexture [[texture(1)]],
+              constant packed_float2 &ab [[buffer(0)]], ushort3 gid [[thread_position_in_grid]]) {
+  const half4 v = inTexture.sample(smp, float2(gid.xy) + 0.5f, gid.z);
+  const packed_float2 scaled = ab * 1.0f;
+  outTexture.write(half4(scaled.x * tanh(ab[1] * float4(v))), gid.xy, gid.z);
+}""",
+        [],
+    ),
+    "threadgroup memory, numbers in a row": (
+        """kernel void k(device const half *x, device half *y, constant float *ab, constant uint &numElements,
+                threadgroup float *tile [[threadgroup(0)]], uint i [[thread_position_in_grid]],
+                uint lid [[thread_index_in_threadgroup]]) {
+  tile[lid] = float(x[i]);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (i < numElements) y[i] = half(ab[0] * tanh(ab[1] * tile[lid]));
+}""",
+        ["--argument", "parameters=ab"],
+    ),
+    "half vectors": (
+        """kernel void k(device const half2 *in [[buffer(0)]], device half2 *out [[buffer(1)]],
+                constant float2 *p [[buffer(2)]], uint i [[thread_position_in_grid]]) {
+  bool2 big = abs(in[i]) > 100.0h;
+  float2 t = precise::tanh(p->y * float2(in[i]));
+  out[i] = half2(p->x * select(t, sign(float2(in[i])), big && isfinite(in[i])));
+}""",
+        [],
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", OTHERS)
+def test_kernels_as_others_write_them(tmp_path, one_node, name):
+    text, options = OTHERS[name]
+    status, path = kernel(tmp_path, text, *options, graph=one_node)
+
+    assert status == 0
+    assert verify(path).passed
+
+
+@needs_compiler
+@pytest.mark.parametrize("word", ["texture3d", "atomic_uint", "simdgroup_half8x8"])
+def test_what_the_header_leaves_out_is_named(tmp_path, capsys, one_node, word):
+    text = f"kernel void k(device half *x [[buffer(0)]], uint i [[thread_position_in_grid]]) {{ {word}<half> y; }}"
+    assert kernel(tmp_path, text, graph=one_node)[0] == 2
+    assert f"kernel.metal: it uses {word}, which is not run here" in capsys.readouterr().err
+
+
 @needs_compiler
 def test_macros_make_instances_of_templates_as_in_public_libraries(tmp_path):
     x = np.float16([1, -2, 3, 4, 5, 6, 7])
@@ -332,6 +397,9 @@ def test_structs_are_laid_out_as_in_c_plus_plus():
     ]  # fmt: skip
     assert size == 24
     assert msl.fields_of("", "float3")[1] == 16
+    packed, size = msl.fields_of("struct P { half a; packed_float3 b; uchar c; }; ", "P")
+    assert [f.offset for f in packed] == [0, 4, 8, 12, 16]
+    assert size == 20
     with pytest.raises(mps.ImplementationError, match="the struct Q is not defined"):
         msl.fields_of(text, "Q")
 

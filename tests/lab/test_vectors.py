@@ -72,11 +72,8 @@ def judged(v, got):
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
 @pytest.mark.parametrize("d", NEURONS, ids=lambda d: d.neuron_type.name)
 def test_what_passes_is_what_verify_lets_pass(d, direction):
-    for model, storage, count in (
-        ("metal-fast", "float16", 12),
-        ("metal-precise", "float32", 6),
-        ("metal-fast", "unorm8", 4),
-    ):
+    loose = "wgsl" if (direction == "gradient") == (d.neuron_type % 2 == 0) else "metal-fast"
+    for model, storage, count in ((loose, "float16", 12), ("metal-precise", "float32", 6), (loose, "unorm8", 4)):
         v = lab.vectors(d, storage, direction=direction, model=model, count=count)
         got = tried(v)
 

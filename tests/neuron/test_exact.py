@@ -170,7 +170,8 @@ def test_slopes_run_through_groups_pixels_and_lanes(values, pixels, start, size,
     slopes = ChannelSlopes(values, pixels)
     everything = np.tile(np.repeat(values, pixels, axis=0).ravel(), 600)
 
-    found = slopes._assembled(start, size) if long else slopes.window(start, size)
+    elements = np.arange(start, start + size)
+    found = slopes.at(elements).window(0, size) if long else slopes.window(start, size)
 
     assert np.array_equal(found, everything[start : start + size])
 

@@ -12,6 +12,7 @@ from builders import (
     ALL,
     BOTH,
     FINITE_HALF,
+    HALF,
     TWO,
     around,
     assert_correctly_rounded,
@@ -23,6 +24,7 @@ from builders import (
     report,
     seeded,
 )
+from mpsref.neuron import evaluate
 from mpsref.proof import judge
 
 T = mps.MPSCNNNeuronType
@@ -251,6 +253,35 @@ def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
     got = compute(name, p, x, True, upstream)
     wrong = judge.differs(got, want, near)
     assert not wrong.any(), report(j, x, got, want, wrong, upstream)
+
+
+@cases(TWO)
+def test_n3_random_float16_pairs_give_the_exact_product_rounded_once(name, p, monkeypatch):
+    monkeypatch.setattr(evaluate, "WORTH_A_TABLE", 1)
+    monkeypatch.setattr(evaluate, "WORTH_INTEGERS", 1)
+    rng, j = seeded(name, p, "float16 pairs"), judge_of(name, p)
+    count = 30_000 if name == "sigmoid" else 2000
+    x, upstream = rng.permutation(FINITE_HALF)[:count], rng.permutation(HALF)[:count]
+    x[count // 2 :] = rng.normal(0, 2, count // 2)
+    upstream[count // 4 : -count // 4] = rng.normal(0, 1, count // 2) * 2.0 ** rng.integers(-20, 1, count // 2)
+    near, want = expected_product(j, x, upstream)
+    got = compute(name, p, x, True, upstream)
+    wrong = judge.differs(got, want, near)
+    assert not wrong.any(), report(j, x, got, want, wrong, upstream)
+
+
+SLOPES = [1.5, -0.75, 0.1, -3e-5, 1e30, -1e-30, 0.0, 5668 * 2.0**-23, 7201 * 2.0**-25, 57593 * 2.0**-13]
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+def test_n3_a_slope_times_every_float16_is_rounded_once(slope, monkeypatch):
+    """Many products are ties, and some only almost; float64 tells them apart."""
+    monkeypatch.setattr(evaluate, "WORTH_A_TABLE", 1)
+    got = compute("linear", (slope, 1), np.ones_like(HALF), True, HALF)
+    with np.errstate(all="ignore"):
+        want = (HALF.astype(np.float64) * f32(slope).astype(np.float64)).astype(np.float16)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(want) & ~np.isnan(want))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

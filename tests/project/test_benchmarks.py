@@ -193,6 +193,17 @@ def test_the_group_names_the_peers():
     assert [requirement.split("==")[0] for requirement in group] == ["torch", "onnx", "onnxruntime"]
 
 
+def test_verdicts_are_measured_in_times_of_the_evaluation():
+    script = ROOT / "benchmarks" / "verdicts.py"
+    options = ["--shape", "1", "2", "4", "8", "--rounds", "1", "--formats", "float16"]
+    text = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+
+    assert [row[0] for row in rows] == [neuron_type.name for neuron_type in mps.NEURONS]
+    assert all(float(cell) > 0 for row in rows for cell in row[2:4] + row[5:])
+    assert float(text.split()[-4]) >= max(float(row[2]) for row in rows)
+
+
 def test_large_graphs_are_measured_in_rows_and_a_row_of_ratios():
     script = ROOT / "benchmarks" / "graphs.py"
     text = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import re
@@ -322,6 +323,19 @@ def test_each_page_of_the_site_is_dragged_slid_stepped_and_goes_downhill(browser
         assert browser.complaints(path) == []
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_within_another_page_the_point_to_drag_is_in_sight_at_once(browser, opened):
+    inner = "document.querySelector('iframe').contentDocument"
+    for make, title in LIVE.PAGES.values():
+        page = make().explain(title=title)
+        opened(f'<iframe width="735" height="800" srcdoc="{html.escape(page)}"></iframe>')
+        browser.wait(f"{inner}.querySelector('#whole .point') !== null")
+
+        assert browser.js(f"{inner}.querySelector('#whole .point').getBoundingClientRect().bottom") < 800
+        assert browser.js(f"{inner}.querySelector('.legend').offsetParent === null")
+        opened(page)
+        assert browser.js("document.querySelector('.legend').offsetParent !== null")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -17,6 +17,7 @@ import pytest
 import mpsref as mps
 from mpsref.testing import ImplementationCheck, check_implementation
 from mpsref.testing import strategies as mpst
+from mpsref.testing.attack import LONG_ARRAYS
 from mpsref.verify import Bounds
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
@@ -267,6 +268,7 @@ def test_an_index_that_wraps_is_found_in_large_arrays(limit):
 
     assert min(failure.place[0] for failure in found.values()) >= limit
     assert all(f"of [{failure.place[0] + 1}]" in "".join(failure.lines()) for failure in found.values())
+    assert {failure.why for failure in found.values()} == {LONG_ARRAYS}
 
 
 def test_a_few_lengths_are_tried():

@@ -28,9 +28,12 @@ F = mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[2]
 
 STORAGES = {storage.name: storage for storage in (*FORMATS.values(), FLOAT64)}
+GRAPH = mps.GraphFile.from_results([mps.MPSCNNNeuronAbsoluteNode(source=mps.MPSNNImageNode(handle="x")).result_image])
 RELUN = mps.MPSNNNeuronDescriptor(T.reLUN, a=0.5, b=0.1)
 few = settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-hard = settings(max_examples=20_000, database=None, deadline=None, derandomize=True)
+hard = settings(
+    max_examples=20_000, database=None, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink]
+)
 unshrunk = settings(hard, phases=[Phase.generate])
 
 
@@ -207,7 +210,7 @@ def test_bounds_of_codes_hold(x):
         (lambda: mpst.graphs(training="yes"), "training='yes' must be True or False, or None"),
         (lambda: mpst.graphs(settings=1), "settings=1 must be True or False"),
         (lambda: mpst.graph_sources(3), "graph=3 must be a GraphFile"),
-        (lambda: mpst.graph_sources(find(mpst.graphs(), bool), descriptor=3), "must be an MPSImageDescriptor"),
+        (lambda: mpst.graph_sources(GRAPH, descriptor=3), "must be an MPSImageDescriptor"),
         (lambda: mpst.recordings(3), "graphs=3 must be a strategy, of GraphFile"),
         (lambda: mpst.recordings(st.just(3)), "graphs has drawn 3"),
     ],

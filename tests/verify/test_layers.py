@@ -172,8 +172,12 @@ def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
     report = report_of(tmp_path / "r", node, total, F.float16, x=x)
     assert not report.passed
     assert report.images[0].findings[0].name == "accumulated in half"
+    assert report.images[0].others == ("metal-half",)
     node.accumulator_precision = "half"
-    assert report_of(tmp_path / "r", node, total, F.float16, x=x).passed
+    for device, precision in ((total, "half"), (run(node, F.float16, x=x), "float32")):
+        report = report_of(tmp_path / "r", node, device, F.float16, x=x)
+        assert report.passed
+        assert report.images[0].reading == f"accumulated in {precision}"
 
 
 def added_in_half(x, w):
@@ -191,6 +195,8 @@ def test_an_overflowing_partial_sum_is_beyond_unless_it_is_allowed(is_half, tmp_
     x[0, :2] *= 25000
     w = np.ones((8, 1, 1, 8), np.float16)
     w[..., 4:] = -1
+    # Half of the channels overflow to minus infinity.
+    w[1::2] *= -1
     node, device = right(weights=w, bias=None), added_in_half(x, w)
     wrong = np.count_nonzero(~np.isfinite(device))
     assert wrong > 50
@@ -381,6 +387,25 @@ def test_a_neuron_may_be_fused_where_the_convolution_is_not_recorded(is_fused, t
 def test_every_hypothesis_has_another_name():
     for hypotheses in (LAYER_HYPOTHESES, STATE_HYPOTHESES):
         assert len({hypothesis.name for hypothesis in hypotheses}) == len(hypotheses)
+
+
+def test_many_weights_are_written_and_read(tmp_path):
+    w = RNG.normal(size=(300, 1, 1, 300)).astype(np.float32)
+    node = right(weights=w, bias=None)
+    mps.GraphFile.from_results([node.result_image]).write(tmp_path / "g.json")
+    (source,) = mps.GraphFile.read(tmp_path / "g.json").data_sources.values()
+    np.testing.assert_array_equal(source.weights(), w)
+
+
+def test_weights_that_are_not_finite_are_written_and_judged(tmp_path):
+    w = W[:, :1, :1].copy()
+    w[0, 0, 0, 0], w[1, 0, 0, 0] = np.nan, np.inf
+    node = right(weights=w)
+    device = run(node, x=X)
+    assert np.isnan(device[..., 0]).all()
+    assert report_of(tmp_path / "r", node, device, x=X).passed
+    device[..., 1] = 3
+    assert report_of(tmp_path / "r", node, device, x=X).images[0].counts.beyond == device[..., 1].size
 
 
 def test_a_device_that_flushes_subnormal_products_passes(tmp_path):

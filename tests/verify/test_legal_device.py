@@ -141,6 +141,11 @@ def test_a_legal_device_is_not_accused_in_a_hundred_million_elements():
         assert_nobody_is_accused(10, first)
 
 
+NO_HALF = {("tanH", "metal-fast"), ("softSign", "metal-fast")}
+"""Neurons whose gradients have no operation that makes half of the bound: two or three make it together."""
+
+
+@pytest.mark.parametrize("name", ["metal-precise", "metal-fast", "metal-half"])
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
 @pytest.mark.parametrize(
     # The other two have no operation that may err.
@@ -148,9 +153,9 @@ def test_a_legal_device_is_not_accused_in_a_hundred_million_elements():
     [t for t in mps.NEURONS if t not in (T.none, T.absolute)],
     ids=lambda t: t.name,
 )
-def test_an_operation_four_times_as_bad_is_caught(neuron_type, direction):
+def test_an_operation_four_times_as_bad_is_caught(neuron_type, direction, name):
     """Where its error makes at least half of the bound."""
-    model, caught = MODELS["metal-precise"], {}
+    model, caught = MODELS[name], {}
     parameters = {
         T.reLU: (0.3,), T.linear: (1.3, -0.7), T.hardSigmoid: (0.21, 0.48), T.tanH: (1.3, 0.77),
         T.softPlus: (1.3, 0.77), T.ELU: (1.3,), T.reLUN: (0.3, 5), T.power: (0.7, 9, 2.5),
@@ -182,6 +187,9 @@ def test_an_operation_four_times_as_bad_is_caught(neuron_type, direction):
         beyond[comparison.beyond] = True
         caught[operation] = float(beyond[large].mean())
 
+    if direction == "gradient" and (neuron_type.name, name) in NO_HALF:
+        assert not caught
+        return
     # Four halves of an ULP, cut to a number of the format, leave two or one; and a neighbour of the ideal passes.
     is_function = any(model.laws[name].ulp > 0.5 for name in caught)
-    assert max(caught.values()) > (0.7 if is_function else 0.2), caught
+    assert max(caught.values()) > (0.65 if is_function else 0.2), caught

@@ -89,6 +89,20 @@ def test_an_exponential_may_err_as_its_row_says_rounded_outwards(value):
             assert (flint.arb(float(inner)) - exact) * sign < error
 
 
+def test_errors_on_the_way_end_at_the_next_number_outwards():
+    exact = np.array([1.1, -0.7, 3e-39])
+    model = MODELS["wgsl"]
+    low, high = model.widened(exact, exact, model.laws["division"])
+    error = 2.5 * np.array([2.0**-23, 2.0**-24, 2.0**-149])
+
+    for end, bound, towards in ((low, exact - error, np.inf), (high, exact + error, -np.inf)):
+        single = end.astype(np.float32)
+        inner = np.nextafter(single, np.float32(towards)).astype(float)
+        assert (single == end).all()
+        assert ((end - bound) * np.sign(towards) <= 0).all()
+        assert ((inner - bound) * np.sign(towards) > 0).all()
+
+
 def test_a_sum_may_round_either_way_and_an_exact_one_may_not():
     d = mps.MPSNNNeuronDescriptor(T.linear, b=1.0)
     tiny, whole = np.float32(2.0**-30), np.float32(3)
@@ -122,6 +136,17 @@ def test_unorm_stores_take_either_code_and_any_for_nan():
     for got in ([127, 63, 255, 0, 255], [128, 64, 7, 0, 255]):
         assert counts(d, np.uint8(got), x, storage=unorm).beyond == 0
     assert counts(d, np.uint8([126, 62, 7, 2, 250]), x, storage=unorm).beyond == 4
+
+
+def test_a_unorm_code_is_read_as_a_quotient():
+    codes = np.arange(256, dtype=np.uint8).reshape(1, -1)
+    d, exact = mps.MPSNNNeuronDescriptor(T.none), codes / 255
+    for model, units in (("wgsl", 2.5), ("metal-fast", 0.5)):
+        bounds = allowed(d, codes, model, source=F.unorm8, result=F.float32)
+        error = np.maximum(bounds.upper - exact, exact - bounds.lower)[0, 1:-1]
+        ulp = 2.0 ** (np.frexp(exact[0, 1:-1])[1] - 24)
+        assert (error <= (units + (units > 1)) * ulp).all()
+        assert (error >= units * ulp).all() or units < 1
 
 
 def recording(folder, d, x, got):

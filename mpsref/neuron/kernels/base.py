@@ -70,9 +70,9 @@ class Kernel(ABC):
         """
         Largest relative error of `forward`, for inputs and results of at most 32 bits; 0 if nothing is open.
 
-        The longest chain of operations loses less than 2^-48 with functions good to 4 ULP; the rest is a margin.
+        With functions good to 4 ULP most chains of operations lose less than 2^-48; the rest is a margin.
         """
-        return 0.0 if cls.is_exact else 2.0**-44
+        return 0.0 if cls.is_exact else 2.0**-46
 
     @classmethod
     def slope_error_bound(cls, p: Parameters) -> float:

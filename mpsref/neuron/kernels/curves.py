@@ -121,6 +121,11 @@ class SoftSign(Kernel):
         y = np.divide(1.0, w.t, out=w.y)
         return w.bounded_slope(y, lambda: np.isfinite(x), 1.0) if w.wide else y
 
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        # It has no elementary function.
+        return 2.0**-48
+
 
 class ELU(Kernel):
     @staticmethod
@@ -193,6 +198,11 @@ class GeLU(Kernel):
             return y
         np.copyto(y, -0.0, where=(y == 0) & (x < 0))
         return w.bounded_slope(y, lambda: np.isfinite(x), -1.0)
+
+    @classmethod
+    def error_bound(cls, p: Parameters) -> float:
+        # The difference in the slope cancels.
+        return 2.0**-44
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,13 @@ LARGEST32 = float(np.finfo(np.float32).max)
 
 def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     """``x`` where x >= 0, else ``slope x``; a slope of 0 gives 0 at -infinity too (N6)."""
+    if _is_plus_zero(slope):
+        # Of the bit patterns of negative numbers that of -0 is the smallest, and those of NaN are the largest.
+        bits, chosen = (each.view(f"u{x.itemsize}") for each in (x, out))
+        np.minimum(bits, w.filled(-0.0).view(bits.dtype), out=chosen)
+        if np.maximum.reduce(bits) > np.array(-np.inf, x.dtype).view(bits.dtype):
+            np.copyto(out, np.nan, where=np.isnan(x))
+        return out
     if slope == 0 and not w.regular:
         np.multiply(np.clip(x, -LARGEST32, LARGEST32, out=w.u), slope, out=out)
     else:
@@ -29,11 +39,38 @@ def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     return w.select(x, out, x, out)
 
 
+def _is_plus_zero(a: float) -> bool:
+    return a == 0 and math.copysign(1.0, a) > 0
+
+
 def _masked(product: Array, mask: Mask, a: float) -> Array:
     """A product of slopes and a mask, made +0 outside the mask, whatever the sign of `a`, even of -0.0."""
     if math.copysign(1.0, a) < 0:
         np.copyto(product, 0.0, where=~mask)
     return product
+
+
+def _slopes(x: Array, a: float, w: Workspace) -> Array:
+    """`a` where x < 0, and 1 where x >= 0."""
+    if a > 1 or math.copysign(1.0, a) < 0:
+        return w.select(x, a, 1.0, w.y)
+    np.copyto(w.y, x >= 0)
+    return np.maximum(w.y, w.filled(a), out=w.y) if a else w.y
+
+
+@lru_cache(maxsize=64)
+def _unclamped(a: float, b: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the largest number of a floating dtype for which ``a x + b`` is from 0 to 1, exactly."""
+    if a == 0:
+        return (-np.inf, np.inf) if 0 <= b <= 1 else (np.inf, -np.inf)
+    ends = sorted((limit - Fraction(b)) / Fraction(a) for limit in (0, 1))
+    largest = float(np.finfo(dtype).max)
+    first, last = (dtype.type(min(max(float(end), -largest), largest)) for end in ends)
+    if Fraction(float(first)) < ends[0]:
+        first = np.nextafter(first, dtype.type(np.inf))
+    if Fraction(float(last)) > ends[1]:
+        last = np.nextafter(last, dtype.type(-np.inf))
+    return first, last
 
 
 class None_(Kernel):
@@ -56,16 +93,19 @@ class None_(Kernel):
 
 class ReLU(Kernel):
     is_exact = True
-    forward_roundings = 1
     slope_rounds = False
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         return _rectified(x, p.a, w, w.y)
 
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return 0 if _is_plus_zero(p.a) else 1
+
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        return w.select(x, p.a, 1.0, w.y)
+        return _slopes(x, p.a, w)
 
 
 class Linear(Kernel):
@@ -108,21 +148,19 @@ class Linear(Kernel):
 
 
 class HardSigmoid(Kernel):
+    slope_rounds = False
+
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
-        return np.add(y, 0.0, out=y)
+        return y if p.b else np.add(y, 0.0, out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.rounded_affine(x, p.a, p.b, w.t)
-        inside = (u >= 0) & (u <= 1)
-        # A sum that rounds to 0 is 0, one that rounds to 1 may be greater.
-        if w.wide or np.count_nonzero(u == 1):
-            u, e = w.affine(x, p.a, p.b, w.t)
-            if e is not None:
-                inside &= ((u != 0) | (e >= 0)) & ((u != 1) | (e <= 0))
-        return _masked(np.multiply(inside, p.a, out=w.y), inside, p.a)
+        first, last = _unclamped(p.a, p.b, x.dtype)
+        inside = (x >= first) & (x <= last)
+        np.copyto(w.y, inside)
+        return _masked(np.multiply(w.y, p.a, out=w.y), inside, p.a)
 
     @staticmethod
     def beside(x: Array, p: Parameters) -> Array:
@@ -183,6 +221,14 @@ class ReLUN(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         y = _rectified(x, p.a, w, w.y)
+        if x.dtype == np.float16:
+            # Of numbers that are not negative, and -0, the order is that of integers; NaN comes last.
+            bits = y.view(np.int16)
+            nan = np.isnan(y) if np.maximum.reduce(bits) > np.float16(np.inf).view(np.int16) else None
+            np.minimum(bits, w.filled(p.b).view(np.int16), out=bits)
+            if nan is not None:
+                np.copyto(y, np.nan, where=nan)
+            return y
         if p.b:
             return np.minimum(y, w.filled(p.b), out=y)
         np.copyto(y, p.b, where=y >= p.b)
@@ -190,11 +236,16 @@ class ReLUN(Kernel):
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
-        below = _rectified(x, p.a, w, w.t) < p.b
-        return _masked(np.multiply(w.select(x, p.a, 1.0, w.y), below, out=w.y), below, p.a)
+        # A product that is not positive is below a positive b.
+        is_rising = p.a >= 0 and p.b > 0
+        below = x < p.b if is_rising else _rectified(x, p.a, w, w.t) < p.b
+        np.copyto(w.t, below)
+        return _masked(np.multiply(_slopes(x, p.a, w), w.t, out=w.y), below, p.a)
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
+        if _is_plus_zero(p.a) and p.b > 0 and np.float16(p.b) == p.b:
+            return 0
         # Where a x underflows, the comparison with a bound of 0 must still see its sign.
         return 1 if p.b else None
 

@@ -16,6 +16,11 @@ from mpsref.storage import product_error
 __all__ = ["Exponential", "Logarithm", "Power"]
 
 
+def _sum(x: Array, p: Parameters, w: Workspace) -> Array:
+    """``a x + b``, rounded. A zero may have either sign, which no exponential shows, nor a power with a fraction."""
+    return w.rounded_affine(x, p.a, p.b, w.t) if p.b else w.product(x, p.a, w.t)[0]
+
+
 class Power(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -50,7 +55,7 @@ class Power(Kernel):
             pair = w.affine(x, p.a, p.b, w.t)
             y = w.power_of_rest(pair, c, np.power(pair[0], c, out=w.y))
             return Power._real_only(y, pair[0], c), pair[0]
-        u = w.rounded_affine(x, p.a, p.b, w.t)
+        u = w.rounded_affine(x, p.a, p.b, w.t) if c == math.floor(c) else _sum(x, p, w)
         if c == 2:
             y = np.square(u, out=w.y)
         elif c == 3:
@@ -107,7 +112,7 @@ class Exponential(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
         if p.c > 0 or p.c == -1:
-            u = w.affine(x, p.a, p.b, w.t) if w.wide else (w.rounded_affine(x, p.a, p.b, w.t), None)
+            u = w.affine(x, p.a, p.b, w.t) if w.wide else (_sum(x, p, w), None)
             if p.c == -1:
                 return w.exponential(u, 1.0, np.exp(u[0], out=w.y))
             power = np.exp2(u[0], out=w.y) if p.c == 2 else np.power(p.c, u[0], out=w.y)
@@ -143,7 +148,7 @@ class Exponential(Kernel):
     @classmethod
     def error_bound(cls, p: Parameters) -> float:
         # The rounding error of a x + b is multiplied by the exponent, at most 745.
-        return 2.0**-44 if p.b == 0 else 2.0**-42
+        return super().error_bound(p) if p.b == 0 else 2.0**-42
 
     @staticmethod
     def is_constant(p: Parameters) -> bool:
@@ -159,7 +164,7 @@ class Exponential(Kernel):
 class Logarithm(Kernel):
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        u = w.affine(x, p.a, p.b, w.t)
+        u = w.affine(x, p.a, p.b, w.t) if p.b else w.product(x, p.a, w.t)
         # Near u = 1 the error of the sum is all of the logarithm.
         y = np.log(u[0], out=w.y)
         if u[1] is not None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import hypothesis.errors
 from hypothesis import strategies as st
 
-from mpsref.errors import ParameterError, shown
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 
 __all__ = ["InvalidArgument", "count", "drawn", "flag", "instance", "neuron_or_invalid", "number", "strategy"]
@@ -34,7 +34,7 @@ def number(value: Any, name: str) -> None:
     """A real number, or None."""
     try:
         is_number = value is None or (isinstance(value, Real) and not math.isnan(float(value)))
-    except Exception:  # noqa: BLE001  somebody's object may raise anything
+    except CONVERSION_ERRORS:
         is_number = False
     if not is_number:
         raise InvalidArgument(f"{name}={shown(value)} must be a number")

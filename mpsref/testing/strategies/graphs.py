@@ -82,7 +82,7 @@ def graphs(
     --------
     >>> from hypothesis import find
     >>> from mpsref.testing import strategies as mpst
-    >>> print(mpst.graph_code(find(mpst.graphs(training=True), lambda graph: len(graph.nodes) > 1)))
+    >>> print(mpst.graph_code(find(mpst.graphs(training=True, max_nodes=1), lambda graph: len(graph.nodes) > 1)))
     import mpsref as mps
     x = mps.MPSNNImageNode(handle='x')
     dy = mps.MPSNNImageNode(handle='dy')
@@ -109,8 +109,18 @@ def graphs(
     if dy is not None:
         builder.differentiate(dy)
     file = GraphFile.from_results(builder.unread(), storage)
-    note(graph_code(file))
+    note(_Noted(file))
     return file
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A graph whose code is written only if it is shown."""
+
+    graph: GraphFile
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text(graph_code(self.graph))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from mpsref.graph.layers import (
     MPSCNNFullyConnectedNode,
     MPSCNNPoolingAverageNode,
     MPSCNNPoolingMaxNode,
+    MPSCNNPoolingNode,
 )
-from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
+from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.operations import ArrayDataSource, MPSNNDefaultPadding
 from mpsref.operations.weights import MPSCNNConvolutionDescriptor, MPSCNNDepthWiseConvolutionDescriptor
 from mpsref.testing.strategies.arguments import count, flag
@@ -30,6 +31,7 @@ __all__ = ["layers"]
 M = MPSNNPaddingMethod
 METHODS = [int(size | rest) for size in (M.sizeSame, M.sizeValidOnly, M.sizeFull)
            for rest in (0, M.addRemainderToBottomRight, M.alignTopLeft, M.alignBottomRight)]  # fmt: skip
+KINDS = [MPSCNNConvolutionNode, MPSCNNFullyConnectedNode, MPSCNNPoolingMaxNode, MPSCNNPoolingAverageNode]
 
 
 @st.composite
@@ -65,14 +67,10 @@ def layers(draw: st.DrawFn, *, training: bool | None = None, max_kernel: int = 3
     sides = st.integers(1, count(max_kernel, "max_kernel"))
     count(max_channels, "max_channels")
     is_training = draw(st.booleans()) if training is None else training
-    kind = draw(
-        st.sampled_from(
-            [MPSCNNConvolutionNode, MPSCNNFullyConnectedNode, MPSCNNPoolingMaxNode, MPSCNNPoolingAverageNode]
-        )
-    )
+    kind: type[MPSCNNConvolutionNode | MPSCNNPoolingNode] = draw(st.sampled_from(KINDS))
     kernel, strides = [draw(sides) for _ in range(2)], [draw(st.integers(1, 3)) for _ in range(2)]
     x = MPSNNImageNode(handle="x")
-    node: MPSNNFilterNode
+    node: MPSCNNConvolutionNode | MPSCNNPoolingNode
     if issubclass(kind, MPSCNNConvolutionNode):
         is_connected = kind is MPSCNNFullyConnectedNode
         weights = _weights(draw, kernel, [1, 1] if is_connected else strides, max_channels, is_connected, is_training)

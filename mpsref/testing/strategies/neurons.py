@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mpsref.enums import ActivationType, MPSCNNNeuronType
-from mpsref.errors import ParameterError, shown
+from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
 from mpsref.neuron.descriptor import Activation, MPSNNNeuronDescriptor, float32_parameter, neuron_type_or_error
 from mpsref.neuron.table import NEURONS
 from mpsref.testing.strategies.arguments import InvalidArgument, count, drawn, strategy
@@ -54,7 +54,7 @@ def _checked(types: Iterable[MPSCNNNeuronType | str], name: str = "types") -> se
         raise InvalidArgument(f"{name}={shown(types)} must be a list")
     try:
         members = {neuron_type_or_error(one) for one in types}
-    except Exception:  # noqa: BLE001  somebody's object may raise anything
+    except CONVERSION_ERRORS:
         raise InvalidArgument(f"{name}={types!r} must be a list of MPSCNNNeuronType members") from None
     if not members:
         raise InvalidArgument(f"{name} is empty: give at least one")

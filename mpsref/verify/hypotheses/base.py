@@ -151,6 +151,8 @@ class Hypothesis:
         How many elements it must explain: more than one, if it has much to choose from.
     general : bool
         Whether it is about all of the arithmetic, and so is no alternative to what says more, nor easily added to it.
+    fitted : bool
+        Whether it has a number that was fitted to some elements, which hardly any other one may contradict.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Hypothesis:
     candidates: Callable[[Case], Iterator[Candidate]]
     fewest: int = 1
     general: bool = False
+    fitted: bool = False
 
 
 MANY = 8
@@ -165,10 +168,10 @@ MANY = 8
 
 
 def hypothesis(
-    name: str, sentence: str, fewest: int = 1, *, general: bool = False
+    name: str, sentence: str, fewest: int = 1, *, general: bool = False, fitted: bool = False
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
-    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general)
+    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted)
 
 
 def function_hypothesis(

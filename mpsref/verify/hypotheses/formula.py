@@ -309,9 +309,9 @@ def factor(case: Case) -> Iterator[Candidate]:
             names |= {f"1/{name}": 1 / value}
         if name == "c" and value > 0 and value != 1:
             names |= {"ln c": math.log(value), "1 / ln c": 1 / math.log(value)}
-    slopes = {"b": p.b, "c": p.c, "ln c": math.log(p.c) if p.c > 0 else 0.0} if p is not None else {}
-    for name, value in slopes.items() if p is not None and p.a else ():
-        if name.removeprefix("ln ") in p.parameters and value:
+    slopes = {} if p is None else p.parameters | ({"ln c": math.log(p.c)} if p.c > 0 else {})
+    for name, value in slopes.items():
+        if p is not None and p.a and value and name != "a":
             names |= {f"a {name}": p.a * value, f"1 / (a {name})": 1 / (p.a * value), f"{name} / a": value / p.a}
     n, h, w, c = case.shape
     for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
@@ -334,6 +334,16 @@ def factor(case: Case) -> Iterator[Candidate]:
         near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
         if near and value != 1:
             yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
+
+
+@hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
+def source_scaled(case: Case) -> Iterator[Candidate]:
+    def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:
+        return [*read[:-1], Elements(value * read[-1].values(), FLOAT64)]
+
+    if case.descriptor is not None:
+        for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
+            yield Candidate(f"by {name}", reads=partial(reads, value=value))
 
 
 def _median_size(array: Stored, case: Case) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Wide
+from mpsref.arrays import Elements, Wide, spread
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.operations import NeuronOperation, Operation
 from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
@@ -24,6 +24,9 @@ from mpsref.verify.hypotheses.base import (
     hypothesis,
     with_operation,
 )
+
+MOST_STEPS, LEAST_FIT = 4, 0.3
+"""Nodes among which a parameter is fitted; and what share of the elements out of bounds a fitted one must explain."""
 
 
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
@@ -122,6 +125,78 @@ def parameter_in_half(step: Step) -> Iterator[tuple[str, Function]]:
             half = p.data.astype(np.float16)
             if np.isfinite(half).all():
                 yield "data", _with_data(step, half.astype(np.float32))
+
+
+GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -1)])
+"""Values of a parameter between which a better one is looked for."""
+
+
+@hypothesis(
+    "another value of a parameter",
+    "One parameter has another value: the one that fits some elements, and no other element contradicts it.",
+    MANY,
+    fitted=True,
+)
+def parameter_fitted(case: Case) -> Iterator[Candidate]:
+    index = case.bad_sample[spread(case.bad_sample.size, 128)]
+    got = Elements(case.got.reshape(-1)[index], case.result)
+    fitting = np.isfinite(got.values())
+    index, got = index[fitting], got.at(np.flatnonzero(fitting))
+    if index.size < MANY or len(case.steps) > MOST_STEPS:
+        return
+    is_close, wide = case.bound(index), got.values()
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if p is None:
+            continue
+        for name in p.parameters:
+
+            def with_value(value: float, k: int = k, step: Step = step, name: str = name) -> Function | None:
+                operation = next(_other_parameters(step, name, [float(np.float32(value))]), None)
+                return None if operation is None else with_operation(operation)
+
+            def distance(value: float, k: int = k, of: Callable[[float], Function | None] = with_value) -> float:
+                function = of(value)
+                if function is None:
+                    return math.inf
+                made = case.values(index, {k: function})
+                off = np.abs(made - wide) / (np.abs(made) + np.abs(wide))
+                return float(np.median(np.where(made == wide, 0.0, np.where(np.isnan(off), 1.0, off))))
+
+            def share(value: float, k: int = k, of: Callable[[float], Function | None] = with_value) -> float:
+                function = of(value)
+                made = None if function is None else case.stored(case.values(index, {k: function}))
+                return 0.0 if made is None else float(is_close(made, got.stored).mean())
+
+            fitted = _fitted(distance)
+            best = share(fitted)
+            if best < LEAST_FIT:
+                continue
+            # The shortest number that does as well.
+            rounded = [float(f"{fitted:.{digits}g}") for digits in range(1, 9)]
+            value = next((each for each in rounded if share(each) >= best), fitted)
+            detail = f"{name} = {np.float32(value)!s} instead of {np.float32(p.parameters[name])!s}"
+            where = f"in {step.name}" if len(case.steps) > 1 else ""
+            yield Candidate(", ".join(filter(None, (detail, where))), function=with_value(value), step=k)
+
+
+def _fitted(distance: Callable[[float], float]) -> float:
+    """Where a function of a parameter is least, as far as a grid and a search between its points find that."""
+    best: float = min((distance(value), value) for value in GRID.tolist())[1]
+    low, high = (best * 2.0**power for power in (-0.5, 0.5))
+    golden = (math.sqrt(5) - 1) / 2
+    inner = [high - golden * (high - low), low + golden * (high - low)]
+    values = [distance(value) for value in inner]
+    for _ in range(40):
+        if values[0] <= values[1]:
+            high, inner[1], values[1] = inner[1], inner[0], values[0]
+            inner[0] = high - golden * (high - low)
+            values[0] = distance(inner[0])
+        else:
+            low, inner[0], values[0] = inner[0], inner[1], values[1]
+            inner[1] = low + golden * (high - low)
+            values[1] = distance(inner[1])
+    return inner[1] if values[1] < values[0] else inner[0]
 
 
 @hypothesis("parameters of another node", "The node ran with the neuron or the parameters of another one.", MANY)

@@ -36,6 +36,7 @@ def _to_unorm8(values: Wide) -> Wide:
     return np.rint(np.nan_to_num(np.clip(values, 0, 1)) * 255) / 255
 
 
+UNORM8 = 255
 bfloat16, tf32 = _mantissa(7), _mantissa(10)
 NARROW: dict[str, Callable[[Wide], Wide]] = {
     "half": _to_half, "bfloat16": bfloat16, "tf32": tf32, "unorm8": _to_unorm8,
@@ -63,19 +64,28 @@ def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
     return candidates
 
 
+def _reading(
+    case: Case, narrow: Callable[[Wide], Wide], places: Sequence[int], detail: str = ""
+) -> Iterator[Candidate]:
+    """Sources changed before they are used: each alone, and all."""
+
+    def reads(read: Sequence[Elements], index: Index, chosen: Sequence[int]) -> Sequence[Elements]:
+        return [
+            Elements(encoded(narrow(each.values()), each.storage), each.storage) if k in chosen else each
+            for k, each in enumerate(read)
+        ]
+
+    for k in places:
+        place = PLACES[k] if len(case.sources) > 1 else ""
+        yield Candidate(", ".join(filter(None, (detail, place))), reads=partial(reads, chosen=[k]))
+    if len(places) > 1:
+        yield Candidate(", ".join(filter(None, (detail, "all sources"))), reads=partial(reads, chosen=places))
+
+
 def _read_through(name: str) -> Callable[[Case], Iterator[Candidate]]:
     def candidates(case: Case) -> Iterator[Candidate]:
-        def reads(read: Sequence[Elements], index: Index, chosen: Sequence[int]) -> Sequence[Elements]:
-            return [
-                Elements(encoded(NARROW[name](each.values()), each.storage), each.storage) if k in chosen else each
-                for k, each in enumerate(read)
-            ]
-
         wide = [k for k, source in enumerate(case.sources) if name != "half" or source.storage is not HALF]
-        for k in wide:
-            yield Candidate(PLACES[k] if len(case.sources) > 1 else "", reads=partial(reads, chosen=[k]))
-        if len(wide) > 1:
-            yield Candidate("all sources", reads=partial(reads, chosen=wide))
+        yield from _reading(case, NARROW[name], wide)
 
     return candidates
 
@@ -126,6 +136,49 @@ def saturated(case: Case) -> Iterator[Candidate]:
 def clamped(case: Case) -> Iterator[Candidate]:
     if not case.result.unorm_max:
         yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, -65504, 65504)))
+
+
+@hypothesis("clamped", "Elements have the very value that none goes beyond: the result is clamped.", MANY, fitted=True)
+def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
+    got, want = (Elements(a.reshape(-1)[case.bad_sample], case.result).values() for a in (case.got, case.want))
+    ends = {}
+    for name, beyond in (("at least", want < got), ("at most", want > got)):
+        values = got[beyond & np.isfinite(got)]
+        end = float((values.max if name == "at most" else values.min)()) if values.size else 0.0
+        if np.count_nonzero(values == end) >= MANY:
+            ends[name] = end
+    if ends:
+        low, high = ends.get("at least", -np.inf), ends.get("at most", np.inf)
+        text = ", ".join(f"to {name} {np.float32(end)!s}" for name, end in ends.items())
+        yield Candidate(text, store=partial(_rounded, narrow=lambda v: np.clip(v, low, high)))
+
+
+@hypothesis("a source clamped", "A source is clamped, or loses its sign, before it is used.", MANY)
+def source_clamped(case: Case) -> Iterator[Candidate]:
+    changes: dict[str, Callable[[Wide], Wide]] = {
+        "to its magnitude": np.abs,
+        "to at least 0": lambda v: np.where(v < 0, 0.0, v),
+        "to 0 and 1": lambda v: np.clip(v, 0, 1),
+        "to -1 and 1": lambda v: np.clip(v, -1, 1),
+    }
+    signed = [k for k, source in enumerate(case.sources) if not source.storage.unorm_max]
+    for detail, change in changes.items():
+        yield from _reading(case, change, signed, detail)
+
+
+@hypothesis("sRGB instead of linear", "The texture's format is sRGB, so its codes are converted.", MANY)
+def srgb(case: Case) -> Iterator[Candidate]:
+    def written(v: Wide) -> Wide:
+        v = np.clip(v, 0, 1)
+        return np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
+
+    def read(v: Wide) -> Wide:
+        return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+    if case.result.unorm_max == UNORM8:
+        yield Candidate("where it is written", store=partial(_rounded, narrow=written))
+    codes = [k for k, source in enumerate(case.sources) if source.storage.unorm_max == UNORM8]
+    yield from _reading(case, read, codes, "where it is read")
 
 
 # ---- bytes ----
