@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,8 +39,11 @@ LONGEST_NAME = 1000
 """Characters of an array's name in a written file, as in a graph."""
 
 
-def _check_names(path: Path, names: Collection[str]) -> None:
+def _check(path: Path, names: Mapping[str, Stored]) -> None:
     """Raise `FileFormatError` for arrays that could not be read back from a file of either kind."""
+    for name, array in names.items():
+        if array.dtype not in DTYPES.values():
+            raise FileFormatError(f"{path}: {name!r:.120} is {array.dtype}, which only raw files hold: convert it")
     if len(names) > MOST_ARRAYS:
         raise FileFormatError(f"{path}: {len(names)} arrays: no more than {MOST_ARRAYS} are read")
     for name in names:
@@ -115,7 +118,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     FileFormatError
         A name is reserved or too long, or there are too many arrays.
     """
-    _check_names(path, arrays)
+    _check(path, arrays)
     if "__metadata__" in arrays:
         raise FileFormatError(f"{path}: '__metadata__' is no name for an array there: choose another format")
     codes = {dtype: code for code, dtype in DTYPES.items()}
@@ -199,7 +202,7 @@ def write_npz(path: Path, arrays: Mapping[str, Stored]) -> None:
     FileFormatError
         A name would lead out of the folder in which the archive is unpacked, or is too long, or there are too many.
     """
-    _check_names(path, arrays)
+    _check(path, arrays)
     for name in arrays:
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise FileFormatError(f"{path}: {name!r} is no name for an array there: choose another format")

@@ -24,6 +24,7 @@ from mpsref.lab.foreign import Compiled, ForeignKernel, Given
 from mpsref.lab.processor import Processor
 from mpsref.lab.recording import Backend, record
 from mpsref.lab.webgpu import WebGPU, adapters, described_adapter
+from mpsref.storage import storage_format
 from mpsref.verify import Bounds, Recording, Tolerances, verify
 from mpsref.verify.models import MODELS
 from mpsref.verify.tolerance import Override, limit_of
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     limit = limit_of(options.bounds or MODELS_OF.get(options.backend, "metal-fast"))
     tolerances = Tolerances(limit).with_excuses(filter(None, (options.allow or "").split(",")))
     file = GraphFile.read(options.graph)
-    channel_format = options.channel_format or file.storage.name
+    channel_format = storage_format(options.channel_format or file.storage).of_image("--channel-format")
     with contextlib.ExitStack() as opened:
         backend: Backend | Metal
         program: Callable[..., Compiled]

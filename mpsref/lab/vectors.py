@@ -169,6 +169,7 @@ def vectors(
     '0x3800'
     """
     storage = storage_format(format)
+    storage.of_image("format")
     if model not in MODELS:
         raise ParameterError(f"bounds {model}: choose one of {', '.join(MODELS)}")
     x = Elements(_inputs(descriptor, storage, count, seed), storage)
