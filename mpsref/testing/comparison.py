@@ -418,7 +418,7 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
             return as_numpy(value) if hasattr(value, "dtype") else np.asarray(value, dtype)
-        return as_numpy(value) if str(value.dtype).endswith("bfloat16") else np.from_dlpack(value)
+        return as_numpy(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
     except MPSRefError:
         raise
     except (*CONVERSION_ERRORS, BufferError, RuntimeError) as error:

@@ -261,8 +261,9 @@ def test_torch_tensors_can_be_compared():
     x = torch.tensor([1.0, 2.0], requires_grad=True)
 
     assert_close(x, np.float32([1, 2]), bounds="exact")
+    assert compare(x.bfloat16(), x.bfloat16() * 1, bounds="exact").storage == "bfloat16"
     with pytest.raises(mps.ImageError, match="actual is a Tensor, of which numpy makes no array"):
-        compare(x.bfloat16(), [1.0, 2.0])
+        compare(x.to_sparse(), [1.0, 2.0])
 
 
 def test_what_has_no_dtype_takes_that_of_actual():
