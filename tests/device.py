@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 from scipy.special import erf
 
@@ -34,7 +35,8 @@ class Device:
         self.times = times
         self.overflowed = np.zeros(size, bool)
         self.dtype = model.storage.dtype
-        self.smallest = float(np.finfo(self.dtype).smallest_normal)
+        self.limits = ml_dtypes.finfo(self.dtype)
+        self.smallest = float(self.limits.smallest_normal)
 
     # ---- numbers ----
 
@@ -47,7 +49,17 @@ class Device:
         return Number(self, np.broadcast_to(near, (self.size,)))
 
     def rounded(self, exact):
-        return exact.astype(self.dtype).astype(np.float64)
+        return self.narrow(exact).astype(np.float64)
+
+    def narrow(self, exact):
+        """The nearest numbers of the format."""
+        if self.dtype.kind != "V":
+            return exact.astype(self.dtype)
+        # bfloat16 is reached by way of float32, which is rounded to odd so that the second rounding is the only one.
+        single = exact.astype(np.float32)
+        single = np.where(np.abs(single) > np.abs(exact), np.nextafter(single, np.float32(0)), single)
+        odd = (single != exact) & np.isfinite(exact)
+        return (single.view(np.uint32) | odd).view(np.float32).astype(self.dtype)
 
     def stored(self, value, storage):
         """What an image keeps: the nearest number, or either neighbour."""
@@ -97,7 +109,7 @@ class Device:
         precision = self.model.storage.precision
         mantissa, exponent = np.frexp(exact)
         exponent = np.where(np.abs(mantissa) == 0.5, exponent - 1, exponent)
-        least = int(np.log2(float(np.finfo(self.dtype).smallest_subnormal)))
+        least = int(np.log2(float(self.limits.smallest_subnormal)))
         ulp = np.ldexp(1.0, np.maximum(exponent - precision, least))
         return self.towards(exact, units * ulp)
 
@@ -116,15 +128,13 @@ class Device:
             "exact": lambda: np.zeros(exact.shape),
         }[self.error]()
         wanted = exact + share * most * (1 - 1e-9)
-        near = wanted.astype(self.dtype)
+        near = self.narrow(wanted)
         # Not farther from the exact value than wanted.
         outside = np.abs(near.astype(float) - exact) > np.abs(wanted - exact)
-        inner = np.nextafter(near, exact.astype(self.dtype))
+        inner = np.nextafter(near, self.narrow(exact))
         value = np.where(outside & np.isfinite(near), inner, near).astype(float)
         value = np.where(np.isfinite(exact) & (exact != 0) & np.isfinite(wanted), value, exact)
-        return np.where(
-            np.abs(exact) > float(np.finfo(self.dtype).max) * (1 + 2.0**-25), np.copysign(np.inf, exact), value
-        )
+        return np.where(np.abs(exact) > float(self.limits.max) * (1 + 2.0**-25), np.copysign(np.inf, exact), value)
 
     # ---- operations on plain numbers ----
 

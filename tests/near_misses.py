@@ -212,6 +212,12 @@ NEAR: dict[str, Near] = {
     "read through tf32": Near(lambda s: s.value(mantissa(s.x, 8)), ("SoftPlus", "TanH"), dtype=F32),
     "read through bfloat16": Near(lambda s: s.value(mantissa(s.x, 6)), ("SoftPlus", "TanH"), dtype=F32),
     "read through unorm8": Near(lambda s: s.value(np.rint(np.clip(s.x, 0, 1) * 127) / 127), ("SoftPlus", "TanH")),
+    "a source clamped": Near(lambda s: s.value(2 * np.tanh(s.x / 2)), ("SoftPlus", "Sigmoid"), spread=4.0),
+    "clamped": Near(lambda s: np.tanh(s.y), ("GeLU", "SoftPlus"), spread=4.0),
+    "sRGB instead of linear": Near(lambda s: np.clip(s.y, 0, 1) ** (1 / 1.8), ("Sigmoid",)),
+    "another value of a parameter": Near(
+        lambda s: np.where(s.x > 0, s.value(b=1.3 * s.p.b), s.value(b=0.7 * s.p.b)), WITH_AB
+    ),
     "clamped to 0 and 1": Near(lambda s: np.clip(s.y, -0.1, 0.9), ("GeLU", "TanH", "SoftPlus"), spread=4.0),
     "clamped to 65504": Near(lambda s: np.clip(s.y, -60000, 60000), ("Linear",), dtype=F32, spread=60_000.0),
     "truncated instead of rounded": Near(

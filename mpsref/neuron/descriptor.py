@@ -279,7 +279,7 @@ class Activation(MPSNNNeuronDescriptor):
     >>> swish, swish.parameters
     (Activation('silu', beta=2.0), {'beta': 2.0})
     >>> mps.neuron.forward(swish, np.float32([-1, 0, 1]))
-    array([-0.11920292,  0.        ,  0.880797  ], dtype=float32)
+    array([-0.11920292,  0.        ,  0.8807971 ], dtype=float32)
     """
 
     __slots__ = ()

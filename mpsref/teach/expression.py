@@ -345,6 +345,7 @@ class Backprop(Trace):
         What was evaluated.
     """
 
+    @checked
     def __init__(
         self,
         traced: Trace,

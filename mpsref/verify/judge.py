@@ -166,7 +166,10 @@ class Segment:
         ends = Ends(index.size, storage)
         classes = classify(got, model, storage, self._forms_at(index), special, ends)
         if model.name not in self._ends:
-            self._ends[model.name] = index[ends.known], ends.low[ends.known], ends.high[ends.known]
+            known = index[ends.known]
+            # Narrow: an image whose every element is beyond is as long as these.
+            narrow = known.astype(np.min_scalar_type(int(known.max(initial=0))))
+            self._ends[model.name] = narrow, ends.low[ends.known], ends.high[ends.known]
         return classes
 
     def read(self, f: Running) -> Range:
@@ -216,7 +219,7 @@ class Segment:
         lowest = np.full(index.size, np.nan)
         highest = lowest.copy()
         known, *ends = self._ends.get(model.name, (np.empty(0, np.intp),) * 3)
-        at = np.minimum(np.searchsorted(known, index), known.size - 1)
+        at = np.minimum(np.searchsorted(known, index.astype(known.dtype)), known.size - 1)
         is_known = known[at] == index if known.size else np.zeros(index.size, np.bool_)
         lowest[is_known], highest[is_known] = (meaning(end[at[is_known]], storage) for end in ends)
         rest = np.flatnonzero(~is_known)

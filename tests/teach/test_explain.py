@@ -268,7 +268,7 @@ def test_the_page_needs_nothing_but_itself(shown):
 
 
 def test_the_table_without_scripts_is_the_trace(example, shown):
-    sources = {name: np.full((1, 1, 2), value, np.float16) for name, value in (("x", 0.5), ("dy", 1))}
+    sources = {name: np.full((1, 1, 8), value, np.float16) for name, value in (("x", 0.5), ("dy", 1))}
     trace = teach.trace(example, **sources).at(0, 0, 0)
     rows = re.findall(r'<tr id="step-\d+">(.*?)</tr>', shown)
     cells = {
@@ -289,7 +289,7 @@ def test_the_table_without_scripts_is_the_trace(example, shown):
 
 
 def test_the_element_and_its_slopes_are_chosen(example):
-    x = np.float16([[[1, 2], [-3, -4]]])
+    x = np.float16([[[1, 2, 0, 0, 0, 0, 0, 0], [-3, -4, 0, 0, 0, 0, 0, 0]]])
     page = teach.explain(example, at=(0, 1, 1), x=x)
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
 
@@ -303,11 +303,11 @@ def test_the_element_and_its_slopes_are_chosen(example):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"at": (0, 0, 2)}, mps.ImageError, "channel is 2"),
+        ({"at": (0, 0, 8)}, mps.ImageError, "channel is 8"),
         ({"at": (0, 0)}, mps.ParameterError, "at has 2 numbers"),
         ({"at": 3}, mps.ParameterError, "at is a int"),
-        ({"z": np.zeros((1, 1, 2))}, mps.SourceError, "unknown 'z'"),
-        ({"x": np.zeros((1, 1, 3))}, mps.ImageError, "pReLU's data has 2 slopes"),
+        ({"z": np.zeros((1, 1, 8))}, mps.SourceError, "unknown 'z'"),
+        ({"x": np.zeros((1, 1, 3))}, mps.ImageError, "pReLU's data has 8 slopes"),
         ({"x": np.zeros((1, 1, 0))}, mps.ImageError, "source 'x': array has shape"),
     ],
 )
@@ -359,7 +359,7 @@ def test_the_command_writes_a_page(example, tmp_path, capsys):
     assert main(["explain", str(EXAMPLE), "--html", str(path)]) == 0
     assert path.read_text("utf-8") == teach.explain(example, title="graph.json")
     assert capsys.readouterr().out == f"wrote {path}, {path.stat().st_size:,} bytes: open it in a browser\n"
-    np.save(tmp_path / "x.npy", np.float16([[[1, 2], [-3, -4]]]))
+    np.save(tmp_path / "x.npy", np.float16([[[1] * 8, [-3] * 8]]))
     given = ["--source", f"x={tmp_path / 'x.npy'}", "--at", "0,1,0"]
     assert main(["explain", str(EXAMPLE), "--html", str(path), *given]) == 0
     assert ">x = \N{MINUS SIGN}3</td>" in path.read_text("utf-8")
@@ -369,7 +369,7 @@ def test_the_command_writes_a_page(example, tmp_path, capsys):
 def test_the_command_overwrites_nothing_that_it_reads(example, tmp_path, capsys):
     graph, source = tmp_path / "g.json", tmp_path / "x.npy"
     example.write(graph)
-    np.save(source, np.zeros((1, 1, 2), np.float16))
+    np.save(source, np.zeros((1, 1, 8), np.float16))
     before = graph.read_bytes(), source.read_bytes()
 
     for html, message in [(graph, "is read"), (source, "is read"), (tmp_path, "is a folder: name a file")]:
@@ -378,7 +378,7 @@ def test_the_command_overwrites_nothing_that_it_reads(example, tmp_path, capsys)
     for given, message in [
         (["--source", f"z={source}"], "reads only x, dy"),
         (["--source", f"x={source}", "--source", f"x={source}"], "a name is given twice"),
-        (["--at", "0,0,7"], "channel is 7"),
+        (["--at", "0,0,9"], "channel is 9"),
     ]:
         assert main(["explain", str(graph), "--html", str(tmp_path / "p.html"), *given]) == 2
         assert message in capsys.readouterr().err
@@ -464,7 +464,7 @@ def test_a_changed_number_changes_everything_after_it(browser, opened, shown, ex
         elif node.get("descriptor", {}).get("a") == 1.5:
             node["descriptor"]["a"] = 2.5
     file = mps.GraphFile.from_json(document)
-    trace = teach.trace(file, x=np.full((1, 1, 2), -0.7, np.float16), dy=np.ones((1, 1, 2), np.float16)).at(0, 0, 0)
+    trace = teach.trace(file, x=np.full((1, 1, 8), -0.7, np.float16), dy=np.ones((1, 1, 8), np.float16)).at(0, 0, 0)
 
     names, stored, slopes = (texts(browser, f"#trace tbody {cell}") for cell in ("th", ".stored", ".slope"))
     for name, value, slope in zip(names, stored, slopes, strict=True):

@@ -543,7 +543,7 @@ def test_sources_have_one_size_the_format_of_their_node_and_a_channel_for_each_s
     assert {name: image.to_array().shape for name, image in found.items()} == {"x": (1, 1, 1, 3), "y": (1, 1, 1, 3)}
     assert found["y"].feature_channel_format == F.unorm8
     other = mps.MPSCNNNeuronPReLUNode(source=x, a_data=[1, 2])
-    with pytest.raises(mps.ImageError, match=r"slopes: no image fits all"):
+    with pytest.raises(mps.ImageError, match=r"channels: no image fits all"):
         find(mpst.graph_sources(mps.GraphFile.from_results([slopes.result_image, other.result_image])), lambda _: True)
 
 

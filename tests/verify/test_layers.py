@@ -172,7 +172,7 @@ def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
     report = report_of(tmp_path / "r", node, total, F.float16, x=x)
     assert not report.passed
     assert report.images[0].findings[0].name == "accumulated in half"
-    assert report.images[0].others == ("metal-half",)
+    assert report.images[0].others == ("metal-half", "wgsl-half")
     node.accumulator_precision = "half"
     for device, precision in ((total, "half"), (run(node, F.float16, x=x), "float32")):
         report = report_of(tmp_path / "r", node, device, F.float16, x=x)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from mpsref.arrays import Elements
 from mpsref.cli import main
-from mpsref.storage import image_storage_of
+from mpsref.storage import image_storage_of, storage_of
 from mpsref.verify import Aggregate, Element, ImageReport, Recording, Report, Tolerances, verify, write_recording
 from mpsref.verify.aggregate import COLUMNS, MOST_CELLS, ROWS, ZERO
 from mpsref.verify.compare import Comparison, Counts
@@ -103,7 +104,7 @@ def collected(got, want, classes, **sources):
     beyond, explained = classes == BEYOND, (classes != BEYOND) & (classes != WITHIN)
     counts = SimpleNamespace(beyond=np.count_nonzero(beyond), excused=np.count_nonzero(explained))
     found = Mock(Comparison, beyond=np.flatnonzero(beyond), excused=np.flatnonzero(explained), counts=counts)
-    read = {name: image(array) for name, array in sources.items()}
+    read = {name: Elements(np.asarray(array), storage_of(np.asarray(array), name)) for name, array in sources.items()}
     aggregate.add("y", image_storage_of(got.dtype, "got"), got, want, found, read)
     return aggregate.pictures["y"]
 
