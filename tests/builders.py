@@ -92,11 +92,28 @@ AWKWARD = {
 }  # fmt: skip
 ALL = [(name, p) for name, sets in CASES.items() for p in sets]
 TWO = [(name, p) for name, sets in CASES.items() for p in dict.fromkeys((sets[0], AWKWARD.get(name, sets[0])))]
-BOTH = pytest.mark.parametrize("derivative", [False, True], ids=["forward", "derivative"])
+DEFAULT = [(name, sets[0]) for name, sets in CASES.items()]
+FORMS = ["forward", "derivative"]
+BOTH = pytest.mark.parametrize("derivative", [False, True], ids=FORMS)
 
 
-def cases(pairs):
-    return pytest.mark.parametrize(("name", "p"), pairs, ids=[f"{n}{list(p)}" for n, p in pairs])
+def cases(pairs, often=None):
+    """Neurons and their parameters; those that are not among `often` are tried by slow tests."""
+    return seldom(
+        ("name", "p"), pairs, lambda pair: often is None or pair in often, lambda pair: f"{pair[0]}{list(pair[1])}"
+    )
+
+
+def seldom(names, values, is_often, name=str):
+    """Parameters of a test, of which only some are tried by default."""
+    slow = pytest.mark.slow
+    parameters = [
+        pytest.param(
+            *(value if isinstance(names, tuple) else (value,)), marks=() if is_often(value) else slow, id=name(value)
+        )
+        for value in values
+    ]
+    return pytest.mark.parametrize(names, parameters)
 
 
 def descriptor_of(name, p):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import seldom
 from mpsref.arrays import Elements
 from mpsref.cli import main
 from mpsref.documents import schema
@@ -69,7 +70,7 @@ def judged(v, got):
     return same | lab._passes(judge(np.arange(got.size))).reshape(got.shape)
 
 
-@pytest.mark.parametrize("direction", ["forward", "gradient"])
+@seldom("direction", ["forward", "gradient"], lambda direction: direction == "forward")
 @pytest.mark.parametrize("d", NEURONS, ids=lambda d: d.neuron_type.name)
 def test_what_passes_is_what_verify_lets_pass(d, direction):
     loose = "wgsl" if (direction == "gradient") == (d.neuron_type % 2 == 0) else "metal-fast"

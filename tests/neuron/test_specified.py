@@ -86,7 +86,7 @@ def sample(name, p, dtype, derivative, count):
 
 
 @BOTH
-@cases(ALL + MEETING)
+@cases(ALL + MEETING, often=TWO + MEETING)
 def test_kernels_give_the_bits_of_the_specification(name, p, derivative):
     d = descriptor_of(name, p)
     # Every half of some parameter sets is judged elsewhere, and slow rows have many digits.

@@ -15,7 +15,9 @@ from builders import (
     BOTH,
     CASES,
     COUNT,
+    DEFAULT,
     FINITE_HALF,
+    FORMS,
     HALF,
     SPECIAL,
     SPECIAL_CASES,
@@ -31,6 +33,7 @@ from builders import (
     judge_of,
     report,
     seeded,
+    seldom,
 )
 from mpsref.arrays import Elements
 from mpsref.neuron import evaluate
@@ -108,7 +111,7 @@ def test_exact_codes_round_like_rational_arithmetic():
 
 
 @BOTH
-@cases(ALL)
+@cases(ALL, often=TWO)
 def test_n2_every_finite_float16_input_gives_the_correctly_rounded_result_in_every_format(name, p, derivative):
     x = FINITE_HALF.astype(np.float64)
     near = judge_of(name, p).float64s(x, derivative)
@@ -116,7 +119,7 @@ def test_n2_every_finite_float16_input_gives_the_correctly_rounded_result_in_eve
 
 
 @BOTH
-@cases(ALL)
+@cases(ALL, often=TWO)
 def test_n2_every_unorm_code_gives_the_correctly_rounded_result_in_every_format(name, p, derivative):
     """A code means the float32 nearest to code / max: that of unorm8 is that of 257 times the code in unorm16."""
     codes = np.arange(65_536)
@@ -218,7 +221,7 @@ def half_pairs(slope, rng):
     return np.concatenate([index, rest]), np.concatenate([upstream, others])
 
 
-@cases(TWO)
+@cases(TWO, often=DEFAULT)
 def test_n3_a_million_float16_pairs_give_the_exact_product_rounded_once(name, p):
     """
     The judge gives each slope once, to 2^-52, and decides whatever a product with that leaves open.
@@ -321,8 +324,8 @@ def test_the_search_finds_what_is_hard():
     assert np.count_nonzero(distance < 2.0**-20) > 10
 
 
-@BOTH
-@cases(TWO)
+@seldom("derivative", [False, True], lambda derivative: not derivative, lambda derivative: FORMS[derivative])
+@cases(TWO, often=DEFAULT)
 def test_n2_float32_results_beside_rounding_boundaries_are_correctly_rounded(name, p, derivative):
     """A million inputs forward at the defaults, 300,000 at awkward parameters, 200,000 for the slopes at each."""
     default = not derivative and p == CASES[name][0]

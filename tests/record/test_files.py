@@ -493,7 +493,7 @@ def mutated(draw, document):
 
 
 @pytest.mark.parametrize(("kind", "document"), [("graph", GRAPH), ("graph", None), ("recording", RECORDING)])
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_our_validator_agrees_with_a_well_kept_one(kind, document, data):
     if document is None:

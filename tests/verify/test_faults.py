@@ -16,6 +16,7 @@ import mpsref as mps
 import near_misses
 import pairs
 import plants
+from builders import seldom
 from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.operations import NeuronForward, NeuronGradient, Sum
@@ -352,7 +353,7 @@ def test_nothing_is_said_of_an_image_within_bounds(image):
 
 
 @pytest.mark.parametrize("fault", EXCHANGES)
-@pytest.mark.parametrize("image", CHAIN)
+@seldom("image", CHAIN, lambda image: image in (min(CHAIN), max(CHAIN)))
 def test_an_exchange_of_a_devices_bytes_is_named_first(image, fault):
     node, sources, want, got = CHAIN[image]
     case = case_with(node, sources, want, np.ascontiguousarray(EXCHANGES[fault](got.to_array())))
@@ -513,7 +514,7 @@ def test_codes_have_faults_too():
     assert first(np.zeros_like(want)) == "never written"
 
 
-@pytest.mark.parametrize("storage", [F.float16, F.float32, F.unorm8], ids=lambda f: f.name)
+@seldom("storage", [F.float16, F.float32, F.unorm8], lambda f: f == F.float16, lambda f: f.name)
 @pytest.mark.parametrize("neuron_type", mps.NEURONS, ids=lambda t: t.name)
 def test_whatever_the_bytes_something_is_said_and_no_warning_given(neuron_type, storage):
     row, rng = mps.NEURONS[neuron_type], np.random.default_rng(int(neuron_type))
