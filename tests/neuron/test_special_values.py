@@ -621,3 +621,10 @@ def test_a_product_that_vanishes_when_it_is_rounded_keeps_its_sign_though_0_is_a
     tiny = np.float32(math.copysign(1e-38, -a))
     got = mps.neuron.forward(d, np.float32([tiny, -tiny, 0.0, -0.0]))
     np.testing.assert_array_equal(np.signbit(got), [True, False, False, False])
+
+
+@pytest.mark.parametrize("b", [65520.0, 1e30])
+def test_a_bound_beyond_float16_warns_of_nothing(b):
+    d = mps.MPSNNNeuronDescriptor(T.reLUN, a=0.0, b=b)
+    got = mps.neuron.forward(d, np.float16([-1, -0.0, 7, 65504, inf, nan]))
+    assert_same(got, np.float16([-0.0, -0.0, 7, 65504, inf, nan]))
