@@ -1,4 +1,4 @@
-"""Tables of the results for all bit patterns of a 16-bit input, each built once enough elements need it."""
+"""Tables of a function at all bit patterns of a 16-bit input, or at nodes, each built once enough elements need it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,32 @@ import numpy as np
 
 from mpsref.arrays import Index, Stored
 from mpsref.neuron.halves import SlopeTable
+from mpsref.neuron.nodes import Nodes
 from mpsref.neuron.threads import thread
 
-__all__ = ["DISTINCT_SLOPES", "WORTH_A_TABLE", "Tables", "channel_tables", "forward_tables", "look_up", "slope_tables"]
+__all__ = [
+    "DISTINCT_SLOPES",
+    "WORTH_A_TABLE",
+    "WORTH_NODES",
+    "Tables",
+    "channel_tables",
+    "forward_tables",
+    "look_up",
+    "node_tables",
+    "slope_tables",
+]
 
 WORTH_A_TABLE = 131_072
 """Elements of a 16-bit input that pay for building a table."""
 
-FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
-"""How many tables are kept: of at most 128 KiB each, of 768 KiB, and of `DISTINCT_SLOPES` times 128 KiB; 15.5 MiB."""
+WORTH_NODES = 262_144
+"""Elements in float32 that pay for the nodes of a function."""
+
+FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES, NODE_TABLES = 24, 6, 1, 2
+"""
+How many tables are kept: of at most 128 KiB each, of 768 KiB, of `DISTINCT_SLOPES` times 128 KiB, and of 896 KiB;
+17.25 MiB.
+"""
 
 DISTINCT_SLOPES = 64
 """How many distinct slopes one table may serve, at 128 KiB each."""
@@ -65,6 +82,7 @@ class Tables(Generic[Table]):
 forward_tables: Tables[Stored] = Tables(FORWARD_TABLES)
 slope_tables: Tables[SlopeTable] = Tables(SLOPE_TABLES)
 channel_tables: Tables[Stored] = Tables(CHANNEL_TABLES)
+node_tables: Tables[Nodes] = Tables(NODE_TABLES)
 
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
@@ -79,7 +97,7 @@ def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = Non
 
 
 def _after_fork() -> None:
-    for tables in (forward_tables, slope_tables, channel_tables):
+    for tables in (forward_tables, slope_tables, channel_tables, node_tables):
         tables.unlock()
 
 
