@@ -159,7 +159,7 @@ class StorageFormat:
                 np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
                 np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
             np.not_equal(out, other, out=is_open)
-        return bool(np.logical_or.reduce(is_open))
+        return np.count_nonzero(is_open) > 0
 
     def patterns(self) -> npt.NDArray[Any]:
         """All elements of a format of at most 16 bits, in the order of their bit patterns."""
@@ -379,7 +379,9 @@ def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
     ImageError
         The dtype is not float16, bfloat16, float32 or float64 in native byte order.
     """
-    storage = bfloat16() if _is_bfloat16(array.dtype) else _FLOATING.get(array.dtype)
+    storage = _FLOATING.get(array.dtype)
+    if storage is None and _is_bfloat16(array.dtype):
+        return bfloat16()
     if storage is None:
         raise ImageError(
             f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"

@@ -93,7 +93,7 @@ def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = Non
         np.copyto(index, bits)
     else:
         np.add(rank, bits, out=index)
-    return np.take(table, index, out=out, mode="wrap")
+    return table.take(index, None, out, "wrap")
 
 
 def _after_fork() -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mpsref.storage import product_error, round_to_odd
 
-__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "product_beside", "two_sum"]
+__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "largest", "product_beside", "two_sum"]
 
 Array: TypeAlias = npt.NDArray[Any]
 """Of float64; of float32 for the kernels that may run in the storage format itself."""
@@ -227,6 +227,11 @@ class Workspace:
             infinite &= regular()
             y[infinite] = np.copysign(LARGEST, y[infinite])
         return y
+
+
+def largest(array: npt.NDArray[Any]) -> Any:
+    """The largest element, or NaN if there is one: faster than a reduction of a small array, and as fast otherwise."""
+    return array.item(array.argmax())
 
 
 @lru_cache(maxsize=16)
