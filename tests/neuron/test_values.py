@@ -258,7 +258,7 @@ def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
 @cases(TWO)
 def test_n3_random_float16_pairs_give_the_exact_product_rounded_once(name, p, monkeypatch):
     monkeypatch.setattr(evaluate, "WORTH_A_TABLE", 1)
-    monkeypatch.setattr(evaluate, "WORTH_INTEGERS", 1)
+    monkeypatch.setattr(evaluate, "WORTH_A_LOOK", 1)
     rng, j = seeded(name, p, "float16 pairs"), judge_of(name, p)
     count = 30_000 if name == "sigmoid" else 2000
     x, upstream = rng.permutation(FINITE_HALF)[:count], rng.permutation(HALF)[:count]

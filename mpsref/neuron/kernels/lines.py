@@ -117,6 +117,8 @@ class Linear(Kernel):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        if p.b and x.dtype == np.float32:
+            return w.fused(x, p.a, p.b, w.y)
         if p.b or not p.a:
             return w.line(x, p.a, p.b, w.y)
         y = np.multiply(x, p.a, out=w.y)
@@ -144,7 +146,7 @@ class Linear(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        return 1 if p.b == 0 and p.a != 0 else None
+        return 1 if p.a and (p.b == 0 or abs(p.b) >= 2.0**-100) else None
 
     @classmethod
     def slope_is_one(cls, p: Parameters) -> bool:
@@ -156,8 +158,10 @@ class HardSigmoid(Kernel):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
-        return y if p.b else np.add(y, 0.0, out=y)
+        # Rounding first changes nothing, since 0 and 1 stay. The sum makes -0 positive.
+        line = w.fused if x.dtype == np.float32 else w.line
+        y = np.clip(line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
+        return np.add(y, 0.0, out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -177,6 +181,10 @@ class HardSigmoid(Kernel):
     @classmethod
     def slope_error_bound(cls, p: Parameters) -> float:
         return 0.0
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return Linear.roundings(p) if p.b else None
 
 
 class Absolute(Kernel):
