@@ -45,7 +45,7 @@ Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 """A kernel's forward or derivative."""
 
 
-FLOAT32 = FORMATS[MPSImageFeatureChannelFormat.float32]
+FLOAT16, FLOAT32 = (FORMATS[MPSImageFeatureChannelFormat[name]] for name in ("float16", "float32"))
 
 FEW = 1024
 """Up to this many open results of a block are decided after the last block."""
@@ -136,6 +136,8 @@ class _Task:
             return self.native_values
         if (nodes := self.nodes()) is not None:
             return partial(self.by_nodes, nodes, None)
+        if self.slopes and self.source is self.result is FLOAT16 and self.x.size >= WORTH_A_LOOK:
+            return partial(self.half_values_of_channels, self.slopes)
         table = self.table()
         return self.values if table is None else partial(self.looked_up, table)
 
@@ -297,6 +299,16 @@ class _Task:
     def half_gradient(self, incoming: Stored, table: SlopeTable, start: int, stop: int) -> None:
         slope = look_up(table.narrow, self.x[start:stop], thread.now.scratch.view(np.float32)[: stop - start])
         self._times(slope, incoming, start, is_short=table.is_short, is_positive=table.is_positive)
+
+    def half_values_of_channels(self, slopes: ChannelSlopes, start: int, stop: int) -> None:
+        # A rectified x is x times its slope.
+        if not slopes.shrink:
+            self.half_gradient_of_channels(self.x, slopes, start, stop)
+            return
+        w = thread.now.workspace
+        w.block(stop - start, np.float32)
+        np.copyto(w.y, slopes.window(start, stop - start, np.float32))
+        self._times(w.y, self.x, start, is_rectified=True)
 
     def half_gradient_of_channels(self, incoming: Stored, slopes: ChannelSlopes, start: int, stop: int) -> None:
         stored, w = self.x[start:stop], thread.now.workspace

@@ -284,6 +284,18 @@ def test_n3_a_slope_times_every_float16_is_rounded_once(slope, monkeypatch):
     np.testing.assert_array_equal(np.signbit(got), np.signbit(want) & ~np.isnan(want))
 
 
+@pytest.mark.parametrize("slopes", [SLOPES, [0.1, 0.75, 1.0, 2.0**-24, 5668 * 2.0**-23, 7201 * 2.0**-25]])
+def test_n2_every_float16_times_the_slope_of_its_channel_is_rounded_once(slopes):
+    x = np.repeat(HALF[:, np.newaxis], len(slopes), axis=1)
+    got = mps.neuron.forward(mps.MPSNNNeuronDescriptor("pReLU", data=slopes), x)
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        finite = np.where(f32(slopes) == 0, np.maximum(wide, -65504), wide)
+        want = np.where(wide < 0, finite * f32(slopes).astype(np.float64), wide).astype(np.float16)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(want) & ~np.isnan(want))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize(
     ("name", "p", "x"),
