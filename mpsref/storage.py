@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -94,7 +94,7 @@ class StorageFormat:
         """What ``numpy.finfo`` says of a floating format."""
         return np.finfo(self.dtype) if self.dtype.kind == "f" else import_module("ml_dtypes").finfo(self.dtype)
 
-    @property
+    @cached_property
     def native_roundings(self) -> int:
         """How many roundings a kernel that runs in this format may make; -1 where none can run in it."""
         return -1 if self.unorm_max else 0 if self.dtype == np.float16 else 1 if self.dtype == np.float32 else -1

@@ -233,8 +233,8 @@ class _Task:
         stored, w = self.x[start:stop], thread.now.workspace
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
-        w.begin(stored if stored.dtype == np.float32 else x)
-        self._set_slopes(start, stored.size, np.dtype(np.float64), w)
+        w.begin(stored if self.source is FLOAT32 else x)
+        self._set_slopes(start, stored.size, FLOAT64.dtype, w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))

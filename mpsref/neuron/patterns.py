@@ -62,9 +62,10 @@ class Tables(Generic[Table]):
     def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Table]) -> Table | None:
         """The table for `key`, if it exists or `elements` more make it worth building."""
         with self._lock:
-            if key in self._tables:
+            table = self._tables.get(key)
+            if table is not None:
                 self._tables.move_to_end(key)
-                return self._tables[key]
+                return table
             if len(self._demand) > 64 * self._capacity:
                 self._demand.clear()
             self._demand[key] = self._demand.get(key, 0) + elements
