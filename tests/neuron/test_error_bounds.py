@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import mpsref as mps
 from builders import ALL, BOTH, OTHERS, cases, descriptor_of, float32_inputs, judge_of, seeded
 from mpsref.neuron import evaluate
-from mpsref.neuron.kernels import KERNELS
+from mpsref.neuron.kernels import KERNELS, powers
 from mpsref.neuron.nodes import BOUND, FIRST, LAST
 from mpsref.neuron.patterns import WORTH_NODES
 from mpsref.neuron.slopes import ChannelSlopes
@@ -46,6 +47,21 @@ def test_a_kernel_loses_less_than_a_quarter_of_its_bound(name, p, derivative):
         error = np.abs(got[normal] - want[normal]) / np.abs(want[normal])
         # 2^-52 is what the judge's float64 and an exact kernel's rounding to odd may differ by.
         assert error.max(initial=0) <= bound / MARGIN + 2.0**-52, f"{j} at {chosen[normal][error.argmax()]!r}"
+
+
+@BOTH
+@pytest.mark.parametrize("p", [(1, 0, 1.7), (0.3, 0.1, -2.2), (1.1, 0, 4), (1, 0.7, 63.7), (0.9, 0, -0.3)])
+def test_powers_near_1_lose_less_than_a_quarter_of_their_bound(p, derivative):
+    a, b, c = p
+    largest = powers.LARGEST_LOGARITHM / abs(c - derivative)
+    d, j, rng = descriptor_of("power", p), judge_of("power", p), seeded("power", p)
+    u = np.exp(np.concatenate([rng.uniform(-largest, largest, COUNT), [0.999 * largest, -0.999 * largest]]))
+    x = ((u - b) / a).astype(np.float32)
+    x = x[x > 0] if b == 0 else x
+    assert powers._is_near_one(np.float64(a) * x + b, c - derivative)
+    want = j.float64s(x.astype(np.float64), derivative)
+    error = np.abs(computed(d, x, derivative) / want - 1).max()
+    assert error <= KERNELS[type(d.row)].error_bound(d) / MARGIN
 
 
 @BOTH
