@@ -159,7 +159,7 @@ class StorageFormat:
                 np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
                 np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
             np.not_equal(out, other, out=is_open)
-        return np.count_nonzero(is_open) > 0
+        return bool(np.count_nonzero(is_open))
 
     def patterns(self) -> npt.NDArray[Any]:
         """All elements of a format of at most 16 bits, in the order of their bit patterns."""
