@@ -342,7 +342,7 @@ class _Task:
 
     def _in_float64_where(self, open_: Index | None, part: slice) -> None:
         """Evaluate in float64 what float32 leaves open, later; if it is much, all of the block."""
-        if open_ is None or open_.size > (part.stop - part.start) // 8:
+        if open_ is None or open_.size > (part.stop - part.start) // 4:
             self.in_float64()(part.start, part.stop)
         elif open_.size:
             self.redo.append(open_ + part.start)

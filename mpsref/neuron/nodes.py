@@ -61,11 +61,11 @@ class Nodes:
         self._first = int(NEAREST.view(np.int32)) + int(FIRST * STEPS)
 
     def product(self, x: Stored, incoming: Stored | None, memory: Scratch) -> Array | None:
-        """f(x), or that times the incoming gradient, to within `BOUND` from `FIRST` on; None if an x is NaN."""
+        """f(x), or that times the incoming gradient, to within `BOUND`; None if an x is NaN, or many are too small."""
         n, w = x.size, memory.workspace
         w.block(n, np.float32)
         lowest, highest = np.minimum.reduce(x), np.maximum.reduce(x)
-        if not lowest <= highest:
+        if not lowest <= highest or (lowest < FIRST and np.count_nonzero(x < FIRST) > n // 8):
             return None
         near = x if lowest >= FIRST and highest <= LAST else np.clip(x, FIRST, LAST, out=w.p)
         node, index, total = np.add(near, NEAREST, out=w.t), memory.index[:n], memory.scratch[:n]

@@ -85,7 +85,7 @@ def test_nodes_change_no_bit(derivative):
     special = special[~np.isnan(special)]
     x[: special.size] = special
     g[BLOCK : BLOCK + special.size] = special
-    x[2 * BLOCK], g[3 * BLOCK] = np.nan, np.nan
+    x[2 * BLOCK], g[BLOCK - 1], x[3 * BLOCK : 3 * BLOCK + BLOCK // 4] = np.nan, np.nan, -7
 
     def call(some):
         return mps.neuron.gradient("geLU", x[some], g[some]) if derivative else mps.neuron.forward("geLU", x[some])
