@@ -17,6 +17,7 @@ from mpsref.storage import round_to_odd
 
 __all__ = ["Absolute", "HardSigmoid", "Linear", "None_", "PReLU", "ReLU", "ReLUN"]
 
+LARGEST16 = float(np.finfo(np.float16).max)
 LARGEST32 = float(np.finfo(np.float32).max)
 
 
@@ -244,7 +245,7 @@ class ReLUN(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        if _is_plus_zero(p.a) and p.b > 0 and np.float16(p.b) == p.b:
+        if _is_plus_zero(p.a) and 0 < p.b <= LARGEST16 and np.float16(p.b) == p.b:
             return 0
         # Where a x underflows, the comparison with a bound of 0 must still see its sign.
         return 1 if p.b else None
