@@ -51,8 +51,8 @@ SAME_REGION = 0.005
 ADDED = 0.2
 """What a second part that is about all of the arithmetic must add."""
 
-LEFT, MOST_PRODUCTS = 0.7, 30_000_000
-"""What a first fault of a layer must leave of the errors, at most; and the largest layer with two faults."""
+LEFT, MOST_TERMS = 0.7, 5000
+"""What a first fault of a layer must leave of the errors, at most; and the longest sums of layers with two faults."""
 
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
@@ -325,7 +325,7 @@ class Search:
         for one in firsts:
             assert one.candidate.given is not None
             layer = one.candidate.given.layer
-            if layer.values is not None or np.prod(self.case.shape) * int(layer.terms.max()) > MOST_PRODUCTS:
+            if layer.values is not None or int(layer.terms.max()) > MOST_TERMS:
                 continue
             case = replace(self.case, layers=(layer,))
             for order, hypothesis in enumerate(self.hypotheses):
