@@ -28,13 +28,19 @@ MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
 
 BY_VALUE, MOVED = 0.5, 0.3
-"""The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
+"""
+The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
+in a part of the image.
+"""
 
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
 FITTED = 0.995
 """The same for a hypothesis with a fitted number."""
+
+CODES, SOME, COARSE = 0.9, 0.5, 11
+"""The share of what such a one explains that it must give to the bit: of codes, and where the format has so few bits."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -240,10 +246,13 @@ class Search:
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
         least = FITTED if fitted else 0.0
+        # By a few codes nearly any curve can be fitted, but not to the bit.
+        bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else self.case.result.precision <= COARSE and SOME
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
             and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            and t.same_bits >= bits * t.explained
             and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:
@@ -308,7 +317,7 @@ class Search:
                 return False
         return (
             other.names != first.names
-            and not any(HYPOTHESES[order].general for order in (other.order,) if order < len(HYPOTHESES))
+            and not _is_general(other)
             and not first.region.name
             and not other.region.name
             and len(other.names) <= len(first.names)
@@ -359,9 +368,14 @@ class Search:
         return [float(count) for count in counts]
 
 
+def _is_general(trial: Trial) -> bool:
+    """Whether it is about all of the arithmetic alone."""
+    return trial.order < len(HYPOTHESES) and HYPOTHESES[trial.order].general
+
+
 def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
-    if trial.region.by_value:
+    if trial.region.by_value or _is_general(trial):
         return BY_VALUE
     # Two orders agree in some places, and of many slopes some are alike.
     ordered = trial.candidate.move is not None or "the slope of another channel" in trial.names
