@@ -40,7 +40,7 @@ FITTED = 0.995
 """The same for a hypothesis with a fitted number."""
 
 CODES, SOME, COARSE = 0.9, 0.5, 11
-"""The share of what such a one explains that it must give to the bit: of codes, and where the format has so few bits."""
+"""What such a one must give to the bit of what it explains: of codes, and where the format has so few bits."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -247,7 +247,13 @@ class Search:
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
         least = FITTED if fitted else 0.0
         # By a few codes nearly any curve can be fitted, but not to the bit.
-        bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else self.case.result.precision <= COARSE and SOME
+        bits = (
+            0.0
+            if not fitted
+            else CODES
+            if self.case.result.unorm_max
+            else self.case.result.precision <= COARSE and SOME
+        )
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)

@@ -365,7 +365,7 @@ def _median_size(array: Stored, case: Case) -> float:
 )
 def another_neuron(step: Step) -> Variants:
     p = descriptor_of(step)
-    for neuron_type, row in {**NEURONS, **ACTIVATIONS}.items():
+    for neuron_type, row in (*NEURONS.items(), *ACTIVATIONS.items()):
         if neuron_type is p.neuron_type or row.per_channel:
             continue
         same = {name: p.parameters.get(name, default) for name, default in row.parameters.items()}

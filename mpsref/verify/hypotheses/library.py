@@ -211,20 +211,28 @@ def _clamped(x: Floats, over: Callable[[Floats], Any], under: Callable[[Floats],
     return np.clip(x * over(with_square) / under(with_square), -1, 1)
 
 
+def _quotient(over: tuple[float, ...], under: tuple[float, ...]) -> Callable[[Library, Floats], Any]:
+    """``x over(x^2) / under(x^2)``, within -1 and 1; the coefficients rise."""
+
+    def function(_: Library, x: Floats) -> Any:
+        square = np.asarray(x, np.float64) ** 2
+        return np.clip(x * np.polyval(over[::-1], square) / np.polyval(under[::-1], square), -1, 1)
+
+    return function
+
+
 ROUGH: Mapping[str, dict[str, Callable[..., Any]]] = {
     "tanh": {
-        "x (27 + x^2) / (27 + 9 x^2)": lambda f, x: _clamped(x, lambda s: 27 + s, lambda s: 27 + 9 * s),
-        "x (15 + x^2) / (15 + 6 x^2)": lambda f, x: _clamped(x, lambda s: 15 + s, lambda s: 15 + 6 * s),
-        "x (135135 + 17325 x^2 + 378 x^4 + x^6) / (135135 + 62370 x^2 + 3150 x^4 + 28 x^6)": lambda f, x: _clamped(
-            x,
-            lambda s: 135135 + s * (17325 + s * (378 + s)),
-            lambda s: 135135 + s * (62370 + s * (3150 + s * 28)),
+        "x (27 + x^2) / (27 + 9 x^2)": _quotient((27, 1), (27, 9)),
+        "x (15 + x^2) / (15 + 6 x^2)": _quotient((15, 1), (15, 6)),
+        "x (135135 + 17325 x^2 + 378 x^4 + x^6) / (135135 + 62370 x^2 + 3150 x^4 + 28 x^6)": _quotient(
+            (135135, 17325, 378, 1), (135135, 62370, 3150, 28)
         ),
     },
     "exp": {
         "of the bits of a float": _by_bits,
-        "(1 + x / 256)^256": lambda f, x: (1 + np.asarray(x, np.float64) / 256) ** 256,
-        "(1 + x / 1024)^1024": lambda f, x: (1 + np.asarray(x, np.float64) / 1024) ** 1024,
+        "(1 + x / 256)^256": lambda _, x: (1 + np.asarray(x, np.float64) / 256) ** 256,
+        "(1 + x / 1024)^1024": lambda _, x: (1 + np.asarray(x, np.float64) / 1024) ** 1024,
     },
 }
 
@@ -240,8 +248,7 @@ def rough(step: Step) -> Variants:
         for detail, way in ways.items():
             yield f"{name} as {detail}", in_library(step, Library(np.float64, {name: way}))
     if descriptor_of(step).neuron_type is T.sigmoid and not reads_gradient(step):
-        form = lambda x, _, f: (1 + x / (1 + abs(x))) / 2  # noqa: E731
-        yield "sigmoid as (1 + x / (1 + abs(x))) / 2", in_library(step, Library(np.float64), form)
+        yield "sigmoid as (1 + x / (1 + abs(x))) / 2", lambda reads: (1 + reads.x / (1 + np.abs(reads.x))) / 2
 
 
 @dataclass

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +148,7 @@ def parameter_fitted(case: Case) -> Iterator[Candidate]:
     fit = _Fit(case)
     for k, step, p in fit.steps():
         for name in p.parameters:
-            fitted = _fitted(lambda value, k=k, name=name: float(np.median(np.abs(fit.off(k, [name], [value])))))
+            fitted = _fitted(partial(fit.distance, k, name))
             if (best := fit.share(k, [name], [fitted])) >= LEAST_FIT:
                 (value,) = fit.shortest(k, [name], [fitted], best)
                 yield fit.candidate(step, k, [([name], [value])])
@@ -187,6 +188,10 @@ class _Fit:
         off = (made - self.wide) / (np.abs(made) + np.abs(self.wide) + self.least)
         return np.where(made == self.wide, 0.0, np.where(np.isnan(off), 1.0, off))
 
+    def distance(self, k: int, name: str, value: float) -> float:
+        """The typical error with another value of one parameter."""
+        return float(np.median(np.abs(self.off(k, [name], [value]))))
+
     def share(self, k: int, names: Sequence[str], values: Iterable[float]) -> float:
         """Of how many the result is within bounds."""
         return self.shares(k, names, values)[0]
@@ -199,7 +204,7 @@ class _Fit:
         made = self.case.stored(self.case.values(self.index, {k: function}))
         return float(self.is_close(made, self.got.stored).mean()), float((made == self.got.stored).mean())
 
-    def shortest(self, k: int, names: Sequence[str], values: Sequence[float], best: float) -> Sequence[float]:
+    def shortest(self, k: int, names: Sequence[str], values: list[float], best: float) -> list[float]:
         """The shortest numbers that do as well."""
         rounded = [[float(f"{value:.{digits}g}") for value in values] for digits in range(1, 9)]
         found = [(each, bits) for each in rounded for share, bits in [self.shares(k, names, each)] if share >= best]
@@ -210,7 +215,9 @@ class _Fit:
         """The neuron with the first of several sets of parameters that give the same."""
         own = descriptor_of(step).parameters
         texts = [
-            " and ".join(f"{n} = {np.float32(v)!s} instead of {np.float32(own[n])!s}" for n, v in zip(*way, strict=True))
+            " and ".join(
+                f"{n} = {np.float32(v)!s} instead of {np.float32(own[n])!s}" for n, v in zip(*way, strict=True)
+            )
             for way in ways
         ]
         where = f"in {step.name}" if len(self.case.steps) > 1 else ""
@@ -229,17 +236,18 @@ def two_parameters_fitted(case: Case) -> Iterator[Candidate]:
     for k, step, p in fit.steps():
         found: list[tuple[float, Sequence[str], Sequence[float]]] = []
         for names in itertools.combinations(p.parameters, 2):
-            ways = _fitted_together(partial(fit.off, k, names), _starts(p, names))
+            tried = _fitted_together(partial(fit.off, k, names), _starts(p, names))
             # Of those that do as well, that which gives more of the bits: the very numbers, if they are among them.
-            (best, _), values = max(((fit.shares(k, names, way), way) for way in ways), key=lambda each: sum(each[0]))
+            (best, _), values = max(((fit.shares(k, names, way), way) for way in tried), key=lambda each: sum(each[0]))
             if best >= LEAST_FIT:
                 values = fit.shortest(k, names, values, best)
                 other = [-value for value in values]
                 # An odd function is the same with both signs exchanged.
                 if _apart(other, p, names) < _apart(values, p, names) and fit.share(k, names, other) >= best:
                     values = other
+                own = [p.parameters[name] for name in names]
                 # What changes one only is the simpler cause.
-                if all(np.float32(value) != np.float32(p.parameters[n]) for n, value in zip(names, values, strict=True)):
+                if (np.asarray(values, np.float32) != np.asarray(own, np.float32)).all():
                     found.append((best, names, values))
         if found:
             most = max(best for best, *_ in found)
@@ -265,7 +273,7 @@ def _starts(p: MPSNNNeuronDescriptor, names: Sequence[str]) -> list[tuple[float,
     return list(dict.fromkeys([*itertools.product(*usual), *grid]))
 
 
-def _fitted_together(off: Callable[[Sequence[float]], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:
+def _fitted_together(off: Callable[[Any], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:
     """Where the errors of a function of several parameters are small, by steps of Gauss and Newton from some starts."""
     found: list[list[float]] = []
     ranked = sorted((float(np.mean(np.abs(off(start)))), start) for start in starts)

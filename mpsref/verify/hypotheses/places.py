@@ -176,7 +176,9 @@ def tiles_transposed(case: Case) -> Iterator[Candidate]:
 
 
 @hypothesis(
-    "one pixel for several", "Blocks of pixels hold the value of their first one, as from an image of fewer pixels.", MANY
+    "one pixel for several",
+    "Blocks of pixels hold the value of their first one, as from an image of fewer pixels.",
+    MANY,
 )
 def one_for_several(case: Case) -> Iterator[Candidate]:
     def move(size: Size3, y: Index, x: Index, c: Index, block: tuple[int, int]) -> tuple[Index, Index, Index]:
@@ -186,7 +188,9 @@ def one_for_several(case: Case) -> Iterator[Candidate]:
     yield from _moved(case, {f"in blocks of {h} x {w}": _pixels(partial(move, block=(h, w))) for h, w in blocks})
 
 
-@hypothesis("neighbouring pixels exchanged", "Two pixels or rows that are next to each other have changed places.", MANY)
+@hypothesis(
+    "neighbouring pixels exchanged", "Two pixels or rows that are next to each other have changed places.", MANY
+)
 def pixels_exchanged(case: Case) -> Iterator[Candidate]:
     def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int]) -> tuple[Index, Index, Index]:
         there = y ^ by[0], x ^ by[1]

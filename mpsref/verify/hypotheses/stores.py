@@ -119,7 +119,7 @@ def _float8(bits: int, least: float, most: float) -> Callable[[Wide], Wide]:
     def rounded(values: Wide) -> Wide:
         exponent = np.frexp(values)[1] - 1
         unit = np.fmax(np.ldexp(1.0, exponent - bits), least)
-        return np.clip(np.rint(values / unit) * unit, -most, most)
+        return np.asarray(np.clip(np.rint(values / unit) * unit, -most, most))
 
     return rounded
 
@@ -193,11 +193,13 @@ def steps(case: Case) -> Iterator[Candidate]:
     rounded = (float(f"{step:.{digits}g}") for digits in range(1, 17))
     step = next((each for each in rounded if abs(each / step - 1) < 2.0**-case.result.precision), step)
     for detail, rounding in {"the nearest": np.rint, "downward": np.floor, "toward 0": np.trunc}.items():
-        yield Candidate(f"multiples of {step:g}, {detail}", store=partial(_rounded, narrow=partial(_in_steps, step, rounding)))
+        yield Candidate(
+            f"multiples of {step:g}, {detail}", store=partial(_rounded, narrow=partial(_in_steps, step, rounding))
+        )
 
 
 def _in_steps(step: float, rounding: Callable[[Wide], Wide], values: Wide) -> Wide:
-    return rounding(values / step) * step
+    return np.asarray(rounding(values / step) * step)
 
 
 @hypothesis("a source clamped", "A source is clamped, or loses its sign, before it is used.", MANY)

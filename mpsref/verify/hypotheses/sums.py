@@ -24,7 +24,7 @@ CLOSE = 2.0**-6
 
 @hypothesis(
     "summed over an axis",
-    "Elements hold the sum or the mean over the images of a batch, over pixels or channels, as parameters' gradients do.",
+    "Elements hold the sum or the mean over the images of a batch, over pixels or channels, as parameters need it.",
     MANY,
 )
 def summed(case: Case) -> Iterator[Candidate]:
@@ -87,7 +87,7 @@ def averaged(case: Case) -> Iterator[Candidate]:
 
     def store(case: Case, index: Index, values: Values, by: tuple[int, int]) -> Stored:
         near = [_neighbour(index, (h, w, c), (y, x)) for y in {0, by[0]} for x in {0, by[1]}]
-        return case.stored(sum(values(each) for each in near) / len(near))
+        return case.stored(np.mean([values(each) for each in near], axis=0))
 
     for by in ((y, x) for y in (1, 0, -1) for x in (1, 0, -1) if y or x):
         if abs(by[0]) < h and abs(by[1]) < w:
@@ -104,4 +104,5 @@ def _neighbour(index: Index, size: tuple[int, int, int], by: tuple[int, int]) ->
     column, channel = np.divmod(rest, c)
     image, y = np.divmod(row, h)
     y, x = np.clip(y + by[0], 0, h - 1), np.clip(column + by[1], 0, w - 1)
-    return ((image * h + y) * w + x) * c + channel
+    there: Index = ((image * h + y) * w + x) * c + channel
+    return there

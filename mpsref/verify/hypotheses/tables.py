@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from mpsref.arrays import Elements, Wide, spread
-from mpsref.operations import NeuronForward
+from mpsref.arrays import Elements, Index, Wide, spread
 from mpsref.storage import FLOAT64
-from mpsref.verify.case import Case, Function, Reads
-from mpsref.verify.hypotheses.base import MANY, Candidate, descriptor_of, hypothesis, reads_gradient
+from mpsref.verify.case import Case, Reads
+from mpsref.verify.hypotheses.base import MANY, Candidate, hypothesis
 
 FAR, FARTHER = 2.0**10, 2.0**40
 """Where a function has its limit, or grows like a straight line, if it does either; and where that is seen."""
@@ -27,8 +26,8 @@ ALIKE, MOST_ALIKE = 1e-3, 16
 PROMISING, LEAST_FIT = 0.25, 0.5
 """The part of the errors that a table leaves unexplained, at most, to be tried; and of elements that limits explain."""
 
-LEAST_NEAR = 0.3
-"""How near its limit a function must be where that stands for it, relative to the distance at 0."""
+LEAST_NEAR, NEAR_ZERO = 0.7, (0.0, 0.25, 0.5, 1.0, 2.0)
+"""How near its limit a function must be where that stands for it, relative to the largest distance at some inputs."""
 
 ENDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 16.0, 20.0, 32.0)
 COUNTS = (10, 20, 40, 50, 80, 100, 200, 400, 500, 1000, *(2**k for k in range(3, 13)))
@@ -61,7 +60,7 @@ def _tables() -> Iterator[_Table]:
     for low in (-1, 0):
         for end in ENDS:
             # As many nodes as that, or as many intervals.
-            for count in sorted({n for count in COUNTS for n in (count, count - 1)}):
+            for count in sorted({n for most in COUNTS for n in (most, most - 1)}):
                 step = (1 - low) * end / count
                 if (low, end, count) == (0, 1.0, 255):
                     # Those are the codes of unorm8, which say more.
@@ -78,14 +77,30 @@ def _nodes(x: Wide, table: _Table, way: str) -> list[tuple[Wide, Wide]]:
     place = table.place(x)
     if way == "between nodes":
         # The last interval includes its end.
-        last = table.place(np.float64(table.high)) - 1 if math.isfinite(table.high) else math.inf
+        last = (table.high - table.low) / table.step - 1
         low = np.minimum(np.floor(place), last)
         return [(table.node(low), 1 - (place - low)), (table.node(low + 1), place - low)]
-    return [(table.node(np.rint(place) if way == "the nearest node" else np.floor(place)), np.float64(1.0))]
+    return [(table.node(np.rint(place) if way == "the nearest node" else np.floor(place)), np.ones(x.shape))]
+
+
+def _with_x(reads: Reads, x: Wide) -> list[Elements]:
+    return [*reads.elements[:-1], Elements(x, FLOAT64)]
 
 
 def _with_input(reads: Reads, x: Wide) -> Wide:
-    return reads.ideal(elements=[*reads.elements[:-1], Elements(x, FLOAT64)])
+    return reads.ideal(elements=_with_x(reads, x))
+
+
+def _read_by(case: Case, step: int, index: Index) -> Reads:
+    """What a step reads for some elements."""
+    seen: list[Reads] = []
+
+    def function(reads: Reads) -> Wide:
+        seen.append(reads)
+        return reads.ideal()
+
+    case.values(index, {step: function})
+    return seen[0]
 
 
 def _limit(reads: Reads) -> Wide:
@@ -117,10 +132,10 @@ def look_up_table(case: Case) -> Iterator[Candidate]:
     index = case.bad_sample[spread(case.bad_sample.size, FEW)]
     if case.steps[last].operation.descriptor is None or index.size < MANY:
         return
-    seen: list[Reads] = []
-    ideal = case.values(index, {last: lambda reads: (seen.append(reads), reads.ideal())[1]})
+    reads = _read_by(case, last, index)
+    ideal = case.values(index)
     got = Elements(case.got.reshape(-1)[index], case.result).values()
-    error, (reads,) = np.abs(got - ideal), seen
+    error = np.abs(got - ideal)
     known = np.isfinite(error) & np.isfinite(reads.x) & (error > 0)
     if np.count_nonzero(known) < MANY:
         return
@@ -176,14 +191,16 @@ def limit_instead(case: Case) -> Iterator[Candidate]:
     for k, step in enumerate(case.steps):
         if step.operation.descriptor is None:
             continue
-        seen: list[Reads] = []
-        made = case.values(index, {k: lambda reads, seen=seen: (seen.append(reads), _limit(reads))[1]})
-        (reads,), out = seen, case.stored(made)
+        reads, made = _read_by(case, k, index), case.values(index, {k: _limit})
+        out = case.stored(made)
         fits = case.bound(index)(out, case.got.reshape(-1)[index])
         if fits.mean() < LEAST_FIT:
             continue
-        # Far from 0 it is near the limit: much nearer than at 0.
-        near = np.abs(case.values(index) - made) <= LEAST_NEAR * np.abs(_with_input(reads, 0 * reads.x) - made)
+        # Far from 0 it is near the limit: nearer than elsewhere.
+        side_of = np.where(reads.x < 0, -1.0, 1.0)
+        inner = [replace(reads, elements=_with_x(reads, side_of * x)) for x in NEAR_ZERO]
+        most = np.max([np.abs(each.ideal() - _limit(each)) for each in inner], axis=0)
+        near = np.abs(case.values(index) - made) <= LEAST_NEAR * most
         ends = []
         for side in (1, -1):
             there = side * reads.x > 0
