@@ -94,7 +94,10 @@ LAYERS = [
     ["mpsref.verify.tolerance"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
-    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "library", "parameters", "places", "stores")],
+    [
+        f"mpsref.verify.hypotheses.{name}"
+        for name in ("formula", "library", "parameters", "places", "stores", "sums", "tables")
+    ],
     ["mpsref.verify.hypotheses"],
     ["mpsref.verify.regions"],
     ["mpsref.verify.search"],
