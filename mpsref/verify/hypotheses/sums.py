@@ -29,7 +29,7 @@ CLOSE = 2.0**-6
 )
 def summed(case: Case) -> Iterator[Candidate]:
     def gathered(index: Index, reduced: Wide) -> Wide:
-        places = zip(np.unravel_index(index, case.shape), reduced.shape, strict=True)
+        places = zip(np.unravel_index(np.maximum(index, 0), case.shape), reduced.shape, strict=True)
         return np.asarray(reduced[tuple(place if extent > 1 else place * 0 for place, extent in places)])
 
     def store(case: Case, index: Index, values: Values, reduced: Wide) -> Stored:
@@ -100,7 +100,7 @@ def averaged(case: Case) -> Iterator[Candidate]:
 def _neighbour(index: Index, size: tuple[int, int, int], by: tuple[int, int]) -> Index:
     """The elements so many rows and columns away, at most at the edge."""
     h, w, c = size
-    row, rest = np.divmod(index, w * c)
+    row, rest = np.divmod(np.maximum(index, 0), w * c)
     column, channel = np.divmod(rest, c)
     image, y = np.divmod(row, h)
     y, x = np.clip(y + by[0], 0, h - 1), np.clip(column + by[1], 0, w - 1)
