@@ -481,6 +481,9 @@ def computed_in_half(step: Step) -> Variants:
 )
 def stepwise(step: Step) -> Variants:
     def function(reads: Reads, mode: str) -> Wide:
+        if any(source.storage is FLOAT64 for source in reads.elements):
+            # The sums of a layer, which no mode takes.
+            return reads.ideal()
         return reads.ideal(mode=mode, result=SINGLE).astype(np.float64)
 
     for mode in ("stepwise", "stepwise-fma"):
