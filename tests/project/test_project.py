@@ -95,7 +95,10 @@ LAYERS = [
     ["mpsref.verify.tolerance", "mpsref.verify.layer"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
-    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "library", "parameters", "places", "stores")],
+    [
+        f"mpsref.verify.hypotheses.{name}"
+        for name in ("formula", "library", "parameters", "places", "stores", "sums", "tables")
+    ],
     ["mpsref.verify.hypotheses.layers"],
     ["mpsref.verify.hypotheses.precision"],
     ["mpsref.verify.hypotheses.states"],
