@@ -28,7 +28,7 @@ from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.sweep import libraries
 from mpsref.ulp import percent
-from mpsref.verify import Reason, Recording, faults, layer_hypotheses
+from mpsref.verify import Reason, Recording, faults, layer_hypotheses, state_hypotheses
 from mpsref.verify.bounds import ALTERNATIVES, allowed
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, LATITUDES
@@ -363,7 +363,7 @@ def faults_page() -> str:
         "## Layers",
         "",
         "Of convolutions, fully connected layers, pooling and their gradients; whole images are computed at once. From",
-        "`mpsref.verify.layer_hypotheses`.",
+        "`mpsref.verify.layer_hypotheses` and `mpsref.verify.state_hypotheses`.",
         "",
         "| fault | what it says |",
         "|---|---|",
@@ -373,7 +373,7 @@ def faults_page() -> str:
         "",
         "| fault | what it says |",
         "|---|---|",
-        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.STATE_HYPOTHESES),
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in state_hypotheses.STATE_HYPOTHESES),
         "",
         "## How they are ranked",
         "",

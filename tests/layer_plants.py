@@ -296,6 +296,13 @@ DATA_GRADIENTS = {
 STATES = {
     "mean over the batch": (batched, lambda it, g: [array / 3 for array in it.states(g)]),
     "one image only": (batched, lambda it, g: replace(it, x=it.x[-1:]).states(g[-1:])),
+    "an image counted twice": (
+        batched, lambda it, g: [a + b for a, b in zip(it.states(g), replace(it, x=it.x[-1:]).states(g[-1:]),
+                                                      strict=True)]),
+    "multiplied by a number": [
+        (wide, lambda it, g: [np.float32(1024) * array for array in it.states(g)]),
+        (batched, lambda it, g: [np.float32(-0.4) * array for array in it.states(g)]),
+    ],
     "accumulated over steps": [
         (wide, lambda it, g: [2 * array for array in it.states(g)]),
         (wide, lambda it, g: [3 * array for array in it.states(g)]),
@@ -309,7 +316,7 @@ STATES = {
     "mean over the pixels": (batched, lambda it, g: [a / np.float32(g[0, ..., 0].size) for a in it.states(g)]),
     "window in another place": (wide, lambda it, g: it.states(g, **begun(it, 0, 1))),
     "inputs rounded to bfloat16": (wide, lambda it, g: it.states(short(g, 7), x=short(it.x, 7))),
-}
+}  # fmt: skip
 
 
 # ---- pooling ----
@@ -463,6 +470,11 @@ NEAR_MISSES = {
 STATE_NEAR_MISSES = {
     "mean over the batch": (batched, lambda it, g: [array / np.float32(2.5) for array in it.states(g)]),
     "one image only": (batched, lambda it, g: replace(it, x=it.x[:2]).states(g[:2])),
+    "an image counted twice": (
+        batched, lambda it, g: [a + b for a, b in zip(it.states(g), replace(it, x=it.x[-1:]).states(-g[-1:] / 2),
+                                                      strict=True)]),
+    "multiplied by a number": (
+        wide, lambda it, g: [a * np.resize(np.float32([3.5, 0.3]), a.shape) for a in it.states(g)]),
     "accumulated over steps": (wide, lambda it, g: [a + b for a, b in zip(it.states(g), it.states(g[::-1] + 1),
                                                                          strict=True)]),
     "gradient of weights flipped": (wide, lambda it, g: (it.states(g)[0][:, ::-1], it.states(g)[1])),

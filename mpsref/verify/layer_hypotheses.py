@@ -26,7 +26,7 @@ from mpsref.operations.weights import Weights
 from mpsref.operations.window import Sliding, size_of
 from mpsref.verify.layer_faults import Guess, LayerCase, layer_hypothesis
 
-__all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "STATE_HYPOTHESES", "STATE_PRECISIONS"]
+__all__ = ["LAYER_HYPOTHESES", "PRECISIONS", "UNIT", "displaced", "displacements", "shortened"]
 
 UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
 RELATED = 0.5
@@ -78,7 +78,7 @@ def _weights(case: LayerCase) -> Wide | None:
     return operation.weights.values.astype(np.float64) if isinstance(operation, ConvolutionOperation) else None
 
 
-def _moved(case: LayerCase, dy: int, dx: int, dilations: tuple[int, int] | None = None) -> Any:
+def displaced(case: LayerCase, dy: int, dx: int, dilations: tuple[int, int] | None = None) -> Any:
     """The operation with its first window somewhere else."""
     operation: Any = case.operation
     source = size_of(case.sources[-1])
@@ -165,7 +165,7 @@ def quotients_in_half(case: LayerCase) -> Iterator[Guess]:
         yield Guess("", operation.spread(shares, size_of(source)), _terms(case) * UNIT * sizes)
 
 
-def _short(x: Wide, bits: int, *, truncated: bool) -> Wide:
+def shortened(x: Wide, bits: int, *, truncated: bool) -> Wide:
     """Float32 with so few bits behind the point, to nearest even or cut."""
     code = x.astype(np.float32).view(np.uint32).astype(np.uint64)
     drop = np.uint64(23 - bits)
@@ -181,8 +181,8 @@ def _inputs_rounded(case: LayerCase, bits: int) -> Iterator[Guess]:
     if weights is None:
         return
     for truncated in (False, True):
-        sources = (_short(case.sources[0], bits, truncated=truncated), *case.sources[1:])
-        short = _short(weights, bits, truncated=truncated)
+        sources = (shortened(case.sources[0], bits, truncated=truncated), *case.sources[1:])
+        short = shortened(weights, bits, truncated=truncated)
         if not (np.array_equal(sources[0], case.sources[0], equal_nan=True) and np.array_equal(short, weights)):
             yield _guess(case, "truncated" if truncated else "to nearest", None, short, sources)
 
@@ -349,11 +349,11 @@ def neuron_forgotten(case: LayerCase) -> Iterator[Guess]:
 
 @layer_hypothesis("window in another place", "The first window begins a pixel off: an odd pixel on the other side.")
 def window_moved(case: LayerCase) -> Iterator[Guess]:
-    for dy, dx, detail in _moves(case):
-        yield _of(case, detail, _moved(case, dy, dx))
+    for dy, dx, detail in displacements(case):
+        yield _of(case, detail, displaced(case, dy, dx))
 
 
-def _moves(case: LayerCase) -> Iterator[tuple[int, int, str]]:
+def displacements(case: LayerCase) -> Iterator[tuple[int, int, str]]:
     strides = case.operation.sliding.strides  # type: ignore[attr-defined]
     if getattr(case.operation, "is_fully_connected", False):
         return
@@ -381,8 +381,8 @@ def dilation_ignored(case: LayerCase) -> Iterator[Guess]:
     if isinstance(operation, ConvolutionOperation) and max(operation.sliding.dilations) > 1:
         sliding = operation.sliding
         y, x = ((k - 1) * (d - 1) // 2 for k, d in zip(sliding.kernel, sliding.dilations, strict=True))
-        yield _guess(case, "ignored", _moved(case, y, x, dilations=(1, 1)))
-        yield _guess(case, "centred by the taps", _moved(case, y, x))
+        yield _guess(case, "ignored", displaced(case, y, x, dilations=(1, 1)))
+        yield _guess(case, "centred by the taps", displaced(case, y, x))
 
 
 @layer_hypothesis("clamped edge", "Taps outside of the source read the nearest pixel, not nothing.")
@@ -399,7 +399,7 @@ def edge_clamped(case: LayerCase) -> Iterator[Guess]:
             moved.append(max(-f, 0))
         if any(map(any, pads)):
             padded = np.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")
-            yield _guess(case, "", _moved(case, *moved), sources=(padded,))
+            yield _guess(case, "", displaced(case, *moved), sources=(padded,))
 
 
 @layer_hypothesis("average over the full window", "The sum was divided by all taps of the window, inside or not.")
@@ -430,7 +430,7 @@ def border_zero(case: LayerCase) -> Iterator[Guess]:
 
 
 def _with_edge(operation: Any, case: LayerCase, edge_mode: MPSImageEdgeMode) -> Any:
-    moved = _moved(case, 0, 0)
+    moved = displaced(case, 0, 0)
     return replace(operation, sliding=replace(moved.sliding, edge_mode=edge_mode))
 
 
@@ -502,120 +502,3 @@ LAYER_HYPOTHESES = (
 
 PRECISIONS = (bias_after_half_store, inputs_in_tf32, inputs_in_bfloat16, inputs_in_half)
 """Those that a note may name though a layer is within its bounds."""
-
-
-# ---- gradients of weights and biases ----
-
-
-def _state(
-    case: LayerCase, detail: str, gradient: Wide | None = None, x: Wide | None = None, operation: Any = None
-) -> Guess:
-    """What other sources or another window give."""
-    operation = case.operation if operation is None else operation
-    gradient, x = (own if given is None else given for own, given in zip(case.sources, (gradient, x), strict=True))
-
-    def sums(a: Wide, b: Wide) -> Wide:
-        total = a.sum(axis=(0, 1, 2)) if case.got.shape[:3] == (1, 1, 1) else operation.correlated(a, b)
-        return np.asarray(total).reshape(case.got.shape)
-
-    count = int(np.prod(gradient.shape[:3]))
-    return Guess(detail, sums(gradient, x), (count + 1) * UNIT * sums(np.abs(gradient), np.abs(x)))
-
-
-def _scaled(guess: Guess, factor: float) -> Guess:
-    return replace(guess, value=guess.value * factor, radius=guess.radius * factor)
-
-
-@layer_hypothesis("mean over the batch", "The sum over the images was divided by their number.")
-def batch_mean(case: LayerCase) -> Iterator[Guess]:
-    if len(case.sources[0]) > 1:
-        yield _scaled(_state(case, ""), 1 / len(case.sources[0]))
-
-
-@layer_hypothesis("mean over the pixels", "The sum was divided by the number of its terms.")
-def pixel_mean(case: LayerCase) -> Iterator[Guess]:
-    n, h, w, _ = case.sources[0].shape
-    if h * w > 1:
-        yield _scaled(_state(case, "of one image"), 1 / (h * w))
-        yield _scaled(_state(case, "of all images"), 1 / (n * h * w))
-
-
-@layer_hypothesis("one image only", "The gradient of a single image was stored, not the sum over the batch.")
-def one_image(case: LayerCase) -> Iterator[Guess]:
-    gradient, x = case.sources
-    if len(gradient) > 1:
-        for i in sorted({0, len(gradient) - 1}):
-            yield _state(case, f"image {i}", gradient[i : i + 1], x[i : i + 1])
-
-
-@layer_hypothesis("accumulated over steps", "The gradient of former steps, equal to this one, was not cleared.")
-def accumulated(case: LayerCase) -> Iterator[Guess]:
-    for steps in (2, 3, 4):
-        yield _scaled(_state(case, f"{steps} of them"), steps)
-
-
-@layer_hypothesis("sign flipped", "The update was stored, which is subtracted.")
-def state_negated(case: LayerCase) -> Iterator[Guess]:
-    guess = _state(case, "")
-    yield replace(guess, value=-guess.value)
-
-
-@layer_hypothesis("gradient of weights flipped", "The window of the gradients was rotated by 180 degrees.")
-def state_flipped(case: LayerCase) -> Iterator[Guess]:
-    yield _rearranged(case, "", lambda array: array[:, ::-1, ::-1])
-
-
-@layer_hypothesis("gradient of weights in another layout", "The gradients were stored in another order of their axes.")
-def state_layout(case: LayerCase) -> Iterator[Guess]:
-    shape = case.got.shape
-    yield _rearranged(case, "OIHW", lambda array: array.transpose(0, 3, 1, 2).reshape(shape))
-    yield _rearranged(case, "HWIO", lambda array: array.transpose(1, 2, 3, 0).reshape(shape))
-    if shape[1] == shape[2]:
-        yield _rearranged(case, "x and y exchanged", lambda array: array.swapaxes(1, 2))
-
-
-def _rearranged(case: LayerCase, detail: str, move: Any) -> Guess:
-    guess = _state(case, detail)
-    return replace(guess, value=move(guess.value), radius=move(np.asarray(guess.radius)))
-
-
-@layer_hypothesis("window in another place", "The first window begins a pixel off.")
-def state_moved(case: LayerCase) -> Iterator[Guess]:
-    if case.got.shape[:3] != (1, 1, 1):
-        for dy, dx, detail in _moves(case):
-            yield _state(case, detail, operation=_moved(case, dy, dx))
-
-
-@layer_hypothesis("inputs rounded to TF32", "Both sources were rounded to 10 bits behind the point.")
-def state_in_tf32(case: LayerCase) -> Iterator[Guess]:
-    yield from _state_rounded(case, 10)
-
-
-@layer_hypothesis("inputs rounded to bfloat16", "Both sources were rounded to 7 bits behind the point.")
-def state_in_bfloat16(case: LayerCase) -> Iterator[Guess]:
-    yield from _state_rounded(case, 7)
-
-
-def _state_rounded(case: LayerCase, bits: int) -> Iterator[Guess]:
-    for truncated in (False, True):
-        short = [_short(source, bits, truncated=truncated) for source in case.sources]
-        if not all(map(np.array_equal, short, case.sources)):
-            yield _state(case, "truncated" if truncated else "to nearest", *short)
-
-
-STATE_HYPOTHESES = (
-    batch_mean,
-    pixel_mean,
-    one_image,
-    accumulated,
-    state_negated,
-    state_flipped,
-    state_layout,
-    state_moved,
-    state_in_tf32,
-    state_in_bfloat16,
-)
-"""Every fault of the gradients of weights and biases that is tried."""
-
-STATE_PRECISIONS = (state_in_tf32, state_in_bfloat16)
-"""Those that a note may name."""

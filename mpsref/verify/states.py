@@ -18,12 +18,12 @@ from mpsref.verify.bounds import classify
 from mpsref.verify.compare import Tolerance, compare
 from mpsref.verify.faults import Finding
 from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
-from mpsref.verify.layer_hypotheses import STATE_HYPOTHESES, STATE_PRECISIONS
 from mpsref.verify.models import MODELS
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.report import Element, ImageReport
 from mpsref.verify.running import Running
+from mpsref.verify.state_hypotheses import STATE_HYPOTHESES, STATE_PRECISIONS
 from mpsref.verify.tolerance import Bounds, Limit, excused_by
 from mpsref.verify.windows import middle_of, reshaped, size_of_range, summed
 

@@ -101,6 +101,7 @@ LAYERS = [
     ["mpsref.verify.faults"],
     ["mpsref.verify.layer_faults"],
     ["mpsref.verify.layer_hypotheses"],
+    ["mpsref.verify.state_hypotheses"],
     ["mpsref.verify.summary", "mpsref.verify.segments"],
     ["mpsref.verify.report"],
     ["mpsref.verify.states"],

@@ -13,7 +13,8 @@ from mpsref.record import Recording
 from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
 from mpsref.verify.layer_faults import LayerCase
-from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, STATE_HYPOTHESES, bias_after_half_store
+from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, bias_after_half_store
+from mpsref.verify.state_hypotheses import STATE_HYPOTHESES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpu-net"
 F = mps.MPSImageFeatureChannelFormat
