@@ -141,7 +141,7 @@ LAYERS = [
     ["mpsref.proof.run"],
     ["mpsref.proof"],
     ["mpsref.teach.exercises", "mpsref.teach.plots", "mpsref.teach.step", "mpsref.teach.trees"],
-    ["mpsref.teach.formulas", "mpsref.teach.lost", "mpsref.teach.parameters"],
+    ["mpsref.teach.formulas", "mpsref.teach.lost", "mpsref.teach.parameters", "mpsref.teach.places"],
     ["mpsref.teach.chain"],
     ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],

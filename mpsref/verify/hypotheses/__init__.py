@@ -180,6 +180,7 @@ STATES: tuple[Hypothesis, ...] = (
     states.batch_mean,
     states.pixel_mean,
     states.one_image,
+    states.image_twice,
     states.accumulated,
     stores.sign_flipped,
     states.state_flipped,
