@@ -28,8 +28,9 @@ from mpsref.cli.status import STATUSES
 from mpsref.neuron.kernels import KERNELS
 from mpsref.sweep import libraries
 from mpsref.ulp import percent
-from mpsref.verify import Reason, Recording, faults, layer_hypotheses
+from mpsref.verify import Reason, Recording, faults
 from mpsref.verify.bounds import ALTERNATIVES, allowed
+from mpsref.verify.hypotheses import HYPOTHESES, LAYERS, STATES
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, LATITUDES
 
@@ -358,22 +359,22 @@ def faults_page() -> str:
         "",
         "| fault | what it says |",
         "|---|---|",
-        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in faults.HYPOTHESES),
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in HYPOTHESES if one not in LAYERS),
         "",
         "## Layers",
         "",
         "Of convolutions, fully connected layers, pooling and their gradients; whole images are computed at once. From",
-        "`mpsref.verify.layer_hypotheses`.",
+        "`mpsref.verify.hypotheses`, as all of them; those above hold for layers too.",
         "",
         "| fault | what it says |",
         "|---|---|",
-        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.LAYER_HYPOTHESES),
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in LAYERS),
         "",
         "Of the gradients of weights and biases:",
         "",
         "| fault | what it says |",
         "|---|---|",
-        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in layer_hypotheses.STATE_HYPOTHESES),
+        *(f"| {_escape(one.name)} | {_escape(one.sentence)} |" for one in STATES),
         "",
         "## How they are ranked",
         "",

@@ -71,4 +71,4 @@ def spread(size: int, count: int) -> Index:
 
 def flat(array: Stored) -> Stored:
     """The array flattened: a view where possible."""
-    return np.ascontiguousarray(array).reshape(-1)
+    return array.ravel()

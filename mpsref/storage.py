@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -94,7 +94,7 @@ class StorageFormat:
         """What ``numpy.finfo`` says of a floating format."""
         return np.finfo(self.dtype) if self.dtype.kind == "f" else import_module("ml_dtypes").finfo(self.dtype)
 
-    @property
+    @cached_property
     def native_roundings(self) -> int:
         """How many roundings a kernel that runs in this format may make; -1 where none can run in it."""
         return -1 if self.unorm_max else 0 if self.dtype == np.float16 else 1 if self.dtype == np.float32 else -1
@@ -159,7 +159,7 @@ class StorageFormat:
                 np.multiply(values, 1.0 + bound, out=out, casting="same_kind")
                 np.multiply(values, 1.0 - bound, out=other, casting="same_kind")
             np.not_equal(out, other, out=is_open)
-        return bool(np.logical_or.reduce(is_open))
+        return bool(np.count_nonzero(is_open))
 
     def patterns(self) -> npt.NDArray[Any]:
         """All elements of a format of at most 16 bits, in the order of their bit patterns."""
@@ -379,7 +379,9 @@ def storage_of(array: npt.NDArray[Any], name: str) -> StorageFormat:
     ImageError
         The dtype is not float16, bfloat16, float32 or float64 in native byte order.
     """
-    storage = bfloat16() if _is_bfloat16(array.dtype) else _FLOATING.get(array.dtype)
+    storage = _FLOATING.get(array.dtype)
+    if storage is None and _is_bfloat16(array.dtype):
+        return bfloat16()
     if storage is None:
         raise ImageError(
             f"{name} has dtype {array.dtype}: convert it to float16, float32 or float64 (native byte order) first"

@@ -215,6 +215,26 @@ def misread(w, order):
     return w.reshape([w.shape[k] for k in order]).transpose(back)
 
 
+def without(w, axis, at):
+    kept = w.copy()
+    kept[(slice(None),) * axis + (at,)] = 0
+    return kept
+
+
+def in_bfloat16(it):
+    """Each product added to a sum in bfloat16."""
+    total = np.zeros((), np.float32)
+    for ky, kx, i in np.ndindex(it.w.shape[1:]):
+        one = np.zeros_like(it.w)
+        one[:, ky, kx, i] = it.w[:, ky, kx, i]
+        total = short(total + it.forward(w=one), 7)
+    return total
+
+
+def shuffled(array):
+    return np.random.default_rng(array.size).permutation(array.reshape(-1)).reshape(array.shape)
+
+
 OIHW, HWIO = (0, 3, 1, 2), (1, 2, 3, 0)
 SIGMOID, RELU = mps.MPSCNNNeuronType.sigmoid, mps.MPSCNNNeuronType.tanH
 
@@ -251,6 +271,44 @@ FORWARD = {
     "neuron forgotten": (lambda rng: wide(rng, neuron=SIGMOID), lambda it: it.forward(neuron=None)),
     "bias added after the sum was stored in half": (
         in_half, lambda it: (it.forward(b=None).astype(np.float16).astype(np.float32) + it.b).astype(np.float16)),
+    "kernel mirrored": [
+        (square, lambda it: it.forward(w=it.w[:, ::-1])),
+        (square, lambda it: it.forward(w=it.w[:, :, ::-1])),
+        (square, lambda it: it.forward(w=np.rot90(it.w, 1, (1, 2)))),
+    ],
+    "another bias": [
+        (wide, lambda it: it.forward(b=-it.b)),
+        (lambda rng: layer(rng, makes=(3, 9)), lambda it: it.forward(b=np.roll(it.b, -1))),
+        (lambda rng: layer(rng, makes=(3, 9)), lambda it: it.forward(b=np.full_like(it.b, it.b[0]))),
+        (wide, lambda it: it.forward(b=it.b.astype(np.float16).astype(np.float32))),
+    ],
+    "taps left out": [
+        (lambda rng: layer(rng, reads=(3, 5)), lambda it: it.forward(w=without(it.w, 3, -1))),
+        (lambda rng: layer(rng, reads=(3, 9)), lambda it: it.forward(w=without(it.w, 3, 0))),
+        (wide, lambda it: it.forward(w=without(it.w, 1, -1))),
+        (wide, lambda it: it.forward(w=without(it.w, 2, -1))),
+    ],
+    "another channel's weights": (lambda rng: wide(rng, reads=(3, 9)), lambda it: it.forward(w=np.roll(it.w, 1, 3))),
+    "weights multiplied": (wide, lambda it: it.forward(w=it.w * np.float32(0.37))),
+    "multiplied": (lambda rng: wide(rng, b=None), lambda it: it.forward() * np.float32(-0.01)),
+    "mirrored or wrapped edge": (lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror")),
+    "another stride or dilation": [
+        (lambda rng: wide(rng, strides=(1, 1), method=16), lambda it: it.forward(strides=(2, 2))),
+        (lambda rng: wide(rng, dilations=(2, 1)), lambda it: it.forward(dilations=(1, 2))),
+        (dilated, lambda it: it.forward(dilations=tuple(d + 1 for d in it.dilations))),
+    ],
+    "a source in another order": [
+        (square, lambda it: it.forward(x=np.ascontiguousarray(it.x[:, ::-1]))),
+        (batched, lambda it: it.forward(x=np.roll(it.x, 1, 0))),
+    ],
+    "weights in 8 bits": (
+        wide, lambda it: it.forward(w=(np.rint(it.w / np.abs(it.w).max() * 127) * np.float32(
+            np.abs(it.w).max() / 127)).astype(np.float32))),
+    "sum stored in half before the neuron": (
+        lambda rng: wide(rng, neuron=SIGMOID),
+        lambda it: it.activated(it.forward(neuron=None).astype(np.float16).astype(np.float32))),
+    "accumulated in bfloat16": (
+        lambda rng: wide(rng, reads=(20, 30), b=None), in_bfloat16),
     "groups ignored or rotated": [
         (grouped, lambda it: it.forward(**regrouped(it, lambda g: np.roll(np.arange(g), 1)))),
         (grouped, lambda it: it.forward(**regrouped(it, lambda g: np.roll(np.arange(g), -1)))),
@@ -300,7 +358,7 @@ STATES = {
         (wide, lambda it, g: [2 * array for array in it.states(g)]),
         (wide, lambda it, g: [3 * array for array in it.states(g)]),
     ],
-    "sign flipped": (wide, lambda it, g: [-array for array in it.states(g)]),
+    "the sign flipped": (wide, lambda it, g: [-array for array in it.states(g)]),
     "gradient of weights flipped": (wide, lambda it, g: (it.states(g)[0][:, ::-1, ::-1], it.states(g)[1])),
     "gradient of weights in another layout": [
         (wide, lambda it, g: (reshaped(it.states(g)[0], OIHW), it.states(g)[1])),
@@ -308,6 +366,17 @@ STATES = {
     ],
     "mean over the pixels": (batched, lambda it, g: [a / np.float32(g[0, ..., 0].size) for a in it.states(g)]),
     "window in another place": (wide, lambda it, g: it.states(g, **begun(it, 0, 1))),
+    "terms left out": [
+        (batched, lambda it, g: replace(it, x=it.x[:-1]).states(g[:-1])),
+        (wide, lambda it, g: it.states(without(g, 1, -1))),
+    ],
+    "another image's source": (batched, lambda it, g: replace(it, x=np.roll(it.x, 1, 0)).states(g)),
+    "weights in the gradient": [
+        (wide, lambda it, g: (it.states(g)[0] + np.float32(1e-3) * it.w, it.states(g)[1])),
+        (wide, lambda it, g: (it.w - np.float32(0.1) * it.states(g)[0], it.states(g)[1])),
+    ],
+    "multiplied": (wide, lambda it, g: [array * np.float32(-0.01) for array in it.states(g)]),
+    "inputs rounded to TF32": (wide, lambda it, g: it.states(short(g, 10), x=short(it.x, 10))),
     "inputs rounded to bfloat16": (wide, lambda it, g: it.states(short(g, 7), x=short(it.x, 7))),
 }
 
@@ -394,6 +463,23 @@ def pool(rng, average, *, overlaps=None, ties=False, **options):
     return Pool(np.round(x) if ties else x - np.float32(0.5), kernel, strides, average, **options)
 
 
+def spread(it, g):
+    """The gradient of each window to all of its elements."""
+    out = np.zeros_like(it.x)
+    for y, x, rows, columns in it.windows():
+        out[:, rows, columns] += g[:, y, x][:, None, None]
+    return out
+
+
+def quotients_in_half(it, g):
+    out = np.zeros(it.x.shape, np.float32)
+    for y, x, rows, columns in it.windows():
+        inside = it.x[0, rows, columns, 0].size
+        share = (g[:, y, x] / np.float32(inside)).astype(np.float16)
+        out[:, rows, columns] += share[:, None, None]
+    return out
+
+
 def averages(**options):
     return lambda rng: pool(rng, True, **options)
 
@@ -407,6 +493,16 @@ POOLS = {
     "average over the count": (averages(edge=ZERO), lambda it: it.forward()),
     "sum instead of average": (averages(), lambda it: it.forward(divided=False)),
     "border of 0": (largest(), lambda it: it.forward(border=True)),
+    "another kind of pooling": [
+        (largest(), lambda it: -replace(it, x=-it.x).forward()),
+        (largest(), lambda it: replace(it, average=True).forward()),
+        (averages(), lambda it: replace(it, average=False).forward()),
+        (largest(), lambda it: replace(it, x=np.abs(it.x)).forward()),
+    ],
+    "another window size": (
+        lambda rng: replace(pool(rng, True), kernel=(3, 2), strides=(2, 2), method=16),
+        lambda it: replace(it, kernel=(2, 2)).forward(),
+    ),
     "window in another place": [
         (averages(), lambda it: it.forward(moved=(1, 0))),
         (largest(), lambda it: it.forward(moved=(0, 1))),
@@ -414,6 +510,15 @@ POOLS = {
 }
 
 POOL_GRADIENTS = {
+    "sum instead of average": (averages(overlaps=True), spread),
+    "another kind of pooling": [
+        (largest(), spread),
+        (largest(), lambda it, g: replace(it, x=-it.x).gradient(g)),
+    ],
+    "each quotient stored in half": (
+        lambda rng: replace(it := pool(rng, True, overlaps=True), x=it.x.astype(np.float16), kernel=(3, 3)),
+        quotients_in_half,
+    ),
     "average over the full window": (averages(), lambda it, g: it.gradient(g, full=True)),
     "average over the count": (averages(edge=ZERO), lambda it, g: it.gradient(g)),
     "border of 0": (largest(), lambda it, g: it.gradient(g, border=True)),
@@ -434,6 +539,28 @@ POOL_GRADIENTS = {
 # ---- wrong in other ways: the names of causes that these must not have ----
 
 NEAR_MISSES = {
+    "kernel mirrored": (square, lambda it: it.forward(w=shuffled(it.w))),
+    "another bias": (lambda rng: layer(rng, makes=(4, 9)), lambda it: it.forward(b=shuffled(it.b) * 2)),
+    "taps left out": (lambda rng: layer(rng, reads=(3, 9)), lambda it: it.forward(w=it.w * np.float32(0.9))),
+    "another channel's weights": (wide, lambda it: it.forward(w=shuffled(it.w))),
+    "weights multiplied": (wide, lambda it: it.forward(w=it.w * np.linspace(1.5, 2, it.w.size, dtype=np.float32)
+                                                       .reshape(it.w.shape))),
+    "multiplied": (wide, lambda it: it.forward() * np.linspace(1.5, 2, it.forward().size, dtype=np.float32)
+                   .reshape(it.forward().shape)),
+    "mirrored or wrapped edge": (
+        lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror") + it.forward(edge="clamp")),
+    "another stride or dilation": (lambda rng: wide(rng, strides=(1, 1)), lambda it: it.forward(x=shuffled(it.x))),
+    "a source in another order": (square, lambda it: it.forward(x=shuffled(it.x))),
+    "weights in 8 bits": (wide, lambda it: it.forward(w=np.rint(it.w * 9) / np.float32(9))),
+    "sum stored in half before the neuron": (
+        lambda rng: wide(rng, neuron=SIGMOID),
+        lambda it: it.activated(it.forward(neuron=None) * np.float32(1.01))),
+    "accumulated in bfloat16": (lambda rng: wide(rng, b=None), lambda it: it.forward() * np.float32(1.01)),
+    "neuron forgotten": (
+        lambda rng: wide(rng, neuron=SIGMOID), lambda it: it.forward(neuron=None) * np.float32(0.5)),
+    "inputs rounded to half": (
+        lambda rng: replace(it := wide(rng), x=it.x * np.float32(1e-5), b=None),
+        lambda it: it.forward(x=short(it.x, 5), w=short(it.w, 5))),
     "kernel flipped": (wide, lambda it: it.forward(w=it.w[:, ::-1])),
     "weights in another layout": (wide, lambda it: it.forward(w=np.roll(it.w, 1).reshape(it.w.shape))),
     "x and y taps exchanged": (square, lambda it: it.forward(w=np.rot90(it.w, 1, (1, 2)))),
@@ -448,7 +575,8 @@ NEAR_MISSES = {
         .astype(np.float16)),
     "groups ignored or rotated": (
         lambda rng: grouped(rng, reads=(2, 5)), lambda it: it.forward(w=it.w[..., ::-1])),
-    "clamped edge": (lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror")),
+    "clamped edge": (
+        lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror") + it.forward(edge="clamp")),
     "last slice of channels dropped": (
         lambda rng: layer(rng, **LAST), lambda it: it.forward(w=it.w * (np.arange(it.w.shape[3]) >= 2))),
     "channels reversed": (lambda rng: layer(rng, reads=(4, 9)), lambda it: it.forward(w=np.roll(it.w, 1, 3))),
@@ -461,22 +589,41 @@ NEAR_MISSES = {
 
 
 STATE_NEAR_MISSES = {
+    "mean over the pixels": (batched, lambda it, g: [a / np.float32(g[0, ..., 0].size - 0.5) for a in it.states(g)]),
+    "terms left out": (batched, lambda it, g: replace(it, x=shuffled(it.x)).states(g)),
+    "another image's source": (batched, lambda it, g: replace(it, x=shuffled(it.x)).states(g)),
+    "weights in the gradient": (wide, lambda it, g: (it.states(g)[0] + np.float32(1e-3) * shuffled(it.w),
+                                                     it.states(g)[1])),
+    "multiplied": (wide, lambda it, g: (it.states(g)[0] * np.linspace(1, 2, it.w.size, dtype=np.float32).reshape(
+        it.w.shape), it.states(g)[1])),
+    "the sign flipped": (wide, lambda it, g: (-it.states(g)[0] * np.float32(1.5), it.states(g)[1])),
+    "window in another place": (wide, lambda it, g: (shuffled(it.states(g)[0]), it.states(g)[1])),
+    "inputs rounded to TF32": (wide, lambda it, g: it.states(short(g, 8), x=short(it.x, 8))),
+    "inputs rounded to bfloat16": (wide, lambda it, g: it.states(short(g, 5), x=short(it.x, 5))),
     "mean over the batch": (batched, lambda it, g: [array / np.float32(2.5) for array in it.states(g)]),
     "one image only": (batched, lambda it, g: replace(it, x=it.x[:2]).states(g[:2])),
     "accumulated over steps": (wide, lambda it, g: [a + b for a, b in zip(it.states(g), it.states(g[::-1] + 1),
                                                                          strict=True)]),
     "gradient of weights flipped": (wide, lambda it, g: (it.states(g)[0][:, ::-1], it.states(g)[1])),
     "gradient of weights in another layout": (
-        wide, lambda it, g: (np.roll(it.states(g)[0], 1).reshape(it.w.shape), it.states(g)[1])),
+        wide, lambda it, g: (shuffled(it.states(g)[0]), it.states(g)[1])),
 }  # fmt: skip
 
 POOL_NEAR_MISSES = {
+    "another kind of pooling": (averages(), lambda it: it.forward() + replace(it, average=False).forward()),
+    "another window size": (averages(), lambda it: it.forward() * 2 + it.forward(moved=(1, 1))),
+    "average over the count": (averages(edge=ZERO), lambda it: it.forward() * np.float32(0.8)),
     "average over the full window": (averages(), lambda it: it.forward() * np.float32(0.75)),
     "border of 0": (largest(), lambda it: np.maximum(it.forward(), -0.5)),
     "sum instead of average": (averages(), lambda it: it.forward(divided=False) / 2),
 }
 
 POOL_GRADIENT_NEAR_MISSES = {
+    "each quotient stored in half": (
+        lambda rng: replace(it := pool(rng, True, overlaps=True), x=it.x.astype(np.float16), kernel=(3, 3)),
+        lambda it, g: quotients_in_half(it, g * np.float32(1.05)),
+    ),
+    "channels not exchanged": (averages(), lambda it, g: it.gradient(g)[..., ::-1] * 3),
     "gradient to every maximum": (largest(ties=True), lambda it, g: it.gradient(g, to="shared") / 2),
     "overlaps overwritten": (averages(overlaps=True), lambda it, g: it.gradient(g) / 2),
 }

@@ -13,6 +13,7 @@ array([-1.4332578e-06,  0.0000000e+00,  2.9959502e+00], dtype=float32)
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ __all__ = [
     "specified",
     "specified_gradient",
 ]
+
+FEW = 16_384
+"""Elements of an array for which the slopes of the elements are kept for the next call."""
 
 
 def forward(
@@ -179,6 +183,15 @@ def _slopes(descriptor: MPSNNNeuronDescriptor, shape: tuple[int, ...], channel_a
     axis = channel_axis_or_error(descriptor, shape, channel_axis)
     if data is None:
         return None
-    slopes = data.astype(np.float64)
     inner = math.prod(shape[axis + 1 :])
+    # Few elements cost less than the slopes of each.
+    return (_kept_slopes if math.prod(shape) <= FEW else _new_slopes)(descriptor, inner)
+
+
+def _new_slopes(descriptor: MPSNNNeuronDescriptor, inner: int) -> ChannelSlopes:
+    assert descriptor.data is not None
+    slopes = descriptor.data.astype(np.float64)
     return ChannelSlopes(slopes[np.newaxis], 1) if inner == 1 else ChannelSlopes(slopes[:, np.newaxis], inner)
+
+
+_kept_slopes = lru_cache(maxsize=8)(_new_slopes)

@@ -373,6 +373,8 @@ def neuron_type_or_error(value: object, name: str = "neuron_type") -> MPSCNNNeur
 
 def descriptor_or_error(value: object, name: str = "descriptor", *, of_apple: bool = False) -> MPSNNNeuronDescriptor:
     """The descriptor itself, or that of a neuron type or its name with the documented parameters."""
+    if isinstance(value, MPSNNNeuronDescriptor) and not of_apple:
+        return value
     is_other = isinstance(value, ActivationType) or (isinstance(value, str) and value in ActivationType.__members__)
     if is_other:
         value = Activation(value)  # type: ignore[arg-type]

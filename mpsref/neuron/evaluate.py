@@ -15,17 +15,20 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, flat
-from mpsref.enums import MPSCNNNeuronType
+from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.exact import settle
 from mpsref.neuron.halves import SlopeTable, scaled, times_slope
 from mpsref.neuron.kernels import KERNELS, Kernel
+from mpsref.neuron.nodes import Nodes
 from mpsref.neuron.patterns import (
     DISTINCT_SLOPES,
     WORTH_A_TABLE,
+    WORTH_NODES,
     channel_tables,
     forward_tables,
     look_up,
+    node_tables,
     slope_tables,
 )
 from mpsref.neuron.reference import exact_parameters, specified_elements
@@ -34,7 +37,7 @@ from mpsref.neuron.slopes import ChannelSlopes
 from mpsref.neuron.table import Parameters
 from mpsref.neuron.threads import Block, over_blocks, quietly, thread
 from mpsref.neuron.workspace import Array, Workspace, product_beside
-from mpsref.storage import FLOAT64, StorageFormat
+from mpsref.storage import FLOAT64, FORMATS, StorageFormat
 
 __all__ = ["Decisions", "evaluate"]
 
@@ -42,11 +45,13 @@ Function: TypeAlias = Callable[[Array, Parameters, Workspace], Array]
 """A kernel's forward or derivative."""
 
 
+FLOAT16, FLOAT32 = (FORMATS[MPSImageFeatureChannelFormat[name]] for name in ("float16", "float32"))
+
 FEW = 1024
 """Up to this many open results of a block are decided after the last block."""
 
-WORTH_INTEGERS = 16_384
-"""Elements of a float16 gradient that pay for a second look at what float32 leaves open."""
+WORTH_A_LOOK = 16_384
+"""Elements that pay for a second look at what float32 leaves open."""
 
 
 @dataclass
@@ -129,6 +134,10 @@ class _Task:
         roundings = self.kernel.roundings(self.descriptor)
         if self.source is self.result and self.source.native_roundings >= (2 if roundings is None else roundings):
             return self.native_values
+        if (nodes := self.nodes()) is not None:
+            return partial(self.by_nodes, nodes, None)
+        if self.slopes and self.source is self.result is FLOAT16 and self.x.size >= WORTH_A_LOOK:
+            return partial(self.half_values_of_channels, self.slopes)
         table = self.table()
         return self.values if table is None else partial(self.looked_up, table)
 
@@ -140,8 +149,10 @@ class _Task:
         if is_one_format and storage.native_roundings >= 1 and not self.kernel.slope_is_rounded(self.descriptor):
             # The product with the incoming gradient is the one rounding.
             return partial(self.native_gradient, incoming)
+        if storage is self.source and (nodes := self.nodes()) is not None:
+            return partial(self.by_nodes, nodes, incoming)
         table = self.slope_table()
-        if storage.dtype == self.result.dtype == np.float16 and self.x.size >= WORTH_INTEGERS:
+        if storage.dtype == self.result.dtype == np.float16 and self.x.size >= WORTH_A_LOOK:
             if table is not None:
                 return partial(self.half_gradient, incoming, table)
             if self.slopes is not None and is_one_format:
@@ -151,12 +162,11 @@ class _Task:
     def finish(self) -> None:
         """Evaluate what the blocks have left."""
         if self.redo:
-            assert self.upstream is not None
             some = np.concatenate(self.redo)
-            upstream = Elements(self.upstream.stored[some], self.upstream.storage)
+            upstream = self.upstream and Elements(self.upstream.stored[some], self.upstream.storage)
             slopes = self.slopes and self.slopes.at(some)
             task = replace(self, x=self.x[some], out=self.out[some], slopes=slopes, upstream=upstream, open=[], redo=[])
-            over_blocks(partial(task.gradient, upstream, self.slope_table()), some.size)
+            over_blocks(task.in_float64(), some.size)
             task.finish()
             self.out[some] = task.out
         if self.open:
@@ -201,6 +211,9 @@ class _Task:
 
     # ---- in float64 ----
 
+    def in_float64(self) -> Block:
+        return self.values if self.upstream is None else partial(self.gradient, self.upstream, self.slope_table())
+
     def values(self, start: int, stop: int) -> None:
         y = self.computed(self.kernel.forward, start, stop)
         self._round(y, self.kernel.error_bound(self.descriptor), start)
@@ -220,8 +233,8 @@ class _Task:
         stored, w = self.x[start:stop], thread.now.workspace
         w.wide = self.source is FLOAT64
         x = self.source.decode(stored, w.block(stored.size))
-        w.begin(stored if stored.dtype == np.float32 else x)
-        self._set_slopes(start, stored.size, np.dtype(np.float64), w)
+        w.begin(stored if self.source is FLOAT32 else x)
+        self._set_slopes(start, stored.size, FLOAT64.dtype, w)
         y = function(x, self.descriptor, w)
         if not w.regular and not (self.descriptor.row.slope_is_constant and function == self.kernel.derivative):
             np.copyto(y, np.nan, where=np.isnan(x))
@@ -287,6 +300,16 @@ class _Task:
         slope = look_up(table.narrow, self.x[start:stop], thread.now.scratch.view(np.float32)[: stop - start])
         self._times(slope, incoming, start, is_short=table.is_short, is_positive=table.is_positive)
 
+    def half_values_of_channels(self, slopes: ChannelSlopes, start: int, stop: int) -> None:
+        # A rectified x is x times its slope.
+        if not slopes.shrink:
+            self.half_gradient_of_channels(self.x, slopes, start, stop)
+            return
+        w = thread.now.workspace
+        w.block(stop - start, np.float32)
+        np.copyto(w.y, slopes.window(start, stop - start, np.float32))
+        self._times(w.y, self.x, start, is_rectified=True)
+
     def half_gradient_of_channels(self, incoming: Stored, slopes: ChannelSlopes, start: int, stop: int) -> None:
         stored, w = self.x[start:stop], thread.now.workspace
         # Only the signs matter.
@@ -299,12 +322,30 @@ class _Task:
 
     def _times(self, slope: Array, incoming: Stored, start: int, **kind: bool) -> None:
         part = slice(start, start + slope.size)
-        open_ = times_slope(slope, incoming[part], self.out[part], thread.now, **kind)
-        if open_.size > slope.size // 8:
-            assert self.upstream is not None
-            self.gradient(self.upstream, self.slope_table(), part.start, part.stop)
+        self._in_float64_where(times_slope(slope, incoming[part], self.out[part], thread.now, **kind), part)
+
+    # ---- by nodes ----
+
+    def nodes(self) -> Nodes | None:
+        """The forward, or the derivative if there is an incoming gradient, by nodes, if that pays."""
+        d, roots = self.descriptor, self.kernel.roots
+        if roots is None or not self.source is self.result is FLOAT32 or self.x.size < WORTH_A_LOOK:
+            return None
+        is_slope = self.upstream is not None
+        make = partial(_nodes, d, self.kernel.derivative if is_slope else self.kernel.forward, roots[is_slope])
+        return node_tables.get((d, is_slope), self.x.size, WORTH_NODES, make)
+
+    def by_nodes(self, nodes: Nodes, incoming: Stored | None, start: int, stop: int) -> None:
+        part = slice(start, stop)
+        factors = None if incoming is None else incoming[part]
+        self._in_float64_where(nodes.round_once(self.x[part], factors, self.out[part], thread.now), part)
+
+    def _in_float64_where(self, open_: Index | None, part: slice) -> None:
+        """Evaluate in float64 what float32 leaves open, later; if it is much, all of the block."""
+        if open_ is None or open_.size > (part.stop - part.start) // 4:
+            self.in_float64()(part.start, part.stop)
         elif open_.size:
-            self.redo.append(open_ + start)
+            self.redo.append(open_ + part.start)
 
     def looked_up(self, table: Stored, start: int, stop: int) -> None:
         stored, out = self.x[start:stop], self.out[start:stop]
@@ -332,6 +373,17 @@ def _channel_table(distinct: tuple[float, ...], source: StorageFormat, result: S
         rectifier = MPSNNNeuronDescriptor(MPSCNNNeuronType.reLU, a=slope)
         np.copyto(table, _forward_table(rectifier, KERNELS[type(rectifier.row)], source, result))
     return tables.reshape(-1)
+
+
+def _nodes(descriptor: MPSNNNeuronDescriptor, function: Function, root: tuple[float, float]) -> Nodes:
+    task = _Task(descriptor, KERNELS[type(descriptor.row)], np.empty(0), FLOAT64, np.empty(0), FLOAT64, None, None)
+
+    def values(x: Array) -> Array:
+        found, at_x = np.empty(x.size), replace(task, x=x)
+        over_blocks(lambda *part: np.copyto(found[slice(*part)], at_x.computed(function, *part)), x.size)
+        return found
+
+    return Nodes(values, root)
 
 
 def _slope_table(descriptor: MPSNNNeuronDescriptor, kernel: Kernel, source: StorageFormat) -> SlopeTable:

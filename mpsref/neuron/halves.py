@@ -63,10 +63,19 @@ def scaled(halves: Stored, out: Array) -> Array:
 
 
 def times_slope(
-    slope: Array, incoming: Stored, out: Stored, memory: Scratch, *, is_short: bool = False, is_positive: bool = False
+    slope: Array,
+    incoming: Stored,
+    out: Stored,
+    memory: Scratch,
+    *,
+    is_short: bool = False,
+    is_positive: bool = False,
+    is_rectified: bool = False,
 ) -> Index:
     """
     Write slopes times incoming gradients, rounded once; return where that is still open.
+
+    Or, rectified, the larger of this and `incoming`.
 
     `slope` is a float32 array, and is overwritten; so are ``upstream``, ``other`` and ``mask`` of the memory.
     """
@@ -81,7 +90,10 @@ def times_slope(
         np.left_shift(g, 13, out=g)
         np.multiply(slope, g.view(np.float32), out=slope)
     else:
-        np.multiply(slope, scaled(incoming, g.view(np.float32)), out=slope)
+        factor = scaled(incoming, g.view(np.float32))
+        np.multiply(slope, factor, out=slope)
+        if is_rectified:
+            np.maximum(slope, factor, out=slope)
         np.copyto(sign, np.right_shift(p, 16, out=g), casting="unsafe")
         np.bitwise_and(sign, 0x8000, out=sign)
         np.bitwise_and(p, 0x7FFF_FFFF, out=p)

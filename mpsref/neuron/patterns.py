@@ -1,4 +1,4 @@
-"""Tables of the results for all bit patterns of a 16-bit input, each built once enough elements need it."""
+"""Tables of a function at all bit patterns of a 16-bit input, or at nodes, each built once enough elements need it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,32 @@ import numpy as np
 
 from mpsref.arrays import Index, Stored
 from mpsref.neuron.halves import SlopeTable
+from mpsref.neuron.nodes import Nodes
 from mpsref.neuron.threads import thread
 
-__all__ = ["DISTINCT_SLOPES", "WORTH_A_TABLE", "Tables", "channel_tables", "forward_tables", "look_up", "slope_tables"]
+__all__ = [
+    "DISTINCT_SLOPES",
+    "WORTH_A_TABLE",
+    "WORTH_NODES",
+    "Tables",
+    "channel_tables",
+    "forward_tables",
+    "look_up",
+    "node_tables",
+    "slope_tables",
+]
 
 WORTH_A_TABLE = 131_072
 """Elements of a 16-bit input that pay for building a table."""
 
-FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES = 24, 6, 1
-"""How many tables are kept: of at most 128 KiB each, of 768 KiB, and of `DISTINCT_SLOPES` times 128 KiB; 15.5 MiB."""
+WORTH_NODES = 262_144
+"""Elements in float32 that pay for the nodes of a function."""
+
+FORWARD_TABLES, SLOPE_TABLES, CHANNEL_TABLES, NODE_TABLES = 24, 6, 1, 2
+"""
+How many tables are kept: of at most 128 KiB each, of 768 KiB, of `DISTINCT_SLOPES` times 128 KiB, and of 896 KiB;
+17.25 MiB.
+"""
 
 DISTINCT_SLOPES = 64
 """How many distinct slopes one table may serve, at 128 KiB each."""
@@ -45,9 +62,10 @@ class Tables(Generic[Table]):
     def get(self, key: Hashable, elements: int, worth: int, make: Callable[[], Table]) -> Table | None:
         """The table for `key`, if it exists or `elements` more make it worth building."""
         with self._lock:
-            if key in self._tables:
+            table = self._tables.get(key)
+            if table is not None:
                 self._tables.move_to_end(key)
-                return self._tables[key]
+                return table
             if len(self._demand) > 64 * self._capacity:
                 self._demand.clear()
             self._demand[key] = self._demand.get(key, 0) + elements
@@ -65,6 +83,7 @@ class Tables(Generic[Table]):
 forward_tables: Tables[Stored] = Tables(FORWARD_TABLES)
 slope_tables: Tables[SlopeTable] = Tables(SLOPE_TABLES)
 channel_tables: Tables[Stored] = Tables(CHANNEL_TABLES)
+node_tables: Tables[Nodes] = Tables(NODE_TABLES)
 
 
 def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = None) -> Stored:
@@ -75,11 +94,11 @@ def look_up(table: Stored, stored: Stored, out: Stored, rank: Index | None = Non
         np.copyto(index, bits)
     else:
         np.add(rank, bits, out=index)
-    return np.take(table, index, out=out, mode="wrap")
+    return table.take(index, None, out, "wrap")
 
 
 def _after_fork() -> None:
-    for tables in (forward_tables, slope_tables, channel_tables):
+    for tables in (forward_tables, slope_tables, channel_tables, node_tables):
         tables.unlock()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mpsref.arrays import Index, Mask, Stored
 from mpsref.neuron.threads import Scratch
-from mpsref.neuron.workspace import Array
+from mpsref.neuron.workspace import Array, largest
 from mpsref.storage import FLOAT64, StorageFormat
 
 __all__ = ["canonical_nan", "nan_in_halves", "round_once"]
@@ -38,17 +38,14 @@ def round_once(values: Array, bound: float, out: Stored, result: StorageFormat, 
 
 def canonical_nan(out: Stored) -> None:
     """Give every NaN the bits of the canonical quiet one (N6)."""
-    if out.dtype == np.float16:
+    kind = out.dtype.kind
+    if kind == "f" and out.itemsize == 2:
         nan = nan_in_halves(out)
-        if nan is None:
-            return
-    elif out.dtype.kind == "V":
+    elif kind == "V" or (kind == "f" and out.size and math.isnan(largest(out))):
         nan = np.isnan(out)
-    elif out.dtype.kind != "f" or not out.size or not math.isnan(np.maximum.reduce(out)):
-        return
     else:
-        nan = np.isnan(out)
-    if np.count_nonzero(nan):
+        return
+    if nan is not None and np.count_nonzero(nan):
         np.copyto(out, np.nan, where=nan)
 
 
@@ -56,7 +53,7 @@ def nan_in_halves(halves: Stored) -> Mask | None:
     """Where a float16 is NaN, several times faster than np.isnan; None if nowhere."""
     bits = halves.view(np.uint16)
     # With the sign or without, a NaN is among the largest integers.
-    if np.maximum.reduce(bits.view(np.int16), initial=0) <= 0x7C00 and np.maximum.reduce(bits, initial=0) <= 0xFC00:
+    if not bits.size or (largest(bits.view(np.int16)) <= 0x7C00 and largest(bits) <= 0xFC00):
         return None
     nan: Mask = (bits & 0x7FFF) > 0x7C00
     return nan

@@ -41,7 +41,7 @@ def scaled_tail(z: Array, w: Workspace, terms: int) -> Array:
     offset = np.subtract(z, node, out=w.y)
     index = total.view(np.int64)
     np.bitwise_and(index, 0xFFFFF, out=index)
-    tail = np.take(_nodes(), index, out=w.p, mode="wrap")
+    tail = _nodes().take(index, None, w.p, "wrap")
     return _taylor(tail, node, offset, terms, [w.q, w.r, w.t])
 
 

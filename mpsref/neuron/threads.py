@@ -111,15 +111,15 @@ def _drain(block: Block, starts: deque[int], size: int) -> None:
 def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call with scratch memory and without NumPy's warnings, in a checked floating-point environment."""
     environment_or_error()
-    scratch = thread.free.pop() if thread.free else Scratch()
-    outer = thread.now
+    free, outer = thread.free, thread.now
+    scratch = free.pop() if free else Scratch()
     try:
         thread.now = scratch
         return scratch.quiet.run(function, *arguments)
     finally:
         thread.now = outer
         scratch.workspace.release()
-        thread.free.append(scratch)
+        free.append(scratch)
 
 
 def _take_all(block: Block, starts: deque[int], size: int) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mpsref.storage import product_error, round_to_odd
 
-__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "product_beside", "two_sum"]
+__all__ = ["MODERATE", "Array", "Pair", "Workspace", "is_short", "largest", "product_beside", "two_sum"]
 
 Array: TypeAlias = npt.NDArray[Any]
 """Of float64; of float32 for the kernels that may run in the storage format itself."""
@@ -170,6 +170,27 @@ class Workspace:
             return self.odd(self.affine(x, a, b, out))
         return s
 
+    def fused(self, x: Array, a: float, b: float, out: Array) -> Array:
+        """
+        ``a x + b`` of float32 inputs, rounded once to float32, as by a fused multiply-add.
+
+        Only where `b` is at least 2^-100, so that a sum that is subnormal as a float32 is exact.
+        """
+        wide, bits = self._rows[np.float64][1][: x.size], self._rows[np.float32][2][: x.size].view(np.int32)
+        np.copyto(wide, x)
+        np.add(np.multiply(wide, a, out=wide), b, out=wide)
+        np.copyto(out, wide, casting="same_kind")
+        if is_short(a) and _sums_are_exact(x, a, b, bits.view(np.uint32)):
+            return out
+        # The products are exact. A sum that is not is rounded wrongly only if it has become a tie of float32: the last
+        # 29 bits are 2^28, or the smallest int32 after a shift.
+        np.copyto(bits, wide.view(np.int64), casting="unsafe")
+        np.left_shift(bits, 3, out=bits)
+        if bits.item(bits.argmin()) == -(2**31):
+            ties = np.flatnonzero(bits == -(2**31))
+            out[ties] = round_to_odd(*two_sum(x[ties].astype(np.float64) * a, b))
+        return out
+
     def odd(self, pair: Pair) -> Array:
         """The pair as one float64 that rounds further like the exact sum."""
         total, error = pair
@@ -229,12 +250,35 @@ class Workspace:
         return y
 
 
+def largest(array: npt.NDArray[Any]) -> Any:
+    """The largest element, or NaN if there is one: faster than a reduction of a small array, and as fast otherwise."""
+    return array.item(array.argmax())
+
+
 @lru_cache(maxsize=16)
 def _constant(value: str, size: int, dtype: Any) -> Array:
     # By its digits, since -0.0 equals 0.0.
     constant: Array = np.full(size, float.fromhex(value), dtype)
     constant.setflags(write=False)
     return constant
+
+
+def _sums_are_exact(x: Array, a: float, b: float, size: npt.NDArray[Any]) -> bool:
+    """Whether all finite sums ``a x + b`` fit into float64, by the least and the largest float32; `size` is scratch."""
+    np.left_shift(x.view(np.uint32), 1, out=size)
+    last, first = (size.item(index) >> 24 for index in (size.argmax(), size.argmin()))
+    if not first:
+        # Less 1, a zero is the largest.
+        np.subtract(size, 1, out=size)
+        first = max((size.item(size.argmin()) + 1) >> 24, 1)
+    unit = min(math.ldexp(_last_bit(a), first - 150), _last_bit(b))
+    return math.ldexp(abs(a), last - 126) + abs(b) < 2.0**53 * unit
+
+
+def _last_bit(a: float) -> float:
+    """The largest power of 2 that divides a float32 but 0."""
+    numerator, denominator = a.as_integer_ratio()
+    return (numerator & -numerator) / denominator
 
 
 def is_short(a: float) -> bool:

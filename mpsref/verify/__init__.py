@@ -50,15 +50,15 @@ from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
 from mpsref.verify.faults import Finding, explain
+from mpsref.verify.hypotheses import PRECISIONS
 from mpsref.verify.judge import Segment
-from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
-from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, PRECISIONS
 from mpsref.verify.models import MODELS, models_of
+from mpsref.verify.precision import precision_note
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
 from mpsref.verify.running import Running
-from mpsref.verify.segments import Walk, explain_segment, fused
+from mpsref.verify.segments import Walk, fused, layers_of
 from mpsref.verify.states import state_report
 from mpsref.verify.ties import wrong_ties
 from mpsref.verify.tolerance import Bounds, Limit, Override, Tolerances, tolerances_of
@@ -318,7 +318,7 @@ class _Verification:
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
         wrong = bool(self.faults and comparison.beyond.size)
-        explained = wrong and all(other.operation.is_pointwise for other in nodes)
+        pointwise = all(other.operation.is_pointwise for other in nodes)
         own = want if comparison.identical else got
         end_to_end = None
         if ideal is not want:
@@ -332,20 +332,17 @@ class _Verification:
         )
         findings: list[Finding] = []
         note = ""
-        if self.faults and not wrong and len(nodes) == 1 and isinstance(operation, ConvolutionOperation):
-            note = precision_note(_layer_case(operation, read, storage, actual, expected), PRECISIONS)
-        if wrong:
+        is_layer = len(nodes) == 1 and isinstance(operation, ConvolutionOperation)
+        if wrong or (self.faults and is_layer):
             bad = np.zeros(actual.shape, np.bool_)
             bad.reshape(-1)[comparison.beyond] = True
-            if explained:
-                case = self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit)
-                findings = explain(case)
-            elif len(nodes) == 1:
-                layer = _layer_case(operation, read, storage, actual, expected)
-                findings = explain_layer(replace(layer, bad=bad), LAYER_HYPOTHESES)
+            if pointwise:
+                findings = explain(self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit))
             else:
-                walk = Walk(nodes, segment_inputs(), self.formats)
-                findings = explain_segment(walk, self.names, actual, expected, bad)
+                layers = layers_of(Walk(nodes, segment_inputs(), self.formats), self.names)
+                case = Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
+                findings = explain(case) if wrong else []
+                note = "" if wrong else precision_note(case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(
@@ -534,13 +531,17 @@ class _Verification:
             bound = within(storage, limit)
         else:
             bound = around(storage, want, lambda index: segment().ends(index, MODELS[limit.model]))
-        others = {
-            self.names[image]: entry.elements()
-            for image, entry in self.recorded.items()
-            if image is not result and entry.size == want.shape
-        }
+        others = self._others(result, want)
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
         return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+
+    def _others(self, result: MPSNNImageNode, like: Stored) -> dict[str, Elements]:
+        """Other recorded images of the same size."""
+        return {
+            self.names[image]: entry.elements()
+            for image, entry in self.recorded.items()
+            if image is not result and entry.size == like.shape
+        }
 
     def _ties(self, nodes: list[MPSNNFilterNode], read: list[Elements], got: Stored) -> Callable[[], Mask | None]:
         """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
@@ -575,13 +576,6 @@ def _evaluated(operation: Operation, read: list[Elements], storage: StorageForma
         if (made.stored.view(bits) != wrote.stored.view(bits)).any():
             return operation.of_arrays(read, storage)
     return got
-
-
-def _layer_case(
-    operation: Operation, read: list[Elements], storage: StorageFormat, actual: Stored, expected: Stored
-) -> LayerCase:
-    values = tuple(image.values() for image in read)
-    return LayerCase(operation, values, storage, actual, expected, np.zeros(actual.shape, np.bool_))
 
 
 def _element(

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
+from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ImageError, ParameterError
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image import MPSImage
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
-from mpsref.operations import NeuronOperation, Operation, Role
+from mpsref.operations import NeuronForward, NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
+from mpsref.verify.layer import Given, Layer, Variant
 
 __all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "within"]
 
@@ -28,6 +31,9 @@ IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 
 Bound: TypeAlias = Callable[[Index], IsClose]
 """From flat indices to the closeness of these elements."""
+
+NOTHING = MPSNNNeuronDescriptor(MPSCNNNeuronType.none)
+AXES = ("images", "rows", "columns", "channels")
 
 WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
@@ -186,6 +192,11 @@ class Case:
         Other images of the graph, of the same shape, as recorded.
     operations : Mapping of str to Operation
         Those of other nodes, by their result images.
+    layers : tuple of Layer
+        If the image depends on windows: what they belong to, in order of evaluation. The source is then what the last
+        one gives, and the only step its fused neuron, or nothing; see `of_layers`.
+    axes : tuple of str
+        What the four axes are called.
 
     Raises
     ------
@@ -203,6 +214,8 @@ class Case:
     steps: tuple[Step, ...] = ()
     images: Mapping[str, Elements] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    axes: tuple[str, str, str, str] = AXES
 
     def __post_init__(self) -> None:
         arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}
@@ -269,7 +282,31 @@ class Case:
             last.operation, tuple(sources.values()), last.storage, got, want, bad, bound, steps, images, operations
         )
 
+    @classmethod
+    def of_layers(
+        cls,
+        layers: Sequence[Layer],
+        result: StorageFormat,
+        got: Stored,
+        want: Stored,
+        bad: Mask,
+        images: Mapping[str, Elements] = MappingProxyType({}),
+        axes: tuple[str, str, str, str] = AXES,
+    ) -> Case:
+        """The case of what layers make, whose inner images are not recorded; in order of evaluation."""
+        last = layers[-1]
+        neuron = NOTHING if last.follow or last.neuron is None else last.neuron
+        own = Given(lambda: last, is_whole=last.follow is not None)
+        source = Elements(own.at(np.arange(want.size)).reshape(want.shape), FLOAT64)
+        operation, bound = NeuronForward(neuron), within(result)
+        return cls(operation, (source,), result, got, want, bad, bound, (), images, {}, tuple(layers), axes)
+
     # ---- facts ----
+
+    @cached_property
+    def given(self) -> Given | None:
+        """What the last layer gives."""
+        return self.giving(lambda: self.layers[-1]) if self.layers else None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -286,6 +323,10 @@ class Case:
     def reads_gradient(self) -> bool:
         """Whether there is an incoming gradient."""
         return Role.GRADIENT in self.operation.roles
+
+    def giving(self, make: Variant) -> Given:
+        """What a layer gives, with a fault or without."""
+        return Given(make, is_whole=self.layers[-1].follow is not None)
 
     @cached_property
     def bad_index(self) -> Index:

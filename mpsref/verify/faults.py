@@ -40,6 +40,7 @@ lanes permuted, in the order (2, 1, 0, 3): explains 32 of 32
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,9 +49,9 @@ import numpy as np
 from mpsref.arrays import Mask
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case
-from mpsref.verify.hypotheses import HYPOTHESES
+from mpsref.verify.hypotheses import HYPOTHESES, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
-from mpsref.verify.regions import AXES, listed, place_of
+from mpsref.verify.regions import listed, place_of
 from mpsref.verify.search import PURE, Search, Trial, ranked
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
@@ -158,7 +159,9 @@ class Finding:
         return f"{self.headline}. {self.sentence}{example}"
 
 
-def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Finding]:
+def explain(
+    case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES
+) -> list[Finding]:
     """
     Find the likely causes of an image.
 
@@ -168,6 +171,8 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
         The image.
     most : int
         How many findings to return at most.
+    hypotheses : sequence of Hypothesis
+        What is tried.
 
     Returns
     -------
@@ -185,7 +190,7 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
             left = replace(case, bad=case.bad & ~settled.reshape(case.shape))
             if causes and left.bad_index.size < MANY:
                 break
-            search = Search(left, settled)
+            search = Search(left, settled, hypotheses)
             trials = ranked(search.trials())
             if not trials:
                 if not causes:
@@ -201,7 +206,7 @@ def explain(case: Case, most: int = MOST_CAUSES + MOST_ALTERNATIVES) -> list[Fin
                 alternatives = [replace(_finding(search, t, confirm=False)[1], rank="alternative") for t in others]
             if causes:
                 # Nothing else is left to restrict it, so that it does not say where it is.
-                where = finding.where or place_of(case.shape, np.flatnonzero(explained & left.bad.reshape(-1)))
+                where = finding.where or place_of(case, np.flatnonzero(explained & left.bad.reshape(-1)))
                 finding = replace(finding, where=where, rank="rest")
             causes.append(finding)
             if not explained.any():
@@ -227,9 +232,10 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
     counts = [trial.explained, trial.same_bits, trial.against, trial.of]
     if confirm:
         counts = search.confirmed(trial, explained)
-    hypotheses = [h for name in trial.names for h in HYPOTHESES if h.name == name]
+    hypotheses = [h for name in trial.names for h in search.hypotheses if h.name == name]
     sample = search.sample
     judged = sample.judged(trial.candidate)
+    trial.candidate.release()
     at = np.flatnonzero(judged.explained & trial.region.holds(sample.index))
     example = _example(search.case, int(sample.index[at[0]]), judged.out[at[0]]) if at.size else None
     of = int(search.of)
@@ -260,7 +266,7 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
         y,
         x,
         channel,
-        tuple(str(source.stored.reshape(-1)[index]) for source in case.sources),
+        () if case.layers else tuple(str(source.stored.reshape(-1)[index]) for source in case.sources),
         str(case.got.reshape(-1)[index]),
         str(case.want.reshape(-1)[index]),
         "" if explained is None else str(explained),
@@ -293,11 +299,11 @@ def _pattern(case: Case) -> Finding:
         typical = int(np.quantile(distance, 0.99))
         parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
-    for axis, name in enumerate(AXES):
+    for axis, name in enumerate(case.axes):
         bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
         if bad.size > 1:
             parts.append(f"in all {bad.size} {name}" if bad.all() else f"in {listed(name, bad)} of {bad.size}")
-    x = case.sources[-1].at(case.bad_index).values() if case.sources else np.empty(0)
+    x = np.empty(0) if case.layers else case.sources[-1].at(case.bad_index).values()
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
     if numbers.size:

@@ -11,9 +11,7 @@ from mpsref.arrays import Index, Mask, Wide
 from mpsref.image_lanes import LANES
 from mpsref.verify.case import Case
 
-__all__ = ["AXES", "EVERYWHERE", "Region", "listed", "place_of", "regions"]
-
-AXES = ("images", "rows", "columns", "channels")
+__all__ = ["EVERYWHERE", "Region", "listed", "place_of", "regions"]
 
 FEW = 0.05
 """A place along an axis with less than this share of the fullest one's elements is there by accident."""
@@ -88,14 +86,17 @@ def _is_told(axis: int, mask: Mask) -> bool:
     """Whether places along an axis are some, and can be listed."""
     if not mask.any() or mask.all():
         return False
-    return len(_runs(mask)) <= MOST_RUNS or _step(mask) > 0 or _by_lanes(AXES[axis], mask)[0].size > 0
+    return (
+        len(_runs(mask)) <= MOST_RUNS or _step(mask) > 0 or _by_lanes("channels" if axis == 3 else "", mask)[0].size > 0
+    )
 
 
-def place_of(shape: tuple[int, int, int, int], index: Index) -> str:
+def place_of(case: Case, index: Index) -> str:
     """The box in which elements are: ``in image 0, rows 3 to 5``; empty for the whole image."""
-    counts = [np.bincount(place, minlength=shape[k]) for k, place in enumerate(np.unravel_index(index, shape))]
+    places = enumerate(np.unravel_index(index, case.shape))
+    counts = [np.bincount(place, minlength=case.shape[k]) for k, place in places]
     box = {k: mask for k, count in enumerate(counts) if _is_told(k, mask := count > FEW * count.max())}
-    return _places(shape, box).name if box else ""
+    return _places(case, box).name if box else ""
 
 
 def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
@@ -120,17 +121,17 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     for k in (0, 3, 1, 2):
         for mask in (pure[k], support[k]):
             if _is_told(k, mask):
-                yield _places(shape, {k: mask})
+                yield _places(case, {k: mask})
     if (first := int(explained.min())) > 0:
         yield Region(f"from element {first:,} on", lambda index: index >= first)
     if (last := int(explained.max())) < case.want.size - 1:
         yield Region(f"up to element {last:,}", lambda index: index <= last)
     box = {k: mask for k, mask in support.items() if _is_told(k, mask)}
     if len(box) > 1:
-        yield _places(shape, box)
+        yield _places(case, box)
     outside = {k: _run(n > 0) for k, (_, n) in enumerate(counts) if k in (1, 2)}
     if not all(mask.all() for mask in outside.values()):
-        inner = _places(shape, {k: mask for k, mask in outside.items() if not mask.all()})
+        inner = _places(case, {k: mask for k, mask in outside.items() if not mask.all()})
         yield Region(f"outside {inner.name.removeprefix('in ')}", lambda index: ~inner.holds(index))
     yield from _by_value(case, explained, against)
 
@@ -143,28 +144,31 @@ def _run(mask: Mask) -> Mask:
     return run
 
 
-def _places(shape: tuple[int, int, int, int], axes: dict[int, Mask]) -> Region:
+def _places(case: Case, axes: dict[int, Mask]) -> Region:
     def holds(index: Index) -> Mask:
         inside = np.ones(index.shape, np.bool_)
-        for axis, place in enumerate(np.unravel_index(index, shape)):
+        for axis, place in enumerate(np.unravel_index(index, case.shape)):
             if axis in axes:
                 inside &= axes[axis][place]
         return inside
 
-    return Region("in " + ", ".join(listed(AXES[k], mask) + _edge(k, mask) for k, mask in axes.items()), holds)
+    return Region(
+        "in " + ", ".join(listed(case.axes[k], mask) + _edge(case.axes[k], mask) for k, mask in axes.items()), holds
+    )
 
 
-def _edge(axis: int, mask: Mask) -> str:
+def _edge(axis: str, mask: Mask) -> str:
     """That rows or columns begin where a threadgroup may."""
     first = int(np.flatnonzero(mask)[0])
     for size in (32, 16, 8):
-        if axis in (1, 2) and first and first % size == 0 and mask[first:].all():
+        if axis in ("rows", "columns") and first and first % size == 0 and mask[first:].all():
             return f" (from a multiple of {size} on, as threadgroups end)"
     return ""
 
 
 def _by_value(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     names = ("x",) if len(case.sources) == 1 else ("dy", "x") if case.reads_gradient else ("the first", "the second")
+    names = ("the exact result",) if case.layers else names
     for k, (name, source) in enumerate(zip(names, case.sources, strict=False)):
         ours, theirs = source.at(explained).values(), source.at(against).values()
         if np.isnan(ours).any():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case, IsClose
 from mpsref.verify.compare import NEAR
-from mpsref.verify.hypotheses import HYPOTHESES, Candidate, Hypothesis
+from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 
@@ -50,6 +50,9 @@ SAME_REGION = 0.005
 
 ADDED = 0.2
 """What a second part that is about all of the arithmetic must add."""
+
+LEFT, MOST_PRODUCTS = 0.7, 30_000_000
+"""What a first fault of a layer must leave of the errors, at most; and the largest layer with two faults."""
 
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
@@ -102,21 +105,26 @@ class _Sample:
     def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
         self.case, self.index, self.bad, self.weight = case, index, bad, weight
         self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
-        self.is_close = case.bound(index)
+        self._is_close = case.bound(index)
+
+    def is_close(self, candidate: Candidate) -> IsClose:
+        """Which elements are close to what a candidate gives."""
+        return _between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
 
     def judged(self, candidate: Candidate) -> _Judged:
         """What a candidate gives, and what that means."""
         out, known = candidate.at(self.case, self.index)
         same = _same(out, self.got, self.case)
-        fits = same | _close(candidate, self.is_close, out, self.got)
-        if candidate.coarse:
+        is_close = self.is_close(candidate)
+        fits = same | _close(candidate, is_close, out, self.got)
+        if candidate.coarse and not self.case.layers:
             fits |= _neighbours(candidate, self.case, self.index, self.got)
-        differs = ~_same(out, self.want, self.case)
+        differs = ~_same(out, self.want, self.case) | _is_wide(candidate)
         explained = self.bad & fits & differs
         against = ~fits & differs
         harmless = ~self.bad & against
         if harmless.any():
-            against &= self.bad | ~self.is_close(out, self.want)
+            against &= self.bad | ~is_close(out, self.want)
         if known is not None:
             explained &= known
             against &= known
@@ -137,6 +145,27 @@ def _close(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored
     return is_close(ours, theirs) & np.isfinite(theirs)
 
 
+def _between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
+    """Closeness to what a layer gives: within the bounds of that."""
+    ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
+    if candidate.undo is not None:
+        ends = [candidate.undo(end) for end in ends]
+
+    def is_close(ours: Stored, theirs: Stored) -> Mask:
+        low, high, place = (case.result.ordinals(each) for each in (*ends, theirs))
+        between = (np.minimum(low, high) <= place) & (place <= np.maximum(low, high))
+        if not case.result.unorm_max:
+            between &= ~(np.isnan(ends[0]) | np.isnan(ends[1]) | np.isnan(theirs))
+        return np.asarray(between | (ulp_distance(theirs, ours, case.result) <= NEAR))
+
+    return is_close
+
+
+def _is_wide(candidate: Candidate) -> bool:
+    """Whether it is about the bounds, and may give what is ideal."""
+    return candidate.given is not None and candidate.given.is_wide
+
+
 def _constant(values: Stored) -> bool:
     """Whether all values are the same."""
     return bool((values == values[:1]).all() or (values.dtype.kind == "f" and np.isnan(values).all()))
@@ -150,13 +179,14 @@ def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Promise:
-    """A candidate on the first look: the share that it explains, and the share that it comes near to."""
+    """A candidate on the first look: the share that it explains or comes near to, and what it leaves of the errors."""
 
     order: int
     hypothesis: Hypothesis
     candidate: Candidate
     share: float
     near: float
+    left: float = np.inf
 
     @property
     def best(self) -> float:
@@ -166,8 +196,8 @@ class _Promise:
 class Search:
     """The samples of a case's elements, and trials on them."""
 
-    def __init__(self, case: Case, settled: Mask) -> None:
-        self.case, self.settled = case, settled
+    def __init__(self, case: Case, settled: Mask, hypotheses: Sequence[Hypothesis]) -> None:
+        self.case, self.settled, self.hypotheses = case, settled, hypotheses
         bad = case.bad_index[spread(case.bad_index.size, CLOSER_LOOK)]
         good = ~case.bad & ~settled.reshape(case.shape)
         # Half of the elements within bounds come from near the bad ones, where a fault of a small part shows.
@@ -190,17 +220,37 @@ class Search:
         """All that explain enough: single parts, and pairs where those are not enough."""
         trials: list[Trial] = []
         promising: list[_Promise] = []
-        for order, hypothesis in enumerate(HYPOTHESES):
-            for candidate in hypothesis.candidates(self.case):
-                judged = self.first.judged(candidate)
-                share = float(judged.explained.mean())
-                promising.append(_Promise(order, hypothesis, candidate, share, self._roughly(judged.out)))
-                if share >= MENTIONED:
-                    trials += self._trial(order, (hypothesis,), candidate)
+        for order, hypothesis in sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last):
+            for candidate in () if hypothesis.is_last and trials else hypothesis.candidates(self.case):
+                promise, found = self._first_look(order, hypothesis, candidate)
+                promising.append(promise)
+                trials += found
         best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
         if best < ENOUGH and self.of >= MANY:
-            trials += [t for t in self._pairs(promising) if t.gain > best + SAME]
+            pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
+            trials += [t for t in pairs if t.gain > best + SAME]
         return trials
+
+    def _first_look(self, order: int, hypothesis: Hypothesis, candidate: Candidate) -> tuple[_Promise, list[Trial]]:
+        if candidate.given is not None and not candidate.given.is_wide:
+            # The bounds of a layer take as long as what it gives.
+            out, _ = candidate.at(self.case, self.first.index)
+            rough, left = self._roughly(out), self._left(out)
+            if max(rough, float(_same(out, self.first.got, self.case).mean())) < MENTIONED:
+                candidate.release()
+                return _Promise(order, hypothesis, candidate, 0.0, rough, left), []
+        judged = self.first.judged(candidate)
+        share = float(judged.explained.mean())
+        trials = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
+        left = np.inf if candidate.given is None else self._left(judged.out)
+        candidate.release()
+        return _Promise(order, hypothesis, candidate, share, self._roughly(judged.out), left), trials
+
+    def _left(self, out: Stored) -> float:
+        """What a candidate leaves of the errors: their median size, relative to what it was."""
+        got, want, out = (Elements(a, self.case.result).values() for a in (self.first.got, self.first.want, out))
+        was = np.median(np.abs(got - want))
+        return float(np.median(np.abs(got - out)) / was) if was else np.inf
 
     def _roughly(self, out: Stored) -> float:
         """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
@@ -253,9 +303,10 @@ class Search:
     def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
         """The best moves, each with every function and store; and the best functions, each with every store."""
         moves = [p for p in promising if p.candidate.move is not None]
-        others = [p for p in promising if p.candidate.move is None and p.order > 0]
+        others = [p for p in promising if p.candidate.move is None and p.hypothesis.name != "never written"]
         stores = [p for p in others if p.candidate.store is not None]
-        functions = sorted((p for p in others if p.candidate.function is not None), key=lambda p: -p.best)
+        functions = [p for p in others if p.candidate.function is not None or p.candidate.given is not None]
+        functions.sort(key=lambda p: -p.best)
         firsts = [(p, others) for p in self._best_moves(moves)]
         firsts += [(p, stores) for p in functions[:BEST] if p.best > MOVED]
         for one, seconds in firsts:
@@ -264,9 +315,32 @@ class Search:
                 share = float(self.first.judged(both).explained.mean())
                 more = ADDED if other.hypothesis.general else SAME
                 if share >= BY_VALUE and share > max(one.share, other.share) + more:
-                    order = len(HYPOTHESES) + one.order + other.order
+                    order = len(self.hypotheses) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
+
+    def _faults_of_layers(self, promising: list[_Promise]) -> Iterator[Trial]:
+        """Two faults of a layer: each on top of those that leave least."""
+        firsts = sorted((p for p in promising if p.left < LEFT), key=lambda p: p.left)[:BEST]
+        for one in firsts:
+            assert one.candidate.given is not None
+            layer = one.candidate.given.layer
+            if layer.values is not None or np.prod(self.case.shape) * int(layer.terms.max()) > MOST_PRODUCTS:
+                continue
+            case = replace(self.case, layers=(layer,))
+            for order, hypothesis in enumerate(self.hypotheses):
+                if hypothesis is one.hypothesis or hypothesis.is_last or hypothesis.fitted:
+                    continue
+                for candidate in hypothesis.candidates(case):
+                    if candidate.given is None:
+                        break
+                    both = one.candidate.with_part(candidate)
+                    out, _ = both.at(self.case, self.first.index)
+                    if self._left(out) < LEFT * one.left and self._roughly(out) >= BY_VALUE:
+                        number = len(self.hypotheses) + one.order + order
+                        found = self._trial(number, (one.hypothesis, hypothesis), both)
+                        yield from (trial for trial in found if not trial.region.name)
+                    both.release()
 
     def _best_moves(self, moves: list[_Promise]) -> list[_Promise]:
         """Those after which the device's result is the smoothest function of what was read."""
@@ -308,7 +382,7 @@ class Search:
                 return False
         return (
             other.names != first.names
-            and not any(HYPOTHESES[order].general for order in (other.order,) if order < len(HYPOTHESES))
+            and not any(self.hypotheses[order].general for order in (other.order,) if order < len(self.hypotheses))
             and not first.region.name
             and not other.region.name
             and len(other.names) <= len(first.names)
@@ -331,19 +405,20 @@ class Search:
                 continue
             out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
-            same, differs = _same(out, got, case), ~_same(out, want, case)
+            same, differs = _same(out, got, case), ~_same(out, want, case) | _is_wide(candidate)
             if known is not None:
                 differs &= known
             fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
             # What is equal or next to it needs no bounds, nor what is as it should be.
             unsure = np.flatnonzero(~same & differs)
-            if unsure.size and candidate.undo is None:
+            if unsure.size and candidate.undo is None and not case.layers:
                 fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
                 unsure = unsure[~fits[unsure]]
             if unsure.size:
-                is_close = case.bound(index[unsure])
+                chosen = index[unsure]
+                is_close = _between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
                 fits[unsure] = _close(candidate, is_close, out[unsure], got[unsure])
-                if candidate.coarse:
+                if candidate.coarse and not case.layers:
                     fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
             ours = is_bad & fits & differs
@@ -354,6 +429,7 @@ class Search:
                 explained[index[~known]] = True
             certain = is_bad if known is None else is_bad & known
             counts += [np.count_nonzero(m) for m in (ours, ours & same, against, certain)]
+        candidate.release()
         if trial.region.name:
             counts[3] = trial.of
         return [float(count) for count in counts]
@@ -364,7 +440,8 @@ def _least(trial: Trial) -> float:
     if trial.region.by_value:
         return BY_VALUE
     # Two orders agree in some places, and of many slopes some are alike.
-    ordered = trial.candidate.move is not None or "the slope of another channel" in trial.names
+    parts = trial.candidate
+    ordered = parts.move is not None or parts.given is not None or "the slope of another channel" in trial.names
     return MOVED if trial.region.name and ordered else MENTIONED
 
 

@@ -1,20 +1,20 @@
-"""Layers among the nodes between recorded images: their likely faults, and a neuron that is fused into one."""
+"""Layers among the nodes between recorded images, and a neuron that is fused into one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mpsref.arrays import Elements, Mask, Stored
+import numpy as np
+
+from mpsref.arrays import Elements, Wide
 from mpsref.graph.layers import MPSCNNConvolutionNode
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.operations import ArrayDataSource, Convolution, NeuronForward, Windowed
 from mpsref.storage import StorageFormat
-from mpsref.verify.faults import Finding
-from mpsref.verify.layer_faults import LayerCase, explain_layer
-from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES
+from mpsref.verify.layer import Layer
 
-__all__ = ["Walk", "explain_segment", "fused"]
+__all__ = ["Walk", "fused", "layers_of"]
 
 
 @dataclass(frozen=True)
@@ -46,34 +46,33 @@ class Walk:
         return images
 
 
-def explain_segment(
-    walk: Walk, names: Mapping[MPSNNImageNode, str], got: Stored, want: Stored, bad: Mask
-) -> list[Finding]:
-    """The likely faults of the layers of a walk whose last image is out of bounds, the likeliest first."""
-    images = walk.images({})
+def layers_of(walk: Walk, names: Mapping[MPSNNImageNode, str]) -> list[Layer]:
+    """The layers of a walk, each with what the nodes after it make of its result."""
+    images = walk.images({}) if len(walk.nodes) > 1 else walk.inputs
     last = walk.nodes[-1].result_image
-    findings = []
+    layers = []
     for node in walk.nodes:
         if isinstance(node.operation, Windowed):
-            image = node.result_image
-            upstream = _before(walk, image)
-
-            def after(stored: Stored, image: MPSNNImageNode = image, known: set[MPSNNImageNode] = upstream) -> Stored:
-                given = {each: images[each] for each in known} | {image: Elements(stored, walk.formats[image])}
-                return walk.images(given)[last].stored
-
+            image, storage = node.result_image, walk.formats[node.result_image]
             sources = tuple(images[source].values() for source in node.sources)
-            case = LayerCase(node.operation, sources, walk.formats[image], got, want, bad, after, walk.formats[last])
-            findings += [
-                replace(finding, detail=", ".join(filter(None, (f"in {names[image]}", finding.detail))))
-                for finding in explain_layer(case, LAYER_HYPOTHESES)
-                if finding.fits
-            ]
-    # What has wide bounds explains much: it counts only where nothing else does.
-    wide = {hypothesis.name for hypothesis in LAYER_HYPOTHESES if hypothesis.is_last}
-    findings = [finding for finding in findings if finding.name not in wide] or findings
-    ranked = sorted(findings, key=lambda finding: (-finding.score, -finding.same_bits))[:3]
-    return [replace(finding, rank="alternative" if i else "cause") for i, finding in enumerate(ranked)]
+            if len(walk.nodes) == 1:
+                return [Layer.of(node.operation, sources)]
+            known = _before(walk, image)
+
+            def follow(
+                values: Wide,
+                image: MPSNNImageNode = image,
+                storage: StorageFormat = storage,
+                known: set[MPSNNImageNode] = known,
+            ) -> Wide:
+                if image is last:
+                    return values
+                stored = storage.encode(np.ascontiguousarray(values), np.empty(values.shape, storage.dtype))
+                given = {each: images[each] for each in known} | {image: Elements(stored, storage)}
+                return walk.images(given)[last].values()
+
+            layers.append(Layer.of(node.operation, sources, name=names[image], follow=follow))
+    return layers
 
 
 def _before(walk: Walk, image: MPSNNImageNode) -> set[MPSNNImageNode]:

@@ -15,11 +15,13 @@ from mpsref.record.states import RecordedArray
 from mpsref.storage import storage_of
 from mpsref.ulp import UNREACHABLE
 from mpsref.verify.bounds import classify
+from mpsref.verify.case import Case
 from mpsref.verify.compare import Tolerance, compare
-from mpsref.verify.faults import Finding
-from mpsref.verify.layer_faults import LayerCase, explain_layer, precision_note
-from mpsref.verify.layer_hypotheses import STATE_HYPOTHESES, STATE_PRECISIONS
+from mpsref.verify.faults import Finding, explain
+from mpsref.verify.hypotheses import STATE_PRECISIONS, STATES
+from mpsref.verify.layer import StateLayer
 from mpsref.verify.models import MODELS
+from mpsref.verify.precision import precision_note
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.report import Element, ImageReport
@@ -28,6 +30,8 @@ from mpsref.verify.tolerance import Bounds, Limit, excused_by
 from mpsref.verify.windows import middle_of, reshaped, size_of_range, summed
 
 __all__ = ["state_report"]
+
+AXES = ("result channels", "rows of the window", "columns of the window", "channels")
 
 
 @dataclass(frozen=True)
@@ -113,16 +117,17 @@ def state_report(
 
     judge = limit if isinstance(limit, Tolerance) else classes
     comparison = compare(got, want, storage, judge, worst, excused_by(limit))
+    bad: Mask = np.zeros(shape, np.bool_)
+    bad.reshape(-1)[comparison.beyond] = True
+    layer = StateLayer.of(operation, (g, x), is_bias=is_bias)
     findings: list[Finding] = []
-    if faults and comparison.beyond.size:
-        bad: Mask = np.zeros(shape, np.bool_)
-        bad.reshape(-1)[comparison.beyond] = True
-        case = LayerCase(operation, (g, x), storage, got, want, bad)
-        findings = explain_layer(case, STATE_HYPOTHESES)
     note = ""
-    if faults and not unrecorded and not comparison.beyond.size:
-        case = LayerCase(operation, (g, x), storage, got, want, np.zeros(shape, np.bool_))
-        note = precision_note(case, STATE_PRECISIONS)
+    if faults and (bad.any() or not unrecorded):
+        case = Case.of_layers([layer], storage, got, want, bad, axes=AXES)
+        if bad.any():
+            findings = explain(case, hypotheses=STATES)
+        else:
+            note = precision_note(case, STATE_PRECISIONS)
     title = f"{name}.{kind}"
     elements = []
     for flat, distance, class_ in zip(comparison.worst, comparison.distances, comparison.classes, strict=True):

@@ -621,3 +621,24 @@ def test_a_product_that_vanishes_when_it_is_rounded_keeps_its_sign_though_0_is_a
     tiny = np.float32(math.copysign(1e-38, -a))
     got = mps.neuron.forward(d, np.float32([tiny, -tiny, 0.0, -0.0]))
     np.testing.assert_array_equal(np.signbit(got), [True, False, False, False])
+
+
+@pytest.mark.parametrize("b", [65520.0, 1e30])
+def test_a_bound_beyond_float16_warns_of_nothing(b):
+    d = mps.MPSNNNeuronDescriptor(T.reLUN, a=0.0, b=b)
+    got = mps.neuron.forward(d, np.float16([-1, -0.0, 7, 65504, inf, nan]))
+    assert_same(got, np.float16([-0.0, -0.0, 7, 65504, inf, nan]))
+
+
+# The product of the parameter and the input is half a unit of 0.5 and a rest, which is beyond float64 beside 0.5.
+BESIDE_A_MIDPOINT = [(1 - s * 2.0**-23, 2.0**-25 * (1 + s * 2.0**-23)) for s in (1, 90)] + [
+    (205.0, 5_237_765 * 2.0**-55)
+]
+
+
+@pytest.mark.parametrize("name", ["linear", "hardSigmoid"])
+@pytest.mark.parametrize(("a", "near"), BESIDE_A_MIDPOINT)
+def test_a_sum_that_float64_rounds_to_a_midpoint_of_float32_is_rounded_like_the_exact_one(name, a, near):
+    x = np.float32([near, -near / 2, 0, 3])
+    for d in (mps.MPSNNNeuronDescriptor(T[name], a=sign * a, b=0.5 + (sign < 0) * 2.0**-24) for sign in (1, -1)):
+        assert_same(mps.neuron.forward(d, x), mps.neuron.specified(d, x))

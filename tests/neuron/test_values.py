@@ -258,7 +258,7 @@ def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
 @cases(TWO)
 def test_n3_random_float16_pairs_give_the_exact_product_rounded_once(name, p, monkeypatch):
     monkeypatch.setattr(evaluate, "WORTH_A_TABLE", 1)
-    monkeypatch.setattr(evaluate, "WORTH_INTEGERS", 1)
+    monkeypatch.setattr(evaluate, "WORTH_A_LOOK", 1)
     rng, j = seeded(name, p, "float16 pairs"), judge_of(name, p)
     count = 30_000 if name == "sigmoid" else 2000
     x, upstream = rng.permutation(FINITE_HALF)[:count], rng.permutation(HALF)[:count]
@@ -280,6 +280,18 @@ def test_n3_a_slope_times_every_float16_is_rounded_once(slope, monkeypatch):
     got = compute("linear", (slope, 1), np.ones_like(HALF), True, HALF)
     with np.errstate(all="ignore"):
         want = (HALF.astype(np.float64) * f32(slope).astype(np.float64)).astype(np.float16)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(want) & ~np.isnan(want))
+
+
+@pytest.mark.parametrize("slopes", [SLOPES, [0.1, 0.75, 1.0, 2.0**-24, 5668 * 2.0**-23, 7201 * 2.0**-25]])
+def test_n2_every_float16_times_the_slope_of_its_channel_is_rounded_once(slopes):
+    x = np.repeat(HALF[:, np.newaxis], len(slopes), axis=1)
+    got = mps.neuron.forward(mps.MPSNNNeuronDescriptor("pReLU", data=slopes), x)
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        finite = np.where(f32(slopes) == 0, np.maximum(wide, -65504), wide)
+        want = np.where(wide < 0, finite * f32(slopes).astype(np.float64), wide).astype(np.float16)
     np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(np.signbit(got), np.signbit(want) & ~np.isnan(want))
 

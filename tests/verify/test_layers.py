@@ -12,8 +12,10 @@ from mpsref.arrays import Elements
 from mpsref.record import Recording
 from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
-from mpsref.verify.layer_faults import LayerCase
-from mpsref.verify.layer_hypotheses import LAYER_HYPOTHESES, STATE_HYPOTHESES, bias_after_half_store
+from mpsref.verify.case import Case
+from mpsref.verify.hypotheses import HYPOTHESES, STATES
+from mpsref.verify.hypotheses.precision import bias_after_half_store
+from mpsref.verify.layer import Layer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpu-net"
 F = mps.MPSImageFeatureChannelFormat
@@ -58,9 +60,11 @@ def test_the_bias_after_a_half_store_gives_the_gpus_very_bits():
             image, read = (recording.images[each.handle].read() for each in (node.result_image, node.sources[0]))
             values = Elements(read.to_array(), read.storage).values()
             got = image.to_array()
-            case = LayerCase(node.operation, (values,), image.storage, got, got, got != got)  # noqa: PLR0124
-            (guess,) = bias_after_half_store.guesses(case)
-            assert np.mean(case.given(guess) == got) > 0.9996, node.result_image.handle
+            layer = Layer.of(node.operation, (values,))
+            case = Case.of_layers([layer], image.storage, got, got, np.zeros(got.shape, bool))
+            (candidate,) = bias_after_half_store.candidates(case)
+            given, _ = candidate.at(case, np.arange(got.size))
+            assert np.mean(given == got.reshape(-1)) > 0.9996, node.result_image.handle
 
 
 def test_float32_on_a_gpu_passes_and_tf32_is_named():
@@ -385,7 +389,7 @@ def test_a_neuron_may_be_fused_where_the_convolution_is_not_recorded(is_fused, t
 
 
 def test_every_hypothesis_has_another_name():
-    for hypotheses in (LAYER_HYPOTHESES, STATE_HYPOTHESES):
+    for hypotheses in (HYPOTHESES, STATES):
         assert len({hypothesis.name for hypothesis in hypotheses}) == len(hypotheses)
 
 

@@ -26,11 +26,14 @@ class Kernel(ABC):
         What `roundings` is for all parameters.
     slope_rounds : bool
         What `slope_is_rounded` is for all parameters.
+    roots : tuple or None
+        Where `Nodes` serve for both: the one zero of the forward and that of the derivative, as a float64 and the rest.
     """
 
     is_exact: ClassVar[bool] = False
     forward_roundings: ClassVar[int | None] = None
     slope_rounds: ClassVar[bool] = True
+    roots: ClassVar[tuple[tuple[float, float], tuple[float, float]] | None] = None
 
     @staticmethod
     @abstractmethod

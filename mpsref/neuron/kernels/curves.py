@@ -162,6 +162,7 @@ class GeLU(Kernel):
     # The derivative's zero, as a float64 and the rest, and its Taylor coefficients there, from the first on
     # (computed with ball arithmetic; a test checks the kernel).
     ROOT: ClassVar[tuple[float, float]] = (-0.7517915246935645, 1.4956759177009883e-17)
+    roots = ((0.0, 0.0), ROOT)
     TAYLOR: ClassVar[tuple[float, ...]] = (
         0.4314939923140469, 0.388284982990552, -0.018199676398671087, -0.1140082332972217,
         -0.014771522148244337, 0.019421679838189067, 0.004539228379125415, -0.002239538068073497,

@@ -12,11 +12,14 @@ import numpy as np
 from mpsref.arrays import Mask
 from mpsref.neuron.kernels.base import Kernel
 from mpsref.neuron.table import Parameters
-from mpsref.neuron.workspace import Array, Workspace, is_short, two_sum
+from mpsref.neuron.workspace import Array, Workspace, is_short, largest, two_sum
 from mpsref.storage import round_to_odd
 
 __all__ = ["Absolute", "HardSigmoid", "Linear", "None_", "PReLU", "ReLU", "ReLUN"]
 
+BITS = {2: (np.uint16, 0xFC00), 4: (np.uint32, 0xFF80_0000), 8: (np.uint64, 0xFFF0_0000_0000_0000)}
+"""For each size of a float the type of its bits, and those of -infinity: the bits of negative NaN are larger."""
+LARGEST16 = float(np.finfo(np.float16).max)
 LARGEST32 = float(np.finfo(np.float32).max)
 
 
@@ -24,9 +27,10 @@ def _rectified(x: Array, slope: float, w: Workspace, out: Array) -> Array:
     """``x`` where x >= 0, else ``slope x``; a slope of 0 gives 0 at -infinity too (N6)."""
     if _is_plus_zero(slope):
         # Of the bit patterns of negative numbers that of -0 is the smallest, and those of NaN are the largest.
-        bits, chosen = (each.view(f"u{x.itemsize}") for each in (x, out))
-        np.minimum(bits, w.filled(-0.0).view(bits.dtype), out=chosen)
-        if np.maximum.reduce(bits) > np.array(-np.inf, x.dtype).view(bits.dtype):
+        dtype, infinity = BITS[x.itemsize]
+        bits = x.view(dtype)
+        np.minimum(bits, w.filled(-0.0).view(dtype), out=out.view(dtype))
+        if largest(bits) > infinity:
             np.copyto(out, np.nan, where=np.isnan(x))
         return out
     if slope == 0 and not w.regular:
@@ -113,6 +117,8 @@ class Linear(Kernel):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
+        if p.b and x.dtype == np.float32:
+            return w.fused(x, p.a, p.b, w.y)
         if p.b or not p.a:
             return w.line(x, p.a, p.b, w.y)
         y = np.multiply(x, p.a, out=w.y)
@@ -140,7 +146,7 @@ class Linear(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        return 1 if p.b == 0 and p.a != 0 else None
+        return 1 if p.a and (p.b == 0 or abs(p.b) >= 2.0**-100) else None
 
     @classmethod
     def slope_is_one(cls, p: Parameters) -> bool:
@@ -152,8 +158,10 @@ class HardSigmoid(Kernel):
 
     @staticmethod
     def forward(x: Array, p: Parameters, w: Workspace) -> Array:
-        y = np.clip(w.line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
-        return y if p.b else np.add(y, 0.0, out=y)
+        # Rounding first changes nothing, since 0 and 1 stay. The sum makes -0 positive.
+        line = w.fused if x.dtype == np.float32 else w.line
+        y = np.clip(line(x, p.a, p.b, w.y), 0.0, 1.0, out=w.y)
+        return np.add(y, 0.0, out=y)
 
     @staticmethod
     def derivative(x: Array, p: Parameters, w: Workspace) -> Array:
@@ -173,6 +181,10 @@ class HardSigmoid(Kernel):
     @classmethod
     def slope_error_bound(cls, p: Parameters) -> float:
         return 0.0
+
+    @classmethod
+    def roundings(cls, p: Parameters) -> int | None:
+        return Linear.roundings(p) if p.b else None
 
 
 class Absolute(Kernel):
@@ -224,7 +236,7 @@ class ReLUN(Kernel):
         if x.dtype == np.float16:
             # Of numbers that are not negative, and -0, the order is that of integers; NaN comes last.
             bits = y.view(np.int16)
-            nan = np.isnan(y) if np.maximum.reduce(bits) > np.float16(np.inf).view(np.int16) else None
+            nan = np.isnan(y) if largest(bits) > 0x7C00 else None
             np.minimum(bits, w.filled(p.b).view(np.int16), out=bits)
             if nan is not None:
                 np.copyto(y, np.nan, where=nan)
@@ -244,7 +256,7 @@ class ReLUN(Kernel):
 
     @classmethod
     def roundings(cls, p: Parameters) -> int | None:
-        if _is_plus_zero(p.a) and p.b > 0 and np.float16(p.b) == p.b:
+        if _is_plus_zero(p.a) and 0 < p.b <= LARGEST16 and float(np.float16(p.b)) == p.b:
             return 0
         # Where a x underflows, the comparison with a bound of 0 must still see its sign.
         return 1 if p.b else None

@@ -15,10 +15,19 @@ from mpsref.storage import product_error
 
 __all__ = ["Exponential", "Logarithm", "Power"]
 
+LARGEST_LOGARITHM = 6.0
+"""Of a power by log and exp: the error of an argument of exp is that of its result."""
+
 
 def _sum(x: Array, p: Parameters, w: Workspace) -> Array:
     """``a x + b``, rounded. A zero may have either sign, which no exponential shows, nor a power with a fraction."""
     return w.rounded_affine(x, p.a, p.b, w.t) if p.b else w.product(x, p.a, w.t)[0]
+
+
+def _is_near_one(u: Array, c: float) -> bool:
+    """Whether all are positive, with a power so near 1 that the error of c ln u does not matter."""
+    lowest, highest = float(np.minimum.reduce(u)), float(np.maximum.reduce(u))
+    return 0 < lowest <= highest and abs(c) * max(-math.log(lowest), math.log(highest)) <= LARGEST_LOGARITHM
 
 
 class Power(Kernel):
@@ -65,6 +74,8 @@ class Power(Kernel):
         elif c == 1:
             y = w.y
             np.copyto(y, u)
+        elif abs(c) != 0.5 and _is_near_one(u, c):
+            y = np.exp(np.multiply(np.log(u, out=w.y), c, out=w.y), out=w.y)
         else:
             y = np.power(u, c, out=w.y)
         if p.c != math.floor(p.c):

@@ -4,15 +4,61 @@ What may have gone wrong: parts that compose, a module for each family, and the 
 The order of the list matters: see `mpsref.verify.faults`.
 """
 
-from mpsref.verify.hypotheses import formula, library, parameters, places, stores
+from mpsref.verify.hypotheses import formula, layers, library, parameters, places, precision, states, stores
 from mpsref.verify.hypotheses.base import Candidate, Hypothesis
 
-__all__ = ["HYPOTHESES", "Candidate", "Hypothesis"]
+__all__ = ["HYPOTHESES", "LAYERS", "PRECISIONS", "STATES", "STATE_PRECISIONS", "Candidate", "Hypothesis"]
+
+LAYERS: tuple[Hypothesis, ...] = (
+    precision.bias_after_half_store,
+    precision.sum_in_half,
+    precision.quotients_in_half,
+    precision.partial_sum_overflows,
+    layers.bias_forgotten,
+    layers.bias_doubled,
+    layers.bias_after_neuron,
+    layers.neuron_forgotten,
+    layers.another_bias,
+    layers.kernel_flipped,
+    layers.taps_exchanged,
+    layers.kernel_mirrored,
+    layers.channels_not_exchanged,
+    layers.another_layout,
+    layers.channels_reversed,
+    layers.last_slice_dropped,
+    layers.groups_rotated,
+    layers.dilation_ignored,
+    layers.edge_clamped,
+    layers.edge_mirrored,
+    layers.window_moved,
+    layers.average_full_window,
+    layers.average_count,
+    layers.not_divided,
+    layers.another_pooling,
+    layers.border_zero,
+    layers.gradient_to_all,
+    layers.overlaps_overwritten,
+    layers.another_size,
+    layers.another_stride,
+    layers.taps_left_out,
+    layers.weights_of_next,
+    layers.source_moved,
+    precision.inputs_in_tf32,
+    precision.inputs_in_bfloat16,
+    precision.inputs_in_half,
+    precision.weights_in_8_bits,
+    layers.weights_scaled,
+    layers.scaled,
+    precision.accumulated_in_bfloat16,
+    precision.accumulated_in_half,
+)
+"""The faults of layers."""
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     stores.never_written,
     stores.nan_to_zero,
     stores.sign_flipped,
+    *LAYERS,
     library.nan_compared,
     formula.slope_at_kink,
     formula.gelu_approximated,
@@ -94,4 +140,38 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     library.computed_in_half,
     library.stepwise,
 )
-"""Every fault that is tried, the most specific first."""
+"""Every fault of an image that is tried, the most specific first."""
+
+PRECISIONS: tuple[Hypothesis, ...] = (
+    precision.bias_after_half_store,
+    precision.inputs_in_tf32,
+    precision.inputs_in_bfloat16,
+    precision.inputs_in_half,
+)
+"""Those that a note may name though a layer is within its bounds."""
+
+STATES: tuple[Hypothesis, ...] = (
+    stores.never_written,
+    states.batch_mean,
+    states.pixel_mean,
+    states.one_image,
+    states.accumulated,
+    stores.sign_flipped,
+    states.state_flipped,
+    states.state_layout,
+    states.state_moved,
+    states.another_source,
+    states.terms_left_out,
+    stores.clamped,
+    stores.stored_through_half,
+    stores.stored_through_tf32,
+    stores.stored_through_bfloat16,
+    states.state_in_tf32,
+    states.state_in_bfloat16,
+    states.weights_added,
+    layers.scaled,
+)
+"""Every fault of the gradients of weights and biases that is tried."""
+
+STATE_PRECISIONS: tuple[Hypothesis, ...] = (states.state_in_tf32, states.state_in_bfloat16)
+"""Those that a note may name."""

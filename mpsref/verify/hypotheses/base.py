@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.image_lanes import LANES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Operation, Role
-from mpsref.storage import FORMATS
+from mpsref.storage import FLOAT64, FORMATS
 from mpsref.verify.case import Case, Function, Reads, Step
+from mpsref.verify.layer import Given, Layer, Variants
 
 __all__ = [
     "HALF",
@@ -38,6 +39,7 @@ __all__ = [
     "erf",
     "function_hypothesis",
     "hypothesis",
+    "layer_hypothesis",
     "reads_gradient",
     "with_operation",
 ]
@@ -84,6 +86,8 @@ class Candidate:
         From bytes as they are stored to the values that were meant: their bounds are those of the elements.
     coarse : bool
         Whether the store is coarser than the format: a value within bounds may then be stored as a neighbour.
+    given : Given, optional
+        What a layer gives instead of the case's own.
     """
 
     detail: str = ""
@@ -96,9 +100,14 @@ class Candidate:
     known: Callable[[Index], Mask] | None = None
     undo: Callable[[Stored], Stored] | None = None
     coarse: bool = False
+    given: Given | None = None
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
-        """The stored elements at flat indices, of values so many ULP away; and which are known, None if all are."""
+        """
+        The stored elements at flat indices, and which are known; None if all are.
+
+        With a `nudge` of -1 or 1 they are of values one ULP away; of a layer's image, of an end of their bounds.
+        """
         moved, known = index, None
         if self.move is not None and self.source is None:
             moved = self.move(case.shape, index)
@@ -108,30 +117,48 @@ class Candidate:
         if self.known is not None:
             known = self.known(index) if known is None else known & self.known(index)
         if self.store is not None:
-            factor = 1 + nudge * 2.0 ** (1 - case.result.precision)
-            out = self.store(case, moved, lambda where: factor * self._values(case, where))
-        elif self.function is None and self.source is None and self.reads is None:
+            factor = 1.0 if case.layers else 1 + nudge * 2.0 ** (1 - case.result.precision)
+            out = self.store(case, moved, lambda where: factor * self._values(case, where, nudge))
+        elif (
+            self.function is None
+            and self.source is None
+            and self.reads is None
+            and self.given is None
+            and not (nudge and case.layers)
+        ):
             out = case.want.reshape(-1)[np.maximum(moved, 0)]
         else:
-            out = case.stored(self._values(case, moved))
+            out = case.stored(self._values(case, moved, nudge))
         if moved is not index:
             out = np.where(moved < 0, out.dtype.type(0), out)
         return out, known
 
-    def _values(self, case: Case, index: Index) -> Wide:
+    def _values(self, case: Case, index: Index, end: int) -> Wide:
         index = np.maximum(index, 0)
         read = [source.at(index) for source in case.sources]
+        functions: dict[int, Function] = {}
+        given = self.given or case.given
+        if given is not None and (self.given or end):
+            read[0] = Elements(given.at(index, end), FLOAT64)
+            if given.is_finished:
+                functions[0] = _unchanged
         if self.move is not None and self.source is not None:
             read[self.source] = case.sources[self.source].at(self.move(case.shape, index))
         if self.reads is not None:
             read = list(self.reads(read, index))
-        functions = {} if self.function is None else {self.step % len(case.steps): self.function}
+        if self.function is not None:
+            functions[self.step % len(case.steps)] = self.function
         return case.values(index, functions, read)
+
+    def release(self) -> None:
+        """Forget whole images that can be made again."""
+        if self.given is not None:
+            self.given.release()
 
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse")
+        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "given")
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
 
@@ -153,6 +180,8 @@ class Hypothesis:
         Whether it is about all of the arithmetic, and so is no alternative to what says more, nor easily added to it.
     fitted : bool
         Whether it has a number that was fitted to some elements, which hardly any other one may contradict.
+    is_last : bool
+        Whether its bounds are so wide, or it says so little, that it is tried only where no other one fits.
     """
 
     name: str
@@ -161,6 +190,7 @@ class Hypothesis:
     fewest: int = 1
     general: bool = False
     fitted: bool = False
+    is_last: bool = False
 
 
 MANY = 8
@@ -168,10 +198,16 @@ MANY = 8
 
 
 def hypothesis(
-    name: str, sentence: str, fewest: int = 1, *, general: bool = False, fitted: bool = False
+    name: str,
+    sentence: str,
+    fewest: int = 1,
+    *,
+    general: bool = False,
+    fitted: bool = False,
+    is_last: bool = False,
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
-    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted)
+    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last)
 
 
 def function_hypothesis(
@@ -203,6 +239,28 @@ def function_hypothesis(
     return decorate
 
 
+def layer_hypothesis(
+    name: str, sentence: str, *kinds: Any, fitted: bool = False, is_last: bool = False
+) -> Callable[[Callable[[Layer, Case], Variants]], Hypothesis]:
+    """
+    Make a hypothesis of how a layer may be wrong: variants, each with a detail.
+
+    It is tried on every layer of some kinds of operations; default: of any.
+    """
+
+    def decorate(variants: Callable[[Layer, Case], Variants]) -> Hypothesis:
+        def of_case(case: Case) -> Iterator[Candidate]:
+            for layer in case.layers:
+                if isinstance(layer.operation, kinds or Operation):
+                    for detail, make in variants(layer, case):
+                        text = ", ".join(filter(None, (detail, layer.name and f"in {layer.name}")))
+                        yield Candidate(text, given=case.giving(make))
+
+        return Hypothesis(name, sentence, of_case, fitted=fitted, is_last=is_last)
+
+    return decorate
+
+
 def descriptor_of(step: Step) -> MPSNNNeuronDescriptor:
     """The neuron of a step that has one."""
     assert step.operation.descriptor is not None
@@ -222,6 +280,10 @@ def with_operation(operation: Operation) -> Function:
 def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
     """A gradient with another slope."""
     return lambda reads: reads.upstream * slope(reads)
+
+
+def _unchanged(reads: Reads) -> Wide:
+    return reads.x
 
 
 def erf(x: Wide) -> Wide:

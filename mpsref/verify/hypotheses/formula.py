@@ -341,7 +341,7 @@ def source_scaled(case: Case) -> Iterator[Candidate]:
     def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:
         return [*read[:-1], Elements(value * read[-1].values(), FLOAT64)]
 
-    if case.descriptor is not None:
+    if case.descriptor is not None and not case.layers:
         for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
             yield Candidate(f"by {name}", reads=partial(reads, value=value))
 
@@ -380,7 +380,7 @@ def another_image_read(case: Case) -> Iterator[Candidate]:
     def reads(read: Sequence[Elements], index: Index, place: int, image: Elements) -> Sequence[Elements]:
         return [*read[:place], image.at(index), *read[place + 1 :]]
 
-    for name, image in case.images.items():
+    for name, image in () if case.layers else case.images.items():
         for k, place in enumerate(PLACES[: len(case.sources)]):
             if not np.array_equal(image.stored, case.sources[k].stored):
                 text = f"{name} for {place}" if len(case.sources) > 1 else name

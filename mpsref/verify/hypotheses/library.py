@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
+from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
     SINGLE,
@@ -342,6 +343,9 @@ def computed_in_half(step: Step) -> Variants:
 )
 def stepwise(step: Step) -> Variants:
     def function(reads: Reads, mode: str) -> Wide:
+        if any(source.storage is FLOAT64 for source in reads.elements):
+            # The sums of a layer, which no mode takes.
+            return reads.ideal()
         return reads.ideal(mode=mode, result=SINGLE).astype(np.float64)
 
     for mode in ("stepwise", "stepwise-fma"):

@@ -68,6 +68,9 @@ def _reading(
     case: Case, narrow: Callable[[Wide], Wide], places: Sequence[int], detail: str = ""
 ) -> Iterator[Candidate]:
     """Sources changed before they are used: each alone, and all."""
+    if case.layers:
+        # What these read has hypotheses of its own.
+        return
 
     def reads(read: Sequence[Elements], index: Index, chosen: Sequence[int]) -> Sequence[Elements]:
         return [
@@ -288,6 +291,8 @@ def subnormals_flushed(case: Case) -> Iterator[Candidate]:
         return flushed(Elements(case.stored(values(index)), case.result)).stored
 
     yield Candidate("in the result", store=store)
+    if case.layers:
+        return
     yield Candidate("in the sources", reads=reads)
     yield Candidate("in the sources and the result", reads=reads, store=store)
 
