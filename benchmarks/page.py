@@ -220,7 +220,8 @@ def _small(results: Mapping[str, Any]) -> list[str]:
 def _windows(results: Mapping[str, Any]) -> Iterable[list[str]]:
     text = """
         Milliseconds a call; in brackets mpsref's time over the peer's. N(0, 1) everywhere, weights over the square root
-        of their number. numpy float64 gathers the windows and multiplies once, without a bound.
+        of their number. numpy float64 gathers the windows and multiplies once, without a bound. torch's gradient of max
+        pooling reads where the forward pass found the largest numbers; torch from x looks for them, as mpsref does.
     """
     for name, works in results.get("windows", {}).items():
         for work, shapes in works.items():

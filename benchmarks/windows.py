@@ -118,6 +118,9 @@ def _pooling(rng: np.random.Generator, numbers: tuple[int, ...], dtype: type, to
         calls["gradient of max pooling"]["torch"] = lambda: aten.max_pool2d_with_indices_backward(
             tg, tx, k, s, p, [1, 1], False, indices
         )
+        calls["gradient of max pooling"]["torch from x"] = lambda: aten.max_pool2d_with_indices_backward(
+            tg, tx, k, s, p, [1, 1], False, aten.max_pool2d_with_indices(tx, k, s, p)[1]
+        )
         calls["average pooling"]["torch"] = lambda: aten.avg_pool2d(tx, k, s, p, False, False)
         calls["gradient of average pooling"]["torch"] = lambda: aten.avg_pool2d_backward(
             tg, tx, k, s, p, False, False, None

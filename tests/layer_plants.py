@@ -290,7 +290,7 @@ FORWARD = {
     ],
     "another channel's weights": (lambda rng: wide(rng, reads=(3, 9)), lambda it: it.forward(w=np.roll(it.w, 1, 3))),
     "weights multiplied": (wide, lambda it: it.forward(w=it.w * np.float32(0.37))),
-    "multiplied": (lambda rng: wide(rng, b=None), lambda it: it.forward() * np.float32(-0.01)),
+    "multiplied by a number": (lambda rng: wide(rng, b=None), lambda it: it.forward() * np.float32(-0.01)),
     "mirrored or wrapped edge": (lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror")),
     "another stride or dilation": [
         (lambda rng: wide(rng, strides=(1, 1), method=16), lambda it: it.forward(strides=(2, 2))),
@@ -354,6 +354,13 @@ DATA_GRADIENTS = {
 STATES = {
     "mean over the batch": (batched, lambda it, g: [array / 3 for array in it.states(g)]),
     "one image only": (batched, lambda it, g: replace(it, x=it.x[-1:]).states(g[-1:])),
+    "an image counted twice": (
+        batched, lambda it, g: [a + b for a, b in zip(it.states(g), replace(it, x=it.x[-1:]).states(g[-1:]),
+                                                      strict=True)]),
+    "multiplied by a number": [
+        (wide, lambda it, g: [np.float32(1024) * array for array in it.states(g)]),
+        (batched, lambda it, g: [np.float32(-0.4) * array for array in it.states(g)]),
+    ],
     "accumulated over steps": [
         (wide, lambda it, g: [2 * array for array in it.states(g)]),
         (wide, lambda it, g: [3 * array for array in it.states(g)]),
@@ -375,10 +382,9 @@ STATES = {
         (wide, lambda it, g: (it.states(g)[0] + np.float32(1e-3) * it.w, it.states(g)[1])),
         (wide, lambda it, g: (it.w - np.float32(0.1) * it.states(g)[0], it.states(g)[1])),
     ],
-    "multiplied": (wide, lambda it, g: [array * np.float32(-0.01) for array in it.states(g)]),
     "inputs rounded to TF32": (wide, lambda it, g: it.states(short(g, 10), x=short(it.x, 10))),
     "inputs rounded to bfloat16": (wide, lambda it, g: it.states(short(g, 7), x=short(it.x, 7))),
-}
+}  # fmt: skip
 
 
 # ---- pooling ----
@@ -545,7 +551,7 @@ NEAR_MISSES = {
     "another channel's weights": (wide, lambda it: it.forward(w=shuffled(it.w))),
     "weights multiplied": (wide, lambda it: it.forward(w=it.w * np.linspace(1.5, 2, it.w.size, dtype=np.float32)
                                                        .reshape(it.w.shape))),
-    "multiplied": (wide, lambda it: it.forward() * np.linspace(1.5, 2, it.forward().size, dtype=np.float32)
+    "multiplied by a number": (wide, lambda it: it.forward() * np.linspace(1.5, 2, it.forward().size, dtype=np.float32)
                    .reshape(it.forward().shape)),
     "mirrored or wrapped edge": (
         lambda rng: wide(rng, method=16), lambda it: it.forward(edge="mirror") + it.forward(edge="clamp")),
@@ -594,14 +600,17 @@ STATE_NEAR_MISSES = {
     "another image's source": (batched, lambda it, g: replace(it, x=shuffled(it.x)).states(g)),
     "weights in the gradient": (wide, lambda it, g: (it.states(g)[0] + np.float32(1e-3) * shuffled(it.w),
                                                      it.states(g)[1])),
-    "multiplied": (wide, lambda it, g: (it.states(g)[0] * np.linspace(1, 2, it.w.size, dtype=np.float32).reshape(
-        it.w.shape), it.states(g)[1])),
     "the sign flipped": (wide, lambda it, g: (-it.states(g)[0] * np.float32(1.5), it.states(g)[1])),
     "window in another place": (wide, lambda it, g: (shuffled(it.states(g)[0]), it.states(g)[1])),
     "inputs rounded to TF32": (wide, lambda it, g: it.states(short(g, 8), x=short(it.x, 8))),
     "inputs rounded to bfloat16": (wide, lambda it, g: it.states(short(g, 5), x=short(it.x, 5))),
     "mean over the batch": (batched, lambda it, g: [array / np.float32(2.5) for array in it.states(g)]),
     "one image only": (batched, lambda it, g: replace(it, x=it.x[:2]).states(g[:2])),
+    "an image counted twice": (
+        batched, lambda it, g: [a + b for a, b in zip(it.states(g), replace(it, x=it.x[-1:]).states(-g[-1:] / 2),
+                                                      strict=True)]),
+    "multiplied by a number": (
+        wide, lambda it, g: [a * np.resize(np.float32([3.5, 0.3]), a.shape) for a in it.states(g)]),
     "accumulated over steps": (wide, lambda it, g: [a + b for a, b in zip(it.states(g), it.states(g[::-1] + 1),
                                                                          strict=True)]),
     "gradient of weights flipped": (wide, lambda it, g: (it.states(g)[0][:, ::-1], it.states(g)[1])),

@@ -29,6 +29,8 @@ class Near(NamedTuple):
     bounds: str | None = None
     whole: bool = False
     """Whether x is rounded to integers."""
+    codes: bool = False
+    """Whether images have unorm8 codes."""
     parameters: dict[str, float] = {}
 
 
@@ -65,6 +67,11 @@ def built(near: Near, seed: int) -> Plant:
     for name, value in near.parameters.items():
         setattr(neuron[1], name, value)
     x = np.round(x) if near.whole else x
+    if near.codes:
+        codes = r.rng.integers(0, 256, x.shape).astype(np.uint8)
+        y = r.value(neuron, codes / 255)
+        y = np.clip(near.wrong(Seen(r, *neuron, codes / 255, None, y)), 0, 1)
+        return Plant([neuron], False, {"x": codes, "y": np.rint(255 * y).astype(np.uint8)}, None)
     dy = r.rng.normal(0, 1, x.shape).astype(r.dtype)
     with np.errstate(all="ignore"):
         right = r.value(neuron, x) if not near.gradient else dy * r.slope(neuron, x)
@@ -175,6 +182,21 @@ NEAR: dict[str, Near] = {
     "the slope from the stored result": Near(
         lambda s: s.dy * (q := mantissa(s.value(), 6)) * (1 - q), ("Sigmoid",), gradient=True, dtype=F16, spread=4.0
     ),
+    "a comparison or a clamp is missing": Near(
+        lambda s: np.where(s.r.rng.random(s.x.shape) < 0.5, s.y, s.p.a * s.x), ("ReLU",)
+    ),
+    "parameters in other places of the formula": Near(
+        lambda s: (s.p.a * s.x) ** s.p.c + 0.7 * s.p.b, ("Power",), parameters={"a": 0.8}
+    ),
+    "a rough approximation": Near(
+        lambda s: s.p.a * np.clip((z := s.p.b * s.x) * (27 + z * z) / (27 + 8 * z * z), -1, 1), ("TanH",)
+    ),
+    "the limit instead of the function": Near(
+        lambda s: np.where(s.p.b * s.x > 1.5, 1.05 * s.p.a * s.p.b * s.x, s.y), ("SoftPlus",)
+    ),
+    "a look-up table": Near(
+        lambda s: np.interp(s.x, n := np.sort(s.r.rng.uniform(-9, 9, 60)), s.value(n)), ("Sigmoid", "TanH", "SoftPlus")
+    ),
     # ---- what was run ----
     "the node was left out": Near(lambda s: noisy(s.x, s)),
     "applied twice": Near(lambda s: s.value(s.value(s.value())), ("Sigmoid", "TanH", "SoftPlus")),
@@ -218,6 +240,12 @@ NEAR: dict[str, Near] = {
     "another value of a parameter": Near(
         lambda s: np.where(s.x > 0, s.value(b=1.3 * s.p.b), s.value(b=0.7 * s.p.b)), WITH_AB
     ),
+    "other values of two parameters": Near(
+        lambda s: s.value(a=1.3 * s.p.a, b=0.7 * s.p.b) * (1 + 0.02 * np.sin(7 * s.x)), WITH_AB
+    ),
+    "the result in steps": Near(lambda s: np.rint(s.y * 16 + s.r.rng.uniform(-2, 2, s.y.shape)) / 16),
+    "another code of the value": Near(lambda s: s.y ** (1 / 2), ("Sigmoid", "SoftSign"), codes=True),
+    "rounded to 8 bits": Near(lambda s: mantissa(s.y, 4), ("Sigmoid", "SoftPlus", "ELU")),
     "clamped to 0 and 1": Near(lambda s: np.clip(s.y, -0.1, 0.9), ("GeLU", "TanH", "SoftPlus"), spread=4.0),
     "clamped to 65504": Near(lambda s: np.clip(s.y, -60000, 60000), ("Linear",), dtype=F32, spread=60_000.0),
     "truncated instead of rounded": Near(
@@ -254,6 +282,11 @@ NEAR: dict[str, Near] = {
     ),
     "channels mapped otherwise": Near(lambda s: s.r.rng.permuted(s.y, axis=-1), shape=CHANNELS),
     "another image of the batch": Near(lambda s: np.broadcast_to(s.y.mean(axis=0), s.y.shape), shape=(3, 8, 7, 5)),
+    "axes in another order": Near(lambda s: s.shuffled(), shape=(3, 8, 6, 5)),
+    "one pixel for several": Near(lambda s: s.y[:, np.arange(16) // 3 * 3], shape=CHANNELS),
+    "neighbouring pixels exchanged": Near(lambda s: s.y[:, :, np.arange(24) ^ 3], shape=CHANNELS),
+    "neighbouring pixels averaged": Near(lambda s: 0.7 * s.y + 0.3 * np.roll(s.y, 1, 2), shape=CHANNELS),
+    "summed over an axis": Near(lambda s: np.broadcast_to(1.1 * s.y.sum(0), s.y.shape), shape=(3, 8, 7, 5)),
     "shifted": Near(lambda s: between(s, 2), shape=CHANNELS),
     "wrong row stride": Near(lambda s: s.y[:, (5 * np.arange(16) + 3) % 16], shape=CHANNELS),
     "wrong offset": Near(lambda s: between(s, 3), shape=CHANNELS),

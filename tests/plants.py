@@ -1374,11 +1374,18 @@ def parameter_of_another_value(r):
     return r.plant((name, own), x, y, "another value of a parameter")
 
 
-@near_miss
-def parameters_of_other_values(r):
-    name, own = r.neuron(*WITH_AB)
-    x = r.x(r.shape())
-    return r.plant((name, own), x, r.value((name, own), x, own.but(a=own.a * r.number(1.2, 1.8), b=own.b * 0.7)))
+@each("other", "exchanged and negated", "default and doubled", "of three")
+def two_parameters(r, what):
+    name, own = r.neuron(*(WITH_AB if what != "of three" else ("Power", "Exponential", "Logarithm")))
+    x = r.x(r.shape(), name)
+    other = {
+        "other": lambda: own.but(a=own.a * r.number(1.2, 1.8), b=own.b * 0.7),
+        "exchanged and negated": lambda: own.but(a=-own.b, b=own.a),
+        "default and doubled": lambda: own.but(a=2 * own.a, b=1.0),
+        "of three": lambda: own.but(a=own.a * 1.3, c=own.c * 0.85),
+    }[what]()
+    y = r.value((name, own), x, other)
+    return r.plant((name, own), x, y, "other values of two parameters")
 
 
 @kind
@@ -1388,10 +1395,179 @@ def clamped_result(r):
     return r.plant(neuron, x, np.minimum(y, r.dtype(round(float(np.quantile(y, 0.9)), 2))), "clamped")
 
 
-@near_miss
-def steps_of_a_fixed_point(r):
+@each(np.rint, np.floor)
+def steps_of_a_fixed_point(r, rounding):
     neuron, x, y = r.forward("SoftPlus", "ELU")
-    return r.plant(neuron, x, np.rint(y * 16) / 16)
+    return r.plant(neuron, x, rounding(y * 16) / 16, "the result in steps")
+
+
+def nodes_of(r, x, function, way, inside):
+    """What a table gives, whose ends and number of nodes are drawn."""
+    end, count = float(r.rng.choice([4, 5, 6, 8, 10])), int(r.rng.choice([32, 63, 64, 100, 128]))
+    place = (np.clip(x, -end, end) + end) / (2 * end) * count
+    below = np.minimum(np.floor(place), count - 1)
+    first, second = (function((below + k) / count * 2 * end - end) for k in (0, 1))
+    weight = np.rint(place) - below if way == "nearest" else 0 if way == "below" else place - below
+    return np.where(np.abs(x) > end if inside else False, function(x), first * (1 - weight) + second * weight)
+
+
+@each("between", "nearest", "below", "inside")
+def table(r, way):
+    kinds = ("Sigmoid", "TanH", "SoftPlus", "GeLU")
+    if r.rng.random() < 0.5 and way != "below":
+        neuron, x, dy, _ = r.gradient(*kinds, shape=(1, 16, 16, 9), spread=3.0)
+        slope = nodes_of(r, x.astype(np.float64), lambda u: r.slope(neuron, u), way, way == "inside")
+        return r.plant_gradient(neuron, x, dy, dy * slope, "a look-up table")
+    neuron, x, _ = r.forward(*kinds, shape=(1, 16, 16, 9))
+    y = nodes_of(r, x.astype(np.float64), lambda u: r.value(neuron, u), way, way == "inside")
+    return r.plant(neuron, x, y, "a look-up table")
+
+
+@kind
+def source_in_steps(r):
+    neuron, x, _ = r.forward("Sigmoid", "SoftPlus", "GeLU")
+    return r.plant(neuron, x, r.value(neuron, np.rint(x.astype(np.float64) * 16) / 16), "a look-up table")
+
+
+@each("softplus", "sigmoid", "gelu")
+def limit(r, which):
+    neuron, x, y = r.forward({"softplus": "SoftPlus", "sigmoid": "Sigmoid", "gelu": "GeLU"}[which], spread=4.0)
+    w, p = x.astype(np.float64), neuron[1]
+    wrong = {
+        "softplus": lambda: np.where(p.b * w > 2.5, p.a * p.b * w, y),
+        "sigmoid": lambda: np.where(w > 3, 1, np.where(w < -3, 0, y)),
+        "gelu": lambda: np.where(w > 1.5, w, np.where(w < -1.5, 0, y)),
+    }[which]()
+    return r.plant(neuron, x, wrong, "the limit instead of the function")
+
+
+@each("identity", "exchanged", "slope", "upper", "lower")
+def comparison(r, what):
+    if what == "slope":
+        neuron, x, dy, _ = r.gradient("HardSigmoid", "ReLUN", spread=4.0)
+        p = neuron[1]
+        slope = p.a if neuron[0] == "HardSigmoid" else np.where(x >= 0, 1.0, p.a)
+        return r.plant_gradient(neuron, x, dy, dy.astype(np.float64) * slope, "a comparison or a clamp is missing")
+    kinds = {"upper": ("HardSigmoid", "ReLUN"), "lower": ("HardSigmoid",), "identity": ("ELU",)}
+    neuron, x, _ = r.forward(*kinds.get(what, ("ReLU", "ELU")), spread=4.0)
+    w, p = x.astype(np.float64), neuron[1]
+    linear = p.a * w + p.b
+    with np.errstate(over="ignore"):
+        wrong = {
+            "identity": lambda: p.a * np.expm1(w),
+            "exchanged": lambda: np.where(w >= 0, p.a * (w if neuron[0] == "ReLU" else np.expm1(w)), w),
+            "upper": lambda: np.maximum(linear, 0) if neuron[0] == "HardSigmoid" else np.where(w >= 0, w, p.a * w),
+            "lower": lambda: np.minimum(linear, 1),
+        }[what]()
+    return r.plant(neuron, x, wrong, "a comparison or a clamp is missing")
+
+
+@kind
+def offset_outside(r):
+    neuron, x, _ = r.forward("Power", "Exponential", "Logarithm")
+    w, p = np.maximum(x.astype(np.float64), 0.01), neuron[1]
+    inner = {"Power": w**p.c, "Exponential": p.c**w, "Logarithm": np.log(w) / math.log(p.c)}[neuron[0]]
+    return r.plant(neuron, w.astype(r.dtype), p.a * inner + p.b, "parameters in other places of the formula")
+
+
+@each("tanh", "exp", "sigmoid")
+def rough(r, which):
+    neuron, x, _ = r.forward("TanH" if which == "tanh" else "Sigmoid")
+    w, p = x.astype(np.float64), neuron[1]
+    z = p.b * w
+    wrong = {
+        "tanh": lambda: p.a * np.clip(z * (27 + z * z) / (27 + 9 * z * z), -1, 1),
+        "exp": lambda: 1 / (1 + (1 - w / 256) ** 256),
+        "sigmoid": lambda: 0.5 + 0.5 * w / (1 + np.abs(w)),
+    }[which]()
+    return r.plant(neuron, x, wrong, "a rough approximation")
+
+
+@each("selu", "hardswish")
+def another_activation(r, which):
+    neuron, x, _ = r.forward("ELU" if which == "selu" else "GeLU")
+    w = x.astype(np.float64)
+    selu = 1.0507009873554805 * np.where(w >= 0, w, 1.6732632423543772 * np.expm1(np.minimum(w, 0)))
+    wrong = selu if which == "selu" else w * np.clip(w + 3, 0, 6) / 6
+    return r.plant(neuron, x, wrong, "another neuron")
+
+
+@each("sum", "mean", "so far", "dy", "pixels", "channels")
+def summed(r, what):
+    neuron, x, dy, dx = r.gradient(*SMOOTH, shape=(3, 9, 8, 6))
+    wide = dy.astype(np.float64)
+    made = {
+        "sum": lambda: 0 * dx + dx.sum(0),
+        "mean": lambda: 0 * dx + dx.mean(0),
+        "so far": lambda: np.cumsum(dx, 0),
+        "dy": lambda: wide.sum(0) * r.slope(neuron, x),
+        "pixels": lambda: 0 * dx + dx.mean((1, 2), keepdims=True),
+        "channels": lambda: 0 * dx + dx.sum(3, keepdims=True),
+    }[what]()
+    return r.plant_gradient(neuron, x, dy, made, "summed over an axis")
+
+
+@kind
+def sampled_between_pixels(r):
+    y, plant = r.either(shape=(1, 14, 13, 6))
+    w = np.pad(y.astype(np.float64), ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    return plant(r.store((w[:, 1:, 1:] + w[:, :-1, 1:] + w[:, 1:, :-1] + w[:, :-1, :-1]) / 4),
+                 "neighbouring pixels averaged")  # fmt: skip
+
+
+@each((2, 2), (1, 2), (4, 4))
+def one_pixel_for_several(r, block):
+    y, plant = r.either(shape=(1, 16, 13, 6))
+    rows, columns = (np.arange(n) // b * b for n, b in zip(y.shape[1:3], block, strict=True))
+    return plant(y[:, rows][:, :, columns], "one pixel for several")
+
+
+@kind
+def neighbouring_pixels_exchanged(r):
+    y, plant = r.either(shape=(1, 9, 14, 6))
+    return plant(y[:, :, np.arange(14) ^ 1], "neighbouring pixels exchanged")
+
+
+@each((3, 1, 2, 0), (1, 0, 2, 3), (2, 0, 1, 3))
+def axes_in_another_order(r, order):
+    y, plant = r.either(shape=(4, 8, 6, 5))
+    return plant(y.transpose(order).reshape(y.shape), "axes in another order")
+
+
+@kind
+def slices_and_images_exchanged(r):
+    y, plant = r.either(shape=(3, 6, 7, 8))
+    by_slice = y.reshape(3, 6, 7, 2, 4).transpose(3, 0, 1, 2, 4).reshape(3, 2, 6, 7, 4)
+    return plant(by_slice.transpose(0, 2, 3, 1, 4).reshape(y.shape), "axes in another order")
+
+
+@kind
+def tiles_exchanged(r):
+    y, plant = r.either(shape=(1, 16, 16, 5))
+    return plant(y.reshape(1, 2, 8, 2, 8, 5).transpose(0, 3, 2, 1, 4, 5).reshape(y.shape), "tiles transposed")
+
+
+@each((3, 2.0**-9), (2, 2.0**-16))
+def through_8_bits(r, of):
+    bits, least = of
+    neuron, x, y = r.forward("Sigmoid", "SoftPlus", "ELU")
+    unit = np.maximum(2.0 ** (np.floor(np.log2(np.abs(y) + 1e-300)) - bits), least)
+    return r.plant(neuron, x, np.rint(y / unit) * unit, "rounded to 8 bits")
+
+
+@each("inverted", "video", "signed", "gamma")
+def codes_of_another_kind(r, which):
+    x = r.rng.integers(0, 256, r.shape()).astype(np.uint8)
+    neuron = ("SoftSign", Parameters())
+    y = r.value(neuron, x / 255)
+    codes = {
+        "inverted": 255 - np.rint(255 * y),
+        "video": 16 + np.rint(219 * y),
+        "signed": np.rint(127 * y),
+        "gamma": np.rint(255 * y ** (1 / 2.2)),
+    }[which]
+    names = {"signed": ("a constant factor",)}.get(which, ())
+    return Plant([neuron], False, {"x": x, "y": codes.astype(np.uint8)}, ("another code of the value", *names))
 
 
 @each((0, 9e9), (-1, 1), (0, 1))

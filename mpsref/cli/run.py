@@ -7,10 +7,9 @@ from pathlib import Path
 
 import mpsref
 from mpsref.cli.progress import Progress
-from mpsref.cli.sources import add_raw, add_sources, read_image, source_files
+from mpsref.cli.sources import add_raw, add_sources, is_recording, read_image, source_files
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
-from mpsref.documents import read_json
 from mpsref.errors import naming
 from mpsref.executor import MPSNNGraph
 from mpsref.graph import GraphFile
@@ -38,7 +37,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    recording = Recording.read(options.graph, complete=False) if _is_recording(options.graph) else None
+    recording = Recording.read(options.graph, complete=False) if is_recording(options.graph) else None
     file = GraphFile.read(options.graph) if recording is None else recording.graph
     wanted = list(file.images.values()) if options.all else file.result_images
     names = {image: name for name, image in file.images.items()}
@@ -61,9 +60,3 @@ def run(options: argparse.Namespace) -> int:
     path = write_recording(options.out, file, images, device, raw=options.raw, states=gradients)
     print(printable(f"wrote {len(images)} images and {path}"))
     return PASSED
-
-
-def _is_recording(path: Path) -> bool:
-    """Whether a file says that it is a recording; anything else is to be a graph."""
-    document = read_json(path)
-    return isinstance(document, dict) and document.get("format") == "mpsref-recording"

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mpsref.cli.arguments import FORMATS, named_file, shape
+from mpsref.documents import read_json
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.record import RecordedImage, read_npy
 from mpsref.record.recording import is_npy
 
-__all__ = ["add_raw", "add_sources", "read_image", "source_files"]
+__all__ = ["add_raw", "add_sources", "is_recording", "read_image", "source_files"]
 
 
 def add_sources(parser: argparse.ArgumentParser, default: str = "") -> None:
@@ -27,6 +28,12 @@ def add_raw(parser: argparse.ArgumentParser, files: str = "raw source files") ->
     """Add the shape and format of files of raw elements."""
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, help=f"shape of {files}")
     parser.add_argument("--channel-format", choices=FORMATS, help=f"format of {files}")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file says that it is a recording; anything else is to be a graph."""
+    document = read_json(path)
+    return isinstance(document, dict) and document.get("format") == "mpsref-recording"
 
 
 def source_files(

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -87,10 +87,13 @@ class Sum(ABC):
         Of the result.
     storages : tuple of StorageFormat
         Of the operands.
+    selects : bool
+        Whether the sums in blocks are of a selection: most are 0, and none is -0.
     """
 
     shape: tuple[int, ...]
     storages: tuple[StorageFormat, ...]
+    selects: ClassVar[bool] = False
 
     @abstractmethod
     def operands(self, index: Index) -> Operands:
@@ -139,7 +142,11 @@ class Sum(ABC):
         open_: list[Index] = []
 
         def within(block: Block) -> None:
-            left = _round_within(*block.near(), out[block.place], result)
+            values, bound = block.near()
+            if isinstance(bound, float) and bound == 0:
+                _round_exact(values, out[block.place], result, selects=self.selects)
+                return
+            left = _round_within(values, bound, out[block.place], result)
             if left is not None:
                 open_.append(block.flat(left, self.shape))
 
@@ -294,16 +301,26 @@ def _wide(value: Fraction, result: StorageFormat) -> float:
     return near if is_odd else math.nextafter(near, math.inf if rest > 0 else -math.inf)
 
 
+def _round_exact(values: Wide, out: Stored, result: StorageFormat, *, selects: bool) -> None:
+    made = out if out.flags.c_contiguous else np.zeros(out.shape, out.dtype)
+    if selects and result.dtype == np.float16:
+        # The conversion takes longest, and zeros need none.
+        index = np.flatnonzero(values != 0)
+        some = result.encode(values.reshape(-1)[index], np.empty(index.size, out.dtype))
+        canonical_nan(some)
+        made.reshape(-1)[index] = some
+    else:
+        if not selects:
+            # Adding 0 turns -0 into +0.
+            values += 0.0
+        result.encode(values, made)
+        canonical_nan(made.reshape(-1))
+    if made is not out:
+        np.copyto(out, made)
+
+
 def _round_within(values: Wide, bound: Wide | float, out: Stored, result: StorageFormat) -> Index | None:
     """Round what is within absolute bounds, and return the flat indices of what they leave open (Ziv's test)."""
-    if isinstance(bound, float) and bound == 0:
-        # Adding 0 turns -0 into +0.
-        values += 0.0
-        encoded = result.encode(values, out if out.flags.c_contiguous else np.empty(out.shape, out.dtype))
-        canonical_nan(encoded.reshape(-1))
-        if encoded is not out:
-            np.copyto(out, encoded)
-        return None
     high = np.empty(out.shape, out.dtype)
     low = out if out.flags.c_contiguous else np.empty_like(high)
     if result.unorm_max:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, partial
+from types import EllipsisType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,8 +28,8 @@ from mpsref.sums.base import (
     gathered,
     gradient_or_error,
 )
-from mpsref.sums.products import EXACT, Means, Place, common_unit
-from mpsref.sums.window import Part, Region, Window, reduced, regions, shifted, spread
+from mpsref.sums.products import EXACT, Means, Place
+from mpsref.sums.window import Part, Region, Window, reduced, regions, spread
 
 __all__ = ["AveragePooling", "AveragePoolingGradient", "Counts", "MaxPooling", "MaxPoolingGradient"]
 
@@ -37,10 +38,10 @@ Counts: TypeAlias = tuple[Index, Index]
 
 LARGEST_DIVISOR = 2**24
 
-SELECTED = 2**16
+SELECTED = 2**18
 """Elements of a result that are selected at once."""
 
-SCATTERED = 2**19
+SCATTERED = 2**17
 """Elements of a source whose gradient is added up at once."""
 
 
@@ -222,17 +223,18 @@ def _keys(stored: Stored, storage: StorageFormat, *, zeros_alike: bool) -> Store
     if storage.unorm_max:
         return stored.astype(_key_dtype(storage))
     width = 8 * stored.dtype.itemsize
-    keys = stored.view(_key_dtype(storage))
-    signs = keys >> (width - 1)
-    signs &= np.iinfo(keys.dtype).max
-    signs ^= keys
-    infinity = int(np.array(np.inf, stored.dtype).view(keys.dtype))
-    nan = np.isnan(stored) if stored.dtype != np.float16 else (keys & 0x7FFF) > infinity
-    if np.logical_or.reduce(nan, axis=None):
-        signs[nan] = np.iinfo(keys.dtype).max
+    bits = stored.view(_key_dtype(storage))
+    signs = bits >> (width - 1)
+    largest = np.iinfo(bits.dtype).max
+    keys: Stored = bits & largest
+    keys ^= signs
     if zeros_alike:
-        signs[signs == -1] = 0
-    return signs
+        keys -= signs
+    infinity = int(np.array(np.inf, stored.dtype).view(keys.dtype))
+    lowest = -infinity if zeros_alike else ~infinity
+    if np.maximum.reduce(keys, None, initial=0) > infinity or np.minimum.reduce(keys, None, initial=0) < lowest:
+        keys[(keys > infinity) | (keys < lowest)] = largest
+    return keys
 
 
 def _values(keys: Stored, storage: StorageFormat) -> Stored:
@@ -253,6 +255,11 @@ def _mask(where: Mask) -> Stored:
     """All bits where it holds, for integers of any size: several times faster than a choice."""
     mask: Stored = -where.view(np.int8)
     return mask
+
+
+def _advance(taps: Stored, later: Any, where: Mask) -> None:
+    """Replace taps by later ones, whose numbers are larger: several times faster than a choice."""
+    np.maximum(taps, later & _mask(where), out=taps)
 
 
 @dataclass(eq=False)
@@ -301,7 +308,7 @@ class MaxPooling:
                 values = result.encode(meaning(values, storage), np.empty(values.shape, result.dtype))
             out[region] = values
 
-        self._over_regions(pool, workers)
+        _over_regions(pool, _regions(self.shape), workers)
         return out
 
     def chosen(self, *, workers: int = 1) -> Stored:
@@ -311,25 +318,47 @@ class MaxPooling:
         At ties it is the first one in the order of rows, then columns; +0 and -0 tie, and a NaN ties with another.
         A zero outside must be larger than all numbers inside.
         """
-        out, (height, width) = (
-            np.empty(self.shape, np.min_scalar_type(-math.prod(self.window.kernel))),
-            self.window.kernel,
-        )
+        out = np.empty(self.shape, np.min_scalar_type(-math.prod(self.window.kernel)))
+        stored = self.source.stored
+        # Processors compare such numbers as they are; it is false for NaN.
+        plain = stored.dtype in (np.float32, np.float64) and np.minimum.reduce(stored, None, initial=0) > -np.inf
 
         def choose(region: Region) -> None:
-            keys, lowest = self._slab(region, zeros_alike=True)
-            found = reduced(np.maximum, keys, self.window, region, self._part())
-            first = np.zeros(found.shape, out.dtype)
-            for tap in reversed(range(height * width)):
-                is_largest = shifted(keys, self.window, region, *divmod(tap, width)) == found
-                np.bitwise_xor(first, (first ^ out.dtype.type(tap)) & _mask(is_largest), out=first)
-            first[found == lowest] = -1
+            if plain:
+                lowest = -np.inf
+                values = spread(stored, self.window, region, self._part(), lambda numbers: numbers, lowest)
+            else:
+                values, lowest = self._slab(region, zeros_alike=True)
+            largest, first = self._first(values, region, out.dtype)
             if self.zero_border:
-                first[self._meets_border(region) & (found < 0)] = -1
+                first[self._meets_border(region) & (largest < 0)] = -1
             out[region] = first
 
-        self._over_regions(choose, workers)
+        _over_regions(choose, _regions(self.shape), workers)
+        for axis, size in enumerate(stored.shape[1:3], 1):
+            np.moveaxis(out, axis, 0)[self.window.inside(axis - 1, size) == 0] = -1
         return out
+
+    def _first(self, values: Stored, region: Region, dtype: np.dtype[Any]) -> tuple[Stored, Stored]:
+        """The largest number of each window of a slab, and the first of its taps that has it."""
+        (height, width), (sy, sx), (dy, dx) = self.window.kernel, self.window.strides, self.window.dilations
+        rows, columns = (places.stop - places.start - 1 for places in region[1:])
+        # The first in each row of a window, then the first row.
+        across = values[:, :, : columns * sx + 1 : sx]
+        taps = np.zeros(across.shape, dtype)
+        for k in range(1, width):
+            other = values[:, :, k * dx : k * dx + columns * sx + 1 : sx]
+            _advance(taps, dtype.type(k), other > across)
+            across = np.maximum(across, other)
+        largest = across[:, : rows * sy + 1 : sy]
+        first = taps[:, : rows * sy + 1 : sy].copy()
+        for k in range(1, height):
+            row = slice(k * dy, k * dy + rows * sy + 1, sy)
+            other = across[:, row]
+            _advance(first, taps[:, row] + dtype.type(k * width), other > largest)
+            if k + 1 < height or self.zero_border:
+                largest = np.maximum(largest, other)
+        return largest, first
 
     def _part(self) -> Part:
         height, width = self.window.kernel
@@ -351,9 +380,13 @@ class MaxPooling:
         taps = math.prod(self.window.kernel)
         return (of_rows[region[1], None] * of_columns[region[2]] < taps)[..., None]
 
-    def _over_regions(self, work: Callable[[Region], None], workers: int) -> None:
-        todo = list(regions(self.shape, SELECTED // max(self.shape[3], 1)))
-        over_blocks(lambda start, _: work(todo[start // BLOCK]), len(todo) * BLOCK, worker_count(workers))
+
+def _regions(shape: tuple[int, ...]) -> list[Region]:
+    return list(regions(shape, SELECTED // max(shape[3], 1)))
+
+
+def _over_regions(work: Callable[[Region], None], todo: Sequence[Region], workers: int) -> None:
+    over_blocks(lambda start, _: work(todo[start // BLOCK]), len(todo) * BLOCK, worker_count(workers))
 
 
 @dataclass(eq=False)
@@ -396,10 +429,11 @@ class MaxPoolingGradient(Sum):
         return self.pooling.chosen(workers=self._workers)
 
     _workers = 1
+    selects = True
 
     def rounded(self, result: StorageFormat, *, workers: int = 1) -> Stored:
         self._workers = workers
-        return self._selected(result) if self._most == 1 else super().rounded(result, workers=workers)
+        return self._selected(result, workers) if self._most == 1 else super().rounded(result, workers=workers)
 
     @property
     def _most(self) -> int:
@@ -408,24 +442,61 @@ class MaxPoolingGradient(Sum):
         axes = zip(window.kernel, window.strides, window.dilations, strict=True)
         return math.prod(-(-kernel * math.gcd(step, dilation) // step) for kernel, step, dilation in axes)
 
-    def _selected(self, result: StorageFormat) -> Stored:
+    def _selected(self, result: StorageFormat, workers: int) -> Stored:
         """All elements, where each has at most one gradient."""
-        out, storage, gradient = np.zeros(self.shape, result.dtype), self.gradient.storage, self.gradient.stored
-        if result is not storage:
-            with np.errstate(all="ignore"):
+        out, storage, (height, width) = np.zeros(self.shape, result.dtype), self.gradient.storage, self.shape[1:3]
+        made, chosen, window = out.view(f"i{result.dtype.itemsize}"), self._chosen, self.pooling.window
+        taps = [
+            (tap, window.joined(0, ky, height), window.joined(1, kx, width))
+            for tap, (ky, kx) in enumerate(np.ndindex(window.kernel))
+        ]
+
+        def select(region: Region) -> None:
+            images = region[0]
+            gradient = self.gradient.stored[images]
+            if not storage.unorm_max:
+                # The sum of a single -0 is +0.
+                bits = gradient.view(f"i{storage.dtype.itemsize}")
+                gradient = (bits & _mask(bits != np.iinfo(bits.dtype).min)).view(storage.dtype)
+            if result is not storage:
                 gradient = result.encode(meaning(gradient, storage), np.empty(gradient.shape, result.dtype))
-        bits = gradient.view(f"i{result.dtype.itemsize}")
-        if not result.unorm_max:
-            # The sum of a single -0 is +0.
-            bits = bits & _mask(bits != np.iinfo(bits.dtype).min)
-            canonical_nan(bits.view(result.dtype).reshape(-1))
-        made = out.view(bits.dtype)
-        window, (height, width) = self.pooling.window, self.shape[1:3]
-        for tap, (ky, kx) in enumerate(np.ndindex(window.kernel)):
-            (rows, to_rows), (columns, to_columns) = window.joined(0, ky, height), window.joined(1, kx, width)
-            chosen = _mask(self._chosen[:, rows, columns] == tap)
-            made[:, to_rows, to_columns] = bits[:, rows, columns] & chosen
+            canonical_nan(gradient.reshape(-1))
+            bits = gradient.view(made.dtype)
+            for tap, (rows, to_rows), (columns, to_columns) in taps:
+                mask = _mask(chosen[images, rows, columns] == tap)
+                np.bitwise_and(bits[:, rows, columns], mask, out=made[images, to_rows, to_columns])
+
+        _over_regions(select, list(regions((len(out), 1, 1), SELECTED // max(chosen[:1].size, 1))), workers)
         return out
+
+    def _grid(self, blocks: Sequence[Region], channels: slice) -> Index:
+        """What places differ by in the largest of some blocks of windows, whose first ones have the first tap at 0."""
+        images, rows, columns = (max((b[axis].stop - b[axis].start for b in blocks), default=0) for axis in range(3))
+        (sy, sx), (height, width), depth = self.pooling.window.strides, self.shape[1:3], channels.stop - channels.start
+        n, y = np.arange(images)[:, None, None] * height, np.arange(rows)[:, None] * sy
+        pixels = (n + y) * width + np.arange(columns) * sx
+        grid: Index = pixels[..., None] * depth + np.arange(depth)
+        return grid
+
+    def _places(self, region: Region, channels: slice, grid: Index, top: int) -> tuple[Index, Mask | EllipsisType]:
+        """
+        Where the largest numbers of some windows are, in an array of these channels of the source's rows from one on.
+
+        The second is which windows have one.
+        """
+        window, width, depth = self.pooling.window, self.shape[2], channels.stop - channels.start
+        rows, columns = (
+            places.start * step + first + np.arange(kernel) * dilation
+            for places, step, first, kernel, dilation in zip(
+                region[1:], window.strides, window.first, window.kernel, window.dilations, strict=True
+            )
+        )
+        taps = ((rows[:, None] - top) * width + columns).reshape(-1) * depth
+        chosen = self._chosen[*region, channels]
+        places = taps.take(chosen.astype(np.intp), mode="clip")
+        places += grid[tuple(map(slice, chosen.shape))]
+        has = ... if np.minimum.reduce(chosen, None, initial=0) == 0 else chosen >= 0
+        return places[has].reshape(-1), has
 
     def terms(self) -> int:
         return math.prod(self.pooling.window.kernel)
@@ -442,42 +513,64 @@ class MaxPoolingGradient(Sum):
     def blocks(self) -> Iterator[Block]:
         images, height, width, channels = self.shape
         # Computed here, not by each thread.
-        unit = common_unit(self.gradient, 1.0) if self._chosen.size else 0.0
-        depth = max(1, SCATTERED // (height * width))
-        for n in range(images):
-            for c in range(0, channels, depth):
-                part = (slice(n, n + 1), slice(0, height), slice(0, width), slice(c, min(c + depth, channels)))
-                yield Block(part, partial(self._near, part[0], part[3], unit))
+        if not self._chosen.size:
+            return
+        # The windows of a block's last rows are those of the next block, too.
+        least = min(height, 2 * self._reach())
+        depth = min(channels, max(1, SCATTERED // (least * width)))
+        todo = list(regions((images, height, 1), max(least, SCATTERED // (width * depth))))
+        read = [self._windows(*region[:2]) for region in todo]
+        for c in range(0, channels, depth):
+            part = slice(c, min(c + depth, channels))
+            grid = self._grid(read, part)
+            for (n, y, _), windows in zip(todo, read, strict=True):
+                yield Block((n, y, slice(0, width), part), partial(self._near, y, windows, part, grid))
 
-    def _near(self, image: slice, channels: slice, unit: float) -> Near:
-        """The gradients of some channels of an image, each added where its window's largest number is."""
-        window, (height, width) = self.pooling.window, self.shape[1:3]
-        stored = self.gradient.stored[image, :, :, channels]
-        if not stored.size:
-            return np.zeros((1, height, width, stored.shape[3])), 0.0
-        incoming = self.gradient.storage.decode(stored, np.empty(stored.shape))
-        depth, size = stored.shape[3], height * width * stored.shape[3]
-        rows, columns = (
-            np.arange(count)[:, None] * step + np.arange(kernel) * dilation + first
-            for count, step, kernel, dilation, first in zip(
-                window.result, window.strides, window.kernel, window.dilations, window.first, strict=True
-            )
-        )
-        chosen = self._chosen[image, :, :, channels]
-        base = (rows[:, :1, None] * width + columns[:, 0, None]) * depth + np.arange(depth)
-        taps = ((rows[0] - rows[0, 0])[:, None] * width + (columns[0] - columns[0, 0])).reshape(-1) * depth
-        places = taps.take(chosen) + base
-        # One more for what no source element has.
-        places[chosen < 0] = size
-        places = places.reshape(-1)
+    def _reach(self) -> int:
+        """The rows from the first tap to the last."""
+        window = self.pooling.window
+        return (window.kernel[0] - 1) * window.dilations[0] + 1
 
-        def added(weights: Wide) -> Wide:
-            sums = np.bincount(places, weights.reshape(-1), size + 1)[:size]
-            return np.asarray(sums, np.float64).reshape(1, height, width, depth)
+    def _windows(self, images: slice, rows: slice) -> Region:
+        """The windows that have some rows of the source."""
+        window = self.pooling.window
+        first, step = window.first[0], window.strides[0]
+        low = max(0, -((first + self._reach() - 1 - rows.start) // step))
+        high = max(low, min(window.result[0], (rows.stop - 1 - first) // step + 1))
+        return images, slice(low, high), slice(0, window.result[1])
 
-        sums = added(incoming)
+    def _near(self, rows: slice, windows: Region, channels: slice, grid: Index) -> Near:
+        """The gradients of some rows and channels, each added where its window's largest number is."""
+        first, step = self.pooling.window.first[0], self.pooling.window.strides[0]
+        images, low, high = windows[0], windows[1].start, windows[1].stop
+        # The rows that these windows have.
+        top = min(rows.start, max(0, low * step + first))
+        bottom = max(rows.stop, min(self.shape[1], (high - 1) * step + first + self._reach()))
+        shape = (images.stop - images.start, bottom - top, self.shape[2], channels.stop - channels.start)
+        stored, storage = self.gradient.stored[*windows, channels], self.gradient.storage
+        places, has = self._places(windows, channels, grid, top)
+        incoming = storage.decode(stored, np.empty(stored.shape))[has].reshape(-1)
+
+        def added(gradients: Wide) -> Wide:
+            sums = np.zeros(shape)
+            np.add.at(sums.reshape(-1), places, gradients)
+            return sums[:, rows.start - top : rows.stop - top]
+
+        sums, most = added(incoming), self._most
         # For NaN it is not true.
-        most = self._most
-        if most * max(float(incoming.max()), -float(incoming.min())) < EXACT * unit:
+        if storage.dtype == np.float16 or most * _largest_over_unit(stored, storage) < EXACT:
             return sums, 0.0
         return sums, added(np.abs(incoming)) * (most * ROUNDING)
+
+
+def _largest_over_unit(stored: Stored, storage: StorageFormat) -> float:
+    """The largest number over a power of two of which all are multiples: the last bit of the smallest but 0."""
+    single = stored if storage.dtype == np.float32 else storage.decode(stored, np.empty(stored.shape, np.float32))
+    # Without their signs.
+    sizes = single.view(np.uint32) << 1
+    largest = np.maximum.reduce(sizes, None, initial=0) >> 1
+    # 0 becomes the largest of all.
+    sizes -= 1
+    least = (np.minimum.reduce(sizes, None, initial=0xFEFF_FFFF) + np.uint32(1)) >> 1
+    numbers = np.array([largest, least], np.uint32).view(np.float32)
+    return float(numbers[0]) / float(np.spacing(numbers[1]))

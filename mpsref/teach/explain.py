@@ -63,6 +63,7 @@ def explain(
     /,
     *,
     at: Sequence[int] = (0, 0, 0),
+    of: str | None = None,
     title: str = "graph",
     **sources: npt.ArrayLike | MPSImage,
 ) -> Page:
@@ -75,6 +76,8 @@ def explain(
         What to explain: everything that its results depend on.
     at : sequence of three or four int
         The element: y, x and channel; or image, y, x and channel. The channel chooses among the slopes of pReLU.
+    of : str, optional
+        The image whose element it is; in the others it is followed, as by `Trace.at`. Default: the first source.
     title : str
         What the page calls the graph.
     **sources : float, or array_like of shape (C,), (H, W, C) or (N, H, W, C), or MPSImage
@@ -91,7 +94,7 @@ def explain(
     ParameterError
         The graph has more than 200 steps, none, or another mode than ``ideal``; or `at` is no place.
     SourceError, ImageError
-        As for `MPSNNGraph.run`.
+        As for `MPSNNGraph.run`, and for `Trace.at`.
 
     Examples
     --------
@@ -103,7 +106,7 @@ def explain(
     >>> page[:15], "tanh(b x)" in page
     ('<!DOCTYPE html>', True)
     """
-    return explanation(graph, sources, at, title)
+    return explanation(graph, sources, at, title, of)
 
 
 def explanation(
@@ -111,12 +114,13 @@ def explanation(
     sources: Mapping[str, npt.ArrayLike | MPSImage],
     at: Sequence[int],
     title: str,
+    of: str | None = None,
 ) -> Page:
     """The page of `explain`, for sources of any name."""
     graph = graph_or_error(graph)
     _check(graph)
     place = _place(at)
-    traced = trace(graph, **_with_defaults(graph, sources)).at(*place[1:], image=place[0])
+    traced = trace(graph, **_with_defaults(graph, sources)).at(*place[1:], image=place[0], of=of)
     return _page(_Explained(graph, traced, place[3]), title)
 
 
@@ -273,7 +277,7 @@ class _Explained:
 
     def _at_one_place(self, step: Step) -> dict[str, Any]:
         """A window as a sum in which the elements at other places are constant."""
-        place = self.traced.place
+        place = self.traced.places[step.reads[0]]
         factor = sum(product.factor for product in step.products if product.place == place)
         here = [self.traced.sources[read].item() if read in self.traced.sources else self.traced[read].stored.item()
                 for read in step.reads]  # fmt: skip
@@ -302,13 +306,13 @@ def _page(explained: _Explained, title: str) -> Page:
     script = "(() => {\n" + parts.replace("/* neurons */", javascript(explained.rows)) + "})();\n"
     name = html_text(title, LONGEST_TITLE)
     forward = len(explained.steps) - len(explained.backward)
-    image, y, x, channel = explained.traced.place or (0, 0, 0, 0)
     body = f"""<header>
 <a class="skip scripted" href="#numbers-title">Skip to the numbers to change</a>
 <a class="skip" href="#trace-title">Skip to the table of all steps</a>
 <h1>{name}, step by step</h1>
-<p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: image {image}, \
-y {y}, x {x}, channel {channel}. Each step reads stored numbers, computes, and stores the result, rounded once.</p>
+<p>{forward} forward and {len(explained.backward)} backward steps, for one element of each image: \
+{html_text(explained.traced.caption, LONGEST)}. Each step reads stored numbers, computes, and stores the result, \
+rounded once.</p>
 <noscript><p class="note">Stepping and changing numbers need JavaScript; below is the trace of the numbers with which \
 this page was made.</p></noscript>
 </header>
@@ -390,12 +394,12 @@ def _box(explained: _Explained, name: str, place: Place) -> str:
     number, (x, y) = explained.number[name], place
     i = number - len(explained.traced.sources)
     if i < 0:
-        kind, label = "source", f"{html_text(name, LONGEST)}, a source"
+        kind, label = "source", f"{html_text(name + explained.traced.where(name), LONGEST)}, a source"
         value = _stored(explained.traced.sources[name].item(), explained.traced.images[name].storage, SHORT_VALUE)
     else:
         step = explained.steps[i]
         kind = f"{step.function.removesuffix('Gradient')}{PRIME}" if step.upstream is not None else step.function
-        label = f"step {i + 1}: {html_text(name, LONGEST)}, {step.node}"
+        label = f"step {i + 1}: {html_text(name + explained.traced.where(name), LONGEST)}, {step.node}"
         value = _stored(step.stored.item(), step.storage, SHORT_VALUE) + (" lost" if explained.lost(step) else "")
     inside = (
         f"<title>{label}</title>"
@@ -429,12 +433,14 @@ def _rows(explained: _Explained) -> Iterable[str]:
     stored = {name: _stored(v.item(), images[name].storage) for name, v in explained.traced.sources.items()}
     for i, step in enumerate(explained.steps):
         stored[step.name] = _stored(step.stored.item(), step.storage)
-        read = ", ".join(f"{html_text(name, LONGEST_NAME)} = {stored[name]}" for name in step.reads)
+        where = explained.traced.where
+        read = ", ".join(f"{html_text(name, LONGEST_NAME)}{where(name)} = {stored[name]}" for name in step.reads)
         upstream = stored[step.reads[0]] if step.kind == "gradient" else ""
         slope = "" if step.slope is None or step.kind == "scale" else _text(step.slope.item())
         yield (
             f'<tr id="step-{i + 1}"><td class="number">{i + 1}</td><th scope="row">{html_text(step.name, LONGEST_NAME)}'
-            f'</th><td>{step.node}</td><td class="reads">{read}</td><td class="number upstream">{upstream}</td>'
+            f'{where(step.name)}</th><td>{step.node}</td><td class="reads">{read}</td>'
+            f'<td class="number upstream">{upstream}</td>'
             f'<td class="number slope">{slope}</td><td class="number before">{_text(step.value.item())}</td>'
             f'<td class="number stored">{stored[step.name]}</td><td>{step.storage.name}</td>'
             f'<td class="lost">{html_text(explained.lost(step), LONGEST)}</td></tr>\n'

@@ -7,7 +7,7 @@ infinite or NaN, it was lost, here if the step's own result before storage was n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from mpsref.operations import Role
 from mpsref.storage import FLOAT64
 from mpsref.teach.step import Step
 
-__all__ = ["Lost", "lost_by_name"]
+__all__ = ["Lost", "lost_at", "lost_by_name"]
 
 NAMES = ("", "0", "infinite", "nan")
 HERE = ("", "underflow", "overflow", "the formula lost it")
@@ -75,6 +75,21 @@ def lost_by_name(steps: Sequence[Step]) -> dict[str, Lost]:
     return found
 
 
+def lost_at(
+    whole: Mapping[str, Lost], steps: Sequence[Step], places: Mapping[str, tuple[int, int, int, int]]
+) -> dict[str, Lost]:
+    """The same for one element, whose steps and places these are, from that of all: a window reads others, too."""
+    found: dict[str, Lost] = {}
+    for step in steps:
+        if step.name in whole:
+            at = tuple(slice(i, i + 1) for i in places[step.name])
+            lost = Lost(whole[step.name].here[at], whole[step.name].before[at])
+            if lost.here.any() or lost.before.any():
+                _describe(lost, step, [found[name] for name in step.reads if name in found])
+                found[step.name] = lost
+    return found
+
+
 def _lost(value: Wide, stored: Wide) -> npt.NDArray[np.int64]:
     kind = _kind(stored)
     return np.where(_kind(value) == 0, kind, 0)
@@ -103,7 +118,7 @@ def _describe(lost: Lost, step: Step, reads: Sequence[Lost]) -> None:
             lost.text = HERE[here]
             lost.reason = f"{step.name} {'overflowed' if here == 2 else 'was lost'}"
         else:
-            lost.reason = reads[0].reason
+            lost.reason = reads[0].reason if reads else "others were lost"
             lost.text = f"{NAMES[before]} because {lost.reason}"
         return
     counts = [(HERE[kind], lost.here == kind) for kind in (1, 2, 3)] + [("lost before", lost.before > 0)]

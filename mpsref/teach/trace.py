@@ -8,7 +8,6 @@ same operation with a float64 result, on the same stored sources.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -33,8 +32,9 @@ from mpsref.operations import Convolution, Role
 from mpsref.operations.base import number_text
 from mpsref.plan import Step as PlanStep
 from mpsref.teach.chain import ChainRule, Term, bias_of, equation, gradients_read, product_sum, stored_lines
-from mpsref.teach.lost import Lost, lost_by_name
+from mpsref.teach.lost import Lost, lost_at, lost_by_name
 from mpsref.teach.parameters import parameters_of, slopes_by_parameter, total
+from mpsref.teach.places import followed, place_or_error
 from mpsref.teach.step import (
     Step,
     Window,
@@ -76,24 +76,35 @@ class Trace:
         The source images by name, decoded.
     place : tuple of four int or None
         Image, y, x and channel, if this is the trace of one element.
+    places : dict of str to tuple of four int
+        Where that element is in each image.
+    left_out : tuple of str
+        The images in which it is nowhere.
     images : dict of str to MPSImage
         The source images by name.
     """
 
     @checked
     def __init__(
-        self, steps: Iterable[Step], sources: Mapping[str, MPSImage], place: tuple[int, int, int, int] | None = None
+        self,
+        steps: Iterable[Step],
+        sources: Mapping[str, MPSImage],
+        place: tuple[int, int, int, int] | None = None,
+        places: Mapping[str, tuple[int, int, int, int]] | None = None,
+        left_out: Iterable[str] = (),
     ) -> None:
         self.steps = tuple(steps)
         self.place = place
+        self.places = dict(places or {})
+        self.left_out = tuple(left_out)
         self.images = dict(sources)
         self._by_name = {step.name: step for step in self.steps}
+        self._whole: Trace | None = None
 
     @cached_property
     def sources(self) -> dict[str, Wide]:
         """The source images by name, decoded."""
-        window = Window(self.place)
-        return {name: window.array(image) for name, image in self.images.items()}
+        return {name: Window(self.places.get(name, self.place)).array(image) for name, image in self.images.items()}
 
     def __getitem__(self, name: str) -> Step:
         try:
@@ -137,32 +148,79 @@ class Trace:
         n, height, width, channels = (min(sizes) for sizes in zip(*shapes, strict=True))
         return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
-    def at(self, y: int, x: int, channel: int, image: int = 0) -> Trace:
+    def where(self, name: str) -> str:
+        """The place of the element in an image, in brackets, if it is another than the trace's."""
+        place = self.places.get(name, self.place)
+        return "" if place is None or place == self.place else f" (y {place[1]}, x {place[2]}, channel {place[3]})"
+
+    @property
+    def caption(self) -> str:
+        """Which element it is of which image, and the images that are left out."""
+        if self.place is None:
+            return ""
+        of = f" of {next(iter(self.places))}" if any(map(self.where, self.places)) else ""
+        return place_text(self.place) + of + (f"; without {', '.join(self.left_out)}" if self.left_out else "")
+
+    def at(self, y: int, x: int, channel: int, image: int = 0, *, of: str | None = None) -> Trace:
         """
         The trace of one element.
+
+        In other images it is followed: pointwise steps have it at the same place, a window at the element that it
+        reads or makes and that counts most. Images in which it is nowhere are left out.
+
+        Parameters
+        ----------
+        y, x, channel, image : int
+            The element.
+        of : str, optional
+            The image whose element it is. Default: the first source that is no incoming gradient.
 
         Raises
         ------
         ImageError
-            There is no such element.
+            There is no such element, or no step has to do with it.
+        SourceError
+            There is no such image.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mpsref as mps
+        >>> from mpsref import teach
+        >>> pool = mps.MPSCNNPoolingMaxNode(source=mps.MPSNNImageNode(handle="x"), filter_size=2)
+        >>> pool.result_image.handle = "y"
+        >>> t = teach.trace(mps.MPSNNGraph(result_image=pool.result_image), x=np.arange(16.0).reshape(4, 4, 1))
+        >>> t.at(1, 1, 0, of="y").places
+        {'y': (0, 1, 1, 0), 'x': (0, 3, 3, 0)}
         """
-        place = []
-        for name, value, most in zip(("image", "y", "x", "channel"), (image, y, x, channel), self.shape, strict=True):
-            try:
-                index = operator.index(value)
-            except Exception:  # noqa: BLE001  somebody's object may raise anything
-                raise ImageError(f"{name} is {shown(value)}: give an integer") from None
-            if not 0 <= index < most:
-                of = (
-                    ", which all images have" if {self.shape} != {*self._shapes, *(s.shape for s in self.steps)} else ""
-                )
-                raise ImageError(f"{name} is {index}: it must lie in range({most}){of}")
-            place.append(index)
+        shapes = {name: each.shape for name, each in self.images.items()} | {s.name: s.shape for s in self.steps}
+        if of is None:
+            reads = [read for step in self.steps for read in zip(step.reads, step.operation.roles, strict=True)]
+            incoming = {name for name, role in reads if role is Role.GRADIENT}
+            of = next((name for name in shapes if name not in incoming), next(iter(shapes), ""))
+        if of not in shapes:
+            raise SourceError(f"no image is called {shown(of)}: there are {_listed(shapes)}")
+        place = place_or_error((image, y, x, channel), (1, 1, 1, 1) if self.place else shapes[of], of)
         if self.place is not None:
             return self
-        window = Window((place[0], place[1], place[2], place[3]))
-        images = {name: window.image(each) for name, each in self.images.items()}
-        return Trace((step.within(window) for step in self.steps), images, window.place)
+        found = followed(self.steps, shapes, self.gradient_names, of, place)
+        images = {name: Window(found[name]).image(each) for name, each in self.images.items() if name in found}
+        known, steps = set(images), []
+        for step in self.steps:
+            read = {found.get(name) for name in step.reads}
+            if (
+                known.issuperset(step.reads)
+                and step.name in found
+                and (not step.operation.is_pointwise or read <= {found[step.name]})
+            ):
+                known.add(step.name)
+                steps.append(step.within(Window(found[step.name])))
+        if of not in known or not steps:
+            raise ImageError(f"no step reads or makes {place_text(place)} of {printable(of)}")
+        places = {name: at for name, at in found.items() if name in known}
+        one = Trace(steps, images, found[of], places, (name for name in shapes if name not in known))
+        one._whole = None if all(step.operation.is_pointwise for step in steps) else self
+        return one
 
     @cached_property
     def parameter_gradients(self) -> dict[str, float | Wide]:
@@ -241,12 +299,12 @@ class Trace:
         rows = [["step", "node", "reads", "slope", "upstream", "value", *(["stored", heading] if rounding else [])]]
         for name, values in self.sources.items():
             number = ["", range_text(values), ""] if rounding else [range_text(values)]
-            rows.append([name, "source", "", "", "", *number])
+            rows.append([name + self.where(name), "source", "", "", "", *number])
         for step in self.steps:
             reads = [f"{name} = {range_text(values)}" for name, values in zip(step.reads, step.sources, strict=True)]
             slope, upstream = ("" if each is None else range_text(each) for each in (step.slope, step.upstream))
             read = ", ".join(reads if is_single else step.reads)
-            row = [step.name, title(step), read, slope, upstream, range_text(step.value)]
+            row = [step.name + self.where(step.name), title(step), read, slope, upstream, range_text(step.value)]
             if rounding:
                 off = (ulps_text if is_single else largest_ulps_text)(step, self._lost_text(step))
                 row += [range_text(step.stored), off]
@@ -256,6 +314,8 @@ class Trace:
     @cached_property
     def lost(self) -> dict[str, Lost]:
         """What storing lost, by step: numbers that became 0 or infinite, and what became so because of them."""
+        if self._whole is not None:
+            return lost_at(self._whole.lost, self.steps, self.places)
         return lost_by_name(self.steps)
 
     def _lost_text(self, step: Step) -> str:
@@ -292,7 +352,7 @@ class Trace:
     def _tables(self, rounding: bool | None) -> list[tuple[str, list[list[str]]]]:
         """Captions and rows: a table for each element where there are few, else one for all."""
         if self.place is not None:
-            return [(place_text(self.place), self._rows(rounding))]
+            return [(self.caption, self._rows(rounding))]
         if len(self._shapes) == 1 and math.prod(self.shape) <= FEW_PIXELS:
             places = np.ndindex(*self.shape)
             return [table for i, y, x, c in places for table in self.at(y, x, c, i)._tables(rounding)]

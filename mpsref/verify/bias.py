@@ -28,6 +28,16 @@ FEW, ENOUGH = 2048, 65_536
 """Elements that are looked at: a few first, and where those may have been truncated more."""
 
 WAYS = {"toward zero": "by truncation", "down": "rounded down", "up": "rounded up"}
+CODES = {
+    "one more": "one code too high",
+    "one less": "one code too low",
+    "by 256, down": "as 256 times the value, truncated",
+    "by 256": "as 256 times the value, rounded",
+}
+NEIGHBOUR, SOME = "neighbour", 0.05
+"""Any other than the nearest; and the share of decisive elements that must hold one, where it is no certain one."""
+
+TEXTS = WAYS | CODES | {NEIGHBOUR: "as neighbours of the nearest"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,8 @@ class Directed:
     Attributes
     ----------
     way : str
-        ``toward zero``, ``down`` or ``up``.
+        ``toward zero``, ``down`` or ``up``; of codes also ``one more``, ``one less``, ``by 256`` and ``by 256, down``;
+        or ``neighbour``, where some elements hold one that is not the nearest.
     decisive, held : int
         Elements where the bounds tell such a store from one to nearest, and those of them that it explains.
     """
@@ -48,7 +59,7 @@ class Directed:
     held: int
 
     def __str__(self) -> str:
-        return f"stored {WAYS[self.way]}: {self.held:,} of {self.decisive:,} decisive elements"
+        return f"stored {TEXTS[self.way]}: {self.held:,} of {self.decisive:,} decisive elements"
 
 
 def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str, float]:
@@ -107,7 +118,7 @@ def _value_of_exponent(storage: StorageFormat) -> int:
 
 
 def directed(
-    got: Stored, want: Stored, storage: StorageFormat, ends: Ends, sources: Sequence[Elements]
+    got: Stored, want: Stored, storage: StorageFormat, ends: Ends, sources: Sequence[Elements], *, either: bool = False
 ) -> Directed | None:
     """
     Whether a store other than to nearest explains an image.
@@ -125,6 +136,8 @@ def directed(
         What the bounds allow before the store.
     sources : sequence of Elements
         What the elements depend on, in the same places.
+    either : bool
+        Whether a store may take either neighbour.
     """
     index, bits = spread(got.size, ENOUGH), storage.bits_dtype
     differ = index[got[index].view(bits) != want[index].view(bits)]
@@ -136,19 +149,20 @@ def directed(
     if differ.size < LEAST:
         return None
     # Where even the elements that differ do not fit there is no need to look at those that do not differ, nor at many.
-    ways = set(WAYS)
+    ways = set(TEXTS) - ({NEIGHBOUR} if either else set()) - (set() if storage.unorm_max else set(CODES))
     for least, few in ((1.0, differ[spread(differ.size, FEW)]), (0.0, spread(got.size, FEW))):
         seen = _decisive(got, storage, ends, few).items()
-        ways &= {way for way, (decisive, held) in seen if held.sum() >= max(least, SHARE * decisive.sum())}
+        ways &= {way for way, (decisive, held) in seen if held.sum() >= max(least, _share(way) * decisive.sum())}
         if not ways:
             return None
+    found = []
     for way, (decisive, held) in _decisive(got, storage, ends, index).items():
         count = int(decisive.sum())
-        if way in ways and count >= LEAST and held.sum() >= SHARE * count:
+        if way in ways and count >= LEAST and held.sum() >= max(LEAST, _share(way) * count):
             inputs = np.stack([source.at(index[decisive]).values() for source in sources], axis=1)
             if len(np.unique(inputs, axis=0)) >= LEAST:
-                return Directed(way, count, int(held.sum()))
-    return None
+                found.append(Directed(way, count, int(held.sum())))
+    return max(found, key=lambda each: (each.way != NEIGHBOUR, each.held), default=None)
 
 
 def _decisive(
@@ -156,21 +170,36 @@ def _decisive(
 ) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     """By way: which elements are decisive, and which of them hold the directed value."""
     low, high, known = ends(index)
+    ways = (*WAYS, *CODES) if storage.unorm_max else tuple(WAYS)
     place, found = storage.ordinals(got[index]), {}
     with np.errstate(over="ignore"):
-        nearest, *others = ([_rounded(end, storage, way) for end in (low, high)] for way in ("", *WAYS))
-    for way, ours in zip(WAYS, others, strict=True):
+        nearest, *others = ([_rounded(end, storage, way) for end in (low, high)] for way in ("", *ways))
+    for way, ours in zip(ways, others, strict=True):
         decisive = known & (nearest[0] == nearest[1]) & (ours[0] == ours[1]) & (ours[0] != nearest[0])
         found[way] = decisive, decisive & (place == ours[0])
+    certain = known & (nearest[0] == nearest[1])
+    found[NEIGHBOUR] = certain, certain & (np.abs(place - nearest[0]) == 1)
     return found
 
 
+def _share(way: str) -> float:
+    """How many of the decisive elements must hold what they would by a way."""
+    return SOME if way == NEIGHBOUR else SHARE
+
+
 def _rounded(values: Wide, storage: StorageFormat, way: str) -> npt.NDArray[np.int64]:
-    """The ordinals of values rounded in a direction; to nearest if there is none."""
+    """The ordinals of values rounded in a direction, or to a wrong code; to nearest if there is none."""
+    if way.startswith("by 256"):
+        values = values * (1 + 1 / storage.unorm_max)
     stored = storage.encode(values, np.empty(values.shape, storage.dtype))
     place, near = storage.ordinals(stored), meaning(stored, storage)
     above = (near > values).astype(np.int64)
     below = (near < values).astype(np.int64)
+    if storage.unorm_max:
+        # There is no code beyond the ends.
+        above, below = above & (values > 0), below & (values < 1)
+        place = place + (way == "one more") - (way == "one less") - (above if way == "by 256, down" else 0)
+        place = np.clip(place, 0, storage.unorm_max)
     if way == "toward zero":
         return place - np.where(values > 0, above, 0) + np.where(values < 0, below, 0)
     return place - above if way == "down" else place + below if way == "up" else place

@@ -222,7 +222,8 @@ class Segment:
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
             return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
-        return directed(got.reshape(-1), want.reshape(-1), storage, ends, list(self._inputs.values()))
+        sources, either = list(self._inputs.values()), model.rounds_either_way
+        return directed(got.reshape(-1), want.reshape(-1), storage, ends, sources, either=either)
 
     @property
     def _is_pointwise(self) -> bool:

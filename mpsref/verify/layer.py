@@ -27,6 +27,12 @@ __all__ = ["HALF_UNIT", "UNIT", "Given", "Layer", "StateLayer", "Variant", "Vari
 UNIT, HALF_UNIT = 2.0**-24, 2.0**-11
 FEW_UNITS = 4 * UNIT
 
+SOME = 16
+"""One element by itself takes as long as so many of all."""
+
+PRODUCTS = 2_000_000
+"""Computed at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -120,6 +126,29 @@ class Layer:
         # A division comes after the sum.
         more = 1 if self.weights is not None else 12
         return np.asarray((self.terms + more) * (UNIT * self.widened) * self.sizes())
+
+    def at(self, index: Index) -> tuple[Wide, Wide]:
+        """`value` and `radius` for some elements of a convolution or its gradient, without computing all."""
+        operation: Any = self.operation
+        weights = operation.weights
+        if self.weights is not None:
+            weights = Weights(weights.descriptor(), self.weights, weights.bias)
+        operation = operation.with_weights(weights)
+        sizes = [size_of(source) for source in self.sources]
+        value, size = np.empty(index.size), np.empty(index.size)
+        count = max(1, PRODUCTS // int(self.terms.max()))
+        for start in range(0, index.size, count):
+            part = slice(start, start + count)
+            read, *_ = operation.feeding(index[part], *sizes)
+            products = self.sources[0].reshape(-1)[read] * operation.factors(index[part], *sizes)
+            products[read < 0] = 0
+            value[part], size[part] = products.sum(axis=1), np.abs(products).sum(axis=1)
+        shape = operation.result_size(*sizes)
+        if self.bias is not None:
+            bias = self.bias[index % shape[3]]
+            value, size = value + bias, size + np.abs(bias)
+        _, y, x, _ = np.unravel_index(index, shape)
+        return value, (self.terms[y, x, 0] + 1) * (UNIT * self.widened) * size
 
     def activated(self, total: Wide) -> Wide:
         """What the fused neuron makes of sums."""
@@ -231,10 +260,21 @@ class Given:
 
     def at(self, index: Index, end: int = 0) -> Wide:
         """The elements at flat indices; the least, for an end of -1, or the greatest, for 1, of any order of sums."""
+        if self._is_cheaper_alone(index):
+            with np.errstate(all="ignore"):
+                value, radius = self.layer.at(index)
+                return value + end * radius if end else value
         if end not in self._elements:
             with np.errstate(all="ignore"):
                 self._elements[end] = self._whole(end)
         return self._elements[end][index]
+
+    def _is_cheaper_alone(self, index: Index) -> bool:
+        layer = self.layer
+        if self._elements or self.is_finished or layer.values is not None or layer.weights is None:
+            return False
+        size = int(np.prod(layer.operation.result_size(*map(size_of, layer.sources))))
+        return not isinstance(layer, StateLayer) and SOME * index.size <= size
 
     def _whole(self, end: int) -> Wide:
         layer = self.layer

@@ -28,13 +28,19 @@ MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
 
 BY_VALUE, MOVED = 0.5, 0.3
-"""The same, where it is restricted to an interval of values; and where elements are moved in a part of the image."""
+"""
+The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
+in a part of the image.
+"""
 
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
 FITTED = 0.995
 """The same for a hypothesis with a fitted number."""
+
+CODES, SOME, COARSE = 0.9, 0.5, 11
+"""What such a one must give to the bit of what it explains: of codes, and where the format has so few bits."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -51,8 +57,8 @@ SAME_REGION = 0.005
 ADDED = 0.2
 """What a second part that is about all of the arithmetic must add."""
 
-LEFT, MOST_PRODUCTS = 0.7, 30_000_000
-"""What a first fault of a layer must leave of the errors, at most; and the largest layer with two faults."""
+LEFT, MOST_TERMS = 0.7, 5000
+"""What a first fault of a layer must leave of the errors, at most; and the longest sums of layers with two faults."""
 
 BEST, SMOOTH = 4, 0.4
 """How many parts are tried with others; and how rough, at most, the result is as a function of what was read."""
@@ -290,10 +296,15 @@ class Search:
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
         least = FITTED if fitted else 0.0
+        # By a few codes nearly any curve can be fitted, but not to the bit.
+        coarse = SOME if self.case.result.precision <= COARSE else 0.0
+        bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else coarse
+        overall = BY_VALUE if hypotheses[0].general and candidate.given is None else 0.0
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
-            and t.gain >= _least(t) and t.explained >= min(fewest, of)
+            and t.gain >= max(_least(t), overall) and t.explained >= min(fewest, of)
+            and t.same_bits >= bits * t.explained
             and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:
@@ -325,7 +336,7 @@ class Search:
         for one in firsts:
             assert one.candidate.given is not None
             layer = one.candidate.given.layer
-            if layer.values is not None or np.prod(self.case.shape) * int(layer.terms.max()) > MOST_PRODUCTS:
+            if layer.values is not None or int(layer.terms.max()) > MOST_TERMS:
                 continue
             case = replace(self.case, layers=(layer,))
             for order, hypothesis in enumerate(self.hypotheses):
@@ -373,6 +384,10 @@ class Search:
         anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
         return float(ours / anyhow) if anyhow else np.inf
 
+    def _is_general(self, trial: Trial) -> bool:
+        """Whether it is about all of the arithmetic alone."""
+        return trial.order < len(self.hypotheses) and self.hypotheses[trial.order].general
+
     def rivals(self, first: Trial, other: Trial) -> bool:
         """Whether another trial is a real alternative: it explains as much, with no more assumptions, otherwise."""
         moves = first.candidate.move, other.candidate.move
@@ -382,7 +397,7 @@ class Search:
                 return False
         return (
             other.names != first.names
-            and not any(self.hypotheses[order].general for order in (other.order,) if order < len(self.hypotheses))
+            and not self._is_general(other)
             and not first.region.name
             and not other.region.name
             and len(other.names) <= len(first.names)

@@ -96,7 +96,10 @@ LAYERS = [
     ["mpsref.verify.tolerance", "mpsref.verify.layer"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
-    [f"mpsref.verify.hypotheses.{name}" for name in ("formula", "library", "parameters", "places", "stores")],
+    [
+        f"mpsref.verify.hypotheses.{name}"
+        for name in ("formula", "library", "parameters", "places", "stores", "sums", "tables")
+    ],
     ["mpsref.verify.hypotheses.layers"],
     ["mpsref.verify.hypotheses.precision"],
     ["mpsref.verify.hypotheses.states"],
@@ -139,7 +142,7 @@ LAYERS = [
     ["mpsref.proof.run"],
     ["mpsref.proof"],
     ["mpsref.teach.exercises", "mpsref.teach.plots", "mpsref.teach.step", "mpsref.teach.trees"],
-    ["mpsref.teach.formulas", "mpsref.teach.lost", "mpsref.teach.parameters"],
+    ["mpsref.teach.formulas", "mpsref.teach.lost", "mpsref.teach.parameters", "mpsref.teach.places"],
     ["mpsref.teach.chain"],
     ["mpsref.teach.trace"],
     ["mpsref.teach.explain"],

@@ -255,17 +255,59 @@ def test_results_without_pixels():
     assert not any(a.rounded(HALF).any() for a in sums)
 
 
-def test_parts_of_images_change_no_bit(monkeypatch):
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((3, 3), first=(-1, -1), result=(7, 7)),
+        Window((3, 2), (2, 2), first=(-1, 0), result=(4, 3)),
+        Window((2, 3), (1, 2), (4, 1), first=(-3, 1), result=(7, 4)),
+        Window((2, 2), (3, 1), (2, 3), first=(-4, -2), result=(5, 6)),
+        Window((2, 2), (2, 2), first=(1, -1), result=(3, 4)),
+    ],
+    ids=["overlap", "strides", "dilated", "outside", "apart"],
+)
+def test_parts_of_images_change_no_bit(window, monkeypatch):
     rng = np.random.default_rng(2)
-    x, e = (Elements(rng.standard_normal((2, 7, 7, 5)).astype(np.float32), SINGLE) for _ in range(2))
-    window = Window((3, 3), first=(-1, -1), result=(7, 7))
-    want = [sums.rounded(SINGLE) for sums in all_of(x, e, window, window.counts(7, 7), zero_border=True)]
-    monkeypatch.setattr(pooling, "SCATTERED", 100)
-    monkeypatch.setattr(pooling, "SELECTED", 100)
-    monkeypatch.setattr(products, "CELLS", 100)
-    got = [sums.rounded(SINGLE) for sums in all_of(x, e, window, window.counts(7, 7), zero_border=True)]
+    shapes = [(3, 7, 7, 5), (3, *window.result, 5)]
+    for storage in (SINGLE, HALF):
+        x, e = (Elements(rng.integers(-4, 5, shape).astype(storage.dtype), storage) for shape in shapes)
+        e.stored[0, 0] *= storage.dtype.type(2.0**-14)
+        for zero_border in (False, True):
+            monkeypatch.undo()
+            sums = all_of(x, e, window, window.counts(7, 7), zero_border=zero_border)
+            want = [one.rounded(storage) for one in sums]
+            # A few elements, a few rows, and most of an image.
+            for count in (1, 30, 100, 400):
+                monkeypatch.setattr(pooling, "SCATTERED", count)
+                monkeypatch.setattr(pooling, "SELECTED", count)
+                monkeypatch.setattr(products, "CELLS", count)
+                again = all_of(x, e, window, window.counts(7, 7), zero_border=zero_border)
+                assert all(judge.same(one.rounded(storage), all_) for one, all_ in zip(again, want, strict=True))
 
-    assert all(map(judge.same, got, want))
+
+@pytest.mark.parametrize("window", [SQUARE, Window((1, 1), result=(3, 3))], ids=["overlap", "apart"])
+def test_a_gradient_of_minus_zero_gives_zero_but_one_that_underflows_keeps_its_sign(window):
+    x = nine(*range(9), storage=SINGLE)
+    gradient = nine(*[-0.0] * 8, -(2.0**-40), storage=SINGLE)
+    stored = MaxPoolingGradient(gradient, MaxPooling(x, window)).rounded(HALF).reshape(-1)
+
+    assert not stored.any()
+    assert np.signbit(stored).tolist() == [False] * 8 + [True]
+
+
+@pytest.mark.parametrize(("large", "small"), [(1.0, 2.0**-20), (2.0**30, 2.0**-24), (1.0, 0.0), (2.0**-149, 2.0**-149)])
+def test_gradients_of_any_range_are_added_exactly(large, small):
+    # With and without a common unit that float64 has room for.
+    rng = np.random.default_rng(4)
+    x = Elements(rng.integers(0, 3, (1, 9, 9, 4)).astype(np.float32), SINGLE)
+    window = Window((3, 3), first=(-1, -1), result=(9, 9))
+    values = rng.choice(np.float32([large, -large, 3 * small, -small, 5 * small]), (1, 9, 9, 4))
+    largest = MaxPooling(x, window)
+    want = judge.maximum(x.values(), values.astype(np.float64), window, zero_border=False)[1]
+
+    assert judge.same(
+        MaxPoolingGradient(Elements(values, SINGLE), largest).rounded(SINGLE), judge.rounded(want, SINGLE)
+    )
 
 
 def test_wrong_arguments():

@@ -339,8 +339,9 @@ def test_a_window_is_drawn_with_its_products():
     node = mps.MPSCNNConvolutionNode(source=mps.MPSNNImageNode(handle="x"), weights=weights)
     pool = mps.MPSCNNPoolingMaxNode(source=node.result_image, filter_size=2)
     x = np.arange(72, dtype=np.float32).reshape(6, 6, 2) / 4
-    page = teach.explain(mps.MPSNNGraph(result_image=pool.result_image, format=F.float32), x=x, at=(0, 1, 0))
-    first, second = page.split("<details open>")[1:]
+    graph = mps.MPSNNGraph(result_image=pool.result_image, format=F.float32)
+    first, _ = teach.explain(graph, x=x, at=(0, 1, 0)).split("<details open>")[1:]
+    _, second = teach.explain(graph, x=x, at=(0, 1, 0), of="result0").split("<details open>")[1:]
     # Of the pixel (0, 1) the row above is outside; the pool reads rows 0 and 1, columns 2 and 3.
     assert first.count("cell read") == 6
     assert first.count("<tr><td>") == 12

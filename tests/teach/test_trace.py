@@ -214,9 +214,11 @@ def test_parts_of_a_graph_may_differ_in_size(shapes):
     assert [trace["tp"].stored.size, trace["tq"].stored.size] == [np.prod(shape) for shape in shapes]
     assert len(str(trace.at(0, 0, 0)).splitlines()) == 2 + 4
     assert "step by step" in teach.explain(graph, **sources)
-    place = {"y": 1, "x": 1, "channel": 0} if shapes[0] != (1, 1, 1) else {"y": 0, "x": 0, "channel": 0, "image": 2}
-    with pytest.raises(mps.ImageError, match=r"it must lie in range\(1\), which all images have"):
-        trace.at(**place)
+    larger, smaller = ("q", "p") if shapes[0] == (1, 1, 1) else ("p", "q")
+    place = {"y": 0, "x": 0, "channel": 1, "image": 2} if larger == "q" else {"y": 1, "x": 1, "channel": 0}
+    assert trace.at(**place, of=larger).left_out == (smaller, f"t{smaller}")
+    with pytest.raises(mps.ImageError, match=rf"it must lie in range\(1\), for image '{smaller}'"):
+        trace.at(**place, of=smaller)
 
 
 # ---- one element ----

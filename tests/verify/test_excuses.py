@@ -296,6 +296,37 @@ def test_a_directed_store_is_a_note_and_fails_under_strict(tmp_path, name, way):
     assert not strict.passed
 
 
+CODES = {
+    "toward zero": lambda y: np.floor(255 * y),
+    "up": lambda y: np.ceil(255 * y),
+    "one more": lambda y: np.rint(255 * y) + 1,
+    "one less": lambda y: np.rint(255 * np.minimum(y, 1)) - 1,
+    "by 256": lambda y: np.rint(256 * y),
+    "by 256, down": lambda y: np.floor(256 * y),
+    "neighbour": None,
+    "nearest": lambda y: np.rint(255 * y),
+}
+
+
+@pytest.mark.parametrize("way", CODES)
+@pytest.mark.parametrize("a", [1.0, 1.5])
+def test_codes_that_are_one_off_are_a_note(tmp_path, way, a):
+    x = np.random.default_rng(1).integers(0, 256, (1, 16, 32, 4)).astype(np.uint8)
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=a)
+    node.result_image.handle = "y"
+    # With a = 1.5 some values are beyond the last code.
+    store = CODES[way] or CODES["nearest"]
+    codes = np.clip(store(a * np.tanh(x / (256 if way == "neighbour" else 255))), 0, 255).astype(np.uint8)
+    images = {name: mps.MPSImage.from_array(array) for name, array in {"x": x, "y": codes}.items()}
+    file = mps.GraphFile.from_results([node.result_image], mps.MPSImageFeatureChannelFormat.unorm8)
+
+    report = verify(write_recording(tmp_path / "r", file, images, device="test"), faults=False)
+
+    assert report.passed
+    found = report.images[0].directed
+    assert (found and found.way) == (None if way == "nearest" else way)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_errors_with_their_sign_are_told_by_size(dtype):
     want = dtype([1, 1.5, 15.9, 16, 0.0625, 0.06, 0, nan, inf])

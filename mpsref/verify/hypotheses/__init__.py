@@ -4,7 +4,18 @@ What may have gone wrong: parts that compose, a module for each family, and the 
 The order of the list matters: see `mpsref.verify.faults`.
 """
 
-from mpsref.verify.hypotheses import formula, layers, library, parameters, places, precision, states, stores
+from mpsref.verify.hypotheses import (
+    formula,
+    layers,
+    library,
+    parameters,
+    places,
+    precision,
+    states,
+    stores,
+    sums,
+    tables,
+)
 from mpsref.verify.hypotheses.base import Candidate, Hypothesis
 
 __all__ = ["HYPOTHESES", "LAYERS", "PRECISIONS", "STATES", "STATE_PRECISIONS", "Candidate", "Hypothesis"]
@@ -75,7 +86,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     formula.hard_sigmoid_tests_x,
     formula.relun_slope_b,
     formula.gelu_doubled,
-    formula.gelu_term_missing,
+    formula.term_missing,
     formula.elu_without_parentheses,
     formula.exponent_not_lowered,
     library.pow_of_magnitude,
@@ -86,6 +97,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     formula.sources_exchanged,
     formula.not_applied,
     formula.wrong_direction,
+    library.comparison_missing,
     formula.derivative_at_output,
     formula.slope_from_result,
     formula.branches,
@@ -106,8 +118,13 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     parameters.slope_of_another_axis,
     parameters.half_slopes,
     stores.source_clamped,
+    library.rearranged,
+    library.rough,
+    tables.limit_instead,
+    stores.steps,
     stores.clamped_elsewhere,
     stores.srgb,
+    stores.other_codes,
     stores.stored_through_half,
     stores.stored_through_tf32,
     stores.stored_through_bfloat16,
@@ -116,6 +133,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     stores.read_through_tf32,
     stores.read_through_bfloat16,
     stores.read_through_unorm8,
+    stores.through_float8,
     stores.truncated,
     stores.byte_order,
     stores.singles_as_halves,
@@ -134,8 +152,15 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     places.row_stride,
     places.offset,
     places.index_wraps,
+    places.one_for_several,
+    places.pixels_exchanged,
+    places.axes_reordered,
+    sums.summed,
+    sums.averaged,
     parameters.parameter_fitted,
+    parameters.two_parameters_fitted,
     formula.another_neuron,
+    tables.look_up_table,
     library.erf_by_polynomial,
     library.computed_in_half,
     library.stepwise,
@@ -155,6 +180,7 @@ STATES: tuple[Hypothesis, ...] = (
     states.batch_mean,
     states.pixel_mean,
     states.one_image,
+    states.image_twice,
     states.accumulated,
     stores.sign_flipped,
     states.state_flipped,

@@ -179,7 +179,7 @@ class Hypothesis:
     general : bool
         Whether it is about all of the arithmetic, and so is no alternative to what says more, nor easily added to it.
     fitted : bool
-        Whether it has a number that was fitted to some elements, which hardly any other one may contradict.
+        Whether it has a number that was fitted to some elements, or comes near much: hardly any other may contradict.
     is_last : bool
         Whether its bounds are so wide, or it says so little, that it is tried only where no other one fits.
     """
@@ -217,6 +217,7 @@ def function_hypothesis(
     fewest: int = 1,
     neurons: bool = True,
     general: bool = False,
+    fitted: bool = False,
 ) -> Callable[[Callable[[Step], Iterator[tuple[str, Function]]]], Hypothesis]:
     """
     Make a hypothesis of what a step may compute instead: variants, each with a detail.
@@ -234,7 +235,7 @@ def function_hypothesis(
                     text = ", ".join(filter(None, (detail, f"in {step.name}" if len(case.steps) > 1 else "")))
                     yield Candidate(text, function=function, step=k)
 
-        return Hypothesis(name, sentence, of_case, fewest, general)
+        return Hypothesis(name, sentence, of_case, fewest, general, fitted)
 
     return decorate
 

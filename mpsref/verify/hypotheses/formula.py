@@ -10,7 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, Wide
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
+from mpsref.neuron.activations import ACTIVATIONS
+from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.neuron.table import NEURONS
 from mpsref.operations import NeuronForward
 from mpsref.storage import FLOAT64
@@ -135,9 +136,15 @@ def _bell(x: Wide) -> Wide:
     return np.asarray(np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
 
 
-@function_hypothesis("a term of the slope is missing", "The slope of geLU is one of its two terms alone.", T.geLU)
-def gelu_term_missing(step: Step) -> Variants:
-    if reads_gradient(step):
+@function_hypothesis(
+    "a term of the slope is missing",
+    "The slope of geLU is one of its two terms alone, or that of softSign is not squared.",
+    T.geLU, T.softSign,
+)  # fmt: skip
+def term_missing(step: Step) -> Variants:
+    if reads_gradient(step) and descriptor_of(step).neuron_type is T.softSign:
+        yield "1 / (1 + abs(x))", slope_instead(lambda reads: 1 / (1 + np.abs(reads.x)))
+    elif reads_gradient(step):
         yield "without x e^(-x^2 / 2) / sqrt(2 pi)", slope_instead(lambda reads: _normal(reads.x))
         yield "without (1 + erf(x / sqrt 2)) / 2", slope_instead(lambda reads: reads.x * _bell(reads.x))
 
@@ -352,17 +359,19 @@ def _median_size(array: Stored, case: Case) -> float:
 
 
 @function_hypothesis(
-    "another neuron", "Another neuron type was run, with the same parameters or with its defaults.", fewest=MANY
+    "another neuron",
+    "Another neuron or activation was run, with the same parameters or with its defaults.",
+    fewest=MANY,
 )
 def another_neuron(step: Step) -> Variants:
     p = descriptor_of(step)
-    for neuron_type, row in NEURONS.items():
+    for neuron_type, row in (*NEURONS.items(), *ACTIVATIONS.items()):
         if neuron_type is p.neuron_type or row.per_channel:
             continue
         same = {name: p.parameters.get(name, default) for name, default in row.parameters.items()}
         for parameters in (same,) if same == dict(row.parameters) else (same, dict(row.parameters)):
             text = ", ".join(f"{name} = {np.float32(value)!s}" for name, value in parameters.items())
-            other = with_descriptor(step.operation, MPSNNNeuronDescriptor(neuron_type, **parameters))
+            other = with_descriptor(step.operation, neuron_of(neuron_type.name, parameters))
             yield f"{neuron_type.name}{' with ' * bool(text)}{text}", with_operation(other)
 
 

@@ -182,7 +182,11 @@ def _factor(got: Wide, base: Wide, case: Case) -> float | None:
 
 
 @any_hypothesis(
-    "multiplied", "Every result is multiplied by a number, such as a learning rate.", MANY, fitted=True, is_last=True
+    "multiplied by a number",
+    "Every result has the same factor, such as a learning rate, or a scale of the loss that was not taken out.",
+    MANY,
+    fitted=True,
+    is_last=True,
 )
 def scaled(case: Case) -> Iterator[Candidate]:
     got, want = (Elements(array, case.result).values() for array in (case.got, case.want))

@@ -15,10 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Mask, Wide
+from mpsref.arrays import Elements, Mask, Wide
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
+    MANY,
     SINGLE,
     Candidate,
     T,
@@ -77,10 +78,10 @@ class Library:
         return self._call("pow", np.power, base, exponent)
 
     def min(self, x: Floats, y: Any) -> Any:  # noqa: D102
-        return np.asarray(np.fmin(x, self.dtype(y)))
+        return np.asarray(x if "min" in self.other else np.fmin(x, self.dtype(y)))
 
     def max(self, x: Floats, y: Any) -> Any:  # noqa: D102
-        return np.asarray(np.fmax(x, self.dtype(y)))
+        return np.asarray(x if "max" in self.other else np.fmax(x, self.dtype(y)))
 
     def where(self, condition: Mask, x: Any, y: Any) -> Any:  # noqa: D102
         if "where" in self.other:
@@ -197,6 +198,143 @@ def tanh_by_exponentials(step: Step) -> Variants:
 )
 def erf_by_polynomial(step: Step) -> Variants:
     yield from _each(step, "erf", ERF)
+
+
+def _by_bits(f: Library, x: Floats) -> Any:
+    """e^x as the float whose bits grow with x, by N. N. Schraudolph."""
+    code = 12102203.0 * np.clip(np.asarray(x, np.float64), -86, 88) + 1064866805
+    return code.astype(np.int32).view(np.float32)
+
+
+def _clamped(x: Floats, over: Callable[[Floats], Any], under: Callable[[Floats], Any]) -> Any:
+    with_square = np.asarray(x, np.float64) ** 2
+    return np.clip(x * over(with_square) / under(with_square), -1, 1)
+
+
+def _quotient(over: tuple[float, ...], under: tuple[float, ...]) -> Callable[[Library, Floats], Any]:
+    """``x over(x^2) / under(x^2)``, within -1 and 1; the coefficients rise."""
+
+    def function(_: Library, x: Floats) -> Any:
+        square = np.asarray(x, np.float64) ** 2
+        return np.clip(x * np.polyval(over[::-1], square) / np.polyval(under[::-1], square), -1, 1)
+
+    return function
+
+
+ROUGH: Mapping[str, dict[str, Callable[..., Any]]] = {
+    "tanh": {
+        "x (27 + x^2) / (27 + 9 x^2)": _quotient((27, 1), (27, 9)),
+        "x (15 + x^2) / (15 + 6 x^2)": _quotient((15, 1), (15, 6)),
+        "x (135135 + 17325 x^2 + 378 x^4 + x^6) / (135135 + 62370 x^2 + 3150 x^4 + 28 x^6)": _quotient(
+            (135135, 17325, 378, 1), (135135, 62370, 3150, 28)
+        ),
+    },
+    "exp": {
+        "of the bits of a float": _by_bits,
+        "(1 + x / 256)^256": lambda _, x: (1 + np.asarray(x, np.float64) / 256) ** 256,
+        "(1 + x / 1024)^1024": lambda _, x: (1 + np.asarray(x, np.float64) / 1024) ** 1024,
+    },
+}
+
+
+@function_hypothesis(
+    "a rough approximation",
+    "A function is computed by a short formula that is near it for some of its arguments.",
+    fewest=MANY,
+    fitted=True,
+)
+def rough(step: Step) -> Variants:
+    for name, ways in ROUGH.items():
+        for detail, way in ways.items():
+            yield f"{name} as {detail}", in_library(step, Library(np.float64, {name: way}))
+    if descriptor_of(step).neuron_type is T.sigmoid and not reads_gradient(step):
+        yield "sigmoid as (1 + x / (1 + abs(x))) / 2", lambda reads: (1 + reads.x / (1 + np.abs(reads.x))) / 2
+
+
+@dataclass
+class _Branches:
+    """A formula's comparisons, of which one is something else."""
+
+    chosen: int
+    other: Callable[[Any], Any]
+    count: int
+    seen: int = 0
+
+    def __call__(self, f: Library, condition: Mask, x: Any, y: Any) -> Any:
+        # A formula makes them in the same order each time.
+        is_chosen = self.seen % self.count == self.chosen
+        self.seen += 1
+        return np.where(self.other(condition) if is_chosen else condition, x, y)
+
+
+COMPARED: Mapping[str, Callable[[Any], Any]] = {
+    "always true": np.ones_like,
+    "always false": np.zeros_like,
+    "the other way round": np.logical_not,
+}
+
+
+@function_hypothesis(
+    "a comparison or a clamp is missing",
+    "A comparison of the formula has always the same outcome, or the other one, or the result is not clamped.",
+)
+def comparison_missing(step: Step) -> Variants:
+    for name, detail in {"min": "no upper limit", "max": "no lower limit"}.items():
+        yield detail, in_library(step, Library(np.float64, {name: _unused}))
+    counted = _Branches(-1, np.logical_not, 1)
+    in_library(step, Library(np.float64, {"where": counted}))(_probe(step))
+    for k in range(counted.seen):
+        for detail, other in COMPARED.items():
+            text = f"comparison {k + 1} of the formula is {detail}" if counted.seen > 1 else f"it is {detail}"
+            yield text, in_library(step, Library(np.float64, {"where": _Branches(k, other, counted.seen)}))
+
+
+def _unused(f: Library, *operands: Any) -> Any:
+    raise NotImplementedError  # A minimum or maximum that is missing is not called.
+
+
+def _probe(step: Step) -> Reads:
+    one = Elements(np.ones(1), FLOAT64)
+    return Reads(step.operation, [one] * len(step.operation.roles), np.zeros(1, np.intp), 1)
+
+
+def _power_of(f: Library, p: Any, x: Any) -> Any:
+    return f.exp(x) if p.c == -1 else f.pow(p.c, x)
+
+
+def _log_of(f: Library, p: Any, x: Any) -> Any:
+    return f.log(x) if p.c == -1 else f.log(x) / f.log(p.c)
+
+
+REARRANGED: Mapping[T, dict[str, Formula]] = {
+    T.power: {
+        "(a x)^c + b": lambda x, p, f: f.pow(p.a * x, p.c) + p.b,
+        "a x^c + b": lambda x, p, f: p.a * f.pow(x, p.c) + p.b,
+        "a (x + b)^c": lambda x, p, f: p.a * f.pow(x + p.b, p.c),
+    },
+    T.exponential: {
+        "a c^x + b": lambda x, p, f: p.a * _power_of(f, p, x) + p.b,
+        "a c^(x + b)": lambda x, p, f: p.a * _power_of(f, p, x + p.b),
+        "c^(a x) + b": lambda x, p, f: _power_of(f, p, p.a * x) + p.b,
+    },
+    T.logarithm: {
+        "a log_c(x) + b": lambda x, p, f: p.a * _log_of(f, p, x) + p.b,
+        "a log_c(x + b)": lambda x, p, f: p.a * _log_of(f, p, x + p.b),
+        "log_c(a x) + b": lambda x, p, f: _log_of(f, p, p.a * x) + p.b,
+    },
+}
+
+
+@function_hypothesis(
+    "parameters in other places of the formula",
+    "Scale and offset are applied to the result instead of the argument, or one of them is.",
+    *REARRANGED,
+    fewest=MANY,
+)
+def rearranged(step: Step) -> Variants:
+    if not reads_gradient(step):
+        for detail, form in REARRANGED[descriptor_of(step).neuron_type].items():
+            yield detail, in_library(step, Library(np.float64), form)
 
 
 @function_hypothesis(

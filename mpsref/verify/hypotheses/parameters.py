@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,12 @@ from mpsref.verify.hypotheses.base import (
 
 MOST_STEPS, LEAST_FIT = 4, 0.3
 """Nodes among which a parameter is fitted; and what share of the elements out of bounds a fitted one must explain."""
+
+BEST_STARTS, MOST_ITERATIONS = 4, 16
+"""Pairs of parameters from which a better pair is looked for, and how often."""
+
+SAME_BITS = 0.02
+"""The difference up to which shares of equal results count as equal."""
 
 
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
@@ -138,46 +145,156 @@ GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -
     fitted=True,
 )
 def parameter_fitted(case: Case) -> Iterator[Candidate]:
-    index = case.bad_sample[spread(case.bad_sample.size, 128)]
-    got = Elements(case.got.reshape(-1)[index], case.result)
-    fitting = np.isfinite(got.values())
-    index, got = index[fitting], got.at(np.flatnonzero(fitting))
-    if index.size < MANY or len(case.steps) > MOST_STEPS:
-        return
-    is_close, wide = case.bound(index), got.values()
-    for k, step in enumerate(case.steps):
-        p = step.operation.descriptor
-        if p is None:
-            continue
+    fit = _Fit(case)
+    for k, step, p in fit.steps():
         for name in p.parameters:
+            fitted = _fitted(partial(fit.distance, k, name))
+            if (best := fit.share(k, [name], [fitted])) >= LEAST_FIT:
+                (value,) = fit.shortest(k, [name], [fitted], best)
+                yield fit.candidate(step, k, [([name], [value])])
 
-            def with_value(value: float, k: int = k, step: Step = step, name: str = name) -> Function | None:
-                operation = next(_other_parameters(step, name, [float(np.float32(value))]), None)
-                return None if operation is None else with_operation(operation)
 
-            def distance(value: float, k: int = k, of: Callable[[float], Function | None] = with_value) -> float:
-                function = of(value)
-                if function is None:
-                    return math.inf
-                made = case.values(index, {k: function})
-                off = np.abs(made - wide) / (np.abs(made) + np.abs(wide))
-                return float(np.median(np.where(made == wide, 0.0, np.where(np.isnan(off), 1.0, off))))
+class _Fit:
+    """Some elements out of bounds, which a neuron with other parameters should give."""
 
-            def share(value: float, k: int = k, of: Callable[[float], Function | None] = with_value) -> float:
-                function = of(value)
-                made = None if function is None else case.stored(case.values(index, {k: function}))
-                return 0.0 if made is None else float(is_close(made, got.stored).mean())
+    def __init__(self, case: Case) -> None:
+        index = case.bad_sample[spread(case.bad_sample.size, 128)]
+        got = Elements(case.got.reshape(-1)[index], case.result)
+        fitting = np.isfinite(got.values())
+        self.case, self.index, self.got = case, index[fitting], got.at(np.flatnonzero(fitting))
+        self.wide, self.is_close = self.got.values(), case.bound(self.index)
+        # Far smaller results than most have relative errors that tell nothing.
+        self.least = float(np.median(np.abs(self.wide))) / 64 if self.index.size else 0.0
 
-            fitted = _fitted(distance)
-            best = share(fitted)
-            if best < LEAST_FIT:
-                continue
-            # The shortest number that does as well.
-            rounded = [float(f"{fitted:.{digits}g}") for digits in range(1, 9)]
-            value = next((each for each in rounded if share(each) >= best), fitted)
-            detail = f"{name} = {np.float32(value)!s} instead of {np.float32(p.parameters[name])!s}"
-            where = f"in {step.name}" if len(case.steps) > 1 else ""
-            yield Candidate(", ".join(filter(None, (detail, where))), function=with_value(value), step=k)
+    def steps(self) -> Iterator[tuple[int, Step, MPSNNNeuronDescriptor]]:
+        """The neurons that may be fitted."""
+        if self.index.size >= MANY and len(self.case.steps) <= MOST_STEPS:
+            for k, step in enumerate(self.case.steps):
+                if step.operation.descriptor is not None:
+                    yield k, step, step.operation.descriptor
+
+    def function(self, k: int, names: Sequence[str], values: Iterable[float]) -> Function | None:
+        """The neuron with other values of some parameters; None if it cannot have them, or has them already."""
+        single = [float(np.float32(value)) for value in values]
+        operation = next(_other_parameters(self.case.steps[k], names, single), None)
+        return None if operation is None else with_operation(operation)
+
+    def off(self, k: int, names: Sequence[str], values: Iterable[float]) -> Wide:
+        """The relative error of each element, with its sign, at most 1."""
+        function = self.function(k, names, values)
+        if function is None:
+            return np.ones(self.wide.shape)
+        made = self.case.values(self.index, {k: function})
+        off = (made - self.wide) / (np.abs(made) + np.abs(self.wide) + self.least)
+        return np.where(made == self.wide, 0.0, np.where(np.isnan(off), 1.0, off))
+
+    def distance(self, k: int, name: str, value: float) -> float:
+        """The typical error with another value of one parameter."""
+        return float(np.median(np.abs(self.off(k, [name], [value]))))
+
+    def share(self, k: int, names: Sequence[str], values: Iterable[float]) -> float:
+        """Of how many the result is within bounds."""
+        return self.shares(k, names, values)[0]
+
+    def shares(self, k: int, names: Sequence[str], values: Iterable[float]) -> tuple[float, float]:
+        """Of how many the result is within bounds, and of how many the same."""
+        function = self.function(k, names, values)
+        if function is None:
+            return 0.0, 0.0
+        made = self.case.stored(self.case.values(self.index, {k: function}))
+        return float(self.is_close(made, self.got.stored).mean()), float((made == self.got.stored).mean())
+
+    def shortest(self, k: int, names: Sequence[str], values: list[float], best: float) -> list[float]:
+        """The shortest numbers that do as well."""
+        rounded = [[float(f"{value:.{digits}g}") for value in values] for digits in range(1, 9)]
+        found = [(each, bits) for each in rounded for share, bits in [self.shares(k, names, each)] if share >= best]
+        most = max((bits for _, bits in found), default=0.0)
+        return next((each for each, bits in found if bits >= most - SAME_BITS), values)
+
+    def candidate(self, step: Step, k: int, ways: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Candidate:
+        """The neuron with the first of several sets of parameters that give the same."""
+        own = descriptor_of(step).parameters
+        texts = [
+            " and ".join(
+                f"{n} = {np.float32(v)!s} instead of {np.float32(own[n])!s}" for n, v in zip(*way, strict=True)
+            )
+            for way in ways
+        ]
+        where = f"in {step.name}" if len(self.case.steps) > 1 else ""
+        detail = ", ".join(filter(None, (", or ".join(texts), where)))
+        return Candidate(detail, function=self.function(k, *ways[0]), step=k)
+
+
+@hypothesis(
+    "other values of two parameters",
+    "Two parameters have other values: those that fit some elements, and no other element contradicts them.",
+    MANY,
+    fitted=True,
+)
+def two_parameters_fitted(case: Case) -> Iterator[Candidate]:
+    fit = _Fit(case)
+    for k, step, p in fit.steps():
+        found: list[tuple[float, Sequence[str], Sequence[float]]] = []
+        for names in itertools.combinations(p.parameters, 2):
+            tried = _fitted_together(partial(fit.off, k, names), _starts(p, names))
+            # Of those that do as well, that which gives more of the bits: the very numbers, if they are among them.
+            (best, _), values = max(((fit.shares(k, names, way), way) for way in tried), key=lambda each: sum(each[0]))
+            if best >= LEAST_FIT:
+                values = fit.shortest(k, names, values, best)
+                other = [-value for value in values]
+                # An odd function is the same with both signs exchanged.
+                if _apart(other, p, names) < _apart(values, p, names) and fit.share(k, names, other) >= best:
+                    values = other
+                own = [p.parameters[name] for name in names]
+                # What changes one only is the simpler cause.
+                if (np.asarray(values, np.float32) != np.asarray(own, np.float32)).all():
+                    found.append((best, names, values))
+        if found:
+            most = max(best for best, *_ in found)
+            # Of c^(a x + b), any two of the three give the same.
+            ways = [(names, values) for best, names, values in found if best == most]
+            yield fit.candidate(step, k, ways)
+
+
+def _apart(values: Sequence[float], p: MPSNNNeuronDescriptor, names: Sequence[str]) -> float:
+    """How far values are from a neuron's own."""
+    return sum(abs(value - p.parameters[name]) for name, value in zip(names, values, strict=True))
+
+
+def _starts(p: MPSNNNeuronDescriptor, names: Sequence[str]) -> list[tuple[float, ...]]:
+    """Pairs of values between which better ones are looked for: those that a mistake may leave, and a coarse grid."""
+    own, others = p.parameters, list(p.parameters.values())
+    usual = [
+        [*(sign * value for value in others for sign in (1, -1)), p.row.parameters[n], 2 * own[n], own[n] / 2, 0.0]
+        for n in names
+    ]
+    scales = [1 / 4, 1 / 2, 1 / math.sqrt(2), math.sqrt(2), 2.0, 4.0]
+    grid = [(own[names[0]] * s, own[names[1]] * t) for s in (1.0, *scales) for t in (1.0, *scales)]
+    return list(dict.fromkeys([*itertools.product(*usual), *grid]))
+
+
+def _fitted_together(off: Callable[[Any], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:
+    """Where the errors of a function of several parameters are small, by steps of Gauss and Newton from some starts."""
+    found: list[list[float]] = []
+    ranked = sorted((float(np.mean(np.abs(off(start)))), start) for start in starts)
+    for _, start in ranked[:BEST_STARTS]:
+        at, errors, damping = np.array(start), off(start), 1e-3
+        error = float(errors @ errors)
+        for _ in range(MOST_ITERATIONS):
+            steps = 1e-5 * np.maximum(np.abs(at), 1e-3)
+            slopes = np.stack([(off(at + step) - errors) / step.max() for step in np.diag(steps)], axis=1)
+            normal = slopes.T @ slopes
+            damped = normal + damping * np.diag(np.diag(normal)) + 1e-12 * np.eye(at.size)
+            move = np.linalg.solve(damped, -slopes.T @ errors)
+            there = off(at + move)
+            if (after := float(there @ there)) < error:
+                at, errors, error, damping = at + move, there, after, damping / 8
+            else:
+                damping *= 8
+            if np.abs(move).max() < 1e-8 * np.abs(at).max():
+                break
+        found += [list(start), at.tolist()]
+    return found
 
 
 def _fitted(distance: Callable[[float], float]) -> float:

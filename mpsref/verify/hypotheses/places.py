@@ -166,7 +166,73 @@ def tiles_transposed(case: Case) -> Iterator[Candidate]:
     def move(size: Size3, y: Index, x: Index, c: Index, tile: int) -> tuple[Index, Index, Index]:
         return y // tile * tile + x % tile, x // tile * tile + y % tile, c
 
-    yield from _moved(case, {f"of {k} x {k}": _pixels(partial(move, tile=k)) for k in (8, 16, 32, 4)})
+    def swap(size: Size3, y: Index, x: Index, c: Index, tile: int) -> tuple[Index, Index, Index]:
+        return x // tile * tile + y % tile, y // tile * tile + x % tile, c
+
+    sizes = (8, 16, 32, 4)
+    yield from _moved(case, {f"of {k} x {k}": _pixels(partial(move, tile=k)) for k in sizes})
+    whole = {f"of {k} x {k}, as wholes": _pixels(partial(swap, tile=k)) for k in sizes}
+    yield from _moved(case, whole)
+
+
+@hypothesis(
+    "one pixel for several",
+    "Blocks of pixels hold the value of their first one, as from an image of fewer pixels.",
+    MANY,
+)
+def one_for_several(case: Case) -> Iterator[Candidate]:
+    def move(size: Size3, y: Index, x: Index, c: Index, block: tuple[int, int]) -> tuple[Index, Index, Index]:
+        return y // block[0] * block[0], x // block[1] * block[1], c
+
+    blocks = [(2, 2), (1, 2), (2, 1), (4, 4), (1, 4), (4, 1), (8, 8)]
+    yield from _moved(case, {f"in blocks of {h} x {w}": _pixels(partial(move, block=(h, w))) for h, w in blocks})
+
+
+@hypothesis(
+    "neighbouring pixels exchanged", "Two pixels or rows that are next to each other have changed places.", MANY
+)
+def pixels_exchanged(case: Case) -> Iterator[Candidate]:
+    def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int]) -> tuple[Index, Index, Index]:
+        there = y ^ by[0], x ^ by[1]
+        # At the end of an odd side there is none.
+        inside = (there[0] < size[0]) & (there[1] < size[1])
+        return np.where(inside, there[0], y), np.where(inside, there[1], x), c
+
+    pairs = {"in each row": (0, 1), "in each column": (1, 0), "across": (1, 1)}
+    yield from _moved(case, {detail: _pixels(partial(move, by=by)) for detail, by in pairs.items()})
+
+
+@hypothesis(
+    "axes in another order",
+    "Images, rows, columns and channels, or images and slices, follow each other in memory in another order.",
+    MANY,
+)
+def axes_reordered(case: Case) -> Iterator[Candidate]:
+    names = {"n": "images", "y": "rows", "x": "columns", "c": "channels"}
+
+    def reordered(shape: tuple[int, int, int, int], index: Index, axes: tuple[int, ...]) -> Index:
+        places = np.unravel_index(index, [shape[axis] for axis in axes])
+        return np.ravel_multi_index([places[axes.index(axis)] for axis in range(4)], shape)
+
+    def of_slices(shape: tuple[int, int, int, int], index: Index, *, inverse: bool) -> Index:
+        n, y, x, c = np.unravel_index(index, shape)
+        extents = shape[0], shape[3] // LANES
+        if inverse:
+            n, s = np.divmod(c // LANES * extents[0] + n, extents[1])
+        else:
+            s, n = np.divmod(n * extents[1] + c // LANES, extents[0])
+        return np.ravel_multi_index([n, y, x, s * LANES + c % LANES], shape)
+
+    moves: dict[str, Move] = {}
+    if case.shape[3] % LANES == 0 and case.shape[0] > 1:
+        moves["slices of all images before the next slice"] = partial(of_slices, inverse=False)
+        moves["all slices of an image before the next image"] = partial(of_slices, inverse=True)
+    for axes in list(itertools.permutations(range(4)))[1:]:
+        # Where the first axis stays, other hypotheses say it.
+        if axes[0] or case.shape[0] > 1:
+            order = ", ".join(list(names.values())[axis] for axis in axes)
+            moves[f"{order}, from the outermost"] = partial(reordered, axes=axes)
+    yield from _moved(case, moves)
 
 
 # ---- channels ----

@@ -62,16 +62,18 @@ def quotients_in_half(layer: Layer, case: Case) -> Variants:
 
 def _overflowed(layer: Layer, case: Case, largest: float) -> Layer | None:
     """The layer with what overflows leave, where the device has that and partial sums may be so large."""
+    got = Elements(case.got, case.result).values()
+    if layer.follow is not None or np.isfinite(got).all():
+        return None
     operation: Any = layer.operation
     first, *rest = np.abs(layer.sources[0]), *layer.sources[1:]
     if isinstance(operation, ConvolutionOperation):
         peak = layer.sizes()
     else:
         peak = operation.summed(first) if isinstance(operation, Average) else operation.spread(first, size_of(rest[0]))
-    if layer.follow is not None or not (peak > largest).any():
+    if not (peak > largest).any():
         return None
     value, radius = layer.value(), np.broadcast_to(layer.radius(), peak.shape).copy()
-    got = Elements(case.got, case.result).values()
     for left in (np.inf, -np.inf, np.nan):
         # The neuron of a constant is the same for all elements.
         given = case.stored(layer.activated(np.full(1, left)))

@@ -47,6 +47,18 @@ def one_image(layer: Layer, case: Case) -> Variants:
             yield f"image {i}", _some(layer, slice(i, i + 1))
 
 
+@layer_hypothesis("an image counted twice", "The gradient of one image was added to the sum over the batch once more.")
+def image_twice(layer: Layer, case: Case) -> Variants:
+    count = len(layer.sources[0])
+
+    def twice(i: int) -> Layer:
+        sources = (np.concatenate([source, source[i : i + 1]]) for source in layer.sources)
+        return replace(layer, sources=tuple(sources))
+
+    for i in sorted({0, count - 1}) if count > 1 else ():
+        yield f"image {i}", partial(twice, i)
+
+
 @layer_hypothesis("terms left out", "A loop over images, rows or columns ends too early or begins too late.")
 def terms_left_out(layer: Layer, case: Case) -> Variants:
     g, x = layer.sources
@@ -75,7 +87,10 @@ def another_source(layer: Layer, case: Case) -> Variants:
             yield detail, partial(replace, layer, sources=(g, other))
 
 
-@layer_hypothesis("accumulated over steps", "The gradient of former steps, equal to this one, was not cleared.")
+@layer_hypothesis(
+    "accumulated over steps",
+    "The gradient of former steps was not cleared; found where it equals this one, since a recording has one step.",
+)
 def accumulated(layer: Layer, case: Case) -> Variants:
     for steps in (2, 3, 4):
         yield f"{steps} of them", partial(_scaled, layer, steps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.verify.case import Case, encoded
-from mpsref.verify.hypotheses.base import HALF, MANY, PLACES, SINGLE, Candidate, Hypothesis, Values, hypothesis
+from mpsref.verify.hypotheses.base import HALF, LANES, MANY, PLACES, SINGLE, Candidate, Hypothesis, Values, hypothesis
 
 # ---- roundings ----
 
@@ -55,7 +55,8 @@ def _narrowed(case: Case, index: Index, values: Values, narrow: Callable[[Wide],
 
 def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
     def candidates(case: Case) -> Iterator[Candidate]:
-        if case.result is HALF and name in ("half", "tf32"):
+        # Codes hold no more than these do.
+        if (case.result is HALF and name in ("half", "tf32")) or case.result.unorm_max == UNORM8:
             return
         yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]), coarse=True)
         if case.result is HALF:
@@ -115,6 +116,27 @@ read_through_half, read_through_tf32 = _read("half"), _read("tf32")
 read_through_bfloat16, read_through_unorm8 = _read("bfloat16"), _read("unorm8")
 
 
+def _float8(bits: int, least: float, most: float) -> Callable[[Wide], Wide]:
+    """Round to a format of 8 bits, with so many after the point, its smallest number and its largest."""
+
+    def rounded(values: Wide) -> Wide:
+        exponent = np.frexp(values)[1] - 1
+        unit = np.fmax(np.ldexp(1.0, exponent - bits), least)
+        return np.asarray(np.clip(np.rint(values / unit) * unit, -most, most))
+
+    return rounded
+
+
+FLOAT8 = {"E4M3": _float8(3, 2.0**-9, 448.0), "E5M2": _float8(2, 2.0**-16, 57344.0)}
+
+
+@hypothesis("rounded to 8 bits", "A source or the result was rounded to a floating format of 8 bits on its way.", MANY)
+def through_float8(case: Case) -> Iterator[Candidate]:
+    for name, narrow in FLOAT8.items():
+        yield Candidate(f"the result to {name}", store=partial(_narrowed, narrow=narrow))
+        yield from _reading(case, narrow, range(len(case.sources)), f"to {name}")
+
+
 @hypothesis("truncated instead of rounded", "The result is rounded towards 0, not to the nearest.", MANY, general=True)
 def truncated(case: Case) -> Iterator[Candidate]:
     def store(case: Case, index: Index, values: Values) -> Stored:
@@ -156,6 +178,33 @@ def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
         yield Candidate(text, store=partial(_rounded, narrow=lambda v: np.clip(v, low, high)))
 
 
+@hypothesis("the result in steps", "The result is a multiple of a number, as of a type of integers.", MANY, fitted=True)
+def steps(case: Case) -> Iterator[Candidate]:
+    got = Elements(case.got.reshape(-1)[case.bad_sample], case.result).values()
+    values = np.unique(np.abs(got[np.isfinite(got) & (got != 0)]))
+    if case.result.unorm_max or not values.size or values.size > got.size / 2:
+        return
+    # Small multiples, which were rounded least when they were stored, tell the step roughly, and larger ones better.
+    apart = np.diff(values[: 2 * LANES], prepend=0.0)
+    step = float(apart[apart > 2.0 ** (3 - case.result.precision) * values[: apart.size]].min(initial=values[0]))
+    for most in (LANES, 8 * LANES, np.inf):
+        counts = np.rint(values / step)
+        counts = np.where(counts <= most, counts, 0)
+        step = float(counts @ values / max(1.0, counts @ counts))
+    if not 0 < step < np.inf:
+        return
+    rounded = (float(f"{step:.{digits}g}") for digits in range(1, 17))
+    step = next((each for each in rounded if abs(each / step - 1) < 2.0**-case.result.precision), step)
+    for detail, rounding in {"the nearest": np.rint, "downward": np.floor, "toward 0": np.trunc}.items():
+        yield Candidate(
+            f"multiples of {step:g}, {detail}", store=partial(_rounded, narrow=partial(_in_steps, step, rounding))
+        )
+
+
+def _in_steps(step: float, rounding: Callable[[Wide], Wide], values: Wide) -> Wide:
+    return np.asarray(rounding(values / step) * step)
+
+
 @hypothesis("a source clamped", "A source is clamped, or loses its sign, before it is used.", MANY)
 def source_clamped(case: Case) -> Iterator[Candidate]:
     changes: dict[str, Callable[[Wide], Wide]] = {
@@ -167,6 +216,23 @@ def source_clamped(case: Case) -> Iterator[Candidate]:
     signed = [k for k, source in enumerate(case.sources) if not source.storage.unorm_max]
     for detail, change in changes.items():
         yield from _reading(case, change, signed, detail)
+    for k in signed:
+        # Within the ends nothing is wrong; of the numbers that people choose, the largest below what is.
+        x = case.sources[k].at(case.bad_sample).values()
+        for side in (1, -1):
+            if not (x * side > 0).any():
+                continue
+            least = float(np.min((x * side)[x * side > 0]))
+            for end in [end for end in ENDS if end <= least][-CLOSEST:]:
+                low = -end if side < 0 or (x < 0).any() else -np.inf
+                high = end if side > 0 or (x > 0).any() else np.inf
+                text = f"to {low:g} and {high:g}" if np.isfinite(low + high) else f"to at most {high:g}"
+                text = text if np.isfinite(high) else f"to at least {low:g}"
+                yield from _reading(case, partial(np.clip, a_min=low, a_max=high), [k], text)
+
+
+ENDS, CLOSEST = (*range(1, 13), 15, 16, 20, 24, 30, 32, 40, 50, 60, 64, 80, 85, 86, 87, 88, 100, 127, 128), 3
+"""Where sources are clamped, and how many of these numbers are tried."""
 
 
 @hypothesis("sRGB instead of linear", "The texture's format is sRGB, so its codes are converted.", MANY)
@@ -182,6 +248,26 @@ def srgb(case: Case) -> Iterator[Candidate]:
         yield Candidate("where it is written", store=partial(_rounded, narrow=written))
     codes = [k for k, source in enumerate(case.sources) if source.storage.unorm_max == UNORM8]
     yield from _reading(case, read, codes, "where it is read")
+
+
+CODES: dict[str, Callable[[Wide], Wide]] = {
+    "255 less the code": lambda v: 255 - np.rint(255 * np.clip(v, 0, 1)),
+    "16 to 235, as of video": lambda v: 16 + np.rint(219 * np.clip(v, 0, 1)),
+    "127 for 1, as with a sign": lambda v: np.rint(127 * np.clip(v, -1, 1)) % 256,
+    "not clamped, so that it wraps": lambda v: np.rint(255 * v) % 256,
+    "255 times the value to the power of 1 / 2.2": lambda v: np.rint(255 * np.clip(v, 0, 1) ** (1 / 2.2)),
+    "255 times the value to the power of 2.2": lambda v: np.rint(255 * np.clip(v, 0, 1) ** 2.2),
+}
+
+
+@hypothesis("another code of the value", "The 256 codes stand for other numbers than those from 0 to 1.", MANY)
+def other_codes(case: Case) -> Iterator[Candidate]:
+    def store(case: Case, index: Index, values: Values, code: Callable[[Wide], Wide]) -> Stored:
+        return np.nan_to_num(code(values(index))).astype(np.uint8)
+
+    if case.result.unorm_max == UNORM8:
+        for detail, code in CODES.items():
+            yield Candidate(detail, store=partial(store, code=code))
 
 
 # ---- bytes ----
