@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,13 +56,17 @@ def meaning(stored: Stored, storage: StorageFormat) -> Wide:
         return storage.decode(stored, np.empty(stored.shape))
 
 
+@lru_cache(maxsize=4)
 def spread(size: int, count: int) -> Index:
     """At most `count` indices below `size`, in order, at random distances, but always the same."""
     if size <= count:
-        return np.arange(size)
-    # Not at equal distances: those could hit the same channel every time.
-    ends = np.arange(count + 1) * size // count
-    return ends[:-1] + (np.random.default_rng(size).random(count) * np.diff(ends)).astype(np.intp)
+        index = np.arange(size)
+    else:
+        # Not at equal distances: those could hit the same channel every time.
+        ends = np.arange(count + 1) * size // count
+        index = ends[:-1] + (np.random.default_rng(size).random(count) * np.diff(ends)).astype(np.intp)
+    index.flags.writeable = False  # for it is shared
+    return index
 
 
 def flat(array: Stored) -> Stored:

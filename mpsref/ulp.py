@@ -75,11 +75,10 @@ def distances_by_power(distance: npt.NDArray[np.int64]) -> dict[int, int]:
     >>> distances_by_power(np.array([0, 0, 1, 2, 3, 4, 5]))
     {0: 2, 1: 1, 2: 1, 4: 2, 8: 1}
     """
-    reachable = distance[distance != UNREACHABLE]
-    far = reachable[reachable > 0]
-    # Right even where float64 rounds up to a power of two: that belongs to the next bit in any case.
-    bits = np.frexp((far - 1).astype(np.float64))[1]
-    counts = {0: reachable.size - far.size}
+    far = distance[(distance > 0) & (distance != UNREACHABLE)]
+    # The exponents of float64, right even where it rounds up to a power of two: that belongs to the next bit anyhow.
+    bits = np.maximum(((far - 1).astype(np.float64).view(np.int64) >> 52) - 1022, 0)
+    counts = {0: distance.size - int(np.count_nonzero(distance))}
     counts |= {1 << bit: count for bit, count in enumerate(np.bincount(bits).tolist())}
     return {limit: count for limit, count in counts.items() if count}
 

@@ -81,11 +81,13 @@ def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str
     """
     index = spread(got.size, ENOUGH)
     ours, theirs = got[index], want[index]
-    reached = ulp_distance(ours, theirs, storage) != UNREACHABLE
-    error = np.where(reached, storage.ordinals(ours) - storage.ordinals(theirs), 0)
     exponents = _exponents(theirs, storage)
     counts = np.bincount(exponents, minlength=PLACES)
-    sums = np.bincount(exponents, error.astype(float), minlength=PLACES)
+    differ = np.flatnonzero(ours.view(storage.bits_dtype) != theirs.view(storage.bits_dtype))
+    ours, theirs = ours[differ], theirs[differ]
+    reached = ulp_distance(ours, theirs, storage) != UNREACHABLE
+    error = np.where(reached, storage.ordinals(ours) - storage.ordinals(theirs), 0)
+    sums = np.bincount(exponents[differ], error.astype(float), minlength=PLACES)
     # By the stored exponent, of which each four make a power of 16.
     lowest = _value_of_exponent(storage)
     found: dict[str, list[float]] = {}
@@ -140,7 +142,10 @@ def directed(
     index, bits = spread(got.size, ENOUGH), storage.bits_dtype
     differ = index[got[index].view(bits) != want[index].view(bits)]
     if differ.size < FEW:
-        differ = np.flatnonzero(got.view(bits) != want.view(bits))
+        parts = [slice(start, start + ENOUGH) for start in range(0, max(1, got.size), ENOUGH)]
+        differ = np.concatenate(
+            [part.start + np.flatnonzero(got[part].view(bits) != want[part].view(bits)) for part in parts]
+        )
     if differ.size < LEAST:
         return None
     # Where even the elements that differ do not fit there is no need to look at those that do not differ, nor at many.

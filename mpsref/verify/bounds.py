@@ -19,7 +19,7 @@ array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -59,8 +59,8 @@ Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
 
-BLOCK = 32_768
-"""Elements analysed at once; about forty arrays of this size are alive."""
+BLOCK, CHUNK = 262_144, 8_192
+"""Elements classified together, and those analysed at once: about forty arrays of this size are alive, in the cache."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ def classify(
     forms: Sequence[Form],
     special: Callable[[Index], Bits],
     ends: Ends | None = None,
+    variants: Sequence[Model] = (),
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -235,10 +236,12 @@ def classify(
         `Reason.plus_inf` or `Reason.minus_inf`.
     ends : Ends, optional
         Gets the bounds of the elements that are `BEYOND`.
+    variants : sequence of Model, optional
+        Those of the model's variants that differ for these forms; default: all.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
-    plain = [Running(variant) for variant in model.variants]
+    plain = [Running(variant) for variant in variants or model.variants]
     worlds = [
         (world, [replace(f, **world.how | {"flush": model.flushes and "flush" in world.how}) for f in plain])
         for world in _WORLDS
@@ -264,14 +267,14 @@ def classify(
     return classes
 
 
-def before_the_store(model: Model, forms: Sequence[Form], size: int) -> tuple[Wide, Wide, Mask]:
+def before_the_store(variants: Sequence[Model], forms: Sequence[Form], size: int) -> tuple[Wide, Wide, Mask]:
     """The least and the greatest value that the forms allow for some elements, and where no exception widens them."""
     low, high, known = np.full(size, np.inf), np.full(size, -np.inf), np.ones(size, np.bool_)
     with np.errstate(all="ignore"):
-        for start in range(0, size, BLOCK):
-            index = np.arange(start, min(start + BLOCK, size))
-            for variant, form in product(model.variants, forms):
-                value = form(Running(variant, model.flushes), index)
+        for start in range(0, size, CHUNK):
+            index = np.arange(start, min(start + CHUNK, size))
+            for variant, form in product(variants, forms):
+                value = form(Running(variant, variant.flushes), index)
                 low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
                 known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
     return low, high, known & np.isfinite(low) & np.isfinite(high)
@@ -291,38 +294,48 @@ class _Block:
 
     def look(self, f: Running, form: Form, reason: int, mark: np.uint16 | None = None) -> None:
         """Class those that a form allows: the plain one all that are not within, others what has their mark."""
-        rest = np.flatnonzero(
-            self.classes != WITHIN if mark is None else (self.classes == BEYOND) & (self.marks & mark != 0)
-        )
-        if not rest.size:
-            return
+        for rest in _chunks(self.classes != WITHIN if mark is None else self._beyond & (self.marks & mark != 0)):
+            self._look(f, form, rest, reason, is_plain=mark is None)
+
+    @property
+    def _beyond(self) -> Mask:
+        return np.asarray(self.classes == BEYOND)
+
+    def _look(self, f: Running, form: Form, rest: Index, reason: int, *, is_plain: bool) -> None:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
         marks, lower_upper = value.reason, stored(value, self.storage)
-        if mark is None:
+        if is_plain:
             free = value.exceptions | (marks & Mark.TINY) == 0
-            self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
+            if free.all():
+                self.ends.widen(self.index[rest], *lower_upper[:2])
+            else:
+                self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = _inside(got, *lower_upper, self.storage) & (
+        inside = _inside(got, lower_upper[2], self.storage) & (
             (marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow)
         )
+        rest, marks, special = rest[inside], marks[inside], special[inside]
+        if not rest.size:
+            return
         found = np.full(rest.size, reason, np.uint16)
+        fits = np.ones(rest.size, np.bool_)
         if reason == Reason.order:
             # Only what an overflow leaves, not what lies between that and the right value.
-            inside &= (marks & Mark.ORDER != 0) & ~_finite(got, self.storage)
+            fits = (marks & Mark.ORDER != 0) & ~_finite(got[inside], self.storage)
         elif reason != Reason.overflow:
             pole = marks & Mark.POLE != 0
-            found[pole & (mark is None)] = Reason.zero
+            found[pole & is_plain] = Reason.zero
             finite = np.where(pole, np.uint16(Reason.zero), np.uint16(Reason.pole))
             found = np.where(marks & Mark.INVALID != 0, np.where(special, special, finite), found)
             unordered = (special != 0) & (marks & (Mark.COMPARED | Mark.CLAMPED) != 0)
             found[unordered] = special[unordered]
             # A minimum or maximum keeps NaN, unless the device knows none.
             clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0)
-            inside &= ~(clamped & self.model.nan_is_defined)
+            fits = ~(clamped & self.model.nan_is_defined)
             found[clamped] |= ASSUMED
-        chosen = rest[inside]
-        self.classes[chosen] = np.minimum(self.classes[chosen], found[inside])
+        chosen = rest[fits]
+        self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
 
     def reflect(self, f: Running, form: Form) -> None:
         """
@@ -332,20 +345,15 @@ class _Block:
         """
         if self.storage.unorm_max:
             return
-        rest = np.flatnonzero(
-            (self.classes == BEYOND) & np.isnan(self.got) & (self.special != Reason.nan) & ~self.is_nan
-        )
-        if not rest.size:
-            return
-        value, special = form(f, self.index[rest]), self.special[rest]
-        found = np.where(special, special, np.uint16(Reason.overflow))
-        nan = value.nan & (value.reason & np.where(special, np.uint16(Mark.INVALID), np.uint16(Mark.OVERFLOW)) != 0)
-        self.classes[rest[nan]] = found[nan]
+        for rest in _chunks(self._beyond & np.isnan(self.got) & (self.special != Reason.nan) & ~self.is_nan):
+            value, special = form(f, self.index[rest]), self.special[rest]
+            found = np.where(special, special, np.uint16(Reason.overflow))
+            nan = value.nan & (value.reason & np.where(special, np.uint16(Mark.INVALID), np.uint16(Mark.OVERFLOW)) != 0)
+            self.classes[rest[nan]] = found[nan]
 
     def leave_open(self, f: Running, form: Form) -> None:
         """Class what the language leaves open."""
-        rest = np.flatnonzero(self.classes == BEYOND)
-        if rest.size:
+        for rest in _chunks(self._beyond):
             value = form(f, self.index[rest])
             self.classes[rest[value.is_open | (self.special[rest] != 0)]] = Reason.indeterminate
 
@@ -363,18 +371,21 @@ class _Block:
         self.classes[rest & (self.special == 0) & self.is_nan] = Reason.domain | ASSUMED
 
 
+def _chunks(chosen: Mask) -> Iterator[Index]:
+    """The indices of some elements, few at once."""
+    index = np.flatnonzero(chosen)
+    return (index[start : start + CHUNK] for start in range(0, index.size, CHUNK))
+
+
 def _finite(got: Stored, storage: StorageFormat) -> npt.NDArray[np.bool_]:
     return (got > 0) & (got < storage.unorm_max) if storage.unorm_max else np.isfinite(got)
 
 
-def _inside(
-    got: Stored, lower: Stored, upper: Stored, as_stored: Range, storage: StorageFormat
-) -> npt.NDArray[np.bool_]:
-    place = storage.ordinals(got)
-    inside = (storage.ordinals(lower) <= place) & (place <= storage.ordinals(upper))
-    if not storage.unorm_max:
-        inside = np.where(np.isnan(got), as_stored.nan, inside & ~np.isnan(lower))
-    return inside
+def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[np.bool_]:
+    """Whether stored elements are in ranges of stored values."""
+    values = meaning(got, storage)
+    inside: Mask = (between.low <= values) & ~(values > between.high)
+    return inside if storage.unorm_max else np.where(np.isnan(values), between.nan, inside)
 
 
 @dataclass(frozen=True)
@@ -455,8 +466,8 @@ def allowed(
     flat, data = x.reshape(-1), descriptor.data
     formulas = neuron_forms(descriptor, "forward" if upstream is None else "gradient")
     with np.errstate(all="ignore"):
-        for start in range(0, x.size, BLOCK):
-            part = slice(start, min(start + BLOCK, x.size))
+        for start in range(0, x.size, CHUNK):
+            part = slice(start, min(start + CHUNK, x.size))
             slopes = np.empty(0) if data is None else data_of(descriptor, np.arange(part.start, part.stop), x.shape[-1])
             for f, formula in product(attempts, formulas):
                 value = formula(read(f, Elements(flat[part], source)), slopes, f)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -203,26 +204,32 @@ def compare(
     index, neighbours, identical = _others(got[:size], want[:size], storage, worst, neighbours_pass=neighbours_pass)
     distance = np.empty(index.size, np.int64)
     classes = np.full(index.size, BEYOND, np.uint16)
-    nan = 0
+    nan, unreachable, largest = 0, 0, 1 if neighbours.count else 0
+    histogram: Counter[int] = Counter()
     for start in range(0, index.size, BLOCK):
         part = slice(start, start + BLOCK)
         actual, ideal = got[index[part]], want[index[part]]
         ulp = distance[part] = ulp_distance(actual, ideal, storage)
         close = passes(actual, ideal, ulp, storage, limit) if isinstance(limit, Tolerance) else ulp <= near
         classes[part][close] = WITHIN
+        histogram.update(distances_by_power(ulp))
         if not storage.unorm_max:
             with np.errstate(invalid="ignore"):
                 nan += int(np.count_nonzero(np.isnan(actual) != np.isnan(ideal)))
+        reached = ulp != UNREACHABLE
+        unreachable += ulp.size - int(np.count_nonzero(reached))
+        largest = int(np.max(ulp, where=reached, initial=largest))
     if not isinstance(limit, Tolerance):
-        rest = classes != WITHIN
-        if rest.any():
+        rest = np.flatnonzero(classes != WITHIN)
+        if rest.size:
             classes[rest] = limit(index[rest])
             _settle(classes, index, got, want, storage, is_texture=is_texture)
-    histogram = distances_by_power(distance)
-    exact = got.size - neighbours.count - int(np.count_nonzero(distance))
-    once = histogram.pop(1, 0) + neighbours.count
+    exact = got.size - neighbours.count - index.size + histogram[0]
+    counted = {0: exact, 1: histogram[1] + neighbours.count} | {n: histogram[n] for n in sorted(histogram) if n > 1}
     reasons = classes
-    named = {reason: n for reason in Reason if (n := int(np.count_nonzero(reasons == reason)))}
+    named = {}
+    if ((reasons != WITHIN) & (reasons != BEYOND)).any():
+        named = {reason: n for reason in Reason if (n := int(np.count_nonzero(reasons == reason)))}
     classes = np.where(np.isin(reasons, list(LATITUDES)), np.uint16(WITHIN), reasons) if named else reasons
     for reason in named.keys() - LATITUDES - excused:
         classes[classes == reason] = BEYOND
@@ -232,30 +239,34 @@ def compare(
     counts = Counts(
         elements=got.size,
         exact=exact,
-        **{f"within_{most}": got.size - int(np.count_nonzero(distance > most)) for most in (1, 4, 64)},
-        largest=int(np.max(distance, where=distance != UNREACHABLE, initial=1 if neighbours.count else 0)),
+        **{f"within_{most}": sum(n for distance, n in counted.items() if distance <= most) for most in (1, 4, 64)},
+        largest=largest,
         nan_disagreements=nan,
-        infinity_disagreements=int(np.count_nonzero(distance == UNREACHABLE)) - nan,
+        infinity_disagreements=unreachable - nan,
         within=got.size - beyond.size - sum(passed.values()),
         latitude={reason.name: n for reason, n in named.items() if reason in LATITUDES},
         excused=passed,
         beyond=beyond.size,
         refused={reason.name: n for reason, n in named.items() if reason not in LATITUDES | excused},
     )
+    shown = _farthest(distance, classes, min(worst, got.size - exact))
     if neighbours.first.size:
-        at = np.searchsorted(index, neighbours.first)
-        index, distance = np.insert(index, at, neighbours.first), np.insert(distance, at, 1)
-        classes, reasons = np.insert(classes, at, WITHIN), np.insert(reasons, at, WITHIN)
-    farthest = _farthest(distance, classes, min(worst, got.size - exact))
+        some = neighbours.first
+        index, distance = np.append(index[shown], some), np.append(distance[shown], np.full(some.size, NEAR, np.int64))
+        within = np.full(some.size, WITHIN, np.uint16)
+        classes, reasons = np.append(classes[shown], within), np.append(reasons[shown], within)
+        order = np.argsort(index)
+        index, distance, classes, reasons = index[order], distance[order], classes[order], reasons[order]
+        shown = _farthest(distance, classes, min(worst, got.size - exact))
     return Comparison(
         counts,
-        index[farthest],
-        distance[farthest],
-        classes[farthest],
-        reasons[farthest],
+        index[shown],
+        distance[shown],
+        classes[shown],
+        reasons[shown],
         beyond,
         reasoned,
-        {most: n for most, n in ({0: exact, 1: once} | {m: n for m, n in histogram.items() if m}).items() if n},
+        {most: n for most, n in counted.items() if n},
         identical,
     )
 
@@ -270,15 +281,20 @@ def _settle(
     is_texture: bool,
 ) -> None:
     """Classes that depend on the ideal value and the rest of the image."""
-    actual, ideal = got[index], want[index]
-    if not storage.unorm_max:
-        classes[(classes == Reason.zero) & np.isinf(ideal)] = Reason.pole
     if storage.unorm_max:
         classes[classes != BEYOND] &= ~np.uint16(ASSUMED)
         return
-    classes[(classes == WITHIN) & np.isinf(actual) & np.isfinite(ideal)] = Reason.store
+    lost = np.zeros(classes.size, np.bool_)
+    for start in range(0, index.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        some, where = classes[part], index[part]
+        # What is beyond in a buffer stays so; most elements are.
+        chosen = np.arange(some.size) if is_texture else np.flatnonzero(some != BEYOND)
+        actual, ideal, kind = got[where[chosen]], want[where[chosen]], some[chosen]
+        some[chosen[(kind == Reason.zero) & np.isinf(ideal)]] = Reason.pole
+        some[chosen[(kind == WITHIN) & np.isinf(actual) & np.isfinite(ideal)]] = Reason.store
+        lost[part][chosen] = (kind == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
     assumed = (classes & ASSUMED != 0) & (classes != BEYOND)
-    lost = (classes == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
     if assumed.any() or lost.any():
         keeps_nan = any(
             bool(np.any(np.isnan(got[start : start + BLOCK]) & np.isnan(want[start : start + BLOCK])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -18,9 +19,10 @@ from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Wi
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
-from mpsref.verify.models import Model
+from mpsref.verify.cells import Cells
+from mpsref.verify.models import Law, Model
 from mpsref.verify.ranges import Range
-from mpsref.verify.reasons import Reason
+from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
 
@@ -31,6 +33,9 @@ NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
 
 WORTH_A_TABLE = 65_536
 """From so many elements on, all patterns of a 16-bit source are analysed instead."""
+
+MOST_INPUTS = 2
+"""Images whose intervals are combined."""
 
 
 def _forms(operation: Operation) -> list[Any]:
@@ -118,6 +123,22 @@ def _special(sources: Sequence[Elements], index: Index) -> npt.NDArray[np.uint16
     return special
 
 
+class _Asked(dict[str, Law]):
+    """Laws that note which of them are used."""
+
+    def __init__(self, laws: Mapping[str, Law]) -> None:
+        super().__init__(laws)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Law:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
 class Segment:
     """
     The nodes between recorded images and one recorded image: a single node, where all its sources are recorded.
@@ -163,8 +184,12 @@ class Segment:
             nan = self._whole(0, Running(model)).nan[index[part]]
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
+        variants = self._variants(model)
+        classes, is_open = self._by_cells(got, index, variants, storage)
+        if not is_open.all():
+            got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        classes = classify(got, model, storage, self._forms_at(index), special, ends)
+        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
@@ -195,7 +220,7 @@ class Segment:
             return None
 
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
-            return before_the_store(model, self._forms_at(index), index.size)
+            return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
         sources, either = list(self._inputs.values()), model.rounds_either_way
         return directed(got.reshape(-1), want.reshape(-1), storage, ends, sources, either=either)
@@ -203,6 +228,46 @@ class Segment:
     @property
     def _is_pointwise(self) -> bool:
         return all(operation.is_pointwise for operation in self._operations)
+
+    def _by_cells(
+        self, got: Stored, index: Index, variants: Sequence[Model], storage: StorageFormat
+    ) -> tuple[npt.NDArray[np.uint16], Mask]:
+        """The classes of many elements, as far as cells of the inputs decide them; and which they leave open."""
+        # Slopes differ from channel to channel.
+        is_uniform = all(o.descriptor is None or o.descriptor.data is None for o in self._operations)
+        if index.size < WORTH_A_TABLE or not is_uniform or self._is_windowed or len(self._inputs) > MOST_INPUTS:
+            return np.full(index.size, BEYOND, np.uint16), np.ones(index.size, np.bool_)
+        first = self._nodes[0]
+        is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
+        is_scaled = is_scaled and len(self._nodes) == 1 and not storage.unorm_max
+        cells = Cells(list(self._inputs.values()), index, is_scaled=is_scaled)
+
+        def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
+            return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f)
+
+        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
+        with np.errstate(all="ignore"):
+            return cells.classified(got, storage, variants, forms)
+
+    def _evaluated(self, values: dict[MPSNNImageNode, Range], number: int, f: Running) -> Range:
+        """The ranges of the last image from those of the inputs, of one element each."""
+        index = np.zeros(next(iter(values.values())).low.shape, np.intp)
+        for node, forms in zip(self._nodes, self._forms, strict=True):
+            value = forms[min(number, len(forms) - 1)]([values[source] for source in node.sources], index, 1, f)
+            result = node.result_image
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+        return values[self._nodes[-1].result_image]
+
+    def _variants(self, model: Model) -> Sequence[Model]:
+        """Those of a model that differ here: by the laws of functions that the formulas use."""
+        if self._is_windowed or not model.others:
+            return model.variants
+        laws = _Asked(model.laws)
+        f = Running(replace(model, laws=laws))
+        with np.errstate(all="ignore"):
+            for number in range(max(map(len, self._forms))):
+                self._evaluated(dict.fromkeys(self._inputs, f.range(np.ones(1))), number, f)
+        return model.variants if laws.names & model.others.keys() else model.variants[:1]
 
     def _forms_at(self, index: Index) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""
@@ -227,7 +292,7 @@ class Segment:
         if not rest.size:
             return lowest, highest
         with np.errstate(all="ignore"):
-            for variant, form in product(model.variants, self._forms_at(index[rest])):
+            for variant, form in product(self._variants(model), self._forms_at(index[rest])):
                 value = form(Running(variant, model.flushes), np.arange(rest.size))
                 lower, upper, _ = stored(value, storage)
                 free = value.exceptions == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -126,25 +127,25 @@ class Model:
         """The format of the computation."""
         return storage_named(self.channel_format)
 
-    @property
+    @cached_property
     def unit(self) -> float:
         """One ULP of a number in [1, 2)."""
         return 2.0 ** (1 - self.precision)
 
     # By numbers, so that no model needs the package that has the dtype bfloat16.
 
-    @property
+    @cached_property
     def precision(self) -> int:
         """Bits of the significand."""
         return 8 if self.channel_format is ArrayFormat.bfloat16 else storage_named(self.channel_format).precision
 
-    @property
+    @cached_property
     def smallest(self) -> tuple[float, float]:
         """The smallest normal and the smallest subnormal number."""
         normal = 2.0**-14 if self.channel_format is F.float16 else 2.0**-126
         return normal, normal * self.unit
 
-    @property
+    @cached_property
     def limit(self) -> float:
         """The bound beyond which numbers may become infinite."""
         largest = (2.0 - self.unit) * 2.0 / self.smallest[0]
@@ -156,17 +157,23 @@ class Model:
         """The nearest number of the format; of two, either."""
         normal, tiny = self.smallest
         split = x * (2.0 ** (53 - self.precision) + 1)
-        near = split - (split - x)
-        whole = 1.5 * 2.0**52 * tiny
-        near = np.where(np.abs(x) < normal, (x + whole) - whole, near)
-        return np.where(np.isfinite(near), near, x)
+        near: Wide = split - (split - x)
+        small = np.abs(x) < normal
+        if small.any():
+            whole = 1.5 * 2.0**52 * tiny
+            near = np.where(small, (x + whole) - whole, near)
+        finite = np.isfinite(near)
+        return near if finite.all() else np.where(finite, near, x)
 
     def ulp(self, x: Wide) -> Wide:
         """The distance of the neighbours between which a number lies; at a power of two the larger."""
-        _, exponent = np.frexp(x)
-        least = round(math.log2(self.smallest[1]))
-        ulp: Wide = np.ldexp(1.0, np.maximum(exponent - self.precision, least))
-        return ulp
+        x = np.asarray(x)
+        # By the bits of float64, since frexp and ldexp are slow.
+        exponent = ((x.view(np.int64) >> 52) & 0x7FF) + (1 - self.precision)
+        least = 1023 + round(math.log2(self.smallest[1]))
+        ulp: Wide = (np.maximum(exponent, least) << 52).view(np.float64)
+        zero = x == 0
+        return np.where(zero, 2.0**-self.precision, ulp) if zero.any() else ulp
 
     def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
         """The range of computed results from that of exact ones."""
@@ -175,26 +182,32 @@ class Model:
         if law.ulp == 0.5:
             # Rounding is monotone; the margin also takes both neighbours of a midpoint. A device may also not round, as
             # where it fuses a product with a sum, or keeps more digits.
-            down, up = (1 + np.sign(end) * 2.0**-51 * towards for end, towards in ((low, -1), (high, 1)))
-            return np.fmin(low, self.nearest(low * down)), np.fmax(high, self.nearest(high * up))
+            down, up = low * (1 - np.copysign(2.0**-51, low)), high * (1 + np.copysign(2.0**-51, high))
+            return np.fmin(low, self.nearest(down)), np.fmax(high, self.nearest(up))
         units = law.ulp if units is None else units
         low, high = -self._raised(-high, -low, units) - law.absolute, self._raised(low, high, units) + law.absolute
         return (-self._above(-low), self._above(high)) if self.rounds_either_way else (low, high)
 
     def _above(self, x: Wide) -> Wide:
         """The least number of the format that is at least `x`."""
-        near = self.nearest(x)
-        return np.where(near < x, near + self.ulp(np.where(near < 0, np.nextafter(near, 0.0), near)), near)
+        near = np.asarray(self.nearest(x))
+        # The next number inwards, if it is negative: the ULP above a negative power of two is the smaller one.
+        inwards = (near.view(np.int64) - (near < 0)).view(np.float64)
+        return np.where(near < x, near + self.ulp(inwards), near)
 
     def _raised(self, low: Wide, high: Wide, units: Any) -> Wide:
         """The greatest of all ``v + units ulp(v)``, v from `low` to `high`; zeros and infinities have no ULP."""
-        ulp = self.ulp(high)
+        low, high = np.asarray(low), np.asarray(high)
         # Above the power of two next to a negative number the ULP is half as large as below it.
-        power = -np.ldexp(1.0, np.frexp(high)[1])
+        power = -((high.view(np.int64) & (0x7FF << 52)) + (1 << 52)).view(np.float64)
+        top = np.asarray(high + units * self.ulp(high))
         steps = (high < 0) & (power >= low)
-        top = np.where(steps, np.fmax(high + units * ulp, power + units * self.ulp(power)), high + units * ulp)
+        if steps.any():
+            power = power[steps]
+            top[steps] = np.fmax(top[steps], power + np.broadcast_to(units, top.shape)[steps] * self.ulp(power))
         top = top + FLOAT64_ERROR * np.abs(high)
-        return np.where(np.isinf(high) | (high == 0), high, top)
+        same = np.isinf(high) | (high == 0)
+        return np.where(same, high, top) if same.any() else top
 
 
 _SPECIFICATION = "Metal Shading Language Specification, section 8"

@@ -32,11 +32,18 @@ MOST_UNITS = 1e6
 """ULP beyond which an error no longer grows with the argument."""
 
 
+def _ends(x: tuple[Wide, Wide]) -> tuple[Wide, ...]:
+    """Both ends of ranges, or the one that numbers have."""
+    low, high = x
+    return (low,) if low is high or (np.ndim(low) == 0 and low == high != 0) else x
+
+
 def _corners(operation: np.ufunc, x: tuple[Wide, Wide], y: tuple[Wide, Wide]) -> tuple[Wide, Wide, Mask]:
     """Least and greatest result at the four corners, and where one of them is NaN."""
-    four = [operation(a, b) for a in x for b in y]
-    low, high = np.fmin.reduce(np.broadcast_arrays(*four)), np.fmax.reduce(np.broadcast_arrays(*four))
-    missing = np.isnan(four[0]) | np.isnan(four[1]) | np.isnan(four[2]) | np.isnan(four[3])
+    corners = [operation(a, b) for a in _ends(x) for b in _ends(y)]
+    low, high, missing = corners[0], corners[0], np.isnan(corners[0])
+    for corner in corners[1:]:
+        low, high, missing = np.fmin(low, corner), np.fmax(high, corner), missing | np.isnan(corner)
     if missing.any():
         # From -inf to inf, by 0 or infinity: what is finite between the corners gives 0.
         hidden = np.isnan(low) & ((x[0] < x[1]) | (y[0] < y[1]))
@@ -116,23 +123,27 @@ class Running:
     def _finished(self, low: Wide, high: Wide, nan: Mask, operands: Sequence[Range]) -> Range:
         m = self.model
         reason: Any = operands[0].reason
-        was_nan, was_infinite = operands[0].nan, np.isinf(size_of(operands[0]))
+        was_nan = operands[0].nan
         for x in operands[1:]:
             reason, was_nan = reason | x.reason, was_nan | x.nan
-            was_infinite = was_infinite | np.isinf(size_of(x))
-        reason = reason | np.where(nan & ~was_nan, np.uint16(Mark.INVALID), np.uint16(0))
-        size = np.fmax(np.abs(low), np.abs(high))
-        # An infinity from an infinite operand is no overflow.
-        over = (size > m.limit) & ~was_infinite
+        invalid = nan & ~was_nan
+        if invalid.any():
+            reason = reason | np.where(invalid, np.uint16(Mark.INVALID), np.uint16(0))
+        below, above = np.abs(low), np.abs(high)
+        size = np.fmax(below, above)
+        over = size > m.limit
         if over.any():
+            # An infinity from an infinite operand is no overflow.
+            over = over & ~_any([np.isinf(size_of(x)) for x in operands])
             lost = over if self.level is Level.EVERYTHING else over & np.isinf(size)
             reason = reason | np.where(over, np.uint16(Mark.HUGE), np.uint16(0))
             reason = reason | np.where(lost, np.uint16(Mark.OVERFLOW), np.uint16(0))
-        if self.level is Level.EVERYTHING:
-            low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
+            if self.level is Level.EVERYTHING:
+                low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
         smallest = m.smallest[0]
-        tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
-        if tiny.any():
+        # Few elements are that small: the signs of the ends matter only where one is.
+        if (np.fmin(below, above) < smallest).any():
+            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
             reason = reason | np.where(tiny, np.uint16(Mark.TINY), np.uint16(0))
             if self.flush:
                 low, high = np.where(tiny, np.fmin(low, 0.0), low), np.where(tiny, np.fmax(high, 0.0), high)

@@ -90,6 +90,7 @@ LAYERS = [
     ["mpsref.verify.models", "mpsref.verify.ranges", "mpsref.verify.reasons"],
     ["mpsref.verify.running", "mpsref.verify.bias"],
     ["mpsref.verify.bounds"],
+    ["mpsref.verify.cells"],
     ["mpsref.verify.windows", "mpsref.verify.ties"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance", "mpsref.verify.layer"],

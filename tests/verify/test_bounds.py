@@ -18,6 +18,7 @@ from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.verify import verify, write_recording
 from mpsref.verify.bounds import ALTERNATIVES, allowed, classify, neuron_forms, read
+from mpsref.verify.judge import Segment
 from mpsref.verify.models import MODELS, Law, Model
 from mpsref.verify.ranges import NOTES, Level, Mark
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
@@ -373,6 +374,25 @@ def test_the_formula_of_tanh_in_fast_math_overflows_and_is_told_so():
     classes = classify(got, FAST, SINGLE, [form], finite)
 
     assert classes.tolist() == [Reason.overflow, WITHIN, Reason.division, BEYOND, BEYOND]
+
+
+@both_directions
+@every_neuron
+def test_variants_that_are_left_out_have_the_ranges_of_the_first(neuron_type, direction):
+    storage, shape = SINGLE, (1, 1, 8, 16)
+    x, dy = (mps.MPSNNImageNode(handle=name) for name in ("x", "dy"))
+    node = mps.MPSCNNNeuronNode(source=x, descriptor=descriptor(neuron_type))
+    node = node if direction == "forward" else node.gradient_filter(with_source=dy)
+    read_there = [Elements(np.linspace(-4 + k, 9, 128, dtype=np.float32).reshape(shape), storage) for k in (0, 1)]
+    segment = Segment([node], dict(zip(node.sources, read_there, strict=False)), {node.result_image: storage})
+    index, differ = np.arange(128), {}
+    for name in ("metal-fast", "metal-precise", "wgsl"):
+        first, *others = MODELS[name].variants
+        ranges = [[form(Running(variant), index) for form in segment._forms_at(index)] for variant in (first, *others)]
+        ends = [np.array([[value.low, value.high] for value in values]) for values in ranges]
+        differ[name] = not np.array_equal(ends[0], ends[1], equal_nan=True)
+        assert len(segment._variants(MODELS[name])) == 1 + differ[name]
+    assert any(differ.values()) == (neuron_type in {T.tanH, T.power, T.exponential})
 
 
 def test_every_alternative_names_its_source_and_is_another_form():

@@ -1,0 +1,70 @@
+"""Cells decide many elements at once, and decide each as its own bounds would."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import mpsref as mps
+from mpsref.arrays import Elements
+from mpsref.storage import StorageFormat, storage_named
+from mpsref.verify import judge
+from mpsref.verify.models import MODELS
+
+T = mps.MPSCNNNeuronType
+FORMATS = [mps.MPSImageFeatureChannelFormat[name] for name in ("float32", "float16", "unorm8")]
+COMBINATIONS = list(product(FORMATS, ("metal-fast", "metal-half", "wgsl")))
+SIZE = 600
+
+
+def inputs(rng: np.random.Generator, storage: StorageFormat) -> npt.NDArray[Any]:
+    """Numbers of all magnitudes, and what is not finite."""
+    if storage.unorm_max:
+        return rng.integers(0, storage.unorm_max + 1, SIZE).astype(storage.dtype)
+    values = rng.standard_normal(SIZE) * 3 * 10.0 ** rng.integers(-42, 38, SIZE) ** (rng.random(SIZE) < 0.2)
+    special = rng.random(SIZE) < 0.1
+    values[special] = rng.choice([0.0, -0.0, 1, -1, 88.8, 1e-40, 6e-8, 65504, np.inf, -np.inf, np.nan], special.sum())
+    with np.errstate(over="ignore"):
+        return values.astype(storage.dtype)
+
+
+def wrote(rng: np.random.Generator, want: npt.NDArray[Any], storage: StorageFormat) -> npt.NDArray[Any]:
+    """Results that are off by factors between 2^-9 and 2, or else."""
+    with np.errstate(all="ignore"):
+        off = want.astype(np.float64) * (1 + rng.choice([-1, 1], SIZE) * 2.0 ** -rng.uniform(0, 9, SIZE))
+        got = np.clip(off, 0, storage.unorm_max or None).astype(storage.dtype) if storage.unorm_max else off
+        got = got.astype(storage.dtype)
+    other = rng.random(SIZE) < 0.2
+    got[other] = inputs(rng, storage)[other]
+    return np.where(rng.random(SIZE) < 0.2, want, got)
+
+
+PARTS = [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, len(COMBINATIONS)))]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("is_gradient", [False, True], ids=["forward", "gradient"])
+@pytest.mark.parametrize("neuron_type", [t for t in T if not mps.NEURONS[t].per_channel], ids=lambda t: t.name)
+def test_cells_decide_as_the_bounds_of_each_element_do(
+    neuron_type: mps.MPSCNNNeuronType, is_gradient: bool, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel_format, model = COMBINATIONS[(neuron_type + 4 * is_gradient + part) % len(COMBINATIONS)]
+    rng = np.random.default_rng([neuron_type, is_gradient, part])
+    storage, x, dy = storage_named(channel_format), *(mps.MPSNNImageNode(handle=name) for name in ("x", "dy"))
+    node: Any = mps.MPSCNNNeuronNode(source=x, descriptor=mps.MPSNNNeuronDescriptor(neuron_type))
+    node = node.gradient_filter(with_source=dy) if is_gradient else node
+    sources = [Elements(inputs(rng, storage).reshape(1, 1, -1, 4), storage) for _ in node.sources]
+    got = wrote(rng, node.operation.of_arrays(sources, storage).stored.reshape(-1), storage)
+    classes, is_open = [], np.empty(0)
+    for least in (10 * SIZE, 0):
+        monkeypatch.setattr(judge, "WORTH_A_TABLE", least)
+        segment = judge.Segment([node], dict(zip(node.sources, sources, strict=True)), {node.result_image: storage})
+        variants = segment._variants(MODELS[model])
+        is_open = segment._by_cells(got, np.arange(SIZE), variants, storage)[1]
+        classes.append(segment.classify(got, np.arange(SIZE), MODELS[model]))
+    np.testing.assert_array_equal(*classes)
+    assert not is_open.all()
