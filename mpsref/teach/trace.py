@@ -148,6 +148,7 @@ class Trace:
         n, height, width, channels = (min(sizes) for sizes in zip(*shapes, strict=True))
         return (n, height, width, channels) if self.place is None else (1, 1, 1, 1)
 
+    @checked
     def where(self, name: str) -> str:
         """The place of the element in an image, in brackets, if it is another than the trace's."""
         place = self.places.get(name, self.place)
@@ -161,6 +162,7 @@ class Trace:
         of = f" of {next(iter(self.places))}" if any(map(self.where, self.places)) else ""
         return place_text(self.place) + of + (f"; without {', '.join(self.left_out)}" if self.left_out else "")
 
+    @checked
     def at(self, y: int, x: int, channel: int, image: int = 0, *, of: str | None = None) -> Trace:
         """
         The trace of one element.

@@ -45,7 +45,7 @@ from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat, storage_named
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
-from mpsref.verify.bias import Directed, signed_errors
+from mpsref.verify.bias import NEIGHBOUR, Directed, signed_errors
 from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.case import Case, around, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
@@ -410,6 +410,8 @@ class _Verification:
         if isinstance(limit, Bounds):
             evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
             if comparison.counts.beyond:
+                # Of what is wrong anyhow, some elements come near what is right.
+                evidence = None if evidence and evidence.way == NEIGHBOUR else evidence
                 rest = (replace(limit, model=name) for name in models_of(storage) if name != limit.model)
                 others = tuple(other.model for other in rest if passes(other))
         return comparison, evidence, others

@@ -13,7 +13,7 @@ from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 
-__all__ = ["Directed", "directed", "signed_errors"]
+__all__ = ["NEIGHBOUR", "Directed", "directed", "signed_errors"]
 
 Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
 """The least and the greatest value before the store, of elements by their flat indices, and where these are known."""

@@ -235,7 +235,7 @@ class Segment:
         """The classes of many elements, as far as cells of the inputs decide them; and which they leave open."""
         # Slopes differ from channel to channel.
         is_uniform = all(o.descriptor is None or o.descriptor.data is None for o in self._operations)
-        if index.size < WORTH_A_TABLE or not is_uniform or self._is_windowed or len(self._inputs) > MOST_INPUTS:
+        if index.size < WORTH_A_TABLE or not is_uniform or not self._is_pointwise or len(self._inputs) > MOST_INPUTS:
             return np.full(index.size, BEYOND, np.uint16), np.ones(index.size, np.bool_)
         first = self._nodes[0]
         is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
@@ -260,7 +260,7 @@ class Segment:
 
     def _variants(self, model: Model) -> Sequence[Model]:
         """Those of a model that differ here: by the laws of functions that the formulas use."""
-        if self._is_windowed or not model.others:
+        if not self._is_pointwise or not model.others:
             return model.variants
         laws = _Asked(model.laws)
         f = Running(replace(model, laws=laws))

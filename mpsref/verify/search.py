@@ -24,6 +24,9 @@ FIRST_LOOK, CLOSER_LOOK = 512, 4096
 BLOCK = 262_144
 """Elements confirmed at once."""
 
+SMALL = 1024
+"""Elements of an image in which many moves are the same."""
+
 MENTIONED = 0.05
 """The share of the elements out of bounds that a cause must explain."""
 
@@ -219,6 +222,7 @@ class Search:
         first = bad[spread(bad.size, FIRST_LOOK)]
         self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
         self.of = float(case.bad_index.size)
+        self._moves: set[tuple[int | None, bytes]] = set()
 
     # ---- trying ----
 
@@ -227,7 +231,14 @@ class Search:
         trials: list[Trial] = []
         promising: list[_Promise] = []
         for order, hypothesis in sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last):
-            for candidate in () if hypothesis.is_last and trials else hypothesis.candidates(self.case):
+            if hypothesis.fewest > self.of or (hypothesis.is_last and trials):
+                continue
+            if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
+                # A number that was fitted says less than what gives every bit without.
+                continue
+            for candidate in hypothesis.candidates(self.case):
+                if self._is_known(candidate):
+                    continue
                 promise, found = self._first_look(order, hypothesis, candidate)
                 promising.append(promise)
                 trials += found
@@ -236,6 +247,17 @@ class Search:
             pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
             trials += [t for t in pairs if t.gain > best + SAME]
         return trials
+
+    def _is_known(self, candidate: Candidate) -> bool:
+        """Whether a move takes all elements of a small image from where one before it does."""
+        if candidate.move is None or self.case.want.size > SMALL:
+            return False
+        if candidate.function or candidate.store or candidate.reads or candidate.known:
+            return False
+        where = candidate.move(self.case.shape, np.arange(self.case.want.size)).tobytes()
+        known = (candidate.source, where) in self._moves
+        self._moves.add((candidate.source, where))
+        return known
 
     def _first_look(self, order: int, hypothesis: Hypothesis, candidate: Candidate) -> tuple[_Promise, list[Trial]]:
         if candidate.given is not None and not candidate.given.is_wide:

@@ -245,7 +245,7 @@ def test_one_element_is_that_of_all(channels):
     assert slopes.ravel().tolist() == np.float32(np.linspace(-0.5, 1.25, 9)).tolist()
     with pytest.raises(mps.ImageError, match=rf"channel is {channels}: it must lie in range\({channels}\)"):
         trace.at(0, 0, channels)
-    with pytest.raises(mps.ImageError, match="y is 1\\.5"):
+    with pytest.raises(mps.ParameterError, match="y is 1\\.5"):
         trace.at(1.5, 0, 0)
 
 
