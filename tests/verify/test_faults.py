@@ -100,7 +100,7 @@ def a_corner_left_out():
 
 # ---- planted faults ----
 
-DEFAULT = list(plants.KINDS)[::5]
+DEFAULT = list(plants.KINDS)[::10]
 
 
 WRONGLY_CLAIMED = ("both branches blended", "the literal formula overflows", "read through unorm8")
@@ -131,7 +131,7 @@ def test_no_wrong_cause_is_named_and_most_are(seed):
     assert planted.count("named") >= 0.85 * len(planted)
 
 
-@pytest.mark.parametrize("name", [*list(near_misses.NEAR)[::5], *WRONGLY_CLAIMED])
+@pytest.mark.parametrize("name", [*list(near_misses.NEAR)[::10], *WRONGLY_CLAIMED])
 def test_what_only_resembles_a_fault_is_not_given_its_name(name):
     assert near_misses.claims(name, 1) == []
 
@@ -147,7 +147,7 @@ def test_every_hypothesis_has_a_near_miss():
     assert [h.name for h in HYPOTHESES if h.name not in near_misses.NEAR and h not in LAYERS] == []
 
 
-@pytest.mark.parametrize("seed", [1012, 1018, 1022, 1029])
+@seldom("seed", [1012, 1018, 1022, 1029], lambda seed: seed == 1012)
 def test_two_faults_of_an_image_are_told_apart_with_their_places(seed):
     result, wanted, findings = pairs.said(seed)
 
@@ -175,7 +175,7 @@ def test_different_causes_in_different_parts_are_told_apart():
     assert first.explained + second.explained == first.of
 
 
-@pytest.mark.parametrize("ulp", [2, 3, 4])
+@seldom("ulp", [2, 3, 4], lambda ulp: ulp == 2)
 @pytest.mark.parametrize("name", ["sigmoid", "tanH", "softPlus", "softSign", "ELU", "geLU"])
 def test_small_errors_have_no_cause_but_accuracy(name, ulp):
     x = np.clip(normal(ulp, np.float16, (1, 16, 16, 4)), -3, 3)
@@ -365,7 +365,7 @@ def test_an_exchange_of_a_devices_bytes_is_named_first(image, fault):
     assert first.name == (fault if case.bad_index.size > 8 else NO_FAULT), first.headline
 
 
-@pytest.mark.parametrize("image", CHAIN)
+@seldom("image", CHAIN, lambda image: image in (min(CHAIN), max(CHAIN)))
 def test_no_fault_is_claimed_where_one_percent_of_a_devices_bytes_is_random(image):
     node, sources, want, got = CHAIN[image]
     rng = np.random.default_rng(3)
