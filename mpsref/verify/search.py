@@ -294,6 +294,9 @@ class Search:
         of = float(sample.weight.sum(where=sample.bad & judged.known))
         if np.count_nonzero(explained) < fewest or of < MENTIONED * self.of:
             return
+        if candidate.move is not None and (candidate.move(self.case.shape, sample.index[explained]) < 0).mean() > MOVED:
+            # Zeros, then, of memory that was not written, and hardly a move.
+            return
         written = hypotheses[0].name == "never written"
         if not written and _constant(sample.got[explained]):
             # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.

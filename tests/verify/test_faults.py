@@ -137,7 +137,7 @@ def test_what_only_resembles_a_fault_is_not_given_its_name(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", near_misses.NEAR)
 def test_nothing_that_resembles_a_fault_is_given_its_name(name, seed):
     assert near_misses.claims(name, seed) == []
