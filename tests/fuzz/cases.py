@@ -21,7 +21,7 @@ from mpsref.cli import main
 from mpsref.errors import MPSRefError
 from tests.fuzz.subjects import COMMANDS, change, change_file, write_valid
 
-SECONDS, SECONDS_PER_BYTE = 2.0, 10e-6
+SECONDS, SECONDS_PER_BYTE = 3.0, 10e-6
 """Of processor time: what a small file and each further byte may take; ``docs/files.md`` states it."""
 
 BYTES, BYTES_PER_BYTE = 64 * 2**20, 40
