@@ -318,7 +318,6 @@ class _Verification:
         if self.collect is not None:
             self.collect.add(name, storage, actual, expected, comparison, sources)
         wrong = bool(self.faults and comparison.beyond.size)
-        pointwise = all(other.operation.is_pointwise for other in nodes)
         own = want if comparison.identical else got
         end_to_end = None
         if ideal is not want:
@@ -332,17 +331,20 @@ class _Verification:
         )
         findings: list[Finding] = []
         note = ""
-        is_layer = len(nodes) == 1 and isinstance(operation, ConvolutionOperation)
-        if wrong or (self.faults and is_layer):
-            bad = np.zeros(actual.shape, np.bool_)
-            bad.reshape(-1)[comparison.beyond] = True
-            if pointwise:
-                findings = explain(self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit))
-            else:
+        if wrong or (self.faults and len(nodes) == 1 and isinstance(operation, ConvolutionOperation)):
+
+            def case() -> Case:
+                bad = np.zeros(actual.shape, np.bool_)
+                bad.reshape(-1)[comparison.beyond] = True
+                if all(other.operation.is_pointwise for other in nodes):
+                    return self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit)
                 layers = layers_of(Walk(nodes, segment_inputs(), self.formats), self.names)
-                case = Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
-                findings = explain(case) if wrong else []
-                note = "" if wrong else precision_note(case, PRECISIONS)
+                return Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
+
+            if wrong:
+                findings = explain(case())
+            else:
+                note = precision_note(actual, expected, storage, case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
         report = ImageReport(

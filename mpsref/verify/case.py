@@ -22,7 +22,7 @@ from mpsref.operations.base import spread_by_channel
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
-from mpsref.verify.layer import Given, Layer, Variant
+from mpsref.verify.layer import Given, Layer
 
 __all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "within"]
 
@@ -296,8 +296,7 @@ class Case:
         """The case of what layers make, whose inner images are not recorded; in order of evaluation."""
         last = layers[-1]
         neuron = NOTHING if last.follow or last.neuron is None else last.neuron
-        own = Given(lambda: last, is_whole=last.follow is not None)
-        source = Elements(own.at(np.arange(want.size)).reshape(want.shape), FLOAT64)
+        source = Elements(Given(lambda: last).at(np.arange(want.size)).reshape(want.shape), FLOAT64)
         operation, bound = NeuronForward(neuron), within(result)
         return cls(operation, (source,), result, got, want, bad, bound, (), images, {}, tuple(layers), axes)
 
@@ -306,7 +305,7 @@ class Case:
     @cached_property
     def given(self) -> Given | None:
         """What the last layer gives."""
-        return self.giving(lambda: self.layers[-1]) if self.layers else None
+        return Given(lambda: self.layers[-1]) if self.layers else None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -323,10 +322,6 @@ class Case:
     def reads_gradient(self) -> bool:
         """Whether there is an incoming gradient."""
         return Role.GRADIENT in self.operation.roles
-
-    def giving(self, make: Variant) -> Given:
-        """What a layer gives, with a fault or without."""
-        return Given(make, is_whole=self.layers[-1].follow is not None)
 
     @cached_property
     def bad_index(self) -> Index:

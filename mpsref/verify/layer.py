@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref.arrays import Index, Wide, flat
-from mpsref.enums import MPSImageEdgeMode
 from mpsref.neuron import forward
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Convolution, ConvolutionGradient, FixedPadding, Maximum
@@ -178,23 +177,24 @@ class Layer:
         weights = Weights(d, operation.weights.values, operation.weights.bias)
         return replace(self, operation=replace(operation, padding=padding, weights=weights))
 
-    def with_edge(self, edge_mode: MPSImageEdgeMode) -> Layer:
-        """A pooling layer with another edge."""
-        return self.windowed(edge_mode=edge_mode)
+    @property
+    def overhang(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """How far windows reach beyond the source: above and below, to the left and to the right."""
+        sliding, source = self.operation.sliding, size_of(self.sources[0])
+        placed = sliding.placed(source)
+        rows, columns = (
+            (max(-f, 0), max(f + (d - 1) * s + (k - 1) * e + 1 - n, 0))
+            for n, f, d, k, s, e in zip(
+                source[1:3], placed.first, placed.size, sliding.kernel, sliding.strides, sliding.dilations, strict=True
+            )
+        )
+        return rows, columns
 
-    def padded(self, mode: Any) -> Layer | None:
-        """A convolution that reads more than its source, as `numpy.pad` fills it; None if no tap is outside."""
-        x, sliding = self.sources[0], self.operation.sliding
-        placed = sliding.placed(size_of(x))
-        pads, moved = [], []
-        for n, f, d, k, s, e in zip(
-            x.shape[1:3], placed.first, placed.size, sliding.kernel, sliding.strides, sliding.dilations, strict=True
-        ):
-            pads.append((max(-f, 0), max(f + (d - 1) * s + (k - 1) * e + 1 - n, 0)))
-            moved.append(max(-f, 0))
-        if not any(map(any, pads)):
-            return None
-        return replace(self.windowed((moved[0], moved[1])), sources=(np.pad(x, ((0, 0), *pads, (0, 0)), mode=mode),))
+    def padded(self, mode: Any) -> Layer:
+        """A convolution that reads more than its source, as `numpy.pad` fills it."""
+        rows, columns = self.overhang
+        padded = np.pad(self.sources[0], ((0, 0), rows, columns, (0, 0)), mode=mode)
+        return replace(self.windowed((rows[0], columns[0])), sources=(padded,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,12 +231,10 @@ class Given:
     ----------
     make : callable
         The layer.
-    is_whole : bool
-        Whether they are what the fused neuron makes of the sums; else, unless the fault is there, the sums.
     """
 
-    def __init__(self, make: Variant, *, is_whole: bool) -> None:
-        self._make, self._is_whole = make, is_whole
+    def __init__(self, make: Variant) -> None:
+        self._make = make
         self._layer: Layer | None = None
         self._radius: Wide | float | None = None
         self._elements: dict[int, Wide] = {}
@@ -250,8 +248,8 @@ class Given:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the fused neuron, or what is there instead, is included."""
-        return self._is_whole or self.layer.finish is not None
+        """Whether the fused neuron, or what is there instead, is included; else they are the sums before it."""
+        return self.layer.follow is not None or self.layer.finish is not None
 
     @property
     def is_wide(self) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, spread
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case, IsClose
@@ -116,6 +117,11 @@ class _Sample:
         self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
         self._is_close = case.bound(index)
 
+    @cached_property
+    def values(self) -> tuple[Wide, Wide]:
+        """What the device's and the ideal elements mean."""
+        return meaning(self.got, self.case.result), meaning(self.want, self.case.result)
+
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
         return _between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
@@ -124,11 +130,16 @@ class _Sample:
         """What a candidate gives, and what that means."""
         out, known = candidate.at(self.case, self.index)
         same = _same(out, self.got, self.case)
+        differs = ~_same(out, self.want, self.case) | _is_wide(candidate)
+        nothing = np.zeros(same.shape, np.bool_)
+        everything = ~nothing if known is None else known
+        if not differs.any():
+            # It gives what is ideal.
+            return _Judged(nothing, nothing, same, out, everything)
         is_close = self.is_close(candidate)
         fits = same | _close(candidate, is_close, out, self.got)
         if candidate.coarse and not self.case.layers:
             fits |= _neighbours(candidate, self.case, self.index, self.got)
-        differs = ~_same(out, self.want, self.case) | _is_wide(candidate)
         explained = self.bad & fits & differs
         against = ~fits & differs
         harmless = ~self.bad & against
@@ -137,7 +148,7 @@ class _Sample:
         if known is not None:
             explained &= known
             against &= known
-        return _Judged(explained, against, same, out, np.ones(same.shape, np.bool_) if known is None else known)
+        return _Judged(explained, against, same, out, everything)
 
 
 def _same(a: Stored, b: Stored, case: Case) -> Mask:
@@ -263,26 +274,29 @@ class Search:
         if candidate.given is not None and not candidate.given.is_wide:
             # The bounds of a layer take as long as what it gives.
             out, _ = candidate.at(self.case, self.first.index)
-            rough, left = self._roughly(out), self._left(out)
-            if max(rough, float(_same(out, self.first.got, self.case).mean())) < MENTIONED:
+            near, left = self._roughly(out), self._left(out)
+            if max(near, float(_same(out, self.first.got, self.case).mean())) < MENTIONED:
                 candidate.release()
-                return _Promise(order, hypothesis, candidate, 0.0, rough, left), []
+                return _Promise(order, hypothesis, candidate, 0.0, near, left), []
         judged = self.first.judged(candidate)
         share = float(judged.explained.mean())
         trials = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
         left = np.inf if candidate.given is None else self._left(judged.out)
+        # Of a first part other than a move, `_pairs` asks how near it comes.
+        is_first = candidate.function is not None or candidate.given is not None
+        near = self._roughly(judged.out) if is_first else 0.0
         candidate.release()
-        return _Promise(order, hypothesis, candidate, share, self._roughly(judged.out), left), trials
+        return _Promise(order, hypothesis, candidate, share, near, left), trials
 
     def _left(self, out: Stored) -> float:
         """What a candidate leaves of the errors: their median size, relative to what it was."""
-        got, want, out = (Elements(a, self.case.result).values() for a in (self.first.got, self.first.want, out))
+        (got, want), out = self.first.values, meaning(out, self.case.result)
         was = np.median(np.abs(got - want))
         return float(np.median(np.abs(got - out)) / was) if was else np.inf
 
     def _roughly(self, out: Stored) -> float:
         """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
-        got, want, out = (Elements(a, self.case.result).values() for a in (self.first.got, self.first.want, out))
+        (got, want), out = self.first.values, meaning(out, self.case.result)
         off = np.abs(got - out)
         return float(np.mean((off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))))
 

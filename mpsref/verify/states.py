@@ -117,17 +117,19 @@ def state_report(
 
     judge = limit if isinstance(limit, Tolerance) else classes
     comparison = compare(got, want, storage, judge, worst, excused_by(limit))
-    bad: Mask = np.zeros(shape, np.bool_)
-    bad.reshape(-1)[comparison.beyond] = True
-    layer = StateLayer.of(operation, (g, x), is_bias=is_bias)
+
+    def case() -> Case:
+        bad: Mask = np.zeros(shape, np.bool_)
+        bad.reshape(-1)[comparison.beyond] = True
+        layer = StateLayer.of(operation, (g, x), is_bias=is_bias)
+        return Case.of_layers([layer], storage, got, want, bad, axes=AXES)
+
     findings: list[Finding] = []
     note = ""
-    if faults and (bad.any() or not unrecorded):
-        case = Case.of_layers([layer], storage, got, want, bad, axes=AXES)
-        if bad.any():
-            findings = explain(case, hypotheses=STATES)
-        else:
-            note = precision_note(case, STATE_PRECISIONS)
+    if faults and comparison.beyond.size:
+        findings = explain(case(), hypotheses=STATES)
+    elif faults and not unrecorded:
+        note = precision_note(got, want, storage, case, STATE_PRECISIONS)
     title = f"{name}.{kind}"
     elements = []
     for flat, distance, class_ in zip(comparison.worst, comparison.distances, comparison.classes, strict=True):

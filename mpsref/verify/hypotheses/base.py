@@ -255,7 +255,7 @@ def layer_hypothesis(
                 if isinstance(layer.operation, kinds or Operation):
                     for detail, make in variants(layer, case):
                         text = ", ".join(filter(None, (detail, layer.name and f"in {layer.name}")))
-                        yield Candidate(text, given=case.giving(make))
+                        yield Candidate(text, given=Given(make))
 
         return Hypothesis(name, sentence, of_case, fitted=fitted, is_last=is_last)
 

@@ -15,12 +15,12 @@ from mpsref.operations import Average, AverageGradient, Convolution, Convolution
 from mpsref.operations.convolution import ConvolutionOperation
 from mpsref.operations.window import size_of
 from mpsref.verify.case import Case
-from mpsref.verify.hypotheses.base import MANY, Candidate, layer_hypothesis
-from mpsref.verify.hypotheses.base import hypothesis as any_hypothesis
+from mpsref.verify.hypotheses.base import MANY, Candidate, hypothesis, layer_hypothesis
+from mpsref.verify.hypotheses.stores import to_half
 from mpsref.verify.layer import UNIT, Layer, Variants
 
 GRADIENTS = AverageGradient, MaximumGradient
-POOLS = Average, Maximum, AverageGradient, MaximumGradient
+POOLS = Average, Maximum, *GRADIENTS
 
 
 def weights_of(layer: Layer) -> Wide:
@@ -172,16 +172,21 @@ def weights_scaled(layer: Layer, case: Case) -> Variants:
         yield f"by {factor:.6g}", partial(replace, layer, weights=factor * weights_of(layer))
 
 
-def _factor(got: Wide, base: Wide, case: Case) -> float | None:
-    """By what most elements out of bounds were multiplied."""
+def ratios(got: Wide, base: Wide, case: Case) -> Wide:
+    """Those of elements out of bounds that are finite."""
     with np.errstate(all="ignore"):
         ratio = (got / base).reshape(-1)[case.bad_sample]
-    ratio = ratio[np.isfinite(ratio)]
+    return np.asarray(ratio[np.isfinite(ratio)])
+
+
+def _factor(got: Wide, base: Wide, case: Case) -> float | None:
+    """By what most elements out of bounds were multiplied."""
+    ratio = ratios(got, base, case)
     middle = float(np.median(ratio)) if ratio.size >= MANY else 1.0
     return middle if middle not in (0.0, 1.0) else None
 
 
-@any_hypothesis(
+@hypothesis(
     "multiplied by a number",
     "Every result has the same factor, such as a learning rate, or a scale of the loss that was not taken out.",
     MANY,
@@ -221,7 +226,7 @@ def another_bias(layer: Layer, case: Case) -> Variants:
     if layer.bias is None:
         return
     yield "subtracted", _biased(layer, np.negative)
-    yield "rounded to half", _biased(layer, lambda b: b.astype(np.float16).astype(np.float64))
+    yield "rounded to half", _biased(layer, to_half)
     if layer.bias.size > 1:
         yield "of the next channel", _biased(layer, lambda b: np.roll(b, -1))
         yield "of the channel before", _biased(layer, lambda b: np.roll(b, 1))
@@ -312,15 +317,9 @@ def edge_mirrored(layer: Layer, case: Case) -> Variants:
 def _edges(layer: Layer, modes: dict[str, str]) -> Variants:
     if getattr(layer.operation, "is_fully_connected", False):
         return
-    for detail, mode in modes.items():
-        if layer.padded(mode) is not None:
-            yield detail, partial(_padded, layer, mode)
-
-
-def _padded(layer: Layer, mode: str) -> Layer:
-    padded = layer.padded(mode)
-    assert padded is not None
-    return padded
+    if any(map(any, layer.overhang)):
+        for detail, mode in modes.items():
+            yield detail, partial(layer.padded, mode)
 
 
 @layer_hypothesis(
@@ -355,13 +354,13 @@ def source_moved(layer: Layer, case: Case) -> Variants:
 @layer_hypothesis("average over the full window", "The sum was divided by all taps of the window, inside or not.",
                   Average, AverageGradient)  # fmt: skip
 def average_full_window(layer: Layer, case: Case) -> Variants:
-    yield "", partial(layer.with_edge, MPSImageEdgeMode.zero)
+    yield "", partial(layer.windowed, edge_mode=MPSImageEdgeMode.zero)
 
 
 @layer_hypothesis("average over the count", "The sum was divided by the number of taps inside of the source.", Average,
                   AverageGradient)  # fmt: skip
 def average_count(layer: Layer, case: Case) -> Variants:
-    yield "", partial(layer.with_edge, MPSImageEdgeMode.clamp)
+    yield "", partial(layer.windowed, edge_mode=MPSImageEdgeMode.clamp)
 
 
 @layer_hypothesis("sum instead of average", "The sum of each window, or its gradient, was not divided.", Average,
@@ -441,7 +440,7 @@ def _by_policy(layer: Layer, kernel: tuple[int, int]) -> Callable[[], Layer] | N
 @layer_hypothesis("border of 0", "Taps outside of the source were zeros, which win over negative numbers.", Maximum,
                   MaximumGradient)  # fmt: skip
 def border_zero(layer: Layer, case: Case) -> Variants:
-    yield "", partial(layer.with_edge, MPSImageEdgeMode.zero)
+    yield "", partial(layer.windowed, edge_mode=MPSImageEdgeMode.zero)
 
 
 @layer_hypothesis("gradient to every maximum", "Where a window has several largest elements, each got the gradient.",

@@ -206,11 +206,6 @@ def _by_bits(f: Library, x: Floats) -> Any:
     return code.astype(np.int32).view(np.float32)
 
 
-def _clamped(x: Floats, over: Callable[[Floats], Any], under: Callable[[Floats], Any]) -> Any:
-    with_square = np.asarray(x, np.float64) ** 2
-    return np.clip(x * over(with_square) / under(with_square), -1, 1)
-
-
 def _quotient(over: tuple[float, ...], under: tuple[float, ...]) -> Callable[[Library, Floats], Any]:
     """``x over(x^2) / under(x^2)``, within -1 and 1; the coefficients rise."""
 

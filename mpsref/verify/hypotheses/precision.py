@@ -16,6 +16,7 @@ from mpsref.operations.window import size_of
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import layer_hypothesis
 from mpsref.verify.hypotheses.layers import weights_of
+from mpsref.verify.hypotheses.stores import shortened, to_half
 from mpsref.verify.layer import HALF_UNIT, UNIT, Layer, Variants
 
 RELATED = 0.5
@@ -23,10 +24,6 @@ RELATED = 0.5
 LARGEST_SINGLE, LARGEST_HALF = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float16))
 
 Rounding = Callable[[Wide], Wide]
-
-
-def _half(x: Wide) -> Wide:
-    return x.astype(np.float16).astype(np.float64)
 
 
 @layer_hypothesis(
@@ -37,14 +34,14 @@ def _half(x: Wide) -> Wide:
 def bias_after_half_store(layer: Layer, case: Case) -> Variants:
     if layer.bias is not None and layer.bias.any() and not case.result.unorm_max:
         bias = layer.bias
-        yield "", partial(replace, layer, bias=None, finish=lambda total: layer.activated(_half(total) + bias))
+        yield "", partial(replace, layer, bias=None, finish=lambda total: layer.activated(to_half(total) + bias))
 
 
 @layer_hypothesis("sum stored in half before the neuron", "The sum was rounded to half before the fused neuron was "
                   "applied.", Convolution)  # fmt: skip
 def sum_in_half(layer: Layer, case: Case) -> Variants:
     if layer.neuron is not None:
-        yield "", partial(replace, layer, finish=lambda total: layer.activated(_half(total)))
+        yield "", partial(replace, layer, finish=lambda total: layer.activated(to_half(total)))
 
 
 @layer_hypothesis("each quotient stored in half",
@@ -53,7 +50,7 @@ def quotients_in_half(layer: Layer, case: Case) -> Variants:
     def stored() -> Layer:
         operation: Any = layer.operation
         gradient, source = layer.sources
-        shares = _half(operation.shares(gradient, size_of(source)))
+        shares = to_half(operation.shares(gradient, size_of(source)))
         total, sizes = (operation.spread(each, size_of(source)) for each in (shares, np.abs(shares)))
         return replace(layer, values=(total, layer.terms * UNIT * sizes))
 
@@ -100,21 +97,6 @@ def partial_sum_overflows(layer: Layer, case: Case) -> Variants:
 # ---- inputs ----
 
 
-def shortened(bits: int, *, truncated: bool = False) -> Rounding:
-    """Rounding to float32 with so few bits behind the point: to nearest even, or cut."""
-
-    def rounded(x: Wide) -> Wide:
-        code = x.astype(np.float32).view(np.uint32).astype(np.uint64)
-        drop = np.uint64(23 - bits)
-        if not truncated:
-            code += ((code >> drop) & np.uint64(1)) + (np.uint64(1) << (drop - np.uint64(1))) - np.uint64(1)
-        code = (code >> drop) << drop
-        values = (code & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32).astype(np.float64)
-        return np.where(np.isfinite(x), values, x)
-
-    return rounded
-
-
 def _rounded(layer: Layer, roundings: Mapping[str, Rounding], *, alone: bool = True) -> Variants:
     """The layer with what it reads rounded: source and weights, or one of them."""
     weights, (first, *rest) = weights_of(layer), layer.sources
@@ -134,10 +116,10 @@ def _rounded(layer: Layer, roundings: Mapping[str, Rounding], *, alone: bool = T
 
 
 def _both_ways(bits: int) -> dict[str, Rounding]:
-    return {"to nearest": shortened(bits), "truncated": shortened(bits, truncated=True)}
+    return {"to nearest": shortened(bits), "truncated": shortened(bits, is_cut=True)}
 
 
-TF32, BFLOAT16, HALF = _both_ways(10), _both_ways(7), {"": _half}
+TF32, BFLOAT16, HALF = _both_ways(10), _both_ways(7), {"": to_half}
 
 
 @layer_hypothesis("inputs rounded to TF32", "Source and weights were rounded to 10 bits behind the point.",
@@ -196,7 +178,7 @@ def _accumulated(layer: Layer, case: Case, unit: float, largest: float, rounding
     "accumulated in half", "Every partial sum was rounded to half precision.", ConvolutionOperation, is_last=True
 )
 def accumulated_in_half(layer: Layer, case: Case) -> Variants:
-    yield from _accumulated(layer, case, HALF_UNIT, LARGEST_HALF, _half)
+    yield from _accumulated(layer, case, HALF_UNIT, LARGEST_HALF, to_half)
 
 
 @layer_hypothesis(

@@ -11,7 +11,7 @@ import numpy as np
 from mpsref.arrays import Elements, Wide
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import MANY, layer_hypothesis
-from mpsref.verify.hypotheses.layers import moves_of
+from mpsref.verify.hypotheses.layers import moves_of, ratios
 from mpsref.verify.hypotheses.precision import BFLOAT16, TF32, Rounding
 from mpsref.verify.layer import Layer, StateLayer, Variants
 
@@ -34,9 +34,8 @@ def pixel_mean(layer: Layer, case: Case) -> Variants:
         yield "of all images", partial(_scaled, layer, 1 / (n * h * w))
 
 
-def _some(layer: Layer, gradient: slice, x: slice | None = None) -> Callable[[], Layer]:
-    g, source = layer.sources
-    return partial(replace, layer, sources=(g[gradient], source[gradient if x is None else x]))
+def _some(layer: Layer, images: slice) -> Callable[[], Layer]:
+    return partial(replace, layer, sources=tuple(source[images] for source in layer.sources))
 
 
 @layer_hypothesis("one image only", "The gradient of a single image was stored, not the sum over the batch.")
@@ -111,9 +110,7 @@ def weights_added(layer: Layer, case: Case) -> Variants:
     got, want = (Elements(array, case.result).values() for array in (case.got, case.want))
 
     def fitted(left: Wide, base: Wide) -> float:
-        with np.errstate(all="ignore"):
-            ratio = (left / base).reshape(-1)[case.bad_sample]
-        ratio = ratio[np.isfinite(ratio)]
+        ratio = ratios(left, base, case)
         return float(np.median(ratio)) if ratio.size else 0.0
 
     decay, rate = fitted(got - want, weights), fitted(got - weights, want)

@@ -14,21 +14,22 @@ from mpsref.verify.hypotheses.base import HALF, LANES, MANY, PLACES, SINGLE, Can
 # ---- roundings ----
 
 
-def _mantissa(bits: int) -> Callable[[Wide], Wide]:
-    """Round to float32 with so many bits of its mantissa, to nearest even."""
+def shortened(bits: int, *, is_cut: bool = False) -> Callable[[Wide], Wide]:
+    """Rounding to float32 with so few bits behind the point: to nearest even, or cut."""
 
     def rounded(values: Wide) -> Wide:
-        drop = 23 - bits
+        drop = np.uint64(23 - bits)
         code = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-        code += (1 << (drop - 1)) - 1 + ((code >> np.uint64(drop)) & np.uint64(1))
-        code = code >> np.uint64(drop) << np.uint64(drop)
-        out = code.astype(np.uint32).view(np.float32).astype(np.float64)
-        return np.where(np.isnan(values), np.nan, out)
+        if not is_cut:
+            code += (np.uint64(1) << (drop - np.uint64(1))) - np.uint64(1) + ((code >> drop) & np.uint64(1))
+        short = (code >> drop << drop).astype(np.uint32).view(np.float32).astype(np.float64)
+        return np.where(np.isnan(values), np.nan, short)
 
     return rounded
 
 
-def _to_half(values: Wide) -> Wide:
+def to_half(values: Wide) -> Wide:
+    """Rounding to half precision."""
     return values.astype(np.float16).astype(np.float64)
 
 
@@ -37,9 +38,9 @@ def _to_unorm8(values: Wide) -> Wide:
 
 
 UNORM8 = 255
-bfloat16, tf32 = _mantissa(7), _mantissa(10)
+bfloat16, tf32 = shortened(7), shortened(10)
 NARROW: dict[str, Callable[[Wide], Wide]] = {
-    "half": _to_half, "bfloat16": bfloat16, "tf32": tf32, "unorm8": _to_unorm8,
+    "half": to_half, "bfloat16": bfloat16, "tf32": tf32, "unorm8": _to_unorm8,
 }  # fmt: skip
 
 
