@@ -342,7 +342,7 @@ def recording_entries(
     names = [*images, *awaited]
     entries: dict[str, dict[str, Any]] = {}
     for name, stem in zip(names, file_names(names), strict=True):
-        if name in awaited or raw or channel_format_of(np.asarray(images[name]).dtype) is ArrayFormat.bfloat16:
+        if name in awaited or raw or channel_format_of(_dtype_of(images[name])) is ArrayFormat.bfloat16:
             entries[name] = _raw_entry(stem, awaited[name] if name in awaited else images[name])
         else:
             entries[name] = {"file": f"{stem}.npy"}
@@ -378,6 +378,11 @@ def write_files(folder: str | Path, files: Mapping[str, Callable[[IO[bytes]], An
     with NewFolder(folder) as new:
         for name, write in files.items():
             write_atomically(new.file(name), write)
+
+
+def _dtype_of(image: MPSImage | Stored) -> np.dtype[Any]:
+    # Without unpacking the image.
+    return image.storage.dtype if isinstance(image, MPSImage) else np.asarray(image).dtype
 
 
 def _write_npy(image: MPSImage | Stored, file: IO[bytes]) -> None:
