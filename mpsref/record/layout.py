@@ -86,6 +86,11 @@ class Layout:
         """How many elements the file holds, those of unused lanes included."""
         return math.prod(self.shape)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file holds images, rows, columns and channels in this order, and nothing else."""
+        return not self.lanes and self.channel_axis in (-1, len(self.shape) - 1)
+
     def descriptor(self, channel_format: ChannelFormat) -> MPSImageDescriptor:
         """The image that an array is."""
         rest = list(self.shape)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Elements, Stored
+from mpsref.arrays import Elements, Index, Stored
 from mpsref.documents import encoded, exactly, opened, read_document, schema, validate
 from mpsref.errors import FileFormatError, ImageError, naming
 from mpsref.files import NewFolder, file_names, write_atomically
@@ -106,24 +107,62 @@ class RecordedImage:
 
     def elements(self) -> Elements:
         """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
-        dtype = self.storage.dtype
+        (whole,) = self.blocks(self.layout.elements)
+        return Elements(whole.reshape(self.size), self.storage)
+
+    def blocks(self, each: int) -> Iterator[Stored]:
+        """
+        Read the elements in order N, H, W, C, flat, so many at a time; raises as `read` does.
+
+        No more are held at once where the file has them in this order; then a block lasts until the next is read.
+        """
+        with self._opened() as (file, bits, order):
+            count = self.layout.elements
+            if order == "C" and self.layout.is_dense:
+                block = np.empty(min(each, count), bits)
+                for start in range(0, count, each):
+                    yield self._filled(block[: count - start], file)
+            else:
+                array = self._filled(np.empty(count, bits), file).reshape(self.layout.shape, order=order)
+                whole = np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)).reshape(-1)
+                yield from (whole[start : start + each] for start in range(0, whole.size, each))
+
+    def at(self, index: Index) -> Stored:
+        """Read some elements, by flat index in N, H, W, C, one by one; raises as `read` does."""
+        with self._opened() as (file, bits, order):
+            if order == "F" or not self.layout.is_dense:
+                return self.elements().at(index).stored
+            read, first = np.empty(index.size, self.storage.dtype), file.tell()
+            for k, place in enumerate(index.tolist()):
+                file.seek(first + place * bits.itemsize)
+                read[k] = self._filled(np.empty(1, bits), file)[0]
+            return read
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[IO[bytes], np.dtype[Any], Literal["C", "F"]]]:
+        """The file at its first element, the dtype of the elements' bits, and their order."""
+        itemsize, is_fortran = self.storage.dtype.itemsize, False
         try:
             with opened(self.path, self.folder) as (file, size):
                 if is_npy(self.path):
                     header = read_header(file)
-                    if header.shape != self.layout.shape or _native(header.dtype) != dtype:
+                    is_fortran = header.is_fortran
+                    if header.shape != self.layout.shape or _native(header.dtype) != self.storage.dtype:
                         raise ValueError(f"shape is {header.shape}")  # noqa: TRY301  the same message for all
-                    array = header.array(exactly(file, header.data_bytes)).astype(dtype, copy=False)
-                elif size != self.layout.elements * dtype.itemsize:
+                elif size != self.layout.elements * itemsize:
                     raise ValueError(f"has {size} bytes")  # noqa: TRY301
-                else:
-                    bits = np.fromfile(file, f"<u{dtype.itemsize}")
-                    array = bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype)
-            return Elements(np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)), self.storage)
+                yield file, np.dtype(f"<u{itemsize}"), "F" if is_fortran else "C"
         except FileFormatError:
             raise
         except (ValueError, OSError) as error:
             raise FileFormatError(f"{self.path}: has changed meanwhile ({error}): wait until it is written") from None
+
+    def _filled(self, bits: Stored, file: IO[bytes]) -> Stored:
+        """The next elements, read into an array of their bits."""
+        size = file.readinto(bits.view(np.uint8).data)  # type: ignore[attr-defined]
+        if size != bits.nbytes:
+            raise ValueError(f"cut short: {bits.nbytes} bytes are needed, {size} are there")
+        return bits.astype(bits.dtype.newbyteorder("="), copy=False).view(self.storage.dtype)
 
 
 def _wrong_size(size: int, layout: Layout, d: MPSImageDescriptor) -> str:

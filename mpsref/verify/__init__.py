@@ -21,11 +21,11 @@ FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +45,11 @@ from mpsref.record.states import RecordedArray
 from mpsref.storage import StorageFormat, storage_named
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
-from mpsref.verify.bias import NEIGHBOUR, Directed, signed_errors
+from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
 from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.case import Case, around, within
-from mpsref.verify.compare import Comparison, Counts, Tolerance, compare
+from mpsref.verify.compare import Comparison, Counts, Tolerance, compare, compared
+from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.hypotheses import PRECISIONS
 from mpsref.verify.judge import Segment
@@ -87,10 +88,6 @@ __all__ = [
     "verify",
     "write_recording",
 ]
-
-
-BLOCK = 131_072
-"""Elements evaluated at once to see whether their bits are right."""
 
 
 @checked
@@ -225,7 +222,7 @@ class _Verification:
         with naming(self.recording.path):
             sizes = plan.sizes_for([((batch or entry.size[0], *entry.size[1:]), entry.storage) for entry in entries])
         # By slot of the plan: the reference's images, and what the device's nodes read.
-        ideal = {slot: _first(entry.elements(), batch) for slot, entry in enumerate(entries)}
+        ideal = {slot: Deferred.read(entry).first(batch) for slot, entry in enumerate(entries)}
         own = dict(ideal)
         whole = max(max(entry.batch, entry.size[0]) for entry in self.recorded.values()) if self.partial else 0
         for entry, image in zip(entries, sources, strict=True):
@@ -235,24 +232,26 @@ class _Verification:
             storage = self.formats[node.result_image] = storage_named(step.format or manner.format)
             is_recorded = node.result_image in self.recorded
             got = self._read(node.result_image, sizes[step.result], storage) if is_recorded else None
-            read = [own[source] for source in step.sources]
-            count = min(len(image.stored) for image in (*read, got) if image is not None)
-            read = [_first(image, count) for image in read]
-            want = _evaluated(step.operation, read, storage, got := got and _first(got, count))
-            exact = [ideal[source] for source in step.sources]
+            read, exact = ([images[source] for source in step.sources] for images in (own, ideal))
             same = all(ours is theirs for ours, theirs in zip(read, exact, strict=True))
-            ideal[step.result] = want if same else step.operation.of_arrays(exact, storage)
-            own[step.result] = want
-            if got is not None:
-                report, own[step.result] = self._report(node, got, want, _first(ideal[step.result], count), read)
-                reports.append(report)
+            count = min(image.size[0] for image in (*read, got) if image is not None)
+            read, exact = ([image.first(count) for image in images] for images in (read, exact))
+            if got is None:
+                own[step.result] = Deferred.of(_made(step.operation, read, storage))
+                ideal[step.result] = own[step.result] if same else Deferred.of(_made(step.operation, exact, storage))
+            else:
+                own[step.result] = got = got.first(count)
+                differences = evaluated(step.operation, read, storage, got, sampled(math.prod(got.size)))
+                from_sources = differences if same else evaluated(step.operation, exact, storage, got)
+                ideal[step.result] = from_sources.wanted(got)
+                reports.append(self._report(node, got, differences, None if same else from_sources, read))
                 self._note_batch(node.result_image, count, whole)
             del got
             if count >= whole:
                 reports += self._state_reports(node, read)
             elif self._state(node):
                 self.missing[f"the gradients of {step.name}"] = "sums over images that are not there"
-            del read, want
+            del read, exact
             for index in step.last_reads:
                 del ideal[index], own[index]
             if progress is not None:
@@ -276,7 +275,7 @@ class _Verification:
     def _error(self, text: str) -> FileFormatError:
         return FileFormatError(f"{self.recording.path}: {text}")
 
-    def _read(self, image: MPSNNImageNode, size: Size, storage: StorageFormat) -> Elements:
+    def _read(self, image: MPSNNImageNode, size: Size, storage: StorageFormat) -> Deferred:
         entry, name = self.recorded[image], self.names[image]
         axes = "number_of_images", "height", "width", "feature_channels"
         facts = [("channel_format", entry.storage.name, storage.name)]
@@ -287,51 +286,47 @@ class _Verification:
                        if fact == "number_of_images" and entry.size[0] < size[0]
                        else "an image is as large as the sources that it is made of, in order N, H, W, C")  # fmt: skip
                 raise self._error(f"images.{name}.{fact}: is {actual}, but the graph makes {expected}: {fix}")
-        return entry.elements()
+        return Deferred.read(entry)
 
     def _report(
-        self, node: MPSNNFilterNode, got: Elements, want: Elements, ideal: Elements, read: list[Elements]
-    ) -> tuple[ImageReport, Elements]:
-        """The report of an image, and the image; where it is identical to the reference's, that object itself."""
-        name, storage = self.names[node.result_image], want.storage
+        self,
+        node: MPSNNFilterNode,
+        got: Deferred,
+        differences: Differences,
+        from_sources: Differences | None,
+        read: list[Deferred],
+    ) -> ImageReport:
+        """The report of an image, from its differences to what the node makes of what it reads; and of the sources."""
+        name, storage = self.names[node.result_image], got.storage
         operation = node.operation
         descriptor = operation.descriptor
         neuron = None if descriptor is None else descriptor.neuron_type.name
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
-        actual, expected = got.stored, want.stored
         nodes = self._segment(node)
         # Made when they are needed, since most images need neither.
         segment_inputs = cache(lambda: self._inputs(nodes, read))
         segment = cache(lambda: Segment(nodes, segment_inputs(), self.formats))
-        ties = self._ties(nodes, read, actual)
-        flats = (flat := actual.reshape(-1)), flat if expected is actual else expected.reshape(-1)
+        ties = self._ties(nodes, read, got)
         recorded = self.recorded[node.result_image].layout
-        comparison, evidence, others = self._compared(limit, segment, ties, flats, storage, recorded.is_texture)
-        comparison, expected, reading = self._fused(
-            nodes, segment_inputs, limit, storage, actual, (comparison, expected)
-        )
+        comparison, evidence, others = self._compared(limit, segment, ties, differences, storage, recorded.is_texture)
+        comparison, differences, reading = self._fused(nodes, segment_inputs, limit, got, comparison, differences)
         if not comparison.counts.beyond:
             others = ()
+        wanted = differences.wanted(got)
         # Elements of a window have no one place.
         shown = zip(node.sources, read, strict=True) if operation.is_pointwise else ()
         sources = {self.names[image]: value for image, value in shown}
         if self.collect is not None:
-            self.collect.add(name, storage, actual, expected, comparison, sources)
+            values = {name: source.elements() for name, source in sources.items()}
+            self.collect.add(name, storage, got.elements().stored, wanted.elements().stored, comparison, values)
         wrong = bool(self.faults and comparison.beyond.size)
-        own = want if comparison.identical else got
         end_to_end = None
-        if ideal is not want:
-            from_sources = compare(actual, ideal.stored, storage, Tolerance())
-            end_to_end = EndToEnd.of(from_sources.counts)
-            own = ideal if from_sources.identical else own
-        worst = (comparison.worst, comparison.distances, comparison.classes, comparison.reasons)
-        elements = tuple(
-            _element(at, distance, kind, reason, actual, expected, sources, recorded)
-            for at, distance, kind, reason in zip(*(array.tolist() for array in worst), strict=True)
-        )
+        if from_sources is not None:
+            end_to_end = EndToEnd.of(compared(from_sources, storage, Tolerance()).counts)
         findings: list[Finding] = []
         note = ""
         if wrong or (self.faults and len(nodes) == 1 and isinstance(operation, ConvolutionOperation)):
+            actual, expected = got.elements().stored, wanted.elements().stored
 
             def case() -> Case:
                 bad = np.zeros(actual.shape, np.bool_)
@@ -347,21 +342,19 @@ class _Verification:
                 note = precision_note(actual, expected, storage, case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
         between = tuple(self.names[other.result_image] for other in nodes[:-1])
-        report = ImageReport(
+        return ImageReport(
             name,
             type(node).__name__,
             storage.name,
             comparison.counts,
-            elements,
+            _elements(comparison, differences, got.size, sources, recorded),
             neuron=neuron,
             direction=operation.direction,
             limit=str(limit),
             model=None if isinstance(limit, Tolerance) else limit.model,
             is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=evidence,
-            signed_errors={}
-            if comparison.identical
-            else signed_errors(actual.reshape(-1), expected.reshape(-1), storage),
+            signed_errors={} if comparison.identical else signed_errors(*differences.sample, storage),
             others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
@@ -370,47 +363,46 @@ class _Verification:
             reading=reading,
             note=note,
         )
-        return report, own
 
     def _compared(
         self,
         limit: Limit,
         segment: Callable[[], Segment],
         ties: Callable[[], Mask | None],
-        flat: tuple[Stored, Stored],
+        differences: Differences,
         storage: StorageFormat,
         is_texture: bool,
     ) -> tuple[Comparison, Directed | None, tuple[str, ...]]:
         """Two images compared: evidence of a directed store, and other models that pass where this one fails."""
 
-        def compared(limit: Limit, worst: int, chosen: Index | None = None) -> Comparison:
-            """Of all elements, or some."""
-            got, want = flat if chosen is None else (each[chosen] for each in flat)
+        def judged(limit: Limit, worst: int, differences: Differences = differences) -> Comparison:
             if isinstance(limit, Tolerance):
-                return compare(got, want, storage, limit, worst)
+                return compared(differences, storage, limit, worst)
 
             def judge(index: Index) -> npt.NDArray[np.uint16]:
-                where = index if chosen is None else chosen[index]
-                classes = segment().classify(got[index], where, MODELS[limit.model])
+                classes = segment().classify(differences.at(index)[0], index, MODELS[limit.model])
                 wrong = ties()
-                return classes if wrong is None else np.where(wrong[where], np.uint16(BEYOND), classes)
+                return classes if wrong is None else np.where(wrong[index], np.uint16(BEYOND), classes)
 
-            return compare(got, want, storage, judge, worst, limit.excused, is_texture=is_texture)
+            return compared(differences, storage, judge, worst, limit.excused, is_texture=is_texture)
 
         def passes(limit: Bounds) -> bool:
             """Whether a limit passes all, and excuses no more; some that failed are tried first."""
             beyond = comparison.beyond
-            if compared(limit, 0, beyond[spread(beyond.size, 4096)]).counts.beyond:
+            if judged(limit, 0, differences.only(beyond[spread(beyond.size, 4096)])).counts.beyond:
                 return False
-            counts = compared(limit, 0).counts
+            counts = judged(limit, 0).counts
             excused = [sum(each.excused.values()) for each in (counts, comparison.counts)]
             return not counts.beyond and excused[0] <= excused[1]
 
-        comparison = compared(limit, self.worst)
+        comparison = judged(limit, self.worst)
         evidence: Directed | None = None
         others: tuple[str, ...] = ()
         if isinstance(limit, Bounds):
-            evidence = None if comparison.identical else segment().directed(*flat, MODELS[limit.model])
+            # A model that computes in the format of the image, or a coarser one, leaves nothing to the store.
+            is_finer = storage.unorm_max or storage.precision < MODELS[limit.model].precision
+            if is_finer and not comparison.identical:
+                evidence = segment().directed(differences, MODELS[limit.model])
             if comparison.counts.beyond:
                 # Of what is wrong anyhow, some elements come near what is right.
                 evidence = None if evidence and evidence.way == NEIGHBOUR else evidence
@@ -423,47 +415,48 @@ class _Verification:
         nodes: list[MPSNNFilterNode],
         segment_inputs: Callable[[], Mapping[MPSNNImageNode, Elements]],
         limit: Limit,
-        storage: StorageFormat,
-        actual: Stored,
-        plain: tuple[Comparison, Stored],
-    ) -> tuple[Comparison, Stored, str]:
+        got: Deferred,
+        comparison: Comparison,
+        differences: Differences,
+    ) -> tuple[Comparison, Differences, str]:
         """The comparison that fits better where a neuron may be fused into the convolution before it; and which."""
         node = fused(nodes)
         if node is None:
-            return *plain, self._accumulated(nodes, segment_inputs, limit, actual, plain)
+            reading = self._accumulated(nodes, segment_inputs, limit, comparison, differences)
+            return comparison, differences, reading
         name, source = self.names[nodes[0].result_image], segment_inputs()[nodes[0].sources[0]]
-        formats = {node.result_image: storage}
+        formats = {node.result_image: got.storage}
+        actual = got.elements().stored
         expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
+        unrounded = Differences.between(actual, expected, got.storage, sampled(actual.size))
         segment = Segment([node], {node.sources[0]: source}, formats)
         judge: Tolerance | Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint16]]
         judge = limit if isinstance(limit, Tolerance) else (
-            lambda index: segment.classify(actual.reshape(-1)[index], index, MODELS[limit.model])
+            lambda index: segment.classify(unrounded.at(index)[0], index, MODELS[limit.model])
         )  # fmt: skip
         excused = EXCUSES if isinstance(limit, Tolerance) else limit.excused
-        other = compare(actual, expected, storage, judge, self.worst, excused)
-        own = plain[0].counts
+        other = compared(unrounded, got.storage, judge, self.worst, excused)
+        own = comparison.counts
         if (other.counts.beyond, -other.counts.exact) < (own.beyond, -own.exact):
-            return other, expected, f"{name} is not rounded: the neuron is fused into its convolution"
-        return *plain, f"{name} is rounded before the neuron"
+            return other, unrounded, f"{name} is not rounded: the neuron is fused into its convolution"
+        return comparison, differences, f"{name} is rounded before the neuron"
 
     def _accumulated(
         self,
         nodes: list[MPSNNFilterNode],
         segment_inputs: Callable[[], Mapping[MPSNNImageNode, Elements]],
         limit: Limit,
-        actual: Stored,
-        plain: tuple[Comparison, Stored],
+        comparison: Comparison,
+        differences: Differences,
     ) -> str:
         """In which precision sums within bounds may have been added, where half is allowed."""
-        operation, (comparison, expected) = nodes[-1].operation, plain
+        operation = nodes[-1].operation
         if not isinstance(operation, ConvolutionOperation) or not operation.half_accumulator or len(nodes) > 1:
             return ""
         if isinstance(limit, Tolerance) or comparison.counts.beyond:
             return ""
         segment = Segment(nodes, segment_inputs(), self.formats, [replace(operation, half_accumulator=False)])
-        got = actual.reshape(-1)
-        index = np.flatnonzero(got != expected.reshape(-1))
-        classes = segment.classify(got[index], index, MODELS[limit.model])
+        classes = segment.classify(differences.got, differences.index, MODELS[limit.model])
         return f"accumulated in {'half' if (classes == BEYOND).any() else 'float32'}"
 
     def _state(self, node: MPSNNFilterNode) -> Mapping[str, RecordedArray]:
@@ -471,7 +464,7 @@ class _Verification:
         forward = node.forward_node
         return {} if forward is None else self.recording.states.get(self.names.get(forward.result_image, ""), {})
 
-    def _state_reports(self, node: MPSNNFilterNode, read: list[Elements]) -> Iterator[ImageReport]:
+    def _state_reports(self, node: MPSNNFilterNode, read: list[Deferred]) -> Iterator[ImageReport]:
         """The reports of the arrays that a gradient node fills."""
         for kind, recorded in self._state(node).items():
             assert node.forward_node is not None
@@ -484,8 +477,8 @@ class _Verification:
                     kind,
                     recorded,
                     node.operation,
-                    read,
-                    [self._ranges(source, value) for source, value in zip(node.sources, read, strict=True)],
+                    [image.elements() for image in read],
+                    [self._ranges(source, image) for source, image in zip(node.sources, read, strict=True)],
                     limit,
                     worst=self.worst,
                     faults=self.faults,
@@ -494,10 +487,10 @@ class _Verification:
                 )
             yield report
 
-    def _ranges(self, image: MPSNNImageNode, value: Elements) -> Callable[[Running], Range]:
+    def _ranges(self, image: MPSNNImageNode, value: Deferred) -> Callable[[Running], Range]:
         """The ranges of an image that a node reads: as it was recorded, or what the nodes before may have made."""
         if image in self.recorded:
-            return lambda f: ranges_of(f, value)
+            return lambda f: ranges_of(f, value.elements())
         nodes = self._segment(self.producers[image])
         recorded = (source for node in nodes for source in node.sources if source in self.recorded)
         return Segment(nodes, {source: self.recorded[source].elements() for source in recorded}, self.formats).read
@@ -512,12 +505,13 @@ class _Verification:
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
 
-    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[Elements]) -> dict[MPSNNImageNode, Elements]:
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[Deferred]) -> dict[MPSNNImageNode, Elements]:
         """What a segment reads; `read` is what its last node does."""
         if len(nodes) == 1:
-            return dict(zip(nodes[0].sources, read, strict=True))
+            return {image: value.elements() for image, value in zip(nodes[0].sources, read, strict=True)}
         recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
-        return {image: _first(self.recorded[image].elements(), len(read[0].stored)) for image in recorded}
+        count = read[0].size[0]
+        return {image: Deferred.read(self.recorded[image]).first(count).elements() for image in recorded}
 
     def _case(
         self,
@@ -547,7 +541,7 @@ class _Verification:
             if image is not result and entry.size == like.shape
         }
 
-    def _ties(self, nodes: list[MPSNNFilterNode], read: list[Elements], got: Stored) -> Callable[[], Mask | None]:
+    def _ties(self, nodes: list[MPSNNFilterNode], read: list[Deferred], got: Deferred) -> Callable[[], Mask | None]:
         """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
 
         @cache
@@ -555,58 +549,43 @@ class _Verification:
             operation = nodes[-1].operation
             if len(nodes) > 1 or not isinstance(operation, MaximumGradient):
                 return None
-            gradient, x = (image.values() for image in read)
-            made = got.reshape(x.shape)
-            return wrong_ties(operation, gradient, x, made, self.formats[nodes[-1].result_image]).reshape(-1)
+            gradient, x = (image.elements().values() for image in read)
+            made = got.elements().stored.reshape(x.shape)
+            return wrong_ties(operation, gradient, x, made, got.storage).reshape(-1)
 
         return ties
 
 
-def _first(images: Elements, count: int | None) -> Elements:
-    """The first images of a batch."""
-    return images if count in (None, len(images.stored)) else Elements(images.stored[:count], images.storage)
+def _made(operation: Operation, read: list[Deferred], storage: StorageFormat) -> Elements:
+    return operation.of_arrays([image.elements() for image in read], storage)
 
 
-def _evaluated(operation: Operation, read: list[Elements], storage: StorageFormat, got: Elements | None) -> Elements:
-    """What a node makes: `got` itself where that is the same bit for bit, which takes no memory."""
-    if got is None or not operation.is_pointwise:
-        return operation.of_arrays(read, storage)
-    channels, bits = got.stored.shape[3], storage.bits_dtype
-    pixels = [Elements(image.stored.reshape(-1, channels), image.storage) for image in (*read, got)]
-    each = max(1, BLOCK // channels)
-    for start in range(0, len(pixels[0].stored), each):
-        *sources, wrote = (Elements(image.stored[start : start + each], image.storage) for image in pixels)
-        made = operation.of_arrays(sources, storage)
-        if (made.stored.view(bits) != wrote.stored.view(bits)).any():
-            return operation.of_arrays(read, storage)
-    return got
-
-
-def _element(
-    flat: int,
-    distance: int,
-    kind: int,
-    reason: int,
-    actual: npt.NDArray[Any],
-    expected: npt.NDArray[Any],
-    sources: dict[str, Elements],
-    layout: Layout,
-) -> Element:
-    place = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
-    image, y, x, channel = place
-    texel, lane = texel_of(channel, image, actual.shape[3])
-    return Element(
-        image,
-        y,
-        x,
-        channel,
-        texel,
-        lane,
-        {name: str(source.stored[place]) for name, source in sources.items()},
-        str(actual[place]),
-        str(expected[place]),
-        None if distance == UNREACHABLE else distance,
-        kind == BEYOND,
-        None if reason in (WITHIN, BEYOND) else Reason(reason).name,
-        layout.place(flat) if layout.has_own_places else None,
-    )
+def _elements(
+    comparison: Comparison, differences: Differences, size: Size, sources: Mapping[str, Deferred], layout: Layout
+) -> tuple[Element, ...]:
+    """The worst elements."""
+    read = {name: source.at(comparison.worst) for name, source in sources.items()}
+    actual, expected = differences.at(comparison.worst)
+    elements = []
+    for k, flat in enumerate(comparison.worst.tolist()):
+        image, y, x, channel = (int(i) for i in np.unravel_index(flat, size))
+        texel, lane = texel_of(channel, image, size[3])
+        distance, reason = int(comparison.distances[k]), int(comparison.reasons[k])
+        elements.append(
+            Element(
+                image,
+                y,
+                x,
+                channel,
+                texel,
+                lane,
+                {name: str(values[k]) for name, values in read.items()},
+                str(actual[k]),
+                str(expected[k]),
+                None if distance == UNREACHABLE else distance,
+                bool(comparison.classes[k] == BEYOND),
+                None if reason in (WITHIN, BEYOND) else Reason(reason).name,
+                layout.place(flat) if layout.has_own_places else None,
+            )
+        )
+    return tuple(elements)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.differences import Differences
 
-__all__ = ["NEIGHBOUR", "Directed", "directed", "signed_errors"]
+__all__ = ["NEIGHBOUR", "Directed", "directed", "sampled", "signed_errors"]
 
 Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
 """The least and the greatest value before the store, of elements by their flat indices, and where these are known."""
@@ -62,6 +63,11 @@ class Directed:
         return f"stored {TEXTS[self.way]}: {self.held:,} of {self.decisive:,} decisive elements"
 
 
+def sampled(size: int) -> Index:
+    """The elements of an image of some size that both functions look at."""
+    return spread(size, ENOUGH)
+
+
 def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str, float]:
     """
     The mean error in ULP, with its sign, of elements whose ideal values have about the same size.
@@ -69,7 +75,7 @@ def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str
     Parameters
     ----------
     got, want : ndarray
-        Stored elements, flat.
+        Stored elements, flat; of a large image those at `sampled`.
     storage : StorageFormat
         How they are stored.
 
@@ -77,14 +83,12 @@ def signed_errors(got: Stored, want: Stored, storage: StorageFormat) -> dict[str
     -------
     dict of str to float
         By the power of 16 below the magnitude, such as ``0.0625``; ``0`` for zero and all below the smallest normal
-        number. Ranges without errors are left out. Of a large image `ENOUGH` elements count.
+        number. Ranges without errors are left out.
     """
-    index = spread(got.size, ENOUGH)
-    ours, theirs = got[index], want[index]
-    exponents = _exponents(theirs, storage)
+    exponents = _exponents(want, storage)
     counts = np.bincount(exponents, minlength=PLACES)
-    differ = np.flatnonzero(ours.view(storage.bits_dtype) != theirs.view(storage.bits_dtype))
-    ours, theirs = ours[differ], theirs[differ]
+    differ = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
+    ours, theirs = got[differ], want[differ]
     reached = ulp_distance(ours, theirs, storage) != UNREACHABLE
     error = np.where(reached, storage.ordinals(ours) - storage.ordinals(theirs), 0)
     sums = np.bincount(exponents[differ], error.astype(float), minlength=PLACES)
@@ -118,7 +122,7 @@ def _value_of_exponent(storage: StorageFormat) -> int:
 
 
 def directed(
-    got: Stored, want: Stored, storage: StorageFormat, ends: Ends, sources: Sequence[Elements], *, either: bool = False
+    differences: Differences, storage: StorageFormat, ends: Ends, sources: Sequence[Elements], *, either: bool = False
 ) -> Directed | None:
     """
     Whether a store other than to nearest explains an image.
@@ -128,10 +132,10 @@ def directed(
 
     Parameters
     ----------
-    got, want : ndarray
-        Stored elements, flat.
+    differences : Differences
+        Those of the image, with a sample of its elements at `sampled`.
     storage : StorageFormat
-        How they are stored.
+        How the elements are stored.
     ends : callable
         What the bounds allow before the store.
     sources : sequence of Elements
@@ -139,22 +143,20 @@ def directed(
     either : bool
         Whether a store may take either neighbour.
     """
-    index, bits = spread(got.size, ENOUGH), storage.bits_dtype
-    differ = index[got[index].view(bits) != want[index].view(bits)]
-    if differ.size < FEW:
-        parts = [slice(start, start + ENOUGH) for start in range(0, max(1, got.size), ENOUGH)]
-        differ = np.concatenate(
-            [part.start + np.flatnonzero(got[part].view(bits) != want[part].view(bits)) for part in parts]
-        )
+    index, (got, want) = sampled(differences.size), differences.sample
+    differ = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
     if differ.size < LEAST:
         return None
     # Where even the elements that differ do not fit there is no need to look at those that do not differ, nor at many.
+    some, others = differ[spread(differ.size, FEW)], spread(index.size, FEW)
+    chosen = np.append(some, others)
+    seen = _decisive(got[chosen], storage, ends, index[chosen])
     ways = set(TEXTS) - ({NEIGHBOUR} if either else set()) - (set() if storage.unorm_max else set(CODES))
-    for least, few in ((1.0, differ[spread(differ.size, FEW)]), (0.0, spread(got.size, FEW))):
-        seen = _decisive(got, storage, ends, few).items()
-        ways &= {way for way, (decisive, held) in seen if held.sum() >= max(least, _share(way) * decisive.sum())}
-        if not ways:
-            return None
+    for least, part in ((1.0, slice(some.size)), (0.0, slice(some.size, None))):
+        sums = {way: (decisive[part].sum(), held[part].sum()) for way, (decisive, held) in seen.items()}
+        ways &= {way for way, (decisive, held) in sums.items() if held >= max(least, _share(way) * decisive)}
+    if not ways:
+        return None
     found = []
     for way, (decisive, held) in _decisive(got, storage, ends, index).items():
         count = int(decisive.sum())
@@ -168,10 +170,10 @@ def directed(
 def _decisive(
     got: Stored, storage: StorageFormat, ends: Ends, index: Index
 ) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """By way: which elements are decisive, and which of them hold the directed value."""
+    """By way: which of some elements are decisive, and which of them hold the directed value."""
     low, high, known = ends(index)
     ways = (*WAYS, *CODES) if storage.unorm_max else tuple(WAYS)
-    place, found = storage.ordinals(got[index]), {}
+    place, found = storage.ordinals(got), {}
     with np.errstate(over="ignore"):
         nearest, *others = ([_rounded(end, storage, way) for end in (low, high)] for way in ("", *ways))
     for way, ours in zip(ways, others, strict=True):

@@ -6,19 +6,20 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Index, Stored, meaning
+from mpsref.arrays import Index, Mask, Stored, meaning
 from mpsref.errors import ParameterError, shown
 from mpsref.storage import ArrayFormat, StorageFormat
 from mpsref.ulp import UNREACHABLE, comparable_or_error, distances_by_power, farthest, ulp_distance
+from mpsref.verify.differences import Differences
 from mpsref.verify.reasons import ASSUMED, BEYOND, EXCUSES, LATITUDES, WITHIN, Reason
 
-__all__ = ["NEAR", "Comparison", "Counts", "Tolerance", "compare", "passes"]
+__all__ = ["NEAR", "Comparison", "Counts", "Tolerance", "compare", "compared", "passes"]
 
 NEAR = 1
 """ULP within every model's bounds: a single rounding near a boundary may go either way."""
@@ -194,21 +195,36 @@ def compare(
         Whether the elements were in a texture, which may store NaN as 0.
     """
     comparable_or_error(got, want, storage)
-    is_one = got is want
-    got, want = got.reshape(-1), want.reshape(-1)
-    # Most elements are equal, bit for bit, or neighbours, which pass. Only the others are looked at closer.
+    differences = Differences.between(got, want, storage)
+    return compared(differences, storage, limit, worst, excused, is_texture=is_texture)
+
+
+def compared(
+    differences: Differences,
+    storage: StorageFormat,
+    limit: Tolerance | Judge,
+    worst: int = 0,
+    excused: frozenset[Reason] = EXCUSES,
+    *,
+    is_texture: bool = False,
+) -> Comparison:
+    """Compare two images of which the differences are known; the other arguments are those of `compare`."""
     # A store in bfloat16 loses so much that an error of 1 ULP must come from the arithmetic before it.
     near = 0 if storage.channel_format is ArrayFormat.bfloat16 else NEAR
     neighbours_pass = int(limit.ulp or 0) >= NEAR if isinstance(limit, Tolerance) else near >= NEAR
-    size = 0 if is_one else got.size
-    index, neighbours, identical = _others(got[:size], want[:size], storage, worst, neighbours_pass=neighbours_pass)
+    # Most of what differs are neighbours, which pass. Only the others are looked at closer.
+    is_neighbour = _neighbours(differences, storage) if neighbours_pass else np.zeros(differences.index.size, np.bool_)
+    neighbours, rest = int(np.count_nonzero(is_neighbour)), ~is_neighbour
+    index, got, want = differences.index, differences.got, differences.want
+    if neighbours:
+        index, got, want = index[rest], got[rest], want[rest]
     distance = np.empty(index.size, np.int64)
     classes = np.full(index.size, BEYOND, np.uint16)
-    nan, unreachable, largest = 0, 0, 1 if neighbours.count else 0
+    nan, unreachable, largest = 0, 0, 1 if neighbours else 0
     histogram: Counter[int] = Counter()
     for start in range(0, index.size, BLOCK):
         part = slice(start, start + BLOCK)
-        actual, ideal = got[index[part]], want[index[part]]
+        actual, ideal = got[part], want[part]
         ulp = distance[part] = ulp_distance(actual, ideal, storage)
         close = passes(actual, ideal, ulp, storage, limit) if isinstance(limit, Tolerance) else ulp <= near
         classes[part][close] = WITHIN
@@ -220,12 +236,13 @@ def compare(
         unreachable += ulp.size - int(np.count_nonzero(reached))
         largest = int(np.max(ulp, where=reached, initial=largest))
     if not isinstance(limit, Tolerance):
-        rest = np.flatnonzero(classes != WITHIN)
-        if rest.size:
-            classes[rest] = limit(index[rest])
-            _settle(classes, index, got, want, storage, is_texture=is_texture)
-    exact = got.size - neighbours.count - index.size + histogram[0]
-    counted = {0: exact, 1: histogram[1] + neighbours.count} | {n: histogram[n] for n in sorted(histogram) if n > 1}
+        far = np.flatnonzero(classes != WITHIN)
+        if far.size:
+            classes[far] = limit(index[far])
+            _settle(classes, got, want, storage, differences.keeps_nan, is_texture=is_texture)
+    size = differences.size
+    exact = size - neighbours - index.size + histogram[0]
+    counted = {0: exact, 1: histogram[1] + neighbours} | {n: histogram[n] for n in sorted(histogram) if n > 1}
     reasons = classes
     named = {}
     if ((reasons != WITHIN) & (reasons != BEYOND)).any():
@@ -237,46 +254,57 @@ def compare(
     passed = {reason.name: n for reason, n in named.items() if reason in excused}
     reasoned = index[(classes != BEYOND) & (classes != WITHIN)] if passed else np.empty(0, np.intp)
     counts = Counts(
-        elements=got.size,
+        elements=size,
         exact=exact,
         **{f"within_{most}": sum(n for distance, n in counted.items() if distance <= most) for most in (1, 4, 64)},
         largest=largest,
         nan_disagreements=nan,
         infinity_disagreements=unreachable - nan,
-        within=got.size - beyond.size - sum(passed.values()),
+        within=size - beyond.size - sum(passed.values()),
         latitude={reason.name: n for reason, n in named.items() if reason in LATITUDES},
         excused=passed,
         beyond=beyond.size,
         refused={reason.name: n for reason, n in named.items() if reason not in LATITUDES | excused},
     )
-    shown = _farthest(distance, classes, min(worst, got.size - exact))
-    if neighbours.first.size:
-        some = neighbours.first
-        index, distance = np.append(index[shown], some), np.append(distance[shown], np.full(some.size, NEAR, np.int64))
-        within = np.full(some.size, WITHIN, np.uint16)
-        classes, reasons = np.append(classes[shown], within), np.append(reasons[shown], within)
-        order = np.argsort(index)
-        index, distance, classes, reasons = index[order], distance[order], classes[order], reasons[order]
-        shown = _farthest(distance, classes, min(worst, got.size - exact))
+    shown = _farthest(distance, classes, min(worst, size - exact))
+    rows = _Rows(index[shown], distance[shown], classes[shown], reasons[shown])
+    if neighbours and worst > 0:
+        rows = rows.with_neighbours(differences.index[np.flatnonzero(is_neighbour)[:worst]], worst)
     return Comparison(
         counts,
-        index[shown],
-        distance[shown],
-        classes[shown],
-        reasons[shown],
+        *rows,
         beyond,
         reasoned,
         {most: n for most, n in counted.items() if n},
-        identical,
+        not differences.index.size,
     )
+
+
+class _Rows(NamedTuple):
+    """Flat indices, distances, classes and reasons of some elements."""
+
+    places: Index
+    distance: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.uint16]
+    reasons: npt.NDArray[np.uint16]
+
+    def with_neighbours(self, index: Index, count: int) -> _Rows:
+        """The farthest of these and neighbours of the reference, which are within."""
+        within = np.full(index.size, WITHIN, np.uint16)
+        joined = np.append(self.places, index)
+        order = np.argsort(joined)
+        distance = np.append(self.distance, np.full(index.size, NEAR, np.int64))[order]
+        classes, reasons = np.append(self.classes, within)[order], np.append(self.reasons, within)[order]
+        chosen = _farthest(distance, classes, count)
+        return _Rows(joined[order][chosen], distance[chosen], classes[chosen], reasons[chosen])
 
 
 def _settle(
     classes: npt.NDArray[np.uint16],
-    index: Index,
     got: Stored,
     want: Stored,
     storage: StorageFormat,
+    keeps_nan: Callable[[], bool],
     *,
     is_texture: bool,
 ) -> None:
@@ -285,61 +313,36 @@ def _settle(
         classes[classes != BEYOND] &= ~np.uint16(ASSUMED)
         return
     lost = np.zeros(classes.size, np.bool_)
-    for start in range(0, index.size, BLOCK):
+    for start in range(0, classes.size, BLOCK):
         part = slice(start, start + BLOCK)
-        some, where = classes[part], index[part]
+        some = classes[part]
         # What is beyond in a buffer stays so; most elements are.
         chosen = np.arange(some.size) if is_texture else np.flatnonzero(some != BEYOND)
-        actual, ideal, kind = got[where[chosen]], want[where[chosen]], some[chosen]
+        actual, ideal, kind = got[part][chosen], want[part][chosen], some[chosen]
         some[chosen[(kind == Reason.zero) & np.isinf(ideal)]] = Reason.pole
         some[chosen[(kind == WITHIN) & np.isinf(actual) & np.isfinite(ideal)]] = Reason.store
         lost[part][chosen] = (kind == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
     assumed = (classes & ASSUMED != 0) & (classes != BEYOND)
     if assumed.any() or lost.any():
-        keeps_nan = any(
-            bool(np.any(np.isnan(got[start : start + BLOCK]) & np.isnan(want[start : start + BLOCK])))
-            for start in range(0, got.size, BLOCK)
-        )
-        classes[assumed] = BEYOND if keeps_nan else classes[assumed] & ~np.uint16(ASSUMED)
-        classes[lost] = BEYOND if keeps_nan else Reason.texture
+        kept = keeps_nan()
+        classes[assumed] = BEYOND if kept else classes[assumed] & ~np.uint16(ASSUMED)
+        classes[lost] = BEYOND if kept else Reason.texture
 
 
-@dataclass(frozen=True)
-class _Neighbours:
-    """Elements that are 1 ULP from the reference: how many, and the flat indices of the first ones."""
-
-    count: int
-    first: Index
-
-
-def _others(
-    got: Stored, want: Stored, storage: StorageFormat, most: int, *, neighbours_pass: bool
-) -> tuple[Index, _Neighbours, bool]:
-    """Where bits differ, without neighbours if these pass; the neighbours; and whether no bits differ."""
-    others, first, count, identical = [np.empty(0, np.intp)], [np.empty(0, np.intp)], 0, True
+def _neighbours(differences: Differences, storage: StorageFormat) -> Mask:
+    """Which of the differences are of 1 ULP."""
     bits = storage.bits_dtype
     # Within one sign the difference of the bits is the distance. Elements next to a zero, an infinity or the largest
     # code do not count as neighbours, so that no difference leaves the numbers or wraps around.
     largest = storage.unorm_max or int(np.array(storage.limits.max).view(bits))
     magnitude = bits.type(storage.unorm_max or np.iinfo(bits).max >> 1)
-    for start in range(0, got.size, BLOCK):
+    near = np.empty(differences.index.size, np.bool_)
+    for start in range(0, near.size, BLOCK):
         part = slice(start, start + BLOCK)
-        ours, theirs = got[part].view(bits), want[part].view(bits)
-        differ = np.flatnonzero(ours != theirs)
-        if not differ.size:
-            continue
-        identical = False
-        if neighbours_pass:
-            ours, theirs = ours[differ], theirs[differ]
-            near = (ours - theirs + bits.type(1)) <= 2
-            near &= ((theirs & magnitude) - bits.type(1)) < largest - 1
-            if most > 0 and near.any():
-                first.append(start + differ[near][:most])
-                most -= first[-1].size
-            count += int(np.count_nonzero(near))
-            differ = differ[~near]
-        others.append(start + differ)
-    return np.concatenate(others), _Neighbours(count, np.concatenate(first)), identical
+        ours, theirs = differences.got[part].view(bits), differences.want[part].view(bits)
+        near[part] = (ours - theirs + bits.type(1)) <= 2
+        near[part] &= ((theirs & magnitude) - bits.type(1)) < largest - 1
+    return near
 
 
 def _farthest(distance: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], count: int) -> Index:

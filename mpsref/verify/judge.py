@@ -20,6 +20,7 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
 from mpsref.verify.cells import Cells
+from mpsref.verify.differences import Differences
 from mpsref.verify.models import Law, Model
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, Reason
@@ -212,18 +213,17 @@ class Segment:
         )
         return reshaped(inner(value, self._formats[result]), shape)
 
-    def directed(self, got: Stored, want: Stored, model: Model) -> Directed | None:
+    def directed(self, differences: Differences, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
-        storage = self._formats[self._nodes[-1].result_image]
-        # A model that computes in the format of the image, or a finer image, leaves nothing to the store.
-        if not self._is_pointwise or (storage.precision >= model.precision and not storage.unorm_max):
+        if not self._is_pointwise:
             return None
+        storage = self._formats[self._nodes[-1].result_image]
 
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
             return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
         sources, either = list(self._inputs.values()), model.rounds_either_way
-        return directed(got.reshape(-1), want.reshape(-1), storage, ends, sources, either=either)
+        return directed(differences, storage, ends, sources, either=either)
 
     @property
     def _is_pointwise(self) -> bool:

@@ -87,7 +87,7 @@ LAYERS = [
     ["mpsref.record.convert", "mpsref.record.recording"],
     ["mpsref.record.contents", "mpsref.record.request"],
     ["mpsref.record"],
-    ["mpsref.verify.models", "mpsref.verify.ranges", "mpsref.verify.reasons"],
+    ["mpsref.verify.models", "mpsref.verify.ranges", "mpsref.verify.reasons", "mpsref.verify.differences"],
     ["mpsref.verify.running", "mpsref.verify.bias"],
     ["mpsref.verify.bounds"],
     ["mpsref.verify.cells"],

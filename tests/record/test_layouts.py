@@ -369,3 +369,42 @@ def test_images_are_made_of_arrays_of_any_rank():
         assert mps.MPSImage.from_array(array).shape == want
     with pytest.raises(mps.ImageError, match="1 to 5 axes"):
         mps.MPSImage.from_array(np.ones((1,) * 6, np.float32))
+
+
+# ---- a part at a time ----
+
+
+@pytest.mark.parametrize("kind", ["npy", "fortran", "raw", "channels first", "texture"])
+def test_blocks_and_single_elements_are_those_of_the_whole(tmp_path, kind):
+    x = numbers((2, 3, 4, 5))
+    stored = {
+        "fortran": np.asfortranarray(x),
+        "channels first": np.ascontiguousarray(np.moveaxis(x, -1, 1)),
+        "texture": slices_of(mps.MPSImage.from_array(x), np.nan),
+    }.get(kind, x)
+    entry = {"texture": {"data_layout": "texture"}, "channels first": {"data_layout": "featureChannelsxHeightxWidth"}}
+    path = recorded(tmp_path / "r", {"x": stored}, {"x": {**entry.get(kind, {}), **sizes(*x.shape)}})
+    if kind in ("npy", "fortran"):
+        np.save(tmp_path / "r" / "x.npy", stored)
+        document = json.loads(path.read_text()) | {"images": {"x": {"file": "x.npy"}}}
+        path.write_text(json.dumps(document))
+    image = Recording.read(path).images["x"]
+
+    for each in (1, 7, 119, 120, 500):
+        blocks = [block.copy() for block in image.blocks(each)]
+        assert [block.size for block in blocks[:-1]] == [each] * (len(blocks) - 1)
+        assert np.concatenate(blocks).tolist() == x.reshape(-1).tolist()
+    chosen = np.array([119, 0, 64, 64])
+    assert image.at(chosen).tolist() == x.reshape(-1)[chosen].tolist()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path):
+    path = recorded(tmp_path / "r", {"x": numbers((1, 8, 256, 16))}, {"x": sizes(1, 8, 256, 16)})
+    image = Recording.read(path).images["x"]
+    blocks = image.blocks(16_384)
+    next(blocks)
+    with image.path.open("r+b") as file:
+        file.truncate(40_000)
+
+    with pytest.raises(mps.FileFormatError, match=r"has changed meanwhile .*cut short"):
+        list(blocks)

@@ -1,0 +1,236 @@
+"""
+Where an image differs from the reference.
+
+Most elements of most images hold the very bits of the reference. So images are read, evaluated and compared block by
+block, in the caches of the processor, and only what differs is kept; whole images are read when something asks for
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpsref.arrays import Elements, Index, Stored
+from mpsref.operations import Operation, Size
+from mpsref.record.recording import RecordedImage
+from mpsref.storage import StorageFormat
+
+__all__ = ["Deferred", "Differences", "evaluated"]
+
+BLOCK = 65_536
+"""Elements compared at once."""
+
+FEW = 16
+"""Elements that are read one by one."""
+
+
+class Deferred:
+    """
+    The elements of an image, read or computed when they are first needed.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Images, height, width and feature channels.
+    storage : StorageFormat
+        How they are stored.
+    make : callable
+        Gives them all.
+    file : RecordedImage, optional
+        Where they can be read from, instead of all at once.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        storage: StorageFormat,
+        make: Callable[[], Elements],
+        file: RecordedImage | None = None,
+    ) -> None:
+        self.size, self.storage = size, storage
+        self._make: Callable[[], Elements] | None = make
+        self._file = file
+        self._elements: Elements | None = None
+
+    @classmethod
+    def of(cls, elements: Elements) -> Deferred:
+        """Elements that are there."""
+        n, h, w, c = elements.stored.shape
+        return cls((n, h, w, c), elements.storage, lambda: elements)
+
+    @classmethod
+    def read(cls, image: RecordedImage) -> Deferred:
+        """Those of a file."""
+        return cls(image.size, image.storage, image.elements, image)
+
+    def elements(self) -> Elements:
+        """All of them, of shape (N, H, W, C)."""
+        if self._elements is None:
+            assert self._make is not None
+            self._elements = self._make()
+            # What they were made from may go.
+            self._make = self._file = None
+        return self._elements
+
+    def blocks(self, each: int) -> Iterator[Stored]:
+        """All of them, flat, so many at a time."""
+        if self._file is not None:
+            return self._file.blocks(each)
+        flat = self.elements().stored.reshape(-1)
+        return (flat[start : start + each] for start in range(0, flat.size, each))
+
+    def at(self, index: Index) -> Stored:
+        """Some of them, by flat index."""
+        if self._file is not None and index.size <= FEW:
+            return self._file.at(index) if index.size else np.empty(0, self.storage.dtype)
+        return self.elements().at(index).stored
+
+    def first(self, count: int | None) -> Deferred:
+        """The first images of the batch; all for None."""
+        if count in (None, self.size[0]):
+            return self
+        return Deferred((count, *self.size[1:]), self.storage, lambda: _first(self.elements(), count))
+
+
+def _first(images: Elements, count: int) -> Elements:
+    return Elements(images.stored[:count], images.storage)
+
+
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """
+    Where two images of stored elements differ, bit for bit, and what they hold there.
+
+    Attributes
+    ----------
+    size : int
+        How many elements the images have.
+    index : ndarray of int
+        The flat indices of those that differ, in ascending order.
+    got, want : ndarray
+        What the images hold there.
+    sample : tuple of ndarray
+        What both hold at some places that were asked for, whether they differ or not.
+    keeps_nan : callable
+        Whether both hold NaN somewhere.
+    """
+
+    size: int
+    index: Index
+    got: Stored
+    want: Stored
+    sample: tuple[Stored, Stored]
+    keeps_nan: Callable[[], bool]
+
+    @classmethod
+    def of(
+        cls,
+        blocks: Iterable[tuple[Stored, Stored]],
+        got: Callable[[], Stored],
+        storage: StorageFormat,
+        sample: Index | None = None,
+    ) -> Differences:
+        """
+        Those between both parts of each block, in order; `got` gives the whole image.
+
+        Parameters
+        ----------
+        blocks : iterable of tuple of ndarray
+            What was got and what is wanted, flat.
+        got : callable
+            Gives all that was got.
+        storage : StorageFormat
+            How the elements are stored.
+        sample : ndarray of int, optional
+            Flat indices, in ascending order.
+        """
+        bits = storage.bits_dtype
+        none = np.empty(0, storage.dtype)
+        sample = np.empty(0, np.intp) if sample is None else sample
+        places, actuals, ideals, ours_sampled, theirs_sampled = [np.empty(0, np.intp)], [none], [none], [none], [none]
+        start = 0
+        for ours, theirs in blocks:
+            chosen = sample[slice(*np.searchsorted(sample, (start, start + ours.size)))] - start
+            ours_sampled.append(ours[chosen])
+            differs = ours.view(bits) != theirs.view(bits)
+            if differs.any():
+                differ = np.flatnonzero(differs)
+                places.append(start + differ)
+                actuals.append(ours[differ])
+                ideals.append(theirs[differ])
+                theirs_sampled.append(theirs[chosen])
+            else:
+                theirs_sampled.append(ours_sampled[-1])
+            start += ours.size
+        index, actual, ideal, first, second = map(_joined, (places, actuals, ideals, ours_sampled, theirs_sampled))
+
+        def keeps_nan() -> bool:
+            # Of those that are NaN, some hold it where the reference does not.
+            if storage.unorm_max:
+                return False
+            with np.errstate(invalid="ignore"):  # bfloat16's functions warn of a signalling NaN
+                lost = np.count_nonzero(np.isnan(actual) & ~np.isnan(ideal))
+                return bool(np.count_nonzero(np.isnan(got())) > lost)
+
+        return cls(start, index, actual, ideal, (first, second), keeps_nan)
+
+    @classmethod
+    def between(cls, got: Stored, want: Stored, storage: StorageFormat, sample: Index | None = None) -> Differences:
+        """Those between two arrays of one shape."""
+        got, want = got.reshape(-1), want.reshape(-1)
+        parts = [slice(start, start + BLOCK) for start in range(0, got.size, BLOCK)]
+        return cls.of(((got[part], want[part]) for part in parts), lambda: got, storage, sample)
+
+    def only(self, chosen: Index) -> Differences:
+        """Some of them, by flat index, as if the images had no other elements."""
+        at = np.searchsorted(self.index, chosen)
+        none = self.got[:0]
+        return Differences(chosen.size, chosen, self.got[at], self.want[at], (none, none), self.keeps_nan)
+
+    def at(self, index: Index) -> tuple[Stored, Stored]:
+        """What both hold at some elements that differ, by flat index."""
+        where = np.searchsorted(self.index, index)
+        return self.got[where], self.want[where]
+
+    def wanted(self, got: Deferred) -> Deferred:
+        """The reference, from the image that was got: that image itself, if they are identical."""
+        return Deferred(got.size, got.storage, lambda: self._mended(got.elements())) if self.index.size else got
+
+    def _mended(self, got: Elements) -> Elements:
+        want = got.stored.copy()
+        want.reshape(-1)[self.index] = self.want
+        return Elements(want, got.storage)
+
+
+def evaluated(
+    operation: Operation, read: Sequence[Deferred], storage: StorageFormat, got: Deferred, sample: Index | None = None
+) -> Differences:
+    """The differences between an image and what a node makes of what it reads."""
+
+    def whole() -> Stored:
+        return got.elements().stored.reshape(-1)
+
+    if not operation.is_pointwise:
+        made = operation.of_arrays([each.elements() for each in read], storage)
+        return Differences.between(whole(), made.stored, storage, sample)
+    channels = got.size[3]
+    each = max(1, BLOCK // channels) * channels
+
+    def blocks() -> Iterator[tuple[Stored, Stored]]:
+        for wrote, *sources in zip(got.blocks(each), *(source.blocks(each) for source in read), strict=True):
+            pixels = [
+                Elements(block.reshape(-1, channels), image.storage) for block, image in zip(sources, read, strict=True)
+            ]
+            yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1)
+
+    return Differences.of(blocks(), whole, storage, sample)
+
+
+def _joined(parts: list[Stored]) -> Stored:
+    """The parts in a row; they are given up, since all together they are as large as images."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
