@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class Deferred:
 
     def blocks(self, each: int) -> Iterator[Stored]:
         """All of them, flat, so many at a time."""
-        if self._file is not None:
+        if self._file is not None and math.prod(self.size) > each:
             return self._file.blocks(each)
         flat = self.elements().stored.reshape(-1)
         return (flat[start : start + each] for start in range(0, flat.size, each))
