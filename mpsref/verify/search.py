@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -14,13 +15,13 @@ from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case, IsClose
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.hypotheses.base import MANY, at_once
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
-FIRST_LOOK, CLOSER_LOOK = 512, 4096
-"""Elements on which a candidate is tried at first, and if it is promising."""
+CLOSER_LOOK, ROWS = 4096, 64
+"""Elements on which a candidate is tried if it is promising on fewer, and how many candidates are tried at once on those."""
 
 BLOCK = 262_144
 """Elements confirmed at once."""
@@ -150,6 +151,24 @@ class _Sample:
             against &= known
         return _Judged(explained, against, same, out, everything)
 
+    def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask]:
+        """What several candidates give, and which of elements that are all out of bounds each explains: the rows."""
+        if self.case.layers:
+            judged = [self.judged(candidate) for candidate in candidates]
+            return np.stack([each.out for each in judged]), np.stack([each.explained for each in judged])
+        rows = at_once(candidates, self.case, self.index)
+        outs = np.stack([out for out, _ in rows])
+        differs = ~_same(outs, self.want, self.case)
+        close = self._is_close(outs, np.broadcast_to(self.got, outs.shape))
+        for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
+            if candidate.undo is not None:
+                close[k] = _close(candidate, self._is_close, out, self.got)
+            if candidate.coarse and differs[k].any():
+                close[k] |= _neighbours(candidate, self.case, self.index, self.got)
+            if known is not None:
+                differs[k] &= known
+        return outs, (_same(outs, self.got, self.case) | close) & differs
+
 
 def _same(a: Stored, b: Stored, case: Case) -> Mask:
     """Which elements are equal; zeros of either sign are, and every NaN."""
@@ -230,10 +249,11 @@ class Search:
         weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
         index = np.concatenate(chosen)
         self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
-        first = bad[spread(bad.size, FIRST_LOOK)]
+        first = case.bad_sample
         self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
         self.of = float(case.bad_index.size)
         self._moves: set[tuple[int | None, bytes]] = set()
+        self._all = np.arange(min(SMALL, case.want.size))
 
     # ---- trying ----
 
@@ -247,10 +267,8 @@ class Search:
             if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
                 # A number that was fitted says less than what gives every bit without.
                 continue
-            for candidate in hypothesis.candidates(self.case):
-                if self._is_known(candidate):
-                    continue
-                promise, found = self._first_look(order, hypothesis, candidate)
+            candidates = (each for each in hypothesis.candidates(self.case) if not self._is_known(each))
+            for promise, found in self._first_looks(order, hypothesis, candidates):
                 promising.append(promise)
                 trials += found
         best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
@@ -265,10 +283,25 @@ class Search:
             return False
         if candidate.function or candidate.store or candidate.reads or candidate.known:
             return False
-        where = candidate.move(self.case.shape, np.arange(self.case.want.size)).tobytes()
+        where = candidate.move(self.case.shape, self._all).tobytes()
         known = (candidate.source, where) in self._moves
         self._moves.add((candidate.source, where))
         return known
+
+    def _first_looks(
+        self, order: int, hypothesis: Hypothesis, candidates: Iterator[Candidate]
+    ) -> Iterator[tuple[_Promise, list[Trial]]]:
+        if self.case.layers:
+            # Each may take whole images, which are forgotten before the next.
+            yield from (self._first_look(order, hypothesis, candidate) for candidate in candidates)
+            return
+        while some := list(islice(candidates, ROWS)):
+            outs, explained = self.first.explained(some)
+            for candidate, out, share in zip(some, outs, explained.mean(axis=1).tolist(), strict=True):
+                found = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
+                # Of a first part other than a move, `_pairs` asks how near it comes.
+                near = 0.0 if candidate.function is None else self._roughly(out)
+                yield _Promise(order, hypothesis, candidate, share, near), found
 
     def _first_look(self, order: int, hypothesis: Hypothesis, candidate: Candidate) -> tuple[_Promise, list[Trial]]:
         if candidate.given is not None and not candidate.given.is_wide:
@@ -360,9 +393,11 @@ class Search:
         firsts = [(p, others) for p in self._best_moves(moves)]
         firsts += [(p, stores) for p in functions[:BEST] if p.best > MOVED]
         for one, seconds in firsts:
-            for other in seconds:
-                both = one.candidate.with_part(other.candidate)
-                share = float(self.first.judged(both).explained.mean())
+            tried = [one.candidate.with_part(other.candidate) for other in seconds]
+            shares = np.concatenate(
+                [self.first.explained(tried[k : k + ROWS])[1].mean(axis=1) for k in range(0, len(tried), ROWS)] or [[]]
+            ).tolist()
+            for other, both, share in zip(seconds, tried, shares, strict=True):
                 more = ADDED if other.hypothesis.general else SAME
                 if share >= BY_VALUE and share > max(one.share, other.share) + more:
                     order = len(self.hypotheses) + one.order + other.order

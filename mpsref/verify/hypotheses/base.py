@@ -119,13 +119,7 @@ class Candidate:
         if self.store is not None:
             factor = 1.0 if case.layers else 1 + nudge * 2.0 ** (1 - case.result.precision)
             out = self.store(case, moved, lambda where: factor * self._values(case, where, nudge))
-        elif (
-            self.function is None
-            and self.source is None
-            and self.reads is None
-            and self.given is None
-            and not (nudge and case.layers)
-        ):
+        elif self._is_only_stored and not (nudge and case.layers):
             out = case.want.reshape(-1)[np.maximum(moved, 0)]
         else:
             out = case.stored(self._values(case, moved, nudge))
@@ -134,7 +128,10 @@ class Candidate:
         return out, known
 
     def _values(self, case: Case, index: Index, end: int) -> Wide:
-        index = np.maximum(index, 0)
+        if self.move is not None:
+            index = np.maximum(index, 0)
+        if self._is_only_stored and not case.layers:
+            return case.exact(index)
         read = [source.at(index) for source in case.sources]
         functions: dict[int, Function] = {}
         given = self.given or case.given
@@ -150,6 +147,17 @@ class Candidate:
             functions[self.step % len(case.steps)] = self.function
         return case.values(index, functions, read)
 
+    @property
+    def _is_only_stored(self) -> bool:
+        """Whether the values are as they should be."""
+        return self.function is None and self.source is None and self.reads is None and self.given is None
+
+    @property
+    def is_only_moved(self) -> bool:
+        """Whether it is a move and nothing else."""
+        others = self.function, self.reads, self.store, self.known, self.given
+        return self.move is not None and all(part is None for part in others)
+
     def release(self) -> None:
         """Forget whole images that can be made again."""
         if self.given is not None:
@@ -161,6 +169,20 @@ class Candidate:
         names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "given")
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
+
+
+def at_once(candidates: Sequence[Candidate], case: Case, index: Index) -> list[tuple[Stored, Mask | None]]:
+    """What each of several candidates gives, see `Candidate.at`; those that move the same source are evaluated together."""
+    found: dict[int, tuple[Stored, Mask | None]] = {}
+    for source in range(len(case.sources)):
+        several = [c for c in candidates if c.source == source and c.is_only_moved]
+        if len(several) > 1:
+            where = [c.move(case.shape, index) for c in several if c.move is not None]
+            read = [Elements(np.tile(each.at(index).stored, len(where)), each.storage) for each in case.sources]
+            read[source] = case.sources[source].at(np.concatenate(where))
+            out = case.stored(case.values(np.tile(index, len(where)), read=read)).reshape(len(where), -1)
+            found |= {id(c): (out[k], where[k] != UNKNOWN) for k, c in enumerate(several)}
+    return [found[id(c)] if id(c) in found else c.at(case, index) for c in candidates]
 
 
 @dataclass(frozen=True, eq=False)

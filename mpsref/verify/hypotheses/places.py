@@ -11,10 +11,11 @@ from typing import TypeAlias
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored
-from mpsref.verify.case import Case
+from mpsref.verify.case import Case, remembered
 from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
 
 Size3: TypeAlias = tuple[int, int, int]
+Size4: TypeAlias = tuple[int, int, int, int]
 Within: TypeAlias = Callable[[Size3, Index], Index]
 """A move within an image: from height, width and channels, and flat indices there."""
 
@@ -23,7 +24,8 @@ def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
     """The result laid out otherwise; and one source only, where that makes another difference."""
     slopes = any(step.operation.descriptor is not None and step.operation.descriptor.data is not None
                  for step in case.steps)  # fmt: skip
-    for detail, move in moves.items():
+    for detail, unremembered in moves.items():
+        move = remembered(unremembered)
         where = move(case.shape, case.bad_sample)
         # Zeros, then, or what nobody knows, and no move; or none at all.
         if np.count_nonzero(where < 0) > 0.8 * where.size or (where == case.bad_sample).all():
@@ -38,25 +40,45 @@ def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
 def _local(move: Within) -> Move:
     """A move within each image; what leads out of it is 0."""
 
-    def moved(shape: tuple[int, int, int, int], index: Index) -> Index:
-        size = math.prod(shape[1:])
-        image, inner = np.divmod(index, size)
+    def moved(shape: Size4, index: Index) -> Index:
+        first, inner = _within_images(shape, index)
         inner = move(shape[1:], inner)
-        return np.where(inner >= size, ZERO, np.where(inner < 0, inner, image * size + inner))
+        return np.where(inner >= math.prod(shape[1:]), ZERO, np.where(inner < 0, inner, first + inner))
 
     return moved
+
+
+@remembered
+def _within_images(shape: Size4, index: Index) -> tuple[Index, Index]:
+    """The first element of the image of each element, and how far after that it is."""
+    inner = index % math.prod(shape[1:])
+    return index - inner, inner
+
+
+@remembered
+def _places(shape: Size4, index: Index) -> tuple[Index, Index, Index]:
+    """Rows, columns and channels."""
+    _, h, w, c = shape
+    pixel, channel = np.divmod(index, c)
+    row, x = np.divmod(pixel, w)
+    return row % h, x, channel
 
 
 def _pixels(move: Callable[[Size3, Index, Index, Index], tuple[Index, Index, Index]]) -> Move:
     """A move of rows, columns and channels within each image; what leads out of it is 0."""
 
-    def moved(size: Size3, index: Index) -> Index:
-        h, w, c = size
-        y, x, channel = move(size, index // (w * c), index // c % w, index % c)
-        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (channel >= 0) & (channel < c)
-        return np.where(inside, (y * w + x) * c + channel, ZERO)
+    def moved(shape: Size4, index: Index) -> Index:
+        _, h, w, c = shape
+        places = _places(shape, index)
+        y, x, channel = there = move((h, w, c), *places)
+        where = _within_images(shape, index)[0] + (y * w + x) * c + channel
+        for place, known, extent in zip(there, places, (h, w, c), strict=True):
+            # What stays along an axis stays inside.
+            if place is not known:
+                where = np.where((place >= 0) & (place < extent), where, ZERO)
+        return where
 
-    return _local(moved)
+    return moved
 
 
 # ---- layouts ----
@@ -210,11 +232,11 @@ def pixels_exchanged(case: Case) -> Iterator[Candidate]:
 def axes_reordered(case: Case) -> Iterator[Candidate]:
     names = {"n": "images", "y": "rows", "x": "columns", "c": "channels"}
 
-    def reordered(shape: tuple[int, int, int, int], index: Index, axes: tuple[int, ...]) -> Index:
+    def reordered(shape: Size4, index: Index, axes: tuple[int, ...]) -> Index:
         places = np.unravel_index(index, [shape[axis] for axis in axes])
         return np.ravel_multi_index([places[axes.index(axis)] for axis in range(4)], shape)
 
-    def of_slices(shape: tuple[int, int, int, int], index: Index, *, inverse: bool) -> Index:
+    def of_slices(shape: Size4, index: Index, *, inverse: bool) -> Index:
         n, y, x, c = np.unravel_index(index, shape)
         extents = shape[0], shape[3] // LANES
         if inverse:
@@ -337,7 +359,7 @@ def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
     """Rows of which only a part was recorded, read as if they were nothing but that part."""
     n, h, w, c = case.shape
 
-    def read_densely(shape: tuple[int, int, int, int], index: Index, row: int, factor: int, chunk: int) -> Index:
+    def read_densely(shape: Size4, index: Index, row: int, factor: int, chunk: int) -> Index:
         y, rest = np.divmod(index, row * factor)
         rest = rest - chunk * row
         inside = (rest >= 0) & (rest < row)
@@ -365,7 +387,7 @@ def offset(case: Case) -> Iterator[Candidate]:
         [*_shifts(case), *_correlated(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
     )
 
-    def shifted(shape: tuple[int, int, int, int], index: Index, by: int) -> Index:
+    def shifted(shape: Size4, index: Index, by: int) -> Index:
         moved = index + by
         return np.where((moved < 0) | (moved >= size), ZERO, moved)
 
@@ -451,7 +473,7 @@ def shifted(case: Case) -> Iterator[Candidate]:
 def index_wraps(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
 
-    def move(shape: tuple[int, int, int, int], index: Index, unit: int) -> Index:
+    def move(shape: Size4, index: Index, unit: int) -> Index:
         return index // unit % 65_536 * unit + index % unit
 
     units = {"elements": 1, "slices": LANES, "pixels": c, "rows": w * c}
@@ -469,7 +491,7 @@ def another_of_the_batch(case: Case) -> Iterator[Candidate]:
     for k in range(1, min(images, 17)):
         orders[f"{k} later"] = (order + k) % images
 
-    def moved(shape: tuple[int, int, int, int], index: Index, order: Stored) -> Index:
+    def moved(shape: Size4, index: Index, order: Stored) -> Index:
         image, inner = np.divmod(index, math.prod(shape[1:]))
         return np.asarray(order[image] * math.prod(shape[1:]) + inner, np.intp)
 
