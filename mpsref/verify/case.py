@@ -35,12 +35,15 @@ Bound: TypeAlias = Callable[[Index], IsClose]
 NOTHING = MPSNNNeuronDescriptor(MPSCNNNeuronType.none)
 AXES = ("images", "rows", "columns", "channels")
 
+WINDOW, LEAST_WINDOW = 131_072, 64
+"""Elements in which a shift is looked for, at most and at least."""
+
 WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
 
 
-SHORT = 16_384
-"""Elements for which what was computed is remembered."""
+SHORT, KEPT = 16_384, 12
+"""Elements for which what was computed is remembered, and how many results."""
 
 V = TypeVar("V")
 
@@ -60,7 +63,7 @@ def remembered(function: Callable[..., V]) -> Callable[..., V]:
                 return value
         value = function(*arguments)
         if index.size <= SHORT:
-            kept[:] = [(arguments, value), *kept[:2]]
+            kept[:] = [(arguments, value), *kept[: KEPT - 1]]
         return value
 
     return asked
@@ -370,6 +373,26 @@ class Case:
     def bad_sample(self) -> Index:
         """Flat indices of some of them, in ascending order, always the same."""
         return self.bad_index[spread(self.bad_index.size, 512)]
+
+    @cached_property
+    def likely_shifts(self) -> list[int]:
+        """By how many elements what was got looks most like what is wanted, whatever function was computed."""
+        first = max(0, int(self.bad_index[0]) - WINDOW // 2)
+        window = slice(first, first + WINDOW)
+        images = [meaning(array.reshape(-1)[window], self.result) for array in (self.got, self.want)]
+        size = images[0].size
+        if size < LEAST_WINDOW or not all(np.isfinite(values).any() for values in images):
+            return []
+        spectra = []
+        for values in images:
+            finite = values[np.isfinite(values)]
+            near = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
+            bounded = np.clip(near, -3, 3)
+            spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * size))
+        likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
+        best = np.argpartition(likeness, -2)[-2:]
+        shifts = best[np.argsort(-likeness[best])].tolist()
+        return [by if by < size else by - 2 * size for by in shifts if by]
 
     # ---- other results that the nodes might have had ----
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
@@ -37,6 +37,9 @@ BY_VALUE, MOVED = 0.5, 0.3
 The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
 in a part of the image.
 """
+
+SURELY_LESS = 0.2
+"""A share of some elements below which that of all is less than `MOVED`."""
 
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
@@ -151,11 +154,19 @@ class _Sample:
             against &= known
         return _Judged(explained, against, same, out, everything)
 
-    def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask]:
-        """What several candidates give, and which of elements that are all out of bounds each explains: the rows."""
+    def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask, Mask]:
+        """
+        What several candidates give, and which elements each explains, and which contradict it: the rows.
+
+        All elements are out of bounds.
+        """
         if self.case.layers:
             judged = [self.judged(candidate) for candidate in candidates]
-            return np.stack([each.out for each in judged]), np.stack([each.explained for each in judged])
+            return (
+                np.stack([each.out for each in judged]),
+                np.stack([each.explained for each in judged]),
+                np.stack([each.against for each in judged]),
+            )
         rows = at_once(candidates, self.case, self.index)
         outs = np.stack([out for out, _ in rows])
         differs = ~_same(outs, self.want, self.case)
@@ -167,7 +178,8 @@ class _Sample:
                 close[k] |= _neighbours(candidate, self.case, self.index, self.got)
             if known is not None:
                 differs[k] &= known
-        return outs, (_same(outs, self.got, self.case) | close) & differs
+        fits = _same(outs, self.got, self.case) | close
+        return outs, fits & differs, ~fits & differs
 
 
 def _same(a: Stored, b: Stored, case: Case) -> Mask:
@@ -203,6 +215,19 @@ def _between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
 def _is_wide(candidate: Candidate) -> bool:
     """Whether it is about the bounds, and may give what is ideal."""
     return candidate.given is not None and candidate.given.is_wide
+
+
+def _typical_step(values: Wide) -> float:
+    """The median difference of two neighbours."""
+    steps = np.abs(values[1:] - values[:-1])
+    middle = [(steps.size - 1) // 2, steps.size // 2]
+    return float(np.partition(steps, middle)[middle].mean())
+
+
+@lru_cache(maxsize=4)
+def _shuffled(size: int) -> Index:
+    """Indices in a random order, always the same."""
+    return np.random.default_rng(0).permutation(size)
 
 
 def _constant(values: Stored) -> bool:
@@ -296,9 +321,10 @@ class Search:
             yield from (self._first_look(order, hypothesis, candidate) for candidate in candidates)
             return
         while some := list(islice(candidates, ROWS)):
-            outs, explained = self.first.explained(some)
-            for candidate, out, share in zip(some, outs, explained.mean(axis=1).tolist(), strict=True):
-                found = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
+            outs, *masks = self.first.explained(some)
+            shares = (mask.mean(axis=1).tolist() for mask in masks)
+            for candidate, out, share, against in zip(some, outs, *shares, strict=True):
+                found = list(self._trial(order, (hypothesis,), candidate)) if _may_fit(candidate, share, against) else []
                 # Of a first part other than a move, `_pairs` asks how near it comes.
                 near = 0.0 if candidate.function is None else self._roughly(out)
                 yield _Promise(order, hypothesis, candidate, share, near), found
@@ -313,7 +339,8 @@ class Search:
                 return _Promise(order, hypothesis, candidate, 0.0, near, left), []
         judged = self.first.judged(candidate)
         share = float(judged.explained.mean())
-        trials = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
+        may_fit = _may_fit(candidate, share, float(judged.against.mean()))
+        trials = list(self._trial(order, (hypothesis,), candidate)) if may_fit else []
         left = np.inf if candidate.given is None else self._left(judged.out)
         # Of a first part other than a move, `_pairs` asks how near it comes.
         is_first = candidate.function is not None or candidate.given is not None
@@ -351,8 +378,14 @@ class Search:
             against = against | (sample.bad & judged.known & ~explained & _same(sample.got, one, self.case))
         choices: list[Trial] = []
         names = tuple(h.name for h in hypotheses)
-        enough = self.of >= MANY
-        found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
+        overall = BY_VALUE if hypotheses[0].general and candidate.given is None else MENTIONED
+        # Less than it explains anywhere it cannot gain in any region.
+        most = float(sample.weight.sum(where=explained)) / of
+        if most < overall:
+            return
+        found: Iterator[Region] = iter((EVERYWHERE,))
+        if self.of >= MANY and most >= _least_in_place(candidate, names):
+            found = regions(self.case, sample.index[explained], sample.index[against])
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         fitted = any(h.fitted for h in hypotheses)
@@ -371,7 +404,6 @@ class Search:
         # By a few codes nearly any curve can be fitted, but not to the bit.
         coarse = SOME if self.case.result.precision <= COARSE else 0.0
         bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else coarse
-        overall = BY_VALUE if hypotheses[0].general and candidate.given is None else 0.0
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
@@ -436,27 +468,22 @@ class Search:
     def _roughness(self, move: Candidate | None) -> float:
         """How much neighbours differ once elements are sorted by what was read, relative to any two elements."""
         case, index = self.case, self.first.index
-        where = [index] * len(case.sources)
-        if move is not None:
-            moved = move.move(case.shape, index) if move.move is not None else index
-            where = [moved if move.source in (None, k) else index for k in range(len(where))]
-        known = np.logical_and.reduce([w >= 0 for w in where])
-        if np.count_nonzero(known) < 4 * MANY:
+        count = len(case.sources)
+        if count > 2 or (count > 1 and (Role.GRADIENT not in case.operation.roles or case.descriptor is None)):
             return np.inf
-        got = Elements(self.first.got, case.result).values()[known]
-        read = [source.at(w[known]).values() for source, w in zip(case.sources, where, strict=True)]
-        if len(read) > 1:
-            if len(read) > 2 or Role.GRADIENT not in case.operation.roles or case.descriptor is None:
-                return np.inf
-            got = got / read[0]
-        keep = np.isfinite(got) & np.isfinite(read[-1])
-        got, x = got[keep], read[-1][keep]
+        where, known = [index] * count, np.ones(index.shape, np.bool_)
+        if move is not None and move.move is not None:
+            moved = move.move(case.shape, index)
+            where = [moved if move.source in (None, k) else index for k in range(count)]
+            known = moved >= 0
+        *upstream, x = (source.at(w).values() for source, w in zip(case.sources, where, strict=True))
+        got = self.first.values[0] / upstream[0] if upstream else self.first.values[0]
+        keep = known & np.isfinite(got) & np.isfinite(x)
+        got, x = got[keep], x[keep]
         if got.size < 4 * MANY:
             return np.inf
-        order = np.argsort(x, kind="stable")
-        ours = np.median(np.abs(np.diff(got[order])))
-        anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
-        return float(ours / anyhow) if anyhow else np.inf
+        ours, anyhow = (_typical_step(got[order]) for order in (np.argsort(x, kind="stable"), _shuffled(got.size)))
+        return ours / anyhow if anyhow else np.inf
 
     def _is_general(self, trial: Trial) -> bool:
         """Whether it is about all of the arithmetic alone."""
@@ -524,14 +551,25 @@ class Search:
         return [float(count) for count in counts]
 
 
+def _may_fit(candidate: Candidate, share: float, against: float) -> bool:
+    """Whether one that explains such a share of some elements, and is contradicted by such a one, is worth a trial."""
+    # An order that explains fewer than it must in a part of the image must be right in all of it.
+    is_hopeless = _least_in_place(candidate) == MOVED and share < SURELY_LESS and against > share
+    return share >= MENTIONED and not is_hopeless
+
+
 def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
     if trial.region.by_value:
         return BY_VALUE
+    return _least_in_place(trial.candidate, trial.names) if trial.region.name else MENTIONED
+
+
+def _least_in_place(parts: Candidate, names: tuple[str, ...] = ()) -> float:
+    """The same in a part of the image."""
     # Two orders agree in some places, and of many slopes some are alike.
-    parts = trial.candidate
-    ordered = parts.move is not None or parts.given is not None or "the slope of another channel" in trial.names
-    return MOVED if trial.region.name and ordered else MENTIONED
+    ordered = parts.move is not None or parts.given is not None or "the slope of another channel" in names
+    return MOVED if ordered else MENTIONED
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -384,7 +384,7 @@ def offset(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
     row, size = w * c, case.want.size
     shifts = dict.fromkeys(
-        [*_shifts(case), *_correlated(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
+        [*_shifts(case), *case.likely_shifts, *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
     )
 
     def shifted(shape: Size4, index: Index, by: int) -> Index:
@@ -400,29 +400,6 @@ def offset(case: Case) -> Iterator[Candidate]:
     yield from _moved(case, moves)
 
 
-def _correlated(case: Case, window: int = 131_072) -> Iterator[int]:
-    """The shifts at which what was got looks most like what is wanted, whatever function was computed."""
-    first = max(0, int(case.bad_index[0]) - window // 2)
-    got, want = (
-        Elements(array.reshape(-1)[first : first + window], case.result).values() for array in (case.got, case.want)
-    )
-    if got.size < 8 * MANY:
-        return
-    spectra = []
-    for values in (got, want):
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            return
-        spread = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
-        bounded = np.clip(spread, -3, 3)
-        spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * got.size))
-    likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
-    for place in np.argsort(likeness)[::-1][:2].tolist():
-        by = place if place < got.size else place - 2 * got.size
-        if by:
-            yield by
-
-
 def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]:
     """By how many elements the want near a few bad elements must be shifted to give a run of what was got."""
     got, want = case.got.reshape(-1), case.want.reshape(-1)
@@ -436,6 +413,8 @@ def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]
         low, high = max(0, start - window), min(got.size - length, start + window)
         found = np.arange(low, high + 1)
         for step in range(length):
+            if not found.size:
+                break
             found = found[is_close(want[found + step], np.full(found.shape, got[start + step]))]
         yield from (int(position) - start for position in found[:4] if position != start)
 
@@ -446,18 +425,22 @@ def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]
     MANY,
 )
 def shifted(case: Case) -> Iterator[Candidate]:
+    @cache
+    def along(extent: int, by: int, edge: str) -> Index:
+        """Where the places of an axis are taken from; -1 where nothing is."""
+        there = np.arange(extent) + by
+        if edge == "zero":
+            return np.where((there >= 0) & (there < extent), there, -1)
+        return np.clip(there, 0, extent - 1) if edge == "repeated" else there % extent
+
     def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int], edge: str) -> tuple[Index, Index, Index]:
-        y, x = y + by[0], x + by[1]
-        if edge == "repeated":
-            y, x = np.clip(y, 0, size[0] - 1), np.clip(x, 0, size[1] - 1)
-        if edge == "from the other side":
-            y, x = y % size[0], x % size[1]
-        return y, x, c
+        rows, columns = (along(extent, step, edge) for extent, step in zip(size[:2], by, strict=True))
+        return rows[y] if by[0] else y, columns[x] if by[1] else x, c
 
     _, h, w, c = case.shape
     near = (0, 1, -1, 2, -2)
     steps = [(y, x) for y in near for x in near if y or x]
-    for pixels in (by // c for by in _correlated(case) if by % c == 0):
+    for pixels in (by // c for by in case.likely_shifts if by % c == 0):
         y = (pixels + w // 2) // w
         steps += [(y, pixels - y * w)]
     moves = {
