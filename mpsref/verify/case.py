@@ -397,9 +397,23 @@ class Case:
     # ---- other results that the nodes might have had ----
 
     @cached_property
-    def exact(self) -> Callable[[Index], Wide]:
-        """The result at some elements before it is stored, as it should be."""
-        return remembered(self.values)
+    def exact(self) -> Callable[[int, Index], Wide]:
+        """The result at some elements before it is stored, as it should be; of layers also the ends of its bounds."""
+
+        def exact(end: int, index: Index) -> Wide:
+            read, functions = self.reading(index, end)
+            return self.values(index, functions, read)
+
+        return remembered(exact)
+
+    def reading(self, index: Index, end: int, given: Given | None = None) -> tuple[list[Elements], dict[int, Function]]:
+        """What is read at some elements, and computed: if a layer gives something else, or an end of its bounds."""
+        read = [source.at(index) for source in self.sources]
+        given = self.given if given is None and end else given
+        if given is None:
+            return read, {}
+        read[0] = Elements(given.at(index, end), FLOAT64)
+        return read, {0: lambda reads: reads.x} if given.is_finished else {}
 
     def values(
         self,

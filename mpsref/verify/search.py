@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -126,6 +126,11 @@ class _Sample:
         """What the device's and the ideal elements mean."""
         return meaning(self.got, self.case.result), meaning(self.want, self.case.result)
 
+    @cached_property
+    def read(self) -> list[Wide]:
+        """What the sources' elements mean."""
+        return [source.at(self.index).values() for source in self.case.sources]
+
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
         return _between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
@@ -160,25 +165,25 @@ class _Sample:
 
         All elements are out of bounds.
         """
-        if self.case.layers:
-            judged = [self.judged(candidate) for candidate in candidates]
-            return (
-                np.stack([each.out for each in judged]),
-                np.stack([each.explained for each in judged]),
-                np.stack([each.against for each in judged]),
-            )
-        rows = at_once(candidates, self.case, self.index)
+        case, index = self.case, self.index
+        rows = at_once(candidates, case, index)
         outs = np.stack([out for out, _ in rows])
-        differs = ~_same(outs, self.want, self.case)
-        close = self._is_close(outs, np.broadcast_to(self.got, outs.shape))
+        differs = ~_same(outs, self.want, case) | np.array([[_is_wide(candidate)] for candidate in candidates])
+        got = np.broadcast_to(self.got, outs.shape)
+        close: Mask = np.zeros(outs.shape, np.bool_)
+        if not case.layers:
+            close = self._is_close(outs, got)
+        elif differs.any():
+            ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
+            close = _between(ends, case)(outs, got)
         for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
             if candidate.undo is not None:
-                close[k] = _close(candidate, self._is_close, out, self.got)
-            if candidate.coarse and differs[k].any():
-                close[k] |= _neighbours(candidate, self.case, self.index, self.got)
+                close[k] = _close(candidate, self.is_close(candidate), out, self.got)
+            if candidate.coarse and not case.layers and differs[k].any():
+                close[k] |= _neighbours(candidate, case, index, self.got)
             if known is not None:
                 differs[k] &= known
-        fits = _same(outs, self.got, self.case) | close
+        fits = _same(outs, self.got, case) | close
         return outs, fits & differs, ~fits & differs
 
 
@@ -199,8 +204,11 @@ def _close(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored
 def _between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
     """Closeness to what a layer gives: within the bounds of that."""
     ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
-    if candidate.undo is not None:
-        ends = [candidate.undo(end) for end in ends]
+    return _between(ends if candidate.undo is None else [candidate.undo(end) for end in ends], case)
+
+
+def _between(ends: Sequence[Stored], case: Case) -> IsClose:
+    """Closeness to what is between two ends."""
 
     def is_close(ours: Stored, theirs: Stored) -> Mask:
         low, high, place = (case.result.ordinals(each) for each in (*ends, theirs))
@@ -316,37 +324,43 @@ class Search:
     def _first_looks(
         self, order: int, hypothesis: Hypothesis, candidates: Iterator[Candidate]
     ) -> Iterator[tuple[_Promise, list[Trial]]]:
-        if self.case.layers:
-            # Each may take whole images, which are forgotten before the next.
-            yield from (self._first_look(order, hypothesis, candidate) for candidate in candidates)
-            return
-        while some := list(islice(candidates, ROWS)):
-            outs, *masks = self.first.explained(some)
-            shares = (mask.mean(axis=1).tolist() for mask in masks)
-            for candidate, out, share, against in zip(some, outs, *shares, strict=True):
-                found = list(self._trial(order, (hypothesis,), candidate)) if _may_fit(candidate, share, against) else []
-                # Of a first part other than a move, `_pairs` asks how near it comes.
-                near = 0.0 if candidate.function is None else self._roughly(out)
-                yield _Promise(order, hypothesis, candidate, share, near), found
+        for is_given, group in groupby(candidates, lambda each: each.given is not None):
+            if is_given:
+                # Each may take whole images, which are forgotten before the next.
+                yield from (self._first_look_at_layer(order, hypothesis, candidate) for candidate in group)
+                continue
+            while some := list(islice(group, ROWS)):
+                outs, *masks = self.first.explained(some)
+                for candidate, out, explained, against in zip(some, outs, *masks, strict=True):
+                    # Of a first part other than a move, `_pairs` asks how near it comes.
+                    near = 0.0 if candidate.function is None else self._roughly(out)
+                    promise = _Promise(order, hypothesis, candidate, float(explained.mean()), near)
+                    yield promise, self._tried(promise, float(against.mean()))
 
-    def _first_look(self, order: int, hypothesis: Hypothesis, candidate: Candidate) -> tuple[_Promise, list[Trial]]:
-        if candidate.given is not None and not candidate.given.is_wide:
-            # The bounds of a layer take as long as what it gives.
-            out, _ = candidate.at(self.case, self.first.index)
-            near, left = self._roughly(out), self._left(out)
-            if max(near, float(_same(out, self.first.got, self.case).mean())) < MENTIONED:
-                candidate.release()
-                return _Promise(order, hypothesis, candidate, 0.0, near, left), []
-        judged = self.first.judged(candidate)
-        share = float(judged.explained.mean())
-        may_fit = _may_fit(candidate, share, float(judged.against.mean()))
-        trials = list(self._trial(order, (hypothesis,), candidate)) if may_fit else []
-        left = np.inf if candidate.given is None else self._left(judged.out)
-        # Of a first part other than a move, `_pairs` asks how near it comes.
-        is_first = candidate.function is not None or candidate.given is not None
-        near = self._roughly(judged.out) if is_first else 0.0
+    def _first_look_at_layer(
+        self, order: int, hypothesis: Hypothesis, candidate: Candidate
+    ) -> tuple[_Promise, list[Trial]]:
+        assert candidate.given is not None
+        out, _ = candidate.at(self.case, self.first.index)
+        promise = _Promise(order, hypothesis, candidate, 0.0, self._roughly(out), self._left(out))
+        trials: list[Trial] = []
+        # The bounds of a layer take as long as what it gives.
+        is_near = max(promise.near, float(_same(out, self.first.got, self.case).mean())) >= MENTIONED
+        if is_near or candidate.given.is_wide:
+            judged = self.first.judged(candidate)
+            promise = replace(promise, share=float(judged.explained.mean()))
+            trials = self._tried(promise, float(judged.against.mean()))
         candidate.release()
-        return _Promise(order, hypothesis, candidate, share, near, left), trials
+        return promise, trials
+
+    def _tried(self, promise: _Promise, against: float) -> list[Trial]:
+        """The trials of one part, if it explains enough of some elements, beside the share that contradicts it."""
+        candidate = promise.candidate
+        # An order that explains fewer than it must in a part of the image must be right in all of it.
+        is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
+        if promise.share < MENTIONED or is_hopeless:
+            return []
+        return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
     def _left(self, out: Stored) -> float:
         """What a candidate leaves of the errors: their median size, relative to what it was."""
@@ -476,7 +490,10 @@ class Search:
             moved = move.move(case.shape, index)
             where = [moved if move.source in (None, k) else index for k in range(count)]
             known = moved >= 0
-        *upstream, x = (source.at(w).values() for source, w in zip(case.sources, where, strict=True))
+        *upstream, x = (
+            own if w is index else source.at(w).values()
+            for source, own, w in zip(case.sources, self.first.read, where, strict=True)
+        )
         got = self.first.values[0] / upstream[0] if upstream else self.first.values[0]
         keep = known & np.isfinite(got) & np.isfinite(x)
         got, x = got[keep], x[keep]
@@ -549,13 +566,6 @@ class Search:
         if trial.region.name:
             counts[3] = trial.of
         return [float(count) for count in counts]
-
-
-def _may_fit(candidate: Candidate, share: float, against: float) -> bool:
-    """Whether one that explains such a share of some elements, and is contradicted by such a one, is worth a trial."""
-    # An order that explains fewer than it must in a part of the image must be right in all of it.
-    is_hopeless = _least_in_place(candidate) == MOVED and share < SURELY_LESS and against > share
-    return share >= MENTIONED and not is_hopeless
 
 
 def _least(trial: Trial) -> float:

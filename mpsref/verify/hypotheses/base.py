@@ -130,15 +130,10 @@ class Candidate:
     def _values(self, case: Case, index: Index, end: int) -> Wide:
         if self.move is not None:
             index = np.maximum(index, 0)
-        if self._is_only_stored and not case.layers:
-            return case.exact(index)
-        read = [source.at(index) for source in case.sources]
-        functions: dict[int, Function] = {}
-        given = self.given or case.given
-        if given is not None and (self.given or end):
-            read[0] = Elements(given.at(index, end), FLOAT64)
-            if given.is_finished:
-                functions[0] = _unchanged
+        end = end if case.layers else 0
+        if self._is_only_stored:
+            return case.exact(end, index)
+        read, functions = case.reading(index, end, self.given)
         if self.move is not None and self.source is not None:
             read[self.source] = case.sources[self.source].at(self.move(case.shape, index))
         if self.reads is not None:
@@ -171,18 +166,19 @@ class Candidate:
         return replace(self, detail=detail, **parts)
 
 
-def at_once(candidates: Sequence[Candidate], case: Case, index: Index) -> list[tuple[Stored, Mask | None]]:
-    """What each of several candidates gives, see `Candidate.at`; those that move the same source are evaluated together."""
+def at_once(
+    candidates: Sequence[Candidate], case: Case, index: Index, nudge: int = 0
+) -> list[tuple[Stored, Mask | None]]:
+    """What each of several candidates gives, see `Candidate.at`; moves of the same source are evaluated together."""
     found: dict[int, tuple[Stored, Mask | None]] = {}
-    for source in range(len(case.sources)):
+    for source in (None, *range(len(case.sources))):
         several = [c for c in candidates if c.source == source and c.is_only_moved]
         if len(several) > 1:
-            where = [c.move(case.shape, index) for c in several if c.move is not None]
-            read = [Elements(np.tile(each.at(index).stored, len(where)), each.storage) for each in case.sources]
-            read[source] = case.sources[source].at(np.concatenate(where))
-            out = case.stored(case.values(np.tile(index, len(where)), read=read)).reshape(len(where), -1)
-            found |= {id(c): (out[k], where[k] != UNKNOWN) for k, c in enumerate(several)}
-    return [found[id(c)] if id(c) in found else c.at(case, index) for c in candidates]
+            where = np.stack([c.move(case.shape, index) for c in several if c.move is not None])
+            all_of_them = Candidate(move=lambda *_, where=where: where.reshape(-1), source=source)
+            out, _ = all_of_them.at(case, np.tile(index, len(where)), nudge)
+            found |= zip(map(id, several), zip(out.reshape(where.shape), where != UNKNOWN, strict=True), strict=True)
+    return [found[id(c)] if id(c) in found else c.at(case, index, nudge) for c in candidates]
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,10 +299,6 @@ def with_operation(operation: Operation) -> Function:
 def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
     """A gradient with another slope."""
     return lambda reads: reads.upstream * slope(reads)
-
-
-def _unchanged(reads: Reads) -> Wide:
-    return reads.x
 
 
 def erf(x: Wide) -> Wide:
