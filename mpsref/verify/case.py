@@ -102,7 +102,6 @@ def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[W
     ends : callable
         From flat indices to the least and the greatest value within bounds; NaN where there are none.
     """
-
     # No neighbours are farther apart than this, relative to one of them, or at all.
     apart = 2.0 ** (2 - storage.precision)
     least = 2 / storage.unorm_max if storage.unorm_max else 2 * float(storage.limits.smallest_subnormal)

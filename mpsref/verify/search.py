@@ -1,27 +1,28 @@
-"""The search for a cause by its parts, see `mpsref.verify.faults`: samples of an image, trials on them, their rank."""
+"""The search for a cause by its parts, see `mpsref.verify.faults`: trials on samples of an image, and their rank."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby, islice
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
+from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import Case, IsClose
+from mpsref.verify.case import Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY, at_once
+from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import EVERYWHERE, Region, regions
+from mpsref.verify.samples import Sample, between_ends, close_to, equal, is_wide, neighbours
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
 CLOSER_LOOK, ROWS = 4096, 64
-"""Elements on which a candidate is tried if it is promising on fewer, and how many candidates are tried at once on those."""
+"""Elements on which a candidate is tried that is promising on fewer; and how many are tried at once on those."""
 
 BLOCK = 262_144
 """Elements confirmed at once."""
@@ -102,129 +103,6 @@ class Trial:
         return self.explained >= least * (self.explained + self.against)
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Elements that a candidate explains, that contradict it, that it gives bit for bit; what it gives, and where."""
-
-    explained: Mask
-    against: Mask
-    same: Mask
-    out: Stored
-    known: Mask
-
-
-class _Sample:
-    """Elements on which candidates are tried, with what is known of them."""
-
-    def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
-        self.case, self.index, self.bad, self.weight = case, index, bad, weight
-        self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
-        self._is_close = case.bound(index)
-
-    @cached_property
-    def values(self) -> tuple[Wide, Wide]:
-        """What the device's and the ideal elements mean."""
-        return meaning(self.got, self.case.result), meaning(self.want, self.case.result)
-
-    @cached_property
-    def read(self) -> list[Wide]:
-        """What the sources' elements mean."""
-        return [source.at(self.index).values() for source in self.case.sources]
-
-    def is_close(self, candidate: Candidate) -> IsClose:
-        """Which elements are close to what a candidate gives."""
-        return _between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
-
-    def judged(self, candidate: Candidate) -> _Judged:
-        """What a candidate gives, and what that means."""
-        out, known = candidate.at(self.case, self.index)
-        same = _same(out, self.got, self.case)
-        differs = ~_same(out, self.want, self.case) | _is_wide(candidate)
-        nothing = np.zeros(same.shape, np.bool_)
-        everything = ~nothing if known is None else known
-        if not differs.any():
-            # It gives what is ideal.
-            return _Judged(nothing, nothing, same, out, everything)
-        is_close = self.is_close(candidate)
-        fits = same | _close(candidate, is_close, out, self.got)
-        if candidate.coarse and not self.case.layers:
-            fits |= _neighbours(candidate, self.case, self.index, self.got)
-        explained = self.bad & fits & differs
-        against = ~fits & differs
-        harmless = ~self.bad & against
-        if harmless.any():
-            against &= self.bad | ~is_close(out, self.want)
-        if known is not None:
-            explained &= known
-            against &= known
-        return _Judged(explained, against, same, out, everything)
-
-    def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask, Mask]:
-        """
-        What several candidates give, and which elements each explains, and which contradict it: the rows.
-
-        All elements are out of bounds.
-        """
-        case, index = self.case, self.index
-        rows = at_once(candidates, case, index)
-        outs = np.stack([out for out, _ in rows])
-        differs = ~_same(outs, self.want, case) | np.array([[_is_wide(candidate)] for candidate in candidates])
-        got = np.broadcast_to(self.got, outs.shape)
-        close: Mask = np.zeros(outs.shape, np.bool_)
-        if not case.layers:
-            close = self._is_close(outs, got)
-        elif differs.any():
-            ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
-            close = _between(ends, case)(outs, got)
-        for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
-            if candidate.undo is not None:
-                close[k] = _close(candidate, self.is_close(candidate), out, self.got)
-            if candidate.coarse and not case.layers and differs[k].any():
-                close[k] |= _neighbours(candidate, case, index, self.got)
-            if known is not None:
-                differs[k] &= known
-        fits = _same(outs, self.got, case) | close
-        return outs, fits & differs, ~fits & differs
-
-
-def _same(a: Stored, b: Stored, case: Case) -> Mask:
-    """Which elements are equal; zeros of either sign are, and every NaN."""
-    equal: Mask = a == b
-    return equal if case.result.unorm_max else equal | (np.isnan(a) & np.isnan(b))
-
-
-def _close(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored) -> Mask:
-    """Which elements are close, as the values that were meant."""
-    if candidate.undo is None:
-        return is_close(ours, theirs)
-    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
-    return is_close(ours, theirs) & np.isfinite(theirs)
-
-
-def _between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
-    """Closeness to what a layer gives: within the bounds of that."""
-    ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
-    return _between(ends if candidate.undo is None else [candidate.undo(end) for end in ends], case)
-
-
-def _between(ends: Sequence[Stored], case: Case) -> IsClose:
-    """Closeness to what is between two ends."""
-
-    def is_close(ours: Stored, theirs: Stored) -> Mask:
-        low, high, place = (case.result.ordinals(each) for each in (*ends, theirs))
-        between = (np.minimum(low, high) <= place) & (place <= np.maximum(low, high))
-        if not case.result.unorm_max:
-            between &= ~(np.isnan(ends[0]) | np.isnan(ends[1]) | np.isnan(theirs))
-        return np.asarray(between | (ulp_distance(theirs, ours, case.result) <= NEAR))
-
-    return is_close
-
-
-def _is_wide(candidate: Candidate) -> bool:
-    """Whether it is about the bounds, and may give what is ideal."""
-    return candidate.given is not None and candidate.given.is_wide
-
-
 def _typical_step(values: Wide) -> float:
     """The median difference of two neighbours."""
     steps = np.abs(values[1:] - values[:-1])
@@ -241,12 +119,6 @@ def _shuffled(size: int) -> Index:
 def _constant(values: Stored) -> bool:
     """Whether all values are the same."""
     return bool((values == values[:1]).all() or (values.dtype.kind == "f" and np.isnan(values).all()))
-
-
-def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
-    """Which elements hold what is stored of a value one ULP away."""
-    below, above = (_same(candidate.at(case, index, nudge)[0], got, case) for nudge in (-1, 1))
-    return below | above
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,9 +153,9 @@ class Search:
         sizes = [case.bad_index.size, *(stratum.size for stratum in strata)]
         weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
         index = np.concatenate(chosen)
-        self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
+        self.sample = Sample(case, index, np.arange(index.size) < bad.size, weight)
         first = case.bad_sample
-        self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
+        self.first = Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
         self.of = float(case.bad_index.size)
         self._moves: set[tuple[int | None, bytes]] = set()
         self._all = np.arange(min(SMALL, case.want.size))
@@ -345,7 +217,7 @@ class Search:
         promise = _Promise(order, hypothesis, candidate, 0.0, self._roughly(out), self._left(out))
         trials: list[Trial] = []
         # The bounds of a layer take as long as what it gives.
-        is_near = max(promise.near, float(_same(out, self.first.got, self.case).mean())) >= MENTIONED
+        is_near = max(promise.near, float(equal(out, self.first.got, self.case).mean())) >= MENTIONED
         if is_near or candidate.given.is_wide:
             judged = self.first.judged(candidate)
             promise = replace(promise, share=float(judged.explained.mean()))
@@ -389,7 +261,7 @@ class Search:
         if not written and _constant(sample.got[explained]):
             # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.
             one = sample.got[explained][:1]
-            against = against | (sample.bad & judged.known & ~explained & _same(sample.got, one, self.case))
+            against = against | (sample.bad & judged.known & ~explained & equal(sample.got, one, self.case))
         choices: list[Trial] = []
         names = tuple(h.name for h in hypotheses)
         overall = BY_VALUE if hypotheses[0].general and candidate.given is None else MENTIONED
@@ -538,7 +410,7 @@ class Search:
                 continue
             out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
-            same, differs = _same(out, got, case), ~_same(out, want, case) | _is_wide(candidate)
+            same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
             fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
@@ -549,10 +421,10 @@ class Search:
                 unsure = unsure[~fits[unsure]]
             if unsure.size:
                 chosen = index[unsure]
-                is_close = _between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
-                fits[unsure] = _close(candidate, is_close, out[unsure], got[unsure])
+                is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
+                fits[unsure] = close_to(candidate, is_close, out[unsure], got[unsure])
                 if candidate.coarse and not case.layers:
-                    fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
+                    fits[unsure] |= neighbours(candidate, case, index[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
             ours = is_bad & fits & differs
             against = differs & ~fits & ~(harmless & ~is_bad)

@@ -19,7 +19,7 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.image_lanes import LANES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Operation, Role
-from mpsref.storage import FLOAT64, FORMATS
+from mpsref.storage import FORMATS
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.layer import Given, Layer, Variants
 

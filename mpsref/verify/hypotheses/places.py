@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Stored
+from mpsref.arrays import Index, Stored
 from mpsref.verify.case import Case, remembered
 from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
 

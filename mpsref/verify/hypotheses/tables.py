@@ -78,7 +78,7 @@ def _tables() -> Iterator[_Table]:
 
 
 TABLES = tuple(_tables())
-ALL = _Table(*(np.array([[getattr(table, name)] for table in TABLES]) for name in ("low", "high", "step")))
+ALL = _Table(*np.array([[table.low, table.high, table.step] for table in TABLES]).T[:, :, np.newaxis])
 WAYS = {"between nodes": (0.0, 1.0), "the nearest node": (0.5,), "the node below": (0.0,)}
 
 
