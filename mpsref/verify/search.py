@@ -15,7 +15,7 @@ from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 from mpsref.verify.samples import Sample, between_ends, close_to, equal, is_wide, neighbours
 
@@ -105,9 +105,7 @@ class Trial:
 
 def _typical_step(values: Wide) -> float:
     """The median difference of two neighbours."""
-    steps = np.abs(values[1:] - values[:-1])
-    middle = [(steps.size - 1) // 2, steps.size // 2]
-    return float(np.partition(steps, middle)[middle].mean())
+    return median(np.abs(values[1:] - values[:-1]))
 
 
 @lru_cache(maxsize=4)
@@ -128,8 +126,8 @@ class _Promise:
     order: int
     hypothesis: Hypothesis
     candidate: Candidate
-    share: float
-    near: float
+    share: float = 0.0
+    near: float = 0.0
     left: float = np.inf
 
     @property
@@ -166,16 +164,20 @@ class Search:
         """All that explain enough: single parts, and pairs where those are not enough."""
         trials: list[Trial] = []
         promising: list[_Promise] = []
-        for order, hypothesis in sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last):
-            if hypothesis.fewest > self.of or (hypothesis.is_last and trials):
-                continue
-            if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
-                # A number that was fitted says less than what gives every bit without.
-                continue
-            candidates = (each for each in hypothesis.candidates(self.case) if not self._is_known(each))
-            for promise, found in self._first_looks(order, hypothesis, candidates):
-                promising.append(promise)
-                trials += found
+        ordered = sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last)
+        several = [each for each in ordered if each[1].fewest <= self.of]
+        # What was found so far matters to some of them.
+        for is_free, group in groupby(several, lambda each: not (each[1].fitted or each[1].is_last)):
+            for some in [list(group)] if is_free else [[each] for each in group]:
+                (_, hypothesis), *_ = some
+                if hypothesis.is_last and trials:
+                    continue
+                if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
+                    # A number that was fitted says less than what gives every bit without.
+                    continue
+                for promise, found in self._first_looks(some):
+                    promising.append(promise)
+                    trials += found
         best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
         if best < ENOUGH and self.of >= MANY:
             pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
@@ -193,28 +195,30 @@ class Search:
         self._moves.add((candidate.source, where))
         return known
 
-    def _first_looks(
-        self, order: int, hypothesis: Hypothesis, candidates: Iterator[Candidate]
-    ) -> Iterator[tuple[_Promise, list[Trial]]]:
-        for is_given, group in groupby(candidates, lambda each: each.given is not None):
+    def _first_looks(self, hypotheses: Sequence[tuple[int, Hypothesis]]) -> Iterator[tuple[_Promise, list[Trial]]]:
+        promises = (
+            _Promise(order, hypothesis, candidate)
+            for order, hypothesis in hypotheses
+            for candidate in hypothesis.candidates(self.case)
+            if not self._is_known(candidate)
+        )
+        for is_given, group in groupby(promises, lambda each: each.candidate.given is not None):
             if is_given:
                 # Each may take whole images, which are forgotten before the next.
-                yield from (self._first_look_at_layer(order, hypothesis, candidate) for candidate in group)
+                yield from map(self._first_look_at_layer, group)
                 continue
             while some := list(islice(group, ROWS)):
-                outs, *masks = self.first.explained(some)
-                for candidate, out, explained, against in zip(some, outs, *masks, strict=True):
-                    # Of a first part other than a move, `_pairs` asks how near it comes.
-                    near = 0.0 if candidate.function is None else self._roughly(out)
-                    promise = _Promise(order, hypothesis, candidate, float(explained.mean()), near)
-                    yield promise, self._tried(promise, float(against.mean()))
+                outs, *masks = self.first.explained([each.candidate for each in some])
+                shares, against = (mask.mean(axis=1).tolist() for mask in masks)
+                for k, near in enumerate(self._roughly(outs).tolist()):
+                    promise = replace(some[k], share=shares[k], near=near)
+                    yield promise, self._tried(promise, against[k])
 
-    def _first_look_at_layer(
-        self, order: int, hypothesis: Hypothesis, candidate: Candidate
-    ) -> tuple[_Promise, list[Trial]]:
+    def _first_look_at_layer(self, promise: _Promise) -> tuple[_Promise, list[Trial]]:
+        candidate = promise.candidate
         assert candidate.given is not None
         out, _ = candidate.at(self.case, self.first.index)
-        promise = _Promise(order, hypothesis, candidate, 0.0, self._roughly(out), self._left(out))
+        promise = replace(promise, near=float(self._roughly(out)), left=self._left(out))
         trials: list[Trial] = []
         # The bounds of a layer take as long as what it gives.
         is_near = max(promise.near, float(equal(out, self.first.got, self.case).mean())) >= MENTIONED
@@ -240,11 +244,12 @@ class Search:
         was = np.median(np.abs(got - want))
         return float(np.median(np.abs(got - out)) / was) if was else np.inf
 
-    def _roughly(self, out: Stored) -> float:
-        """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
+    def _roughly(self, out: Stored) -> Wide:
+        """The share of elements that are near what each candidate gives, and nearer than to the ideal."""
         (got, want), out = self.first.values, meaning(out, self.case.result)
         off = np.abs(got - out)
-        return float(np.mean((off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))))
+        near = (off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))
+        return np.asarray(near.mean(axis=-1))
 
     def _trial(self, order: int, hypotheses: tuple[Hypothesis, ...], candidate: Candidate) -> Iterator[Trial]:
         sample = self.sample

@@ -40,6 +40,7 @@ __all__ = [
     "function_hypothesis",
     "hypothesis",
     "layer_hypothesis",
+    "median",
     "reads_gradient",
     "with_operation",
 ]
@@ -299,6 +300,12 @@ def with_operation(operation: Operation) -> Function:
 def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
     """A gradient with another slope."""
     return lambda reads: reads.upstream * slope(reads)
+
+
+def median(values: Wide) -> float:
+    """The median of numbers, of which there is at least one; NumPy's own takes several times as long for few."""
+    middle = [(values.size - 1) // 2, values.size // 2]
+    return float(np.partition(values, middle)[middle].mean())
 
 
 def erf(x: Wide) -> Wide:
