@@ -126,8 +126,8 @@ class _Promise:
     order: int
     hypothesis: Hypothesis
     candidate: Candidate
-    share: float = 0.0
-    near: float = 0.0
+    share: float
+    near: float
     left: float = np.inf
 
     @property
@@ -196,29 +196,30 @@ class Search:
         return known
 
     def _first_looks(self, hypotheses: Sequence[tuple[int, Hypothesis]]) -> Iterator[tuple[_Promise, list[Trial]]]:
-        promises = (
-            _Promise(order, hypothesis, candidate)
+        candidates = (
+            (order, hypothesis, candidate)
             for order, hypothesis in hypotheses
             for candidate in hypothesis.candidates(self.case)
             if not self._is_known(candidate)
         )
-        for is_given, group in groupby(promises, lambda each: each.candidate.given is not None):
+        for is_given, group in groupby(candidates, lambda each: each[2].given is not None):
             if is_given:
                 # Each may take whole images, which are forgotten before the next.
-                yield from map(self._first_look_at_layer, group)
+                yield from (self._first_look_at_layer(*each) for each in group)
                 continue
             while some := list(islice(group, ROWS)):
-                outs, *masks = self.first.explained([each.candidate for each in some])
+                outs, *masks = self.first.explained([candidate for *_, candidate in some])
                 shares, against = (mask.mean(axis=1).tolist() for mask in masks)
                 for k, near in enumerate(self._roughly(outs).tolist()):
-                    promise = replace(some[k], share=shares[k], near=near)
+                    promise = _Promise(*some[k], shares[k], near)
                     yield promise, self._tried(promise, against[k])
 
-    def _first_look_at_layer(self, promise: _Promise) -> tuple[_Promise, list[Trial]]:
-        candidate = promise.candidate
+    def _first_look_at_layer(
+        self, order: int, hypothesis: Hypothesis, candidate: Candidate
+    ) -> tuple[_Promise, list[Trial]]:
         assert candidate.given is not None
         out, _ = candidate.at(self.case, self.first.index)
-        promise = replace(promise, near=float(self._roughly(out)), left=self._left(out))
+        promise = _Promise(order, hypothesis, candidate, 0.0, float(self._roughly(out)), self._left(out))
         trials: list[Trial] = []
         # The bounds of a layer take as long as what it gives.
         is_near = max(promise.near, float(equal(out, self.first.got, self.case).mean())) >= MENTIONED
