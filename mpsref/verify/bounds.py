@@ -59,7 +59,7 @@ Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
 
-BLOCK, CHUNK = 262_144, 8_192
+BLOCK, CHUNK = 262_144, 16_384
 """Elements classified together, and those analysed at once: about forty arrays of this size are alive, in the cache."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
 from mpsref.verify.layer import Given, Layer
 
-__all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "within"]
+__all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "remembered", "within"]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
@@ -35,8 +35,38 @@ Bound: TypeAlias = Callable[[Index], IsClose]
 NOTHING = MPSNNNeuronDescriptor(MPSCNNNeuronType.none)
 AXES = ("images", "rows", "columns", "channels")
 
+WINDOW, LEAST_WINDOW = 131_072, 64
+"""Elements in which a shift is looked for, at most and at least."""
+
 WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
+
+
+SHORT, KEPT = 16_384, 12
+"""Elements for which what was computed is remembered, and how many results."""
+
+V = TypeVar("V")
+
+
+def remembered(function: Callable[..., V]) -> Callable[..., V]:
+    """
+    A function whose last argument are flat indices; its last few results are kept.
+
+    Candidates ask in turn for the same elements, which are then the same array.
+    """
+    kept: list[tuple[tuple[Any, ...], V]] = []
+
+    def asked(*arguments: Any) -> V:
+        *others, index = arguments
+        for known, value in kept:
+            if known[-1] is index and list(known[:-1]) == others:
+                return value
+        value = function(*arguments)
+        if index.size <= SHORT:
+            kept[:] = [(arguments, value), *kept[: KEPT - 1]]
+        return value
+
+    return asked
 
 
 def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> Bound:
@@ -72,6 +102,9 @@ def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[W
     ends : callable
         From flat indices to the least and the greatest value within bounds; NaN where there are none.
     """
+    # No neighbours are farther apart than this, relative to one of them, or at all.
+    apart = 2.0 ** (2 - storage.precision)
+    least = 2 / storage.unorm_max if storage.unorm_max else 2 * float(storage.limits.smallest_subnormal)
 
     def bound(index: Index) -> IsClose:
         ideal = meaning(want.reshape(-1)[index], storage)
@@ -80,13 +113,20 @@ def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[W
         width[~np.isfinite(width)] = 0
         with np.errstate(all="ignore"):
             relative = width / np.abs(ideal)
+        is_wide = ~(relative <= WIDE_BOUND)
+        relative[is_wide] = 0
+        absolute = np.where(is_wide, width, 0)
 
         def is_close(candidate: Stored, got: Stored) -> Mask:
-            near = ulp_distance(got, candidate, storage) <= NEAR
             a, b = meaning(candidate, storage), meaning(got, storage)
             with np.errstate(all="ignore"):
-                reach = np.where(relative <= WIDE_BOUND, relative * np.abs(a), width)
-                return np.asarray(near | (np.isfinite(a) & (np.abs(a - b) <= reach)))
+                off, size = np.abs(a - b), np.abs(a)
+                close: Mask = (off <= relative * size + absolute) & (size < np.inf)
+                # Few are neighbours; NaN and infinities may be equal.
+                unsure = ~(close | (off > apart * size + least))
+            if unsure.any():
+                close[unsure] = ulp_distance(got[unsure], candidate[unsure], storage) <= NEAR
+            return close
 
         return is_close
 
@@ -115,12 +155,12 @@ class Reads:
     index: Index
     channels: int
 
-    @property
+    @cached_property
     def x(self) -> Wide:
         """A neuron's input."""
         return self.elements[-1].values()
 
-    @property
+    @cached_property
     def upstream(self) -> Wide:
         """The incoming gradient."""
         return self.elements[0].values()
@@ -333,7 +373,46 @@ class Case:
         """Flat indices of some of them, in ascending order, always the same."""
         return self.bad_index[spread(self.bad_index.size, 512)]
 
+    @cached_property
+    def likely_shifts(self) -> list[int]:
+        """By how many elements what was got looks most like what is wanted, whatever function was computed."""
+        first = max(0, int(self.bad_index[0]) - WINDOW // 2)
+        window = slice(first, first + WINDOW)
+        images = [meaning(array.reshape(-1)[window], self.result) for array in (self.got, self.want)]
+        size = images[0].size
+        if size < LEAST_WINDOW or not all(np.isfinite(values).any() for values in images):
+            return []
+        spectra = []
+        for values in images:
+            finite = values[np.isfinite(values)]
+            near = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
+            bounded = np.clip(near, -3, 3)
+            spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * size))
+        likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
+        best = np.argpartition(likeness, -2)[-2:]
+        shifts = best[np.argsort(-likeness[best])].tolist()
+        return [by if by < size else by - 2 * size for by in shifts if by]
+
     # ---- other results that the nodes might have had ----
+
+    @cached_property
+    def exact(self) -> Callable[[int, Index], Wide]:
+        """The result at some elements before it is stored, as it should be; of layers also the ends of its bounds."""
+
+        def exact(end: int, index: Index) -> Wide:
+            read, functions = self.reading(index, end)
+            return self.values(index, functions, read)
+
+        return remembered(exact)
+
+    def reading(self, index: Index, end: int, given: Given | None = None) -> tuple[list[Elements], dict[int, Function]]:
+        """What is read at some elements, and computed: if a layer gives something else, or an end of its bounds."""
+        read = [source.at(index) for source in self.sources]
+        given = self.given if given is None and end else given
+        if given is None:
+            return read, {}
+        read[0] = Elements(given.at(index, end), FLOAT64)
+        return read, {0: lambda reads: reads.x} if given.is_finished else {}
 
     def values(
         self,

@@ -173,6 +173,7 @@ class Segment:
         self._tables: dict[tuple[int, int], Range] = {}
         self._ends: dict[str, tuple[Index, Stored, Stored]] = {}
         self._wholes: dict[tuple[Any, ...], Range] = {}
+        self._differing: dict[str, Sequence[Model]] = {}
         self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
     def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
@@ -262,12 +263,14 @@ class Segment:
         """Those of a model that differ here: by the laws of functions that the formulas use."""
         if not self._is_pointwise or not model.others:
             return model.variants
-        laws = _Asked(model.laws)
-        f = Running(replace(model, laws=laws))
-        with np.errstate(all="ignore"):
-            for number in range(max(map(len, self._forms))):
-                self._evaluated(dict.fromkeys(self._inputs, f.range(np.ones(1))), number, f)
-        return model.variants if laws.names & model.others.keys() else model.variants[:1]
+        if model.name not in self._differing:
+            laws = _Asked(model.laws)
+            f = Running(replace(model, laws=laws))
+            with np.errstate(all="ignore"):
+                for number in range(max(map(len, self._forms))):
+                    self._evaluated(dict.fromkeys(self._inputs, f.range(np.ones(1))), number, f)
+            self._differing[model.name] = model.variants if laws.names & model.others.keys() else model.variants[:1]
+        return self._differing[model.name]
 
     def _forms_at(self, index: Index) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""

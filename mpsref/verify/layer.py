@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -109,6 +110,7 @@ class Layer:
         size = self.sums((np.abs(first), *rest), None if self.weights is None else np.abs(self.weights))
         return size if self.bias is None else size + np.abs(self.bias)
 
+    @cached_property
     def value(self) -> Wide:
         """What is before a fused neuron."""
         if self.values is not None:
@@ -116,6 +118,7 @@ class Layer:
         total = self.sums()
         return total if self.bias is None else total + self.bias
 
+    @cached_property
     def radius(self) -> Wide | float:
         """How far sums of another order may be from that."""
         if self.values is not None:
@@ -236,7 +239,6 @@ class Given:
     def __init__(self, make: Variant) -> None:
         self._make = make
         self._layer: Layer | None = None
-        self._radius: Wide | float | None = None
         self._elements: dict[int, Wide] = {}
 
     @property
@@ -276,11 +278,9 @@ class Given:
 
     def _whole(self, end: int) -> Wide:
         layer = self.layer
-        total = layer.value()
+        total = layer.value
         if end:
-            if self._radius is None:
-                self._radius = layer.radius()
-            total = total + end * self._radius
+            total = total + end * layer.radius
         if self.is_finished and (layer.finish or layer.neuron):
             total = (layer.activated if layer.finish is None else layer.finish)(total)
             # What comes after the sum has roundings of its own.
@@ -289,5 +289,5 @@ class Given:
 
     def release(self) -> None:
         """Forget what can be made again."""
-        self._layer, self._radius = None, None
+        self._layer = None
         self._elements.clear()

@@ -37,7 +37,7 @@ def precision_note(
         for hypothesis in hypotheses:
             for candidate in hypothesis.candidates(layers):
                 assert candidate.given is not None
-                size = np.broadcast_to(np.asarray(candidate.given.layer.radius()), got.shape)
+                size = np.broadcast_to(np.asarray(candidate.given.layer.radius), got.shape)
                 given = candidate.at(layers, everywhere)[0].reshape(got.shape)
                 other, own = (np.abs(got - each) / size for each in (meaning(given, storage), want))
                 candidate.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["Level", "Mark", "Range", "Truth", "least_of", "size_of"]
+__all__ = ["Level", "Mark", "Range", "Truth"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -132,7 +133,7 @@ class Range:
         if len(terms) > 2:
             # In any order: each sum on the way may be as large as the terms together, and is rounded.
             rounding = self.f.model.unit * (1.0 if law.either else law.ulp)
-            error = (len(terms) - 2) * rounding * sum(size_of(term) for term in terms)
+            error = (len(terms) - 2) * rounding * sum(term.size for term in terms)
             error = np.where(np.isfinite(error), error, 0.0)
             low, high = low - error, high + error
         return replace(self.f.result(low, high, (self, other), law), terms=terms)
@@ -193,11 +194,36 @@ class Range:
         where: Mask = self.nan | (self.reason & np.uint16(UNREAL) != 0)
         return where & self.f.model.is_finite
 
-    @property
+    # A range is asked for these several times.
+
+    @cached_property
     def holds_zero(self) -> Mask:
         """Where 0 is possible."""
         zero: Mask = (self.low <= 0) & (self.high >= 0)
         return zero
+
+    @cached_property
+    def size(self) -> Wide:
+        """The greatest magnitude."""
+        size: Wide = np.fmax(np.abs(self.low), np.abs(self.high))
+        return size
+
+    @cached_property
+    def least(self) -> Wide:
+        """The least magnitude."""
+        least: Wide = np.where(self.holds_zero, 0.0, np.fmin(np.abs(self.low), np.abs(self.high)))
+        return least
+
+    @cached_property
+    def is_power_of_two(self) -> Mask:
+        """Where it is one number, a power of two but for the sign."""
+        power: Mask = (self.low == self.high) & (np.abs(np.frexp(self.low)[0]) == 0.5)
+        return power
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether no end is infinite or missing anywhere."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
     def like(self, elements: npt.NDArray[Any]) -> Range:
         """The range, broadcast to the shape of an array."""
@@ -236,18 +262,6 @@ class Range:
         nan = self.nan | other.nan
         lost = np.where(nan, np.uint16(Mark.COMPARED), np.uint16(0))
         return Truth(may | nan, must & ~nan, self.reason | other.reason | lost)
-
-
-def size_of(x: Range) -> Wide:
-    """The greatest magnitude."""
-    size: Wide = np.fmax(np.abs(x.low), np.abs(x.high))
-    return size
-
-
-def least_of(x: Range) -> Wide:
-    """The least magnitude."""
-    least: Wide = np.where(x.holds_zero, 0.0, np.fmin(np.abs(x.low), np.abs(x.high)))
-    return least
 
 
 def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:

@@ -86,9 +86,9 @@ def _is_told(axis: int, mask: Mask) -> bool:
     """Whether places along an axis are some, and can be listed."""
     if not mask.any() or mask.all():
         return False
-    return (
-        len(_runs(mask)) <= MOST_RUNS or _step(mask) > 0 or _by_lanes("channels" if axis == 3 else "", mask)[0].size > 0
-    )
+    runs = int(mask[0]) + np.count_nonzero(mask[1:] > mask[:-1])
+    is_listed = runs <= MOST_RUNS or _step(mask) > 0
+    return bool(is_listed or _by_lanes("channels" if axis == 3 else "", mask)[0].size)
 
 
 def place_of(case: Case, index: Index) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import Level, Mark, Range, Truth, least_of, size_of
+from mpsref.verify.ranges import Level, Mark, Range, Truth
 
 __all__ = ["Running"]
 
@@ -134,7 +134,7 @@ class Running:
         over = size > m.limit
         if over.any():
             # An infinity from an infinite operand is no overflow.
-            over = over & ~_any([np.isinf(size_of(x)) for x in operands])
+            over = over & ~_any([np.isinf(x.size) for x in operands])
             lost = over if self.level is Level.EVERYTHING else over & np.isinf(size)
             reason = reason | np.where(over, np.uint16(Mark.HUGE), np.uint16(0))
             reason = reason | np.where(lost, np.uint16(Mark.OVERFLOW), np.uint16(0))
@@ -154,9 +154,11 @@ class Running:
     def product(self, x: Range, y: Range) -> Range:
         """``x y``."""
         factors = (x.factors or ((x, ""),)) + (y.factors or ((y, ""),))
+        if len(factors) > 2 and x.is_finite and y.is_finite:
+            return self._in_any_order(factors, x.nan | y.nan)
         low, high, missing = _corners(np.multiply, (x.low, x.high), (y.low, y.high))
         # 0 times infinity may hide between the corners.
-        missing = missing | (x.holds_zero & np.isinf(size_of(y))) | (y.holds_zero & np.isinf(size_of(x)))
+        missing = missing | (x.holds_zero & np.isinf(y.size)) | (y.holds_zero & np.isinf(x.size))
         if len(factors) > 2:
             return self._in_any_order(factors, missing | x.nan | y.nan)
         result = self.result(low, high, (x, y), self.model.laws["arithmetic"], missing)
@@ -174,8 +176,8 @@ class Running:
         far: Any = np.False_
         if not law.is_rounding and m.flushes:
             # As a product with a reciprocal that is 0 for a large, or infinite for a small divisor.
-            large = (size_of(y) > 1 / m.smallest[0]) & (least_of(y) <= m.limit)
-            small = (size_of(y) < m.smallest[0]) & ~pole
+            large = (y.size > 1 / m.smallest[0]) & (y.least <= m.limit)
+            small = (y.size < m.smallest[0]) & ~pole
             far = large | small
             if self.far:
                 lower, upper = (
@@ -184,7 +186,7 @@ class Running:
                 )
         divisor = Range(lower, upper, y.nan, y.reason, self).marked(pole, Mark.POLE).marked(far, Mark.FAR)
         low, high, missing = _corners(np.divide, (x.low, x.high), (lower, upper))
-        missing = missing | (x.holds_zero & pole) | (np.isinf(size_of(x)) & np.isinf(size_of(divisor)))
+        missing = missing | (x.holds_zero & pole) | (np.isinf(x.size) & np.isinf(divisor.size))
         factors = (*(x.factors or ((x, ""),)), (divisor, kind))
         if len(factors) > 2:
             return self._in_any_order(factors, missing | x.nan)
@@ -209,15 +211,15 @@ class Running:
                 own = max(division.ulp, m.laws[kind].ulp) * m.unit
                 error = error + (own if division.is_rounding else own + rounding)
             else:
-                exact = (factor.low == factor.high) & (np.abs(np.frexp(factor.low)[0]) == 0.5)
-                error = error + np.where(exact, 0.0, rounding)
+                error = error + np.where(factor.is_power_of_two, 0.0, rounding)
         # Of two that are no powers of two there is one rounding, of the exact product.
         once = error <= rounding
         error = error * (1 + 2.0**-18) + FLOAT64_ERROR
-        nearest = m.widened(low, high, law)
+        nearest = m.widened(low, high, law) if np.any(once) else (low, high)
         small, wide, loss = self._partial_products(factors)
         for sign, end, near in ((-1.0, low, nearest[0]), (1.0, high, nearest[1])):
-            moved = np.where(once, near, end + sign * np.abs(end) * error) + sign * loss
+            moved = near if np.all(once) else np.where(once, near, end + sign * np.abs(end) * error)
+            moved = moved + sign * loss
             moved = np.where(np.isinf(end) | ((end == 0) & ~small), end, moved)
             low, high = (moved, high) if sign < 0 else (low, moved)
         if self.vanish:
@@ -225,9 +227,9 @@ class Running:
         operands = [_infinite_where(factor, factor.holds_zero) if kind else factor for factor, kind in factors]
         if self.flush or self.level is not Level.NOTHING:
             # 0 times infinity.
-            missing = missing | (small & _any([np.isinf(size_of(factor)) for factor, kind in factors if not kind]))
+            missing = missing | (small & _any([np.isinf(factor.size) for factor, kind in factors if not kind]))
         if self.level is not Level.NOTHING:
-            vanishes = _any([small, *(np.isinf(size_of(factor)) for factor, kind in factors if kind)])
+            vanishes = _any([small, *(np.isinf(factor.size) for factor, kind in factors if kind)])
             missing = missing | (wide & (vanishes | ((low <= 0) & (high >= 0))))
             low, high = np.where(wide & (low < 0), -np.inf, low), np.where(wide & (high > 0), np.inf, high)
             operands[0] = _infinite_where(operands[0], wide)
@@ -239,15 +241,21 @@ class Running:
     def _partial_products(self, factors: tuple[tuple[Range, str], ...]) -> tuple[Mask, Mask, Wide]:
         """Where some order has a subnormal on the way, where one has an infinity, and what the former loses."""
         m, count = self.model, len(factors)
-        least = [1 / size_of(x) if kind else least_of(x) for x, kind in factors]
-        most = [1 / least_of(x) if kind else size_of(x) for x, kind in factors]
+        least = [1 / x.size if kind else x.least for x, kind in factors]
+        most = [1 / x.least if kind else x.size for x, kind in factors]
+        normal, tiny = m.smallest
+        # Mostly even the extreme factors together are far from either end.
+        lowest = np.prod([np.min(part, initial=1.0) for part in least])
+        highest = np.prod([np.max(part, initial=1.0) for part in most])
+        if lowest >= 2 * normal and highest <= m.limit / 2:
+            shape = np.broadcast_shapes(*(part.shape for part in least))
+            return np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape)
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
         own = [x for x, kind in factors if not kind or not (self.far or self.level is Level.EVERYTHING)]
-        infinite = _any([size_of(x) > m.limit for x in own])
+        infinite = _any([x.size > m.limit for x in own])
         # Such a number exists on no device, other than an infinity at a pole.
-        unreal = _any([(size_of(x) > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
+        unreal = _any([(x.size > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
         unreal = unreal & (self.level is not Level.EVERYTHING)
-        normal, tiny = m.smallest
         small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & ~unreal
         wide = (_product([np.maximum(part, 1.0) for part in most]) > m.limit) & ~infinite
         loss = np.zeros(small.shape)
@@ -282,7 +290,7 @@ class Running:
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
         law = self.model.laws[name]
-        growth = law.growth * np.fmin(size_of(x), MOST_UNITS)
+        growth = law.growth * np.fmin(x.size, MOST_UNITS)
         units = law.ulp + (np.floor(growth) if law.whole else growth) if law.growth else None
         # What float64 does not hold is more than nothing.
         least = np.finfo(np.float64).smallest_subnormal
@@ -341,7 +349,7 @@ class Running:
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
         base, exponent = self.range(base), self.range(exponent)
-        size = self._power_of_size(replace(abs(base), low=least_of(base)), exponent)
+        size = self._power_of_size(replace(abs(base), low=base.least), exponent)
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
         # The whole numbers that the exponent may be.
         first, last = np.ceil(exponent.low), np.floor(exponent.high)
@@ -371,7 +379,7 @@ class Running:
         pole = (size.low == 0) & (size.high > 0) & (exponent.low < 0)
         operands = (_infinite_where(size, size.low == 0), exponent)
         least = np.finfo(np.float64).smallest_subnormal
-        vanished = (size.low > 0) & np.isfinite(size_of(size)) & np.isfinite(size_of(exponent))
+        vanished = (size.low > 0) & np.isfinite(size.size) & np.isfinite(exponent.size)
         low, high = (np.where(vanished, np.maximum(end, least), end) for end in (low, high))
         result = self.result(low, high, operands, law, missing)
         result = replace(result, low=np.maximum(result.low, 0.0))

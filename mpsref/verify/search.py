@@ -1,26 +1,28 @@
-"""The search for a cause by its parts, see `mpsref.verify.faults`: samples of an image, trials on them, their rank."""
+"""The search for a cause by its parts, see `mpsref.verify.faults`: trials on samples of an image, and their rank."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
+from itertools import groupby, islice
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
+from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import Case, IsClose
+from mpsref.verify.case import Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY
+from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
+from mpsref.verify.samples import Sample, between_ends, close_to, equal, is_wide, neighbours
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
-FIRST_LOOK, CLOSER_LOOK = 512, 4096
-"""Elements on which a candidate is tried at first, and if it is promising."""
+CLOSER_LOOK, ROWS = 4096, 64
+"""Elements on which a candidate is tried that is promising on fewer; and how many are tried at once on those."""
 
 BLOCK = 262_144
 """Elements confirmed at once."""
@@ -36,6 +38,9 @@ BY_VALUE, MOVED = 0.5, 0.3
 The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
 in a part of the image.
 """
+
+SURELY_LESS = 0.2
+"""A share of some elements below which that of all is less than `MOVED`."""
 
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
@@ -98,103 +103,20 @@ class Trial:
         return self.explained >= least * (self.explained + self.against)
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Elements that a candidate explains, that contradict it, that it gives bit for bit; what it gives, and where."""
-
-    explained: Mask
-    against: Mask
-    same: Mask
-    out: Stored
-    known: Mask
+def _typical_step(values: Wide) -> float:
+    """The median difference of two neighbours."""
+    return median(np.abs(values[1:] - values[:-1]))
 
 
-class _Sample:
-    """Elements on which candidates are tried, with what is known of them."""
-
-    def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
-        self.case, self.index, self.bad, self.weight = case, index, bad, weight
-        self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
-        self._is_close = case.bound(index)
-
-    @cached_property
-    def values(self) -> tuple[Wide, Wide]:
-        """What the device's and the ideal elements mean."""
-        return meaning(self.got, self.case.result), meaning(self.want, self.case.result)
-
-    def is_close(self, candidate: Candidate) -> IsClose:
-        """Which elements are close to what a candidate gives."""
-        return _between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
-
-    def judged(self, candidate: Candidate) -> _Judged:
-        """What a candidate gives, and what that means."""
-        out, known = candidate.at(self.case, self.index)
-        same = _same(out, self.got, self.case)
-        differs = ~_same(out, self.want, self.case) | _is_wide(candidate)
-        nothing = np.zeros(same.shape, np.bool_)
-        everything = ~nothing if known is None else known
-        if not differs.any():
-            # It gives what is ideal.
-            return _Judged(nothing, nothing, same, out, everything)
-        is_close = self.is_close(candidate)
-        fits = same | _close(candidate, is_close, out, self.got)
-        if candidate.coarse and not self.case.layers:
-            fits |= _neighbours(candidate, self.case, self.index, self.got)
-        explained = self.bad & fits & differs
-        against = ~fits & differs
-        harmless = ~self.bad & against
-        if harmless.any():
-            against &= self.bad | ~is_close(out, self.want)
-        if known is not None:
-            explained &= known
-            against &= known
-        return _Judged(explained, against, same, out, everything)
-
-
-def _same(a: Stored, b: Stored, case: Case) -> Mask:
-    """Which elements are equal; zeros of either sign are, and every NaN."""
-    equal: Mask = a == b
-    return equal if case.result.unorm_max else equal | (np.isnan(a) & np.isnan(b))
-
-
-def _close(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored) -> Mask:
-    """Which elements are close, as the values that were meant."""
-    if candidate.undo is None:
-        return is_close(ours, theirs)
-    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
-    return is_close(ours, theirs) & np.isfinite(theirs)
-
-
-def _between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
-    """Closeness to what a layer gives: within the bounds of that."""
-    ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
-    if candidate.undo is not None:
-        ends = [candidate.undo(end) for end in ends]
-
-    def is_close(ours: Stored, theirs: Stored) -> Mask:
-        low, high, place = (case.result.ordinals(each) for each in (*ends, theirs))
-        between = (np.minimum(low, high) <= place) & (place <= np.maximum(low, high))
-        if not case.result.unorm_max:
-            between &= ~(np.isnan(ends[0]) | np.isnan(ends[1]) | np.isnan(theirs))
-        return np.asarray(between | (ulp_distance(theirs, ours, case.result) <= NEAR))
-
-    return is_close
-
-
-def _is_wide(candidate: Candidate) -> bool:
-    """Whether it is about the bounds, and may give what is ideal."""
-    return candidate.given is not None and candidate.given.is_wide
+@lru_cache(maxsize=4)
+def _shuffled(size: int) -> Index:
+    """Indices in a random order, always the same."""
+    return np.random.default_rng(0).permutation(size)
 
 
 def _constant(values: Stored) -> bool:
     """Whether all values are the same."""
     return bool((values == values[:1]).all() or (values.dtype.kind == "f" and np.isnan(values).all()))
-
-
-def _neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
-    """Which elements hold what is stored of a value one ULP away."""
-    below, above = (_same(candidate.at(case, index, nudge)[0], got, case) for nudge in (-1, 1))
-    return below | above
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,11 +151,12 @@ class Search:
         sizes = [case.bad_index.size, *(stratum.size for stratum in strata)]
         weight = np.concatenate([np.full(c.size, n / max(1, c.size)) for c, n in zip(chosen, sizes, strict=True)])
         index = np.concatenate(chosen)
-        self.sample = _Sample(case, index, np.arange(index.size) < bad.size, weight)
-        first = bad[spread(bad.size, FIRST_LOOK)]
-        self.first = _Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
+        self.sample = Sample(case, index, np.arange(index.size) < bad.size, weight)
+        first = case.bad_sample
+        self.first = Sample(case, first, np.ones(first.size, np.bool_), np.ones(first.size))
         self.of = float(case.bad_index.size)
         self._moves: set[tuple[int | None, bytes]] = set()
+        self._all = np.arange(min(SMALL, case.want.size))
 
     # ---- trying ----
 
@@ -241,18 +164,20 @@ class Search:
         """All that explain enough: single parts, and pairs where those are not enough."""
         trials: list[Trial] = []
         promising: list[_Promise] = []
-        for order, hypothesis in sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last):
-            if hypothesis.fewest > self.of or (hypothesis.is_last and trials):
-                continue
-            if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
-                # A number that was fitted says less than what gives every bit without.
-                continue
-            for candidate in hypothesis.candidates(self.case):
-                if self._is_known(candidate):
+        ordered = sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last)
+        several = [each for each in ordered if each[1].fewest <= self.of]
+        # What was found so far matters to some of them.
+        for is_free, group in groupby(several, lambda each: not (each[1].fitted or each[1].is_last)):
+            for some in [list(group)] if is_free else [[each] for each in group]:
+                (_, hypothesis), *_ = some
+                if hypothesis.is_last and trials:
                     continue
-                promise, found = self._first_look(order, hypothesis, candidate)
-                promising.append(promise)
-                trials += found
+                if hypothesis.fitted and any(min(t.gain, t.bits) >= ENOUGH for t in trials if not t.region.name):
+                    # A number that was fitted says less than what gives every bit without.
+                    continue
+                for promise, found in self._first_looks(some):
+                    promising.append(promise)
+                    trials += found
         best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
         if best < ENOUGH and self.of >= MANY:
             pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
@@ -265,28 +190,54 @@ class Search:
             return False
         if candidate.function or candidate.store or candidate.reads or candidate.known:
             return False
-        where = candidate.move(self.case.shape, np.arange(self.case.want.size)).tobytes()
+        where = candidate.move(self.case.shape, self._all).tobytes()
         known = (candidate.source, where) in self._moves
         self._moves.add((candidate.source, where))
         return known
 
-    def _first_look(self, order: int, hypothesis: Hypothesis, candidate: Candidate) -> tuple[_Promise, list[Trial]]:
-        if candidate.given is not None and not candidate.given.is_wide:
-            # The bounds of a layer take as long as what it gives.
-            out, _ = candidate.at(self.case, self.first.index)
-            near, left = self._roughly(out), self._left(out)
-            if max(near, float(_same(out, self.first.got, self.case).mean())) < MENTIONED:
-                candidate.release()
-                return _Promise(order, hypothesis, candidate, 0.0, near, left), []
-        judged = self.first.judged(candidate)
-        share = float(judged.explained.mean())
-        trials = list(self._trial(order, (hypothesis,), candidate)) if share >= MENTIONED else []
-        left = np.inf if candidate.given is None else self._left(judged.out)
-        # Of a first part other than a move, `_pairs` asks how near it comes.
-        is_first = candidate.function is not None or candidate.given is not None
-        near = self._roughly(judged.out) if is_first else 0.0
+    def _first_looks(self, hypotheses: Sequence[tuple[int, Hypothesis]]) -> Iterator[tuple[_Promise, list[Trial]]]:
+        candidates = (
+            (order, hypothesis, candidate)
+            for order, hypothesis in hypotheses
+            for candidate in hypothesis.candidates(self.case)
+            if not self._is_known(candidate)
+        )
+        for is_given, group in groupby(candidates, lambda each: each[2].given is not None):
+            if is_given:
+                # Each may take whole images, which are forgotten before the next.
+                yield from (self._first_look_at_layer(*each) for each in group)
+                continue
+            while some := list(islice(group, ROWS)):
+                outs, *masks = self.first.explained([candidate for *_, candidate in some])
+                shares, against = (mask.mean(axis=1).tolist() for mask in masks)
+                for k, near in enumerate(self._roughly(outs).tolist()):
+                    promise = _Promise(*some[k], shares[k], near)
+                    yield promise, self._tried(promise, against[k])
+
+    def _first_look_at_layer(
+        self, order: int, hypothesis: Hypothesis, candidate: Candidate
+    ) -> tuple[_Promise, list[Trial]]:
+        assert candidate.given is not None
+        out, _ = candidate.at(self.case, self.first.index)
+        promise = _Promise(order, hypothesis, candidate, 0.0, float(self._roughly(out)), self._left(out))
+        trials: list[Trial] = []
+        # The bounds of a layer take as long as what it gives.
+        is_near = max(promise.near, float(equal(out, self.first.got, self.case).mean())) >= MENTIONED
+        if is_near or candidate.given.is_wide:
+            judged = self.first.judged(candidate)
+            promise = replace(promise, share=float(judged.explained.mean()))
+            trials = self._tried(promise, float(judged.against.mean()))
         candidate.release()
-        return _Promise(order, hypothesis, candidate, share, near, left), trials
+        return promise, trials
+
+    def _tried(self, promise: _Promise, against: float) -> list[Trial]:
+        """The trials of one part, if it explains enough of some elements, beside the share that contradicts it."""
+        candidate = promise.candidate
+        # An order that explains fewer than it must in a part of the image must be right in all of it.
+        is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
+        if promise.share < MENTIONED or is_hopeless:
+            return []
+        return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
     def _left(self, out: Stored) -> float:
         """What a candidate leaves of the errors: their median size, relative to what it was."""
@@ -294,11 +245,12 @@ class Search:
         was = np.median(np.abs(got - want))
         return float(np.median(np.abs(got - out)) / was) if was else np.inf
 
-    def _roughly(self, out: Stored) -> float:
-        """The share of elements that are near what a candidate gives, and nearer than to the ideal."""
+    def _roughly(self, out: Stored) -> Wide:
+        """The share of elements that are near what each candidate gives, and nearer than to the ideal."""
         (got, want), out = self.first.values, meaning(out, self.case.result)
         off = np.abs(got - out)
-        return float(np.mean((off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))))
+        near = (off <= 0.02 * np.abs(got) + 1e-4) & (off < 0.5 * np.abs(got - want))
+        return np.asarray(near.mean(axis=-1))
 
     def _trial(self, order: int, hypotheses: tuple[Hypothesis, ...], candidate: Candidate) -> Iterator[Trial]:
         sample = self.sample
@@ -315,11 +267,17 @@ class Search:
         if not written and _constant(sample.got[explained]):
             # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.
             one = sample.got[explained][:1]
-            against = against | (sample.bad & judged.known & ~explained & _same(sample.got, one, self.case))
+            against = against | (sample.bad & judged.known & ~explained & equal(sample.got, one, self.case))
         choices: list[Trial] = []
         names = tuple(h.name for h in hypotheses)
-        enough = self.of >= MANY
-        found = regions(self.case, sample.index[explained], sample.index[against]) if enough else iter((EVERYWHERE,))
+        overall = BY_VALUE if hypotheses[0].general and candidate.given is None else MENTIONED
+        # Less than it explains anywhere it cannot gain in any region.
+        most = float(sample.weight.sum(where=explained)) / of
+        if most < overall:
+            return
+        found: Iterator[Region] = iter((EVERYWHERE,))
+        if self.of >= MANY and most >= _least_in_place(candidate, names):
+            found = regions(self.case, sample.index[explained], sample.index[against])
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         fitted = any(h.fitted for h in hypotheses)
@@ -338,7 +296,6 @@ class Search:
         # By a few codes nearly any curve can be fitted, but not to the bit.
         coarse = SOME if self.case.result.precision <= COARSE else 0.0
         bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else coarse
-        overall = BY_VALUE if hypotheses[0].general and candidate.given is None else 0.0
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
@@ -360,9 +317,11 @@ class Search:
         firsts = [(p, others) for p in self._best_moves(moves)]
         firsts += [(p, stores) for p in functions[:BEST] if p.best > MOVED]
         for one, seconds in firsts:
-            for other in seconds:
-                both = one.candidate.with_part(other.candidate)
-                share = float(self.first.judged(both).explained.mean())
+            tried = [one.candidate.with_part(other.candidate) for other in seconds]
+            shares = np.concatenate(
+                [self.first.explained(tried[k : k + ROWS])[1].mean(axis=1) for k in range(0, len(tried), ROWS)] or [[]]
+            ).tolist()
+            for other, both, share in zip(seconds, tried, shares, strict=True):
                 more = ADDED if other.hypothesis.general else SAME
                 if share >= BY_VALUE and share > max(one.share, other.share) + more:
                     order = len(self.hypotheses) + one.order + other.order
@@ -401,27 +360,25 @@ class Search:
     def _roughness(self, move: Candidate | None) -> float:
         """How much neighbours differ once elements are sorted by what was read, relative to any two elements."""
         case, index = self.case, self.first.index
-        where = [index] * len(case.sources)
-        if move is not None:
-            moved = move.move(case.shape, index) if move.move is not None else index
-            where = [moved if move.source in (None, k) else index for k in range(len(where))]
-        known = np.logical_and.reduce([w >= 0 for w in where])
-        if np.count_nonzero(known) < 4 * MANY:
+        count = len(case.sources)
+        if count > 2 or (count > 1 and (Role.GRADIENT not in case.operation.roles or case.descriptor is None)):
             return np.inf
-        got = Elements(self.first.got, case.result).values()[known]
-        read = [source.at(w[known]).values() for source, w in zip(case.sources, where, strict=True)]
-        if len(read) > 1:
-            if len(read) > 2 or Role.GRADIENT not in case.operation.roles or case.descriptor is None:
-                return np.inf
-            got = got / read[0]
-        keep = np.isfinite(got) & np.isfinite(read[-1])
-        got, x = got[keep], read[-1][keep]
+        where, known = [index] * count, np.ones(index.shape, np.bool_)
+        if move is not None and move.move is not None:
+            moved = move.move(case.shape, index)
+            where = [moved if move.source in (None, k) else index for k in range(count)]
+            known = moved >= 0
+        *upstream, x = (
+            own if w is index else source.at(w).values()
+            for source, own, w in zip(case.sources, self.first.read, where, strict=True)
+        )
+        got = self.first.values[0] / upstream[0] if upstream else self.first.values[0]
+        keep = known & np.isfinite(got) & np.isfinite(x)
+        got, x = got[keep], x[keep]
         if got.size < 4 * MANY:
             return np.inf
-        order = np.argsort(x, kind="stable")
-        ours = np.median(np.abs(np.diff(got[order])))
-        anyhow = np.median(np.abs(np.diff(got[np.random.default_rng(0).permutation(got.size)])))
-        return float(ours / anyhow) if anyhow else np.inf
+        ours, anyhow = (_typical_step(got[order]) for order in (np.argsort(x, kind="stable"), _shuffled(got.size)))
+        return ours / anyhow if anyhow else np.inf
 
     def _is_general(self, trial: Trial) -> bool:
         """Whether it is about all of the arithmetic alone."""
@@ -459,7 +416,7 @@ class Search:
                 continue
             out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
-            same, differs = _same(out, got, case), ~_same(out, want, case) | _is_wide(candidate)
+            same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
             fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
@@ -470,10 +427,10 @@ class Search:
                 unsure = unsure[~fits[unsure]]
             if unsure.size:
                 chosen = index[unsure]
-                is_close = _between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
-                fits[unsure] = _close(candidate, is_close, out[unsure], got[unsure])
+                is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
+                fits[unsure] = close_to(candidate, is_close, out[unsure], got[unsure])
                 if candidate.coarse and not case.layers:
-                    fits[unsure] |= _neighbours(candidate, case, index[unsure], got[unsure])
+                    fits[unsure] |= neighbours(candidate, case, index[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
             ours = is_bad & fits & differs
             against = differs & ~fits & ~(harmless & ~is_bad)
@@ -493,10 +450,14 @@ def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
     if trial.region.by_value:
         return BY_VALUE
+    return _least_in_place(trial.candidate, trial.names) if trial.region.name else MENTIONED
+
+
+def _least_in_place(parts: Candidate, names: tuple[str, ...] = ()) -> float:
+    """The same in a part of the image."""
     # Two orders agree in some places, and of many slopes some are alike.
-    parts = trial.candidate
-    ordered = parts.move is not None or parts.given is not None or "the slope of another channel" in trial.names
-    return MOVED if trial.region.name and ordered else MENTIONED
+    ordered = parts.move is not None or parts.given is not None or "the slope of another channel" in names
+    return MOVED if ordered else MENTIONED
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:

@@ -104,7 +104,7 @@ LAYERS = [
     ["mpsref.verify.hypotheses.precision"],
     ["mpsref.verify.hypotheses.states"],
     ["mpsref.verify.hypotheses"],
-    ["mpsref.verify.regions"],
+    ["mpsref.verify.regions", "mpsref.verify.samples"],
     ["mpsref.verify.search"],
     ["mpsref.verify.faults"],
     ["mpsref.verify.precision"],

@@ -19,7 +19,7 @@ from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
 from mpsref.image_lanes import LANES
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import Operation, Role
-from mpsref.storage import FLOAT64, FORMATS
+from mpsref.storage import FORMATS
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.layer import Given, Layer, Variants
 
@@ -40,6 +40,7 @@ __all__ = [
     "function_hypothesis",
     "hypothesis",
     "layer_hypothesis",
+    "median",
     "reads_gradient",
     "with_operation",
 ]
@@ -119,13 +120,7 @@ class Candidate:
         if self.store is not None:
             factor = 1.0 if case.layers else 1 + nudge * 2.0 ** (1 - case.result.precision)
             out = self.store(case, moved, lambda where: factor * self._values(case, where, nudge))
-        elif (
-            self.function is None
-            and self.source is None
-            and self.reads is None
-            and self.given is None
-            and not (nudge and case.layers)
-        ):
+        elif self._is_only_stored and not (nudge and case.layers):
             out = case.want.reshape(-1)[np.maximum(moved, 0)]
         else:
             out = case.stored(self._values(case, moved, nudge))
@@ -134,14 +129,12 @@ class Candidate:
         return out, known
 
     def _values(self, case: Case, index: Index, end: int) -> Wide:
-        index = np.maximum(index, 0)
-        read = [source.at(index) for source in case.sources]
-        functions: dict[int, Function] = {}
-        given = self.given or case.given
-        if given is not None and (self.given or end):
-            read[0] = Elements(given.at(index, end), FLOAT64)
-            if given.is_finished:
-                functions[0] = _unchanged
+        if self.move is not None:
+            index = np.maximum(index, 0)
+        end = end if case.layers else 0
+        if self._is_only_stored:
+            return case.exact(end, index)
+        read, functions = case.reading(index, end, self.given)
         if self.move is not None and self.source is not None:
             read[self.source] = case.sources[self.source].at(self.move(case.shape, index))
         if self.reads is not None:
@@ -149,6 +142,17 @@ class Candidate:
         if self.function is not None:
             functions[self.step % len(case.steps)] = self.function
         return case.values(index, functions, read)
+
+    @property
+    def _is_only_stored(self) -> bool:
+        """Whether the values are as they should be."""
+        return self.function is None and self.source is None and self.reads is None and self.given is None
+
+    @property
+    def is_only_moved(self) -> bool:
+        """Whether it is a move and nothing else."""
+        others = self.function, self.reads, self.store, self.known, self.given
+        return self.move is not None and all(part is None for part in others)
 
     def release(self) -> None:
         """Forget whole images that can be made again."""
@@ -161,6 +165,21 @@ class Candidate:
         names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "given")
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
+
+
+def at_once(
+    candidates: Sequence[Candidate], case: Case, index: Index, nudge: int = 0
+) -> list[tuple[Stored, Mask | None]]:
+    """What each of several candidates gives, see `Candidate.at`; moves of the same source are evaluated together."""
+    found: dict[int, tuple[Stored, Mask | None]] = {}
+    for source in (None, *range(len(case.sources))):
+        several = [c for c in candidates if c.source == source and c.is_only_moved]
+        if len(several) > 1:
+            where = np.stack([c.move(case.shape, index) for c in several if c.move is not None])
+            all_of_them = Candidate(move=lambda *_, where=where: where.reshape(-1), source=source)
+            out, _ = all_of_them.at(case, np.tile(index, len(where)), nudge)
+            found |= zip(map(id, several), zip(out.reshape(where.shape), where != UNKNOWN, strict=True), strict=True)
+    return [found[id(c)] if id(c) in found else c.at(case, index, nudge) for c in candidates]
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,8 +302,10 @@ def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
     return lambda reads: reads.upstream * slope(reads)
 
 
-def _unchanged(reads: Reads) -> Wide:
-    return reads.x
+def median(values: Wide) -> float:
+    """The median of numbers, of which there is at least one; NumPy's own takes several times as long for few."""
+    middle = [(values.size - 1) // 2, values.size // 2]
+    return float(np.partition(values, middle)[middle].mean())
 
 
 def erf(x: Wide) -> Wide:

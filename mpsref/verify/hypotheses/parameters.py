@@ -23,6 +23,7 @@ from mpsref.verify.hypotheses.base import (
     descriptor_of,
     function_hypothesis,
     hypothesis,
+    median,
     with_operation,
 )
 
@@ -39,9 +40,10 @@ SAME_BITS = 0.02
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
     """The neuron with other values of some parameters, if that makes a difference."""
     p = descriptor_of(step)
-    parameters = p.parameters | dict(zip(names, values, strict=True))
+    own = p.parameters
+    parameters = own | dict(zip(names, values, strict=True))
     is_allowed = all(parameters[name] >= least for name, least in p.row.least.items())
-    if parameters != p.parameters and is_allowed and all(map(math.isfinite, parameters.values())):
+    if parameters != own and is_allowed and all(map(math.isfinite, parameters.values())):
         yield with_descriptor(step.operation, neuron_of(p.neuron_type.name, parameters))
 
 
@@ -190,7 +192,7 @@ class _Fit:
 
     def distance(self, k: int, name: str, value: float) -> float:
         """The typical error with another value of one parameter."""
-        return float(np.median(np.abs(self.off(k, [name], [value]))))
+        return median(np.abs(self.off(k, [name], [value])))
 
     def share(self, k: int, names: Sequence[str], values: Iterable[float]) -> float:
         """Of how many the result is within bounds."""
@@ -275,20 +277,24 @@ def _starts(p: MPSNNNeuronDescriptor, names: Sequence[str]) -> list[tuple[float,
 
 def _fitted_together(off: Callable[[Any], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:
     """Where the errors of a function of several parameters are small, by steps of Gauss and Newton from some starts."""
+
+    def slopes_at(at: Wide, errors: Wide) -> Wide:
+        steps = 1e-5 * np.maximum(np.abs(at), 1e-3)
+        return np.stack([(off(at + step) - errors) / step.max() for step in np.diag(steps)], axis=1)
+
     found: list[list[float]] = []
     ranked = sorted((float(np.mean(np.abs(off(start)))), start) for start in starts)
     for _, start in ranked[:BEST_STARTS]:
         at, errors, damping = np.array(start), off(start), 1e-3
-        error = float(errors @ errors)
+        error, slopes = float(errors @ errors), slopes_at(at, errors)
         for _ in range(MOST_ITERATIONS):
-            steps = 1e-5 * np.maximum(np.abs(at), 1e-3)
-            slopes = np.stack([(off(at + step) - errors) / step.max() for step in np.diag(steps)], axis=1)
             normal = slopes.T @ slopes
             damped = normal + damping * np.diag(np.diag(normal)) + 1e-12 * np.eye(at.size)
             move = np.linalg.solve(damped, -slopes.T @ errors)
             there = off(at + move)
             if (after := float(there @ there)) < error:
                 at, errors, error, damping = at + move, there, after, damping / 8
+                slopes = slopes_at(at, errors)
             else:
                 damping *= 8
             if np.abs(move).max() < 1e-8 * np.abs(at).max():

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Stored
-from mpsref.verify.case import Case
+from mpsref.arrays import Index, Stored
+from mpsref.verify.case import Case, remembered
 from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
 
 Size3: TypeAlias = tuple[int, int, int]
+Size4: TypeAlias = tuple[int, int, int, int]
 Within: TypeAlias = Callable[[Size3, Index], Index]
 """A move within an image: from height, width and channels, and flat indices there."""
 
@@ -23,7 +24,8 @@ def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
     """The result laid out otherwise; and one source only, where that makes another difference."""
     slopes = any(step.operation.descriptor is not None and step.operation.descriptor.data is not None
                  for step in case.steps)  # fmt: skip
-    for detail, move in moves.items():
+    for detail, unremembered in moves.items():
+        move = remembered(unremembered)
         where = move(case.shape, case.bad_sample)
         # Zeros, then, or what nobody knows, and no move; or none at all.
         if np.count_nonzero(where < 0) > 0.8 * where.size or (where == case.bad_sample).all():
@@ -38,25 +40,45 @@ def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
 def _local(move: Within) -> Move:
     """A move within each image; what leads out of it is 0."""
 
-    def moved(shape: tuple[int, int, int, int], index: Index) -> Index:
-        size = math.prod(shape[1:])
-        image, inner = np.divmod(index, size)
+    def moved(shape: Size4, index: Index) -> Index:
+        first, inner = _within_images(shape, index)
         inner = move(shape[1:], inner)
-        return np.where(inner >= size, ZERO, np.where(inner < 0, inner, image * size + inner))
+        return np.where(inner >= math.prod(shape[1:]), ZERO, np.where(inner < 0, inner, first + inner))
 
     return moved
+
+
+@remembered
+def _within_images(shape: Size4, index: Index) -> tuple[Index, Index]:
+    """The first element of the image of each element, and how far after that it is."""
+    inner = index % math.prod(shape[1:])
+    return index - inner, inner
+
+
+@remembered
+def _places(shape: Size4, index: Index) -> tuple[Index, Index, Index]:
+    """Rows, columns and channels."""
+    _, h, w, c = shape
+    pixel, channel = np.divmod(index, c)
+    row, x = np.divmod(pixel, w)
+    return row % h, x, channel
 
 
 def _pixels(move: Callable[[Size3, Index, Index, Index], tuple[Index, Index, Index]]) -> Move:
     """A move of rows, columns and channels within each image; what leads out of it is 0."""
 
-    def moved(size: Size3, index: Index) -> Index:
-        h, w, c = size
-        y, x, channel = move(size, index // (w * c), index // c % w, index % c)
-        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (channel >= 0) & (channel < c)
-        return np.where(inside, (y * w + x) * c + channel, ZERO)
+    def moved(shape: Size4, index: Index) -> Index:
+        _, h, w, c = shape
+        places = _places(shape, index)
+        y, x, channel = there = move((h, w, c), *places)
+        where = _within_images(shape, index)[0] + (y * w + x) * c + channel
+        for place, known, extent in zip(there, places, (h, w, c), strict=True):
+            # What stays along an axis stays inside.
+            if place is not known:
+                where = np.where((place >= 0) & (place < extent), where, ZERO)
+        return where
 
-    return _local(moved)
+    return moved
 
 
 # ---- layouts ----
@@ -210,11 +232,11 @@ def pixels_exchanged(case: Case) -> Iterator[Candidate]:
 def axes_reordered(case: Case) -> Iterator[Candidate]:
     names = {"n": "images", "y": "rows", "x": "columns", "c": "channels"}
 
-    def reordered(shape: tuple[int, int, int, int], index: Index, axes: tuple[int, ...]) -> Index:
+    def reordered(shape: Size4, index: Index, axes: tuple[int, ...]) -> Index:
         places = np.unravel_index(index, [shape[axis] for axis in axes])
         return np.ravel_multi_index([places[axes.index(axis)] for axis in range(4)], shape)
 
-    def of_slices(shape: tuple[int, int, int, int], index: Index, *, inverse: bool) -> Index:
+    def of_slices(shape: Size4, index: Index, *, inverse: bool) -> Index:
         n, y, x, c = np.unravel_index(index, shape)
         extents = shape[0], shape[3] // LANES
         if inverse:
@@ -337,7 +359,7 @@ def _chunks(case: Case) -> Iterator[tuple[str, Move]]:
     """Rows of which only a part was recorded, read as if they were nothing but that part."""
     n, h, w, c = case.shape
 
-    def read_densely(shape: tuple[int, int, int, int], index: Index, row: int, factor: int, chunk: int) -> Index:
+    def read_densely(shape: Size4, index: Index, row: int, factor: int, chunk: int) -> Index:
         y, rest = np.divmod(index, row * factor)
         rest = rest - chunk * row
         inside = (rest >= 0) & (rest < row)
@@ -362,10 +384,10 @@ def offset(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
     row, size = w * c, case.want.size
     shifts = dict.fromkeys(
-        [*_shifts(case), *_correlated(case), *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
+        [*_shifts(case), *case.likely_shifts, *(sign * k for k in (1, 2, 3, 4, c, row) for sign in (1, -1))]
     )
 
-    def shifted(shape: tuple[int, int, int, int], index: Index, by: int) -> Index:
+    def shifted(shape: Size4, index: Index, by: int) -> Index:
         moved = index + by
         return np.where((moved < 0) | (moved >= size), ZERO, moved)
 
@@ -376,29 +398,6 @@ def offset(case: Case) -> Iterator[Candidate]:
         whole = rows if by % row == 0 else pixels if by % c == 0 else ""
         moves[f"elements stand {ahead}{whole}"] = partial(shifted, by=by)
     yield from _moved(case, moves)
-
-
-def _correlated(case: Case, window: int = 131_072) -> Iterator[int]:
-    """The shifts at which what was got looks most like what is wanted, whatever function was computed."""
-    first = max(0, int(case.bad_index[0]) - window // 2)
-    got, want = (
-        Elements(array.reshape(-1)[first : first + window], case.result).values() for array in (case.got, case.want)
-    )
-    if got.size < 8 * MANY:
-        return
-    spectra = []
-    for values in (got, want):
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            return
-        spread = np.nan_to_num((values - np.median(finite)) / (np.median(np.abs(finite)) + 1e-300))
-        bounded = np.clip(spread, -3, 3)
-        spectra.append(np.fft.rfft(bounded - bounded.mean(), 2 * got.size))
-    likeness = np.abs(np.fft.irfft(spectra[0].conj() * spectra[1]))
-    for place in np.argsort(likeness)[::-1][:2].tolist():
-        by = place if place < got.size else place - 2 * got.size
-        if by:
-            yield by
 
 
 def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]:
@@ -414,6 +413,8 @@ def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]
         low, high = max(0, start - window), min(got.size - length, start + window)
         found = np.arange(low, high + 1)
         for step in range(length):
+            if not found.size:
+                break
             found = found[is_close(want[found + step], np.full(found.shape, got[start + step]))]
         yield from (int(position) - start for position in found[:4] if position != start)
 
@@ -424,18 +425,22 @@ def _shifts(case: Case, window: int = 65_536, length: int = 24) -> Iterator[int]
     MANY,
 )
 def shifted(case: Case) -> Iterator[Candidate]:
+    @cache
+    def along(extent: int, by: int, edge: str) -> Index:
+        """Where the places of an axis are taken from; -1 where nothing is."""
+        there = np.arange(extent) + by
+        if edge == "zero":
+            return np.where((there >= 0) & (there < extent), there, -1)
+        return np.clip(there, 0, extent - 1) if edge == "repeated" else there % extent
+
     def move(size: Size3, y: Index, x: Index, c: Index, by: tuple[int, int], edge: str) -> tuple[Index, Index, Index]:
-        y, x = y + by[0], x + by[1]
-        if edge == "repeated":
-            y, x = np.clip(y, 0, size[0] - 1), np.clip(x, 0, size[1] - 1)
-        if edge == "from the other side":
-            y, x = y % size[0], x % size[1]
-        return y, x, c
+        rows, columns = (along(extent, step, edge) for extent, step in zip(size[:2], by, strict=True))
+        return rows[y] if by[0] else y, columns[x] if by[1] else x, c
 
     _, h, w, c = case.shape
     near = (0, 1, -1, 2, -2)
     steps = [(y, x) for y in near for x in near if y or x]
-    for pixels in (by // c for by in _correlated(case) if by % c == 0):
+    for pixels in (by // c for by in case.likely_shifts if by % c == 0):
         y = (pixels + w // 2) // w
         steps += [(y, pixels - y * w)]
     moves = {
@@ -451,7 +456,7 @@ def shifted(case: Case) -> Iterator[Candidate]:
 def index_wraps(case: Case) -> Iterator[Candidate]:
     _, _, w, c = case.shape
 
-    def move(shape: tuple[int, int, int, int], index: Index, unit: int) -> Index:
+    def move(shape: Size4, index: Index, unit: int) -> Index:
         return index // unit % 65_536 * unit + index % unit
 
     units = {"elements": 1, "slices": LANES, "pixels": c, "rows": w * c}
@@ -469,7 +474,7 @@ def another_of_the_batch(case: Case) -> Iterator[Candidate]:
     for k in range(1, min(images, 17)):
         orders[f"{k} later"] = (order + k) % images
 
-    def moved(shape: tuple[int, int, int, int], index: Index, order: Stored) -> Index:
+    def moved(shape: Size4, index: Index, order: Stored) -> Index:
         image, inner = np.divmod(index, math.prod(shape[1:]))
         return np.asarray(order[image] * math.prod(shape[1:]) + inner, np.intp)
 

@@ -70,7 +70,7 @@ def _overflowed(layer: Layer, case: Case, largest: float) -> Layer | None:
         peak = operation.summed(first) if isinstance(operation, Average) else operation.spread(first, size_of(rest[0]))
     if not (peak > largest).any():
         return None
-    value, radius = layer.value(), np.broadcast_to(layer.radius(), peak.shape).copy()
+    value, radius = (np.array(np.broadcast_to(each, peak.shape)) for each in (layer.value, layer.radius))
     for left in (np.inf, -np.inf, np.nan):
         # The neuron of a constant is the same for all elements.
         given = case.stored(layer.activated(np.full(1, left)))

@@ -17,7 +17,7 @@ from mpsref.verify.layer import Layer, StateLayer, Variants
 
 
 def _scaled(layer: Layer, factor: float) -> Layer:
-    return replace(layer, values=(factor * layer.value(), abs(factor) * layer.radius()))
+    return replace(layer, values=(factor * layer.value, abs(factor) * layer.radius))
 
 
 @layer_hypothesis("mean over the batch", "The sum over the images was divided by their number.")
@@ -119,11 +119,9 @@ def weights_added(layer: Layer, case: Case) -> Variants:
         (f"updated at the rate {-rate:.4g}", rate, 1.0),
     ):
         if own and factor:
-            values = own * layer.value() + factor * weights
+            values = own * layer.value + factor * weights
             # As far as the number is known that was fitted.
-            radius = abs(own) * layer.radius() + 1e-4 * np.abs(want if own != 1 else weights) * max(
-                abs(decay), abs(rate)
-            )
+            radius = abs(own) * layer.radius + 1e-4 * np.abs(want if own != 1 else weights) * max(abs(decay), abs(rate))
             yield detail, partial(replace, layer, values=(values, radius))
 
 
@@ -156,7 +154,7 @@ def state_layout(layer: Layer, case: Case) -> Variants:
 
 
 def _rearranged(layer: Layer, move: Callable[[Wide], Wide]) -> Callable[[], Layer]:
-    return lambda: replace(layer, values=(move(layer.value()), move(np.asarray(layer.radius()))))
+    return lambda: replace(layer, values=(move(layer.value), move(np.asarray(layer.radius))))
 
 
 @layer_hypothesis("window in another place", "The first window begins a pixel off.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.storage import FLOAT64
-from mpsref.verify.case import Case
+from mpsref.verify.case import Case, remembered
 from mpsref.verify.hypotheses.base import MANY, PLACES, Candidate, Values, hypothesis
 
 AXES = {"the images of the batch": (0,), "the channels": (3,), "the pixels": (1, 2), "the rows": (1,),
@@ -86,7 +86,7 @@ def averaged(case: Case) -> Iterator[Candidate]:
     _, h, w, c = case.shape
 
     def store(case: Case, index: Index, values: Values, by: tuple[int, int]) -> Stored:
-        near = [_neighbour(index, (h, w, c), (y, x)) for y in {0, by[0]} for x in {0, by[1]}]
+        near = [_neighbour((h, w, c), (y, x), index) for y in {0, by[0]} for x in {0, by[1]}]
         return case.stored(np.mean([values(each) for each in near], axis=0))
 
     for by in ((y, x) for y in (1, 0, -1) for x in (1, 0, -1) if y or x):
@@ -97,7 +97,8 @@ def averaged(case: Case) -> Iterator[Candidate]:
             yield Candidate(f"with {text}", store=partial(store, by=by), coarse=True)
 
 
-def _neighbour(index: Index, size: tuple[int, int, int], by: tuple[int, int]) -> Index:
+@remembered
+def _neighbour(size: tuple[int, int, int], by: tuple[int, int], index: Index) -> Index:
     """The elements so many rows and columns away, at most at the edge."""
     h, w, c = size
     row, rest = np.divmod(np.maximum(index, 0), w * c)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Wide, spread
+from mpsref.arrays import Elements, Index, Mask, Wide, spread
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Reads
 from mpsref.verify.hypotheses.base import MANY, Candidate, hypothesis
@@ -36,21 +37,29 @@ STEPS = (*(2.0**-k for k in range(1, 13)), *(k * 10.0**-e for e in (1, 2, 3) for
 
 @dataclass(frozen=True)
 class _Table:
-    """Nodes from `low` to `high`; without an end, where it has none."""
+    """Nodes from `low` to `high`, without an end where it has none; or many tables, which are the rows of arrays."""
 
-    low: float
-    high: float
-    step: float
-    text: str
+    low: Any
+    high: Any
+    step: Any
+    text: str = ""
+
+    @property
+    def first(self) -> Any:
+        """The node from which the others are counted."""
+        return np.where(np.isfinite(self.low), self.low, 0.0)
 
     def place(self, x: Wide) -> Wide:
         """How many steps from the first node an input is, between the ends."""
-        inside = np.clip(x, self.low, self.high)
-        return np.asarray((inside - self.low) / self.step if math.isfinite(self.low) else inside / self.step)
+        return np.asarray((np.clip(x, self.low, self.high) - self.first) / self.step)
 
     def node(self, place: Wide) -> Wide:
         """The input at a node."""
-        return np.asarray(place * self.step + (self.low if math.isfinite(self.low) else 0.0))
+        return np.asarray(place * self.step + self.first)
+
+    def is_beyond(self, x: Wide) -> Mask:
+        """Whether an input is beyond an end."""
+        return np.asarray((x < self.low) | (x > self.high))
 
 
 def _tables() -> Iterator[_Table]:
@@ -69,6 +78,7 @@ def _tables() -> Iterator[_Table]:
 
 
 TABLES = tuple(_tables())
+ALL = _Table(*np.array([[table.low, table.high, table.step] for table in TABLES]).T[:, :, np.newaxis])
 WAYS = {"between nodes": (0.0, 1.0), "the nearest node": (0.5,), "the node below": (0.0,)}
 
 
@@ -80,7 +90,7 @@ def _nodes(x: Wide, table: _Table, way: str) -> list[tuple[Wide, Wide]]:
         last = (table.high - table.low) / table.step - 1
         low = np.minimum(np.floor(place), last)
         return [(table.node(low), 1 - (place - low)), (table.node(low + 1), place - low)]
-    return [(table.node(np.rint(place) if way == "the nearest node" else np.floor(place)), np.ones(x.shape))]
+    return [(table.node(np.rint(place) if way == "the nearest node" else np.floor(place)), np.ones(place.shape))]
 
 
 def _with_x(reads: Reads, x: Wide) -> list[Elements]:
@@ -115,7 +125,7 @@ def _limit(reads: Reads) -> Wide:
 
 def _read_from(reads: Reads, table: _Table, way: str, outside: str) -> Wide:
     values = sum(weight * _with_input(reads, node) for node, weight in _nodes(reads.x, table, way))
-    beyond = (reads.x < table.low) | (reads.x > table.high)
+    beyond = table.is_beyond(reads.x)
     if outside == "the last node" or not beyond.any():
         return np.asarray(values)
     return np.where(beyond, _limit(reads) if outside == "its limit" else reads.ideal(), values)
@@ -143,15 +153,10 @@ def look_up_table(case: Case) -> Iterator[Candidate]:
     more = case.bad_sample[spread(case.bad_sample.size, MORE)]
     is_close, theirs = case.bound(more), case.got.reshape(-1)[more]
     outsides = {"the last node": None, "its limit": limit, "the function itself": ideal}
+    beyond = ALL.is_beyond(reads.x)
     for way in WAYS:
         # All tables at once: the nodes of each, for each element.
-        parts = [_nodes(reads.x, table, way) for table in TABLES]
-        values = sum(
-            np.stack([np.broadcast_to(part[k][1], index.shape) for part in parts])
-            * _at_all(reads, np.stack([part[k][0] for part in parts]))
-            for k in range(len(parts[0]))
-        )
-        beyond = np.stack([(reads.x < table.low) | (reads.x > table.high) for table in TABLES])
+        values = sum(weight * _at_all(reads, node) for node, weight in _nodes(reads.x, ALL, way))
         for outside, other in outsides.items():
             made = values if other is None else np.where(beyond, other, values)
             left = np.nan_to_num(np.minimum(np.abs(made - got) / error, 1.0), nan=1.0)[:, known].mean(axis=1)

@@ -1,0 +1,147 @@
+"""Some elements of an image, and what they say of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mpsref.arrays import Index, Mask, Stored, Wide, meaning
+from mpsref.ulp import ulp_distance
+from mpsref.verify.case import Case, IsClose
+from mpsref.verify.compare import NEAR
+from mpsref.verify.hypotheses import Candidate
+from mpsref.verify.hypotheses.base import at_once
+
+__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "is_wide", "neighbours"]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Elements that a candidate explains, that contradict it, that it gives bit for bit; what it gives, and where."""
+
+    explained: Mask
+    against: Mask
+    same: Mask
+    out: Stored
+    known: Mask
+
+
+class Sample:
+    """Elements on which candidates are tried, with what is known of them."""
+
+    def __init__(self, case: Case, index: Index, bad: Mask, weight: Wide) -> None:
+        self.case, self.index, self.bad, self.weight = case, index, bad, weight
+        self.got, self.want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
+        self._is_close = case.bound(index)
+
+    @cached_property
+    def values(self) -> tuple[Wide, Wide]:
+        """What the device's and the ideal elements mean."""
+        return meaning(self.got, self.case.result), meaning(self.want, self.case.result)
+
+    @cached_property
+    def read(self) -> list[Wide]:
+        """What the sources' elements mean."""
+        return [source.at(self.index).values() for source in self.case.sources]
+
+    def is_close(self, candidate: Candidate) -> IsClose:
+        """Which elements are close to what a candidate gives."""
+        return between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
+
+    def judged(self, candidate: Candidate) -> Judged:
+        """What a candidate gives, and what that means."""
+        out, known = candidate.at(self.case, self.index)
+        same = equal(out, self.got, self.case)
+        differs = ~equal(out, self.want, self.case) | is_wide(candidate)
+        nothing = np.zeros(same.shape, np.bool_)
+        everything = ~nothing if known is None else known
+        if not differs.any():
+            # It gives what is ideal.
+            return Judged(nothing, nothing, same, out, everything)
+        is_close = self.is_close(candidate)
+        fits = same | close_to(candidate, is_close, out, self.got)
+        if candidate.coarse and not self.case.layers:
+            fits |= neighbours(candidate, self.case, self.index, self.got)
+        explained = self.bad & fits & differs
+        against = ~fits & differs
+        harmless = ~self.bad & against
+        if harmless.any():
+            against &= self.bad | ~is_close(out, self.want)
+        if known is not None:
+            explained &= known
+            against &= known
+        return Judged(explained, against, same, out, everything)
+
+    def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask, Mask]:
+        """
+        What several candidates give, and which elements each explains, and which contradict it: the rows.
+
+        All elements are out of bounds.
+        """
+        case, index = self.case, self.index
+        rows = at_once(candidates, case, index)
+        outs = np.stack([out for out, _ in rows])
+        differs = ~equal(outs, self.want, case) | np.array([[is_wide(candidate)] for candidate in candidates])
+        got = np.broadcast_to(self.got, outs.shape)
+        close: Mask = np.zeros(outs.shape, np.bool_)
+        if not case.layers:
+            close = self._is_close(outs, got)
+        elif differs.any():
+            ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
+            close = _between(ends, case)(outs, got)
+        for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
+            if candidate.undo is not None:
+                close[k] = close_to(candidate, self.is_close(candidate), out, self.got)
+            if candidate.coarse and not case.layers and differs[k].any():
+                close[k] |= neighbours(candidate, case, index, self.got)
+            if known is not None:
+                differs[k] &= known
+        fits = equal(outs, self.got, case) | close
+        return outs, fits & differs, ~fits & differs
+
+
+def equal(a: Stored, b: Stored, case: Case) -> Mask:
+    """Which elements are equal; zeros of either sign are, and every NaN."""
+    same: Mask = a == b
+    return same if case.result.unorm_max else same | (np.isnan(a) & np.isnan(b))
+
+
+def close_to(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored) -> Mask:
+    """Which elements are close, as the values that were meant."""
+    if candidate.undo is None:
+        return is_close(ours, theirs)
+    ours, theirs = candidate.undo(ours), candidate.undo(theirs)
+    return is_close(ours, theirs) & np.isfinite(theirs)
+
+
+def between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
+    """Closeness to what a layer gives: within the bounds of that."""
+    ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
+    return _between(ends if candidate.undo is None else [candidate.undo(end) for end in ends], case)
+
+
+def _between(ends: Sequence[Stored], case: Case) -> IsClose:
+    """Closeness to what is between two ends."""
+
+    def is_close(ours: Stored, theirs: Stored) -> Mask:
+        low, high, place = (case.result.ordinals(each) for each in (*ends, theirs))
+        between = (np.minimum(low, high) <= place) & (place <= np.maximum(low, high))
+        if not case.result.unorm_max:
+            between &= ~(np.isnan(ends[0]) | np.isnan(ends[1]) | np.isnan(theirs))
+        return np.asarray(between | (ulp_distance(theirs, ours, case.result) <= NEAR))
+
+    return is_close
+
+
+def is_wide(candidate: Candidate) -> bool:
+    """Whether it is about the bounds, and may give what is ideal."""
+    return candidate.given is not None and candidate.given.is_wide
+
+
+def neighbours(candidate: Candidate, case: Case, index: Index, got: Stored) -> Mask:
+    """Which elements hold what is stored of a value one ULP away."""
+    below, above = (equal(candidate.at(case, index, nudge)[0], got, case) for nudge in (-1, 1))
+    return below | above
