@@ -157,6 +157,8 @@ class Search:
         self.of = float(case.bad_index.size)
         self._moves: set[tuple[int | None, bytes]] = set()
         self._all = np.arange(min(SMALL, case.want.size))
+        # What explains much less than something that gives every bit is not tried closer.
+        self._surest = 0.0
 
     # ---- trying ----
 
@@ -178,6 +180,8 @@ class Search:
                 for promise, found in self._first_looks(some):
                     promising.append(promise)
                     trials += found
+                    sure = (t.gain for t in found if min(t.gain, t.bits) >= ENOUGH and not t.region.by_value)
+                    self._surest = max(self._surest, *sure, 0.0)
         best = max((t.gain for t in trials if not t.region.by_value), default=0.0)
         if best < ENOUGH and self.of >= MANY:
             pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
@@ -235,7 +239,7 @@ class Search:
         candidate = promise.candidate
         # An order that explains fewer than it must in a part of the image must be right in all of it.
         is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
-        if promise.share < MENTIONED or is_hopeless:
+        if promise.share < max(MENTIONED, self._surest - SAME_BITS) or is_hopeless:
             return []
         return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
