@@ -173,14 +173,38 @@ def _by_value(case: Case, explained: Index, against: Index) -> Iterator[Region]:
         ours, theirs = source.at(explained).values(), source.at(against).values()
         if np.isnan(ours).any():
             continue
-        low, high = float(ours.min()), float(ours.max())
-        if not np.isnan(theirs).all() and (low > float(np.fmin.reduce(theirs)) or high < float(np.fmax.reduce(theirs))):
-            below, above = low > float(np.fmin.reduce(theirs)), high < float(np.fmax.reduce(theirs))
-            text = (f"{low:.6g} <= " if below else "") + name + (f" <= {high:.6g}" if above else "")
-            low, high = low if below else -np.inf, high if above else np.inf
+        below, above = _bound(case, k, ours, theirs), -_bound(case, k, -ours, -theirs, sign=-1)
+        if below == -np.inf and above == np.inf:
+            continue
+        is_low, is_high = below in ours, above in ours
+        text = (f"{below:.6g} {'<=' if is_low else '<'} " if below > -np.inf else "") + name
+        text += f" {'<=' if is_high else '<'} {above:.6g}" if above < np.inf else ""
 
-            def holds(index: Index, k: int = k, low: float = low, high: float = high) -> Mask:
-                x: Wide = case.sources[k].at(index).values()
-                return (x >= low) & (x <= high)
+        def holds(
+            index: Index,
+            k: int = k,
+            ends: tuple[float, float] = (below, above),
+            inclusive: tuple[bool, bool] = (is_low, is_high),
+        ) -> Mask:
+            x: Wide = case.sources[k].at(index).values()
+            over = x >= ends[0] if inclusive[0] else x > ends[0]
+            return over & (x <= ends[1] if inclusive[1] else x < ends[1])
 
-            yield Region(f"where {text}", holds, by_value=True)
+        yield Region(f"where {text}", holds, by_value=True)
+
+
+def _bound(case: Case, source: int, ours: Wide, theirs: Wide, sign: int = 1) -> float:
+    """
+    From which value on some elements are ours; minus infinity if no other is below.
+
+    Where nothing was seen between theirs and ours, it is a value at which formulas change, if there is one: few of the
+    elements are looked at, and of the others many lie there.
+    """
+    low = float(ours.min())
+    lower = theirs[theirs < low]
+    if not lower.size:
+        return -np.inf
+    is_input = case.descriptor is not None and source == len(case.sources) - 1
+    changes = (0.0, *case.descriptor.row.kinks(case.descriptor)) if case.descriptor and is_input else (0.0,)
+    between = [sign * value for value in changes if lower.max() <= sign * value <= low]
+    return between[0] if between else low

@@ -580,3 +580,26 @@ def test_hypotheses_have_names_of_their_own_and_say_one_sentence():
     for hypothesis in HYPOTHESES:
         assert hypothesis.sentence.endswith(".")
         assert ". " not in hypothesis.sentence
+
+
+@pytest.mark.parametrize(("name", "parameters", "chosen", "where"), [
+    ("absolute", (), lambda x: x > 0, "where 0 < x"),
+    ("linear", (2.0, 1.0), lambda x: x < 0, "where x < 0"),
+    ("reLUN", (0.5, 2.5), lambda x: (x > 0) & (x < 2.5), "where 0 < x < 2.5"),
+    ("linear", (1.0, 0.0), lambda x: x > 1.234, None),
+])  # fmt: skip
+def test_an_interval_of_values_ends_where_the_formula_changes(name, parameters, chosen, where):
+    """Of the elements at its end few are looked at, and all are right or wrong."""
+    x = normal(3, shape=(1, 100, 100, 40))
+    d = neuron(name, *parameters)
+    want = mps.neuron.forward(d, x)
+    got = np.where(chosen(x), -want, want)
+
+    (first, *rest) = explain(case_of(Planted(NeuronForward(d), (x,), want, got)))
+
+    assert first.name == "the sign flipped"
+    if where is not None:
+        assert (first.where, first.explained, rest) == (f"only {where}", np.count_nonzero(want != got), [])
+    else:
+        low = float(first.where.split()[2])
+        assert 1.234 < low < 1.24
