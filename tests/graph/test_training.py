@@ -592,7 +592,7 @@ def pieces(values):
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(graphs(), st.integers(0, 2**32 - 1))
 def test_training_graphs_agree_with_numerical_differentiation(graph, seed):
     inputs, last = graph

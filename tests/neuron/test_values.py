@@ -246,9 +246,9 @@ def expected_product(j, x, upstream):
 def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
     rng, j = seeded(name, p, "float32 pairs"), judge_of(name, p)
     x = float32_inputs(name, p, 1 << 14)
-    x = x[rng.permutation(x.size)]
+    x = x[rng.permutation(x.size)[: 1 << 12]]
     upstream = rng.integers(0, 1 << 32, x.size, dtype=np.uint32).view(f32)
-    upstream[: 1 << 13] = rng.normal(size=1 << 13)
+    upstream[: 1 << 11] = rng.normal(size=1 << 11)
     near, want = expected_product(j, x, upstream)
     got = compute(name, p, x, True, upstream)
     wrong = judge.differs(got, want, near)
