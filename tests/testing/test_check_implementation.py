@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import seldom
 from mpsref.testing import ImplementationCheck, check_implementation
 from mpsref.testing import strategies as mpst
 from mpsref.testing.attack import LONG_ARRAYS
@@ -128,7 +129,7 @@ def test_a_fault_at_one_value_is_found_there_alone(name):
 
 
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
-@pytest.mark.parametrize("bits", [0x5555, 0x03FF, 0xB1C7, 0x4248, 0x7BFE])
+@seldom("bits", [0x5555, 0x03FF, 0xB1C7, 0x4248, 0x7BFE], lambda bits: bits in (0x03FF, 0xB1C7), hex)
 def test_a_fault_at_any_one_half_is_found_there(bits, direction):
     d = neuron("sigmoid")
 
@@ -188,7 +189,7 @@ def test_the_slope_at_a_kink_is_found_and_explained():
 
 
 def test_a_fault_that_needs_an_upstream_gradient_says_which():
-    d = neuron("sigmoid")
+    d = neuron("absolute")
 
     def forgets(x, upstream):
         return np.where(np.abs(upstream) > 100, np.float32(3), right(d, x, upstream))
@@ -375,7 +376,7 @@ def test_an_error_of_one_percent_on_a_narrow_interval_is_found(low, high):
     assert low < float(found["float32", "far"].x[0]) < high
 
 
-@pytest.mark.parametrize("format", ["float32", "float16"])
+@seldom("format", ["float32", "float16"], lambda name: name == "float32")
 def test_one_hypothesis_is_named_over_all_kinds(format):
     d = neuron("softSign")
 
