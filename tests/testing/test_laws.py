@@ -398,7 +398,7 @@ TAME_GRAPHS = CHANNELS.flatmap(
 )
 
 
-@law(80, graph=TAME_GRAPHS, data=st.data())
+@law(40, graph=TAME_GRAPHS, data=st.data())
 def test_a_graph_is_its_nodes_one_after_another_each_rounded_once(graph, data):
     images = dict(data.draw(mpst.graph_sources(graph, allow_nan=False, allow_infinity=False)))
     made = {name: node for name, node in graph.images.items() if node.producer is not None}

@@ -102,7 +102,7 @@ def test_edges_of_the_neuron_are_drawn():
         drawn(mpst.floats("float32", neuron=tanh), first_one)
 
 
-@pytest.mark.parametrize("step", [0, 1, -1])
+@pytest.mark.parametrize("step", [0, 1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_numbers_midway_between_two_halves_are_drawn_and_their_neighbours(step):
     def is_near_midway(x):
         with np.errstate(all="ignore"):
