@@ -769,7 +769,7 @@ def operands(draw):
     return channel_format, draw(st.lists(item, min_size=4, max_size=4))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     operands(),
     operands(),
@@ -898,7 +898,7 @@ def test_additions_of_zeros_have_the_sign_of_ieee_754(x, y, scales, bias, negati
     assert np.signbit(result.to_array().item()) == negative
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(operands(), st.sampled_from(FORMATS), NUMBER, NUMBER, st.booleans())
 def test_gradients_of_additions_are_the_scaled_gradient_rounded_once(g, result_format, primary, secondary, which):
     both = add(node("x"), node("y"), primary_scale=primary, secondary_scale=secondary, bias=3, maximum_value=0.125)

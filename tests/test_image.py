@@ -590,7 +590,7 @@ def transfers(draw, image):
     return Transfer(layout, index, (x, y, first - index), (w, h, depth), offset, n, strides)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_any_legal_write_moves_each_element_to_its_place_and_touches_no_other(data):
     image, texture = data.draw(images())
@@ -608,7 +608,7 @@ def test_any_legal_write_moves_each_element_to_its_place_and_touches_no_other(da
     assert image.texture.tobytes() == expected
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_any_legal_read_finds_each_element_in_its_place_and_zeros_between(data):
     image, texture = data.draw(images())
@@ -623,7 +623,7 @@ def test_any_legal_read_finds_each_element_in_its_place_and_zeros_between(data):
     assert texture.tobytes() == raw
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_what_was_written_with_one_set_of_strides_is_read_back_with_another(data):
     image, texture = data.draw(images())

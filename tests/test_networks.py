@@ -169,7 +169,7 @@ def test_the_small_networks_gradient_agrees_with_differences():
 
 def test_a_wrong_gradient_of_weights_is_found(monkeypatch):
     rng = np.random.default_rng(3)
-    network = Network(rng, 5, 3, (2, 3), (4, 3), 2)
+    network = Network(rng, 5, 3, (1, 2), (3, 2), 2)
     kind = type(network.last.operation.gradients()[0])
     right = kind.correlated
     monkeypatch.setattr(kind, "correlated", lambda self, gradient, x: right(self, gradient, x) / 2)

@@ -224,7 +224,7 @@ def near_a_boundary(draw, storage):
 
 
 @FLOATS
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_any_float64_is_rounded_correctly(storage, data):
     values = data.draw(st.lists(near_a_boundary(storage) | finite, min_size=1, max_size=20))
@@ -341,7 +341,7 @@ def two_sum(p, q):
     return total, (p - (total - part)) + (q - part)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(p=near_a_boundary(FLOAT32) | st.floats(-1e300, 1e300), q=near_a_boundary(FLOAT32) | st.floats(-1e300, 1e300))
 @example(p=1 + 2.0**-24, q=2.0**-80)
 @example(p=1 + 2.0**-24, q=-(2.0**-80))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from itertools import islice
 from typing import Any
 
@@ -177,7 +178,7 @@ def _near(storage: StorageFormat, neurons: Iterable[MPSNNNeuronDescriptor], coun
     for neuron in chosen:
         if total >= count:
             break
-        parts.append(_with_neighbours(storage, edges(neuron)))
+        parts.append(_with_neighbours(storage, _edges(neuron)))
         total += len(parts[-1])
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
@@ -218,6 +219,11 @@ def edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     >>> edges(mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.exponential)).max()  # e^x overflows above
     np.float32(88.72284)
     """
+    return _edges(neuron).copy()
+
+
+@lru_cache(maxsize=MOST_NEURONS)
+def _edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     grid = _grid()
     kinds = _kinds(neuron, grid)
     changes = np.flatnonzero(kinds[1:] != kinds[:-1])
@@ -231,6 +237,7 @@ def edges(neuron: MPSNNNeuronDescriptor) -> npt.NDArray[np.float32]:
     return np.concatenate([_kinks(neuron), _single(low), _single(high)])
 
 
+@cache
 def _grid() -> Bits:
     """Ordinals of float32: all half-precision values, and powers of two beyond."""
     halves = HALF.patterns()

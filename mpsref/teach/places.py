@@ -80,7 +80,8 @@ def followed(
                 todo.append(one)
 
     apart = {each: [*alike[each], *(other for other, _ in leads[each])] for each in shapes}
-    others = [each for each in shapes if each not in _joined(name, apart)]
+    joined = _joined(name, apart)
+    others = [each for each in shapes if each not in joined]
     # What has nothing to do with it has the same place, if it has one.
     for start in (name, *others):
         if start not in found and all(i < size for i, size in zip(place, shapes[start], strict=True)):

@@ -9,9 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from builders import seldom
 from tests.fuzz.cases import BYTES, BYTES_PER_BYTE, SECONDS, SECONDS_PER_BYTE, Fuzzer, Outcome, Summary, outcome_here
 
-COUNT, APART = 2000, 20
+COUNT, APART, ALL = 400, 4, 2000
+"""Cases that are tried here, in processes of their own, and altogether by slow tests."""
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +21,21 @@ def fuzzer(tmp_path_factory):
     return Fuzzer(tmp_path_factory.mktemp("fuzz"), seed=1)
 
 
-def test_changed_files_end_with_a_status_and_one_line_within_the_budget(fuzzer):
+@seldom("numbers", [range(COUNT), range(COUNT, ALL)], lambda numbers: numbers[0] == 0)
+def test_changed_files_end_with_a_status_and_one_line_within_the_budget(fuzzer, numbers):
     summary = Summary()
-    for number in range(COUNT):
+    for number in numbers:
         summary.add(number, fuzzer.here(number))
 
     assert not summary.broken, summary.text()
     assert set(summary.statuses) == {0, 1, 2}, "the cases are too much alike"
-    assert min(summary.statuses.values()) > COUNT / 50, "the cases are too much alike"
+    assert min(summary.statuses.values()) > len(numbers) / 50, "the cases are too much alike"
 
 
-def test_the_same_in_processes_of_their_own(fuzzer):
+@seldom("numbers", [range(ALL, ALL + APART), range(ALL + APART, ALL + 20)], lambda numbers: numbers[0] == ALL)
+def test_the_same_in_processes_of_their_own(fuzzer, numbers):
     summary = Summary()
-    for number in range(COUNT, COUNT + APART):
+    for number in numbers:
         summary.add(number, fuzzer.apart(number))
 
     assert not summary.broken, summary.text()

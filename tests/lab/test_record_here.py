@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import seldom
 from machine import GRAPH, needs_adapter, needs_compiler, recorded
 from mpsref.cli import main
 from mpsref.lab import msl
@@ -69,7 +70,7 @@ def test_the_example_kernels_pass(tmp_path, capsys):
     "options",
     [
         pytest.param([], marks=needs_compiler),
-        pytest.param(["--memory", "textures"], marks=needs_compiler),
+        pytest.param(["--memory", "textures"], marks=[needs_compiler, pytest.mark.slow]),
         pytest.param(["--backend", "wgpu"], marks=needs_adapter),
     ],
     ids=str,
@@ -123,7 +124,7 @@ FAULTS = {
 
 
 @needs_compiler
-@pytest.mark.parametrize("fault", FAULTS)
+@seldom("fault", FAULTS, lambda fault: fault in {"b ignored", "an edge that no thread covers", "lanes exchanged"})
 def test_each_planted_fault_is_beyond_and_named(tmp_path, one_node, fault):
     text, options, word = FAULTS[fault]
     status, path = kernel(tmp_path, text, *options, graph=one_node)

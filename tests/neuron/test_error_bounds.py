@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from builders import ALL, BOTH, OTHERS, cases, descriptor_of, float32_inputs, judge_of, seeded
+from builders import ALL, BOTH, OTHERS, cases, descriptor_of, float32_inputs, judge_of, seeded, seldom
 from mpsref.neuron import evaluate
 from mpsref.neuron.kernels import KERNELS, powers
 from mpsref.neuron.nodes import BOUND, FIRST, LAST
@@ -16,7 +16,8 @@ from mpsref.neuron.threads import BLOCK, over_blocks, thread
 from mpsref.storage import FLOAT64, FORMATS
 
 FLOAT32 = next(storage for storage in FORMATS.values() if storage.dtype == np.float32)
-COUNT = 4096
+COUNT, FEW = 4096, 512
+"""Sources of each neuron, in slow tests and by default."""
 MARGIN = 4
 
 
@@ -31,12 +32,13 @@ def computed(d, x, derivative):
     return np.concatenate(found)
 
 
+@seldom("count", [FEW, COUNT], lambda count: count == FEW)
 @BOTH
 @cases([*ALL, *((name, p) for name, sets in OTHERS.items() for p in sets)])
-def test_a_kernel_loses_less_than_a_quarter_of_its_bound(name, p, derivative):
+def test_a_kernel_loses_less_than_a_quarter_of_its_bound(name, p, derivative, count):
     d, j, rng = descriptor_of(name, p), judge_of(name, p), seeded(name, p, "bounds")
     x = float32_inputs(name, p, 4 * COUNT)
-    x = x[rng.permutation(x.size)[:COUNT]]
+    x = x[rng.permutation(x.size)[:count]]
     kernel = KERNELS[type(d.row)]
     bound = kernel.slope_error_bound(d) if derivative else kernel.error_bound(d)
     for chosen in (x, x[np.abs(x) < 100]):  # with and without sources that need the careful path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from builders import SPECIAL, SPECIAL_CASES, Either, J, descriptor_of, judge_of
+from builders import SPECIAL, SPECIAL_CASES, Either, J, descriptor_of, judge_of, seldom
 from mpsref.proof import judge
 from mpsref.verify import verify, write_recording
 
@@ -481,12 +481,22 @@ def recorded(folder, d, wrong):
     return (folder / "graph.json").read_text(), report.to_json()["images"]
 
 
-@pytest.mark.parametrize("neuron_type", [t for t in T if len(mps.NEURONS[t].parameters) < 3])
-def test_parameters_that_the_neuron_does_not_have_are_kept_and_count_for_nothing(neuron_type, tmp_path):
-    has = mps.NEURONS[neuron_type].parameters
+FEWER_PARAMETERS = [t for t in T if len(mps.NEURONS[t].parameters) < 3]
+MORE = {"a": 3e38, "b": -7, "c": 2}
+
+
+def with_more(neuron_type):
+    """A neuron, the same with parameters that it does not have, a source and an upstream gradient."""
     data = {"data": [0.5, -0.25, 2]} if neuron_type == T.pReLU else {}
-    more = {name: value for name, value in zip("abc", (3e38, -7, 2), strict=True) if name not in has}
-    plain, d = D(neuron_type, **data), D(neuron_type, **more, **data)
+    more = {name: value for name, value in MORE.items() if name not in mps.NEURONS[neuron_type].parameters}
+    x = np.float32([[[-3, 0.5, 2], [np.inf, -0.0, 0.25], [1e-30, -40, 7]]])
+    return D(neuron_type, **data), D(neuron_type, **more, **data), x, np.float32([[[1, 2, -3]] * 3])
+
+
+@pytest.mark.parametrize("neuron_type", FEWER_PARAMETERS)
+def test_parameters_that_the_neuron_does_not_have_are_kept_and_count_for_nothing(neuron_type):
+    plain, d, x, dy = with_more(neuron_type)
+    more = {name: value for name, value in MORE.items() if name not in mps.NEURONS[neuron_type].parameters}
 
     for same in (d, copy.copy(d), pickle.loads(pickle.dumps(d))):  # noqa: S301
         assert {name: getattr(same, name) for name in more} == {n: float(np.float32(v)) for n, v in more.items()}
@@ -495,13 +505,16 @@ def test_parameters_that_the_neuron_does_not_have_are_kept_and_count_for_nothing
         assert same.parameters == plain.parameters
     assert all(f"{name}={np.float32(value)!s}" in repr(d) for name, value in more.items())
 
-    x = np.float32([[[-3, 0.5, 2], [np.inf, -0.0, 0.25], [1e-30, -40, 7]]])
-    dy = np.float32([[[1, 2, -3]] * 3])
     for mode in ("ideal", "specified", "stepwise", "stepwise-fma"):
         want, got = (mps.neuron.forward(each, x, mode=mode) for each in (plain, d))
         assert got.tobytes() == want.tobytes()
         want, got = (mps.neuron.gradient(each, x, dy, mode=mode) for each in (plain, d))
         assert got.tobytes() == want.tobytes()
+
+
+@seldom("neuron_type", FEWER_PARAMETERS, lambda t: t in (T.none, T.tanH, T.pReLU), lambda t: t.name)
+def test_a_verdict_does_not_depend_on_parameters_that_the_neuron_does_not_have(neuron_type, tmp_path):
+    plain, d, x, dy = with_more(neuron_type)
     wrong = {"x": x, "dy": dy, "y": np.arange(9, dtype=np.float32).reshape(x.shape), "dx": dy * 3}
     assert recorded(tmp_path / "more", d, wrong) == recorded(tmp_path / "plain", plain, wrong)
 

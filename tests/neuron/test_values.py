@@ -164,7 +164,7 @@ def is_domain_end(name, j, x):
 def test_n5_the_slope_is_the_difference_quotient_of_the_forward_and_no_kink_is_undeclared(name, p):
     j, d = judge_of(name, p), descriptor_of(name, p)
     kinks = set(d.row.kinks(d))
-    x = np.concatenate([FINITE_HALF[np.abs(FINITE_HALF) < 60][::17].astype(np.float64), np.arange(-240, 241) / 8])
+    x = np.concatenate([FINITE_HALF[np.abs(FINITE_HALF) < 60][::101].astype(np.float64), np.arange(-240, 241) / 8])
     slopes = compute(name, p, x, derivative=True)
     for value, slope in zip(x.tolist(), slopes.tolist(), strict=True):
         if value in kinks or is_domain_end(name, j, value):
@@ -246,9 +246,9 @@ def expected_product(j, x, upstream):
 def test_n3_random_float32_pairs_give_the_exact_product_rounded_once(name, p):
     rng, j = seeded(name, p, "float32 pairs"), judge_of(name, p)
     x = float32_inputs(name, p, 1 << 14)
-    x = x[rng.permutation(x.size)]
+    x = x[rng.permutation(x.size)[: 1 << 12]]
     upstream = rng.integers(0, 1 << 32, x.size, dtype=np.uint32).view(f32)
-    upstream[: 1 << 13] = rng.normal(size=1 << 13)
+    upstream[: 1 << 11] = rng.normal(size=1 << 11)
     near, want = expected_product(j, x, upstream)
     got = compute(name, p, x, True, upstream)
     wrong = judge.differs(got, want, near)

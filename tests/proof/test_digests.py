@@ -115,7 +115,7 @@ def test_results_have_the_committed_digests():
     assert all_digests() == json.loads(DIGESTS.read_text())
 
 
-@pytest.mark.parametrize("step", ["the widest", "all"])
+@pytest.mark.parametrize("step", [pytest.param("the widest", marks=pytest.mark.slow), "all"])
 def test_results_do_not_depend_on_simd_code(step):
     features = dispatched()
     chosen = [name for name in features if "512" in name or name == "X86_V4"] if step == "the widest" else features

@@ -1,6 +1,8 @@
 """
 Proofs by ball arithmetic: every half and unorm code, a million half gradients, a million float32 inputs that are hard.
 
+Of the last two only one of `FEW` is tried by default, and all by slow tests.
+
 The judge decides what is right. The package's own float64 results serve only to choose inputs that are hard to round.
 """
 
@@ -17,7 +19,6 @@ from builders import (
     COUNT,
     DEFAULT,
     FINITE_HALF,
-    FORMS,
     HALF,
     SPECIAL,
     SPECIAL_CASES,
@@ -132,7 +133,7 @@ def test_n2_every_unorm_code_gives_the_correctly_rounded_result_in_every_format(
 @BOTH
 @cases(TWO)
 def test_n2_float32_inputs_give_the_correctly_rounded_result_in_every_format(name, p, derivative):
-    stored = float32_inputs(name, p, 1 << 14)
+    stored = float32_inputs(name, p, 1 << 14)[::3]
     x = stored.astype(np.float64)
     assert_stored_right(name, p, stored, F.float32, x, judge_of(name, p).float64s(x, derivative), derivative)
 
@@ -175,6 +176,7 @@ def test_n6_every_nan_gives_the_unorm_code_0(name, p, unorm):
 
 # --- a million half gradients --------------------
 
+FEW = 15
 PAIRS = 1 << 20
 BELOW_HALF = 42
 """Bits of a float64's significand that a half cannot hold."""
@@ -204,11 +206,11 @@ def pairs_beside_midpoints(slope, rng, count):
     return index, np.ldexp(np.copysign(g, rng.normal(size=g.size)), np.minimum(exponent, 15)).astype(np.float16)
 
 
-def half_pairs(slope, rng):
-    """Indices of slopes and upstream halves: half of them adversarial."""
+def half_pairs(slope, rng, count):
+    """Indices of slopes and so many upstream halves: half of them adversarial."""
     usual = np.clip(np.where(np.isfinite(slope), slope, 1), -1e30, 1e30)
-    index, upstream = pairs_beside_midpoints(usual, rng, PAIRS // 2)
-    rest = rng.integers(0, slope.size, PAIRS - index.size)
+    index, upstream = pairs_beside_midpoints(usual, rng, count // 2)
+    rest = rng.integers(0, slope.size, count - index.size)
     others = HALF[rng.integers(0, HALF.size, rest.size)].copy()
     part = rest.size // 8
     with np.errstate(all="ignore"):
@@ -221,29 +223,38 @@ def half_pairs(slope, rng):
     return np.concatenate([index, rest]), np.concatenate([upstream, others])
 
 
-@cases(TWO, often=DEFAULT)
-def test_n3_a_million_float16_pairs_give_the_exact_product_rounded_once(name, p):
+def shares(pairs):
+    """Neurons and their parameters, of whose numbers all are tried, slowly; and one of `FEW` at the defaults."""
+    tried = [(name, p, 1) for name, p in pairs] + [(name, p, FEW) for name, p in DEFAULT]
+    return seldom(
+        ("name", "p", "share"), tried, lambda case: case[2] == FEW, lambda case: f"{case[0]}{list(case[1])}-{case[2]}"
+    )
+
+
+@shares(TWO)
+def test_n3_a_million_float16_pairs_give_the_exact_product_rounded_once(name, p, share):
     """
     The judge gives each slope once, to 2^-52, and decides whatever a product with that leaves open.
 
     Slopes beyond 1e290, or nearer to zero than 1e-290, may be those: no half makes an ordinary product of them.
     """
-    rng, j, x = seeded(name, p, "half pairs"), judge_of(name, p), FINITE_HALF.astype(np.float64)
+    rng, j, half = seeded(name, p, "half pairs"), judge_of(name, p), FINITE_HALF[::share]
+    x = half.astype(np.float64)
     slope = j.float64s(x, derivative=True)
     bounded = np.copysign(np.clip(np.abs(slope), 1e-290, 1e290), slope)
     slope = np.where((slope == 0) | ~np.isfinite(slope), slope, bounded)
-    index, upstream = half_pairs(slope, rng)
-    assert upstream.size == PAIRS
+    index, upstream = half_pairs(slope, rng, PAIRS // share)
+    assert upstream.size == PAIRS // share
     factor = upstream.astype(np.float64)
 
     with np.errstate(all="ignore"):
         near = np.where(np.isinf(factor), np.sign(slope[index]) * factor, slope[index] * factor)
     near[np.isnan(near)] = np.nan  # the canonical one
-    want = np.full(PAIRS, np.nan, np.float16)
+    want = np.full(upstream.size, np.nan, np.float16)
     ordinary = np.isfinite(slope[index]) & np.isfinite(factor)
     want[ordinary] = j.rounded(x[index][ordinary], near[ordinary], np.float16, True, factor[ordinary])
     want[~ordinary] = near[~ordinary]
-    got = compute(name, p, FINITE_HALF[index], True, upstream)
+    got = compute(name, p, half[index], True, upstream)
 
     # The sign of infinity is free at a pole of the slope only.
     signed = np.where(np.isfinite(slope[index]) & np.isinf(near), 1e300, near)
@@ -324,13 +335,14 @@ def test_the_search_finds_what_is_hard():
     assert np.count_nonzero(distance < 2.0**-20) > 10
 
 
-@seldom("derivative", [False, True], lambda derivative: not derivative, lambda derivative: FORMS[derivative])
-@cases(TWO, often=DEFAULT)
-def test_n2_float32_results_beside_rounding_boundaries_are_correctly_rounded(name, p, derivative):
+@BOTH
+@shares(TWO)
+def test_n2_float32_results_beside_rounding_boundaries_are_correctly_rounded(name, p, share, derivative):
     """A million inputs forward at the defaults, 300,000 at awkward parameters, 200,000 for the slopes at each."""
     default = not derivative and p == CASES[name][0]
     seeds, count = (1 << 22, 9 * COUNT) if default else (1 << 19, COUNT) if derivative else (1 << 20, 2 * COUNT)
-    stored = np.concatenate([float32_inputs(name, p, COUNT), hard_inputs(name, p, derivative, seeds, count)])
+    hard = hard_inputs(name, p, derivative, seeds // share, count // share)
+    stored = np.concatenate([float32_inputs(name, p, COUNT)[::share], hard])
     j, x = judge_of(name, p), stored.astype(np.float64)
     near = j.float64s(x, derivative)
     want = j.rounded(x, near, np.float32, derivative)

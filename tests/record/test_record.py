@@ -360,7 +360,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(arrays=ARRAYS)
 def test_arrays_come_back_bit_for_bit(tmp_path_factory, ending, arrays):
     path = tmp_path_factory.mktemp("a") / f"f{ending}"
@@ -370,7 +370,7 @@ def test_arrays_come_back_bit_for_bit(tmp_path_factory, ending, arrays):
     assert same({name: image.to_array() for name, image in read_images(path).items()}, arrays)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(arrays=ARRAYS)
 def test_numpy_reads_what_is_written_and_the_other_way_round(tmp_path_factory, arrays):
     folder = tmp_path_factory.mktemp("a")
@@ -384,7 +384,7 @@ def test_numpy_reads_what_is_written_and_the_other_way_round(tmp_path_factory, a
         assert same(read_npz(folder / "theirs.npz"), plain)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(arrays=ARRAYS)
 def test_the_safetensors_library_reads_what_is_written_and_the_other_way_round(tmp_path_factory, arrays):
     library = pytest.importorskip("safetensors.numpy")

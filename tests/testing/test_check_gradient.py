@@ -494,7 +494,7 @@ def test_what_inner_rounding_errors_hide_is_undecided():
     assert (raised.value.report.wrong, raised.value.report.undecided) == (0, 6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mpst.graphs(training=True), st.integers(0, 2**32 - 1))
 def test_the_gradients_of_any_graph_pass(file, seed):
     rng = np.random.default_rng(seed)

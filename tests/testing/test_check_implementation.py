@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mpsref as mps
+from builders import seldom
 from mpsref.testing import ImplementationCheck, check_implementation
 from mpsref.testing import strategies as mpst
 from mpsref.testing.attack import LONG_ARRAYS
@@ -24,7 +25,7 @@ T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 ROOT = Path(__file__).parents[2]
 OTHERS = 10
 """Arrays of a format besides those that are drawn: all halves, large ones, and views."""
-SINGLE = {"formats": [F.float32], "max_examples": 40}
+SINGLE = {"formats": [F.float32], "max_examples": 20}
 
 
 def neuron(name, **given):
@@ -58,11 +59,11 @@ def test_the_reference_withstands_the_attack_exactly(name, direction):
     d = neuron(name)
 
     report = check_implementation(
-        lambda *arrays: right(d, *arrays), d, direction=direction, bounds="exact", max_examples=8
+        lambda *arrays: right(d, *arrays), d, direction=direction, bounds="exact", max_examples=4
     )
 
     assert report.passed
-    assert report.arrays == 2 * (8 + OTHERS)
+    assert report.arrays == 2 * (4 + OTHERS)
     assert report.elements > 65_536
 
 
@@ -128,7 +129,7 @@ def test_a_fault_at_one_value_is_found_there_alone(name):
 
 
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
-@pytest.mark.parametrize("bits", [0x5555, 0x03FF, 0xB1C7, 0x4248, 0x7BFE])
+@seldom("bits", [0x5555, 0x03FF, 0xB1C7, 0x4248, 0x7BFE], lambda bits: bits in (0x03FF, 0xB1C7), hex)
 def test_a_fault_at_any_one_half_is_found_there(bits, direction):
     d = neuron("sigmoid")
 
@@ -150,7 +151,7 @@ def test_the_ends_of_the_subnormal_numbers_are_tried_at_once(beside):
 
 
 def test_an_implementation_that_depends_on_chance_is_told_so():
-    rng, d = np.random.default_rng(5), neuron("sigmoid")
+    rng, d = np.random.default_rng(5), neuron("absolute")
     calls = iter(range(10**6))
     for function in (
         lambda x: (right(d, x) + (rng.random() < 0.2)).astype(x.dtype),
@@ -188,7 +189,7 @@ def test_the_slope_at_a_kink_is_found_and_explained():
 
 
 def test_a_fault_that_needs_an_upstream_gradient_says_which():
-    d = neuron("sigmoid")
+    d = neuron("absolute")
 
     def forgets(x, upstream):
         return np.where(np.abs(upstream) > 100, np.float32(3), right(d, x, upstream))
@@ -262,7 +263,7 @@ def test_a_slope_for_each_channel():
 
 @pytest.mark.parametrize("limit", [2**16, 2**17])
 def test_an_index_that_wraps_is_found_in_large_arrays(limit):
-    d = neuron("sigmoid")
+    d = neuron("absolute")
 
     found = failures_of(lambda x: right(d, x)[np.arange(len(x)) % limit], d, formats="float32", max_examples=5)
 
@@ -375,7 +376,7 @@ def test_an_error_of_one_percent_on_a_narrow_interval_is_found(low, high):
     assert low < float(found["float32", "far"].x[0]) < high
 
 
-@pytest.mark.parametrize("format", ["float32", "float16"])
+@seldom("format", ["float32", "float16"], lambda name: name == "float32")
 def test_one_hypothesis_is_named_over_all_kinds(format):
     d = neuron("softSign")
 
@@ -392,7 +393,7 @@ def test_one_hypothesis_is_named_over_all_kinds(format):
 
 
 def test_no_arrangement_of_a_texture_is_named_for_arrays():
-    d = neuron("sigmoid")
+    d = neuron("absolute")
 
     def swapped(x):
         y = right(d, x).copy()

@@ -102,7 +102,7 @@ def test_edges_of_the_neuron_are_drawn():
         drawn(mpst.floats("float32", neuron=tanh), first_one)
 
 
-@pytest.mark.parametrize("step", [0, 1, -1])
+@pytest.mark.parametrize("step", [0, 1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_numbers_midway_between_two_halves_are_drawn_and_their_neighbours(step):
     def is_near_midway(x):
         with np.errstate(all="ignore"):
@@ -406,8 +406,7 @@ OFTEN = {
 }
 
 
-@pytest.mark.parametrize("what", OFTEN)
-def test_what_is_promised_is_drawn_in_a_test_of_usual_length(what):
+def test_what_is_promised_is_drawn_in_a_test_of_usual_length():
     found = []
 
     @settings(
@@ -420,10 +419,10 @@ def test_what_is_promised_is_drawn_in_a_test_of_usual_length(what):
     )
     @given(graph=mpst.graphs(training=True))
     def count(graph):
-        found.append(OFTEN[what](graph))
+        found.append({what for what, is_there in OFTEN.items() if is_there(graph)})
 
     count()
-    assert sum(found) >= 0.04 * len(found)
+    assert not {what for what in OFTEN if sum(what in each for each in found) < 0.04 * len(found)}
 
 
 @pytest.mark.parametrize("what", SMALLEST)
