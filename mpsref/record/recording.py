@@ -107,10 +107,10 @@ class RecordedImage:
 
     def elements(self) -> Elements:
         """Read the file as a contiguous array of shape (N, H, W, C); raises as `read` does."""
-        (whole,) = self.blocks(self.layout.elements)
+        (whole,) = self._blocks(self.layout.elements)
         return Elements(whole.reshape(self.size), self.storage)
 
-    def blocks(self, each: int) -> Iterator[Stored]:
+    def _blocks(self, each: int) -> Iterator[Stored]:
         """
         Read the elements in order N, H, W, C, flat, so many at a time; raises as `read` does.
 
@@ -127,7 +127,7 @@ class RecordedImage:
                 whole = np.ascontiguousarray(self.layout.unpacked(array, self.descriptor)).reshape(-1)
                 yield from (whole[start : start + each] for start in range(0, whole.size, each))
 
-    def at(self, index: Index) -> Stored:
+    def _at(self, index: Index) -> Stored:
         """Read some elements, by flat index in N, H, W, C, one by one; raises as `read` does."""
         with self._opened() as (file, bits, order):
             if order == "F" or not self.layout.is_dense:

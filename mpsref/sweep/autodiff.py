@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mpsref.arguments import checked
 from mpsref.arrays import Stored
 from mpsref.errors import DependencyError, ParameterError
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
@@ -18,6 +19,7 @@ from mpsref.storage import as_numpy
 __all__ = ["forward_of", "gradient_of"]
 
 
+@checked
 def gradient_of(function: Callable[..., Any], library: str | None = None, *, device: str | None = None) -> Any:
     """
     The gradient that a library's automatic differentiation derives from a forward function.
@@ -58,8 +60,6 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
     >>> gradient, d = gradient_of(torch.nn.functional.softplus), mps.MPSNNNeuronDescriptor("softPlus")  # doctest: +SKIP
     >>> check_implementation(gradient, d, direction="gradient")  # doctest: +SKIP
     """
-    if not callable(function):
-        raise ParameterError(f"function is a {type(function).__name__}: give a function of arrays")
     names = list(dict.fromkeys(_libraries_of(function))) if library is None else [library]
     if library is None and not names:
         names = [name for name in _GRADIENTS if _MODULES[name] in sys.modules]

@@ -288,10 +288,11 @@ def compare(
         )
     storage = _storage(got, name)
     judge = limit if isinstance(limit, Tolerance) else judge_of(limit, Elements(got, storage), neuron, x, upstream)
-    result = counts_of(got, want, storage, judge, SHOWN, presets.excused_by(limit))
-    is_beyond = (result.classes == BEYOND).tolist()
     read = {"x": x, "upstream": upstream}
     shown = {key: _of_shape(value, key, got.shape) for key, value in read.items() if value is not None}
+    sources = [Elements(each, storage) for each in shown.values()]
+    result = counts_of(got, want, storage, judge, SHOWN, presets.excused_by(limit), sources=sources)
+    is_beyond = (result.classes == BEYOND).tolist()
     worst = []
     for flat, distance, beyond in zip(result.worst.tolist(), result.distances.tolist(), is_beyond, strict=True):
         place = tuple(int(i) for i in np.unravel_index(flat, got.shape))
@@ -417,7 +418,8 @@ def as_array(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Store
         if hasattr(value, "detach"):  # a tensor that has a gradient, or is on a device
             value = value.detach().cpu()
         if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
-            return as_numpy(value) if hasattr(value, "dtype") else np.asarray(value, dtype)
+            with np.errstate(over="ignore"):  # numbers that the dtype does not have are infinite in it
+                return as_numpy(value) if hasattr(value, "dtype") else np.asarray(value, dtype)
         return as_numpy(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
     except MPSRefError:
         raise

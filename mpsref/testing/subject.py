@@ -136,7 +136,8 @@ class Subject:
         limit: Any = self.limit
         if not isinstance(limit, Tolerance):
             limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
-        beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit)).beyond
+        read = [Elements(each, self.storage) for each in (upstream, x) if each is not None]
+        beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit), sources=read).beyond
         trial = Trial(
             descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]), view
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arguments import checked, checked_fields
-from mpsref.arrays import Index, Mask, Stored, meaning
+from mpsref.arrays import Elements, Index, Mask, Stored, meaning
 from mpsref.errors import ParameterError, shown
 from mpsref.storage import ArrayFormat, StorageFormat
 from mpsref.ulp import UNREACHABLE, comparable_or_error, distances_by_power, farthest, ulp_distance
@@ -174,6 +174,7 @@ def compare(
     excused: frozenset[Reason] = EXCUSES,
     *,
     is_texture: bool = False,
+    sources: Sequence[Elements] = (),
 ) -> Comparison:
     """
     Compare two arrays of stored elements.
@@ -193,9 +194,11 @@ def compare(
         Which reasons excuse; the latitudes of the language always count as within.
     is_texture : bool
         Whether the elements were in a texture, which may store NaN as 0.
+    sources : sequence of Elements
+        What was read in the same places, which tells where NaN comes from.
     """
     comparable_or_error(got, want, storage)
-    differences = Differences.between(got, want, storage)
+    differences = Differences.between(got, want, storage, sources=sources)
     return compared(differences, storage, limit, worst, excused, is_texture=is_texture)
 
 
@@ -239,7 +242,7 @@ def compared(
         far = np.flatnonzero(classes != WITHIN)
         if far.size:
             classes[far] = limit(index[far])
-            _settle(classes, got, want, storage, differences.keeps_nan, is_texture=is_texture)
+            _settle(classes, index, got, want, storage, differences.keeps_nan, is_texture=is_texture)
     size = differences.size
     exact = size - neighbours - index.size + histogram[0]
     counted = {0: exact, 1: histogram[1] + neighbours} | {n: histogram[n] for n in sorted(histogram) if n > 1}
@@ -301,10 +304,11 @@ class _Rows(NamedTuple):
 
 def _settle(
     classes: npt.NDArray[np.uint16],
+    index: Index,
     got: Stored,
     want: Stored,
     storage: StorageFormat,
-    keeps_nan: Callable[[], bool],
+    keeps_nan: Callable[[Index], Mask],
     *,
     is_texture: bool,
 ) -> None:
@@ -323,10 +327,10 @@ def _settle(
         some[chosen[(kind == WITHIN) & np.isinf(actual) & np.isfinite(ideal)]] = Reason.store
         lost[part][chosen] = (kind == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
     assumed = (classes & ASSUMED != 0) & (classes != BEYOND)
-    if assumed.any() or lost.any():
-        kept = keeps_nan()
-        classes[assumed] = BEYOND if kept else classes[assumed] & ~np.uint16(ASSUMED)
-        classes[lost] = BEYOND if kept else Reason.texture
+    unsure = np.flatnonzero(assumed | lost)
+    if unsure.size:
+        some = np.where(lost[unsure], np.uint16(Reason.texture), classes[unsure] & ~np.uint16(ASSUMED))
+        classes[unsure] = np.where(keeps_nan(index[unsure]), np.uint16(BEYOND), some)
 
 
 def _neighbours(differences: Differences, storage: StorageFormat) -> Mask:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.operations import Operation, Size
 from mpsref.record.recording import RecordedImage
 from mpsref.storage import StorageFormat
@@ -79,14 +79,14 @@ class Deferred:
     def blocks(self, each: int) -> Iterator[Stored]:
         """All of them, flat, so many at a time."""
         if self._file is not None and math.prod(self.size) > each:
-            return self._file.blocks(each)
+            return self._file._blocks(each)
         flat = self.elements().stored.reshape(-1)
         return (flat[start : start + each] for start in range(0, flat.size, each))
 
     def at(self, index: Index) -> Stored:
         """Some of them, by flat index."""
         if self._file is not None and index.size <= FEW:
-            return self._file.at(index) if index.size else np.empty(0, self.storage.dtype)
+            return self._file._at(index) if index.size else np.empty(0, self.storage.dtype)
         return self.elements().at(index).stored
 
     def first(self, count: int | None) -> Deferred:
@@ -116,7 +116,9 @@ class Differences:
     sample : tuple of ndarray
         What both hold at some places that were asked for, whether they differ or not.
     keeps_nan : callable
-        Whether both hold NaN somewhere.
+        By flat indices, whether the image holds NaN, where it is ideal, for a reason that would hold for these elements
+        too: inputs that are numbers, or NaN in the same sources. A clamp of one source may lose its NaN, and the
+        product with another keep that.
     """
 
     size: int
@@ -124,7 +126,7 @@ class Differences:
     got: Stored
     want: Stored
     sample: tuple[Stored, Stored]
-    keeps_nan: Callable[[], bool]
+    keeps_nan: Callable[[Index], Mask]
 
     @classmethod
     def of(
@@ -133,6 +135,7 @@ class Differences:
         got: Callable[[], Stored],
         storage: StorageFormat,
         sample: Index | None = None,
+        sources: Callable[[], Sequence[Elements]] = tuple,
     ) -> Differences:
         """
         Those between both parts of each block, in order; `got` gives the whole image.
@@ -147,6 +150,8 @@ class Differences:
             How the elements are stored.
         sample : ndarray of int, optional
             Flat indices, in ascending order.
+        sources : callable, optional
+            Gives what was read in the same places.
         """
         bits = storage.bits_dtype
         none = np.empty(0, storage.dtype)
@@ -168,22 +173,34 @@ class Differences:
             start += ours.size
         index, actual, ideal, first, second = map(_joined, (places, actuals, ideals, ours_sampled, theirs_sampled))
 
-        def keeps_nan() -> bool:
-            # Of those that are NaN, some hold it where the reference does not.
+        def keeps_nan(chosen: Index) -> Mask:
             if storage.unorm_max:
-                return False
-            with np.errstate(invalid="ignore"):  # bfloat16's functions warn of a signalling NaN
-                lost = np.count_nonzero(np.isnan(actual) & ~np.isnan(ideal))
-                return bool(np.count_nonzero(np.isnan(got())) > lost)
+                return np.zeros(chosen.size, np.bool_)
+            held = _is_nan(Elements(got(), storage))
+            # Some hold it where the reference does not.
+            held[index[_is_nan(Elements(actual, storage)) & ~_is_nan(Elements(ideal, storage))]] = False
+            kinds = np.zeros(held.size, np.uint8)
+            for k, source in enumerate(sources()):
+                kinds |= _is_nan(source).astype(np.uint8) << k
+            kept = np.bincount(kinds[held], minlength=256) > 0
+            # What numbers give tells of all, and all tells of what numbers give.
+            return np.asarray(kept[kinds[chosen]] | kept[0] | (kept.any() & (kinds[chosen] == 0)))
 
         return cls(start, index, actual, ideal, (first, second), keeps_nan)
 
     @classmethod
-    def between(cls, got: Stored, want: Stored, storage: StorageFormat, sample: Index | None = None) -> Differences:
-        """Those between two arrays of one shape."""
+    def between(
+        cls,
+        got: Stored,
+        want: Stored,
+        storage: StorageFormat,
+        sample: Index | None = None,
+        sources: Sequence[Elements] = (),
+    ) -> Differences:
+        """Those between two arrays of one shape; the other arguments are those of `of`."""
         got, want = got.reshape(-1), want.reshape(-1)
         parts = [slice(start, start + BLOCK) for start in range(0, got.size, BLOCK)]
-        return cls.of(((got[part], want[part]) for part in parts), lambda: got, storage, sample)
+        return cls.of(((got[part], want[part]) for part in parts), lambda: got, storage, sample, lambda: sources)
 
     def only(self, chosen: Index) -> Differences:
         """Some of them, by flat index, as if the images had no other elements."""
@@ -227,7 +244,7 @@ def evaluated(
             ]
             yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1)
 
-    return Differences.of(blocks(), whole, storage, sample)
+    return Differences.of(blocks(), whole, storage, sample, lambda: [source.elements() for source in read])
 
 
 def _joined(parts: list[Stored]) -> Stored:
@@ -235,3 +252,12 @@ def _joined(parts: list[Stored]) -> Stored:
     whole = np.concatenate(parts)
     parts.clear()
     return whole
+
+
+def _is_nan(elements: Elements) -> Mask:
+    """Which elements are NaN, flat; no code is."""
+    stored = elements.stored.reshape(-1)
+    if elements.storage.unorm_max:
+        return np.zeros(stored.size, np.bool_)
+    with np.errstate(invalid="ignore"):  # bfloat16's functions warn of a signalling NaN
+        return np.isnan(stored)

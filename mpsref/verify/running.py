@@ -46,7 +46,8 @@ def _corners(operation: np.ufunc, x: tuple[Wide, Wide], y: tuple[Wide, Wide]) ->
         low, high, missing = np.fmin(low, corner), np.fmax(high, corner), missing | np.isnan(corner)
     if missing.any():
         # From -inf to inf, by 0 or infinity: what is finite between the corners gives 0.
-        hidden = np.isnan(low) & ((x[0] < x[1]) | (y[0] < y[1]))
+        # What is nothing but NaN gives NaN.
+        hidden = np.isnan(low) & ((x[0] < x[1]) | (y[0] < y[1])) & ~(np.isnan(x[0]) | np.isnan(y[0]))
         low, high = np.where(hidden, 0.0, low), np.where(hidden, 0.0, high)
     return low, high, missing
 
@@ -256,6 +257,8 @@ class Running:
         # Such a number exists on no device, other than an infinity at a pole.
         unreal = _any([(x.size > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
         unreal = unreal & (self.level is not Level.EVERYTHING)
+        # NaN is neither small nor large.
+        unreal = unreal | _any([np.isnan(x.low) for x, _ in factors])
         small = (_product([np.minimum(part, 1.0) for part in least]) < normal) & ~unreal
         wide = (_product([np.maximum(part, 1.0) for part in most]) > m.limit) & ~infinite
         loss = np.zeros(small.shape)

@@ -391,17 +391,17 @@ def test_blocks_and_single_elements_are_those_of_the_whole(tmp_path, kind):
     image = Recording.read(path).images["x"]
 
     for each in (1, 7, 119, 120, 500):
-        blocks = [block.copy() for block in image.blocks(each)]
+        blocks = [block.copy() for block in image._blocks(each)]
         assert [block.size for block in blocks[:-1]] == [each] * (len(blocks) - 1)
         assert np.concatenate(blocks).tolist() == x.reshape(-1).tolist()
     chosen = np.array([119, 0, 64, 64])
-    assert image.at(chosen).tolist() == x.reshape(-1)[chosen].tolist()
+    assert image._at(chosen).tolist() == x.reshape(-1)[chosen].tolist()
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path):
     path = recorded(tmp_path / "r", {"x": numbers((1, 8, 256, 16))}, {"x": sizes(1, 8, 256, 16)})
     image = Recording.read(path).images["x"]
-    blocks = image.blocks(16_384)
+    blocks = image._blocks(16_384)
     next(blocks)
     with image.path.open("r+b") as file:
         file.truncate(40_000)

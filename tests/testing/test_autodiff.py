@@ -186,7 +186,7 @@ def test_the_library_is_that_of_the_function(monkeypatch):
         gradient_of(cubic)
     with pytest.raises(mps.ParameterError, match="library is 'theano'"):
         gradient_of(cubic, "theano")
-    with pytest.raises(mps.ParameterError, match="function is a int"):
+    with pytest.raises(mps.ParameterError, match="function is 3: give a function"):
         gradient_of(3)
 
 

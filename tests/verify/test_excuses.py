@@ -114,6 +114,43 @@ def test_each_kind_has_its_class(d, x, got, model, dy, expected):
     assert classes(d, [x], [got], model, dy) == [expected]
 
 
+@pytest.mark.parametrize("neuron_type", [t for t in mps.NEURONS if t is not T.none and not mps.NEURONS[t].per_channel])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_no_number_passes_where_nan_belongs(tmp_path, neuron_type, dtype):
+    """For NaN in either source, and in both, next to numbers of every size; where the model defines NaN."""
+    limits = np.finfo(dtype)
+    numbers = dtype([1, -1, 0, 3, -20, 95, 1e-3, limits.smallest_subnormal, -limits.smallest_normal, 6e4, inf, -inf])
+    values = np.repeat(dtype([0.0, -0.0, 1.0, -1.0, inf, -inf, limits.max]), numbers.size + 1)
+    read, others = np.full_like(values, nan), np.resize(np.append(numbers, dtype(nan)), values.size)
+    d = neuron("power", 1, 0, 2) if neuron_type is T.power else neuron(neuron_type.name)  # for NaN ^ 0 is 1
+    for k, (x, dy) in enumerate([(read, None), (read, others), (others, read)]):
+        want = mps.neuron.forward(d, x) if dy is None else mps.neuron.gradient(d, x, dy)
+        path = recorded(tmp_path / str(k), d, x, np.where(np.isnan(want), values, want), dy)
+
+        report = verify(path, "metal-precise", strict=True, faults=False)
+
+        assert report.images[0].counts.beyond == np.count_nonzero(np.isnan(want))
+
+
+@pytest.mark.parametrize("kept", ["dy", "x", "number"])
+def test_nan_of_one_source_says_nothing_of_another(tmp_path, kept):
+    """A tanh that clamps what it reads loses NaN, and the product with the incoming gradient keeps the NaN of that."""
+    x = np.float16([nan, nan, 1, 1, nan, 0.5])
+    dy = np.float16([1, 2, nan, 1, 3, 4])
+    got = mps.neuron.gradient(neuron("tanH"), x, dy)
+    got[[0, 1]] = 0
+    if kept != "x":
+        got[4] = 0
+    if kept == "number":
+        got[2], got[3] = 0, nan
+    path = recorded(tmp_path / "r", neuron("tanH"), x, got, dy)
+
+    counts = verify(path, "metal-fast", faults=False).images[0].counts
+
+    # NaN where a number belongs is beyond, and is no NaN that the device kept.
+    assert (counts.beyond, counts.excused) == {"dy": (0, {"nan": 3}), "x": (2, {}), "number": (1, {"nan": 4})}[kept]
+
+
 def test_a_power_of_a_negative_base_keeps_its_sign_and_a_few_ulp():
     d = neuron("exponential", 1, 0, -2)
 
