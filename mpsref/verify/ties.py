@@ -58,7 +58,8 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
     sliding = operation.sliding
     if all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True)):
         stored = flat[np.maximum(read, 0)]
-        has = is_largest & (stored == g[:, np.newaxis]) & (stored != 0)
+        same = (stored == g[:, np.newaxis]) | (np.isnan(stored) & np.isnan(g)[:, np.newaxis])
+        has = is_largest & same & (stored != 0)
         fits = (np.count_nonzero(has, axis=1) == 1) | (g == 0) | (lost & ~has.any(axis=1))
         other = is_largest & ~has & (stored != 0)
         bad = tied & (~fits | other.any(axis=1))
@@ -66,6 +67,10 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
         return wrong.reshape(x.shape)
     involved = np.zeros(x.size, np.bool_)
     involved[read[tied][is_largest[tied]]] = True
+    # Sums with what is not finite tell nothing.
+    endless = ~np.isfinite(gradient.reshape(-1))
+    involved[read[endless][is_largest[endless]]] = False
+    gradient = np.where(np.isfinite(gradient), gradient, 0.0)
     values = meaning(flat, storage)
     size = _added(read, is_largest, np.abs(gradient).reshape(-1), x.size)
     error = size * (ERROR + 2.0**-storage.precision) + 2.0**-24

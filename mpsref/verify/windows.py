@@ -235,22 +235,26 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
             rivals[made] += (x.high[read] >= least[made]) & ~x.nan[read]
         shape = x.low.shape
         low, high, size, open_ = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
-        missing = np.zeros(shape, np.bool_)
+        missing, gone = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         edge = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
         for _, _, made, read in operation.sliding.each_tap(source):
             may = x.high[read] >= least[made]
             must = may & (rivals[made] == 1) & (not edge or x.low[read] > 0)
-            a, b = g.low[made], g.high[made]
+            # Nothing but NaN; elsewhere it may be added or not.
+            lost = np.isnan(g.low[made])
+            a, b = np.where(lost, 0.0, g.low[made]), np.where(lost, 0.0, g.high[made])
             low[read] += np.where(may, np.where(must, a, np.fmin(a, 0.0)), 0.0)
             high[read] += np.where(may, np.where(must, b, np.fmax(b, 0.0)), 0.0)
             size[read] += np.where(may, np.fmax(np.abs(a), np.abs(b)), 0.0)
             open_[read] |= nan[made]
             missing[read] |= may & g.nan[made]
+            gone[read] |= must & lost
         each = summed(f, np.zeros(shape), 0.0, size, operation.terms(size_of(g.low), source))
         error = np.where(size > 0, each.high, 0.0) * (np.prod(operation.sliding.kernel) > 1)
         single = _windows_apart(operation)
         low, high = (low, high) if single else (low - error, high + error)
-        low, high = np.where(open_ | missing, -np.inf, low), np.where(open_ | missing, np.inf, high)
+        low, high = np.where(gone, np.nan, low), np.where(gone, np.nan, high)
+        low, high = np.where(open_, -np.inf, low), np.where(open_, np.inf, high)
         return Range(low, high, open_ | missing, np.zeros(shape, np.uint16), f)
 
     return form

@@ -288,6 +288,28 @@ def test_any_largest_element_may_have_the_gradient_but_only_one(size, stride, tm
         assert not report_of(tmp_path / "r", gradient_of(node), device, x=x, g=g).passed
 
 
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2)])
+def test_nan_in_the_gradient_of_the_only_maximum_must_arrive(size, stride, tmp_path):
+    rng = np.random.default_rng(4)
+    x = rng.permutation(9 * 9 * 2).reshape(1, 9, 9, 2).astype(np.float32)
+    node = pooling(mps.MPSCNNPoolingMaxNode, size, stride, method=M.sizeValidOnly)
+    g = rng.normal(size=node.operation.result_size(x.shape)).astype(np.float32)
+    g.reshape(-1)[::3] = np.nan
+    want = choices(x, g, size, stride, lambda n: 0)
+    lost = np.isnan(want)
+    assert report_of(tmp_path / "r", gradient_of(node), want, x=x, g=g).images[0].counts.exact == want.size
+    for value in (0, 7, np.inf, 6e4):
+        got = np.where(lost, np.float32(value), want)
+        report = report_of(tmp_path / "r", gradient_of(node), got, x=x, g=g)
+        # The model leaves NaN undefined.
+        assert report.images[0].counts.excused == {"nan": np.count_nonzero(lost)}, value
+
+    # Where several are largest, NaN belongs to one of them.
+    x[:] = 1
+    for pick in (lambda n: 0, lambda n: n - 1):
+        assert report_of(tmp_path / "r", gradient_of(node), choices(x, g, size, stride, pick), x=x, g=g).passed
+
+
 # ---- states ----
 
 
