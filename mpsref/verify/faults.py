@@ -6,6 +6,8 @@ A cause is made of a map of places, a function, a store and the region where it 
 
 - A cause *explains* an element out of bounds if it gives the device's bits, or if the device's value lies within the
   element's own bound around what it gives, and it differs from the ideal value there.
+- Only by the very bits does it explain an element that it would leave within the element's own bound around the ideal
+  value, except of layers; and any element, if it is that memory was never written, or that it holds one fitted value.
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.

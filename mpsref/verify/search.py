@@ -423,22 +423,28 @@ class Search:
             same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
-            fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
-            # What is equal or next to it needs no bounds, nor what is as it should be.
+            fits, harmless, idle = same.copy(), *np.zeros((2, index.size), np.bool_)
+            # What is equal needs no bounds, nor what is as it should be; nor, within bounds, what is next to it.
             unsure = np.flatnonzero(~same & differs)
-            if unsure.size and candidate.undo is None and not case.layers:
+            if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
                 fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
-                unsure = unsure[~fits[unsure]]
+                unsure = unsure[~fits[unsure] | is_bad[unsure]]
             if unsure.size:
                 chosen = index[unsure]
                 is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
-                fits[unsure] = close_to(candidate, is_close, out[unsure], got[unsure])
-                if candidate.coarse and not case.layers:
-                    fits[unsure] |= neighbours(candidate, case, index[unsure], got[unsure])
+                fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
-            ours = is_bad & fits & differs
+                if not case.layers:
+                    idle[unsure] = is_close(want[unsure], out[unsure])
+                if candidate.coarse and not case.layers:
+                    is_next = neighbours(candidate, case, chosen, got[unsure])
+                    fits[unsure] |= is_next
+                    idle[unsure] &= ~is_next
+            consistent = is_bad & fits & differs
+            ours = consistent & ~idle
             against = differs & ~fits & ~(harmless & ~is_bad)
-            explained[index[ours]] = True
+            # What it leaves within bounds needs no other cause, though it is no evidence of this one.
+            explained[index[consistent]] = True
             if known is not None:
                 # Of what was not recorded nothing can be said, by no other cause either.
                 explained[index[~known]] = True
