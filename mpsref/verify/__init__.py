@@ -337,7 +337,7 @@ class _Verification:
                 return Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
 
             if wrong:
-                findings = explain(case())
+                findings = explain(replace(case(), layout=recorded))
             else:
                 note = precision_note(actual, expected, storage, case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)

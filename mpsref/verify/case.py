@@ -19,6 +19,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import NeuronForward, NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
+from mpsref.record.layout import Layout
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
@@ -237,6 +238,8 @@ class Case:
         one gives, and the only step its fused neuron, or nothing; see `of_layers`.
     axes : tuple of str
         What the four axes are called.
+    layout : Layout, optional
+        How the device's result lies in its file; default: as images, rows, columns and channels.
 
     Raises
     ------
@@ -256,6 +259,7 @@ class Case:
     operations: Mapping[str, Operation] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
     axes: tuple[str, str, str, str] = AXES
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}
@@ -362,6 +366,15 @@ class Case:
     def reads_gradient(self) -> bool:
         """Whether there is an incoming gradient."""
         return Role.GRADIENT in self.operation.roles
+
+    def place(self, flat: int) -> tuple[int, ...] | None:
+        """The indices of an element in the array that was recorded, if that is no image."""
+        return self.layout.place(flat) if self.layout and self.layout.has_own_places else None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether flat indices are the order in memory."""
+        return self.layout is None or self.layout.is_dense
 
     @cached_property
     def bad_index(self) -> Index:

@@ -208,6 +208,41 @@ def test_two_zeros_far_apart_are_nothing_but_zeros():
         "0 where another value belongs, at (image 0, y 1, x 2, channel 3) and (image 2, y 8, x 7, channel 1): "
         "explains 2 of 2"
     )
+    assert finding.sentence == "The device has 0 there; no pattern of the places was found."
+
+
+@pytest.mark.parametrize(("shape", "name"), [
+    ((40,), "0 where another value belongs, every 7th element in memory order, from element 3 on: explains 6 of 6"),
+    ((7, 9), "never written, zeros, only every 7th element in memory order, from element 3 on: explains 9 of 9"),
+    ((5, 131), "never written, zeros, only every 21st element in memory order, from element 3 on: explains 32 of 32"),
+])  # fmt: skip
+def test_zeros_at_equal_distances_are_told(tmp_path, shape, name):
+    step = 21 if shape[0] == 5 else 7
+    x = normal(1, np.float16, shape)
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=1.5, b=0.75)
+    node.result_image.handle = "y"
+    y = (1.5 * np.tanh(0.75 * x.astype(np.float32))).astype(np.float16)
+    y.reshape(-1)[3::step] = 0
+
+    graph = mps.GraphFile.from_results([node.result_image])
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert image.findings[0].headline.startswith(name)
+    # Called by the indices of the array, as the worst are.
+    first = tuple(int(place) for place in np.unravel_index(3, shape))
+    assert image.findings[0].example.index == first
+    assert str(image.findings[0].example).startswith(f"{list(first)} reads")
+
+
+def test_what_has_no_cause_says_at_which_distance_it_is():
+    x = normal(1)
+    got = mps.neuron.forward(neuron("tanH"), x)
+    got.reshape(-1)[5::11] = np.random.default_rng(2).random(got.reshape(-1)[5::11].size)
+
+    (finding,) = explain(case_of(forward_case(neuron("tanH"), x, got)))
+
+    assert not finding.fits
+    assert "; every 11th element in memory order, from element 5 on" in finding.detail
 
 
 def test_what_equals_the_ideal_value_explains_nothing():
