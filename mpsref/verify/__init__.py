@@ -47,7 +47,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
 from mpsref.verify.bounds import read as ranges_of
-from mpsref.verify.case import Case, around, within
+from mpsref.verify.case import Case, around, remembered, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare, compared
 from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.faults import Finding, explain
@@ -525,13 +525,16 @@ class _Verification:
     ) -> Case:
         result = nodes[-1].result_image
         storage = self.formats[result]
+        ends = None
         if isinstance(limit, Tolerance):
             bound = within(storage, limit)
         else:
-            bound = around(storage, want, lambda index: segment().ends(index, MODELS[limit.model]))
+            model = MODELS[limit.model]
+            ends = remembered(lambda index: segment().ends(index, model))
+            bound = around(storage, want, ends)
         others = self._others(result, want)
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
-        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations, ends)
 
     def _others(self, result: MPSNNImageNode, like: Stored) -> dict[str, Elements]:
         """Other recorded images of the same size."""

@@ -38,11 +38,14 @@ class Region:
         Which flat indices are in it.
     by_value : bool
         Whether it is chosen by what was read there instead of by place.
+    by_stride : bool
+        Whether its elements are only equally far apart, as those are too that another stride leaves.
     """
 
     name: str
     holds: Callable[[Index], Mask]
     by_value: bool = False
+    by_stride: bool = False
 
 
 EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
@@ -157,7 +160,7 @@ def _stride(case: Case, index: Index) -> Region | None:
     order = "in memory order" if case.is_dense else "in the order of images, rows, columns and channels"
     ordinal = ORDINALS.get(step) or f"{step}{_suffix(step)}"
     name = f"every {ordinal} element {order}, from element {first:,} on"
-    return Region(name, lambda index: (index >= first) & ((index - first) % step == 0))
+    return Region(name, lambda index: (index >= first) & ((index - first) % step == 0), by_stride=True)
 
 
 def _suffix(number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +47,11 @@ class Sample:
         """What the sources' elements mean."""
         return [source.at(self.index).values() for source in self.case.sources]
 
+    @cached_property
+    def _is_allowed(self) -> Callable[[Stored], Mask]:
+        """Which values would be within the bounds of the elements."""
+        return self.case.allowed(self.index)
+
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
         return between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
@@ -69,7 +74,7 @@ class Sample:
         explained = self.bad & fits & differs
         if not self.case.layers and (explained & ~sure).any():
             # What would be within bounds is no reason to be beyond them.
-            explained &= sure | ~is_close(self.want, out)
+            explained &= sure | ~self._is_allowed(out)
         against = ~fits & differs
         harmless = ~self.bad & against
         if harmless.any():
@@ -100,7 +105,7 @@ class Sample:
             if candidate.undo is not None or candidate.exact:
                 close[k] = close_to(candidate, self.is_close(candidate), out, self.got)
             if not case.layers and (close[k] & differs[k]).any():
-                idle[k] = self._is_close(self.want, out)
+                idle[k] = self._is_allowed(out)
             if candidate.coarse and not case.layers and differs[k].any():
                 sure[k] |= neighbours(candidate, case, index, self.got)
             if known is not None:

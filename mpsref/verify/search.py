@@ -35,8 +35,8 @@ MENTIONED = 0.05
 
 BY_VALUE, MOVED = 0.5, 0.3
 """
-The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
-in a part of the image.
+The same, where it is restricted to an interval of values or to every k-th element, or about all of the arithmetic; and
+where elements are moved in a part of the image.
 """
 
 SURELY_LESS = 0.2
@@ -434,8 +434,8 @@ class Search:
                 is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
-                if not case.layers:
-                    idle[unsure] = is_close(want[unsure], out[unsure])
+                if not case.layers and is_bad[unsure].any():
+                    idle[unsure] = case.allowed(chosen)(out[unsure])
                 if candidate.coarse and not case.layers:
                     is_next = neighbours(candidate, case, chosen, got[unsure])
                     fits[unsure] |= is_next
@@ -458,7 +458,7 @@ class Search:
 
 def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
-    if trial.region.by_value:
+    if trial.region.by_value or trial.region.by_stride:
         return BY_VALUE
     return _least_in_place(trial.candidate, trial.names) if trial.region.name else MENTIONED
 
