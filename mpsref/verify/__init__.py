@@ -47,7 +47,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
 from mpsref.verify.bounds import read as ranges_of
-from mpsref.verify.case import Case, around, within
+from mpsref.verify.case import Case, around, remembered, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare, compared
 from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.faults import Finding, explain
@@ -337,7 +337,7 @@ class _Verification:
                 return Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
 
             if wrong:
-                findings = explain(case())
+                findings = explain(replace(case(), layout=recorded))
             else:
                 note = precision_note(actual, expected, storage, case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
@@ -525,13 +525,16 @@ class _Verification:
     ) -> Case:
         result = nodes[-1].result_image
         storage = self.formats[result]
+        ends = None
         if isinstance(limit, Tolerance):
             bound = within(storage, limit)
         else:
-            bound = around(storage, want, lambda index: segment().ends(index, MODELS[limit.model]))
+            model = MODELS[limit.model]
+            ends = remembered(lambda index: segment().ends(index, model))
+            bound = around(storage, want, ends)
         others = self._others(result, want)
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
-        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations)
+        return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations, ends)
 
     def _others(self, result: MPSNNImageNode, like: Stored) -> dict[str, Elements]:
         """Other recorded images of the same size."""

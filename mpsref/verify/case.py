@@ -19,6 +19,7 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import NeuronForward, NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
+from mpsref.record.layout import Layout
 from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
@@ -28,6 +29,9 @@ __all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "r
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
+
+Ends: TypeAlias = Callable[[Index], tuple[Wide, Wide]]
+"""From flat indices to the least and the greatest value within bounds; NaN where there are none."""
 
 Bound: TypeAlias = Callable[[Index], IsClose]
 """From flat indices to the closeness of these elements."""
@@ -89,7 +93,7 @@ def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> Bound:
     return lambda _: is_close
 
 
-def around(storage: StorageFormat, want: Stored, ends: Callable[[Index], tuple[Wide, Wide]]) -> Bound:
+def around(storage: StorageFormat, want: Stored, ends: Ends) -> Bound:
     """
     Closeness by the bounds of each element, moved from the ideal value to what a candidate gives.
 
@@ -237,6 +241,10 @@ class Case:
         one gives, and the only step its fused neuron, or nothing; see `of_layers`.
     axes : tuple of str
         What the four axes are called.
+    layout : Layout, optional
+        How the device's result lies in its file; default: as images, rows, columns and channels.
+    ends : callable, optional
+        From flat indices to the least and the greatest value within bounds, as for `around`; default: as `bound` says.
 
     Raises
     ------
@@ -256,6 +264,8 @@ class Case:
     operations: Mapping[str, Operation] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
     axes: tuple[str, str, str, str] = AXES
+    layout: Layout | None = None
+    ends: Ends | None = None
 
     def __post_init__(self) -> None:
         arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}
@@ -305,6 +315,7 @@ class Case:
         bound: Bound,
         images: Mapping[str, Elements],
         operations: Mapping[str, Operation],
+        ends: Ends | None = None,
     ) -> Case:
         """The case of the result of several nodes, whose inner images are not recorded; in order of evaluation."""
         place = {image: i for i, image in enumerate([*sources, *(node.result_image for node in nodes)])}
@@ -318,9 +329,8 @@ class Case:
             for node in nodes
         )
         last = steps[-1]
-        return cls(
-            last.operation, tuple(sources.values()), last.storage, got, want, bad, bound, steps, images, operations
-        )
+        read = tuple(sources.values())
+        return cls(last.operation, read, last.storage, got, want, bad, bound, steps, images, operations, ends=ends)
 
     @classmethod
     def of_layers(
@@ -362,6 +372,29 @@ class Case:
     def reads_gradient(self) -> bool:
         """Whether there is an incoming gradient."""
         return Role.GRADIENT in self.operation.roles
+
+    def allowed(self, index: Index) -> Callable[[Stored], Mask]:
+        """Which of some stored values would be within the bounds of the elements at flat indices."""
+        want = self.want.reshape(-1)[index]
+        if self.ends is None:
+            is_close = self.bound(index)
+            return lambda out: is_close(want, out)
+        low, high = self.ends(index)
+
+        def is_allowed(out: Stored) -> Mask:
+            values = meaning(out, self.result)
+            return np.asarray(((low <= values) & (values <= high)) | (ulp_distance(out, want, self.result) <= NEAR))
+
+        return is_allowed
+
+    def place(self, flat: int) -> tuple[int, ...] | None:
+        """The indices of an element in the array that was recorded, if that is no image."""
+        return self.layout.place(flat) if self.layout and self.layout.has_own_places else None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether flat indices are the order in memory."""
+        return self.layout is None or self.layout.is_dense
 
     @cached_property
     def bad_index(self) -> Index:

@@ -6,6 +6,8 @@ A cause is made of a map of places, a function, a store and the region where it 
 
 - A cause *explains* an element out of bounds if it gives the device's bits, or if the device's value lies within the
   element's own bound around what it gives, and it differs from the ideal value there.
+- Only by the very bits does it explain an element that it would leave within the element's own bound around the ideal
+  value, except of layers; and any element, if it is that memory was never written, or that it holds one fitted value.
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
@@ -57,7 +59,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses import HYPOTHESES, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
-from mpsref.verify.regions import listed, place_of
+from mpsref.verify.regions import listed, place_of, stride
 from mpsref.verify.search import PURE, Search, Trial, ranked
 
 __all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
@@ -82,6 +84,8 @@ class Example:
         What the node read there.
     got, want, explained : str
         The device's result, the reference's and the hypothesis's.
+    index : tuple of int or None
+        Its place in the recorded array, if that is no image; it is then called by that.
     """
 
     image: int
@@ -92,12 +96,19 @@ class Example:
     got: str
     want: str
     explained: str
+    index: tuple[int, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        if self.index is not None:
+            return str(list(self.index))
+        return f"(image {self.image}, y {self.y}, x {self.x}, channel {self.channel})"
 
     def __str__(self) -> str:
-        place = f"(image {self.image}, y {self.y}, x {self.x}, channel {self.channel})"
         reads = f" reads {', '.join(self.sources)}" if self.sources else ""
         gives = f", the hypothesis {self.explained}" if self.explained else ""
-        return f"{place}{reads}: got {self.got}, want {self.want}{gives}"
+        return f"{self.place}{reads}: got {self.got}, want {self.want}{gives}"
 
 
 @dataclass(frozen=True)
@@ -276,23 +287,26 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
         str(case.got.reshape(-1)[index]),
         str(case.want.reshape(-1)[index]),
         "" if explained is None else str(explained),
+        case.place(index),
     )
 
 
 def _zeros(case: Case) -> Finding | None:
-    """Zeros at places that have nothing in common."""
+    """Zeros at places that no region tells."""
     got = case.got.reshape(-1)[case.bad_index]
     count, of = int(np.count_nonzero(got == 0)), case.bad_index.size
     if count < PURE * of:
         return None
     example = _example(case, int(case.bad_index[np.flatnonzero(got == 0)[0]]), 0)
-    sentence = "The device has 0 there, and the places have nothing in common."
-    return Finding(ZEROS, sentence, "", _where(case) if of < MANY else "", count, of, count, 0, count / of, example)
+    sentence = "The device has 0 there; no pattern of the places was found."
+    where = _where(case) if of < MANY else ""
+    if (each := stride(case, case.bad_index)) is not None:
+        sentence, where = "The device has 0 there.", each.name
+    return Finding(ZEROS, sentence, "", where, count, of, count, 0, count / of, example)
 
 
 def _where(case: Case) -> str:
-    places = zip(*np.unravel_index(case.bad_index, case.shape), strict=True)
-    return "at " + " and ".join(f"(image {n}, y {y}, x {x}, channel {c})" for n, y, x, c in places)
+    return "at " + " and ".join(_example(case, index).place for index in case.bad_index.tolist())
 
 
 def _pattern(case: Case) -> Finding:
@@ -316,6 +330,8 @@ def _pattern(case: Case) -> Finding:
         parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
     if numbers.size < x.size:
         parts.append(f"x is NaN at {x.size - numbers.size:,}")
+    if (each := stride(case, case.bad_index)) is not None:
+        parts.append(each.name)
     for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):
         if mask.any():
             parts.append(f"{np.count_nonzero(mask):,} of them {text}")

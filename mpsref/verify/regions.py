@@ -11,12 +11,15 @@ from mpsref.arrays import Index, Mask, Wide
 from mpsref.image_lanes import LANES
 from mpsref.verify.case import Case
 
-__all__ = ["EVERYWHERE", "Region", "listed", "place_of", "regions"]
+__all__ = ["EVERYWHERE", "Region", "listed", "place_of", "regions", "stride"]
 
 FEW = 0.05
 """A place along an axis with less than this share of the fullest one's elements is there by accident."""
 
 ORDINALS = {2: "second", 3: "third", 4: "fourth", 8: "eighth"}
+
+FEWEST_EVEN = 4
+"""The fewest elements that are equally far apart by more than accident."""
 
 MOST_RUNS = 4
 """Places in more runs than this are scattered, and no region."""
@@ -35,11 +38,14 @@ class Region:
         Which flat indices are in it.
     by_value : bool
         Whether it is chosen by what was read there instead of by place.
+    by_stride : bool
+        Whether its elements are only equally far apart, as those are too that another stride leaves.
     """
 
     name: str
     holds: Callable[[Index], Mask]
     by_value: bool = False
+    by_stride: bool = False
 
 
 EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
@@ -133,7 +139,35 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     if not all(mask.all() for mask in outside.values()):
         inner = _places(case, {k: mask for k, mask in outside.items() if not mask.all()})
         yield Region(f"outside {inner.name.removeprefix('in ')}", lambda index: ~inner.holds(index))
+    if (even := _stride(case, explained)) is not None:
+        yield even
     yield from _by_value(case, explained, against)
+
+
+def stride(case: Case, index: Index) -> Region | None:
+    """The region of every k-th element, if these elements in ascending order are all of that; None, if not."""
+    region = _stride(case, index) if index.size >= FEWEST_EVEN else None
+    is_all = region is not None and np.count_nonzero(region.holds(np.arange(case.want.size))) == index.size
+    return region if is_all else None
+
+
+def _stride(case: Case, index: Index) -> Region | None:
+    """The same of elements in any order that may be some of those; None, if they have no common distance."""
+    first = int(index.min())
+    step = int(np.gcd.reduce(index - first))
+    if step < 2:
+        return None
+    order = "in memory order" if case.is_dense else "in the order of images, rows, columns and channels"
+    ordinal = ORDINALS.get(step) or f"{step}{_suffix(step)}"
+    name = f"every {ordinal} element {order}, from element {first:,} on"
+    return Region(name, lambda index: (index >= first) & ((index - first) % step == 0), by_stride=True)
+
+
+def _suffix(number: int) -> str:
+    """What makes an ordinal of a number: ``th`` of 7, ``st`` of 21."""
+    if number // 10 % 10 == 1:
+        return "th"
+    return {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def _run(mask: Mask) -> Mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +47,11 @@ class Sample:
         """What the sources' elements mean."""
         return [source.at(self.index).values() for source in self.case.sources]
 
+    @cached_property
+    def _is_allowed(self) -> Callable[[Stored], Mask]:
+        """Which values would be within the bounds of the elements."""
+        return self.case.allowed(self.index)
+
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
         return between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
@@ -62,10 +67,14 @@ class Sample:
             # It gives what is ideal.
             return Judged(nothing, nothing, same, out, everything)
         is_close = self.is_close(candidate)
-        fits = same | close_to(candidate, is_close, out, self.got)
+        sure = same
         if candidate.coarse and not self.case.layers:
-            fits |= neighbours(candidate, self.case, self.index, self.got)
+            sure = same | neighbours(candidate, self.case, self.index, self.got)
+        fits = sure | close_to(candidate, is_close, out, self.got)
         explained = self.bad & fits & differs
+        if not self.case.layers and (explained & ~sure).any():
+            # What would be within bounds is no reason to be beyond them.
+            explained &= sure | ~self._is_allowed(out)
         against = ~fits & differs
         harmless = ~self.bad & against
         if harmless.any():
@@ -85,22 +94,23 @@ class Sample:
         rows = at_once(candidates, case, index)
         outs = np.stack([out for out, _ in rows])
         differs = ~equal(outs, self.want, case) | np.array([[is_wide(candidate)] for candidate in candidates])
-        got = np.broadcast_to(self.got, outs.shape)
-        close: Mask = np.zeros(outs.shape, np.bool_)
+        got, sure = np.broadcast_to(self.got, outs.shape), equal(outs, self.got, case)
+        close, idle = np.zeros((2, *outs.shape), np.bool_)
         if not case.layers:
             close = self._is_close(outs, got)
         elif differs.any():
             ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
             close = _between(ends, case)(outs, got)
         for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
-            if candidate.undo is not None:
+            if candidate.undo is not None or candidate.exact:
                 close[k] = close_to(candidate, self.is_close(candidate), out, self.got)
+            if not case.layers and (close[k] & differs[k]).any():
+                idle[k] = self._is_allowed(out)
             if candidate.coarse and not case.layers and differs[k].any():
-                close[k] |= neighbours(candidate, case, index, self.got)
+                sure[k] |= neighbours(candidate, case, index, self.got)
             if known is not None:
                 differs[k] &= known
-        fits = equal(outs, self.got, case) | close
-        return outs, fits & differs, ~fits & differs
+        return outs, (sure | (close & ~idle)) & differs, ~(sure | close) & differs
 
 
 def equal(a: Stored, b: Stored, case: Case) -> Mask:
@@ -111,6 +121,8 @@ def equal(a: Stored, b: Stored, case: Case) -> Mask:
 
 def close_to(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stored) -> Mask:
     """Which elements are close, as the values that were meant."""
+    if candidate.exact:
+        return np.zeros(ours.shape, np.bool_)
     if candidate.undo is None:
         return is_close(ours, theirs)
     ours, theirs = candidate.undo(ours), candidate.undo(theirs)

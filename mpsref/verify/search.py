@@ -35,8 +35,8 @@ MENTIONED = 0.05
 
 BY_VALUE, MOVED = 0.5, 0.3
 """
-The same, where it is restricted to an interval of values or about all of the arithmetic; and where elements are moved
-in a part of the image.
+The same, where it is restricted to an interval of values or to every k-th element, or about all of the arithmetic; and
+where elements are moved in a part of the image.
 """
 
 SURELY_LESS = 0.2
@@ -423,22 +423,28 @@ class Search:
             same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
-            fits, harmless = same.copy(), np.zeros(index.size, np.bool_)
-            # What is equal or next to it needs no bounds, nor what is as it should be.
+            fits, harmless, idle = same.copy(), *np.zeros((2, index.size), np.bool_)
+            # What is equal needs no bounds, nor what is as it should be; nor, within bounds, what is next to it.
             unsure = np.flatnonzero(~same & differs)
-            if unsure.size and candidate.undo is None and not case.layers:
+            if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
                 fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
-                unsure = unsure[~fits[unsure]]
+                unsure = unsure[~fits[unsure] | is_bad[unsure]]
             if unsure.size:
                 chosen = index[unsure]
                 is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
-                fits[unsure] = close_to(candidate, is_close, out[unsure], got[unsure])
-                if candidate.coarse and not case.layers:
-                    fits[unsure] |= neighbours(candidate, case, index[unsure], got[unsure])
+                fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
-            ours = is_bad & fits & differs
+                if not case.layers and is_bad[unsure].any():
+                    idle[unsure] = case.allowed(chosen)(out[unsure])
+                if candidate.coarse and not case.layers:
+                    is_next = neighbours(candidate, case, chosen, got[unsure])
+                    fits[unsure] |= is_next
+                    idle[unsure] &= ~is_next
+            consistent = is_bad & fits & differs
+            ours = consistent & ~idle
             against = differs & ~fits & ~(harmless & ~is_bad)
-            explained[index[ours]] = True
+            # What it leaves within bounds needs no other cause, though it is no evidence of this one.
+            explained[index[consistent]] = True
             if known is not None:
                 # Of what was not recorded nothing can be said, by no other cause either.
                 explained[index[~known]] = True
@@ -452,7 +458,7 @@ class Search:
 
 def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
-    if trial.region.by_value:
+    if trial.region.by_value or trial.region.by_stride:
         return BY_VALUE
     return _least_in_place(trial.candidate, trial.names) if trial.region.name else MENTIONED
 

@@ -21,7 +21,7 @@ from mpsref.arrays import Elements
 from mpsref.graph.schedule import inputs, schedule
 from mpsref.operations import NeuronForward, NeuronGradient, Sum
 from mpsref.storage import FORMATS, storage_format
-from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance
+from mpsref.verify import Recording, Tolerance, hypotheses, ulp_distance, verify, write_recording
 from mpsref.verify.case import Case, around, within
 from mpsref.verify.faults import HYPOTHESES, NO_FAULT, explain
 from mpsref.verify.hypotheses import LAYERS, STATES, Candidate, Hypothesis
@@ -208,6 +208,41 @@ def test_two_zeros_far_apart_are_nothing_but_zeros():
         "0 where another value belongs, at (image 0, y 1, x 2, channel 3) and (image 2, y 8, x 7, channel 1): "
         "explains 2 of 2"
     )
+    assert finding.sentence == "The device has 0 there; no pattern of the places was found."
+
+
+@pytest.mark.parametrize(("shape", "name"), [
+    ((40,), "0 where another value belongs, every 7th element in memory order, from element 3 on: explains 6 of 6"),
+    ((7, 9), "never written, zeros, only every 7th element in memory order, from element 3 on: explains 9 of 9"),
+    ((5, 131), "never written, zeros, only every 21st element in memory order, from element 3 on: explains 32 of 32"),
+])  # fmt: skip
+def test_zeros_at_equal_distances_are_told(tmp_path, shape, name):
+    step = 21 if shape[0] == 5 else 7
+    x = normal(1, np.float16, shape)
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=1.5, b=0.75)
+    node.result_image.handle = "y"
+    y = (1.5 * np.tanh(0.75 * x.astype(np.float32))).astype(np.float16)
+    y.reshape(-1)[3::step] = 0
+
+    graph = mps.GraphFile.from_results([node.result_image])
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert image.findings[0].headline.startswith(name)
+    # Called by the indices of the array, as the worst are.
+    first = tuple(int(place) for place in np.unravel_index(3, shape))
+    assert image.findings[0].example.index == first
+    assert str(image.findings[0].example).startswith(f"{list(first)} reads")
+
+
+def test_what_has_no_cause_says_at_which_distance_it_is():
+    x = normal(1)
+    got = mps.neuron.forward(neuron("tanH"), x)
+    got.reshape(-1)[5::11] = np.random.default_rng(2).random(got.reshape(-1)[5::11].size)
+
+    (finding,) = explain(case_of(forward_case(neuron("tanH"), x, got)))
+
+    assert not finding.fits
+    assert "; every 11th element in memory order, from element 5 on" in finding.detail
 
 
 def test_what_equals_the_ideal_value_explains_nothing():
@@ -221,6 +256,59 @@ def test_what_equals_the_ideal_value_explains_nothing():
 
     assert not judged.explained.any()
     assert not judged.against.any()
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_memory_that_was_never_written_and_what_is_clamped_hold_the_very_bits(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    x = (-np.abs(rng.standard_normal((1, 8, 32, 4))) * 1e-7).astype(np.float32)
+    # The sign is lost near 0, where e^x - 1 is a multiple of 2^-24: of the elements beyond most have the same value.
+    y = np.float32(1) - np.exp(x.astype(float)).astype(np.float32)
+    node = mps.MPSCNNNeuronELUNode(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert image.findings[0].headline == f"the sign flipped: explains {image.counts.beyond} of {image.counts.beyond}"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_would_itself_be_within_bounds_explains_only_the_very_bits(tmp_path, seed):
+    x = normal(seed, shape=(64, 64, 4), spread=4.0)
+    one = np.float32(1)
+    # One operation more than what was asked for.
+    y = x * (one / (one + np.abs(x)))
+    node = mps.MPSCNNNeuronSoftSignNode(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device"), "metal-precise").images
+
+    assert image.counts.beyond > 8
+    assert image.findings[0].name == NO_FAULT
+    assert image.findings[0].detail.startswith("accuracy alone")
+
+
+def test_a_sample_and_all_elements_are_judged_alike():
+    x = normal(1)
+    case = case_of(forward_case(neuron("linear", 2.0), x, np.float32(2.004) * x, ulp=12_000), noise=3000)
+    assert np.count_nonzero(case.bad) > 1000
+    # Both are near the device's values, but one is within the bounds of what is right, too.
+    for factor, explains in ((1.002, True), (1.0007, False)):
+        candidate = Candidate(store=lambda case, index, values, k=factor: case.stored(k * values(index)))
+        search = Search(case, np.zeros(x.size, bool), HYPOTHESES)
+        settled = np.zeros(x.size, bool)
+        counts = search.confirmed(Trial(0, ("",), candidate, EVERYWHERE, 0, 0, 0, 1), settled)
+        judged = search.sample.judged(candidate)
+        _, first, _ = search.first.explained([candidate])
+
+        assert search.sample.index.size == x.size
+        masks = judged.explained, judged.same & judged.explained, judged.against
+        assert counts[:3] == [np.count_nonzero(mask) for mask in masks]
+        assert (first.any(), judged.explained.any()) == (explains, explains)
+        # Neither needs another cause.
+        assert settled.any()
 
 
 def test_bounds_move_to_what_a_hypothesis_gives_and_are_no_wider_than_they_were():

@@ -87,6 +87,8 @@ class Candidate:
         From bytes as they are stored to the values that were meant: their bounds are those of the elements.
     coarse : bool
         Whether the store is coarser than the format: a value within bounds may then be stored as a neighbour.
+    exact : bool
+        Whether it says which bits memory holds, whatever was computed: nothing else is close to them.
     given : Given, optional
         What a layer gives instead of the case's own.
     """
@@ -101,6 +103,7 @@ class Candidate:
     known: Callable[[Index], Mask] | None = None
     undo: Callable[[Stored], Stored] | None = None
     coarse: bool = False
+    exact: bool = False
     given: Given | None = None
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
@@ -162,7 +165,7 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "given")
+        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "exact", "given")
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
 

@@ -176,7 +176,7 @@ def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
     if ends:
         low, high = ends.get("at least", -np.inf), ends.get("at most", np.inf)
         text = ", ".join(f"to {name} {np.float32(end)!s}" for name, end in ends.items())
-        yield Candidate(text, store=partial(_rounded, narrow=lambda v: np.clip(v, low, high)))
+        yield Candidate(text, store=partial(_rounded, narrow=lambda v: np.clip(v, low, high)), exact=True)
 
 
 @hypothesis("the result in steps", "The result is a multiple of a number, as of a type of integers.", MANY, fitted=True)
@@ -410,4 +410,4 @@ def never_written(case: Case) -> Iterator[Candidate]:
         detail = f"0x{text}, that is {' '.join(map(str, numbers))}" if numbers.any() else "zeros"
         # What a formula leaves, too.
         detail = "NaN" if detail.endswith(" is nan") else detail
-        yield Candidate(detail, store=partial(store, pattern=numbers))
+        yield Candidate(detail, store=partial(store, pattern=numbers), exact=True)
