@@ -184,6 +184,45 @@ def test_half_accumulation_passes_only_where_the_node_allows_it(tmp_path):
         assert report.images[0].reading == f"accumulated in {precision}"
 
 
+FAR_FROM_ROUNDING = {
+    "bias": lambda x, w, b: (x, w, b + 0.01),
+    "bias in steps": lambda x, w, b: (x, w, np.round(b * 64) / 64),
+    "x in steps": lambda x, w, b: (np.round(x * 32) / 32, w, b),
+    "x": lambda x, w, b: (x + np.random.default_rng(4).normal(0, 0.004, x.shape), w, b),
+    "weights": lambda x, w, b: (x, w + np.random.default_rng(4).normal(0, 0.001, w.shape), b),
+}
+
+
+def in_half(x, w, b, order):
+    """What a device gives that rounds every partial sum of a 3x3 convolution to half."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2))
+    flat = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*x.shape[:3], -1)
+    total = np.zeros((*x.shape[:3], len(w)), np.float16)
+    for k in order:
+        total += flat[..., k, None] * w.reshape(len(w), -1)[:, k]
+    return (total + b.astype(np.float32)).astype(np.float16)
+
+
+@pytest.mark.parametrize("what", [*FAR_FROM_ROUNDING, "nothing but rounding"])
+def test_what_depends_on_the_inputs_was_not_accumulated_in_half(what, tmp_path):
+    rng = np.random.default_rng(5)
+    x, w = rng.normal(size=(2, 14, 18, 6)).astype(np.float16), rng.normal(0, 0.3, (8, 3, 3, 6)).astype(np.float16)
+    b = rng.normal(size=8).astype(np.float32)
+    node = right(weights=w, bias=b)
+    if what in FAR_FROM_ROUNDING:
+        other = [array.astype(np.float32) for array in FAR_FROM_ROUNDING[what](x.astype(np.float64), w, b)]
+        device = run(right(weights=other[1], bias=other[2]), F.float32, x=other[0]).astype(np.float16)
+    else:
+        device = in_half(x, w, b, rng.permutation(54))
+    (image,) = report_of(tmp_path / "r", node, device, F.float16, x=x).images
+    found = [finding.headline for finding in image.findings if finding.name == "accumulated in half"]
+    assert not image.passed
+    if what in FAR_FROM_ROUNDING:
+        assert not found
+    else:
+        assert found[0].startswith("accumulated in half, as far as the size of the errors tells: explains")
+
+
 def added_in_half(x, w):
     """1x1 convolution, channel after channel."""
     total = np.zeros((*x.shape[:3], len(w)), np.float16)

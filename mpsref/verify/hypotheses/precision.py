@@ -16,11 +16,14 @@ from mpsref.operations.window import size_of
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import layer_hypothesis
 from mpsref.verify.hypotheses.layers import weights_of
+from mpsref.verify.hypotheses.noise import is_noise
 from mpsref.verify.hypotheses.stores import shortened, to_half
 from mpsref.verify.layer import HALF_UNIT, UNIT, Layer, Variants
 
 RELATED = 0.5
 """See `accumulated_in_half`."""
+SIZE_ALONE = "as far as the size of the errors tells"
+"""Noise of that size, from wherever it comes, looks the same once it is stored in half."""
 LARGEST_SINGLE, LARGEST_HALF = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float16))
 
 Rounding = Callable[[Wide], Wide]
@@ -165,13 +168,17 @@ def _accumulated(layer: Layer, case: Case, unit: float, largest: float, rounding
     # Such errors do not depend on the values; and sums of halfs are halfs, to which a bias may be added.
     if abs(np.sum((got - want) * want)) > RELATED * np.sqrt(np.sum((got - want) ** 2) * np.sum(want**2)):
         return
+    detail = SIZE_ALONE
     if 2.0**-case.result.precision < unit and layer.follow is None and layer.neuron is None:
         bias = np.broadcast_to(0.0 if layer.bias is None else layer.bias, case.got.shape).reshape(-1)[usable]
         sums = got, (got - bias).astype(np.float32).astype(np.float64)
         if max(np.mean(each == rounding(each)) for each in sums) < RELATED:
             return
+        detail = ""
+    elif sizes.size == case.got.size and not is_noise(layer, case, unit, rounding):
+        return
     narrow = replace(layer, widened=unit / UNIT)
-    yield "", lambda: _overflowed(narrow, case, largest) or narrow
+    yield detail, lambda: _overflowed(narrow, case, largest) or narrow
 
 
 @layer_hypothesis(
