@@ -103,6 +103,7 @@ LAYERS = [
         for name in ("formula", "library", "parameters", "places", "stores", "sums", "tables")
     ],
     ["mpsref.verify.hypotheses.layers"],
+    ["mpsref.verify.hypotheses.noise"],
     ["mpsref.verify.hypotheses.precision"],
     ["mpsref.verify.hypotheses.states"],
     ["mpsref.verify.hypotheses"],
