@@ -630,7 +630,51 @@ def source_scaled(r, value):
     return r.plant(neuron, x, r.value(neuron, value * x.astype(np.float64)), "the source scaled")
 
 
+@each("before", "after")
+def scaled(r, rounding):
+    if rounding == "before":
+        neuron, x, _ = r.forward("Sigmoid", "SoftSign", "GeLU")
+        return r.plant(neuron, x, r.number(1.1, 3.0) * r.value(neuron, x), "multiplied by a number")
+    y, plant = r.either()
+    return plant(y * y.dtype.type(r.number(1.1, 3.0)), "multiplied by a number", "another value of a parameter")
+
+
+@each("before", "after")
+def moved(r, rounding):
+    added = r.number(0.02, 0.9)
+    if rounding == "before":
+        neuron, x, _ = r.forward("Sigmoid", "TanH", "ReLU")
+        return r.plant(neuron, x, r.value(neuron, x) + added, "a number added")
+    y, plant = r.either()
+    return plant(y - y.dtype.type(added), "a number added")
+
+
+@each(0.5, -2.5)
+def scaled_and_moved(r, factor):
+    y, plant = r.either()
+    return plant(factor * y.astype(np.float64) + r.number(0.2, 0.9), "multiplied by a number, and another added")
+
+
+@kind
+def source_scaled_otherwise(r):
+    neuron, x, _ = r.forward("Sigmoid", "GeLU", "ELU")
+    y = r.value(neuron, r.number(0.3, 1.9) * x.astype(np.float64))
+    return r.plant(neuron, x, y, "a source multiplied by a number")
+
+
+@kind
+def source_moved(r):
+    neuron, x, _ = r.forward("Sigmoid", "GeLU", "ELU", "TanH")
+    return r.plant(neuron, x, r.value(neuron, x.astype(np.float64) + r.number(0.1, 1.5)), "a number added to a source")
+
+
 # ---- the function ----
+
+
+@each("sin", "cos", "arctan", "square")
+def another_function(r, name):
+    neuron, x, _ = r.forward("GeLU", "SoftSign", "Sigmoid", "TanH")
+    return r.plant(neuron, x, getattr(np, name)(x.astype(np.float64)), "another function")
 
 
 @kind

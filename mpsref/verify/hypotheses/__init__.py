@@ -11,6 +11,7 @@ from mpsref.verify.hypotheses import (
     parameters,
     places,
     precision,
+    scales,
     states,
     stores,
     sums,
@@ -59,7 +60,6 @@ LAYERS: tuple[Hypothesis, ...] = (
     precision.inputs_in_half,
     precision.weights_in_8_bits,
     layers.weights_scaled,
-    layers.scaled,
     precision.accumulated_in_bfloat16,
     precision.accumulated_in_half,
 )
@@ -158,8 +158,14 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     sums.summed,
     sums.averaged,
     parameters.parameter_fitted,
-    parameters.two_parameters_fitted,
+    scales.scaled,
+    scales.offset,
+    scales.source_scaled,
+    scales.source_offset,
     formula.another_neuron,
+    formula.another_function,
+    parameters.two_parameters_fitted,
+    scales.scaled_and_offset,
     tables.look_up_table,
     library.erf_by_polynomial,
     library.computed_in_half,
@@ -195,7 +201,7 @@ STATES: tuple[Hypothesis, ...] = (
     states.state_in_tf32,
     states.state_in_bfloat16,
     states.weights_added,
-    layers.scaled,
+    scales.scaled,
 )
 """Every fault of the gradients of weights and biases that is tried."""
 

@@ -122,16 +122,17 @@ class Candidate:
             known = self.known(index) if known is None else known & self.known(index)
         if self.store is not None:
             factor = 1.0 if case.layers else 1 + nudge * 2.0 ** (1 - case.result.precision)
-            out = self.store(case, moved, lambda where: factor * self._values(case, where, nudge))
+            out = self.store(case, moved, lambda where: factor * self.values(case, where, nudge))
         elif self._is_only_stored and not (nudge and case.layers):
             out = case.want.reshape(-1)[np.maximum(moved, 0)]
         else:
-            out = case.stored(self._values(case, moved, nudge))
+            out = case.stored(self.values(case, moved, nudge))
         if moved is not index:
             out = np.where(moved < 0, out.dtype.type(0), out)
         return out, known
 
-    def _values(self, case: Case, index: Index, end: int) -> Wide:
+    def values(self, case: Case, index: Index, end: int = 0) -> Wide:
+        """The values at flat indices before they are stored; of a layer's image also an end of their bounds."""
         if self.move is not None:
             index = np.maximum(index, 0)
         end = end if case.layers else 0
@@ -156,6 +157,10 @@ class Candidate:
         """Whether it is a move and nothing else."""
         others = self.function, self.reads, self.store, self.known, self.given
         return self.move is not None and all(part is None for part in others)
+
+    def named(self, detail: str) -> Candidate:
+        """The same with another detail."""
+        return replace(self, detail=detail)
 
     def release(self) -> None:
         """Forget whole images that can be made again."""

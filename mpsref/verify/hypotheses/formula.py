@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from mpsref.verify.hypotheses.base import (
 )
 
 Variants: TypeAlias = Iterator[tuple[str, Function]]
+Real: TypeAlias = Callable[[Wide], Any]
 
 
 # ---- formulas of single neurons ----
@@ -373,6 +374,29 @@ def another_neuron(step: Step) -> Variants:
             text = ", ".join(f"{name} = {np.float32(value)!s}" for name, value in parameters.items())
             other = with_descriptor(step.operation, neuron_of(neuron_type.name, parameters))
             yield f"{neuron_type.name}{' with ' * bool(text)}{text}", with_operation(other)
+
+
+FUNCTIONS: dict[str, tuple[Real, Real]] = {
+    "sin": (np.sin, np.cos),
+    "cos": (np.cos, lambda x: -np.sin(x)),
+    "atan": (np.arctan, lambda x: 1 / (1 + x * x)),
+    "erf": (erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x)),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "rsqrt": (lambda x: 1 / np.sqrt(x), lambda x: -0.5 * x**-1.5),
+    "the square": (np.square, lambda x: 2 * x),
+    "the reciprocal": (np.reciprocal, lambda x: -1 / (x * x)),
+}
+"""Other functions of a library, and their derivatives."""
+
+
+@function_hypothesis("another function", "Another function of the library was called, which is no neuron.", fewest=MANY)
+def another_function(step: Step) -> Variants:
+    def other(reads: Reads, functions: tuple[Real, Real]) -> Wide:
+        value, slope = functions
+        return np.asarray(reads.upstream * slope(reads.x) if reads_gradient(step) else value(reads.x))
+
+    for name, functions in FUNCTIONS.items():
+        yield name, partial(other, functions=functions)
 
 
 @hypothesis("another image of the graph", "The memory holds another image: a stale one, or one that shares it.", MANY)

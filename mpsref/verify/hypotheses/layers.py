@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from mpsref.operations import Average, AverageGradient, Convolution, Convolution
 from mpsref.operations.convolution import ConvolutionOperation
 from mpsref.operations.window import size_of
 from mpsref.verify.case import Case
-from mpsref.verify.hypotheses.base import MANY, Candidate, hypothesis, layer_hypothesis
+from mpsref.verify.hypotheses.base import MANY, layer_hypothesis
 from mpsref.verify.hypotheses.stores import to_half
 from mpsref.verify.layer import UNIT, Layer, Variants
 
@@ -184,21 +184,6 @@ def _factor(got: Wide, base: Wide, case: Case) -> float | None:
     ratio = ratios(got, base, case)
     middle = float(np.median(ratio)) if ratio.size >= MANY else 1.0
     return middle if middle not in (0.0, 1.0) else None
-
-
-@hypothesis(
-    "multiplied by a number",
-    "Every result has the same factor, such as a learning rate, or a scale of the loss that was not taken out.",
-    MANY,
-    fitted=True,
-    is_last=True,
-)
-def scaled(case: Case) -> Iterator[Candidate]:
-    got, want = (Elements(array, case.result).values() for array in (case.got, case.want))
-    factor = _factor(got, want, case) if case.layers else None
-    if factor is not None:
-        text = f"by {np.float32(factor)!s}"
-        yield Candidate(text, function=lambda reads: factor * reads.ideal(), step=len(case.steps) - 1)
 
 
 # ---- biases ----

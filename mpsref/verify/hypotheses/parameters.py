@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Wide, spread
+from mpsref.arrays import Wide
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.operations import NeuronOperation, Operation
 from mpsref.verify.case import Case, Function, Reads, Step, with_descriptor
@@ -23,18 +22,9 @@ from mpsref.verify.hypotheses.base import (
     descriptor_of,
     function_hypothesis,
     hypothesis,
-    median,
     with_operation,
 )
-
-MOST_STEPS, LEAST_FIT = 4, 0.3
-"""Nodes among which a parameter is fitted; and what share of the elements out of bounds a fitted one must explain."""
-
-BEST_STARTS, MOST_ITERATIONS = 4, 16
-"""Pairs of parameters from which a better pair is looked for, and how often."""
-
-SAME_BITS = 0.02
-"""The difference up to which shares of equal results count as equal."""
+from mpsref.verify.hypotheses.fitting import LEAST_FIT, Family, Fit
 
 
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
@@ -136,10 +126,6 @@ def parameter_in_half(step: Step) -> Iterator[tuple[str, Function]]:
                 yield "data", _with_data(step, half.astype(np.float32))
 
 
-GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -1)])
-"""Values of a parameter between which a better one is looked for."""
-
-
 @hypothesis(
     "another value of a parameter",
     "One parameter has another value: the one that fits some elements, and no other element contradicts it.",
@@ -147,84 +133,40 @@ GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -
     fitted=True,
 )
 def parameter_fitted(case: Case) -> Iterator[Candidate]:
-    fit = _Fit(case)
-    for k, step, p in fit.steps():
-        for name in p.parameters:
-            fitted = _fitted(partial(fit.distance, k, name))
-            if (best := fit.share(k, [name], [fitted])) >= LEAST_FIT:
-                (value,) = fit.shortest(k, [name], [fitted], best)
-                yield fit.candidate(step, k, [([name], [value])])
+    fit = Fit(case)
+    for k, step in fit.steps():
+        for name in descriptor_of(step).parameters:
+            family = _family(case, k, [name])
+            value = fit.value(family)
+            if (best := fit.shares(family, [value])[0]) >= LEAST_FIT:
+                yield _instead(fit, k, {(name,): fit.shortest(family, [value], best)})
 
 
-class _Fit:
-    """Some elements out of bounds, which a neuron with other parameters should give."""
+def _family(case: Case, k: int, names: Sequence[str]) -> Family:
+    """A neuron with other values of some of its parameters."""
+    step = case.steps[k]
 
-    def __init__(self, case: Case) -> None:
-        index = case.bad_sample[spread(case.bad_sample.size, 128)]
-        got = Elements(case.got.reshape(-1)[index], case.result)
-        fitting = np.isfinite(got.values())
-        self.case, self.index, self.got = case, index[fitting], got.at(np.flatnonzero(fitting))
-        self.wide, self.is_close = self.got.values(), case.bound(self.index)
-        # Far smaller results than most have relative errors that tell nothing.
-        self.least = float(np.median(np.abs(self.wide))) / 64 if self.index.size else 0.0
-
-    def steps(self) -> Iterator[tuple[int, Step, MPSNNNeuronDescriptor]]:
-        """The neurons that may be fitted."""
-        if self.index.size >= MANY and len(self.case.steps) <= MOST_STEPS:
-            for k, step in enumerate(self.case.steps):
-                if step.operation.descriptor is not None:
-                    yield k, step, step.operation.descriptor
-
-    def function(self, k: int, names: Sequence[str], values: Iterable[float]) -> Function | None:
-        """The neuron with other values of some parameters; None if it cannot have them, or has them already."""
+    def candidate(values: Sequence[float]) -> Candidate | None:
         single = [float(np.float32(value)) for value in values]
-        operation = next(_other_parameters(self.case.steps[k], names, single), None)
-        return None if operation is None else with_operation(operation)
+        operation = next(_other_parameters(step, names, single), None)
+        return None if operation is None else Candidate(function=with_operation(operation), step=k)
 
-    def off(self, k: int, names: Sequence[str], values: Iterable[float]) -> Wide:
-        """The relative error of each element, with its sign, at most 1."""
-        function = self.function(k, names, values)
-        if function is None:
-            return np.ones(self.wide.shape)
-        made = self.case.values(self.index, {k: function})
-        off = (made - self.wide) / (np.abs(made) + np.abs(self.wide) + self.least)
-        return np.where(made == self.wide, 0.0, np.where(np.isnan(off), 1.0, off))
+    return Family(tuple(descriptor_of(step).parameters[name] for name in names), candidate)
 
-    def distance(self, k: int, name: str, value: float) -> float:
-        """The typical error with another value of one parameter."""
-        return median(np.abs(self.off(k, [name], [value])))
 
-    def share(self, k: int, names: Sequence[str], values: Iterable[float]) -> float:
-        """Of how many the result is within bounds."""
-        return self.shares(k, names, values)[0]
-
-    def shares(self, k: int, names: Sequence[str], values: Iterable[float]) -> tuple[float, float]:
-        """Of how many the result is within bounds, and of how many the same."""
-        function = self.function(k, names, values)
-        if function is None:
-            return 0.0, 0.0
-        made = self.case.stored(self.case.values(self.index, {k: function}))
-        return float(self.is_close(made, self.got.stored).mean()), float((made == self.got.stored).mean())
-
-    def shortest(self, k: int, names: Sequence[str], values: list[float], best: float) -> list[float]:
-        """The shortest numbers that do as well."""
-        rounded = [[float(f"{value:.{digits}g}") for value in values] for digits in range(1, 9)]
-        found = [(each, bits) for each in rounded for share, bits in [self.shares(k, names, each)] if share >= best]
-        most = max((bits for _, bits in found), default=0.0)
-        return next((each for each, bits in found if bits >= most - SAME_BITS), values)
-
-    def candidate(self, step: Step, k: int, ways: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Candidate:
-        """The neuron with the first of several sets of parameters that give the same."""
-        own = descriptor_of(step).parameters
-        texts = [
-            " and ".join(
-                f"{n} = {np.float32(v)!s} instead of {np.float32(own[n])!s}" for n, v in zip(*way, strict=True)
-            )
-            for way in ways
-        ]
-        where = f"in {step.name}" if len(self.case.steps) > 1 else ""
-        detail = ", ".join(filter(None, (", or ".join(texts), where)))
-        return Candidate(detail, function=self.function(k, *ways[0]), step=k)
+def _instead(fit: Fit, k: int, ways: Mapping[tuple[str, ...], Sequence[float]]) -> Candidate:
+    """The neuron with the first of several sets of parameters that give the same."""
+    case, step = fit.case, fit.case.steps[k]
+    own = descriptor_of(step).parameters
+    texts = [
+        " and ".join(f"{n} = {np.float32(v)!s} instead of {np.float32(own[n])!s}" for n, v in zip(*way, strict=True))
+        for way in ways.items()
+    ]
+    where = f"in {step.name}" if len(case.steps) > 1 else ""
+    names, values = next(iter(ways.items()))
+    candidate = _family(case, k, names).candidate(values)
+    detail = ", ".join(filter(None, (", or ".join(texts), where, fit.extent)))
+    return (candidate or Candidate()).named(detail)
 
 
 @hypothesis(
@@ -234,28 +176,27 @@ class _Fit:
     fitted=True,
 )
 def two_parameters_fitted(case: Case) -> Iterator[Candidate]:
-    fit = _Fit(case)
-    for k, step, p in fit.steps():
-        found: list[tuple[float, Sequence[str], Sequence[float]]] = []
+    fit = Fit(case)
+    for k, step in fit.steps():
+        p = descriptor_of(step)
+        found: dict[tuple[str, ...], tuple[float, Sequence[float]]] = {}
         for names in itertools.combinations(p.parameters, 2):
-            tried = _fitted_together(partial(fit.off, k, names), _starts(p, names))
-            # Of those that do as well, that which gives more of the bits: the very numbers, if they are among them.
-            (best, _), values = max(((fit.shares(k, names, way), way) for way in tried), key=lambda each: sum(each[0]))
+            family = _family(case, k, names)
+            values = fit.together(family, _starts(p, names))
+            best, _ = fit.shares(family, values)
             if best >= LEAST_FIT:
-                values = fit.shortest(k, names, values, best)
+                values = fit.shortest(family, values, best)
                 other = [-value for value in values]
                 # An odd function is the same with both signs exchanged.
-                if _apart(other, p, names) < _apart(values, p, names) and fit.share(k, names, other) >= best:
+                if _apart(other, p, names) < _apart(values, p, names) and fit.shares(family, other)[0] >= best:
                     values = other
-                own = [p.parameters[name] for name in names]
                 # What changes one only is the simpler cause.
-                if (np.asarray(values, np.float32) != np.asarray(own, np.float32)).all():
-                    found.append((best, names, values))
+                if (np.asarray(values, np.float32) != np.asarray(family.own, np.float32)).all():
+                    found[names] = best, values
         if found:
-            most = max(best for best, *_ in found)
+            most = max(best for best, _ in found.values())
             # Of c^(a x + b), any two of the three give the same.
-            ways = [(names, values) for best, names, values in found if best == most]
-            yield fit.candidate(step, k, ways)
+            yield _instead(fit, k, {names: values for names, (best, values) in found.items() if best == most})
 
 
 def _apart(values: Sequence[float], p: MPSNNNeuronDescriptor, names: Sequence[str]) -> float:
@@ -273,53 +214,6 @@ def _starts(p: MPSNNNeuronDescriptor, names: Sequence[str]) -> list[tuple[float,
     scales = [1 / 4, 1 / 2, 1 / math.sqrt(2), math.sqrt(2), 2.0, 4.0]
     grid = [(own[names[0]] * s, own[names[1]] * t) for s in (1.0, *scales) for t in (1.0, *scales)]
     return list(dict.fromkeys([*itertools.product(*usual), *grid]))
-
-
-def _fitted_together(off: Callable[[Any], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:
-    """Where the errors of a function of several parameters are small, by steps of Gauss and Newton from some starts."""
-
-    def slopes_at(at: Wide, errors: Wide) -> Wide:
-        steps = 1e-5 * np.maximum(np.abs(at), 1e-3)
-        return np.stack([(off(at + step) - errors) / step.max() for step in np.diag(steps)], axis=1)
-
-    found: list[list[float]] = []
-    ranked = sorted((float(np.mean(np.abs(off(start)))), start) for start in starts)
-    for _, start in ranked[:BEST_STARTS]:
-        at, errors, damping = np.array(start), off(start), 1e-3
-        error, slopes = float(errors @ errors), slopes_at(at, errors)
-        for _ in range(MOST_ITERATIONS):
-            normal = slopes.T @ slopes
-            damped = normal + damping * np.diag(np.diag(normal)) + 1e-12 * np.eye(at.size)
-            move = np.linalg.solve(damped, -slopes.T @ errors)
-            there = off(at + move)
-            if (after := float(there @ there)) < error:
-                at, errors, error, damping = at + move, there, after, damping / 8
-                slopes = slopes_at(at, errors)
-            else:
-                damping *= 8
-            if np.abs(move).max() < 1e-8 * np.abs(at).max():
-                break
-        found += [list(start), at.tolist()]
-    return found
-
-
-def _fitted(distance: Callable[[float], float]) -> float:
-    """Where a function of a parameter is least, as far as a grid and a search between its points find that."""
-    best: float = min((distance(value), value) for value in GRID.tolist())[1]
-    low, high = best / math.sqrt(2), best * math.sqrt(2)
-    golden = (math.sqrt(5) - 1) / 2
-    inner = [high - golden * (high - low), low + golden * (high - low)]
-    values = [distance(value) for value in inner]
-    for _ in range(40):
-        if values[0] <= values[1]:
-            high, inner[1], values[1] = inner[1], inner[0], values[0]
-            inner[0] = high - golden * (high - low)
-            values[0] = distance(inner[0])
-        else:
-            low, inner[0], values[0] = inner[0], inner[1], values[1]
-            inner[1] = low + golden * (high - low)
-            values[1] = distance(inner[1])
-    return inner[1] if values[1] < values[0] else inner[0]
 
 
 @hypothesis("parameters of another node", "The node ran with the neuron or the parameters of another one.", MANY)

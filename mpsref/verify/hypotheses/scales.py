@@ -1,0 +1,209 @@
+"""Results and sources that were multiplied by a number, or to which a number was added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpsref.arrays import Elements, Index, Stored, Wide, meaning
+from mpsref.operations import Role
+from mpsref.storage import FLOAT64
+from mpsref.verify.case import Case
+from mpsref.verify.hypotheses.base import MANY, PLACES, Candidate, Values, hypothesis, median
+from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
+
+OUTLYING = 4.0
+"""Times the median error, beyond which an element is not used."""
+
+NOISE = 2.0**-11
+"""A relative error that is always small."""
+
+SEVERAL = 2.0
+"""How many ULP the arithmetic may be off."""
+
+SAME = 0.02
+"""The difference up to which two counts of elements count as equal."""
+
+ROUNDED = ", after it was rounded"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Results multiplied and moved: before they are rounded to the format, or once more after."""
+
+    fit: Fit
+    is_rounded: bool
+
+    def candidate(self, factor: float, added: float) -> Candidate:
+        if not self.is_rounded:
+            return Candidate(function=lambda reads: factor * reads.ideal() + added, step=len(self.fit.case.steps) - 1)
+
+        def store(case: Case, index: Index, values: Values) -> Stored:
+            return case.stored(factor * meaning(case.stored(values(index)), case.result) + added)
+
+        return Candidate(store=store)
+
+    @property
+    def base(self) -> Wide:
+        """What is multiplied."""
+        case = self.fit.case
+        return meaning(case.stored(self.fit.ideal), case.result) if self.is_rounded else self.fit.ideal
+
+    @property
+    def ends(self) -> tuple[Wide, Wide]:
+        """Between what the device's values were before they were rounded, as far as its arithmetic is exact."""
+        case, got = self.fit.case, self.fit.got
+        largest = case.result.unorm_max
+        apart = np.full(got.shape, 1 / largest) if largest else np.spacing(np.abs(got).astype(case.result.dtype))
+        width = apart.astype(np.float64) * (0.5 if self.is_rounded else SEVERAL)
+        # The first and the last code stand for all beyond them.
+        is_first, is_last = (np.full(got.shape, bool(largest)) & (got == end) for end in (0, 1))
+        return np.where(is_first, -np.inf, got - width), np.where(is_last, np.inf, got + width)
+
+    def factor(self) -> tuple[float, int]:
+        """What most elements were multiplied by, if nothing is added; and how many."""
+        low, high = (end / self.base for end in self.ends)
+        return _shared(np.fmin(low, high), np.fmax(low, high))
+
+    def added(self, factor: float = 1.0) -> tuple[float, int]:
+        """What was added to most elements, if they are multiplied by this; and to how many."""
+        low, high = (end - factor * self.base for end in self.ends)
+        return _shared(low, high)
+
+    def slope(self) -> float:
+        """How much larger most results become where what is multiplied does, whatever is added."""
+        got, base = self.fit.got, self.base
+        known = np.isfinite(base) & np.isfinite(self.ends).all(axis=0)
+        weights = self.fit.weights
+        slope = math.nan
+        for _ in range(2):
+            if np.count_nonzero(known) < MANY:
+                return math.nan
+            terms = np.stack([base, np.ones(base.shape)], axis=1) * weights[:, np.newaxis]
+            (slope, added), *_ = np.linalg.lstsq(terms[known], (got * weights)[known], rcond=None)
+            off = np.abs(terms @ (slope, added) - got * weights)
+            known &= off <= OUTLYING * median(off[known]) + NOISE
+        return float(slope)
+
+    def found(self, factor: float, added: float, text: str) -> Iterator[Candidate]:
+        """The candidate, if it is any good."""
+        if np.isfinite([factor, added]).all() and (factor, added) != (1, 0):
+            candidate = self.candidate(factor, added)
+            if self.fit.share_of(candidate)[0] >= LEAST_FIT:
+                numbers = (str(np.float32(value)) for value in (factor, added))
+                yield candidate.named(text.format(*numbers) + ROUNDED * self.is_rounded)
+
+
+def _single(number: Any) -> float:
+    """A number as devices have it, in float32."""
+    return float(np.float32(number))
+
+
+def _shared(low: Wide, high: Wide) -> tuple[float, int]:
+    """The shortest number in the most intervals, as far as one is in them all; and in how many."""
+    known = ~(np.isnan(low) | np.isnan(high))
+    ends, steps = np.concatenate([low[known], high[known]]), np.repeat([1, -1], np.count_nonzero(known))
+    if ends.size < 2 * MANY:
+        return math.nan, 0
+    order = np.lexsort((-steps, ends))
+    depth = np.cumsum(steps[order])
+    most = int(np.argmax(depth))
+    first, last = ends[order][most : most + 2].tolist()
+    rounded = (_single(f"{(first + last) / 2:.{digits}g}") for digits in range(1, 10))
+    return next((each for each in rounded if first <= each <= last), first), int(depth[most])
+
+
+def _ways(case: Case) -> Iterator[_Way]:
+    """Both, if the elements out of bounds have many values."""
+    fit = Fit(case)
+    if fit.is_possible and np.unique(case.got.reshape(-1)[case.bad_sample]).size >= MANY:
+        yield from (_Way(fit, is_rounded) for is_rounded in (False, True))
+
+
+@hypothesis(
+    "multiplied by a number",
+    "Every result has the same factor, such as a learning rate, or a scale of the loss that was not taken out.",
+    MANY,
+    fitted=True,
+)
+def scaled(case: Case) -> Iterator[Candidate]:
+    for way in _ways(case):
+        yield from way.found(way.factor()[0], 0.0, "by {}")
+
+
+@hypothesis("a number added", "Every result has the same number added to it, such as an offset or an epsilon.", MANY,
+            fitted=True)  # fmt: skip
+def offset(case: Case) -> Iterator[Candidate]:
+    for way in _ways(case):
+        yield from way.found(1.0, way.added()[0], "{1}")
+
+
+@hypothesis(
+    "multiplied by a number, and another added",
+    "Every result is scaled and moved, as by a normalization, or from -1 to 1 to the range from 0 to 1.",
+    MANY,
+    fitted=True,
+)
+def scaled_and_offset(case: Case) -> Iterator[Candidate]:
+    for way in _ways(case):
+        rough = way.slope()
+        factors = list(dict.fromkeys(_single(f"{rough:.{digits}g}") for digits in range(1, 10)))
+        tried = [(*way.added(factor), factor) for factor in factors] if np.isfinite(rough) else []
+        most = max((count for _, count, _ in tried), default=0)
+        # What changes one number only is the simpler cause.
+        if most * (1 - SAME) > max(way.added()[1], way.factor()[1]):
+            added, _, factor = next(each for each in tried if each[1] >= (1 - SAME) * most)
+            # On inputs that are close together many a curve is a straight line of another.
+            for candidate in way.found(factor, added, "by {}, and {} added"):
+                yield candidate.named(", ".join(filter(None, (candidate.detail, way.fit.extent))))
+
+
+# ---- sources ----
+
+
+def _of_source(k: int, factor: float, added: float) -> Candidate:
+    def reads(read: Sequence[Elements], index: Index) -> Sequence[Elements]:
+        return [*read[:k], Elements(_single(factor) * read[k].values() + _single(added), FLOAT64), *read[k + 1 :]]
+
+    return Candidate(reads=reads)
+
+
+def _found(fit: Fit, family: Family, values: Sequence[float], text: str) -> Iterator[Candidate]:
+    """The candidate with the shortest numbers that are as good as these, if they are any good."""
+    if (best := fit.shares(family, values)[0]) >= LEAST_FIT:
+        values = fit.shortest(family, values, best)
+        if (candidate := family.candidate(values)) is not None:
+            yield candidate.named(text + str(np.float32(values[0])))
+
+
+def _inputs(case: Case) -> Iterator[tuple[int, str]]:
+    """The sources whose scale is not that of the result, with words for each if there are several."""
+    if not case.layers:
+        for k, role in enumerate(case.operation.roles if len(case.steps) == 1 else ()):
+            if role is not Role.GRADIENT:
+                yield k, f"{PLACES[k]} " if len(case.sources) > 1 else ""
+
+
+@hypothesis("a source multiplied by a number", "A source is multiplied by a number before it is used.", MANY,
+            fitted=True)  # fmt: skip
+def source_scaled(case: Case) -> Iterator[Candidate]:
+    fit = Fit(case)
+    for k, text in _inputs(case) if fit.is_possible else ():
+        family = Family((1.0,), lambda values, k=k: _of_source(k, values[0], 0.0))  # type: ignore[misc]
+        value = fit.value(family)
+        # To an even function both signs are the same.
+        value = max(abs(value), value, key=lambda each: fit.shares(family, [each]))
+        yield from _found(fit, family, [value], text + "by ")
+
+
+@hypothesis("a number added to a source", "A number is added to a source before it is used.", MANY, fitted=True)
+def source_offset(case: Case) -> Iterator[Candidate]:
+    fit = Fit(case)
+    for k, text in _inputs(case) if fit.is_possible and case.descriptor is not None else ():
+        family = Family((0.0,), lambda values, k=k: _of_source(k, 1.0, values[0]))  # type: ignore[misc]
+        starts = [(value,) for value in (0.0, *GRID.tolist())]
+        yield from _found(fit, family, fit.together(family, starts), text)
