@@ -1439,10 +1439,11 @@ def clamped_result(r):
     return r.plant(neuron, x, np.minimum(y, r.dtype(round(float(np.quantile(y, 0.9)), 2))), "clamped")
 
 
-@each(np.rint, np.floor)
+@each("rint", "floor", "trunc", "ceil")
 def steps_of_a_fixed_point(r, rounding):
-    neuron, x, y = r.forward("SoftPlus", "ELU")
-    return r.plant(neuron, x, rounding(y * 16) / 16, "the result in steps")
+    step = float(r.rng.choice([1 / 16, 1 / 128, 1 / 255, 0.05, 0.003]))
+    neuron, x, y = r.forward("SoftPlus", "ELU", "ReLU")
+    return r.plant(neuron, x, getattr(np, rounding)(r.store(y).astype(np.float64) / step) * step, "the result in steps")
 
 
 def nodes_of(r, x, function, way, inside):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -181,25 +182,67 @@ def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
 
 @hypothesis("the result in steps", "The result is a multiple of a number, as of a type of integers.", MANY, fitted=True)
 def steps(case: Case) -> Iterator[Candidate]:
-    got = Elements(case.got.reshape(-1)[case.bad_sample], case.result).values()
-    values = np.unique(np.abs(got[np.isfinite(got) & (got != 0)]))
-    if case.result.unorm_max or not values.size or values.size > got.size / 2:
+    step = None if case.result.unorm_max else _step(case)
+    if step is None:
         return
-    # Small multiples, which were rounded least when they were stored, tell the step roughly, and larger ones better.
-    apart = np.diff(values[: 2 * LANES], prepend=0.0)
-    step = float(apart[apart > 2.0 ** (3 - case.result.precision) * values[: apart.size]].min(initial=values[0]))
-    for most in (LANES, 8 * LANES, np.inf):
+    roundings = {"the nearest": np.rint, "downward": np.floor, "toward 0": np.trunc, "upward": np.ceil}
+    for detail, rounding in roundings.items():
+        narrow = partial(_in_steps, step, rounding)
+        yield Candidate(f"multiples of {step:.9g}, {detail}", store=partial(_narrowed, narrow=narrow), coarse=True)
+        text = f"multiples of {step:.9g}, {detail}, before it was rounded"
+        yield Candidate(text, store=partial(_rounded, narrow=narrow), coarse=True)
+
+
+def _step(case: Case) -> float | None:
+    """The largest number of which nearly all results are multiples, as far as these are not that by chance."""
+    got = case.got.reshape(-1)[case.bad_sample]
+    got = np.unique(np.abs(got[np.isfinite(got)]))
+    values, unit = got.astype(np.float64), np.spacing(got).astype(np.float64)
+    # Neighbours are few steps apart, if not one; where numbers are closer together than these, as they are near 0.
+    apart = np.diff(values, prepend=0.0)
+    apart = apart[apart > CLEARLY * unit]
+    if not apart.size:
+        return None
+    found: list[tuple[float, float, int]] = []
+    for divisor in (1, 2, 3, 4, 5):
+        step = _refined(float(apart.min()) / divisor, values, unit)
+        tells = unit * CLEARLY < step
+        fits = tells & (_off(values, step) <= unit)
+        evidence = float(np.log(step / unit).sum(where=fits)) / divisor
+        count = int(np.count_nonzero(fits))
+        if count >= NEARLY * np.count_nonzero(tells) and evidence > LEAST_EVIDENCE:
+            found.append((evidence, step, count))
+    if not found:
+        return None
+    _, step, count = max(found, key=lambda each: each[0])
+    # Of the numbers that do as well, the simplest; such as 1/255.
+    simple: list[float] = [2.0 ** round(math.log2(step)), *(float(f"{step:.{digits}g}") for digits in (1, 2, 3)),
+              1 / max(1, round(1 / step)), *(float(f"{step:.{digits}g}") for digits in range(4, 10))]  # fmt: skip
+    tells = unit * CLEARLY < step
+    return next((each for each in simple if np.count_nonzero(tells & (_off(values, each) <= unit)) >= count), step)
+
+
+def _off(values: Wide, step: float) -> Wide:
+    """How far values are from multiples of a step."""
+    return np.abs(values - np.rint(values / step) * step)
+
+
+def _refined(step: float, values: Wide, unit: Wide) -> float:
+    """The same number better: small multiples tell it roughly, larger ones then how many they are of it."""
+    for most in (LANES, 8 * LANES, 64 * LANES, math.inf):
         counts = np.rint(values / step)
-        counts = np.where(counts <= most, counts, 0)
-        step = float(counts @ values / max(1.0, counts @ counts))
-    if not 0 < step < np.inf:
-        return
-    rounded = (float(f"{step:.{digits}g}") for digits in range(1, 17))
-    step = next((each for each in rounded if abs(each / step - 1) < 2.0**-case.result.precision), step)
-    for detail, rounding in {"the nearest": np.rint, "downward": np.floor, "toward 0": np.trunc}.items():
-        yield Candidate(
-            f"multiples of {step:g}, {detail}", store=partial(_rounded, narrow=partial(_in_steps, step, rounding))
-        )
+        chosen = (counts <= most) & (_off(values, step) <= step / 4)
+        counts = np.where(chosen, counts, 0) / unit
+        if (counts > 0).any():
+            step = float(counts @ (values / unit) / (counts @ counts))
+    return step
+
+
+CLEARLY, NEARLY, LEAST_EVIDENCE = 4.0, 0.97, 32.0
+"""
+By how many ULP two results differ that are no neighbours; the share that must be multiples of a step; and how
+improbable it must be that they are by chance, as -ln of the probability.
+"""
 
 
 def _in_steps(step: float, rounding: Callable[[Wide], Wide], values: Wide) -> Wide:
