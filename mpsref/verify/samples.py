@@ -54,7 +54,8 @@ class Sample:
 
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
-        return between_ends(candidate, self.case, self.index) if self.case.layers else self._is_close
+        is_own = self.case.layers or candidate.ends is not None
+        return between_ends(candidate, self.case, self.index) if is_own else self._is_close
 
     def judged(self, candidate: Candidate) -> Judged:
         """What a candidate gives, and what that means."""
@@ -102,7 +103,7 @@ class Sample:
             ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
             close = _between(ends, case)(outs, got)
         for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
-            if candidate.undo is not None or candidate.exact:
+            if candidate.undo is not None or candidate.exact or candidate.ends is not None:
                 close[k] = close_to(candidate, self.is_close(candidate), out, self.got)
             if not case.layers and (close[k] & differs[k]).any():
                 idle[k] = self._is_allowed(out)
@@ -130,7 +131,11 @@ def close_to(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stor
 
 
 def between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:
-    """Closeness to what a layer gives: within the bounds of that."""
+    """Closeness to what has bounds of its own, as what a layer gives has."""
+    if candidate.ends is not None:
+        by = candidate.move if candidate.source is None else None
+        moved = index if by is None else by(case.shape, index)
+        return _between(candidate.ends(case, np.maximum(moved, 0)), case)
     ends = [candidate.at(case, index, nudge)[0] for nudge in (-1, 1)]
     return _between(ends if candidate.undo is None else [candidate.undo(end) for end in ends], case)
 

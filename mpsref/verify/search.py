@@ -431,7 +431,8 @@ class Search:
                 unsure = unsure[~fits[unsure] | is_bad[unsure]]
             if unsure.size:
                 chosen = index[unsure]
-                is_close = between_ends(candidate, case, chosen) if case.layers else case.bound(chosen)
+                has_ends = case.layers or candidate.ends is not None
+                is_close = between_ends(candidate, case, chosen) if has_ends else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
                 if not case.layers and is_bad[unsure].any():

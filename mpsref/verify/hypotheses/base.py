@@ -91,6 +91,8 @@ class Candidate:
         Whether it says which bits memory holds, whatever was computed: nothing else is close to them.
     given : Given, optional
         What a layer gives instead of the case's own.
+    ends : callable, optional
+        Between what it is at some elements, where their own bounds around what it gives are not its bounds.
     """
 
     detail: str = ""
@@ -105,6 +107,7 @@ class Candidate:
     coarse: bool = False
     exact: bool = False
     given: Given | None = None
+    ends: Callable[[Case, Index], tuple[Stored, Stored]] | None = None
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
         """
@@ -170,7 +173,20 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "exact", "given")
+        names = (
+            "move",
+            "source",
+            "function",
+            "step",
+            "reads",
+            "store",
+            "known",
+            "undo",
+            "coarse",
+            "exact",
+            "given",
+            "ends",
+        )
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         return replace(self, detail=detail, **parts)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mpsref.arrays import Elements, Index, Stored, Wide
+from mpsref.arrays import Elements, Index, Wide
 from mpsref.neuron.activations import ACTIVATIONS
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.neuron.table import NEURONS
@@ -306,44 +306,6 @@ def accumulated(case: Case) -> Iterator[Candidate]:
         yield Candidate(f"on top of {place}", function=partial(function, source=source), step=last)
 
 
-@hypothesis("a constant factor", "Every result is multiplied by a constant that belongs elsewhere or is missing.", MANY)
-def factor(case: Case) -> Iterator[Candidate]:
-    names: dict[str, float] = {"1/2": 0.5, "2": 2.0, "1/4": 0.25, "4": 4.0, "ln 2": math.log(2),
-                               "1 / ln 2": 1 / math.log(2), "255": 255.0, "1/255": 1 / 255}  # fmt: skip
-    p = case.descriptor
-    for name, value in {} if p is None else p.parameters.items():
-        names |= {name: value, f"{name}^2": value * value}
-        if value:
-            names |= {f"1/{name}": 1 / value}
-        if name == "c" and value > 0 and value != 1:
-            names |= {"ln c": math.log(value), "1 / ln c": 1 / math.log(value)}
-    slopes = {} if p is None else p.parameters | ({"ln c": math.log(p.c)} if p.c > 0 else {})
-    for name, value in slopes.items():
-        if p is not None and p.a and value and name != "a":
-            names |= {f"a {name}": p.a * value, f"1 / (a {name})": 1 / (p.a * value), f"{name} / a": value / p.a}
-    n, h, w, c = case.shape
-    for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
-                        "the number of elements": n * h * w * c}.items():  # fmt: skip
-        names |= {f"1/{name}": 1 / count, name: float(count)}
-    # Not tried one by one: the ratio of what was got to what is wanted says which; or, if elements have moved as well,
-    # roughly that of the medians.
-    index = case.bad_sample
-    got, want = (Elements(array, case.result).at(index).values() for array in (case.got, case.want))
-    ratio = got / want
-    ratio = ratio[np.isfinite(ratio) & (ratio != 0)]
-    medians = float(np.divide(_median_size(case.got, case), _median_size(case.want, case)))
-    middle = float(np.median(ratio)) if ratio.size else medians
-    tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
-
-    def function(reads: Reads, value: float) -> Wide:
-        return value * reads.ideal()
-
-    for name, value in names.items():
-        near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
-        if near and value != 1:
-            yield Candidate(name, function=partial(function, value=value), step=len(case.steps) - 1)
-
-
 @hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
 def source_scaled(case: Case) -> Iterator[Candidate]:
     def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:
@@ -352,11 +314,6 @@ def source_scaled(case: Case) -> Iterator[Candidate]:
     if case.descriptor is not None and not case.layers:
         for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
             yield Candidate(f"by {name}", reads=partial(reads, value=value))
-
-
-def _median_size(array: Stored, case: Case) -> float:
-    sizes = np.abs(Elements(array.reshape(-1)[:131_072], case.result).values())
-    return float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else np.nan
 
 
 @function_hypothesis(

@@ -31,21 +31,33 @@ SAME = 0.02
 ROUNDED = ", after it was rounded"
 
 
+def _of_result(case: Case, factor: float, added: float, *, is_rounded: bool) -> Candidate:
+    """Results multiplied and moved: before they are rounded to the format, or once more after."""
+
+    def changed(values: Wide) -> Wide:
+        return factor * values + added
+
+    def store(case: Case, index: Index, values: Values) -> Stored:
+        return case.stored(changed(meaning(case.stored(values(index)), case.result)))
+
+    def ends(case: Case, index: Index) -> tuple[Stored, Stored]:
+        ideal = case.exact(0, index)
+        low, high = (np.where(np.isnan(end), ideal, end) for end in case.ends(index)) if case.ends else (ideal, ideal)
+        return case.stored(changed(low)), case.stored(changed(high))
+
+    # What is added may leave little of a result, but all of its error.
+    own = ends if added and case.ends and not case.layers else None
+    if is_rounded:
+        return Candidate(store=store, ends=own)
+    return Candidate(function=lambda reads: changed(reads.ideal()), step=len(case.steps) - 1, ends=own)
+
+
 @dataclass(frozen=True)
 class _Way:
-    """Results multiplied and moved: before they are rounded to the format, or once more after."""
+    """Results that are changed before they are rounded to the format, or after."""
 
     fit: Fit
     is_rounded: bool
-
-    def candidate(self, factor: float, added: float) -> Candidate:
-        if not self.is_rounded:
-            return Candidate(function=lambda reads: factor * reads.ideal() + added, step=len(self.fit.case.steps) - 1)
-
-        def store(case: Case, index: Index, values: Values) -> Stored:
-            return case.stored(factor * meaning(case.stored(values(index)), case.result) + added)
-
-        return Candidate(store=store)
 
     @property
     def base(self) -> Wide:
@@ -92,7 +104,7 @@ class _Way:
     def found(self, factor: float, added: float, text: str) -> Iterator[Candidate]:
         """The candidate, if it is any good."""
         if np.isfinite([factor, added]).all() and (factor, added) != (1, 0):
-            candidate = self.candidate(factor, added)
+            candidate = _of_result(self.fit.case, factor, added, is_rounded=self.is_rounded)
             if self.fit.share_of(candidate)[0] >= LEAST_FIT:
                 numbers = (str(np.float32(value)) for value in (factor, added))
                 yield candidate.named(text.format(*numbers) + ROUNDED * self.is_rounded)
@@ -122,6 +134,47 @@ def _ways(case: Case) -> Iterator[_Way]:
     fit = Fit(case)
     if fit.is_possible and np.unique(case.got.reshape(-1)[case.bad_sample]).size >= MANY:
         yield from (_Way(fit, is_rounded) for is_rounded in (False, True))
+
+
+@hypothesis("a constant factor", "Every result is multiplied by a constant that belongs elsewhere or is missing.", MANY)
+def factor(case: Case) -> Iterator[Candidate]:
+    names: dict[str, float] = {"1/2": 0.5, "2": 2.0, "1/4": 0.25, "4": 4.0, "ln 2": math.log(2),
+                               "1 / ln 2": 1 / math.log(2), "255": 255.0, "1/255": 1 / 255}  # fmt: skip
+    p = case.descriptor
+    for name, value in {} if p is None else p.parameters.items():
+        names |= {name: value, f"{name}^2": value * value}
+        if value:
+            names |= {f"1/{name}": 1 / value}
+        if name == "c" and value > 0 and value != 1:
+            names |= {"ln c": math.log(value), "1 / ln c": 1 / math.log(value)}
+    slopes = {} if p is None else p.parameters | ({"ln c": math.log(p.c)} if p.c > 0 else {})
+    for name, value in slopes.items():
+        if p is not None and p.a and value and name != "a":
+            names |= {f"a {name}": p.a * value, f"1 / (a {name})": 1 / (p.a * value), f"{name} / a": value / p.a}
+    n, h, w, c = case.shape
+    for name, count in {"N": n, "H": h, "W": w, "C": c, "(H W)": h * w, "(N H W)": n * h * w, "(H W C)": h * w * c,
+                        "the number of elements": n * h * w * c}.items():  # fmt: skip
+        names |= {f"1/{name}": 1 / count, name: float(count)}
+    # Not tried one by one: the ratio of what was got to what is wanted says which; or, if elements have moved as well,
+    # roughly that of the medians.
+    index = case.bad_sample
+    got, want = (Elements(array, case.result).at(index).values() for array in (case.got, case.want))
+    ratio = got / want
+    ratio = ratio[np.isfinite(ratio) & (ratio != 0)]
+    medians = float(np.divide(_median_size(case.got, case), _median_size(case.want, case)))
+    middle = float(np.median(ratio)) if ratio.size else medians
+    tolerance = 2.0 ** (4 - case.result.precision) if not case.result.unorm_max else 0.02
+
+    for name, value in names.items():
+        near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
+        if near and value != 1:
+            for is_rounded in (False, True):
+                yield _of_result(case, _single(value), 0.0, is_rounded=is_rounded).named(name + ROUNDED * is_rounded)
+
+
+def _median_size(array: Stored, case: Case) -> float:
+    sizes = np.abs(Elements(array.reshape(-1)[:131_072], case.result).values())
+    return float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else np.nan
 
 
 @hypothesis(
