@@ -35,7 +35,7 @@ from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
-from mpsref.verify.ranges import Level, Mark, Range
+from mpsref.verify.ranges import Branches, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 
@@ -58,6 +58,9 @@ T = MPSCNNNeuronType
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
+
+MOST_BRANCHES = 6
+"""Open comparisons of an element that are taken either way."""
 
 BLOCK, CHUNK = 262_144, 16_384
 """Elements classified together, and those analysed at once: about forty arrays of this size are alive, in the cache."""
@@ -312,9 +315,10 @@ class _Block:
                 self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = _inside(got, lower_upper[2], self.storage) & (
-            (marks & Mark.OVERFLOW != 0) == (reason == Reason.overflow)
-        )
+        inside = self._fits(value, lower_upper[2], got, reason)
+        undecided = np.flatnonzero(inside & (marks & Mark.UNDECIDED != 0))
+        if undecided.size:
+            inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
         if not rest.size:
             return
@@ -336,6 +340,31 @@ class _Block:
             found[clamped] |= ASSUMED
         chosen = rest[fits]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
+
+    def _fits(self, value: Range, between: Range, got: Stored, reason: int) -> Mask:
+        """Which elements are in their ranges, and have or have not overflowed as the reason says."""
+        overflows = value.reason & Mark.OVERFLOW != 0
+        return _inside(got, between, self.storage) & (overflows == (reason == Reason.overflow))
+
+    def _in_a_branch(self, f: Running, form: Form, rest: Index, reason: int, taken: dict[int, bool]) -> Mask:
+        """
+        Which elements are in the range of one branch of each open comparison, and not only between the branches.
+
+        From `MOST_BRANCHES` comparisons on, the range of both branches will do.
+        """
+        branches = Branches(taken)
+        value, got = form(replace(f, branches=branches), self.index[rest]), self.got[rest]
+        # What another world may do to a branch is marked there alone.
+        self.marks[rest] |= value.reason
+        inside = self._fits(value, stored(value, self.storage)[2], got, reason)
+        if branches.open is not None and len(taken) < MOST_BRANCHES:
+            undecided = np.flatnonzero(inside & (value.reason & Mark.UNDECIDED != 0))
+            inside[undecided] = False
+            for way in (True, False):
+                left = undecided[~inside[undecided]]
+                if left.size:
+                    inside[left] = self._in_a_branch(f, form, rest[left], reason, taken | {branches.open: way})
+        return inside
 
     def reflect(self, f: Running, form: Form) -> None:
         """

@@ -22,7 +22,7 @@ from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Differences
 from mpsref.verify.models import Law, Model
-from mpsref.verify.ranges import Range
+from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -307,8 +307,11 @@ class Segment:
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if self._is_windowed:
             whole = self._whole(number, f)
-            return Range(whole.low[index], whole.high[index], whole.nan[index], whole.reason[index], f)
-        if big and (value := self._looked_up(index, number, f)) is not None:
+            # What comes of many elements, each with its own open comparisons, may be anything between.
+            reason = whole.reason[index] & ~np.uint16(Mark.UNDECIDED)
+            return Range(whole.low[index], whole.high[index], whole.nan[index], reason, f)
+        # What is looked at branch by branch are few elements.
+        if big and f.branches is None and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
         values = {image: read(f, elements.at(needed[image].index())) for image, elements in self._inputs.items()}

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import Level, Mark, Range, Truth
+from mpsref.verify.ranges import Branches, Level, Mark, Range, Truth
 
 __all__ = ["Running"]
 
@@ -75,6 +75,8 @@ class Running:
         Whether inputs have the other sign.
     down : bool
         Whether a partial sum of a layer overflows to minus infinity.
+    branches : Branches, optional
+        Those taken where comparisons are open, for one evaluation; default: both.
     """
 
     model: Model
@@ -85,6 +87,7 @@ class Running:
     vanish: bool = False
     mirror: bool = False
     down: bool = False
+    branches: Branches | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -359,8 +362,10 @@ class Running:
         whole = first <= last
         odd = whole & ((first < last) | (np.mod(first, 2) == 1))
         even = whole & ((first < last) | (np.mod(first, 2) != 1))
-        low = np.where(negative, np.where(odd, -size.high, size.low), np.where(crosses & odd, -size.high, size.low))
-        high = np.where(negative & ~even, -size.low, size.high)
+        none_below = np.uint16(0)
+        signed = self.where(Truth(odd, odd & ~even, none_below), -size, size)
+        signed = self.where(Truth(base.low < 0, negative, none_below), signed, size)
+        low, high = signed.low, signed.high
         # IEEE arithmetic defines the power of -infinity, where there is no real number.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
@@ -371,7 +376,7 @@ class Running:
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, size.nan | none, size.reason.astype(np.uint16), self).marked(zero, Mark.POLE)
+        result = Range(low, high, size.nan | none, signed.reason, self).marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:
@@ -406,16 +411,32 @@ class Running:
         return Range(low, high, nan, x.reason | y.reason, self).marked(x.nan, Mark.CLAMPED)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
-        """`x` where the condition holds, `y` where not, and the range of both where it may or may not hold."""
+        """
+        `x` where the condition holds, `y` where not, and the range of both where it may or may not hold.
+
+        There it is `Mark.UNDECIDED`, unless the two ranges meet.
+        """
         x, y = self.range(x), self.range(y)
+        undecided: Mask = condition.may & ~condition.must
+        apart = undecided
+        if undecided.any():
+            # The ranges of factors are wider than that of the product.
+            is_product = max(len(x.factors), len(y.factors)) > 1
+            apart = undecided & ((np.fmax(x.low, y.low) > np.fmin(x.high, y.high)) | is_product)
+        if self.branches is not None:
+            condition, apart = self.branches.decided(condition, apart)
+        return self._either(condition, x, y, apart)
+
+    def _either(self, condition: Truth, x: Range, y: Range, apart: Mask) -> Range:
         yes, no = condition.must, ~condition.may
         low = np.where(yes, x.low, np.where(no, y.low, np.fmin(x.low, y.low)))
         high = np.where(yes, x.high, np.where(no, y.high, np.fmax(x.high, y.high)))
         nan = np.where(yes, x.nan, np.where(no, y.nan, x.nan | y.nan))
         reason = np.where(yes, x.reason, np.where(no, y.reason, x.reason | y.reason)) | condition.reason
-        return Range(low, high, nan, reason.astype(np.uint16), self, self._factors_where(condition, x, y))
+        factors = self._factors_where(condition, x, y, apart)
+        return Range(low, high, nan, reason.astype(np.uint16), self, factors).marked(apart, Mark.UNDECIDED)
 
-    def _factors_where(self, condition: Truth, x: Range, y: Range) -> tuple[tuple[Range, str], ...]:
+    def _factors_where(self, condition: Truth, x: Range, y: Range, apart: Mask) -> tuple[tuple[Range, str], ...]:
         """The factors of a choice between two products; none if neither is one."""
         if max(len(x.factors), len(y.factors)) < 2:
             return ()
@@ -424,7 +445,7 @@ class Running:
         for kind in kinds:
             ours, theirs = ([factor for factor, own in of.factors or ((of, ""),) if own == kind] for of in (x, y))
             for first, second in zip_longest(ours, theirs, fillvalue=one):
-                chosen = self.where(condition, replace(first, factors=()), replace(second, factors=()))
+                chosen = self._either(condition, replace(first, factors=()), replace(second, factors=()), apart)
                 factors.append((chosen, kind))
         return tuple(factors)
 
