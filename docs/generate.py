@@ -449,7 +449,8 @@ def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
 
 def bounds_page() -> str:
     """How the bounds of a correct device are derived, and how tight they are."""
-    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "tanh", "pow"]
+    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1", "log1p",
+             "tanh", "pow"]  # fmt: skip
     other = {"tanh": "`(t - 1) / (t + 1)`, `t = exp(2 x)`", "pow": "`exp2(y log2(x))`"}
     lines = [
         "# Bounds",

@@ -18,7 +18,18 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
-from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
+from mpsref.verify.bounds import (
+    Ends,
+    Form,
+    before_the_store,
+    classify,
+    data_of,
+    inner,
+    near_forms,
+    neuron_forms,
+    read,
+    stored,
+)
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Differences
 from mpsref.verify.models import Law, Model
@@ -80,7 +91,14 @@ def neuron_judge(
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
+        return classify(
+            got.at(index).stored,
+            model,
+            got.storage,
+            values,
+            lambda part: _special(sources, index[part]),
+            near=near_forms(descriptor, operation.direction),
+        )
 
     return judge
 
@@ -191,7 +209,10 @@ class Segment:
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants)
+        # Of a single neuron; in a chain each form may be another one for every node.
+        descriptor = self._operations[0].descriptor if len(self._nodes) == 1 and not self._is_windowed else None
+        near = near_forms(descriptor, self._operations[0].direction) if descriptor else ()
+        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants, near)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.

@@ -205,7 +205,7 @@ class Running:
         low: Any = np.float64(1.0)
         high: Any = np.float64(1.0)
         rounding = m.unit * (1.0 if law.either else law.ulp)
-        divides = any(kind for _, kind in factors)
+        divides, divided = any(kind for _, kind in factors), False
         error: Any = 0.0 if divides else -rounding
         for factor, kind in factors:
             low, high, lost = _corners(np.divide if kind else np.multiply, (low, high), (factor.low, factor.high))
@@ -213,7 +213,9 @@ class Running:
             missing = missing | lost
             if kind:
                 own = max(division.ulp, m.laws[kind].ulp) * m.unit
-                error = error + (own if division.is_rounding else own + rounding)
+                # A reciprocal and a product with it are two operations; one factor needs only one.
+                error = error + (own if division.is_rounding and not divided else own + rounding)
+                divided = True
             else:
                 error = error + np.where(factor.is_power_of_two, 0.0, rounding)
         # Of two that are no powers of two there is one rounding, of the exact product.
@@ -345,12 +347,26 @@ class Running:
         low, high = np.fmin(ends[0][0], ends[1][0]), np.fmax(ends[0][1], ends[1][1])
         return self.quotient(replace(divisor, low=low * divisor.low, high=high * divisor.low), divisor, "division")
 
+    def log1p(self, x: Range) -> Range:
+        """``ln(1 + x)``, for x that are not negative."""
+        return self.result(np.log1p(x.low), np.log1p(x.high), (x,), self.model.laws["log1p"])
+
+    def expm1(self, x: Range) -> Range:
+        """``e^x - 1``."""
+        return self.result(np.expm1(x.low), np.expm1(x.high), (x,), self.model.laws["expm1"])
+
     def erf(self, x: Range) -> Range:
         """The error function."""
         # Here, because importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
         return self.result(erf(x.low), erf(x.high), (x,), self.model.laws["erf"])
+
+    def erfc(self, x: Range) -> Range:
+        """``1 - erf(x)``."""
+        from scipy.special import erfc  # noqa: PLC0415
+
+        return self.result(erfc(x.high), erfc(x.low), (x,), self.model.laws["erfc"])
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
@@ -362,9 +378,9 @@ class Running:
         whole = first <= last
         odd = whole & ((first < last) | (np.mod(first, 2) == 1))
         even = whole & ((first < last) | (np.mod(first, 2) != 1))
-        none_below = np.uint16(0)
-        signed = self.where(Truth(odd, odd & ~even, none_below), -size, size)
-        signed = self.where(Truth(base.low < 0, negative, none_below), signed, size)
+        no_mark = np.zeros((), np.uint16)
+        signed = self.where(Truth(odd, odd & ~even, no_mark), -size, size)
+        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, size)
         low, high = signed.low, signed.high
         # IEEE arithmetic defines the power of -infinity, where there is no real number.
         infinite = base.low == -np.inf
