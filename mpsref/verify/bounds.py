@@ -159,16 +159,18 @@ ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = M
                 "the rearrangement that does not overflow, for devices with a logarithm of 1 + e^x of their own",
                 _soft_plus,
             ),
-            Alternative("a (max(b x, 0) + log1p(e^-abs(b x)))", "MLX, PyTorch, JAX", _soft_plus_accurate),
+            Alternative("a (max(b x, 0) + log1p(e^-abs(b x)))", "JAX", _soft_plus_accurate),
         ),
         (T.softPlus, "gradient"): (
             Alternative("a b / (1 + e^-(b x))", "measured on an Apple M4 Pro (kern0x1b/charon)", _soft_plus_slope),
         ),
-        (T.softSign, "forward"): (Alternative("x r, r = 1 / (1 + abs(x))", "kernels that divide once", _soft_sign),),
-        (T.softSign, "gradient"): (
-            Alternative("r r, r = 1 / (1 + abs(x))", "kernels that divide once", _soft_sign_slope),
+        (T.softSign, "forward"): (
+            Alternative("x r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign),
         ),
-        (T.ELU, "forward"): (Alternative("x if x >= 0 else a expm1(x)", "PyTorch, JAX, TensorFlow", _elu),),
+        (T.softSign, "gradient"): (
+            Alternative("r r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign_slope),
+        ),
+        (T.ELU, "forward"): (Alternative("x if x >= 0 else a expm1(x)", "JAX", _elu),),
         (T.geLU, "forward"): (Alternative("x/2 erfc(-x / sqrt 2)", "JAX", _gelu),),
         (T.geLU, "gradient"): (Alternative("1/2 erfc(-x / sqrt 2) + x e^(-x^2 / 2) / sqrt(2 pi)", "JAX", _gelu_slope),),
     }
