@@ -449,7 +449,8 @@ def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
 
 def bounds_page() -> str:
     """How the bounds of a correct device are derived, and how tight they are."""
-    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "tanh", "pow"]
+    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1", "log1p",
+             "tanh", "pow"]  # fmt: skip
     other = {"tanh": "`(t - 1) / (t + 1)`, `t = exp(2 x)`", "pow": "`exp2(y log2(x))`"}
     lines = [
         "# Bounds",
@@ -474,7 +475,9 @@ def bounds_page() -> str:
         "  the slope and the incoming gradient.",
         "- Exponents are not limited: what lies beyond the largest number stays as it is. Overflow is looked at",
         "  apart, see below. Storing rounds both ends once more, to infinity if that is how they round.",
-        "- If the ranges leave a comparison open, both branches are taken.",
+        "- If the ranges leave a comparison open, both branches are taken, and nothing between them: the slope of",
+        "  hardSigmoid at a kink is `a` or 0, not half of `a`. Several open comparisons of an element are taken in",
+        "  every way, up to six. Only where a window adds up many such elements may the result be between.",
         "- If a source is not recorded, the next node reads the ranges of the node that computes it, and their",
         "  neighbours.",
         "- Elements at most 1 ULP of their storage format from the ideal value are within, and not analysed.",
@@ -509,6 +512,9 @@ def bounds_page() -> str:
         "`indeterminate`, which nothing in the image refutes. Subnormal halves may be stored as 0. What a unorm code",
         "stands for is a quotient, with the error of one.",
         "",
+        "erfc, expm1 and log1p are in no library of Metal's or WGSL's: kernels that need them bring their own, which",
+        "are held to what the table says.",
+        "",
         "`metal-fast` is the default, as in Metal's compiler. A device may also use one of these forms:",
         "",
         "| type | direction | form | source |",
@@ -517,6 +523,10 @@ def bounds_page() -> str:
     for (neuron_type, direction), others in ALTERNATIVES.items():
         lines += [f"| {neuron_type.name} | {direction} | `{o.text}` | {o.source} |" for o in others]
     lines += [
+        "",
+        "Not among them are forms that lose what the documented one keeps: the sigmoid, or the slope of softPlus, by",
+        "tanh or as `1 - s(-x)`, the slope of ELU as `y + a`, that of softSign as `(1 - abs(y))^2`, that of tanH as",
+        "`1 / cosh^2`, an exponential as `exp2(x log2(e))`, and all that overflow earlier.",
         "",
         "## Within, excused, beyond",
         "",

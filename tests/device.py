@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
-from scipy.special import erf
+from scipy.special import erf, erfc
 
 from mpsref.verify.bounds import ALTERNATIVES
 
@@ -214,6 +214,15 @@ class Device:
     def erf(self, x):
         return Number(self, self._function("erf", x.value, erf))
 
+    def erfc(self, x):
+        return Number(self, self._function("erfc", x.value, erfc))
+
+    def expm1(self, x):
+        return Number(self, self._function("expm1", x.value, np.expm1))
+
+    def log1p(self, x):
+        return Number(self, self._function("log1p", x.value, np.log1p))
+
     def pow(self, base, exponent):
         x, y = self.number(base).value, self.number(exponent).value
         x, y = self.flushed(x), self.flushed(y)
@@ -352,12 +361,17 @@ class Product(Number):
         return self._reduced(2)
 
 
-def evaluated(device, descriptor, x, upstream=None):
-    """What the device computes for some elements, before it stores them: by one of the listed forms."""
-    row, direction = descriptor.row, "forward" if upstream is None else "gradient"
-    own = row.stepwise_forward if upstream is None else row.stepwise_derivative
-    forms = [own, *(other.formula for other in ALTERNATIVES.get((descriptor.neuron_type, direction), ()))]
-    form = forms[device.rng.integers(len(forms))]
+def forms_of(descriptor, direction):
+    """The row's own form, and those listed."""
+    row = descriptor.row
+    own = row.stepwise_forward if direction == "forward" else row.stepwise_derivative
+    return [own, *(other.formula for other in ALTERNATIVES.get((descriptor.neuron_type, direction), ()))]
+
+
+def evaluated(device, descriptor, x, upstream=None, form=None):
+    """What the device computes for some elements, before it stores them: by one of the forms."""
+    forms = forms_of(descriptor, "forward" if upstream is None else "gradient")
+    form = form or forms[device.rng.integers(len(forms))]
     data = None if descriptor.data is None else device.number(descriptor.data[np.arange(x.size) % descriptor.data.size])
     p = SimpleNamespace(**{name: device.number(getattr(descriptor, name)) for name in "abc"}, data=data)
     with np.errstate(all="ignore"):

@@ -18,7 +18,7 @@ from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.storage import StorageFormat
 from mpsref.verify.bounds import CHUNK, stored
 from mpsref.verify.models import Model
-from mpsref.verify.ranges import Range
+from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, WITHIN
 from mpsref.verify.running import Running
 
@@ -160,9 +160,11 @@ class Cells:
             for (f, form), both in zip(ways, bounds, strict=True):
                 read = [axis.ranges(place, f) for axis, place in zip(self._axes, places, strict=True)]
                 value = form(read, f).like(chosen)
-                # An exception, or an input that is not finite, is for the bounds of each element.
+                # An exception, or an input that is not finite, is for the bounds of each element. What is outside of
+                # two branches is so whichever is taken.
+                branches = np.uint16(0 if self._is_exact else Mark.UNDECIDED)
                 for source in (value, *read):
-                    plain &= ~source.nan & (source.reason == 0)
+                    plain &= ~source.nan & (source.reason & ~branches == 0)
                 for source in read:
                     plain &= np.isfinite(source.low) & np.isfinite(source.high)
                 if self._factor is None:

@@ -18,11 +18,22 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
-from mpsref.verify.bounds import Ends, Form, before_the_store, classify, data_of, inner, neuron_forms, read, stored
+from mpsref.verify.bounds import (
+    Ends,
+    Form,
+    before_the_store,
+    classify,
+    data_of,
+    inner,
+    near_forms,
+    neuron_forms,
+    read,
+    stored,
+)
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Differences
 from mpsref.verify.models import Law, Model
-from mpsref.verify.ranges import Range
+from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -80,7 +91,14 @@ def neuron_judge(
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
+        return classify(
+            got.at(index).stored,
+            model,
+            got.storage,
+            values,
+            lambda part: _special(sources, index[part]),
+            near=near_forms(descriptor, operation.direction),
+        )
 
     return judge
 
@@ -191,7 +209,10 @@ class Segment:
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants)
+        # Of a single neuron; in a chain each form may be another one for every node.
+        descriptor = self._operations[0].descriptor if len(self._nodes) == 1 and not self._is_windowed else None
+        near = near_forms(descriptor, self._operations[0].direction) if descriptor else ()
+        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants, near)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
@@ -307,8 +328,11 @@ class Segment:
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if self._is_windowed:
             whole = self._whole(number, f)
-            return Range(whole.low[index], whole.high[index], whole.nan[index], whole.reason[index], f)
-        if big and (value := self._looked_up(index, number, f)) is not None:
+            # What comes of many elements, each with its own open comparisons, may be anything between.
+            reason = whole.reason[index] & ~np.uint16(Mark.UNDECIDED)
+            return Range(whole.low[index], whole.high[index], whole.nan[index], reason, f)
+        # What is looked at branch by branch are few elements.
+        if big and f.branches is None and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
         values = {image: read(f, elements.at(needed[image].index())) for image, elements in self._inputs.items()}

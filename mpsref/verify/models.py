@@ -82,8 +82,8 @@ class Model:
         Its name, and the document that states the promise.
     laws : Mapping of str to Law
         For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
-        ``log``, ``log2``, ``erf``, ``tanh`` and ``pow``. Without the last two they are ``(t - 1) / (t + 1)`` with
-        ``t = e^2x``, or as `tanh_is_sinh_by_cosh` says, and ``2^(y log2 x)``.
+        ``log``, ``log2``, ``erf``, ``erfc``, ``expm1``, ``log1p``, ``tanh`` and ``pow``. Without the last two they are
+        ``(t - 1) / (t + 1)`` with ``t = e^2x``, or as `tanh_is_sinh_by_cosh` says, and ``2^(y log2 x)``.
     channel_format : MPSImageFeatureChannelFormat or ArrayFormat
         The format of the computation.
     flushes : bool
@@ -212,6 +212,10 @@ class Model:
 
 _SPECIFICATION = "Metal Shading Language Specification, section 8"
 _EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
+_OWN = {"erfc": Law(4), "expm1": Law(2), "log1p": Law(4)}
+"""Functions that kernels bring along. Those known err by 4 ULP (CUDA's erfc), 1 ULP (CUDA's and MLX's expm1, whose own
+operations may be contracted), and as much as the logarithm that log1p is made of."""
+_OWN_SHORT = dict.fromkeys(_OWN, Law(1))
 
 
 def _wgsl(name: str, kind: str, exp: float, near_one: float, channel_format: ChannelFormat) -> Model:
@@ -221,6 +225,7 @@ def _wgsl(name: str, kind: str, exp: float, near_one: float, channel_format: Cha
         f"WGSL, accuracy of concrete floating point expressions, {kind} (gpuweb da251f90); erf is not in the language: "
         "as in Metal's; of tanh the worse of two",
         {"arithmetic": Law(1, either=True), "reciprocal": Law(2.5), "division": Law(2.5), "erf": Law(4)}
+        | _OWN
         | dict.fromkeys(("exp", "exp2"), Law(exp, growth=2, whole=False))
         | dict.fromkeys(("log", "log2"), Law(3, near_one=near_one))
         | {"tanh": Law(0, absolute=1e-5)},
@@ -239,6 +244,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                 "metal-precise",
                 f"{_SPECIFICATION}, table 8.1; erf is not in the library: as the others are",
                 _EXACT
+                | _OWN
                 | dict.fromkeys(("exp", "exp2", "log", "log2", "erf"), Law(4))
                 | {"tanh": Law(5), "pow": Law(16)},
                 nan_is_defined=True,
@@ -256,20 +262,21 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                     "log": Law(3, near_one=2.0**-21),
                     "log2": Law(2, near_one=2.0**-22),
                     "erf": Law(4),
-                },
+                }
+                | _OWN,
                 others={"tanh": Law(5), "pow": Law(16)},
             ),
             Model(
                 "metal-half",
                 f"{_SPECIFICATION}, table 8.3; erf is not in the library: as the others are; pow has no row",
-                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                _EXACT | _OWN_SHORT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
                 channel_format=F.float16,
                 flushes=False,
             ),
             Model(
                 "metal-bfloat",
                 f"{_SPECIFICATION}, table 8.4: each operation rounded to bfloat; functions are those of float, rounded",
-                _EXACT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
+                _EXACT | _OWN_SHORT | dict.fromkeys(("exp", "exp2", "log", "log2", "erf", "tanh"), Law(1)),
                 channel_format=ArrayFormat.bfloat16,
             ),
             Model(
@@ -286,7 +293,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
                     "log2": Law(2, near_one=2.0**-22),
                     "erf": Law(2),
                     "tanh": Law(4096),
-                },
+                }
+                | _OWN,
                 nan_is_defined=True,
             ),
             _wgsl("wgsl", "f32", 3, 2.0**-21, F.float32),

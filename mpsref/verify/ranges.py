@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -16,7 +17,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["Level", "Mark", "Range", "Truth"]
+__all__ = ["Branches", "Level", "Mark", "Range", "Truth"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -35,6 +36,8 @@ class Mark(IntFlag):
     """A fast division outside the range in which its error is promised."""
     VANISHES = 1024
     """An order of a product has a subnormal on the way."""
+    UNDECIDED = 2048
+    """A comparison is open, and nothing between its branches is possible."""
     INVALID = 16
     """An operation without a value, such as inf - inf."""
     CLAMPED = 32
@@ -75,6 +78,33 @@ class Truth:
 
     def __and__(self, other: Truth) -> Truth:
         return Truth(self.may & other.may, self.must & other.must, self.reason | other.reason)
+
+
+class Branches:
+    """
+    The branches that one evaluation of a formula takes where comparisons are open, by the places of its choices.
+
+    A choice without one takes both.
+    """
+
+    def __init__(self, taken: Mapping[int, bool]) -> None:
+        self._taken = taken
+        self._count = 0
+        self.open: int | None = None
+        """The first choice that takes both branches."""
+
+    def decided(self, condition: Truth, apart: Mask) -> tuple[Truth, Mask]:
+        """The condition of the next choice, decided where its branches are apart; and where they still are."""
+        place = self._count
+        self._count += 1
+        if not apart.any():
+            return condition, apart
+        way = self._taken.get(place)
+        if way is None:
+            self.open = place if self.open is None else self.open
+            return condition, apart
+        may, must = (condition.may, condition.must | apart) if way else (condition.may & ~apart, condition.must)
+        return Truth(may, must, condition.reason), np.zeros_like(apart)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import Level, Mark, Range, Truth
+from mpsref.verify.ranges import Branches, Level, Mark, Range, Truth
 
 __all__ = ["Running"]
 
@@ -75,6 +75,8 @@ class Running:
         Whether inputs have the other sign.
     down : bool
         Whether a partial sum of a layer overflows to minus infinity.
+    branches : Branches, optional
+        Those taken where comparisons are open, for one evaluation; default: both.
     """
 
     model: Model
@@ -85,6 +87,7 @@ class Running:
     vanish: bool = False
     mirror: bool = False
     down: bool = False
+    branches: Branches | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -202,7 +205,7 @@ class Running:
         low: Any = np.float64(1.0)
         high: Any = np.float64(1.0)
         rounding = m.unit * (1.0 if law.either else law.ulp)
-        divides = any(kind for _, kind in factors)
+        divides, divided = any(kind for _, kind in factors), False
         error: Any = 0.0 if divides else -rounding
         for factor, kind in factors:
             low, high, lost = _corners(np.divide if kind else np.multiply, (low, high), (factor.low, factor.high))
@@ -210,7 +213,9 @@ class Running:
             missing = missing | lost
             if kind:
                 own = max(division.ulp, m.laws[kind].ulp) * m.unit
-                error = error + (own if division.is_rounding else own + rounding)
+                # A reciprocal and a product with it are two operations; one factor needs only one.
+                error = error + (own if division.is_rounding and not divided else own + rounding)
+                divided = True
             else:
                 error = error + np.where(factor.is_power_of_two, 0.0, rounding)
         # Of two that are no powers of two there is one rounding, of the exact product.
@@ -342,12 +347,26 @@ class Running:
         low, high = np.fmin(ends[0][0], ends[1][0]), np.fmax(ends[0][1], ends[1][1])
         return self.quotient(replace(divisor, low=low * divisor.low, high=high * divisor.low), divisor, "division")
 
+    def log1p(self, x: Range) -> Range:
+        """``ln(1 + x)``, for x that are not negative."""
+        return self.result(np.log1p(x.low), np.log1p(x.high), (x,), self.model.laws["log1p"])
+
+    def expm1(self, x: Range) -> Range:
+        """``e^x - 1``."""
+        return self.result(np.expm1(x.low), np.expm1(x.high), (x,), self.model.laws["expm1"])
+
     def erf(self, x: Range) -> Range:
         """The error function."""
         # Here, because importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
         return self.result(erf(x.low), erf(x.high), (x,), self.model.laws["erf"])
+
+    def erfc(self, x: Range) -> Range:
+        """``1 - erf(x)``."""
+        from scipy.special import erfc  # noqa: PLC0415
+
+        return self.result(erfc(x.high), erfc(x.low), (x,), self.model.laws["erfc"])
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
@@ -359,8 +378,10 @@ class Running:
         whole = first <= last
         odd = whole & ((first < last) | (np.mod(first, 2) == 1))
         even = whole & ((first < last) | (np.mod(first, 2) != 1))
-        low = np.where(negative, np.where(odd, -size.high, size.low), np.where(crosses & odd, -size.high, size.low))
-        high = np.where(negative & ~even, -size.low, size.high)
+        no_mark = np.zeros((), np.uint16)
+        signed = self.where(Truth(odd, odd & ~even, no_mark), -size, size)
+        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, size)
+        low, high = signed.low, signed.high
         # IEEE arithmetic defines the power of -infinity, where there is no real number.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
@@ -371,7 +392,7 @@ class Running:
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, size.nan | none, size.reason.astype(np.uint16), self).marked(zero, Mark.POLE)
+        result = Range(low, high, size.nan | none, signed.reason, self).marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:
@@ -406,16 +427,32 @@ class Running:
         return Range(low, high, nan, x.reason | y.reason, self).marked(x.nan, Mark.CLAMPED)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
-        """`x` where the condition holds, `y` where not, and the range of both where it may or may not hold."""
+        """
+        `x` where the condition holds, `y` where not, and the range of both where it may or may not hold.
+
+        There it is `Mark.UNDECIDED`, unless the two ranges meet.
+        """
         x, y = self.range(x), self.range(y)
+        undecided: Mask = condition.may & ~condition.must
+        apart = undecided
+        if undecided.any():
+            # The ranges of factors are wider than that of the product.
+            is_product = max(len(x.factors), len(y.factors)) > 1
+            apart = undecided & ((np.fmax(x.low, y.low) > np.fmin(x.high, y.high)) | is_product)
+        if self.branches is not None:
+            condition, apart = self.branches.decided(condition, apart)
+        return self._either(condition, x, y, apart)
+
+    def _either(self, condition: Truth, x: Range, y: Range, apart: Mask) -> Range:
         yes, no = condition.must, ~condition.may
         low = np.where(yes, x.low, np.where(no, y.low, np.fmin(x.low, y.low)))
         high = np.where(yes, x.high, np.where(no, y.high, np.fmax(x.high, y.high)))
         nan = np.where(yes, x.nan, np.where(no, y.nan, x.nan | y.nan))
         reason = np.where(yes, x.reason, np.where(no, y.reason, x.reason | y.reason)) | condition.reason
-        return Range(low, high, nan, reason.astype(np.uint16), self, self._factors_where(condition, x, y))
+        factors = self._factors_where(condition, x, y, apart)
+        return Range(low, high, nan, reason.astype(np.uint16), self, factors).marked(apart, Mark.UNDECIDED)
 
-    def _factors_where(self, condition: Truth, x: Range, y: Range) -> tuple[tuple[Range, str], ...]:
+    def _factors_where(self, condition: Truth, x: Range, y: Range, apart: Mask) -> tuple[tuple[Range, str], ...]:
         """The factors of a choice between two products; none if neither is one."""
         if max(len(x.factors), len(y.factors)) < 2:
             return ()
@@ -424,7 +461,7 @@ class Running:
         for kind in kinds:
             ours, theirs = ([factor for factor, own in of.factors or ((of, ""),) if own == kind] for of in (x, y))
             for first, second in zip_longest(ours, theirs, fillvalue=one):
-                chosen = self.where(condition, replace(first, factors=()), replace(second, factors=()))
+                chosen = self._either(condition, replace(first, factors=()), replace(second, factors=()), apart)
                 factors.append((chosen, kind))
         return tuple(factors)
 

@@ -17,6 +17,9 @@ T exp_(T x) { return T(std::exp(float(x))); }
 T log_(T x) { return T(std::log(float(x))); }
 T tanh_(T x) { return T(std::tanh(float(x))); }
 T erf_(T x) { return T(std::erf(float(x))); }
+T erfc_(T x) { return T(std::erfc(float(x))); }
+T expm1_(T x) { return T(std::expm1(float(x))); }
+T log1p_(T x) { return T(std::log1p(float(x))); }
 T pow_(T x, T y) { return T(std::pow(float(x), float(y))); }
 T abs_(T x) { return x < T(0) ? -x : x; }
 T min_(T x, T y) { return x < y ? x : y; }
@@ -61,16 +64,22 @@ const Neuron neurons[] = {
     {"softPlus",
      [](T x, T a, T b, T, int form) {
        T z = b * x;
-       return form ? a * (max_(z, T(0)) + log_(one + exp_(-abs_(z)))) : a * log_(one + exp_(z));
+       T e = exp_(-abs_(z));
+       return form ? a * (max_(z, T(0)) + (form == 1 ? log_(one + e) : log1p_(e))) : a * log_(one + exp_(z));
      },
      [](T x, T dy, T a, T b, T, int form) {
        if (form) return dy * a * b * (one / (one + exp_(-(b * x))));
        T e = exp_(b * x);
        return dy * (a * b * e / (e + one));
      }},
-    {"softSign", [](T x, T, T, T, int) { return x / (one + abs_(x)); },
-     [](T x, T dy, T, T, T, int) { return dy / ((abs_(x) + one) * (abs_(x) + one)); }},
-    {"ELU", [](T x, T a, T, T, int) { return x >= T(0) ? x : a * (exp_(x) - one); },
+    {"softSign",
+     [](T x, T, T, T, int form) { return form ? x * (one / (one + abs_(x))) : x / (one + abs_(x)); },
+     [](T x, T dy, T, T, T, int form) {
+       T r = one / (abs_(x) + one);
+       return form ? dy * (r * r) : dy / ((abs_(x) + one) * (abs_(x) + one));
+     }},
+    {"ELU",
+     [](T x, T a, T, T, int form) { return x >= T(0) ? x : a * (form ? expm1_(x) : exp_(x) - one); },
      [](T x, T dy, T a, T, T, int) { return x >= T(0) ? dy : dy * a * exp_(x); }},
     {"reLUN", [](T x, T a, T b, T, int) { return min_(x >= T(0) ? x : a * x, b); },
      [](T x, T dy, T a, T b, T, int) {
@@ -89,10 +98,11 @@ const Neuron neurons[] = {
        T u = a * x + b;
        return c == T(-1) ? dy * a / u : dy * a / (log_(c) * u);
      }},
-    {"geLU", [](T x, T, T, T, int) { return half * x * (one + erf_(x * r2)); },
-     [](T x, T dy, T, T, T, int) {
+    {"geLU",
+     [](T x, T, T, T, int form) { return half * x * (form ? erfc_(-x * r2) : one + erf_(x * r2)); },
+     [](T x, T dy, T, T, T, int form) {
        T bell = r2pi * exp_(-half * x * x);
-       return dy * (half * (one + erf_(x * r2)) + bell * x);
+       return dy * (half * (form ? erfc_(-x * r2) : one + erf_(x * r2)) + bell * x);
      }},
 };
 }  // namespace
