@@ -21,8 +21,8 @@ from mpsref.storage import StorageFormat
 
 __all__ = ["Deferred", "Differences", "evaluated"]
 
-BLOCK = 65_536
-"""Elements compared at once."""
+BLOCK = 2**20
+"""Bytes of an image compared at once: enough to hide the cost of calls from Python, few enough for the caches."""
 
 FEW = 16
 """Elements that are read one by one."""
@@ -199,7 +199,8 @@ class Differences:
     ) -> Differences:
         """Those between two arrays of one shape; the other arguments are those of `of`."""
         got, want = got.reshape(-1), want.reshape(-1)
-        parts = [slice(start, start + BLOCK) for start in range(0, got.size, BLOCK)]
+        each = BLOCK // got.itemsize
+        parts = [slice(start, start + each) for start in range(0, got.size, each)]
         return cls.of(((got[part], want[part]) for part in parts), lambda: got, storage, sample, lambda: sources)
 
     def only(self, chosen: Index) -> Differences:
@@ -235,7 +236,7 @@ def evaluated(
         made = operation.of_arrays([each.elements() for each in read], storage)
         return Differences.between(whole(), made.stored, storage, sample)
     channels = got.size[3]
-    each = max(1, BLOCK // channels) * channels
+    each = max(1, BLOCK // storage.dtype.itemsize // channels) * channels
 
     def blocks() -> Iterator[tuple[Stored, Stored]]:
         for wrote, *sources in zip(got.blocks(each), *(source.blocks(each) for source in read), strict=True):

@@ -15,10 +15,11 @@ HALF = storage_of(np.zeros(1, np.float16), "x")
 
 
 def test_differences_are_found_in_every_block_and_give_the_reference_back():
-    got = (np.arange(3 * BLOCK + 5) % 1000).astype(np.float16).reshape(1, 1, 1, -1)
-    want, changed = got.copy(), np.array([0, BLOCK - 1, BLOCK, 3 * BLOCK + 4])
+    each = BLOCK // 2
+    got = (np.arange(3 * each + 5) % 1000).astype(np.float16).reshape(1, 1, 1, -1)
+    want, changed = got.copy(), np.array([0, each - 1, each, 3 * each + 4])
     want.reshape(-1)[changed] += 1024
-    asked = np.array([BLOCK - 2, BLOCK - 1, 2 * BLOCK])
+    asked = np.array([each - 2, each - 1, 2 * each])
 
     found = Differences.between(got, want, HALF, asked)
 
@@ -40,7 +41,7 @@ def test_nan_is_kept_where_both_hold_it(got, want, keeps):
 @pytest.mark.parametrize("raw", [False, True])
 def test_an_image_that_is_right_is_never_held_as_a_whole(tmp_path, raw, monkeypatch):
     """Nor one whose elements are neighbours of the reference."""
-    x = np.random.default_rng(0).normal(size=(1, 64, 64, 32)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 80)).astype(np.float32)
     node = mps.MPSCNNNeuronReLUNode(source=mps.MPSNNImageNode(handle="x"))
     node.result_image.format, node.result_image.handle = mps.MPSImageFeatureChannelFormat.float32, "y"
     y = mps.neuron.forward(node.descriptor, x)
