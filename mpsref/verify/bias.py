@@ -148,13 +148,15 @@ def directed(
     if differ.size < LEAST:
         return None
     # Where even the elements that differ do not fit there is no need to look at those that do not differ, nor at many.
+    some, others = differ[spread(differ.size, FEW)], spread(index.size, FEW)
+    chosen = np.append(some, others)
+    seen = _decisive(got[chosen], storage, ends, index[chosen])
     ways = set(TEXTS) - ({NEIGHBOUR} if either else set()) - (set() if storage.unorm_max else set(CODES))
-    for least, some in ((1.0, differ[spread(differ.size, FEW)]), (0.0, spread(index.size, FEW))):
-        seen = _decisive(got[some], storage, ends, index[some])
-        sums = {way: (decisive.sum(), held.sum()) for way, (decisive, held) in seen.items()}
+    for least, part in ((1.0, slice(some.size)), (0.0, slice(some.size, None))):
+        sums = {way: (decisive[part].sum(), held[part].sum()) for way, (decisive, held) in seen.items()}
         ways &= {way for way, (decisive, held) in sums.items() if held >= max(least, _share(way) * decisive)}
-        if not ways:
-            return None
+    if not ways:
+        return None
     found = []
     for way, (decisive, held) in _decisive(got, storage, ends, index).items():
         count = int(decisive.sum())
