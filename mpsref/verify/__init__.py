@@ -304,8 +304,9 @@ class _Verification:
         limit = self.tolerances.of(image=name, neuron=neuron, format=storage.name, direction=operation.direction)
         nodes = self._segment(node)
         # Made when they are needed, since most images need neither.
-        segment_inputs = cache(lambda: self._inputs(nodes, read))
-        segment = cache(lambda: Segment(nodes, segment_inputs(), self.formats))
+        inputs = self._inputs(nodes, read)
+        segment_inputs = cache(lambda: {image: value.elements() for image, value in inputs.items()})
+        segment = cache(lambda: Segment(nodes, inputs, self.formats))
         ties = self._ties(nodes, read, got)
         recorded = self.recorded[node.result_image].layout
         comparison, evidence, others = self._compared(limit, segment, ties, differences, storage, recorded.is_texture)
@@ -354,7 +355,9 @@ class _Verification:
             model=None if isinstance(limit, Tolerance) else limit.model,
             is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=evidence,
-            signed_errors={} if comparison.identical else signed_errors(*differences.sample, storage),
+            signed_errors={}
+            if comparison.identical
+            else signed_errors(differences.sample[0], differences.sample[1], storage),
             others=others,
             end_to_end=end_to_end,
             unrecorded=tuple(dict.fromkeys((*between, *unrecorded))),
@@ -505,13 +508,13 @@ class _Verification:
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
 
-    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[Deferred]) -> dict[MPSNNImageNode, Elements]:
+    def _inputs(self, nodes: list[MPSNNFilterNode], read: list[Deferred]) -> dict[MPSNNImageNode, Deferred]:
         """What a segment reads; `read` is what its last node does."""
         if len(nodes) == 1:
-            return {image: value.elements() for image, value in zip(nodes[0].sources, read, strict=True)}
+            return dict(zip(nodes[0].sources, read, strict=True))
         recorded = dict.fromkeys(s for node in nodes for s in node.sources if s in self.recorded)
         count = read[0].size[0]
-        return {image: Deferred.read(self.recorded[image]).first(count).elements() for image in recorded}
+        return {image: Deferred.read(self.recorded[image]).first(count) for image in recorded}
 
     def _case(
         self,
@@ -567,7 +570,7 @@ def _elements(
     comparison: Comparison, differences: Differences, size: Size, sources: Mapping[str, Deferred], layout: Layout
 ) -> tuple[Element, ...]:
     """The worst elements."""
-    read = {name: source.at(comparison.worst) for name, source in sources.items()}
+    read = {name: source.few(comparison.worst) for name, source in sources.items()}
     actual, expected = differences.at(comparison.worst)
     elements = []
     for k, flat in enumerate(comparison.worst.tolist()):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
+from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
-from mpsref.verify.differences import Differences
+from mpsref.verify.differences import Deferred, Differences
 
 __all__ = ["NEIGHBOUR", "Directed", "directed", "sampled", "signed_errors"]
 
@@ -122,7 +122,7 @@ def _value_of_exponent(storage: StorageFormat) -> int:
 
 
 def directed(
-    differences: Differences, storage: StorageFormat, ends: Ends, sources: Sequence[Elements], *, either: bool = False
+    differences: Differences, storage: StorageFormat, ends: Ends, sources: Sequence[Deferred], *, either: bool = False
 ) -> Directed | None:
     """
     Whether a store other than to nearest explains an image.
@@ -138,12 +138,12 @@ def directed(
         How the elements are stored.
     ends : callable
         What the bounds allow before the store.
-    sources : sequence of Elements
+    sources : sequence of Deferred
         What the elements depend on, in the same places.
     either : bool
         Whether a store may take either neighbour.
     """
-    index, (got, want) = sampled(differences.size), differences.sample
+    index, (got, want) = sampled(differences.size), differences.sample[:2]
     differ = np.flatnonzero(got.view(storage.bits_dtype) != want.view(storage.bits_dtype))
     if differ.size < LEAST:
         return None

@@ -21,8 +21,8 @@ from mpsref.storage import StorageFormat
 
 __all__ = ["Deferred", "Differences", "evaluated"]
 
-BLOCK = 65_536
-"""Elements compared at once."""
+BLOCK = 2**20
+"""Bytes of an image compared at once: enough to hide the cost of calls from Python, few enough for the caches."""
 
 FEW = 16
 """Elements that are read one by one."""
@@ -55,6 +55,7 @@ class Deferred:
         self._make: Callable[[], Elements] | None = make
         self._file = file
         self._elements: Elements | None = None
+        self._kept = np.empty(0, np.intp), np.empty(0, storage.dtype)
 
     @classmethod
     def of(cls, elements: Elements) -> Deferred:
@@ -83,11 +84,24 @@ class Deferred:
         flat = self.elements().stored.reshape(-1)
         return (flat[start : start + each] for start in range(0, flat.size, each))
 
-    def at(self, index: Index) -> Stored:
+    def keep(self, index: Index, stored: Stored) -> None:
+        """Remember some of them, by ascending flat index, for as long as not all are needed."""
+        self._kept = index, stored
+
+    def at(self, index: Index) -> Elements:
         """Some of them, by flat index."""
+        places, stored = self._kept
+        if self._elements is None and index.size <= places.size:
+            where = np.minimum(np.searchsorted(places, index), places.size - 1)
+            if (places[where] == index).all():
+                return Elements(stored[where], self.storage)
+        return self.elements().at(index)
+
+    def few(self, index: Index) -> Stored:
+        """A few of them, by flat index."""
         if self._file is not None and index.size <= FEW:
             return self._file._at(index) if index.size else np.empty(0, self.storage.dtype)
-        return self.elements().at(index).stored
+        return self.at(index).stored
 
     def first(self, count: int | None) -> Deferred:
         """The first images of the batch; all for None."""
@@ -114,7 +128,7 @@ class Differences:
     got, want : ndarray
         What the images hold there.
     sample : tuple of ndarray
-        What both hold at some places that were asked for, whether they differ or not.
+        What both hold at some places that were asked for, whether they differ or not, and what was read there.
     keeps_nan : callable
         By flat indices, whether the image holds NaN, where it is ideal, for a reason that would hold for these elements
         too: inputs that are numbers, or NaN in the same sources. A clamp of one source may lose its NaN, and the
@@ -125,25 +139,25 @@ class Differences:
     index: Index
     got: Stored
     want: Stored
-    sample: tuple[Stored, Stored]
+    sample: tuple[Stored, ...]
     keeps_nan: Callable[[Index], Mask]
 
     @classmethod
     def of(
         cls,
-        blocks: Iterable[tuple[Stored, Stored]],
+        blocks: Iterable[Sequence[Stored]],
         got: Callable[[], Stored],
         storage: StorageFormat,
         sample: Index | None = None,
         sources: Callable[[], Sequence[Elements]] = tuple,
     ) -> Differences:
         """
-        Those between both parts of each block, in order; `got` gives the whole image.
+        Those between the first parts of each block, in order; `got` gives the whole image.
 
         Parameters
         ----------
-        blocks : iterable of tuple of ndarray
-            What was got and what is wanted, flat.
+        blocks : iterable of sequence of ndarray
+            What was got and what is wanted, flat, and what was read in the same places.
         got : callable
             Gives all that was got.
         storage : StorageFormat
@@ -156,22 +170,21 @@ class Differences:
         bits = storage.bits_dtype
         none = np.empty(0, storage.dtype)
         sample = np.empty(0, np.intp) if sample is None else sample
-        places, actuals, ideals, ours_sampled, theirs_sampled = [np.empty(0, np.intp)], [none], [none], [none], [none]
+        places, actuals, ideals, parts = [np.empty(0, np.intp)], [none], [none], []
         start = 0
-        for ours, theirs in blocks:
+        for block in blocks:
+            ours, theirs, *_ = block
             chosen = sample[slice(*np.searchsorted(sample, (start, start + ours.size)))] - start
-            ours_sampled.append(ours[chosen])
+            parts.append([part[chosen] for part in block])
             differs = ours.view(bits) != theirs.view(bits)
             if differs.any():
                 differ = np.flatnonzero(differs)
                 places.append(start + differ)
                 actuals.append(ours[differ])
                 ideals.append(theirs[differ])
-                theirs_sampled.append(theirs[chosen])
-            else:
-                theirs_sampled.append(ours_sampled[-1])
             start += ours.size
-        index, actual, ideal, first, second = map(_joined, (places, actuals, ideals, ours_sampled, theirs_sampled))
+        index, actual, ideal = map(_joined, (places, actuals, ideals))
+        sampled = tuple(map(np.concatenate, zip(*parts, strict=True))) or (none, none)
 
         def keeps_nan(chosen: Index) -> Mask:
             if storage.unorm_max:
@@ -186,7 +199,7 @@ class Differences:
             # What numbers give tells of all, and all tells of what numbers give.
             return np.asarray(kept[kinds[chosen]] | kept[0] | (kept.any() & (kinds[chosen] == 0)))
 
-        return cls(start, index, actual, ideal, (first, second), keeps_nan)
+        return cls(start, index, actual, ideal, sampled, keeps_nan)
 
     @classmethod
     def between(
@@ -199,7 +212,8 @@ class Differences:
     ) -> Differences:
         """Those between two arrays of one shape; the other arguments are those of `of`."""
         got, want = got.reshape(-1), want.reshape(-1)
-        parts = [slice(start, start + BLOCK) for start in range(0, got.size, BLOCK)]
+        each = BLOCK // got.itemsize
+        parts = [slice(start, start + each) for start in range(0, got.size, each)]
         return cls.of(((got[part], want[part]) for part in parts), lambda: got, storage, sample, lambda: sources)
 
     def only(self, chosen: Index) -> Differences:
@@ -235,16 +249,20 @@ def evaluated(
         made = operation.of_arrays([each.elements() for each in read], storage)
         return Differences.between(whole(), made.stored, storage, sample)
     channels = got.size[3]
-    each = max(1, BLOCK // channels) * channels
+    each = max(1, BLOCK // storage.dtype.itemsize // channels) * channels
 
-    def blocks() -> Iterator[tuple[Stored, Stored]]:
+    def blocks() -> Iterator[Sequence[Stored]]:
         for wrote, *sources in zip(got.blocks(each), *(source.blocks(each) for source in read), strict=True):
             pixels = [
                 Elements(block.reshape(-1, channels), image.storage) for block, image in zip(sources, read, strict=True)
             ]
-            yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1)
+            yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1), *sources
 
-    return Differences.of(blocks(), whole, storage, sample, lambda: [source.elements() for source in read])
+    found = Differences.of(blocks(), whole, storage, sample, lambda: [source.elements() for source in read])
+    if sample is not None:
+        for image, stored in zip(read, found.sample[2:], strict=True):
+            image.keep(sample, stored)
+    return found
 
 
 def _joined(parts: list[Stored]) -> Stored:

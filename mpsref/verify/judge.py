@@ -31,7 +31,7 @@ from mpsref.verify.bounds import (
     stored,
 )
 from mpsref.verify.cells import Cells
-from mpsref.verify.differences import Differences
+from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.models import Law, Model
 from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, Reason
@@ -130,7 +130,7 @@ class _Needed:
         return first if first.ndim == 1 and not others else np.concatenate([known.reshape(-1) for known in self._lists])
 
 
-def _special(sources: Sequence[Elements], index: Index) -> npt.NDArray[np.uint16]:
+def _special(sources: Sequence[Elements | Deferred], index: Index) -> npt.NDArray[np.uint16]:
     """What is not finite among what is read at some elements, see `mpsref.verify.bounds.classify`."""
     special = np.zeros(index.size, np.uint16)
     for source in sources:
@@ -166,7 +166,7 @@ class Segment:
     ----------
     nodes : sequence of MPSNNFilterNode
         In the order of evaluation; the last has the image as its result.
-    inputs : Mapping of MPSNNImageNode to Elements
+    inputs : Mapping of MPSNNImageNode to Elements or Deferred
         The images, of shape (N, H, W, C), that they read and that none of them computes.
     formats : Mapping of MPSNNImageNode to StorageFormat
         The formats of their results.
@@ -177,14 +177,16 @@ class Segment:
     def __init__(
         self,
         nodes: Sequence[MPSNNFilterNode],
-        inputs: Mapping[MPSNNImageNode, Elements],
+        inputs: Mapping[MPSNNImageNode, Elements | Deferred],
         formats: Mapping[MPSNNImageNode, StorageFormat],
         operations: Sequence[Operation] | None = None,
     ) -> None:
         self._nodes, self._formats = nodes, formats
-        self._inputs = {image: Elements(value.stored.reshape(-1), value.storage) for image, value in inputs.items()}
+        self._inputs = {
+            image: value if isinstance(value, Deferred) else Deferred.of(value) for image, value in inputs.items()
+        }
         self._operations = [node.operation for node in nodes] if operations is None else operations
-        self._sizes = {image: value.stored.shape for image, value in inputs.items()}
+        self._sizes = {image: value.size for image, value in self._inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
@@ -262,7 +264,7 @@ class Segment:
         first = self._nodes[0]
         is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
         is_scaled = is_scaled and len(self._nodes) == 1 and not storage.unorm_max
-        cells = Cells(list(self._inputs.values()), index, is_scaled=is_scaled)
+        cells = Cells([value.elements() for value in self._inputs.values()], index, is_scaled=is_scaled)
 
         def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
             return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f)
@@ -347,9 +349,7 @@ class Segment:
         """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
         key = number, *f.key
         if key not in self._wholes:
-            values = {
-                image: reshaped(read(f, elements), self._sizes[image]) for image, elements in self._inputs.items()
-            }
+            values = {image: read(f, value.elements()) for image, value in self._inputs.items()}
             for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
                 form, result = forms[min(number, len(forms) - 1)], node.result_image
                 size, sources = self._sizes[result], [values[source] for source in node.sources]

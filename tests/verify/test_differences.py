@@ -15,10 +15,11 @@ HALF = storage_of(np.zeros(1, np.float16), "x")
 
 
 def test_differences_are_found_in_every_block_and_give_the_reference_back():
-    got = (np.arange(3 * BLOCK + 5) % 1000).astype(np.float16).reshape(1, 1, 1, -1)
-    want, changed = got.copy(), np.array([0, BLOCK - 1, BLOCK, 3 * BLOCK + 4])
+    each = BLOCK // 2
+    got = (np.arange(3 * each + 5) % 1000).astype(np.float16).reshape(1, 1, 1, -1)
+    want, changed = got.copy(), np.array([0, each - 1, each, 3 * each + 4])
     want.reshape(-1)[changed] += 1024
-    asked = np.array([BLOCK - 2, BLOCK - 1, 2 * BLOCK])
+    asked = np.array([each - 2, each - 1, 2 * each])
 
     found = Differences.between(got, want, HALF, asked)
 
@@ -38,18 +39,20 @@ def test_nan_is_kept_where_both_hold_it(got, want, keeps):
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_an_image_that_is_right_is_never_held_as_a_whole(tmp_path, raw, monkeypatch):
-    """Nor one whose elements are neighbours of the reference."""
-    x = np.random.default_rng(0).normal(size=(1, 64, 64, 32)).astype(np.float32)
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_an_image_that_is_right_is_never_held_as_a_whole(tmp_path, name, raw, monkeypatch):
+    """Nor one of which many elements are neighbours of the reference."""
+    storage = mps.MPSImageFeatureChannelFormat[name]
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 160)).astype(name)
     node = mps.MPSCNNNeuronReLUNode(source=mps.MPSNNImageNode(handle="x"))
-    node.result_image.format, node.result_image.handle = mps.MPSImageFeatureChannelFormat.float32, "y"
+    node.result_image.format, node.result_image.handle = storage, "y"
     y = mps.neuron.forward(node.descriptor, x)
-    y[0, 63, 1, 1] = np.nextafter(y.max(), np.float32(9))
-    y[0, 63, 1, 2] = np.nextafter(y[0, 63, 1, 2], np.float32(9)) if y[0, 63, 1, 2] else 0
+    y[0, 63, 1, 1] = np.nextafter(y.max(), y.dtype.type(9))
+    y[..., 2::4] = np.nextafter(y[..., 2::4], y.dtype.type(9), where=y[..., 2::4] > 0, out=y[..., 2::4].copy())
     path = write_recording(
         tmp_path / "r", mps.GraphFile.from_results([node.result_image]), {"x": x, "y": y}, "", raw=raw
     )
-    y[0, 63, 1, 1] = np.float32(max(x[0, 63, 1, 1], 0))
+    y[0, 63, 1, 1] = max(x[0, 63, 1, 1], 0)
     right = write_recording(
         tmp_path / "s", mps.GraphFile.from_results([node.result_image]), {"x": x, "y": y}, "", raw=raw
     )
