@@ -137,6 +137,8 @@ class Finding:
         An element that it explains.
     rank : str
         ``cause``, ``rest`` for a cause of what the ones before leave over, or ``alternative`` to the first cause.
+    wrong_sources : tuple of str
+        The images that are to blame instead of this one's node; empty for most causes.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Finding:
     score: float
     example: Example | None
     rank: str = "cause"
+    wrong_sources: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -273,6 +276,7 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
         round(counts[2]),
         (counts[0] - counts[2]) / max(1, of - unknown),
         example,
+        wrong_sources=() if trial.candidate.restored is None else trial.candidate.restored.names,
     )
 
 

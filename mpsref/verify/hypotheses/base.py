@@ -22,6 +22,7 @@ from mpsref.operations import Operation, Role
 from mpsref.storage import FORMATS
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.layer import Given, Layer, Variants
+from mpsref.verify.restored import Restored
 
 __all__ = [
     "HALF",
@@ -91,6 +92,8 @@ class Candidate:
         Whether it says which bits memory holds, whatever was computed: nothing else is close to them.
     given : Given, optional
         What a layer gives instead of the case's own.
+    restored : Restored, optional
+        The image that follows from what its sources should be; it has bounds of its own.
     """
 
     detail: str = ""
@@ -105,6 +108,7 @@ class Candidate:
     coarse: bool = False
     exact: bool = False
     given: Given | None = None
+    restored: Restored | None = None
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
         """
@@ -113,6 +117,8 @@ class Candidate:
         With a `nudge` of -1 or 1 they are of values one ULP away; of a layer's image, of an end of their bounds.
         """
         moved, known = index, None
+        if self.restored is not None:
+            return self.restored.want[index], None
         if self.move is not None and self.source is None:
             moved = self.move(case.shape, index)
             known = moved != UNKNOWN
@@ -204,6 +210,8 @@ class Hypothesis:
         Whether it has a number that was fitted to some elements, or comes near much: hardly any other may contradict.
     is_last : bool
         Whether its bounds are so wide, or it says so little, that it is tried only where no other one fits.
+    is_first : bool
+        Whether it says that the node is right, so that no other one is tried where it fits everywhere.
     """
 
     name: str
@@ -213,6 +221,7 @@ class Hypothesis:
     general: bool = False
     fitted: bool = False
     is_last: bool = False
+    is_first: bool = False
 
 
 MANY = 8
@@ -227,9 +236,10 @@ def hypothesis(
     general: bool = False,
     fitted: bool = False,
     is_last: bool = False,
+    is_first: bool = False,
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
-    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last)
+    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last, is_first)
 
 
 def function_hypothesis(
