@@ -509,7 +509,7 @@ class _Verification:
     def _restored(
         self, node: MPSNNFilterNode, nodes: list[MPSNNFilterNode], count: int, limit: Limit
     ) -> tuple[Restored, ...]:
-        """The result of a node if sources of it that are out of bounds are what they should be: each of them, or all."""
+        """The result of a node if sources that are out of bounds are what they should be: each of them, or all."""
         wrong = _read_by(nodes, self.beyond)
         waiting = [[image] for image in wrong] + ([wrong] if len(wrong) > 1 else [])
         found: list[Restored] = []

@@ -19,6 +19,9 @@ from mpsref.verify.tolerance import Bounds, Limit
 
 __all__ = ["Restored"]
 
+AROUND, NEARLY_ALL = 16, 0.9
+"""So many elements before and after one in memory; and the share of them that were overwritten only if it was, too."""
+
 
 class Restored:
     """
@@ -64,10 +67,9 @@ class Restored:
             before = made if is_same else node.operation.of_arrays(recorded, storage)
             own[result], restored[result] = before, made
             if result in self._wrong:
-                # An element within its bounds was read as it was recorded.
                 own[result], is_wrong = self._wrong[result]
                 bits = storage.bits_dtype
-                differs = is_wrong | (made.stored.view(bits) != before.stored.view(bits))
+                differs = _overwritten(is_wrong) | (made.stored.view(bits) != before.stored.view(bits))
                 restored[result] = Elements(np.where(differs, made.stored, own[result].stored), storage)
         return np.ascontiguousarray(restored[self._nodes[-1].result_image].stored).reshape(-1)
 
@@ -90,3 +92,10 @@ class Restored:
             within[open_] = np.isin(classes, [WITHIN, *LATITUDES])
             is_excused[open_] = ~within[open_] & (classes != BEYOND)
         return within, is_excused
+
+
+def _overwritten(is_wrong: Mask) -> Mask:
+    """Which elements were not read as recorded: those out of bounds, and those that came within them by chance."""
+    count = np.cumsum(np.pad(is_wrong.reshape(-1), (AROUND + 1, AROUND)), dtype=np.int64)
+    share = (count[2 * AROUND + 1 :] - count[: -2 * AROUND - 1]) / (2 * AROUND + 1)
+    return is_wrong | (share >= NEARLY_ALL).reshape(is_wrong.shape)

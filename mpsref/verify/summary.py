@@ -51,7 +51,11 @@ class Cause:
 
 
 def causes_of(images: Sequence[ImageReport], *, faults: bool = True) -> tuple[Cause, ...]:
-    """The causes: of elements beyond the bounds, then excuses, then latitudes; of each the most frequent first, and what follows from others last."""
+    """
+    The causes: of elements beyond the bounds, then excuses, then latitudes.
+
+    Of each the most frequent first; last those by which the node is right.
+    """
     found: dict[tuple[str, str], list[_Part]] = {}
     for image in images:
         for verdict, cause, part in _parts(image, faults=faults):
