@@ -42,6 +42,7 @@ __all__ = [
     "hypothesis",
     "layer_hypothesis",
     "median",
+    "nth_source",
     "reads_gradient",
     "with_operation",
 ]
@@ -49,6 +50,12 @@ __all__ = [
 T = MPSCNNNeuronType
 HALF, SINGLE = FORMATS[MPSImageFeatureChannelFormat.float16], FORMATS[MPSImageFeatureChannelFormat.float32]
 PLACES = ("the first source", "the second source", "the third source")
+
+
+def nth_source(k: int) -> str:
+    """Which source it is, for texts; nodes that are judged together may read many."""
+    return PLACES[k] if k < len(PLACES) else f"source {k + 1}"
+
 
 ZERO, UNKNOWN = -1, -2
 """Instead of the index of an element: memory that holds 0, and memory that was not recorded."""
