@@ -140,7 +140,7 @@ def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple
         tells = ~case.allowed(index[differs])(out[differs])
         consistent[differs] = bad[differs] & (is_excused | (within & (is_nearer | ~tells)))
         explained[differs] = bad[differs] & within & is_nearer & tells
-        against[differs] = tells & ~is_excused & ~(within & is_nearer)
+        against[differs] = tells & ~is_excused & ~(within & (is_nearer | ~bad[differs]))
     return out, same, consistent, explained, against
 
 
