@@ -184,7 +184,7 @@ class ImageReport:
     def wrong_sources(self) -> tuple[str, ...]:
         """The images that are to blame for all that is out of bounds, instead of the node; empty if it is itself."""
         causes = [finding for finding in self.findings if finding.rank != "alternative"]
-        if not causes or not all(finding.wrong_sources for finding in causes):
+        if not causes or not all(finding.wrong_sources and not finding.contradicted for finding in causes):
             return ()
         left = self.counts.beyond - sum(finding.explained for finding in causes)
         return tuple(dict.fromkeys(name for f in causes for name in f.wrong_sources)) if left <= 0 else ()

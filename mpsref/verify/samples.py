@@ -138,7 +138,7 @@ def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple
         is_nearer = same[differs] | (np.abs(theirs - ours) < np.abs(theirs - wanted))
         # What is within bounds either way tells nothing.
         tells = ~case.allowed(index[differs])(out[differs])
-        consistent[differs] = bad[differs] & (is_excused | (within & (is_nearer | ~tells)))
+        consistent[differs] = bad[differs] & (within | is_excused)
         explained[differs] = bad[differs] & within & is_nearer & tells
         against[differs] = tells & ~is_excused & ~(within & (is_nearer | ~bad[differs]))
     return out, same, consistent, explained, against

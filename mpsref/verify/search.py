@@ -164,10 +164,11 @@ class Search:
 
     def trials(self) -> list[Trial]:
         """All that explain enough: single parts, and pairs where those are not enough."""
-        trials = list(self._firsts())
-        if (best_of := max(trials, key=lambda t: t.gain, default=None)) and best_of.gain >= 1 - SAME:
+        firsts = sorted(((self._followed(trial), trial) for trial in self._firsts()), key=lambda each: -each[0])
+        if firsts and firsts[0][0] >= PURE:
             # The node is right, whatever else its image may look like.
-            return [best_of]
+            return [firsts[0][1]]
+        trials = [trial for _, trial in firsts]
         promising: list[_Promise] = []
         ordered = sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last)
         several = [each for each in ordered if each[1].fewest <= self.of and not each[1].is_first]
@@ -197,6 +198,13 @@ class Search:
             if hypothesis.is_first:
                 for candidate in hypothesis.candidates(self.case):
                     yield from self._trial(order, (hypothesis,), candidate)
+
+    def _followed(self, trial: Trial) -> float:
+        """The share of elements that it may leave out of bounds, less those that contradict it."""
+        sample = self.sample
+        _, _, consistent, _, against = followed(trial.candidate, self.case, sample.index, sample.bad)
+        inside = sample.weight * trial.region.holds(sample.index)
+        return float(inside.sum(where=consistent) - inside.sum(where=against)) / self.of
 
     def _is_known(self, candidate: Candidate) -> bool:
         """Whether a move takes all elements of a small image from where one before it does."""
@@ -432,10 +440,10 @@ class Search:
             if not index.size:
                 continue
             if candidate.restored is not None:
-                # What is within bounds either way is no evidence, but needs no other cause.
+                # What is within its bounds needs no other cause, though it may be no evidence.
                 _, same, ours, _, against = followed(candidate, case, index, bad[index])
                 explained[index[ours]] = True
-                counts += [np.count_nonzero(m) for m in (ours, ours & same, against, bad[index])]
+                counts += [np.count_nonzero(m) for m in (ours, ours & same, against & ~ours, bad[index])]
                 continue
             out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]
