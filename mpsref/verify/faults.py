@@ -11,9 +11,9 @@ A cause is made of a map of places, a function, a store and the region where it 
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
-- If sources are out of bounds themselves, the image that follows from what they should be has the bounds that it would
-  have if they were not recorded. It explains what is within these and nearer to it than to what follows from the sources
-  as recorded. Where nearly everything follows from it, the node is right, and nothing else is tried.
+- If sources are out of bounds themselves, what follows from the right ones has the bounds that it would have if they
+  were not recorded. It explains what is within these, and nearer to it than to what follows from the sources as
+  recorded. Where it explains nearly all, the node is right, and nothing else is tried.
 
 The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
 device's result then is as a function of what was read, and tries every function and store under it; then the best
