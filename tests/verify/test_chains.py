@@ -211,6 +211,34 @@ def test_what_follows_from_what_is_recorded_is_judged_by_it(tmp_path, wrong):
     assert not any(NAME in names for names in said(report).values())
 
 
+def test_what_is_within_bounds_by_chance_amid_overwritten_memory_was_overwritten(tmp_path):
+    x = mps.MPSNNImageNode(handle="x")
+    node = neuron("Exponential", neuron("TanH", x, "a").result_image, "b", a=8.0)
+    device = Device([node.result_image], {x: normal(1)})
+    images = device.images()
+    recorded = noise(images["a"])
+    ideal = mps.neuron.forward("tanH", images["x"]).reshape(-1)[::10]
+    recorded.reshape(-1)[::10] = np.nextafter(ideal, np.float16(2))
+
+    assert blamed(device.verified(tmp_path, images | {"a": recorded})) == {"b": ("a",)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_that_are_wide_because_of_many_sources_explain_no_noise(tmp_path, seed):
+    x = mps.MPSNNImageNode(handle="x")
+    node = layer("convolution", neuron("TanH", x, "a").result_image, SHAPE[3])
+    device = Device([node.result_image], {x: normal(1)})
+    rng = np.random.default_rng(seed)
+
+    def inaccurate(made, ulp, share):
+        by = np.where(rng.random(made.shape) < share, rng.choice([-ulp, ulp], made.shape), 0).astype(np.int16)
+        return (made.view(np.int16) + by).view(np.float16)
+
+    images = device.images(a=lambda made: inaccurate(made, 16, 0.3), y=lambda made: inaccurate(made, 5, 1))
+
+    assert NAME not in said(device.verified(tmp_path, images))["y"]
+
+
 def test_a_kernel_that_is_wrong_besides_is_not_said_to_be_right(tmp_path):
     device = chain("TanH", "Exponential")
     images = device.images()
