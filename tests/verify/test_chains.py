@@ -234,7 +234,7 @@ def test_bounds_that_are_wide_because_of_many_sources_explain_no_noise(tmp_path,
         by = np.where(rng.random(made.shape) < share, rng.choice([-ulp, ulp], made.shape), 0).astype(np.int16)
         return (made.view(np.int16) + by).view(np.float16)
 
-    images = device.images(a=lambda made: inaccurate(made, 16, 0.3), y=lambda made: inaccurate(made, 5, 1))
+    images = device.images(a=lambda made: inaccurate(made, 6, 0.05), y=lambda made: inaccurate(made, 3, 1))
 
     assert NAME not in said(device.verified(tmp_path, images))["y"]
 
