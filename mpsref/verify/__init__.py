@@ -22,7 +22,7 @@ FAIL: 1 of 2 elements is beyond the bounds, in 1 of 1 image, first in absolute (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -47,7 +47,7 @@ from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
 from mpsref.verify.bounds import read as ranges_of
-from mpsref.verify.case import Case, around, remembered, within
+from mpsref.verify.case import Case, Ends, around, remembered, within
 from mpsref.verify.compare import Comparison, Counts, Tolerance, compare, compared
 from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.faults import Finding, explain
@@ -58,6 +58,7 @@ from mpsref.verify.precision import precision_note
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport, Report
+from mpsref.verify.restored import Restored
 from mpsref.verify.running import Running
 from mpsref.verify.segments import Walk, fused, layers_of
 from mpsref.verify.states import state_report
@@ -88,6 +89,9 @@ __all__ = [
     "verify",
     "write_recording",
 ]
+
+MOST_RESTORED = 8
+"""How many choices of wrong sources are tried."""
 
 
 @checked
@@ -194,6 +198,8 @@ class _Verification:
         self.producers = {node.result_image: node for node in schedule(self.wanted)}
         self.order = {node: i for i, node in enumerate(self.producers.values())}
         self.formats: dict[MPSNNImageNode, StorageFormat] = {}
+        # Where images are out of bounds, eight elements a byte.
+        self.beyond: dict[MPSNNImageNode, npt.NDArray[np.uint8]] = {}
 
     def _leave_out_what_lacks_a_source(self) -> None:
         lacks: dict[MPSNNImageNode, MPSNNImageNode] = {}
@@ -321,6 +327,8 @@ class _Verification:
             values = {name: source.elements() for name, source in sources.items()}
             self.collect.add(name, storage, got.elements().stored, wanted.elements().stored, comparison, values)
         wrong = bool(self.faults and comparison.beyond.size)
+        if wrong:
+            self.beyond[node.result_image] = _packed(comparison.beyond, math.prod(got.size))
         end_to_end = None
         if from_sources is not None:
             end_to_end = EndToEnd.of(compared(from_sources, storage, Tolerance()).counts)
@@ -335,10 +343,13 @@ class _Verification:
                 if all(other.operation.is_pointwise for other in nodes):
                     return self._case(nodes, segment_inputs(), segment, actual, expected, bad, limit)
                 layers = layers_of(Walk(nodes, segment_inputs(), self.formats), self.names)
-                return Case.of_layers(layers, storage, actual, expected, bad, self._others(node.result_image, actual))
+                others = self._others(node.result_image, actual)
+                made = Case.of_layers(layers, storage, actual, expected, bad, others)
+                return replace(made, ends=self._ends(segment, limit))
 
             if wrong:
-                findings = explain(replace(case(), layout=recorded))
+                restored = self._restored(node, nodes, got.size[0], limit)
+                findings = explain(replace(case(), layout=recorded, restored=restored))
             else:
                 note = precision_note(actual, expected, storage, case, PRECISIONS)
         unrecorded = tuple(self.names[source] for source in node.sources if source not in self.recorded)
@@ -498,12 +509,34 @@ class _Verification:
         recorded = (source for node in nodes for source in node.sources if source in self.recorded)
         return Segment(nodes, {source: self.recorded[source].elements() for source in recorded}, self.formats).read
 
-    def _segment(self, last: MPSNNFilterNode) -> list[MPSNNFilterNode]:
-        """The nodes between recorded images and the result of the last node, in the order of evaluation."""
+    def _restored(
+        self, node: MPSNNFilterNode, nodes: list[MPSNNFilterNode], count: int, limit: Limit
+    ) -> tuple[Restored, ...]:
+        """The result of a node if sources that are out of bounds are what they should be: each of them, or all."""
+        wrong = _read_by(nodes, self.beyond)
+        waiting = [[image] for image in wrong] + ([wrong] if len(wrong) > 1 else [])
+        found: list[Restored] = []
+        while waiting and len(found) < MOST_RESTORED:
+            chosen = waiting.pop(0)
+            made = self._segment(node, chosen)
+            entries = {image: Deferred.read(self.recorded[image]).first(count).elements() for image in
+                       _read_by(made, self.recorded) + chosen}  # fmt: skip
+            inputs = {image: value for image, value in entries.items() if image not in chosen}
+            sources = {image: (entries[image], _unpacked(self.beyond[image], entries[image])) for image in chosen}
+            names = tuple(self.names[image] for image in chosen)
+            found.append(Restored(names, made, inputs, self.formats, sources, limit))
+            # What those were made of may have been overwritten as well.
+            if more := [image for image in _read_by(made, self.beyond) if image in inputs and image not in wrong]:
+                waiting.append([*more, *chosen])
+        return tuple(found)
+
+    def _segment(self, last: MPSNNFilterNode, but: Sequence[MPSNNImageNode] = ()) -> list[MPSNNFilterNode]:
+        """The nodes between recorded images, but for some, and the last node's result, in the order of evaluation."""
         segment, waiting = {last}, [last]
         while waiting:
             for source in waiting.pop().sources:
-                if source not in self.recorded and self.producers[source] not in segment:
+                is_given = source in self.recorded and source not in but
+                if not is_given and self.producers[source] not in segment:
                     segment.add(self.producers[source])
                     waiting.append(self.producers[source])
         return sorted(segment, key=self.order.__getitem__)
@@ -528,16 +561,20 @@ class _Verification:
     ) -> Case:
         result = nodes[-1].result_image
         storage = self.formats[result]
-        ends = None
-        if isinstance(limit, Tolerance):
-            bound = within(storage, limit)
-        else:
-            model = MODELS[limit.model]
-            ends = remembered(lambda index: segment().ends(index, model))
+        ends = self._ends(segment, limit)
+        bound = within(storage, limit if isinstance(limit, Tolerance) else None)
+        if ends is not None:
             bound = around(storage, want, ends)
         others = self._others(result, want)
         operations = {self.names[image]: node.operation for image, node in self.producers.items()}
         return Case.of_segment(nodes, inputs, self.formats, self.names, got, want, bad, bound, others, operations, ends)
+
+    def _ends(self, segment: Callable[[], Segment], limit: Limit) -> Ends | None:
+        """The ends of the bounds of an image; a tolerance has none."""
+        if isinstance(limit, Tolerance):
+            return None
+        model = MODELS[limit.model]
+        return remembered(lambda index: segment().ends(index, model))
 
     def _others(self, result: MPSNNImageNode, like: Stored) -> dict[str, Elements]:
         """Other recorded images of the same size."""
@@ -560,6 +597,23 @@ class _Verification:
             return wrong_ties(operation, gradient, x, made, got.storage).reshape(-1)
 
         return ties
+
+
+def _packed(index: Index, size: int) -> npt.NDArray[np.uint8]:
+    mask = np.zeros(size, np.bool_)
+    mask[index] = True
+    return np.packbits(mask)
+
+
+def _unpacked(packed: npt.NDArray[np.uint8], like: Elements) -> Mask:
+    """The mask of the first images of a batch."""
+    return np.unpackbits(packed, count=like.stored.size).view(np.bool_).reshape(like.stored.shape)
+
+
+def _read_by(nodes: Iterable[MPSNNFilterNode], images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:
+    """Which of some images the nodes read, each once."""
+    some = set(images)
+    return list(dict.fromkeys(source for node in nodes for source in node.sources if source in some))
 
 
 def _made(operation: Operation, read: list[Deferred], storage: StorageFormat) -> Elements:

@@ -24,8 +24,9 @@ from mpsref.storage import FLOAT64, StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
 from mpsref.verify.layer import Given, Layer
+from mpsref.verify.restored import Restored
 
-__all__ = ["Bound", "Case", "Function", "IsClose", "Reads", "Step", "around", "remembered", "within"]
+__all__ = ["Bound", "Case", "Ends", "Function", "IsClose", "Reads", "Step", "around", "remembered", "within"]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
@@ -245,6 +246,8 @@ class Case:
         How the device's result lies in its file; default: as images, rows, columns and channels.
     ends : callable, optional
         From flat indices to the least and the greatest value within bounds, as for `around`; default: as `bound` says.
+    restored : tuple of Restored
+        The image as it follows from what its sources should be, if some of those are out of bounds themselves.
 
     Raises
     ------
@@ -266,6 +269,7 @@ class Case:
     axes: tuple[str, str, str, str] = AXES
     layout: Layout | None = None
     ends: Ends | None = None
+    restored: tuple[Restored, ...] = ()
 
     def __post_init__(self) -> None:
         arrays = {"got": self.got, "bad": self.bad} | {f"source {i}": s.stored for i, s in enumerate(self.sources)}

@@ -11,6 +11,9 @@ A cause is made of a map of places, a function, a store and the region where it 
 - An element *contradicts* it where the device's value lies outside the element's own bound around what it gives; unless
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
+- If sources are out of bounds themselves, what follows from the right ones has the bounds that it would have if they
+  were not recorded. It explains what is within these, and nearer to it than to what follows from the sources as
+  recorded. Where it explains nearly all, the node is right, and nothing else is tried.
 
 The search tries each part alone. Where no single part is enough it takes the best map of places, by how smooth the
 device's result then is as a function of what was read, and tries every function and store under it; then the best
@@ -137,6 +140,8 @@ class Finding:
         An element that it explains.
     rank : str
         ``cause``, ``rest`` for a cause of what the ones before leave over, or ``alternative`` to the first cause.
+    wrong_sources : tuple of str
+        The images that are to blame instead of this one's node; empty for most causes.
     """
 
     name: str
@@ -150,6 +155,7 @@ class Finding:
     score: float
     example: Example | None
     rank: str = "cause"
+    wrong_sources: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -273,6 +279,7 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
         round(counts[2]),
         (counts[0] - counts[2]) / max(1, of - unknown),
         example,
+        wrong_sources=() if trial.candidate.restored is None else trial.candidate.restored.names,
     )
 
 

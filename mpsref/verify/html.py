@@ -177,9 +177,13 @@ def _blame(report: Report) -> str:
     if first is None:
         return ""
     return (
-        f"<p>First wrong by itself: <strong>{_text(first.name)}</strong> ({_text(first.node)}). "
-        "Every node is judged by what it read.</p>\n"
-    ) + (f"<p>{_text(report.hint)}</p>\n" if report.hint else "")
+        (
+            f"<p>First wrong by itself: <strong>{_text(first.name)}</strong> ({_text(first.node)}). "
+            "Every node is judged by what it read.</p>\n"
+        )
+        + "".join(f"<p>{_text(line)}.</p>\n" for line in report.not_accused[:MOST_FINDINGS])
+        + (f"<p>{_text(report.hint)}</p>\n" if report.hint else "")
+    )
 
 
 def _causes(report: Report) -> str:

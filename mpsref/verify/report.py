@@ -181,6 +181,15 @@ class ImageReport:
         return tuple(filter(None, (self.reading, *(note and f"note: {note}" for note in notes))))
 
     @property
+    def wrong_sources(self) -> tuple[str, ...]:
+        """The images that are to blame for all that is out of bounds, instead of the node; empty if it is itself."""
+        causes = [finding for finding in self.findings if finding.rank != "alternative"]
+        if not causes or not all(finding.wrong_sources and not finding.contradicted for finding in causes):
+            return ()
+        left = self.counts.beyond - sum(finding.explained for finding in causes)
+        return tuple(dict.fromkeys(name for f in causes for name in f.wrong_sources)) if left <= 0 else ()
+
+    @property
     def excused(self) -> int:
         """How many elements are excused."""
         return sum(self.counts.excused.values())
@@ -240,6 +249,15 @@ class Report:
     def first_wrong(self) -> ImageReport | None:
         """The first image, in the order of evaluation, whose own node is wrong."""
         return next((image for image in self.images if not image.passed), None)
+
+    @property
+    def not_accused(self) -> tuple[str, ...]:
+        """For each image that is wrong only as its sources are recorded: a line that says so."""
+        return tuple(
+            f"{image.name} is right but for what is recorded of {' and '.join(image.wrong_sources)}"
+            for image in self.images
+            if image.wrong_sources
+        )
 
     @property
     def causes(self) -> tuple[Cause, ...]:
@@ -430,6 +448,7 @@ class Report:
             return
         yield ""
         yield f"first wrong: {first.name} ({first.node}); every node is judged by what it read"
+        yield from self.not_accused
         if first.unrecorded:
             names = ", ".join(first.unrecorded)
             yield (

@@ -15,7 +15,7 @@ from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate
 from mpsref.verify.hypotheses.base import at_once
 
-__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "is_wide", "neighbours"]
+__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "followed", "is_wide", "neighbours"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,8 @@ class Sample:
 
     def judged(self, candidate: Candidate) -> Judged:
         """What a candidate gives, and what that means."""
+        if candidate.restored is not None:
+            return self._restored(candidate)
         out, known = candidate.at(self.case, self.index)
         same = equal(out, self.got, self.case)
         differs = ~equal(out, self.want, self.case) | is_wide(candidate)
@@ -84,6 +86,10 @@ class Sample:
             explained &= known
             against &= known
         return Judged(explained, against, same, out, everything)
+
+    def _restored(self, candidate: Candidate) -> Judged:
+        out, same, _, explained, against = followed(candidate, self.case, self.index, self.bad)
+        return Judged(explained, against, same, out, np.ones(same.shape, np.bool_))
 
     def explained(self, candidates: Sequence[Candidate]) -> tuple[Stored, Mask, Mask]:
         """
@@ -112,6 +118,31 @@ class Sample:
             if known is not None:
                 differs[k] &= known
         return outs, (sure | (close & ~idle)) & differs, ~(sure | close) & differs
+
+
+def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple[Stored, Mask, Mask, Mask, Mask]:
+    """
+    What an image holds at flat indices that follows from what its sources should be, and which elements are the same.
+
+    Then which it may leave out of bounds; of these, which it explains: those that are nearer to it than to what follows
+    from the sources as recorded; and which contradict it.
+    """
+    assert candidate.restored is not None
+    out, _ = candidate.at(case, index)
+    got, want = case.got.reshape(-1)[index], case.want.reshape(-1)[index]
+    same = equal(out, got, case)
+    differs = np.flatnonzero(~equal(out, want, case))
+    consistent, explained, against = np.zeros((3, index.size), np.bool_)
+    if differs.size:
+        ours, theirs, wanted = (meaning(array[differs], case.result) for array in (out, got, want))
+        within, is_excused = candidate.restored.judged(got[differs], index[differs])
+        is_nearer = same[differs] | (np.abs(theirs - ours) < np.abs(theirs - wanted))
+        # What is within bounds either way tells nothing.
+        tells = ~case.allowed(index[differs])(out[differs])
+        consistent[differs] = bad[differs] & (within | is_excused)
+        explained[differs] = bad[differs] & within & is_nearer & tells
+        against[differs] = tells & ~is_excused & ~(within & (is_nearer | ~bad[differs]))
+    return out, same, consistent, explained, against
 
 
 def equal(a: Stored, b: Stored, case: Case) -> Mask:

@@ -17,7 +17,7 @@ from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
-from mpsref.verify.samples import Sample, between_ends, close_to, equal, is_wide, neighbours
+from mpsref.verify.samples import Sample, between_ends, close_to, equal, followed, is_wide, neighbours
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
@@ -164,10 +164,14 @@ class Search:
 
     def trials(self) -> list[Trial]:
         """All that explain enough: single parts, and pairs where those are not enough."""
-        trials: list[Trial] = []
+        firsts = sorted(((self._followed(trial), trial) for trial in self._firsts()), key=lambda each: -each[0])
+        if firsts and firsts[0][0] >= PURE:
+            # The node is right, whatever else its image may look like.
+            return [firsts[0][1]]
+        trials = [trial for _, trial in firsts]
         promising: list[_Promise] = []
         ordered = sorted(enumerate(self.hypotheses), key=lambda each: each[1].is_last)
-        several = [each for each in ordered if each[1].fewest <= self.of]
+        several = [each for each in ordered if each[1].fewest <= self.of and not each[1].is_first]
         # What was found so far matters to some of them.
         for is_free, group in groupby(several, lambda each: not (each[1].fitted or each[1].is_last)):
             for some in [list(group)] if is_free else [[each] for each in group]:
@@ -187,6 +191,20 @@ class Search:
             pairs = [*self._pairs(promising), *self._faults_of_layers(promising)]
             trials += [t for t in pairs if t.gain > best + SAME]
         return trials
+
+    def _firsts(self) -> Iterator[Trial]:
+        """Those of hypotheses by which the node is right."""
+        for order, hypothesis in enumerate(self.hypotheses):
+            if hypothesis.is_first:
+                for candidate in hypothesis.candidates(self.case):
+                    yield from self._trial(order, (hypothesis,), candidate)
+
+    def _followed(self, trial: Trial) -> float:
+        """The share of elements that it may leave out of bounds, less those that contradict it."""
+        sample = self.sample
+        _, _, consistent, _, against = followed(trial.candidate, self.case, sample.index, sample.bad)
+        inside = sample.weight * trial.region.holds(sample.index)
+        return float(inside.sum(where=consistent) - inside.sum(where=against)) / self.of
 
     def _is_known(self, candidate: Candidate) -> bool:
         """Whether a move takes all elements of a small image from where one before it does."""
@@ -287,6 +305,9 @@ class Search:
         fitted = any(h.fitted for h in hypotheses)
         for region in found:
             if region.by_value and fitted:
+                continue
+            if (region.by_value or region.by_stride) and candidate.restored is not None:
+                # Memory is overwritten in places.
                 continue
             inside = region.holds(sample.index)
             # Where all is one value, no more than that value is known.
@@ -417,6 +438,12 @@ class Search:
             index = np.arange(start, min(start + BLOCK, bad.size))
             index = index[trial.region.holds(index) & ~settled[index]]
             if not index.size:
+                continue
+            if candidate.restored is not None:
+                # What is within its bounds needs no other cause, though it may be no evidence.
+                _, same, ours, _, against = followed(candidate, case, index, bad[index])
+                explained[index[ours]] = True
+                counts += [np.count_nonzero(m) for m in (ours, ours & same, against & ~ours, bad[index])]
                 continue
             out, known = candidate.at(case, index)
             got, want, is_bad = case.got.reshape(-1)[index], case.want.reshape(-1)[index], bad[index]

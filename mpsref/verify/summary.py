@@ -51,7 +51,11 @@ class Cause:
 
 
 def causes_of(images: Sequence[ImageReport], *, faults: bool = True) -> tuple[Cause, ...]:
-    """The causes: of elements beyond the bounds, then excuses, then latitudes; of each the most frequent first."""
+    """
+    The causes: of elements beyond the bounds, then excuses, then latitudes.
+
+    Of each the most frequent first; last those by which the node is right.
+    """
     found: dict[tuple[str, str], list[_Part]] = {}
     for image in images:
         for verdict, cause, part in _parts(image, faults=faults):
@@ -67,7 +71,8 @@ def causes_of(images: Sequence[ImageReport], *, faults: bool = True) -> tuple[Ca
         )
         for (verdict, cause), parts in found.items()
     ]
-    return tuple(sorted(causes, key=lambda c: (_ORDER.index(c.verdict), -c.elements)))
+    follow = {f.name for image in images for f in image.findings if f.wrong_sources}
+    return tuple(sorted(causes, key=lambda c: (_ORDER.index(c.verdict), c.cause in follow, -c.elements)))
 
 
 _ORDER = ("beyond", "excused", "within")

@@ -96,11 +96,12 @@ LAYERS = [
     ["mpsref.verify.windows", "mpsref.verify.ties"],
     ["mpsref.verify.compare", "mpsref.verify.judge"],
     ["mpsref.verify.tolerance", "mpsref.verify.layer"],
+    ["mpsref.verify.restored"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
     [
         f"mpsref.verify.hypotheses.{name}"
-        for name in ("formula", "library", "parameters", "places", "stores", "sums", "tables")
+        for name in ("formula", "library", "parameters", "places", "sources", "stores", "sums", "tables")
     ],
     ["mpsref.verify.hypotheses.layers"],
     ["mpsref.verify.hypotheses.noise"],

@@ -12,6 +12,7 @@ from mpsref.verify.hypotheses import (
     places,
     precision,
     scales,
+    sources,
     states,
     stores,
     sums,
@@ -66,6 +67,7 @@ LAYERS: tuple[Hypothesis, ...] = (
 """The faults of layers."""
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
+    sources.source_overwritten,
     stores.never_written,
     stores.nan_to_zero,
     stores.sign_flipped,

@@ -22,6 +22,7 @@ from mpsref.operations import Operation, Role
 from mpsref.storage import FORMATS
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.layer import Given, Layer, Variants
+from mpsref.verify.restored import Restored
 
 __all__ = [
     "HALF",
@@ -41,6 +42,7 @@ __all__ = [
     "hypothesis",
     "layer_hypothesis",
     "median",
+    "nth_source",
     "reads_gradient",
     "with_operation",
 ]
@@ -48,6 +50,12 @@ __all__ = [
 T = MPSCNNNeuronType
 HALF, SINGLE = FORMATS[MPSImageFeatureChannelFormat.float16], FORMATS[MPSImageFeatureChannelFormat.float32]
 PLACES = ("the first source", "the second source", "the third source")
+
+
+def nth_source(k: int) -> str:
+    """Which source it is, for texts; nodes that are judged together may read many."""
+    return PLACES[k] if k < len(PLACES) else f"source {k + 1}"
+
 
 ZERO, UNKNOWN = -1, -2
 """Instead of the index of an element: memory that holds 0, and memory that was not recorded."""
@@ -93,6 +101,8 @@ class Candidate:
         What a layer gives instead of the case's own.
     ends : callable, optional
         Between what it is at some elements, where their own bounds around what it gives are not its bounds.
+    restored : Restored, optional
+        The image that follows from what its sources should be; it has bounds of its own.
     """
 
     detail: str = ""
@@ -108,6 +118,7 @@ class Candidate:
     exact: bool = False
     given: Given | None = None
     ends: Callable[[Case, Index], tuple[Stored, Stored]] | None = None
+    restored: Restored | None = None
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
         """
@@ -116,6 +127,8 @@ class Candidate:
         With a `nudge` of -1 or 1 they are of values one ULP away; of a layer's image, of an end of their bounds.
         """
         moved, known = index, None
+        if self.restored is not None:
+            return self.restored.want[index], None
         if self.move is not None and self.source is None:
             moved = self.move(case.shape, index)
             known = moved != UNKNOWN
@@ -225,6 +238,8 @@ class Hypothesis:
         Whether it has a number that was fitted to some elements, or comes near much: hardly any other may contradict.
     is_last : bool
         Whether its bounds are so wide, or it says so little, that it is tried only where no other one fits.
+    is_first : bool
+        Whether it says that the node is right, so that no other one is tried where it fits everywhere.
     """
 
     name: str
@@ -234,6 +249,7 @@ class Hypothesis:
     general: bool = False
     fitted: bool = False
     is_last: bool = False
+    is_first: bool = False
 
 
 MANY = 8
@@ -248,9 +264,10 @@ def hypothesis(
     general: bool = False,
     fitted: bool = False,
     is_last: bool = False,
+    is_first: bool = False,
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
-    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last)
+    return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last, is_first)
 
 
 def function_hypothesis(

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpsref.arrays import Index, Stored
 from mpsref.verify.case import Case, remembered
-from mpsref.verify.hypotheses.base import LANES, MANY, PLACES, UNKNOWN, ZERO, Candidate, Move, hypothesis
+from mpsref.verify.hypotheses.base import LANES, MANY, UNKNOWN, ZERO, Candidate, Move, hypothesis, nth_source
 
 Size3: TypeAlias = tuple[int, int, int]
 Size4: TypeAlias = tuple[int, int, int, int]
@@ -33,7 +33,7 @@ def _moved(case: Case, moves: Mapping[str, Move]) -> Iterator[Candidate]:
         yield Candidate(detail, move=move)
         if len(case.sources) > 1 or slopes:
             for k in range(len(case.sources)):
-                place = f"in {PLACES[k]}" if len(case.sources) > 1 else "in the source"
+                place = f"in {nth_source(k)}" if len(case.sources) > 1 else "in the source"
                 yield Candidate(", ".join(filter(None, (detail, place))), move=move, source=k)
 
 

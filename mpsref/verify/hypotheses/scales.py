@@ -13,7 +13,7 @@ from mpsref.arrays import Elements, Index, Stored, Wide, meaning
 from mpsref.operations import Role
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case
-from mpsref.verify.hypotheses.base import MANY, PLACES, Candidate, Values, hypothesis, median
+from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, median, nth_source
 from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
 
 OUTLYING = 4.0
@@ -238,7 +238,7 @@ def _inputs(case: Case) -> Iterator[tuple[int, str]]:
     if not case.layers:
         for k, role in enumerate(case.operation.roles if len(case.steps) == 1 else ()):
             if role is not Role.GRADIENT:
-                yield k, f"{PLACES[k]} " if len(case.sources) > 1 else ""
+                yield k, f"{nth_source(k)} " if len(case.sources) > 1 else ""
 
 
 @hypothesis("a source multiplied by a number", "A source is multiplied by a number before it is used.", MANY,

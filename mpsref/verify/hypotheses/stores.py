@@ -10,7 +10,17 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.verify.case import Case, encoded
-from mpsref.verify.hypotheses.base import HALF, LANES, MANY, PLACES, SINGLE, Candidate, Hypothesis, Values, hypothesis
+from mpsref.verify.hypotheses.base import (
+    HALF,
+    LANES,
+    MANY,
+    SINGLE,
+    Candidate,
+    Hypothesis,
+    Values,
+    hypothesis,
+    nth_source,
+)
 
 # ---- roundings ----
 
@@ -82,7 +92,7 @@ def _reading(
         ]
 
     for k in places:
-        place = PLACES[k] if len(case.sources) > 1 else ""
+        place = nth_source(k) if len(case.sources) > 1 else ""
         yield Candidate(", ".join(filter(None, (detail, place))), reads=partial(reads, chosen=[k]))
     if len(places) > 1:
         yield Candidate(", ".join(filter(None, (detail, "all sources"))), reads=partial(reads, chosen=places))

@@ -10,7 +10,7 @@ import numpy as np
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, remembered
-from mpsref.verify.hypotheses.base import MANY, PLACES, Candidate, Values, hypothesis
+from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, nth_source
 
 AXES = {"the images of the batch": (0,), "the channels": (3,), "the pixels": (1, 2), "the rows": (1,),
         "the columns": (2,), "the images and pixels": (0, 1, 2)}  # fmt: skip
@@ -51,7 +51,7 @@ def summed(case: Case) -> Iterator[Candidate]:
             yield Candidate(f"the sum over {name}", store=partial(store, reduced=total), coarse=True)
             yield Candidate(f"the mean over {name}", store=partial(store, reduced=total / count), coarse=True)
         for k, source in enumerate(case.sources if len(case.sources) > 1 and (is_small or axes == (0,)) else ()):
-            total, place = source.values().sum(axis=axes, keepdims=True), PLACES[k]
+            total, place = source.values().sum(axis=axes, keepdims=True), nth_source(k)
             yield Candidate(f"the sum over {name}, in {place}", reads=partial(reads, place=k, reduced=total))
             yield Candidate(f"the mean over {name}, in {place}", reads=partial(reads, place=k, reduced=total / count))
     if case.shape[0] > 1 and is_small:
