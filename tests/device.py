@@ -220,9 +220,6 @@ class Device:
     def expm1(self, x):
         return Number(self, self._function("expm1", x.value, np.expm1))
 
-    def log1p(self, x):
-        return Number(self, self._function("log1p", x.value, np.log1p))
-
     def pow(self, base, exponent):
         x, y = self.number(base).value, self.number(exponent).value
         x, y = self.flushed(x), self.flushed(y)

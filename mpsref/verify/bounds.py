@@ -19,7 +19,7 @@ array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -52,9 +52,7 @@ __all__ = [
     "Form",
     "allowed",
     "classify",
-    "near_forms",
     "neuron_forms",
-    "reach",
     "stored",
 ]
 
@@ -85,24 +83,11 @@ Formula: TypeAlias = Callable[[Range, _Parameters, Running], Range]
 
 @dataclass(frozen=True)
 class Alternative:
-    """
-    Another form of a formula that devices use.
-
-    Attributes
-    ----------
-    text, source : str
-        The form, and who reports its use.
-    formula : callable
-        As `stepwise_forward` of a row.
-    is_near : bool
-        Whether its ranges are within the `reach` of those of the row's own formula, where these have no mark and do
-        not hold zero. So it need not be tried for what is farther away.
-    """
+    """Another form of a formula that devices use: as text, who reports its use, and as `stepwise_forward` of a row."""
 
     text: str
     source: str
     formula: Formula
-    is_near: bool = True
 
 
 def _logistic(x: Range, p: _Parameters, f: Running) -> Range:
@@ -115,17 +100,8 @@ def _soft_plus(x: Range, p: _Parameters, f: Running) -> Range:
     return p.a * (f.max(z, 0.0) + f.log(1 + f.exp(-abs(z))))
 
 
-def _soft_plus_accurate(x: Range, p: _Parameters, f: Running) -> Range:
-    z = p.b * x
-    return p.a * (f.max(z, 0.0) + f.log1p(f.exp(-abs(z))))
-
-
 def _soft_plus_slope(x: Range, p: _Parameters, f: Running) -> Range:
     return p.a * p.b * (1.0 / (1 + f.exp(-(p.b * x))))
-
-
-def _soft_sign(x: Range, p: _Parameters, f: Running) -> Range:
-    return x * (1.0 / (1 + abs(x)))
 
 
 def _soft_sign_slope(x: Range, p: _Parameters, f: Running) -> Range:
@@ -149,9 +125,7 @@ def _gelu_slope(x: Range, p: _Parameters, f: Running) -> Range:
 ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = MappingProxyType(
     {
         (T.sigmoid, "gradient"): (
-            Alternative(
-                "s (1 - s), s = 1 / (1 + e^-x)", "measured on an Apple M4 Pro (kern0x1b/charon)", _logistic, False
-            ),
+            Alternative("s (1 - s), s = 1 / (1 + e^-x)", "measured on an Apple M4 Pro (kern0x1b/charon)", _logistic),
         ),
         (T.softPlus, "forward"): (
             Alternative(
@@ -159,13 +133,9 @@ ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = M
                 "the rearrangement that does not overflow, for devices with a logarithm of 1 + e^x of their own",
                 _soft_plus,
             ),
-            Alternative("a (max(b x, 0) + log1p(e^-abs(b x)))", "JAX", _soft_plus_accurate),
         ),
         (T.softPlus, "gradient"): (
             Alternative("a b / (1 + e^-(b x))", "measured on an Apple M4 Pro (kern0x1b/charon)", _soft_plus_slope),
-        ),
-        (T.softSign, "forward"): (
-            Alternative("x r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign),
         ),
         (T.softSign, "gradient"): (
             Alternative("r r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign_slope),
@@ -190,18 +160,6 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
         return f.range(formula(x, _Parameters(a, b, c, f.range(data)), f)).like(x.low)
 
     return [partial(evaluate, formula=formula) for formula in formulas]
-
-
-def near_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> frozenset[int]:
-    """The places among `neuron_forms` of those that are near the first, see `Alternative`."""
-    others = ALTERNATIVES.get((descriptor.neuron_type, direction), ())
-    return frozenset(place for place, other in enumerate(others, 1) if other.is_near)
-
-
-def reach(value: Range) -> Wide:
-    """How far outside of these ranges those of a form that is near may be."""
-    distance: Wide = 16 * (value.high - value.low) + 64 * value.f.model.unit * value.size
-    return distance
 
 
 def inner(value: Range, storage: StorageFormat) -> Range:
@@ -288,7 +246,6 @@ def classify(
     special: Callable[[Index], Bits],
     ends: Ends | None = None,
     variants: Sequence[Model] = (),
-    near: Collection[int] = (),
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -310,8 +267,6 @@ def classify(
         Gets the bounds of the elements that are `BEYOND`.
     variants : sequence of Model, optional
         Those of the model's variants that differ for these forms; default: all.
-    near : collection of int, optional
-        The places of forms that are near the first, see `Alternative`.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
@@ -325,9 +280,8 @@ def classify(
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
             block = _Block(index, got[index], special(index), model, storage, ends)
-            for f in plain:
-                for place, form in enumerate(forms):
-                    block.look(f, form, WITHIN, is_near=place in near, has_near=bool(near) and not place)
+            for f, form in product(plain, forms):
+                block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
                 for f, form in product(arithmetics, forms):
                     block.look(f, form, world.reason, np.uint16(world.mark))
@@ -366,46 +320,17 @@ class _Block:
         self.classes = np.full(index.size, BEYOND, np.uint16)
         self.marks = np.zeros(index.size, np.uint16)
         self.is_nan = np.zeros(index.size, np.bool_)
-        self.far = np.zeros(index.size, np.bool_)
 
-    def look(
-        self,
-        f: Running,
-        form: Form,
-        reason: int,
-        mark: np.uint16 | None = None,
-        *,
-        is_near: bool = False,
-        has_near: bool = False,
-    ) -> None:
-        """
-        Class those that a form allows: the plain one all that are not within, others what has their mark.
-
-        What is far from a form that has near ones need not be looked at with these.
-        """
-        chosen = self.classes != WITHIN if mark is None else self._beyond & (self.marks & mark != 0)
-        for rest in _chunks(chosen & ~self.far if is_near else chosen):
-            value = self._look(f, form, rest, reason, is_plain=mark is None)
-            if has_near:
-                self.far[rest] = self._far(value, self.got[rest])
-
-    def _far(self, value: Range, got: Stored) -> Mask:
-        """Which elements are farther outside of their ranges than forms that are near can be."""
-        if self.storage.unorm_max:
-            return np.zeros(got.size, np.bool_)
-        values, rounding = meaning(got, self.storage), float(self.storage.limits.smallest_normal)
-        away = reach(value) + 4 * (self.storage.limits.eps * value.size + rounding)
-        outside = (values < value.low - away) | (values > value.high + away)
-        # Only another form may overflow, or have a subnormal on the way that is flushed.
-        ordinary = np.isfinite(values) & (values != 0)
-        far: Mask = outside & ordinary & (value.reason == 0) & ~value.nan & ~value.holds_zero
-        return far
+    def look(self, f: Running, form: Form, reason: int, mark: np.uint16 | None = None) -> None:
+        """Class those that a form allows: the plain one all that are not within, others what has their mark."""
+        for rest in _chunks(self.classes != WITHIN if mark is None else self._beyond & (self.marks & mark != 0)):
+            self._look(f, form, rest, reason, is_plain=mark is None)
 
     @property
     def _beyond(self) -> Mask:
         return np.asarray(self.classes == BEYOND)
 
-    def _look(self, f: Running, form: Form, rest: Index, reason: int, *, is_plain: bool) -> Range:
+    def _look(self, f: Running, form: Form, rest: Index, reason: int, *, is_plain: bool) -> None:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
         marks, lower_upper = value.reason, stored(value, self.storage)
         if is_plain:
@@ -422,7 +347,7 @@ class _Block:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
         if not rest.size:
-            return value
+            return
         found = np.full(rest.size, reason, np.uint16)
         fits = np.ones(rest.size, np.bool_)
         if reason == Reason.order:
@@ -441,7 +366,6 @@ class _Block:
             found[clamped] |= ASSUMED
         chosen = rest[fits]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
-        return value
 
     def _fits(self, value: Range, between: Range, got: Stored, reason: int) -> Mask:
         """Which elements are in their ranges, and have or have not overflowed as the reason says."""

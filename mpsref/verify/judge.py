@@ -25,7 +25,6 @@ from mpsref.verify.bounds import (
     classify,
     data_of,
     inner,
-    near_forms,
     neuron_forms,
     read,
     stored,
@@ -91,14 +90,7 @@ def neuron_judge(
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
         values = [partial(value, form=form) for form in forms]
-        return classify(
-            got.at(index).stored,
-            model,
-            got.storage,
-            values,
-            lambda part: _special(sources, index[part]),
-            near=near_forms(descriptor, operation.direction),
-        )
+        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
 
     return judge
 
@@ -211,10 +203,7 @@ class Segment:
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        # Of a single neuron; in a chain each form may be another one for every node.
-        descriptor = self._operations[0].descriptor if len(self._nodes) == 1 and not self._is_windowed else None
-        near = near_forms(descriptor, self._operations[0].direction) if descriptor else ()
-        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants, near)
+        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.

@@ -19,7 +19,6 @@ T tanh_(T x) { return T(std::tanh(float(x))); }
 T erf_(T x) { return T(std::erf(float(x))); }
 T erfc_(T x) { return T(std::erfc(float(x))); }
 T expm1_(T x) { return T(std::expm1(float(x))); }
-T log1p_(T x) { return T(std::log1p(float(x))); }
 T pow_(T x, T y) { return T(std::pow(float(x), float(y))); }
 T abs_(T x) { return x < T(0) ? -x : x; }
 T min_(T x, T y) { return x < y ? x : y; }
@@ -64,8 +63,7 @@ const Neuron neurons[] = {
     {"softPlus",
      [](T x, T a, T b, T, int form) {
        T z = b * x;
-       T e = exp_(-abs_(z));
-       return form ? a * (max_(z, T(0)) + (form == 1 ? log_(one + e) : log1p_(e))) : a * log_(one + exp_(z));
+       return form ? a * (max_(z, T(0)) + log_(one + exp_(-abs_(z)))) : a * log_(one + exp_(z));
      },
      [](T x, T dy, T a, T b, T, int form) {
        if (form) return dy * a * b * (one / (one + exp_(-(b * x))));
@@ -73,7 +71,7 @@ const Neuron neurons[] = {
        return dy * (a * b * e / (e + one));
      }},
     {"softSign",
-     [](T x, T, T, T, int form) { return form ? x * (one / (one + abs_(x))) : x / (one + abs_(x)); },
+     [](T x, T, T, T, int) { return x / (one + abs_(x)); },
      [](T x, T dy, T, T, T, int form) {
        T r = one / (abs_(x) + one);
        return form ? dy * (r * r) : dy / ((abs_(x) + one) * (abs_(x) + one));

@@ -23,8 +23,8 @@ T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat
 HALF, SINGLE = FORMATS[Format.float16], FORMATS[Format.float32]
 EACH, CHANNELS = 4096, 16
-OPERATIONS = ("arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1", "log1p",
-              "tanh", "pow")  # fmt: skip
+OPERATIONS = ("arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1", "tanh",
+              "pow")  # fmt: skip
 
 
 def random_descriptor(neuron_type, rng):
@@ -199,5 +199,5 @@ def test_an_operation_four_times_as_bad_is_caught(neuron_type, direction, name):
     if direction == "gradient" and (neuron_type.name, name) in NO_HALF:
         assert not caught
         return
-    # The bounds of softSign are made by several roundings together.
-    assert max(caught.values()) > (0.6 if neuron_type is T.softSign else 0.9), caught
+    # The bounds of softSign's slope are made by several roundings together.
+    assert max(caught.values()) > (0.6 if (neuron_type, direction) == (T.softSign, "gradient") else 0.9), caught
