@@ -449,7 +449,7 @@ def certificate_rows(folder: Path, neuron: str | None = None) -> list[str]:
 
 def bounds_page() -> str:
     """How the bounds of a correct device are derived, and how tight they are."""
-    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1",
+    names = ["arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "expm1", "log1p",
              "tanh", "pow"]  # fmt: skip
     other = {"tanh": "`(t - 1) / (t + 1)`, `t = exp(2 x)`", "pow": "`exp2(y log2(x))`"}
     lines = [
@@ -512,7 +512,7 @@ def bounds_page() -> str:
         "`indeterminate`, which nothing in the image refutes. Subnormal halves may be stored as 0. What a unorm code",
         "stands for is a quotient, with the error of one.",
         "",
-        "erfc and expm1 are in no library of Metal's or WGSL's: kernels that need them bring their own, which",
+        "expm1 and log1p are in no library of Metal's or WGSL's: kernels that need them bring their own, which",
         "are held to what the table says.",
         "",
         "`metal-fast` is the default, as in Metal's compiler. A device may also use one of these forms:",

@@ -33,9 +33,7 @@ from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
-from mpsref.neuron.table import RECIPROCAL_SQRT_2
-from mpsref.neuron.tail import RECIPROCAL_SQRT_2PI
-from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
+from mpsref.storage import ArrayFormat, FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
 from mpsref.verify.ranges import Branches, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
@@ -100,6 +98,11 @@ def _soft_plus(x: Range, p: _Parameters, f: Running) -> Range:
     return p.a * (f.max(z, 0.0) + f.log(1 + f.exp(-abs(z))))
 
 
+def _soft_plus_accurate(x: Range, p: _Parameters, f: Running) -> Range:
+    z = p.b * x
+    return p.a * (f.max(z, 0.0) + f.log1p(f.exp(-abs(z))))
+
+
 def _soft_plus_slope(x: Range, p: _Parameters, f: Running) -> Range:
     return p.a * p.b * (1.0 / (1 + f.exp(-(p.b * x))))
 
@@ -113,15 +116,6 @@ def _elu(x: Range, p: _Parameters, f: Running) -> Range:
     return f.where(x >= 0, x, p.a * f.expm1(x))
 
 
-def _gelu(x: Range, p: _Parameters, f: Running) -> Range:
-    return 0.5 * x * f.erfc(x * -RECIPROCAL_SQRT_2)
-
-
-def _gelu_slope(x: Range, p: _Parameters, f: Running) -> Range:
-    bell = RECIPROCAL_SQRT_2PI * f.exp(-0.5 * x * x)
-    return f.fma(0.5, f.erfc(x * -RECIPROCAL_SQRT_2), bell * x)
-
-
 ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = MappingProxyType(
     {
         (T.sigmoid, "gradient"): (
@@ -133,6 +127,7 @@ ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = M
                 "the rearrangement that does not overflow, for devices with a logarithm of 1 + e^x of their own",
                 _soft_plus,
             ),
+            Alternative("a (max(b x, 0) + log1p(e^-abs(b x)))", "JAX", _soft_plus_accurate),
         ),
         (T.softPlus, "gradient"): (
             Alternative("a b / (1 + e^-(b x))", "measured on an Apple M4 Pro (kern0x1b/charon)", _soft_plus_slope),
@@ -141,8 +136,6 @@ ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = M
             Alternative("r r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign_slope),
         ),
         (T.ELU, "forward"): (Alternative("x if x >= 0 else a expm1(x)", "JAX", _elu),),
-        (T.geLU, "forward"): (Alternative("x/2 erfc(-x / sqrt 2)", "JAX", _gelu),),
-        (T.geLU, "gradient"): (Alternative("1/2 erfc(-x / sqrt 2) + x e^(-x^2 / 2) / sqrt(2 pi)", "JAX", _gelu_slope),),
     }
 )
 """By neuron type and direction; the form of Apple's header is the row's own."""
@@ -377,13 +370,16 @@ class _Block:
         """
         Which elements are in the range of one branch of each open comparison, and not only between the branches.
 
-        From `MOST_BRANCHES` comparisons on, the range of both branches will do.
+        From `MOST_BRANCHES` comparisons on, the range of both branches will do. Neighbours pass, as those of the ideal
+        value do.
         """
         branches = Branches(taken)
-        value, got = form(replace(f, branches=branches), self.index[rest]), self.got[rest]
+        value = form(replace(f, branches=branches), self.index[rest])
         # What another world may do to a branch is marked there alone.
         self.marks[rest] |= value.reason
-        inside = self._fits(value, stored(value, self.storage)[2], got, reason)
+        between = stored(value, self.storage)[2]
+        near = _with_neighbours(self.got[rest], self.storage)
+        inside: Mask = np.logical_or.reduce([self._fits(value, between, got, reason) for got in near])
         if branches.open is not None and len(taken) < MOST_BRANCHES:
             undecided = np.flatnonzero(inside & (value.reason & Mark.UNDECIDED != 0))
             inside[undecided] = False
@@ -442,6 +438,15 @@ def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[
     values = meaning(got, storage)
     inside: Mask = (between.low <= values) & ~(values > between.high)
     return inside if storage.unorm_max else np.where(np.isnan(values), between.nan, inside)
+
+
+def _with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
+    """Stored elements, and those next to them; not of bfloat16, where an error of 1 ULP is one."""
+    if storage.channel_format is ArrayFormat.bfloat16:
+        return [got]
+    if storage.unorm_max:
+        return [got, np.maximum(got, 1) - 1, np.minimum(got, storage.unorm_max - 1) + 1]
+    return [got, *(np.nextafter(got, got.dtype.type(end)) for end in (-np.inf, np.inf))]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Model:
         Its name, and the document that states the promise.
     laws : Mapping of str to Law
         For each operation: ``arithmetic`` (sum, difference, product), ``reciprocal``, ``division``, ``exp``, ``exp2``,
-        ``log``, ``log2``, ``erf``, ``erfc``, ``expm1``, ``tanh`` and ``pow``. Without the last two they are
+        ``log``, ``log2``, ``erf``, ``expm1``, ``log1p``, ``tanh`` and ``pow``. Without the last two they are
         ``(t - 1) / (t + 1)`` with ``t = e^2x``, or as `tanh_is_sinh_by_cosh` says, and ``2^(y log2 x)``.
     channel_format : MPSImageFeatureChannelFormat or ArrayFormat
         The format of the computation.
@@ -212,10 +212,10 @@ class Model:
 
 _SPECIFICATION = "Metal Shading Language Specification, section 8"
 _EXACT = {"arithmetic": ROUNDED, "reciprocal": ROUNDED, "division": ROUNDED}
-_OWN = {"erfc": Law(4), "expm1": Law(2)}
+_OWN = {"expm1": Law(2), "log1p": Law(4)}
 """
-Functions that kernels bring along. Those known err by 4 ULP (CUDA's erfc) and 1 ULP (CUDA's and MLX's expm1, whose own
-operations may be contracted).
+Functions that kernels bring along: known ones err by 1 ULP (expm1 of CUDA and MLX, whose own operations may be
+contracted), and as much as the logarithm that log1p is made of.
 """
 _OWN_SHORT = dict.fromkeys(_OWN, Law(1))
 

@@ -347,6 +347,10 @@ class Running:
         low, high = np.fmin(ends[0][0], ends[1][0]), np.fmax(ends[0][1], ends[1][1])
         return self.quotient(replace(divisor, low=low * divisor.low, high=high * divisor.low), divisor, "division")
 
+    def log1p(self, x: Range) -> Range:
+        """``ln(1 + x)``, for x that are not negative."""
+        return self.result(np.log1p(x.low), np.log1p(x.high), (x,), self.model.laws["log1p"])
+
     def expm1(self, x: Range) -> Range:
         """``e^x - 1``."""
         return self.result(np.expm1(x.low), np.expm1(x.high), (x,), self.model.laws["expm1"])
@@ -357,12 +361,6 @@ class Running:
         from scipy.special import erf  # noqa: PLC0415
 
         return self.result(erf(x.low), erf(x.high), (x,), self.model.laws["erf"])
-
-    def erfc(self, x: Range) -> Range:
-        """``1 - erf(x)``."""
-        from scipy.special import erfc  # noqa: PLC0415
-
-        return self.result(erfc(x.high), erfc(x.low), (x,), self.model.laws["erfc"])
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""

@@ -85,6 +85,7 @@ class Trial:
     same_bits: float
     against: float
     of: float
+    fitted: bool = False
 
     @property
     def gain(self) -> float:
@@ -316,7 +317,7 @@ class Search:
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
-            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of))
+            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted))
         least = FITTED if fitted else 0.0
         # By a few codes nearly any curve can be fitted, but not to the bit.
         coarse = SOME if self.case.result.precision <= COARSE else 0.0
@@ -509,7 +510,8 @@ def ranked(trials: list[Trial]) -> list[Trial]:
         whole = [trial for trial in whole if trial.of >= (1 - SAME) * known]
         # What gives every bit and is contradicted nowhere is right, if anything is.
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
-        most = max(trial.bits for trial in whole)
+        # A number that was fitted has some bits right by that alone.
+        most = max((t.bits for t in whole if not t.fitted or t.bits >= ENOUGH), default=0.0)
         first = min(
             # Where nearly every bit is right, what little is not says more.
             (trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)),

@@ -17,7 +17,7 @@ T exp_(T x) { return T(std::exp(float(x))); }
 T log_(T x) { return T(std::log(float(x))); }
 T tanh_(T x) { return T(std::tanh(float(x))); }
 T erf_(T x) { return T(std::erf(float(x))); }
-T erfc_(T x) { return T(std::erfc(float(x))); }
+T log1p_(T x) { return T(std::log1p(float(x))); }
 T expm1_(T x) { return T(std::expm1(float(x))); }
 T pow_(T x, T y) { return T(std::pow(float(x), float(y))); }
 T abs_(T x) { return x < T(0) ? -x : x; }
@@ -63,7 +63,8 @@ const Neuron neurons[] = {
     {"softPlus",
      [](T x, T a, T b, T, int form) {
        T z = b * x;
-       return form ? a * (max_(z, T(0)) + log_(one + exp_(-abs_(z)))) : a * log_(one + exp_(z));
+       T e = exp_(-abs_(z));
+       return form ? a * (max_(z, T(0)) + (form == 1 ? log_(one + e) : log1p_(e))) : a * log_(one + exp_(z));
      },
      [](T x, T dy, T a, T b, T, int form) {
        if (form) return dy * a * b * (one / (one + exp_(-(b * x))));
@@ -97,10 +98,10 @@ const Neuron neurons[] = {
        return c == T(-1) ? dy * a / u : dy * a / (log_(c) * u);
      }},
     {"geLU",
-     [](T x, T, T, T, int form) { return half * x * (form ? erfc_(-x * r2) : one + erf_(x * r2)); },
-     [](T x, T dy, T, T, T, int form) {
+     [](T x, T, T, T, int) { return half * x * (one + erf_(x * r2)); },
+     [](T x, T dy, T, T, T, int) {
        T bell = r2pi * exp_(-half * x * x);
-       return dy * (half * (form ? erfc_(-x * r2) : one + erf_(x * r2)) + bell * x);
+       return dy * (half * (one + erf_(x * r2)) + bell * x);
      }},
 };
 }  // namespace

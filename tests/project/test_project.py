@@ -99,9 +99,10 @@ LAYERS = [
     ["mpsref.verify.restored"],
     ["mpsref.verify.case", "mpsref.verify.aggregate"],
     ["mpsref.verify.hypotheses.base"],
+    ["mpsref.verify.hypotheses.fitting"],
     [
         f"mpsref.verify.hypotheses.{name}"
-        for name in ("formula", "library", "parameters", "places", "sources", "stores", "sums", "tables")
+        for name in ("formula", "library", "parameters", "places", "scales", "sources", "stores", "sums", "tables")
     ],
     ["mpsref.verify.hypotheses.layers"],
     ["mpsref.verify.hypotheses.noise"],

@@ -23,7 +23,7 @@ T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat
 HALF, SINGLE = FORMATS[Format.float16], FORMATS[Format.float32]
 EACH, CHANNELS = 4096, 16
-OPERATIONS = ("arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "erfc", "expm1", "tanh",
+OPERATIONS = ("arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "expm1", "log1p", "tanh",
               "pow")  # fmt: skip
 
 
