@@ -12,10 +12,11 @@ from scipy.special import erf
 import mpsref as mps
 from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
-from mpsref.verify import MODELS, Bounds, verify, write_recording
+from mpsref.verify import Bounds, verify, write_recording
 from mpsref.verify.bounds import allowed
 from mpsref.verify.compare import compare
 from mpsref.verify.judge import neuron_judge
+from mpsref.verify.models import MODELS
 
 T, F = mps.MPSCNNNeuronType, mps.MPSImageFeatureChannelFormat
 SINGLE, HALF = FORMATS[F.float32], FORMATS[F.float16]
