@@ -610,7 +610,7 @@ STATE_NEAR_MISSES = {
         batched, lambda it, g: [a + b for a, b in zip(it.states(g), replace(it, x=it.x[-1:]).states(-g[-1:] / 2),
                                                       strict=True)]),
     "multiplied by a number": (
-        wide, lambda it, g: [a * np.resize(np.float32([3.5, 0.3]), a.shape) for a in it.states(g)]),
+        wide, lambda it, g: [a * np.linspace(0.3, 3.5, a.size).reshape(a.shape) for a in it.states(g)]),
     "accumulated over steps": (wide, lambda it, g: [a + b for a, b in zip(it.states(g), it.states(g[::-1] + 1),
                                                                          strict=True)]),
     "gradient of weights flipped": (wide, lambda it, g: (it.states(g)[0][:, ::-1], it.states(g)[1])),

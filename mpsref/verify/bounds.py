@@ -52,6 +52,7 @@ __all__ = [
     "classify",
     "neuron_forms",
     "stored",
+    "with_neighbours",
 ]
 
 T = MPSCNNNeuronType
@@ -378,7 +379,7 @@ class _Block:
         # What another world may do to a branch is marked there alone.
         self.marks[rest] |= value.reason
         between = stored(value, self.storage)[2]
-        near = _with_neighbours(self.got[rest], self.storage)
+        near = with_neighbours(self.got[rest], self.storage)
         inside: Mask = np.logical_or.reduce([self._fits(value, between, got, reason) for got in near])
         if branches.open is not None and len(taken) < MOST_BRANCHES:
             undecided = np.flatnonzero(inside & (value.reason & Mark.UNDECIDED != 0))
@@ -440,7 +441,7 @@ def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[
     return inside if storage.unorm_max else np.where(np.isnan(values), between.nan, inside)
 
 
-def _with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
+def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
     """Stored elements, and those next to them; not of bfloat16, where an error of 1 ULP is one."""
     if storage.channel_format is ArrayFormat.bfloat16:
         return [got]

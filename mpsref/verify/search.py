@@ -54,6 +54,9 @@ CODES, SOME, COARSE = 0.9, 0.5, 11
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
 
+ALIKE = 0.8
+"""Of codes, the share that another function must explain that holds for an interval of values."""
+
 ENOUGH = 0.97
 """The share from which no pair of parts is tried."""
 
@@ -325,13 +328,19 @@ class Search:
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
-            and t.gain >= max(_least(t), overall) and t.explained >= min(fewest, of)
+            and t.gain >= max(_least(t), overall, self._least_of_codes(t)) and t.explained >= min(fewest, of)
             and t.same_bits >= bits * t.explained
             and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
         ]  # fmt: skip
         if choices:
             most = max(t.gain for t in choices)
             yield next(t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME))
+
+    def _least_of_codes(self, trial: Trial) -> float:
+        """The share that another function must explain in a part of an image of few codes, where many are alike."""
+        if not self.case.result.unorm_max or not trial.region.name or trial.candidate.function is None:
+            return 0.0
+        return ALIKE if trial.region.by_value else MOVED
 
     def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
         """The best moves, each with every function and store; and the best functions, each with every store."""

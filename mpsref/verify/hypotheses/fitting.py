@@ -12,6 +12,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Wide, spread
 from mpsref.neuron import gradient
+from mpsref.operations import Role
 from mpsref.verify.case import Case, Step, within
 from mpsref.verify.hypotheses.base import MANY, Candidate, median
 
@@ -26,10 +27,10 @@ BEST_STARTS, MOST_ITERATIONS = 4, 16
 SAME_BITS = 0.02
 """The difference up to which shares of equal results count as equal."""
 
-CURVE, SURE, PIECES = 3, 0.97, 3
+CURVE, SURE, PIECES, SHORT = 3, 0.97, 3, 0.25
 """
 The degree of polynomials that any smooth function is like on few inputs, and the share that one must explain; the
-slopes of what has only straight pieces, of which any is like another part of it.
+slopes of what has only straight pieces, and the length of inputs, relative to the largest, on which these tell little.
 """
 
 GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -1)])
@@ -87,8 +88,11 @@ class Fit:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there are enough elements."""
-        return self.index.size >= MANY
+        """Whether there are enough elements, of enough different inputs."""
+        sources = self.case.sources
+        roles = self.case.operation.roles
+        inputs = [source for source, role in zip(sources, roles, strict=False) if role is not Role.GRADIENT] or sources
+        return any(np.unique(source.at(self.index).values()).size >= MANY for source in inputs)
 
     def steps(self) -> Iterator[tuple[int, Step]]:
         """The neurons of which parameters may be fitted, and their numbers."""
@@ -162,18 +166,21 @@ class Fit:
             return ""
         *upstream, x = (source.at(self.index).values() for source in self.case.sources)
         factor = upstream[0] if upstream else np.ones(x.shape)
-        known = np.isfinite(x * factor)
-        if (
-            np.count_nonzero(known) < MANY
-            or np.unique(gradient(p, x[known], np.ones(np.count_nonzero(known)))).size <= PIECES
-        ):
+        known = np.isfinite(x * factor * self.weights) & np.isfinite(self.got * self.weights)
+        if np.count_nonzero(known) < MANY:
             return ""
-        weights = self.weights
-        powers = (factor * weights)[:, np.newaxis] * np.vander(x / np.abs(x[known]).max(initial=1e-300), CURVE + 1)
-        found, *_ = np.linalg.lstsq(powers[known], (self.got * weights)[known], rcond=None)
-        close = self._is_close(self.case.stored(np.asarray(powers @ found) / weights), self._stored)
         low, high = x[known].min(), x[known].max()
-        return f"as far as inputs from {low:.3g} to {high:.3g} tell" if close.mean() >= SURE else ""
+        slopes = gradient(p, x[known], np.ones(np.count_nonzero(known)))
+        if np.unique(slopes).size <= PIECES:
+            # A straight piece is like any other curve only where it is short.
+            is_short = high - low < SHORT * max(abs(low), abs(high))
+        else:
+            scale = np.abs(x[known]).max(initial=1e-300)
+            powers = (factor * self.weights)[:, np.newaxis] * np.vander(np.where(known, x, 0) / scale, CURVE + 1)
+            found, *_ = np.linalg.lstsq(powers[known], (self.got * self.weights)[known], rcond=None)
+            close = self._is_close(self.case.stored(np.asarray(powers @ found) / self.weights), self._stored)
+            is_short = close.mean() >= SURE
+        return f"as far as inputs from {low:.3g} to {high:.3g} tell" if is_short else ""
 
 
 def _descended(errors: Callable[[Any], Wide], starts: Sequence[tuple[float, ...]]) -> list[list[float]]:

@@ -12,6 +12,7 @@ import numpy as np
 from mpsref.arrays import Elements, Index, Stored, Wide, meaning
 from mpsref.operations import Role
 from mpsref.storage import FLOAT64
+from mpsref.verify.bounds import with_neighbours
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, median, nth_source
 from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
@@ -38,15 +39,23 @@ def _of_result(case: Case, factor: float, added: float, *, is_rounded: bool) -> 
         return factor * values + added
 
     def store(case: Case, index: Index, values: Values) -> Stored:
-        return case.stored(changed(meaning(case.stored(values(index)), case.result)))
+        stored = meaning(case.stored(values(index)), case.result)
+        if not (largest := case.result.unorm_max):
+            return case.stored(changed(stored))
+        # Simple numbers leave codes half way between two: it depends on the errors of float32.
+        single = np.float32(factor) * stored.astype(np.float32) + np.float32(added)
+        codes = np.rint(np.nan_to_num(np.clip(single, 0, 1)) * np.float32(largest))
+        return np.asarray(codes.astype(case.result.dtype))
 
     def ends(case: Case, index: Index) -> tuple[Stored, Stored]:
-        ideal = case.exact(0, index)
-        low, high = (np.where(np.isnan(end), ideal, end) for end in case.ends(index)) if case.ends else (ideal, ideal)
+        ideal = case.stored(case.exact(0, index))
+        values = [meaning(each, case.result) for each in with_neighbours(ideal, case.result)]
+        values += list(case.ends(index)) if case.ends else []
+        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
         return case.stored(changed(low)), case.stored(changed(high))
 
-    # What is added may leave little of a result, but all of its error.
-    own = ends if added and case.ends and not case.layers else None
+    # The result has its own error, whatever is done to it afterwards.
+    own = ends if case.ends and not case.layers else None
     if is_rounded:
         return Candidate(store=store, ends=own)
     return Candidate(function=lambda reads: changed(reads.ideal()), step=len(case.steps) - 1, ends=own)
@@ -107,7 +116,11 @@ class _Way:
             candidate = _of_result(self.fit.case, factor, added, is_rounded=self.is_rounded)
             if self.fit.share_of(candidate)[0] >= LEAST_FIT:
                 numbers = (str(np.float32(value)) for value in (factor, added))
-                yield candidate.named(text.format(*numbers) + ROUNDED * self.is_rounded)
+                yield candidate.named(_listed(text.format(*numbers) + ROUNDED * self.is_rounded, self.fit.extent))
+
+
+def _listed(*texts: str) -> str:
+    return ", ".join(filter(None, texts))
 
 
 def _single(number: Any) -> float:
@@ -168,8 +181,12 @@ def factor(case: Case) -> Iterator[Candidate]:
     for name, value in names.items():
         near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
         if near and value != 1:
-            for is_rounded in (False, True):
-                yield _of_result(case, _single(value), 0.0, is_rounded=is_rounded).named(name + ROUNDED * is_rounded)
+            # The constant may be one of float32, or of the format of the results.
+            constants = _single(value), float(meaning(case.stored(np.array([value])), case.result)[0])
+            for constant in dict.fromkeys(constants):
+                for is_rounded in (False, True):
+                    candidate = _of_result(case, constant, 0.0, is_rounded=is_rounded)
+                    yield candidate.named(name + ROUNDED * is_rounded)
 
 
 def _median_size(array: Stored, case: Case) -> float:
@@ -210,9 +227,7 @@ def scaled_and_offset(case: Case) -> Iterator[Candidate]:
         # What changes one number only is the simpler cause.
         if most * (1 - SAME) > max(way.added()[1], way.factor()[1]):
             added, _, factor = next(each for each in tried if each[1] >= (1 - SAME) * most)
-            # On inputs that are close together many a curve is a straight line of another.
-            for candidate in way.found(factor, added, "by {}, and {} added"):
-                yield candidate.named(", ".join(filter(None, (candidate.detail, way.fit.extent))))
+            yield from way.found(factor, added, "by {}, and {} added")
 
 
 # ---- sources ----
@@ -230,7 +245,7 @@ def _found(fit: Fit, family: Family, values: Sequence[float], text: str) -> Iter
     if (best := fit.shares(family, values)[0]) >= LEAST_FIT:
         values = fit.shortest(family, values, best)
         if (candidate := family.candidate(values)) is not None:
-            yield candidate.named(text + str(np.float32(values[0])))
+            yield candidate.named(_listed(text + str(np.float32(values[0])), fit.extent))
 
 
 def _inputs(case: Case) -> Iterator[tuple[int, str]]:

@@ -175,6 +175,10 @@ def clamped(case: Case) -> Iterator[Candidate]:
         yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, -65504, 65504)))
 
 
+FEWEST_CLAMPED = 4
+"""Different values that are clamped, at least."""
+
+
 @hypothesis("clamped", "Elements have the very value that none goes beyond: the result is clamped.", MANY, fitted=True)
 def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
     got, want = (Elements(a.reshape(-1)[case.bad_sample], case.result).values() for a in (case.got, case.want))
@@ -182,7 +186,8 @@ def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
     for name, beyond in (("at least", want < got), ("at most", want > got)):
         values = got[beyond & np.isfinite(got)]
         end = float((values.max if name == "at most" else values.min)()) if values.size else 0.0
-        if np.count_nonzero(values == end) >= MANY:
+        # One input, however often, does not tell a clamp from another value.
+        if np.count_nonzero(values == end) >= MANY and np.unique(want[got == end]).size >= FEWEST_CLAMPED:
             ends[name] = end
     if ends:
         low, high = ends.get("at least", -np.inf), ends.get("at most", np.inf)
