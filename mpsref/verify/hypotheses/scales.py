@@ -20,11 +20,14 @@ from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
 OUTLYING = 4.0
 """Times the median error, beyond which an element is not used."""
 
+HUGE = 1e100
+"""Relative sizes that no factor needs, and of which squares may overflow."""
+
 NOISE = 2.0**-11
 """A relative error that is always small."""
 
-SEVERAL = 2.0
-"""How many ULP the arithmetic may be off."""
+SEVERAL, HALF_WAY = 2.0, 0.5 + 2.0**-12
+"""How many ULP the arithmetic may be off; and how many a value is rounded by, at most: simple numbers make ties."""
 
 SAME = 0.02
 """The difference up to which two counts of elements count as equal."""
@@ -80,7 +83,7 @@ class _Way:
         case, got = self.fit.case, self.fit.got
         largest = case.result.unorm_max
         apart = np.full(got.shape, 1 / largest) if largest else np.spacing(np.abs(got).astype(case.result.dtype))
-        width = apart.astype(np.float64) * (0.5 if self.is_rounded else SEVERAL)
+        width = apart.astype(np.float64) * (HALF_WAY if self.is_rounded else SEVERAL)
         # The first and the last code stand for all beyond them.
         is_first, is_last = (np.full(got.shape, bool(largest)) & (got == end) for end in (0, 1))
         return np.where(is_first, -np.inf, got - width), np.where(is_last, np.inf, got + width)
@@ -98,8 +101,8 @@ class _Way:
     def slope(self) -> float:
         """How much larger most results become where what is multiplied does, whatever is added."""
         got, base = self.fit.got, self.base
-        known = np.isfinite(base) & np.isfinite(self.ends).all(axis=0)
         weights = self.fit.weights
+        known = (np.abs(base * weights) < HUGE) & np.isfinite(self.ends).all(axis=0)
         slope = math.nan
         for _ in range(2):
             if np.count_nonzero(known) < MANY:
