@@ -147,7 +147,8 @@ class Running:
         smallest = m.smallest[0]
         # Few elements are that small: the signs of the ends matter only where one is.
         if (np.fmin(below, above) < smallest).any():
-            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
+            # One that ends at zero holds subnormals too, though flushing leaves it as it is.
+            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest)) | ((size > 0) & (size < smallest))
             reason = reason | np.where(tiny, np.uint16(Mark.TINY), np.uint16(0))
             if self.flush:
                 low, high = np.where(tiny, np.fmin(low, 0.0), low), np.where(tiny, np.fmax(high, 0.0), high)
