@@ -415,11 +415,13 @@ class Running:
         return self._chosen(np.fmax, x, self.range(y))
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
-        low, high = operation(x.low, y.low), operation(x.high, y.high)
-        # Where x may be NaN, the result may be y.
-        low, high = np.where(x.nan, np.fmin(low, y.low), low), np.where(x.nan, np.fmax(high, y.high), high)
-        nan = np.zeros(low.shape, np.bool_) | y.nan
-        return Range(low, high, nan, x.reason | y.reason, self).marked(x.nan, Mark.CLAMPED)
+        low, high, reason = operation(x.low, y.low), operation(x.high, y.high), x.reason | y.reason
+        result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self)
+        if self.branches is None and not x.nan.any():
+            return result
+        # Where x may be NaN, a comparison may keep it, or choose y.
+        lost = Truth(x.nan, np.zeros_like(x.nan), np.zeros((), np.uint16))
+        return self.where(lost, y, result).marked(x.nan, Mark.CLAMPED)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
         """

@@ -184,7 +184,7 @@ def test_the_exponential_of_the_fast_model_errs_more_for_large_arguments():
         (lambda f, x: f.pow(f.exp(x) - np.e, 0.5), Mark.POLE, True),
         (lambda f, x: f.pow(-x, 0.5), Mark(0), True),
         (lambda f, x: f.pow(x * 0.0, 0.0), Mark(0), False),
-        (lambda f, x: f.max(x * np.nan, 0.0), Mark.CLAMPED, False),
+        (lambda f, x: f.max(x * np.nan, 0.0), Mark.CLAMPED, True),
         (lambda f, x: f.where(x * np.nan >= 0, 1.0, 2.0), Mark.COMPARED | Mark.UNDECIDED, False),
         (lambda f, x: x / (x * np.inf), Mark(0), False),
         (lambda f, x: (x * np.inf) * 0.0, Mark.INVALID, True),
@@ -331,6 +331,22 @@ def test_a_power_at_a_pole_has_either_sign_and_is_not_between():
     assert found.reason & Mark.UNDECIDED
     assert ways[0].high <= -1e7
     assert ways[1].low >= 1e7
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast", "cuda-fast"])
+def test_a_minimum_or_maximum_keeps_nan_or_takes_the_other_operand(model):
+    hard, linear_unit = (mps.MPSNNNeuronDescriptor(kind, a=0, b=b) for kind, b in ((T.hardSigmoid, 0.5), (T.reLUN, 6)))
+    infinite, got = np.float32([np.inf] * 5 + [-np.inf] * 5), np.float32([np.nan, 0, 1, 0.25, 3] * 2)
+    plus, minus = Reason.plus_inf, Reason.minus_inf
+
+    assert classes_of(hard, infinite, got, model) == [*[plus] * 3, *[BEYOND] * 2, *[minus] * 3, *[BEYOND] * 2]
+    assert classes_of(linear_unit, np.float32([-np.inf] * 3), np.float32([np.nan, 6, 3]), model) == [
+        minus,
+        minus,
+        BEYOND,
+    ]
+    read = classes_of(hard, np.float32([np.nan] * 2), np.float32([0, 1]), model)
+    assert all((each == BEYOND) == MODELS[model].nan_is_defined for each in read)
 
 
 def test_two_open_comparisons_are_taken_in_every_way():
