@@ -288,8 +288,7 @@ class Running:
 
     def square(self, x: Range) -> Range:
         """``x x``."""
-        size = abs(x)
-        return self.result(np.square(size.low), np.square(size.high), (x,), self.model.laws["arithmetic"])
+        return self.result(np.square(x.least), np.square(x.size), (x,), self.model.laws["arithmetic"])
 
     # ---- functions ----
 
@@ -416,7 +415,14 @@ class Running:
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
         low, high, reason = operation(x.low, y.low), operation(x.high, y.high), x.reason | y.reason
-        result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self)
+        smallest = self.model.smallest[0]
+        near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
+        tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
+        if self.flush and tiny.any():
+            # x < y may take both for zero, and choose either.
+            low = np.where(tiny, np.fmin(low, np.fmax(np.fmin(x.low, y.low), -smallest)), low)
+            high = np.where(tiny, np.fmax(high, np.fmin(np.fmax(x.high, y.high), smallest)), high)
+        result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self).marked(tiny, Mark.TINY)
         if self.branches is None and not x.nan.any():
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.

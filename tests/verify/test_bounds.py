@@ -268,6 +268,33 @@ def test_subnormal_float32_may_be_flushed_and_halves_may_not():
     assert abs(x).low < 0 < abs(x).high
 
 
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast", "cuda-fast", "wgsl"])
+@pytest.mark.parametrize(
+    ("neuron_type", "parameters", "x", "possible", "impossible"),
+    [
+        (T.hardSigmoid, (1, 0), -1e-39, -1e-39, 1e-38),
+        (T.reLUN, (0, 0), 1e-39, 1e-39, 2e-38),
+        (T.reLUN, (0, 1e-39), 5e-39, 5e-39, 2e-38),
+        (T.reLUN, (0, -1e-39), 5e-39, 5e-39, -2e-38),
+    ],
+)
+def test_a_minimum_or_maximum_of_two_that_may_be_flushed_is_either(
+    neuron_type, parameters, x, possible, impossible, model
+):
+    d = mps.MPSNNNeuronDescriptor(neuron_type, *parameters)
+
+    classes = classes_of(d, np.float32([x, x]), np.float32([possible, impossible]), model)
+
+    assert classes == [Reason.flush, BEYOND]
+
+
+def test_the_square_of_a_range_around_zero_starts_there():
+    for flush in (False, True):
+        f, x = numbers(PRECISE, -1.0, 2.0, flush=flush)
+        assert (abs(x).low, abs(x).high) == (-PRECISE.smallest[0] if flush else 0, 2)
+        assert (f.square(x).low, f.square(x).high) == (0, 4)
+
+
 def test_a_branch_that_rounding_may_decide_gives_both():
     f, x = numbers(PRECISE, 1 - 1e-9, 1 + 1e-9)
 
