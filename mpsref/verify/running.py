@@ -317,7 +317,8 @@ class Running:
         result = self.result(low, high, (_infinite_where(x, x.low <= 0),), law, x.high < 0)
         if law.near_one:
             near = (x.high >= 0.5) & (x.low <= 2)
-            lower, upper = np.fmin(result.low, low - law.near_one), np.fmax(result.high, high + law.near_one)
+            lower, upper = self.model.outwards(low - law.near_one, high + law.near_one)
+            lower, upper = np.fmin(result.low, lower), np.fmax(result.high, upper)
             result = replace(result, low=np.where(near, lower, result.low), high=np.where(near, upper, result.high))
         pole = (x.low <= 0) & ((x.high > 0) | self.model.is_finite)
         return result.marked(edge, Mark.POLE, nan=True).marked(pole | (x.high < 0), Mark.POLE)

@@ -163,6 +163,17 @@ def test_the_logarithm_of_the_fast_model_has_an_absolute_error_near_one():
     assert f.log(x).low == f.log(x).high == 0
 
 
+@pytest.mark.parametrize("model", ["wgsl", "wgsl-half"])
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf"])
+def test_errors_end_at_numbers_of_the_format_where_results_are_either_neighbour(name, model):
+    f = Running(MODELS[model])
+
+    found = getattr(f, name)(f.range(np.linspace(0.25, 3, 45)))
+
+    for end in (found.low, found.high):
+        np.testing.assert_array_equal(end, end.astype(f.model.storage.dtype))
+
+
 def test_the_exponential_of_the_fast_model_errs_more_for_large_arguments():
     widths = []
     for argument in (1.0, 40.0):
