@@ -148,6 +148,26 @@ def test_exact_results_of_rounded_operations_stay_exact():
         assert found.low == found.high
 
 
+@pytest.mark.parametrize(
+    ("model", "divides", "keeps"),
+    [
+        *((name, False, True) for name in MODELS),
+        *((name, True, True) for name in ("metal-precise", "metal-half", "metal-bfloat")),
+        *((name, True, False) for name in ("metal-fast", "cuda-fast", "wgsl")),
+    ],
+)
+def test_rounding_a_partial_product_leaves_its_sign(model, divides, keeps):
+    f = Running(MODELS[model])
+    least = f.model.smallest[1]
+
+    for sign in (1.0, -1.0):
+        product = f.range(0.3) * f.range(np.array([sign * 2 * least]))
+        found = product / 2.0**-12 if divides else product * 2.0**12
+        lower, upper = sorted([sign * found.low.item(), sign * found.high.item()])
+        assert lower == 0 if keeps else lower < 0
+        assert upper >= least * 2.0**12
+
+
 def test_a_sum_is_not_rounded_across_a_number_of_the_format():
     _, x = numbers(PRECISE, 1e-12)
 
