@@ -370,28 +370,36 @@ class Running:
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
         base, exponent = self.range(base), self.range(exponent)
-        size = self._power_of_size(replace(abs(base), low=base.least), exponent)
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
+        size = replace(abs(base), low=base.least)
+        above = below = self._power_of_size(size, exponent)
+        if crosses.any():
+            # Each side of zero has its own magnitudes; what a comparison takes for zero may be on either.
+            on_both = np.fmin(size.high, self.model.smallest[0] if self.flush else 0.0)
+            above, below = (
+                self._power_of_size(replace(size, high=np.where(crosses, np.fmax(end, on_both), size.high)), exponent)
+                for end in (base.high, -base.low)
+            )
         # The whole numbers that the exponent may be.
         first, last = np.ceil(exponent.low), np.floor(exponent.high)
         whole = first <= last
         odd = whole & ((first < last) | (np.mod(first, 2) == 1))
         even = whole & ((first < last) | (np.mod(first, 2) != 1))
         no_mark = np.zeros((), np.uint16)
-        signed = self.where(Truth(odd, odd & ~even, no_mark), -size, size)
-        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, size)
+        signed = self.where(Truth(odd, odd & ~even, no_mark), -below, below)
+        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, above)
         low, high = signed.low, signed.high
         # IEEE arithmetic defines the power of -infinity, where there is no real number.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
         low, high = (np.where(none, np.nan, np.where(infinite & ~whole, own, end))
-                     for own, end in ((size.low, low), (size.high, high)))  # fmt: skip
+                     for own, end in ((below.low, low), (below.high, high)))  # fmt: skip
         varies = exponent.low < exponent.high
         edge = (negative & whole & varies) | (crosses & (~whole | varies))
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, size.nan | none, signed.reason, self).marked(zero, Mark.POLE)
+        result = Range(low, high, above.nan | below.nan | none, signed.reason, self).marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:

@@ -238,7 +238,8 @@ def test_what_an_operation_cannot_do_is_marked(evaluate, reason, nan):
         (-2.0, (2.5, 2.5), None),
         (-2.0, (2.9, 3.1), (-(2**3.1), -(2**2.9))),
         (-2.0, (2.9, 4.1), (-(2**4.1), 2**4.1)),
-        ((-0.5, 2.0), (3.0, 3.0), (-8, 8)),
+        ((-0.5, 2.0), (3.0, 3.0), (-0.125, 8)),
+        ((-2.0, 0.0), (3.0, 3.0), (-8, 0)),
         ((-3.0, 2.0), (2.0, 2.0), (0, 9)),
         (3.0, (0.5, 0.5), (3**0.5, 3**0.5)),
     ],
@@ -405,6 +406,21 @@ def test_a_minimum_or_maximum_keeps_nan_or_takes_the_other_operand(model):
     ]
     read = classes_of(hard, np.float32([np.nan] * 2), np.float32([0, 1]), model)
     assert all((each == BEYOND) == MODELS[model].nan_is_defined for each in read)
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast"])
+def test_a_power_near_zero_has_the_sign_of_its_base(model):
+    # 3 x - 0.3 is not above zero, by whatever rounding.
+    x = np.float32([0.1] * 4)
+    straight, inverse = (mps.MPSNNNeuronDescriptor(T.power, a=3, b=-0.3, c=c) for c in (1, -1))
+    want = mps.neuron.forward(straight, x[:1]).item()
+    assert want < 0
+
+    around = classes_of(straight, x, np.float32([-want, -2 * want, want / 2, 0]), model)
+    poles = classes_of(inverse, x, np.float32([1e12, 1 / -want, -1e12, np.inf]), model)
+
+    assert around == [BEYOND, BEYOND, WITHIN, WITHIN]
+    assert poles == [BEYOND, BEYOND, Reason.zero, Reason.zero]
 
 
 def test_two_open_comparisons_are_taken_in_every_way():
