@@ -224,8 +224,10 @@ class Running:
         error = error * (1 + 2.0**-18) + FLOAT64_ERROR
         nearest = m.widened(low, high, law) if np.any(once) else (low, high)
         small, wide, loss = self._partial_products(factors)
-        # Rounding a subnormal gives 0 at most, while an error of several ULP is larger than the number.
-        keeps_sign = all(division.is_rounding and m.laws[kind].is_rounding for _, kind in factors if kind)
+        # Rounded to nearest, a subnormal keeps its sign or is 0; an error of several ULP is larger than the number.
+        keeps_sign = not m.rounds_either_way and all(
+            division.is_rounding and m.laws[kind].is_rounding for _, kind in factors if kind
+        )
         for sign, end, near in ((-1.0, low, nearest[0]), (1.0, high, nearest[1])):
             moved = near if np.all(once) else np.where(once, near, end + sign * np.abs(end) * error)
             moved = moved + sign * loss
