@@ -186,6 +186,10 @@ class Model:
             return np.fmin(low, self.nearest(down)), np.fmax(high, self.nearest(up))
         units = law.ulp if units is None else units
         low, high = -self._raised(-high, -low, units) - law.absolute, self._raised(low, high, units) + law.absolute
+        return self.outwards(low, high)
+
+    def outwards(self, low: Wide, high: Wide) -> tuple[Wide, Wide]:
+        """The range, as far as the next numbers of the format if results may be either neighbour."""
         return (-self._above(-low), self._above(high)) if self.rounds_either_way else (low, high)
 
     def _above(self, x: Wide) -> Wide:

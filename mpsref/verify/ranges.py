@@ -148,8 +148,8 @@ class Range:
         low = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(a, b))
         if self.f.flush:
             # x < 0 may take a subnormal for zero, and leave its sign.
-            low = np.where(high < self.f.model.smallest[0], -high, low)
-        return Range(low, high, self.nan, self.reason, self.f)
+            low = np.where(self.may_be_flushed, -np.fmin(high, self.f.model.smallest[0]), low)
+        return Range(low, high, self.nan, self.reason, self.f).marked(self.may_be_flushed, Mark.TINY)
 
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
@@ -231,6 +231,13 @@ class Range:
         """Where 0 is possible."""
         zero: Mask = (self.low <= 0) & (self.high >= 0)
         return zero
+
+    @cached_property
+    def may_be_flushed(self) -> Mask:
+        """Where a subnormal number is possible."""
+        smallest = self.f.model.smallest[0]
+        subnormal: Mask = (self.low < smallest) & (self.high > -smallest) & (self.size > 0)
+        return subnormal
 
     @cached_property
     def size(self) -> Wide:

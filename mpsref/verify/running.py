@@ -147,7 +147,8 @@ class Running:
         smallest = m.smallest[0]
         # Few elements are that small: the signs of the ends matter only where one is.
         if (np.fmin(below, above) < smallest).any():
-            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
+            # One that ends at zero holds subnormals too, though flushing leaves it as it is.
+            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest)) | ((size > 0) & (size < smallest))
             reason = reason | np.where(tiny, np.uint16(Mark.TINY), np.uint16(0))
             if self.flush:
                 low, high = np.where(tiny, np.fmin(low, 0.0), low), np.where(tiny, np.fmax(high, 0.0), high)
@@ -223,10 +224,16 @@ class Running:
         error = error * (1 + 2.0**-18) + FLOAT64_ERROR
         nearest = m.widened(low, high, law) if np.any(once) else (low, high)
         small, wide, loss = self._partial_products(factors)
+        # Rounded to nearest, a subnormal keeps its sign or is 0; an error of several ULP is larger than the number.
+        keeps_sign = not m.rounds_either_way and all(
+            division.is_rounding and m.laws[kind].is_rounding for _, kind in factors if kind
+        )
         for sign, end, near in ((-1.0, low, nearest[0]), (1.0, high, nearest[1])):
             moved = near if np.all(once) else np.where(once, near, end + sign * np.abs(end) * error)
             moved = moved + sign * loss
             moved = np.where(np.isinf(end) | ((end == 0) & ~small), end, moved)
+            if keeps_sign:
+                moved = np.where(sign * end <= 0, sign * np.fmin(sign * moved, 0.0), moved)
             low, high = (moved, high) if sign < 0 else (low, moved)
         if self.vanish:
             low, high = np.where(small, 0.0, low), np.where(small, 0.0, high)
@@ -287,8 +294,7 @@ class Running:
 
     def square(self, x: Range) -> Range:
         """``x x``."""
-        size = abs(x)
-        return self.result(np.square(size.low), np.square(size.high), (x,), self.model.laws["arithmetic"])
+        return self.result(np.square(x.least), np.square(x.size), (x,), self.model.laws["arithmetic"])
 
     # ---- functions ----
 
@@ -317,7 +323,8 @@ class Running:
         result = self.result(low, high, (_infinite_where(x, x.low <= 0),), law, x.high < 0)
         if law.near_one:
             near = (x.high >= 0.5) & (x.low <= 2)
-            lower, upper = np.fmin(result.low, low - law.near_one), np.fmax(result.high, high + law.near_one)
+            lower, upper = self.model.outwards(low - law.near_one, high + law.near_one)
+            lower, upper = np.fmin(result.low, lower), np.fmax(result.high, upper)
             result = replace(result, low=np.where(near, lower, result.low), high=np.where(near, upper, result.high))
         pole = (x.low <= 0) & ((x.high > 0) | self.model.is_finite)
         return result.marked(edge, Mark.POLE, nan=True).marked(pole | (x.high < 0), Mark.POLE)
@@ -365,28 +372,36 @@ class Running:
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
         base, exponent = self.range(base), self.range(exponent)
-        size = self._power_of_size(replace(abs(base), low=base.least), exponent)
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
+        size = replace(abs(base), low=base.least)
+        above = below = self._power_of_size(size, exponent)
+        if crosses.any():
+            # Each side of zero has its own magnitudes; what a comparison takes for zero may be on either.
+            on_both = np.fmin(size.high, self.model.smallest[0] if self.flush else 0.0)
+            above, below = (
+                self._power_of_size(replace(size, high=np.where(crosses, np.fmax(end, on_both), size.high)), exponent)
+                for end in (base.high, -base.low)
+            )
         # The whole numbers that the exponent may be.
         first, last = np.ceil(exponent.low), np.floor(exponent.high)
         whole = first <= last
         odd = whole & ((first < last) | (np.mod(first, 2) == 1))
         even = whole & ((first < last) | (np.mod(first, 2) != 1))
         no_mark = np.zeros((), np.uint16)
-        signed = self.where(Truth(odd, odd & ~even, no_mark), -size, size)
-        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, size)
+        signed = self.where(Truth(odd, odd & ~even, no_mark), -below, below)
+        signed = self.where(Truth(base.low < 0, negative, no_mark), signed, above)
         low, high = signed.low, signed.high
         # IEEE arithmetic defines the power of -infinity, where there is no real number.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
         low, high = (np.where(none, np.nan, np.where(infinite & ~whole, own, end))
-                     for own, end in ((size.low, low), (size.high, high)))  # fmt: skip
+                     for own, end in ((below.low, low), (below.high, high)))  # fmt: skip
         varies = exponent.low < exponent.high
         edge = (negative & whole & varies) | (crosses & (~whole | varies))
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, size.nan | none, signed.reason, self).marked(zero, Mark.POLE)
+        result = Range(low, high, above.nan | below.nan | none, signed.reason, self).marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:
@@ -414,11 +429,20 @@ class Running:
         return self._chosen(np.fmax, x, self.range(y))
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
-        low, high = operation(x.low, y.low), operation(x.high, y.high)
-        # Where x may be NaN, the result may be y.
-        low, high = np.where(x.nan, np.fmin(low, y.low), low), np.where(x.nan, np.fmax(high, y.high), high)
-        nan = np.zeros(low.shape, np.bool_) | y.nan
-        return Range(low, high, nan, x.reason | y.reason, self).marked(x.nan, Mark.CLAMPED)
+        low, high, reason = operation(x.low, y.low), operation(x.high, y.high), x.reason | y.reason
+        smallest = self.model.smallest[0]
+        near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
+        tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
+        if self.flush and tiny.any():
+            # x < y may take both for zero, and choose either.
+            low = np.where(tiny, np.fmin(low, np.fmax(np.fmin(x.low, y.low), -smallest)), low)
+            high = np.where(tiny, np.fmax(high, np.fmin(np.fmax(x.high, y.high), smallest)), high)
+        result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self).marked(tiny, Mark.TINY)
+        if self.branches is None and not x.nan.any():
+            return result
+        # Where x may be NaN, a comparison may keep it, or choose y.
+        lost = Truth(x.nan, np.zeros_like(x.nan), np.zeros((), np.uint16))
+        return self.where(lost, y, result).marked(x.nan, Mark.CLAMPED)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
         """

@@ -148,6 +148,26 @@ def test_exact_results_of_rounded_operations_stay_exact():
         assert found.low == found.high
 
 
+@pytest.mark.parametrize(
+    ("model", "divides", "keeps"),
+    [
+        *((name, False, not model.rounds_either_way) for name, model in MODELS.items()),
+        *((name, True, True) for name in ("metal-precise", "metal-half", "metal-bfloat")),
+        *((name, True, False) for name in ("metal-fast", "cuda-fast", "wgsl")),
+    ],
+)
+def test_rounding_a_partial_product_leaves_its_sign(model, divides, keeps):
+    f = Running(MODELS[model])
+    least = f.model.smallest[1]
+
+    for sign in (1.0, -1.0):
+        product = f.range(0.3) * f.range(np.array([sign * 2 * least]))
+        found = product / 2.0**-12 if divides else product * 2.0**12
+        lower, upper = sorted([sign * found.low.item(), sign * found.high.item()])
+        assert lower == 0 if keeps else lower < 0
+        assert upper >= least * 2.0**12
+
+
 def test_a_sum_is_not_rounded_across_a_number_of_the_format():
     _, x = numbers(PRECISE, 1e-12)
 
@@ -161,6 +181,17 @@ def test_the_logarithm_of_the_fast_model_has_an_absolute_error_near_one():
     assert (f.log(x).low, f.log(x).high) == (-(2.0**-21), 2.0**-21)
     f, x = numbers(PRECISE, 1.0)
     assert f.log(x).low == f.log(x).high == 0
+
+
+@pytest.mark.parametrize("model", ["wgsl", "wgsl-half"])
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf"])
+def test_errors_end_at_numbers_of_the_format_where_results_are_either_neighbour(name, model):
+    f = Running(MODELS[model])
+
+    found = getattr(f, name)(f.range(np.linspace(0.25, 3, 45)))
+
+    for end in (found.low, found.high):
+        np.testing.assert_array_equal(end, end.astype(f.model.storage.dtype))
 
 
 def test_the_exponential_of_the_fast_model_errs_more_for_large_arguments():
@@ -184,7 +215,7 @@ def test_the_exponential_of_the_fast_model_errs_more_for_large_arguments():
         (lambda f, x: f.pow(f.exp(x) - np.e, 0.5), Mark.POLE, True),
         (lambda f, x: f.pow(-x, 0.5), Mark(0), True),
         (lambda f, x: f.pow(x * 0.0, 0.0), Mark(0), False),
-        (lambda f, x: f.max(x * np.nan, 0.0), Mark.CLAMPED, False),
+        (lambda f, x: f.max(x * np.nan, 0.0), Mark.CLAMPED, True),
         (lambda f, x: f.where(x * np.nan >= 0, 1.0, 2.0), Mark.COMPARED | Mark.UNDECIDED, False),
         (lambda f, x: x / (x * np.inf), Mark(0), False),
         (lambda f, x: (x * np.inf) * 0.0, Mark.INVALID, True),
@@ -207,7 +238,8 @@ def test_what_an_operation_cannot_do_is_marked(evaluate, reason, nan):
         (-2.0, (2.5, 2.5), None),
         (-2.0, (2.9, 3.1), (-(2**3.1), -(2**2.9))),
         (-2.0, (2.9, 4.1), (-(2**4.1), 2**4.1)),
-        ((-0.5, 2.0), (3.0, 3.0), (-8, 8)),
+        ((-0.5, 2.0), (3.0, 3.0), (-0.125, 8)),
+        ((-2.0, 0.0), (3.0, 3.0), (-8, 0)),
         ((-3.0, 2.0), (2.0, 2.0), (0, 9)),
         (3.0, (0.5, 0.5), (3**0.5, 3**0.5)),
     ],
@@ -266,6 +298,33 @@ def test_subnormal_float32_may_be_flushed_and_halves_may_not():
     slope = f.where(x >= 0, 1.0, 0.5)
     assert (slope.low, slope.high) == (0.5, 1)
     assert abs(x).low < 0 < abs(x).high
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast", "cuda-fast", "wgsl"])
+@pytest.mark.parametrize(
+    ("neuron_type", "parameters", "x", "possible", "impossible"),
+    [
+        (T.hardSigmoid, (1, 0), -1e-39, -1e-39, 1e-38),
+        (T.reLUN, (0, 0), 1e-39, 1e-39, 2e-38),
+        (T.reLUN, (0, 1e-39), 5e-39, 5e-39, 2e-38),
+        (T.reLUN, (0, -1e-39), 5e-39, 5e-39, -2e-38),
+    ],
+)
+def test_a_minimum_or_maximum_of_two_that_may_be_flushed_is_either(
+    neuron_type, parameters, x, possible, impossible, model
+):
+    d = mps.MPSNNNeuronDescriptor(neuron_type, *parameters)
+
+    classes = classes_of(d, np.float32([x, x]), np.float32([possible, impossible]), model)
+
+    assert classes == [Reason.flush, BEYOND]
+
+
+def test_the_square_of_a_range_around_zero_starts_there():
+    for flush in (False, True):
+        f, x = numbers(PRECISE, -1.0, 2.0, flush=flush)
+        assert (abs(x).low, abs(x).high) == (-PRECISE.smallest[0] if flush else 0, 2)
+        assert (f.square(x).low, f.square(x).high) == (0, 4)
 
 
 def test_a_branch_that_rounding_may_decide_gives_both():
@@ -331,6 +390,37 @@ def test_a_power_at_a_pole_has_either_sign_and_is_not_between():
     assert found.reason & Mark.UNDECIDED
     assert ways[0].high <= -1e7
     assert ways[1].low >= 1e7
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast", "cuda-fast"])
+def test_a_minimum_or_maximum_keeps_nan_or_takes_the_other_operand(model):
+    hard, linear_unit = (mps.MPSNNNeuronDescriptor(kind, a=0, b=b) for kind, b in ((T.hardSigmoid, 0.5), (T.reLUN, 6)))
+    infinite, got = np.float32([np.inf] * 5 + [-np.inf] * 5), np.float32([np.nan, 0, 1, 0.25, 3] * 2)
+    plus, minus = Reason.plus_inf, Reason.minus_inf
+
+    assert classes_of(hard, infinite, got, model) == [*[plus] * 3, *[BEYOND] * 2, *[minus] * 3, *[BEYOND] * 2]
+    assert classes_of(linear_unit, np.float32([-np.inf] * 3), np.float32([np.nan, 6, 3]), model) == [
+        minus,
+        minus,
+        BEYOND,
+    ]
+    read = classes_of(hard, np.float32([np.nan] * 2), np.float32([0, 1]), model)
+    assert all((each == BEYOND) == MODELS[model].nan_is_defined for each in read)
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast"])
+def test_a_power_near_zero_has_the_sign_of_its_base(model):
+    # 3 x - 0.3 is not above zero, by whatever rounding.
+    x = np.float32([0.1] * 4)
+    straight, inverse = (mps.MPSNNNeuronDescriptor(T.power, a=3, b=-0.3, c=c) for c in (1, -1))
+    want = mps.neuron.forward(straight, x[:1]).item()
+    assert want < 0
+
+    around = classes_of(straight, x, np.float32([-want, -2 * want, want / 2, 0]), model)
+    poles = classes_of(inverse, x, np.float32([1e12, 1 / -want, -1e12, np.inf]), model)
+
+    assert around == [BEYOND, BEYOND, WITHIN, WITHIN]
+    assert poles == [BEYOND, BEYOND, Reason.zero, Reason.zero]
 
 
 def test_two_open_comparisons_are_taken_in_every_way():

@@ -14,6 +14,7 @@ from mpsref.arrays import Elements
 from mpsref.storage import StorageFormat, storage_named
 from mpsref.verify import judge
 from mpsref.verify.models import MODELS
+from mpsref.verify.reasons import Reason
 
 T = mps.MPSCNNNeuronType
 FORMATS = [mps.MPSImageFeatureChannelFormat[name] for name in ("float32", "float16", "unorm8")]
@@ -68,3 +69,15 @@ def test_cells_decide_as_the_bounds_of_each_element_do(
         classes.append(segment.classify(got, np.arange(SIZE), MODELS[model]))
     np.testing.assert_array_equal(*classes)
     assert not is_open.all()
+
+
+def test_a_subnormal_may_keep_its_sign_among_many_elements_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = -np.arange(50, 50 * SIZE + 1, 50, dtype=np.uint32).view(np.float32).reshape(1, 1, -1, 4)
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=mps.MPSNNNeuronDescriptor(T.absolute))
+    storage = storage_named(FORMATS[0])
+    segment = judge.Segment([node], {node.sources[0]: Elements(x, storage)}, {node.result_image: storage})
+    monkeypatch.setattr(judge, "WORTH_A_TABLE", 0)
+
+    classes = segment.classify(x.reshape(-1), np.arange(SIZE), MODELS["metal-precise"])
+
+    assert set(classes) == {Reason.flush}
