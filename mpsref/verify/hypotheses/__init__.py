@@ -104,7 +104,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     formula.slope_from_result,
     formula.branches,
     formula.applied_twice,
-    formula.accumulated,
+    scales.accumulated,
     stores.sign_lost,
     formula.another_image,
     formula.another_image_read,

@@ -293,19 +293,6 @@ def applied_twice(step: Step) -> Variants:
     yield "", function
 
 
-@hypothesis(
-    "accumulated twice", "The result was added to what was there already: to itself, or to what the node reads.", MANY
-)
-def accumulated(case: Case) -> Iterator[Candidate]:
-    def function(reads: Reads, source: Elements) -> Wide:
-        return reads.ideal() + source.at(reads.index).values()
-
-    last = len(case.steps) - 1
-    yield Candidate("", function=lambda reads: 2 * reads.ideal(), step=last)
-    for source, place in zip(case.sources, PLACES, strict=False):
-        yield Candidate(f"on top of {place}", function=partial(function, source=source), step=last)
-
-
 @hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
 def source_scaled(case: Case) -> Iterator[Candidate]:
     def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:

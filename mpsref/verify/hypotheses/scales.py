@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mpsref.arrays import Elements, Index, Stored, Wide, meaning
 from mpsref.operations import Role
 from mpsref.storage import FLOAT64
 from mpsref.verify.bounds import with_neighbours
-from mpsref.verify.case import Case
+from mpsref.verify.case import Case, Reads
 from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, median, nth_source
 from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
 
@@ -150,6 +151,20 @@ def _ways(case: Case) -> Iterator[_Way]:
     fit = Fit(case)
     if fit.is_possible and np.unique(case.got.reshape(-1)[case.bad_sample]).size >= MANY:
         yield from (_Way(fit, is_rounded) for is_rounded in (False, True))
+
+
+@hypothesis(
+    "accumulated twice", "The result was added to what was there already: to itself, or to what the node reads.", MANY
+)
+def accumulated(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, source: Elements) -> Wide:
+        return reads.ideal() + source.at(reads.index).values()
+
+    yield _of_result(case, 2.0, 0.0, is_rounded=False)
+    yield _of_result(case, 2.0, 0.0, is_rounded=True)
+    for k, source in enumerate(case.sources):
+        on_top = partial(function, source=source)
+        yield Candidate(f"on top of {nth_source(k)}", function=on_top, step=len(case.steps) - 1)
 
 
 @hypothesis("a constant factor", "Every result is multiplied by a constant that belongs elsewhere or is missing.", MANY)
