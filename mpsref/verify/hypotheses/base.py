@@ -186,21 +186,12 @@ class Candidate:
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
         detail = ", ".join(filter(None, (self.detail, other.detail)))
-        names = (
-            "move",
-            "source",
-            "function",
-            "step",
-            "reads",
-            "store",
-            "known",
-            "undo",
-            "coarse",
-            "exact",
-            "given",
-            "ends",
-        )
+        names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "exact", "given",
+                 "ends")  # fmt: skip
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
+        if not (self.is_only_moved or other.is_only_moved):
+            # Ends are those of one part alone.
+            parts["ends"] = None
         return replace(self, detail=detail, **parts)
 
 
