@@ -27,7 +27,7 @@ from mpsref.verify.hypotheses import PRECISIONS
 from mpsref.verify.judge import Segment
 from mpsref.verify.models import MODELS, models_of
 from mpsref.verify.precision import precision_note
-from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport
 from mpsref.verify.segments import Walk, fused, layers_of
 from mpsref.verify.ties import wrong_ties
@@ -158,7 +158,7 @@ class JudgedImage:
         expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
         differences = Differences.between(actual, expected, storage, sampled(actual.size))
         if isinstance(limit, Tolerance):
-            return compared(differences, storage, limit, self.worst, EXCUSES), differences
+            return compared(differences, storage, limit, self.worst), differences
         segment, model = Segment([node], {node.sources[0]: source}, formats), MODELS[limit.model]
         judge: Judge = lambda index: segment.classify(differences.at(index)[0], index, model)  # noqa: E731
         return compared(differences, storage, judge, self.worst, limit.excused), differences

@@ -15,7 +15,7 @@ from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate
 from mpsref.verify.hypotheses.base import at_once
 
-__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "followed", "is_wide", "neighbours"]
+__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "followed", "has_ends", "is_wide", "neighbours"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,7 @@ class Sample:
 
     def is_close(self, candidate: Candidate) -> IsClose:
         """Which elements are close to what a candidate gives."""
-        is_own = self.case.layers or candidate.ends is not None
-        return between_ends(candidate, self.case, self.index) if is_own else self._is_close
+        return between_ends(candidate, self.case, self.index) if has_ends(candidate, self.case) else self._is_close
 
     def judged(self, candidate: Candidate) -> Judged:
         """What a candidate gives, and what that means."""
@@ -159,6 +158,11 @@ def close_to(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stor
         return is_close(ours, theirs)
     ours, theirs = candidate.undo(ours), candidate.undo(theirs)
     return is_close(ours, theirs) & np.isfinite(theirs)
+
+
+def has_ends(candidate: Candidate, case: Case) -> bool:
+    """Whether it has bounds of its own, instead of the elements' own around what it gives."""
+    return bool(case.layers) or candidate.ends is not None
 
 
 def between_ends(candidate: Candidate, case: Case, index: Index) -> IsClose:

@@ -17,7 +17,7 @@ from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
-from mpsref.verify.samples import Sample, between_ends, close_to, equal, followed, is_wide, neighbours
+from mpsref.verify.samples import Sample, between_ends, close_to, equal, followed, has_ends, is_wide, neighbours
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
@@ -468,8 +468,8 @@ class Search:
                 unsure = unsure[~fits[unsure] | is_bad[unsure]]
             if unsure.size:
                 chosen = index[unsure]
-                has_ends = case.layers or candidate.ends is not None
-                is_close = between_ends(candidate, case, chosen) if has_ends else case.bound(chosen)
+                has_own = has_ends(candidate, case)
+                is_close = between_ends(candidate, case, chosen) if has_own else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
                 if not case.layers and is_bad[unsure].any():

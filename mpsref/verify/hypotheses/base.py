@@ -37,9 +37,11 @@ __all__ = [
     "Store",
     "T",
     "Values",
+    "decimals",
     "erf",
     "function_hypothesis",
     "hypothesis",
+    "joined",
     "layer_hypothesis",
     "median",
     "nth_source",
@@ -185,7 +187,7 @@ class Candidate:
 
     def with_part(self, other: Candidate) -> Candidate:
         """The candidate with the parts of another one besides."""
-        detail = ", ".join(filter(None, (self.detail, other.detail)))
+        detail = joined(self.detail, other.detail)
         names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "exact", "given",
                  "ends")  # fmt: skip
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
@@ -283,7 +285,7 @@ def function_hypothesis(
                 if neurons and (p is None or (types and p.neuron_type not in types)):
                     continue
                 for detail, function in variants(step):
-                    text = ", ".join(filter(None, (detail, f"in {step.name}" if len(case.steps) > 1 else "")))
+                    text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
                     yield Candidate(text, function=function, step=k)
 
         return Hypothesis(name, sentence, of_case, fewest, general, fitted)
@@ -305,7 +307,7 @@ def layer_hypothesis(
             for layer in case.layers:
                 if isinstance(layer.operation, kinds or Operation):
                     for detail, make in variants(layer, case):
-                        text = ", ".join(filter(None, (detail, layer.name and f"in {layer.name}")))
+                        text = joined(detail, layer.name and f"in {layer.name}")
                         yield Candidate(text, given=Given(make))
 
         return Hypothesis(name, sentence, of_case, fitted=fitted, is_last=is_last)
@@ -332,6 +334,16 @@ def with_operation(operation: Operation) -> Function:
 def slope_instead(slope: Callable[[Reads], Wide]) -> Function:
     """A gradient with another slope."""
     return lambda reads: reads.upstream * slope(reads)
+
+
+def joined(*texts: str) -> str:
+    """The texts that are not empty, as one."""
+    return ", ".join(filter(None, texts))
+
+
+def decimals(value: float, most: int = 9) -> Iterator[float]:
+    """A number with one digit, with two, and so on."""
+    return (float(f"{value:.{digits}g}") for digits in range(1, most + 1))
 
 
 def median(values: Wide) -> float:

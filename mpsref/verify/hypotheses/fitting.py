@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from mpsref.arrays import Elements, Wide, spread
 from mpsref.neuron import gradient
 from mpsref.operations import Role
 from mpsref.verify.case import Case, Step, within
-from mpsref.verify.hypotheses.base import MANY, Candidate, median
+from mpsref.verify.hypotheses.base import MANY, Candidate, decimals, median
 
 __all__ = ["LEAST_FIT", "Family", "Fit"]
 
@@ -37,21 +36,8 @@ GRID = np.concatenate([sign * 2.0 ** np.arange(-10, 10.5, 0.5) for sign in (1, -
 """Values between which a better one is looked for."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """
-    Candidates that differ in a few numbers.
-
-    Attributes
-    ----------
-    own : tuple of float
-        The numbers with which it gives what it should.
-    candidate : callable
-        From other numbers to the candidate; None if there is none.
-    """
-
-    own: tuple[float, ...]
-    candidate: Callable[[Sequence[float]], Candidate | None]
+Family: TypeAlias = Callable[[Sequence[float]], Candidate | None]
+"""Candidates that differ in a few numbers: from these to the candidate, or None if there is none."""
 
 
 class Fit:
@@ -103,7 +89,7 @@ class Fit:
 
     def errors(self, family: Family, values: Sequence[float]) -> Wide:
         """The relative error of each element, with its sign, at most 1."""
-        candidate = family.candidate(values)
+        candidate = family(values)
         if candidate is None:
             return np.ones(self.got.shape)
         made = candidate.values(self.case, self.index)
@@ -112,7 +98,7 @@ class Fit:
 
     def shares(self, family: Family, values: Sequence[float]) -> tuple[float, float]:
         """Of how many elements the result is within bounds, and of how many the same."""
-        candidate = family.candidate(values)
+        candidate = family(values)
         return (0.0, 0.0) if candidate is None else self.share_of(candidate)
 
     def share_of(self, candidate: Candidate) -> tuple[float, float]:
@@ -153,7 +139,7 @@ class Fit:
 
     def shortest(self, family: Family, values: Sequence[float], best: float) -> list[float]:
         """The shortest numbers that do as well."""
-        rounded = [[float(f"{value:.{digits}g}") for value in values] for digits in range(1, 9)]
+        rounded = [list(each) for each in zip(*(decimals(value, 8) for value in values), strict=True)]
         found = [(each, bits) for each in rounded for share, bits in [self.shares(family, each)] if share >= best]
         most = max((bits for _, bits in found), default=0.0)
         return next((each for each, bits in found if bits >= most - SAME_BITS), list(values))

@@ -293,16 +293,6 @@ def applied_twice(step: Step) -> Variants:
     yield "", function
 
 
-@hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
-def source_scaled(case: Case) -> Iterator[Candidate]:
-    def reads(read: Sequence[Elements], index: Index, value: float) -> Sequence[Elements]:
-        return [*read[:-1], Elements(value * read[-1].values(), FLOAT64)]
-
-    if case.descriptor is not None and not case.layers:
-        for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
-            yield Candidate(f"by {name}", reads=partial(reads, value=value))
-
-
 @function_hypothesis(
     "another neuron",
     "Another neuron or activation was run, with the same parameters or with its defaults.",

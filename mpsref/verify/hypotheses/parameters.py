@@ -22,6 +22,7 @@ from mpsref.verify.hypotheses.base import (
     descriptor_of,
     function_hypothesis,
     hypothesis,
+    joined,
     with_operation,
 )
 from mpsref.verify.hypotheses.fitting import LEAST_FIT, Family, Fit
@@ -151,7 +152,7 @@ def _family(case: Case, k: int, names: Sequence[str]) -> Family:
         operation = next(_other_parameters(step, names, single), None)
         return None if operation is None else Candidate(function=with_operation(operation), step=k)
 
-    return Family(tuple(descriptor_of(step).parameters[name] for name in names), candidate)
+    return candidate
 
 
 def _instead(fit: Fit, k: int, ways: Mapping[tuple[str, ...], Sequence[float]]) -> Candidate:
@@ -164,9 +165,8 @@ def _instead(fit: Fit, k: int, ways: Mapping[tuple[str, ...], Sequence[float]]) 
     ]
     where = f"in {step.name}" if len(case.steps) > 1 else ""
     names, values = next(iter(ways.items()))
-    candidate = _family(case, k, names).candidate(values)
-    detail = ", ".join(filter(None, (", or ".join(texts), where, fit.extent)))
-    return (candidate or Candidate()).named(detail)
+    candidate = _family(case, k, names)(values)
+    return (candidate or Candidate()).named(joined(", or ".join(texts), where, fit.extent))
 
 
 @hypothesis(
@@ -191,7 +191,8 @@ def two_parameters_fitted(case: Case) -> Iterator[Candidate]:
                 if _apart(other, p, names) < _apart(values, p, names) and fit.shares(family, other)[0] >= best:
                     values = other
                 # What changes one only is the simpler cause.
-                if (np.asarray(values, np.float32) != np.asarray(family.own, np.float32)).all():
+                own = [p.parameters[name] for name in names]
+                if (np.asarray(values, np.float32) != np.asarray(own, np.float32)).all():
                     found[names] = best, values
         if found:
             most = max(best for best, _ in found.values())

@@ -15,7 +15,7 @@ from mpsref.operations import Role
 from mpsref.storage import FLOAT64
 from mpsref.verify.bounds import with_neighbours
 from mpsref.verify.case import Case, Reads
-from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, median, nth_source
+from mpsref.verify.hypotheses.base import MANY, Candidate, Values, decimals, hypothesis, joined, median, nth_source
 from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
 
 OUTLYING = 4.0
@@ -120,11 +120,7 @@ class _Way:
             candidate = _of_result(self.fit.case, factor, added, is_rounded=self.is_rounded)
             if self.fit.share_of(candidate)[0] >= LEAST_FIT:
                 numbers = (str(np.float32(value)) for value in (factor, added))
-                yield candidate.named(_listed(text.format(*numbers) + ROUNDED * self.is_rounded, self.fit.extent))
-
-
-def _listed(*texts: str) -> str:
-    return ", ".join(filter(None, texts))
+                yield candidate.named(joined(text.format(*numbers) + ROUNDED * self.is_rounded, self.fit.extent))
 
 
 def _single(number: Any) -> float:
@@ -142,7 +138,7 @@ def _shared(low: Wide, high: Wide) -> tuple[float, int]:
     depth = np.cumsum(steps[order])
     most = int(np.argmax(depth))
     first, last = ends[order][most : most + 2].tolist()
-    rounded = (_single(f"{(first + last) / 2:.{digits}g}") for digits in range(1, 10))
+    rounded = map(_single, decimals((first + last) / 2))
     return next((each for each in rounded if first <= each <= last), first), int(depth[most])
 
 
@@ -239,7 +235,7 @@ def offset(case: Case) -> Iterator[Candidate]:
 def scaled_and_offset(case: Case) -> Iterator[Candidate]:
     for way in _ways(case):
         rough = way.slope()
-        factors = list(dict.fromkeys(_single(f"{rough:.{digits}g}") for digits in range(1, 10)))
+        factors = list(dict.fromkeys(map(_single, decimals(rough))))
         tried = [(*way.added(factor), factor) for factor in factors] if np.isfinite(rough) else []
         most = max((count for _, count, _ in tried), default=0)
         # What changes one number only is the simpler cause.
@@ -253,7 +249,7 @@ def scaled_and_offset(case: Case) -> Iterator[Candidate]:
 
 def _of_source(k: int, factor: float, added: float) -> Candidate:
     def reads(read: Sequence[Elements], index: Index) -> Sequence[Elements]:
-        return [*read[:k], Elements(_single(factor) * read[k].values() + _single(added), FLOAT64), *read[k + 1 :]]
+        return [*read[:k], Elements(factor * read[k].values() + added, FLOAT64), *read[k + 1 :]]
 
     return Candidate(reads=reads)
 
@@ -262,8 +258,8 @@ def _found(fit: Fit, family: Family, values: Sequence[float], text: str) -> Iter
     """The candidate with the shortest numbers that are as good as these, if they are any good."""
     if (best := fit.shares(family, values)[0]) >= LEAST_FIT:
         values = fit.shortest(family, values, best)
-        if (candidate := family.candidate(values)) is not None:
-            yield candidate.named(_listed(text + str(np.float32(values[0])), fit.extent))
+        if (candidate := family(values)) is not None:
+            yield candidate.named(joined(text + str(np.float32(values[0])), fit.extent))
 
 
 def _inputs(case: Case) -> Iterator[tuple[int, str]]:
@@ -274,12 +270,19 @@ def _inputs(case: Case) -> Iterator[tuple[int, str]]:
                 yield k, f"{nth_source(k)} " if len(case.sources) > 1 else ""
 
 
+@hypothesis("the source scaled", "The source is multiplied by a constant before it is used, as bytes are by 255.", MANY)
+def source_scaled(case: Case) -> Iterator[Candidate]:
+    if case.descriptor is not None and not case.layers:
+        for name, value in {"-1": -1.0, "2": 2.0, "1/2": 0.5, "255": 255.0, "1/255": 1 / 255}.items():
+            yield _of_source(len(case.sources) - 1, value, 0.0).named(f"by {name}")
+
+
 @hypothesis("a source multiplied by a number", "A source is multiplied by a number before it is used.", MANY,
             fitted=True)  # fmt: skip
-def source_scaled(case: Case) -> Iterator[Candidate]:
+def source_multiplied(case: Case) -> Iterator[Candidate]:
     fit = Fit(case)
     for k, text in _inputs(case) if fit.is_possible else ():
-        family = Family((1.0,), lambda values, k=k: _of_source(k, values[0], 0.0))  # type: ignore[misc]
+        family: Family = lambda values, k=k: _of_source(k, _single(values[0]), 0.0)  # type: ignore[misc]  # noqa: E731
         value = fit.value(family)
         # To an even function both signs are the same.
         value = max(abs(value), value, key=lambda each: fit.shares(family, [each]))
@@ -290,6 +293,6 @@ def source_scaled(case: Case) -> Iterator[Candidate]:
 def source_offset(case: Case) -> Iterator[Candidate]:
     fit = Fit(case)
     for k, text in _inputs(case) if fit.is_possible and case.descriptor is not None else ():
-        family = Family((0.0,), lambda values, k=k: _of_source(k, 1.0, values[0]))  # type: ignore[misc]
+        family: Family = lambda values, k=k: _of_source(k, 1.0, _single(values[0]))  # type: ignore[misc]  # noqa: E731
         starts = [(value,) for value in (0.0, *GRID.tolist())]
         yield from _found(fit, family, fit.together(family, starts), text)

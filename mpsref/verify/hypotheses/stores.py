@@ -18,7 +18,9 @@ from mpsref.verify.hypotheses.base import (
     Candidate,
     Hypothesis,
     Values,
+    decimals,
     hypothesis,
+    joined,
     nth_source,
 )
 
@@ -93,9 +95,9 @@ def _reading(
 
     for k in places:
         place = nth_source(k) if len(case.sources) > 1 else ""
-        yield Candidate(", ".join(filter(None, (detail, place))), reads=partial(reads, chosen=[k]))
+        yield Candidate(joined(detail, place), reads=partial(reads, chosen=[k]))
     if len(places) > 1:
-        yield Candidate(", ".join(filter(None, (detail, "all sources"))), reads=partial(reads, chosen=places))
+        yield Candidate(joined(detail, "all sources"), reads=partial(reads, chosen=places))
 
 
 def _read_through(name: str) -> Callable[[Case], Iterator[Candidate]]:
@@ -231,8 +233,8 @@ def _step(case: Case) -> float | None:
         return None
     _, step, count = max(found, key=lambda each: each[0])
     # Of the numbers that do as well, the simplest; such as 1/255.
-    simple: list[float] = [2.0 ** round(math.log2(step)), *(float(f"{step:.{digits}g}") for digits in (1, 2, 3)),
-              1 / max(1, round(1 / step)), *(float(f"{step:.{digits}g}") for digits in range(4, 10))]  # fmt: skip
+    short = list(decimals(step))
+    simple: list[float] = [2.0 ** round(math.log2(step)), *short[:3], 1 / max(1, round(1 / step)), *short[3:]]
     tells = unit * CLEARLY < step
     return next((each for each in simple if np.count_nonzero(tells & (_off(values, each) <= unit)) >= count), step)
 
