@@ -35,7 +35,7 @@ from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import ArrayFormat, FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
-from mpsref.verify.ranges import Branches, Level, Mark, Range
+from mpsref.verify.ranges import BRANCHED, Branches, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 
@@ -60,7 +60,7 @@ Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
 
-MOST_BRANCHES = 6
+MOST_BRANCHES = 12
 """Open comparisons of an element that are taken either way."""
 
 BLOCK, CHUNK = 262_144, 16_384
@@ -159,11 +159,26 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
 def inner(value: Range, storage: StorageFormat) -> Range:
     """The ranges that the next node reads: as stored, or a neighbour, as passes where the image is recorded."""
     lower, upper, between = stored(value, storage)
+    low, high = (meaning(end, storage) for end in (_next(lower, storage, -1), _next(upper, storage, 1)))
+    read = replace(between, low=low, high=high)
+    if value.f.flush and value.f.model.rounds_either_way:
+        return value.f.flushed(_may_be_flushed(between, storage), replace(read, low=0 * low, high=0 * high), read)
+    return read
+
+
+def _next(got: Stored, storage: StorageFormat, way: int) -> Stored:
+    """The stored numbers next to some, below or above, that pass for them; infinities have none, nor has bfloat16."""
+    if storage.channel_format is ArrayFormat.bfloat16:
+        return got
     if storage.unorm_max:
-        lower, upper = np.maximum(lower, 1) - 1, np.minimum(upper, storage.unorm_max - 1) + 1
-    else:
-        lower, upper = np.nextafter(lower, lower.dtype.type(-np.inf)), np.nextafter(upper, upper.dtype.type(np.inf))
-    return replace(between, low=meaning(lower, storage), high=meaning(upper, storage))
+        return np.maximum(got, 1) - 1 if way < 0 else np.minimum(got, storage.unorm_max - 1) + 1
+    moved: Stored = np.nextafter(got, got.dtype.type(way * np.inf))
+    return np.where(np.isfinite(got) & np.isfinite(moved), moved, got)
+
+
+def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
+    """Stored elements, and those next to them, which pass for them."""
+    return [got, _next(got, storage, -1), _next(got, storage, 1)]
 
 
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
@@ -177,21 +192,28 @@ def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]
         ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
     low, high = (meaning(end, storage) for end in ends)
     nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
-    return ends[0], ends[1], Range(low, high, nan, value.reason, value.f)
+    read = Range(low, high, nan, value.reason, value.f)
+    return ends[0], ends[1], read
 
 
 def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) -> list[Stored]:
-    """Stored ends moved outwards where they are rounded inwards; subnormal ones may be flushed."""
+    """Stored ends moved outwards where they are rounded inwards."""
     low, high = ends
     down, up = meaning(low, storage) > value.low, meaning(high, storage) < value.high
     if storage.unorm_max:
         return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
                 np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
-    least = storage.limits.smallest_normal
-    low = np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low)
-    high = np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)
-    zero = low.dtype.type(0)
-    return [np.where((low > 0) & (low < least), zero, low), np.where((high < 0) & (high > -least), zero, high)]
+    return [np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low),
+            np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)]  # fmt: skip
+
+
+def _may_be_flushed(between: Range, storage: StorageFormat) -> Mask:
+    """Where ranges of stored values have subnormals that a store may flush, if either neighbour may be stored."""
+    if storage.unorm_max or not between.f.model.rounds_either_way:
+        return np.zeros(between.low.shape, np.bool_)
+    least = float(storage.limits.smallest_normal)
+    tiny: Mask = ((between.low > 0) & (between.low < least)) | ((between.high < 0) & (between.high > -least))
+    return tiny
 
 
 class Ends:
@@ -336,7 +358,7 @@ class _Block:
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
         inside = self._fits(value, lower_upper[2], got, reason)
-        undecided = np.flatnonzero(inside & (marks & Mark.UNDECIDED != 0))
+        undecided = np.flatnonzero(inside & (marks & BRANCHED != 0))
         if undecided.size:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
@@ -364,7 +386,8 @@ class _Block:
     def _fits(self, value: Range, between: Range, got: Stored, reason: int) -> Mask:
         """Which elements are in their ranges, and have or have not overflowed as the reason says."""
         overflows = value.reason & Mark.OVERFLOW != 0
-        fits: Mask = _inside(got, between, self.storage) & (overflows == (reason == Reason.overflow))
+        inside = _inside(got, between, self.storage) | ((got == 0) & _may_be_flushed(between, self.storage))
+        fits: Mask = inside & (overflows == (reason == Reason.overflow))
         return fits
 
     def _in_a_branch(self, f: Running, form: Form, rest: Index, reason: int, taken: dict[int, bool]) -> Mask:
@@ -382,7 +405,7 @@ class _Block:
         near = with_neighbours(self.got[rest], self.storage)
         inside: Mask = np.logical_or.reduce([self._fits(value, between, got, reason) for got in near])
         if branches.open is not None and len(taken) < MOST_BRANCHES:
-            undecided = np.flatnonzero(inside & (value.reason & Mark.UNDECIDED != 0))
+            undecided = np.flatnonzero(inside & (value.reason & BRANCHED != 0))
             inside[undecided] = False
             for way in (True, False):
                 left = undecided[~inside[undecided]]
@@ -439,15 +462,6 @@ def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[
     values = meaning(got, storage)
     inside: Mask = (between.low <= values) & ~(values > between.high)
     return inside if storage.unorm_max else np.where(np.isnan(values), between.nan, inside)
-
-
-def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
-    """Stored elements, and those next to them; not of bfloat16, where an error of 1 ULP is one."""
-    if storage.channel_format is ArrayFormat.bfloat16:
-        return [got]
-    if storage.unorm_max:
-        return [got, np.maximum(got, 1) - 1, np.minimum(got, storage.unorm_max - 1) + 1]
-    return [got, *(np.nextafter(got, got.dtype.type(end)) for end in (-np.inf, np.inf))]
 
 
 @dataclass(frozen=True)

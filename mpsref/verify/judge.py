@@ -32,7 +32,7 @@ from mpsref.verify.bounds import (
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.models import Law, Model
-from mpsref.verify.ranges import Mark, Range
+from mpsref.verify.ranges import BRANCHED, Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
 from mpsref.verify.windows import reshaped, window_forms
@@ -320,7 +320,7 @@ class Segment:
         if self._is_windowed:
             whole = self._whole(number, f)
             # What comes of many elements, each with its own open comparisons, may be anything between.
-            reason = whole.reason[index] & ~np.uint16(Mark.UNDECIDED)
+            reason = whole.reason[index] & ~BRANCHED
             return Range(whole.low[index], whole.high[index], whole.nan[index], reason, f)
         # What is looked at branch by branch are few elements.
         if big and f.branches is None and (value := self._looked_up(index, number, f)) is not None:

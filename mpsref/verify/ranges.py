@@ -17,7 +17,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["Branches", "Level", "Mark", "Range", "Truth"]
+__all__ = ["BRANCHED", "Branches", "Level", "Mark", "Range", "Truth"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -38,6 +38,8 @@ class Mark(IntFlag):
     """An order of a product has a subnormal on the way."""
     UNDECIDED = 2048
     """A comparison is open, and nothing between its branches is possible."""
+    FLUSHED = 4096
+    """Only noted: a subnormal may be flushed, and nothing between it and zero is possible."""
     INVALID = 16
     """An operation without a value, such as inf - inf."""
     CLAMPED = 32
@@ -52,8 +54,11 @@ class Mark(IntFlag):
     """Only noted: a partial product may overflow."""
 
 
-NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR
+NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR | Mark.FLUSHED
 """Marks that widen nothing."""
+
+BRANCHED = np.uint16(Mark.UNDECIDED | Mark.FLUSHED)
+"""Marks of ranges that are whole only if each branch is."""
 
 UNREAL = Mark.OVERFLOW | Mark.POLE | Mark.FAR | Mark.INVALID | Mark.HUGE | Mark.WIDE
 """Marks of what leaves a result open in a model of finite numbers."""
@@ -146,10 +151,12 @@ class Range:
         a, b = np.abs(self.low), np.abs(self.high)
         high = np.maximum(a, b)
         low = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(a, b))
+        size = Range(low, high, self.nan, self.reason, self.f)
         if self.f.flush:
             # x < 0 may take a subnormal for zero, and leave its sign.
-            low = np.where(self.may_be_flushed, -np.fmin(high, self.f.model.smallest[0]), low)
-        return Range(low, high, self.nan, self.reason, self.f).marked(self.may_be_flushed, Mark.TINY)
+            negative = replace(size, low=-np.fmin(high, self.f.model.smallest[0]), high=-low)
+            size = self.f.flushed(self.may_be_flushed, negative, size)
+        return size.marked(self.may_be_flushed, Mark.TINY)
 
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
@@ -188,12 +195,12 @@ class Range:
         return self.f.quotient(self.f.range(other), self, "reciprocal" if other == 1 else "division")
 
     def __lt__(self, other: Range | Scalar) -> Truth:
-        other = self.f.range(other)
-        return self._compared(other, self.low < other.high, self.high < other.low)
+        x, y = self._as_compared, self.f.range(other)._as_compared
+        return x._compared(y, x.low < y.high, x.high < y.low)
 
     def __le__(self, other: Range | Scalar) -> Truth:
-        other = self.f.range(other)
-        return self._compared(other, self.low <= other.high, self.high <= other.low)
+        x, y = self._as_compared, self.f.range(other)._as_compared
+        return x._compared(y, x.low <= y.high, x.high <= y.low)
 
     def __gt__(self, other: Range | Scalar) -> Truth:
         return self.f.range(other) < self
@@ -294,6 +301,15 @@ class Range:
             return self
         possible = self.nan | where if nan else self.nan
         return Range(self.low, self.high, possible, bits, self.f, self.factors)
+
+    @property
+    def _as_compared(self) -> Range:
+        """With the zeros that a comparison may take subnormals for, whatever else becomes of them."""
+        tiny = self.may_be_flushed
+        if not (self.f.flush and tiny.any()):
+            return self
+        low, high = np.where(tiny, np.fmin(self.low, 0.0), self.low), np.where(tiny, np.fmax(self.high, 0.0), self.high)
+        return replace(self, low=low, high=high)
 
     def _compared(self, other: Range, may: Mask, must: Mask) -> Truth:
         nan = self.nan | other.nan

@@ -145,14 +145,28 @@ class Running:
             if self.level is Level.EVERYTHING:
                 low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
         smallest = m.smallest[0]
+        gap = np.zeros(np.shape(low), np.bool_)
         # Few elements are that small: the signs of the ends matter only where one is.
         if (np.fmin(below, above) < smallest).any():
+            gap = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
             # One that ends at zero holds subnormals too, though flushing leaves it as it is.
-            tiny = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest)) | ((size > 0) & (size < smallest))
+            tiny = gap | ((size > 0) & (size < smallest))
             reason = reason | np.where(tiny, np.uint16(Mark.TINY), np.uint16(0))
-            if self.flush:
-                low, high = np.where(tiny, np.fmin(low, 0.0), low), np.where(tiny, np.fmax(high, 0.0), high)
-        return Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self)
+        value = Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self)
+        if not self.flush:
+            return value
+        # With its sign, unless a divisor by zero is on its other side.
+        zero = np.copysign(0.0, low)
+        return self.flushed(gap, replace(value, low=zero, high=zero), value)
+
+    def flushed(self, tiny: Mask, gone: Range, kept: Range) -> Range:
+        """What flushing leaves of a value or what it was, where it may be subnormal; nothing between the two is."""
+        condition, apart = Truth(tiny, np.zeros_like(tiny), np.zeros((), np.uint16)), tiny
+        if self.branches is not None:
+            condition, apart = self.branches.decided(condition, apart)
+        if not condition.may.any():
+            return kept
+        return self._either(condition, gone, kept).marked(apart, Mark.FLUSHED)
 
     # ---- products and quotients ----
 
@@ -174,8 +188,9 @@ class Running:
         law, m = self.model.laws[kind], self.model
         pole = y.holds_zero
         # Below zero stays what is below but for a zero, such as a flushed number; `below` is then the zero above.
-        negative = (y.low < 0) & ((y.high > 0) == self.below)
-        zero = np.where((y.low < 0) & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
+        below = (y.low < 0) | (np.signbit(y.low) & (y.high == 0))
+        negative = below & ((y.high > 0) == self.below)
+        zero = np.where(below & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
         lower = np.where(pole, np.where(negative, y.low, zero), y.low)
         upper = np.where(pole, np.where((y.high > 0) & (not self.below), y.high, zero), y.high)
         far: Any = np.False_
@@ -373,9 +388,10 @@ class Running:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
         base, exponent = self.range(base), self.range(exponent)
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
-        size = replace(abs(base), low=base.least)
+        size = Range(base.least, base.size, base.nan, base.reason, self).marked(base.may_be_flushed, Mark.TINY)
         above = below = self._power_of_size(size, exponent)
-        if crosses.any():
+        # In a branch the choices of one place must be the same whichever elements are looked at.
+        if crosses.any() or self.branches is not None:
             # Each side of zero has its own magnitudes; what a comparison takes for zero may be on either.
             on_both = np.fmin(size.high, self.model.smallest[0] if self.flush else 0.0)
             above, below = (
@@ -433,11 +449,11 @@ class Running:
         smallest = self.model.smallest[0]
         near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
         tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
-        if self.flush and tiny.any():
-            # x < y may take both for zero, and choose either.
-            low = np.where(tiny, np.fmin(low, np.fmax(np.fmin(x.low, y.low), -smallest)), low)
-            high = np.where(tiny, np.fmax(high, np.fmin(np.fmax(x.high, y.high), smallest)), high)
         result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self).marked(tiny, Mark.TINY)
+        if self.flush:
+            # x < y may take both for zero, and choose either.
+            other = np.fmax if operation is np.fmin else np.fmin
+            result = self.flushed(tiny, replace(result, low=np.fmax(other(x.low, y.low), -smallest), high=np.fmin(other(x.high, y.high), smallest)), result)
         if self.branches is None and not x.nan.any():
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.
@@ -459,18 +475,22 @@ class Running:
             apart = undecided & ((np.fmax(x.low, y.low) > np.fmin(x.high, y.high)) | is_product)
         if self.branches is not None:
             condition, apart = self.branches.decided(condition, apart)
-        return self._either(condition, x, y, apart)
+        value = self._either(condition, x, y).marked(apart, Mark.UNDECIDED)
+        # A product with more factors is made of these.
+        return replace(
+            value, factors=tuple((factor.marked(apart, Mark.UNDECIDED), kind) for factor, kind in value.factors)
+        )
 
-    def _either(self, condition: Truth, x: Range, y: Range, apart: Mask) -> Range:
+    def _either(self, condition: Truth, x: Range, y: Range) -> Range:
         yes, no = condition.must, ~condition.may
         low = np.where(yes, x.low, np.where(no, y.low, np.fmin(x.low, y.low)))
         high = np.where(yes, x.high, np.where(no, y.high, np.fmax(x.high, y.high)))
         nan = np.where(yes, x.nan, np.where(no, y.nan, x.nan | y.nan))
         reason = np.where(yes, x.reason, np.where(no, y.reason, x.reason | y.reason)) | condition.reason
-        factors = self._factors_where(condition, x, y, apart)
-        return Range(low, high, nan, reason.astype(np.uint16), self, factors).marked(apart, Mark.UNDECIDED)
+        factors = self._factors_where(condition, x, y)
+        return Range(low, high, nan, reason.astype(np.uint16), self, factors)
 
-    def _factors_where(self, condition: Truth, x: Range, y: Range, apart: Mask) -> tuple[tuple[Range, str], ...]:
+    def _factors_where(self, condition: Truth, x: Range, y: Range) -> tuple[tuple[Range, str], ...]:
         """The factors of a choice between two products; none if neither is one."""
         if max(len(x.factors), len(y.factors)) < 2:
             return ()
@@ -479,7 +499,7 @@ class Running:
         for kind in kinds:
             ours, theirs = ([factor for factor, own in of.factors or ((of, ""),) if own == kind] for of in (x, y))
             for first, second in zip_longest(ours, theirs, fillvalue=one):
-                chosen = self._either(condition, replace(first, factors=()), replace(second, factors=()), apart)
+                chosen = self._either(condition, replace(first, factors=()), replace(second, factors=()))
                 factors.append((chosen, kind))
         return tuple(factors)
 
