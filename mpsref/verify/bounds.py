@@ -156,8 +156,8 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
     return [partial(evaluate, formula=formula) for formula in formulas]
 
 
-def inner(value: Range, storage: StorageFormat) -> Range:
-    """The ranges that the next node reads: as stored, or a neighbour, as passes where the image is recorded."""
+def passing(value: Range, storage: StorageFormat) -> Range:
+    """The ranges of what passes for a stored value where it is recorded, and may be read: that value or a neighbour."""
     lower, upper, between = stored(value, storage)
     low, high = (meaning(end, storage) for end in (_next(lower, storage, -1), _next(upper, storage, 1)))
     read = replace(between, low=low, high=high)
@@ -172,7 +172,8 @@ def _next(got: Stored, storage: StorageFormat, way: int) -> Stored:
         return got
     if storage.unorm_max:
         return np.maximum(got, 1) - 1 if way < 0 else np.minimum(got, storage.unorm_max - 1) + 1
-    moved: Stored = np.nextafter(got, got.dtype.type(way * np.inf))
+    with np.errstate(over="ignore"):
+        moved: Stored = np.nextafter(got, got.dtype.type(way * np.inf))
     return np.where(np.isfinite(got) & np.isfinite(moved), moved, got)
 
 
@@ -262,6 +263,8 @@ def classify(
     special: Callable[[Index], Bits],
     ends: Ends | None = None,
     variants: Sequence[Model] = (),
+    *,
+    neighbours: bool = False,
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -283,6 +286,9 @@ def classify(
         Gets the bounds of the elements that are `BEYOND`.
     variants : sequence of Model, optional
         Those of the model's variants that differ for these forms; default: all.
+    neighbours : bool
+        Whether neighbours of what is within bounds are so too, as those of the ideal value are: where the value before
+        was not recorded.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
@@ -295,7 +301,7 @@ def classify(
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            block = _Block(index, got[index], special(index), model, storage, ends)
+            block = _Block(index, got[index], special(index), model, storage, ends, neighbours=neighbours)
             for f, form in product(plain, forms):
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
@@ -329,9 +335,17 @@ class _Block:
     """Some elements on the way to their classes."""
 
     def __init__(
-        self, index: Index, got: Stored, special: Bits, model: Model, storage: StorageFormat, ends: Ends
+        self,
+        index: Index,
+        got: Stored,
+        special: Bits,
+        model: Model,
+        storage: StorageFormat,
+        ends: Ends,
+        *,
+        neighbours: bool,
     ) -> None:
-        self.index, self.got, self.special, self.ends = index, got, special, ends
+        self.index, self.got, self.special, self.ends, self.neighbours = index, got, special, ends, neighbours
         self.model, self.storage = model, storage
         self.classes = np.full(index.size, BEYOND, np.uint16)
         self.marks = np.zeros(index.size, np.uint16)
@@ -357,8 +371,9 @@ class _Block:
                 self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = self._fits(value, lower_upper[2], got, reason)
-        undecided = np.flatnonzero(inside & (marks & BRANCHED != 0))
+        between = passing(value, self.storage) if self.neighbours else lower_upper[2]
+        inside = self._fits(between, got, reason)
+        undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))
         if undecided.size:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
@@ -383,9 +398,9 @@ class _Block:
         chosen = rest[fits]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
 
-    def _fits(self, value: Range, between: Range, got: Stored, reason: int) -> Mask:
-        """Which elements are in their ranges, and have or have not overflowed as the reason says."""
-        overflows = value.reason & Mark.OVERFLOW != 0
+    def _fits(self, between: Range, got: Stored, reason: int) -> Mask:
+        """Which elements are in ranges of stored values, and have or have not overflowed as the reason says."""
+        overflows = between.reason & Mark.OVERFLOW != 0
         inside = _inside(got, between, self.storage) | ((got == 0) & _may_be_flushed(between, self.storage))
         fits: Mask = inside & (overflows == (reason == Reason.overflow))
         return fits
@@ -401,11 +416,10 @@ class _Block:
         value = form(replace(f, branches=branches), self.index[rest])
         # What another world may do to a branch is marked there alone.
         self.marks[rest] |= value.reason
-        between = stored(value, self.storage)[2]
-        near = with_neighbours(self.got[rest], self.storage)
-        inside: Mask = np.logical_or.reduce([self._fits(value, between, got, reason) for got in near])
+        between = passing(value, self.storage)
+        inside = self._fits(between, self.got[rest], reason)
         if branches.open is not None and len(taken) < MOST_BRANCHES:
-            undecided = np.flatnonzero(inside & (value.reason & BRANCHED != 0))
+            undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))
             inside[undecided] = False
             for way in (True, False):
                 left = undecided[~inside[undecided]]

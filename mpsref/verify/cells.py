@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import CHUNK, stored
+from mpsref.verify.bounds import CHUNK, passing, stored
 from mpsref.verify.models import Model
 from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, WITHIN
@@ -100,14 +100,16 @@ class Cells:
     is_scaled : bool
         Whether the first input is a factor of the result, which is no unorm: then it is taken as it is, and its
         intervals serve only to tell where an exception is possible.
+    neighbours : bool
+        Whether neighbours of what is within bounds are so too.
     """
 
-    def __init__(self, inputs: Sequence[Elements], index: Index, *, is_scaled: bool) -> None:
+    def __init__(self, inputs: Sequence[Elements], index: Index, *, is_scaled: bool, neighbours: bool = False) -> None:
         axes = [_Axis.of(elements, index, 0 if is_scaled and not k else DIGITS) for k, elements in enumerate(inputs)]
         while math.prod(axis.codes.size for axis in axes) > MOST:
             longest = max(range(len(axes)), key=lambda k: axes[k].digits)
             axes[longest] = axes[longest].coarser()
-        self._axes, self._index = axes, index
+        self._axes, self._index, self._neighbours = axes, index, neighbours
         self._factor = inputs[0] if is_scaled else None
         self._is_exact = not any(axis.shift for axis in axes)
         self._sizes = [axis.codes.size for axis in axes]
@@ -168,7 +170,8 @@ class Cells:
                 for source in read:
                     plain &= np.isfinite(source.low) & np.isfinite(source.high)
                 if self._factor is None:
-                    both[:, chosen] = [meaning(end, storage) for end in stored(value, storage)[:2]]
+                    between = passing(value, storage) if self._neighbours else stored(value, storage)[2]
+                    both[:, chosen] = between.low, between.high
                 else:
                     # Only relative errors are proportional: those of numbers that are normal wherever they are stored.
                     least = 2 * max(f.model.smallest[0], float(storage.limits.smallest_normal))

@@ -24,8 +24,8 @@ from mpsref.verify.bounds import (
     before_the_store,
     classify,
     data_of,
-    inner,
     neuron_forms,
+    passing,
     read,
     stored,
 )
@@ -203,7 +203,8 @@ class Segment:
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        classes[is_open] = classify(got, model, storage, self._forms_at(index), special, ends, variants)
+        neighbours, forms = len(self._nodes) > 1, self._forms_at(index)
+        classes[is_open] = classify(got, model, storage, forms, special, ends, variants, neighbours=neighbours)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
@@ -224,7 +225,7 @@ class Segment:
             np.bitwise_or.reduce([form.reason for form in forms]),
             f,
         )
-        return reshaped(inner(value, self._formats[result]), shape)
+        return reshaped(passing(value, self._formats[result]), shape)
 
     def directed(self, differences: Differences, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
@@ -253,7 +254,8 @@ class Segment:
         first = self._nodes[0]
         is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
         is_scaled = is_scaled and len(self._nodes) == 1 and not storage.unorm_max
-        cells = Cells([value.elements() for value in self._inputs.values()], index, is_scaled=is_scaled)
+        inputs = [value.elements() for value in self._inputs.values()]
+        cells = Cells(inputs, index, is_scaled=is_scaled, neighbours=len(self._nodes) > 1)
 
         def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
             return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f)
@@ -268,7 +270,7 @@ class Segment:
         for node, forms in zip(self._nodes, self._forms, strict=True):
             value = forms[min(number, len(forms) - 1)]([values[source] for source in node.sources], index, 1, f)
             result = node.result_image
-            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _variants(self, model: Model) -> Sequence[Model]:
@@ -331,7 +333,7 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _whole(self, number: int, f: Running) -> Range:
@@ -347,7 +349,7 @@ class Segment:
                 else:
                     flats = [reshaped(source, (-1,)) for source in sources]
                     value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
-                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+                values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
             self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
         return self._wholes[key]
 

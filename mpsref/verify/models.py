@@ -200,7 +200,7 @@ class Model:
         return np.where(near < x, near + self.ulp(inwards), near)
 
     def _raised(self, low: Wide, high: Wide, units: Any) -> Wide:
-        """The greatest of all ``v + units ulp(v)``, v from `low` to `high`; zeros and infinities have no ULP."""
+        """The least upper bound of ``v + units ulp(v)``, v from `low` to `high`; zeros and infinities have no ULP."""
         low, high = np.asarray(low), np.asarray(high)
         # Above the power of two next to a negative number the ULP is half as large as below it.
         power = -((high.view(np.int64) & (0x7FF << 52)) + (1 << 52)).view(np.float64)
@@ -211,7 +211,10 @@ class Model:
             top[steps] = np.fmax(top[steps], power + np.broadcast_to(units, top.shape)[steps] * self.ulp(power))
         top = top + FLOAT64_ERROR * np.abs(high)
         same = np.isinf(high) | (high == 0)
-        return np.where(same, high, top) if same.any() else top
+        if same.any():
+            # Numbers next to a zero have the least ULP.
+            top = np.where(same, np.where((high == 0) & (low < 0), units * self.smallest[1], high), top)
+        return top
 
 
 _SPECIFICATION = "Metal Shading Language Specification, section 8"

@@ -88,18 +88,10 @@ class Restored:
         model = MODELS[(limit if isinstance(limit, Bounds) else Bounds()).model]
         open_, is_excused = np.flatnonzero(~within), np.zeros(index.size, np.bool_)
         if open_.size:
-            # A neighbour passes, as it does where all sources are right.
-            classes = self._segment.classify(_towards(want[open_], got[open_], storage), index[open_], model)
+            classes = self._segment.classify(got[open_], index[open_], model)
             within[open_] = np.isin(classes, [WITHIN, *LATITUDES])
             is_excused[open_] = ~within[open_] & (classes != BEYOND)
         return within, is_excused
-
-
-def _towards(want: Stored, got: Stored, storage: StorageFormat) -> Stored:
-    """The neighbours of stored elements on the side of others."""
-    if storage.unorm_max:
-        return np.where(got < want, got + 1, got - 1).astype(got.dtype)
-    return np.where(np.isnan(want), got, np.nextafter(got, want))
 
 
 def _overwritten(is_wrong: Mask) -> Mask:

@@ -239,16 +239,14 @@ class Running:
         error = error * (1 + 2.0**-18) + FLOAT64_ERROR
         nearest = m.widened(low, high, law) if np.any(once) else (low, high)
         small, wide, loss = self._partial_products(factors)
-        # Rounded to nearest, a subnormal keeps its sign or is 0; an error of several ULP is larger than the number.
-        keeps_sign = not m.rounds_either_way and all(
-            division.is_rounding and m.laws[kind].is_rounding for _, kind in factors if kind
-        )
+        # Rounded, a subnormal keeps its sign or is 0; an error of several ULP is larger than the number.
+        keeps_sign = all(division.is_rounding and m.laws[kind].is_rounding for _, kind in factors if kind)
         for sign, end, near in ((-1.0, low, nearest[0]), (1.0, high, nearest[1])):
             moved = near if np.all(once) else np.where(once, near, end + sign * np.abs(end) * error)
-            moved = moved + sign * loss
+            moved = np.where(np.isinf(loss), sign * np.inf, moved + sign * loss)
             moved = np.where(np.isinf(end) | ((end == 0) & ~small), end, moved)
-            if keeps_sign:
-                moved = np.where(sign * end <= 0, sign * np.fmin(sign * moved, 0.0), moved)
+            kept = (keeps_sign | np.isinf(loss)) & (sign * end <= 0)
+            moved = np.where(kept, sign * np.fmin(sign * moved, 0.0), moved)
             low, high = (moved, high) if sign < 0 else (low, moved)
         if self.vanish:
             low, high = np.where(small, 0.0, low), np.where(small, 0.0, high)
@@ -299,7 +297,8 @@ class Running:
             if len(chosen) < count:
                 wide = wide | (_product([most[i] for i in chosen]) > m.limit)
         units = count - 1 + sum(max(m.laws["division"].ulp, m.laws[kind].ulp) for _, kind in factors if kind)
-        loss = np.where(np.isfinite(loss) & ~infinite, loss, 0.0) * units
+        # Next to a pole anything may be lost, but for the sign.
+        loss = np.where(np.isnan(loss) | infinite, 0.0, loss * units)
         return small & ~unreal, wide & ~infinite, loss
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:
@@ -453,7 +452,13 @@ class Running:
         if self.flush:
             # x < y may take both for zero, and choose either.
             other = np.fmax if operation is np.fmin else np.fmin
-            result = self.flushed(tiny, replace(result, low=np.fmax(other(x.low, y.low), -smallest), high=np.fmin(other(x.high, y.high), smallest)), result)
+            result = self.flushed(
+                tiny,
+                replace(
+                    result, low=np.fmax(other(x.low, y.low), -smallest), high=np.fmin(other(x.high, y.high), smallest)
+                ),
+                result,
+            )
         if self.branches is None and not x.nan.any():
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.

@@ -18,7 +18,7 @@ from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.ulp import ulp_distance
 from mpsref.verify import verify, write_recording
-from mpsref.verify.bounds import ALTERNATIVES, allowed, classify, neuron_forms, read
+from mpsref.verify.bounds import ALTERNATIVES, allowed, classify, neuron_forms, read, with_neighbours
 from mpsref.verify.judge import Segment, neuron_judge
 from mpsref.verify.models import MODELS, Law, Model
 from mpsref.verify.ranges import NOTES, Branches, Level, Mark
@@ -151,7 +151,7 @@ def test_exact_results_of_rounded_operations_stay_exact():
 @pytest.mark.parametrize(
     ("model", "divides", "keeps"),
     [
-        *((name, False, not model.rounds_either_way) for name, model in MODELS.items()),
+        *((name, False, True) for name in MODELS),
         *((name, True, True) for name in ("metal-precise", "metal-half", "metal-bfloat")),
         *((name, True, False) for name in ("metal-fast", "cuda-fast", "wgsl")),
     ],
@@ -378,6 +378,41 @@ def test_nothing_between_the_branches_of_an_open_comparison_is_possible(
     assert possible.size
     assert not any(passed[len(branches) :])
     assert passed[: len(branches)] == [True, True] or neuron_type is T.reLUN
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-fast", "cuda-fast", "wgsl"])
+@pytest.mark.parametrize("direction", ["forward", "gradient"])
+@pytest.mark.parametrize("neuron_type", [T.none, T.reLU, T.linear, T.absolute, T.softSign, T.pReLU, T.geLU])
+def test_nothing_between_zero_and_a_subnormal_that_may_be_flushed_is_possible(neuron_type, direction, model):
+    data = np.full(15, 0.8) if neuron_type is T.pReLU else None
+    d = mps.MPSNNNeuronDescriptor(neuron_type, data=data)
+    x = np.repeat(np.float32([1e-39, 3e-42, 1e-38]), 5)
+    x, upstream = (x, None) if direction == "forward" else (np.full_like(x, 2), x)
+    ideal = mps.neuron.forward(d, x) if upstream is None else mps.neuron.gradient(d, x, upstream)
+    share = np.tile(np.float32([1, 0, 1 / 3, 0.9, -0.5]), 3)
+
+    classes = classes_of(d, x, ideal * share, model, upstream)
+
+    passed = np.array([each in (WITHIN, Reason.flush) for each in classes]).reshape(3, 5)
+    assert passed.tolist() == [[True, True, False, False, False]] * 3
+
+
+def test_next_to_a_pole_a_partial_product_may_be_lost():
+    # dy a is flushed to 0 by rounding, and a x + b may be anything from 0 to 2 ** -11.
+    d = mps.MPSNNNeuronDescriptor(T.logarithm, a=0.0015864412, b=0.59938097, c=0.3)
+    x, upstream, got = np.float16([[-377.75]]), np.float16([[-1.52e-05]]), np.float16([[0.0]])
+    elements = [Elements(each, HALF) for each in (got, x, upstream)]
+
+    assert neuron_judge(d, MODELS["metal-half"], *elements)(np.arange(1)) != BEYOND
+
+
+def test_an_infinity_is_no_neighbour():
+    largest = np.float16([65504, -65504, np.inf, 1])
+
+    below, above = with_neighbours(largest, HALF)[1:]
+
+    assert below.tolist() == [65472, -65504, np.inf, 1 - 2.0**-11]
+    assert above.tolist() == [65504, -65472, np.inf, 1 + 2.0**-10]
 
 
 def test_a_power_at_a_pole_has_either_sign_and_is_not_between():

@@ -107,6 +107,22 @@ def rows(made):
     return wrong
 
 
+@pytest.mark.parametrize("storage", [F.float16, F.float32], ids=lambda storage: storage.name)
+@pytest.mark.parametrize(
+    "names", [("Absolute", "ELU", "ELU"), ("HardSigmoid", "Absolute"), ("TanH", "GeLU", "SoftSign", "Linear")]
+)
+def test_what_passes_with_all_images_passes_without_those_between(tmp_path, names, storage):
+    device = chain(*names, storage=storage)
+    images = device.images()
+    between = "abc"[: len(names) - 1]
+
+    assert device.verified(tmp_path / "all", images).passed
+    assert device.verified(tmp_path / "ends", images, *between).passed
+    last = "abcd"[len(names) - 1]
+    wrong = (images[last] * 1.02).astype(images[last].dtype)
+    assert not device.verified(tmp_path / "wrong", images | {last: wrong}, *between).passed
+
+
 @pytest.mark.parametrize("how", [noise, rows, lambda made: 0 * made], ids=["noise", "rows", "zeros"])
 @pytest.mark.parametrize("storage", [F.float16, F.float32], ids=lambda storage: storage.name)
 def test_what_follows_from_the_right_source_is_said_to_be_right(tmp_path, storage, how):
