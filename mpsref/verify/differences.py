@@ -150,6 +150,8 @@ class Differences:
         storage: StorageFormat,
         sample: Index | None = None,
         sources: Callable[[], Sequence[Elements]] = tuple,
+        *,
+        are_recorded: bool = True,
     ) -> Differences:
         """
         Those between the first parts of each block, in order; `got` gives the whole image.
@@ -166,6 +168,8 @@ class Differences:
             Flat indices, in ascending order.
         sources : callable, optional
             Gives what was read in the same places.
+        are_recorded : bool
+            Whether that is what the device read; NaN that the reference reads may have been lost before, otherwise.
         """
         bits = storage.bits_dtype
         none = np.empty(0, storage.dtype)
@@ -197,7 +201,8 @@ class Differences:
                 kinds |= _is_nan(source).astype(np.uint8) << k
             kept = np.bincount(kinds[held], minlength=256) > 0
             # What numbers give tells of all, and all tells of what numbers give.
-            return np.asarray(kept[kinds[chosen]] | kept[0] | (kept.any() & (kinds[chosen] == 0)))
+            of_numbers = kept[0] & are_recorded
+            return np.asarray(kept[kinds[chosen]] | of_numbers | (kept.any() & (kinds[chosen] == 0)))
 
         return cls(start, index, actual, ideal, sampled, keeps_nan)
 
@@ -238,9 +243,15 @@ class Differences:
 
 
 def evaluated(
-    operation: Operation, read: Sequence[Deferred], storage: StorageFormat, got: Deferred, sample: Index | None = None
+    operation: Operation,
+    read: Sequence[Deferred],
+    storage: StorageFormat,
+    got: Deferred,
+    sample: Index | None = None,
+    *,
+    are_recorded: bool = True,
 ) -> Differences:
-    """The differences between an image and what a node makes of what it reads."""
+    """The differences between an image and what a node makes of what it reads; see `Differences.of`."""
 
     def whole() -> Stored:
         return got.elements().stored.reshape(-1)
@@ -258,7 +269,10 @@ def evaluated(
             ]
             yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1), *sources
 
-    found = Differences.of(blocks(), whole, storage, sample, lambda: [source.elements() for source in read])
+    def sources() -> list[Elements]:
+        return [source.elements() for source in read]
+
+    found = Differences.of(blocks(), whole, storage, sample, sources, are_recorded=are_recorded)
     if sample is not None:
         for image, stored in zip(read, found.sample[2:], strict=True):
             image.keep(sample, stored)

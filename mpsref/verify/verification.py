@@ -111,7 +111,9 @@ class Verification:
                 ideal[step.result] = own[step.result] if same else Deferred.of(_made(step.operation, exact, storage))
             else:
                 own[step.result] = got = got.first(count)
-                differences = evaluated(step.operation, read, storage, got, sampled(math.prod(got.size)))
+                are_recorded = all(source in self.recorded for source in node.sources)
+                sample = sampled(math.prod(got.size))
+                differences = evaluated(step.operation, read, storage, got, sample, are_recorded=are_recorded)
                 from_sources = differences if same else evaluated(step.operation, exact, storage, got)
                 ideal[step.result] = from_sources.wanted(got)
                 judged = self._judged(node, got, read, differences)

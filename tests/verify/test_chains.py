@@ -123,6 +123,24 @@ def test_what_passes_with_all_images_passes_without_those_between(tmp_path, name
     assert not device.verified(tmp_path / "wrong", images | {last: wrong}, *between).passed
 
 
+def test_nan_that_arises_later_does_not_refute_a_clamp_that_loses_it(tmp_path):
+    device = chain("ReLUN", "Logarithm", storage=F.float32)
+    images = device.images()
+    x = images["x"]
+    x[0, 0] = np.nan
+    with np.errstate(all="ignore"):
+        lost = np.where(np.isnan(x), np.float32(0), mps.neuron.forward("reLUN", x))
+        end = mps.neuron.forward("logarithm", lost)
+    assert np.isnan(end).any()
+
+    # With the image between, that says where it was lost.
+    for between in ([], ["a"]):
+        report = device.verified(tmp_path / str(len(between)), {"x": x, "a": lost, "b": end}, *between)
+        assert (report.passed, report.verdict.count("results of NaN inputs differ")) == (True, 1)
+    kept = device.verified(tmp_path / "kept", {"x": x, "a": mps.neuron.forward("reLUN", x), "b": end})
+    assert not kept.passed
+
+
 @pytest.mark.parametrize("how", [noise, rows, lambda made: 0 * made], ids=["noise", "rows", "zeros"])
 @pytest.mark.parametrize("storage", [F.float16, F.float32], ids=lambda storage: storage.name)
 def test_what_follows_from_the_right_source_is_said_to_be_right(tmp_path, storage, how):
