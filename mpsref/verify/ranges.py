@@ -75,11 +75,16 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Truth:
-    """The result of a comparison of ranges: whether it may hold, and whether it must."""
+    """
+    The result of a comparison of ranges: whether it may hold, and whether it must.
+
+    `order` is what was compared, if it was one comparison: it holds where the first is less than the second, or equal.
+    """
 
     may: Mask
     must: Mask
     reason: Bits
+    order: tuple[Range, Range] | None = None
 
     def __and__(self, other: Truth) -> Truth:
         return Truth(self.may & other.may, self.must & other.must, self.reason | other.reason)
@@ -109,7 +114,7 @@ class Branches:
             self.open = place if self.open is None else self.open
             return condition, apart
         may, must = (condition.may, condition.must | apart) if way else (condition.may & ~apart, condition.must)
-        return Truth(may, must, condition.reason), np.zeros_like(apart)
+        return replace(condition, may=may, must=must), np.zeros_like(apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +200,14 @@ class Range:
         return self.f.quotient(self.f.range(other), self, "reciprocal" if other == 1 else "division")
 
     def __lt__(self, other: Range | Scalar) -> Truth:
-        x, y = self._as_compared, self.f.range(other)._as_compared
-        return x._compared(y, x.low < y.high, x.high < y.low)
+        other = self.f.range(other)
+        x, y = self._as_compared, other._as_compared
+        return replace(x._compared(y, x.low < y.high, x.high < y.low), order=(self, other))
 
     def __le__(self, other: Range | Scalar) -> Truth:
-        x, y = self._as_compared, self.f.range(other)._as_compared
-        return x._compared(y, x.low <= y.high, x.high <= y.low)
+        other = self.f.range(other)
+        x, y = self._as_compared, other._as_compared
+        return replace(x._compared(y, x.low <= y.high, x.high <= y.low), order=(self, other))
 
     def __gt__(self, other: Range | Scalar) -> Truth:
         return self.f.range(other) < self

@@ -474,7 +474,8 @@ class Running:
         x, y = self.range(x), self.range(y)
         undecided: Mask = condition.may & ~condition.must
         apart = undecided
-        if undecided.any():
+        if undecided.any() or self.branches is not None:
+            x, y = self._narrowed(x, condition, holds=True), self._narrowed(y, condition, holds=False)
             # The ranges of factors are wider than that of the product.
             is_product = max(len(x.factors), len(y.factors)) > 1
             apart = undecided & ((np.fmax(x.low, y.low) > np.fmin(x.high, y.high)) | is_product)
@@ -485,6 +486,25 @@ class Running:
         return replace(
             value, factors=tuple((factor.marked(apart, Mark.UNDECIDED), kind) for factor, kind in value.factors)
         )
+
+    def _narrowed(self, value: Range, condition: Truth, *, holds: bool) -> Range:
+        """A choice that was compared itself, or is a product with that, where the condition holds or not."""
+        if condition.order is None:
+            return value
+        if len(value.factors) == 2 and not any(kind for _, kind in value.factors):
+            (first, _), (second, _) = value.factors
+            ours, theirs = (self._narrowed(each, condition, holds=holds) for each in (first, second))
+            return value if ours is first and theirs is second else self.product(ours, theirs)
+        less, more = condition.order if holds else condition.order[::-1]
+        # A comparison may take a subnormal for zero.
+        least = self.model.smallest[0] if self.flush else 0.0
+        if value is more:
+            bound = less.low - least
+            return replace(value, low=np.where(value.low < bound, bound, value.low))
+        if value is less:
+            bound = more.high + least
+            return replace(value, high=np.where(value.high > bound, bound, value.high))
+        return value
 
     def _either(self, condition: Truth, x: Range, y: Range) -> Range:
         yes, no = condition.must, ~condition.may

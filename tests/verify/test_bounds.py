@@ -336,6 +336,16 @@ def test_a_branch_that_rounding_may_decide_gives_both():
     assert f.where(x >= 1, x, 1.0).reason == 0
 
 
+def test_a_branch_knows_what_its_comparison_says():
+    f = Running(PRECISE)
+    x = f.between(np.array([-1.0, np.nan]), np.array([2.0, np.nan]))
+
+    rectified, leaky, capped = f.where(x >= 0, x, 0.0), f.where(x >= 0, x, 0.5 * x), f.where(x < 1, x, 1.0)
+
+    assert [(y.low[0], y.high[0]) for y in (rectified, leaky, capped)] == [(0, 2), (-0.5, 2), (-1, 1)]
+    assert all(y.nan.tolist() == [False, True] for y in (leaky, capped))
+
+
 def classes_of(d, x, got, model, upstream=None):
     """The classes of results in float32 that differ from the reference."""
     elements = [
