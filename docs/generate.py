@@ -570,6 +570,8 @@ def bounds_page() -> str:
         "down, to another. If an image has at least 32 decisive elements of distinct inputs, and 99 % of them",
         "hold the directed value, the report has a note, and `--strict` fails the image. A device that keeps the",
         "model cannot cause it, unless the model allows either neighbour, as WGSL does: then it is a note only.",
+        "Such a store may also end a step beyond bounds that are wide, or at the largest number instead of an",
+        "infinity: where the image has that note, both are within.",
         "",
         "A unorm code beside the right one passes too. There the same is said of stores that are one code too high",
         "or too low, and of 256 times the value, truncated or rounded, for 255 times. In every format there is also a",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import partial
 from itertools import product
 from types import MappingProxyType
@@ -48,9 +49,11 @@ __all__ = [
     "Alternative",
     "Ends",
     "Form",
+    "Nearness",
     "allowed",
     "classify",
     "neuron_forms",
+    "passing",
     "stored",
     "with_neighbours",
 ]
@@ -156,10 +159,27 @@ def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Call
     return [partial(evaluate, formula=formula) for formula in formulas]
 
 
-def passing(value: Range, storage: StorageFormat) -> Range:
-    """The ranges of what passes for a stored value where it is recorded, and may be read: that value or a neighbour."""
+class Nearness(IntEnum):
+    """What passes for a stored value."""
+
+    ITSELF = 0
+    NEIGHBOUR = 1
+    """Where an image before was not recorded, as it passes where all are."""
+    DIRECTED = 2
+    """Where a store does not round to nearest; then the largest number passes for an overflow too."""
+
+
+def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
+    """The ranges of what passes for stored values, and may be read."""
     lower, upper, between = stored(value, storage)
-    low, high = (meaning(end, storage) for end in (_next(lower, storage, -1), _next(upper, storage, 1)))
+    if nearness is Nearness.ITSELF:
+        return between
+    below, above = _next(lower, storage, -1), _next(upper, storage, 1)
+    if nearness is Nearness.DIRECTED and not storage.unorm_max:
+        largest = storage.limits.max
+        below = np.where(np.isposinf(lower) & np.isfinite(value.low), largest, below)
+        above = np.where(np.isneginf(upper) & np.isfinite(value.high), -largest, above)
+    low, high = meaning(below, storage), meaning(above, storage)
     read = replace(between, low=low, high=high)
     if value.f.flush and value.f.model.rounds_either_way:
         return value.f.flushed(_may_be_flushed(between, storage), replace(read, low=0 * low, high=0 * high), read)
@@ -264,7 +284,7 @@ def classify(
     ends: Ends | None = None,
     variants: Sequence[Model] = (),
     *,
-    neighbours: bool = False,
+    nearness: Nearness = Nearness.ITSELF,
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -286,9 +306,8 @@ def classify(
         Gets the bounds of the elements that are `BEYOND`.
     variants : sequence of Model, optional
         Those of the model's variants that differ for these forms; default: all.
-    neighbours : bool
-        Whether neighbours of what is within bounds are so too, as those of the ideal value are: where the value before
-        was not recorded.
+    nearness : Nearness
+        What is within bounds beside what they hold.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
@@ -301,7 +320,7 @@ def classify(
     with np.errstate(all="ignore"):
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            block = _Block(index, got[index], special(index), model, storage, ends, neighbours=neighbours)
+            block = _Block(index, got[index], special(index), model, storage, ends, nearness)
             for f, form in product(plain, forms):
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
@@ -342,10 +361,9 @@ class _Block:
         model: Model,
         storage: StorageFormat,
         ends: Ends,
-        *,
-        neighbours: bool,
+        nearness: Nearness,
     ) -> None:
-        self.index, self.got, self.special, self.ends, self.neighbours = index, got, special, ends, neighbours
+        self.index, self.got, self.special, self.ends, self.nearness = index, got, special, ends, nearness
         self.model, self.storage = model, storage
         self.classes = np.full(index.size, BEYOND, np.uint16)
         self.marks = np.zeros(index.size, np.uint16)
@@ -362,16 +380,16 @@ class _Block:
 
     def _look(self, f: Running, form: Form, rest: Index, reason: int, *, is_plain: bool) -> None:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
-        marks, lower_upper = value.reason, stored(value, self.storage)
+        marks, between = value.reason, passing(value, self.storage, self.nearness)
         if is_plain:
+            lower, upper, _ = stored(value, self.storage)
             free = value.exceptions | (marks & Mark.TINY) == 0
             if free.all():
-                self.ends.widen(self.index[rest], *lower_upper[:2])
+                self.ends.widen(self.index[rest], lower, upper)
             else:
-                self.ends.widen(self.index[rest[free]], *(end[free] for end in lower_upper[:2]))
+                self.ends.widen(self.index[rest[free]], lower[free], upper[free])
             self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        between = passing(value, self.storage) if self.neighbours else lower_upper[2]
         inside = self._fits(between, got, reason)
         undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))
         if undecided.size:
@@ -416,7 +434,7 @@ class _Block:
         value = form(replace(f, branches=branches), self.index[rest])
         # What another world may do to a branch is marked there alone.
         self.marks[rest] |= value.reason
-        between = passing(value, self.storage)
+        between = passing(value, self.storage, max(self.nearness, Nearness.NEIGHBOUR))
         inside = self._fits(between, self.got[rest], reason)
         if branches.open is not None and len(taken) < MOST_BRANCHES:
             undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import CHUNK, passing, stored
+from mpsref.verify.bounds import CHUNK, Nearness, passing
 from mpsref.verify.models import Model
 from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, WITHIN
@@ -100,16 +100,18 @@ class Cells:
     is_scaled : bool
         Whether the first input is a factor of the result, which is no unorm: then it is taken as it is, and its
         intervals serve only to tell where an exception is possible.
-    neighbours : bool
-        Whether neighbours of what is within bounds are so too.
+    nearness : Nearness
+        What is within bounds beside what they hold.
     """
 
-    def __init__(self, inputs: Sequence[Elements], index: Index, *, is_scaled: bool, neighbours: bool = False) -> None:
+    def __init__(
+        self, inputs: Sequence[Elements], index: Index, *, is_scaled: bool, nearness: Nearness = Nearness.ITSELF
+    ) -> None:
         axes = [_Axis.of(elements, index, 0 if is_scaled and not k else DIGITS) for k, elements in enumerate(inputs)]
         while math.prod(axis.codes.size for axis in axes) > MOST:
             longest = max(range(len(axes)), key=lambda k: axes[k].digits)
             axes[longest] = axes[longest].coarser()
-        self._axes, self._index, self._neighbours = axes, index, neighbours
+        self._axes, self._index, self._nearness = axes, index, nearness
         self._factor = inputs[0] if is_scaled else None
         self._is_exact = not any(axis.shift for axis in axes)
         self._sizes = [axis.codes.size for axis in axes]
@@ -170,7 +172,7 @@ class Cells:
                 for source in read:
                     plain &= np.isfinite(source.low) & np.isfinite(source.high)
                 if self._factor is None:
-                    between = passing(value, storage) if self._neighbours else stored(value, storage)[2]
+                    between = passing(value, storage, self._nearness)
                     both[:, chosen] = between.low, between.high
                 else:
                     # Only relative errors are proportional: those of numbers that are normal wherever they are stored.

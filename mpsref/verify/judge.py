@@ -21,6 +21,7 @@ from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import (
     Ends,
     Form,
+    Nearness,
     before_the_store,
     classify,
     data_of,
@@ -188,8 +189,15 @@ class Segment:
         self._differing: dict[str, Sequence[Model]] = {}
         self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
 
-    def classify(self, got: Stored, index: Index, model: Model) -> npt.NDArray[np.uint16]:
-        """Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`."""
+    def classify(
+        self, got: Stored, index: Index, model: Model, nearness: Nearness = Nearness.ITSELF
+    ) -> npt.NDArray[np.uint16]:
+        """
+        Classify the elements `got` at some flat indices of the image, see `mpsref.verify.bounds.classify`.
+
+        Where images between are not recorded, neighbours of what is within bounds are so too.
+        """
+        nearness = max(nearness, Nearness.NEIGHBOUR if len(self._nodes) > 1 else Nearness.ITSELF)
         storage = self._formats[self._nodes[-1].result_image]
 
         def special(part: Index) -> npt.NDArray[np.uint16]:
@@ -199,12 +207,12 @@ class Segment:
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
         variants = self._variants(model)
-        classes, is_open = self._by_cells(got, index, variants, storage)
+        classes, is_open = self._by_cells(got, index, variants, storage, nearness)
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        neighbours, forms = len(self._nodes) > 1, self._forms_at(index)
-        classes[is_open] = classify(got, model, storage, forms, special, ends, variants, neighbours=neighbours)
+        forms = self._forms_at(index)
+        classes[is_open] = classify(got, model, storage, forms, special, ends, variants, nearness=nearness)
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
@@ -244,7 +252,7 @@ class Segment:
         return all(operation.is_pointwise for operation in self._operations)
 
     def _by_cells(
-        self, got: Stored, index: Index, variants: Sequence[Model], storage: StorageFormat
+        self, got: Stored, index: Index, variants: Sequence[Model], storage: StorageFormat, nearness: Nearness
     ) -> tuple[npt.NDArray[np.uint16], Mask]:
         """The classes of many elements, as far as cells of the inputs decide them; and which they leave open."""
         # Slopes differ from channel to channel.
@@ -255,7 +263,7 @@ class Segment:
         is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
         is_scaled = is_scaled and len(self._nodes) == 1 and not storage.unorm_max
         inputs = [value.elements() for value in self._inputs.values()]
-        cells = Cells(inputs, index, is_scaled=is_scaled, neighbours=len(self._nodes) > 1)
+        cells = Cells(inputs, index, is_scaled=is_scaled, nearness=nearness)
 
         def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
             return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f)

@@ -18,6 +18,7 @@ from mpsref.record.layout import Layout
 from mpsref.ulp import UNREACHABLE
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
+from mpsref.verify.bounds import Nearness
 from mpsref.verify.case import Case, Ends, around, remembered, within
 from mpsref.verify.chain import Chain
 from mpsref.verify.compare import Comparison, Judge, Tolerance, compared
@@ -107,12 +108,15 @@ class JudgedImage:
 
     # ---- comparing ----
 
-    def _judged(self, limit: Limit, worst: int, differences: Differences) -> Comparison:
+    def _judged(
+        self, limit: Limit, worst: int, differences: Differences, nearness: Nearness = Nearness.ITSELF
+    ) -> Comparison:
         if isinstance(limit, Tolerance):
             return compared(differences, self.got.storage, limit, worst)
 
         def judge(index: Index) -> npt.NDArray[np.uint16]:
-            classes = self._segment.classify(differences.at(index)[0], index, MODELS[limit.model])
+            got, model = differences.at(index)[0], MODELS[limit.model]
+            classes = self._segment.classify(got, index, model, nearness)
             return classes if self._ties is None else np.where(self._ties[index], np.uint16(BEYOND), classes)
 
         is_texture = self._layout.is_texture
@@ -232,7 +236,11 @@ class JudgedImage:
         name, storage, operation, limit = self.name, self.got.storage, self._operation, self.limit
         differences = self.differences
         comparison = self._judged(limit, self.worst, differences)
-        directed, others = self._directed(comparison), self._others(comparison)
+        directed = self._directed(comparison)
+        if directed is not None and comparison.beyond.size:
+            # The ends of the bounds are rounded to nearest.
+            comparison = self._judged(limit, self.worst, differences, Nearness.DIRECTED)
+        others = self._others(comparison)
         reading = self._accumulated(comparison)
         if (unrounded := self._unrounded()) is not None:
             before = self.chain.names[self._nodes[0].result_image]

@@ -13,6 +13,7 @@ import mpsref as mps
 from mpsref.arrays import Elements
 from mpsref.storage import StorageFormat, storage_named
 from mpsref.verify import judge
+from mpsref.verify.bounds import Nearness
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import Reason
 
@@ -65,7 +66,7 @@ def test_cells_decide_as_the_bounds_of_each_element_do(
         monkeypatch.setattr(judge, "WORTH_A_TABLE", least)
         segment = judge.Segment([node], dict(zip(node.sources, sources, strict=True)), {node.result_image: storage})
         variants = segment._variants(MODELS[model])
-        is_open = segment._by_cells(got, np.arange(SIZE), variants, storage)[1]
+        is_open = segment._by_cells(got, np.arange(SIZE), variants, storage, Nearness.ITSELF)[1]
         classes.append(segment.classify(got, np.arange(SIZE), MODELS[model]))
     np.testing.assert_array_equal(*classes)
     assert not is_open.all()

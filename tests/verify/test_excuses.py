@@ -299,7 +299,8 @@ def test_another_model_that_would_pass_is_named(tmp_path):
 
 def stored(values, way):
     """Halves by directed rounding."""
-    near = values.astype(np.float16)
+    with np.errstate(over="ignore"):
+        near = values.astype(np.float16)
     wide = near.astype(float)
     lower = np.where(wide > values, np.nextafter(near, np.float16(-inf)), near)
     upper = np.where(wide < values, np.nextafter(near, np.float16(inf)), near)
@@ -331,6 +332,36 @@ def test_a_directed_store_is_a_note_and_fails_under_strict(tmp_path, name, way):
     assert f"y: note: {image.directed}" in plain.text()
     assert "1 image not rounded to nearest" in strict.verdict
     assert not strict.passed
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "error", "way"),
+    [
+        # Where ln(1 + e^x) and 1 + erf(x) lose digits the bounds are several ULP wide.
+        ("softPlus", "cuda-fast", "high", "up"),
+        ("softPlus", "cuda-fast", "low", "toward zero"),
+        ("geLU", "metal-precise", "extreme", "down"),
+        # 65504 for what overflows.
+        ("exponential", "metal-precise", "random", "toward zero"),
+    ],
+)
+def test_a_directed_store_goes_a_step_beyond_the_ends_of_bounds(tmp_path, name, model, error, way):
+    d, x = neuron(name), np.linspace(-14, 14, 8192).astype(np.float16)
+    value = evaluated(Device(MODELS[model], np.random.default_rng(1), x.size, error=error, flush=NEVER), d, x)
+    wrote = stored(value, way)
+    far = np.where(np.abs(value) < 1e-4, stored(value * 1.5, way), wrote)
+
+    right, wrong = (
+        verify(recorded(tmp_path / part, d, x, got), model, faults=False)
+        for part, got in (("right", wrote), ("wrong", far))
+    )
+    nearest = verify(recorded(tmp_path / "nearest", d, x, np.where(x < 8, stored(value, "nearest"), wrote)), model)
+
+    assert right.passed
+    assert right.images[0].directed is not None
+    assert not wrong.passed
+    # Without a reason in the rest of the image 65504 is a clamp.
+    assert nearest.passed == (name != "exponential")
 
 
 CODES = {
