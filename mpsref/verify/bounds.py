@@ -52,6 +52,7 @@ __all__ = [
     "Nearness",
     "allowed",
     "classify",
+    "inner",
     "neuron_forms",
     "passing",
     "stored",
@@ -170,7 +171,7 @@ class Nearness(IntEnum):
 
 
 def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
-    """The ranges of what passes for stored values, and may be read."""
+    """The ranges of what passes for stored values; NaN is none of a unorm image, but its code 0."""
     lower, upper, between = stored(value, storage)
     if nearness is Nearness.ITSELF:
         return between
@@ -184,6 +185,14 @@ def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.
     if value.f.flush and value.f.model.rounds_either_way:
         return value.f.flushed(_may_be_flushed(between, storage), replace(read, low=0 * low, high=0 * high), read)
     return read
+
+
+def inner(value: Range, storage: StorageFormat) -> Range:
+    """The ranges of what the next node reads of an image that is not recorded."""
+    read = passing(value, storage)
+    if not storage.unorm_max:
+        return read
+    return replace(read, low=np.where(read.nan, 0.0, read.low), nan=np.zeros_like(read.nan))
 
 
 def _next(got: Stored, storage: StorageFormat, way: int) -> Stored:
@@ -203,18 +212,14 @@ def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
 
 
 def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
-    """The ends of ranges as an image stores them, and the ranges of what is then read."""
+    """The ends of ranges as an image stores them, and these ranges."""
     ends = [
         storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
     ]
     if value.f.model.rounds_either_way:
         ends = _either_way(value, ends, storage)
-    if storage.unorm_max:
-        ends[0] = np.where(value.nan, storage.dtype.type(0), ends[0])
     low, high = (meaning(end, storage) for end in ends)
-    nan = np.zeros(low.shape, np.bool_) if storage.unorm_max else value.nan
-    read = Range(low, high, nan, value.reason, value.f)
-    return ends[0], ends[1], read
+    return ends[0], ends[1], Range(low, high, value.nan, value.reason, value.f)
 
 
 def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) -> list[Stored]:
@@ -493,7 +498,10 @@ def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[
     """Whether stored elements are in ranges of stored values."""
     values = meaning(got, storage)
     inside: Mask = (between.low <= values) & ~(values > between.high)
-    return inside if storage.unorm_max else np.where(np.isnan(values), between.nan, inside)
+    if storage.unorm_max:
+        inside |= between.nan & (got == 0)
+        return inside
+    return np.where(np.isnan(values), between.nan, inside)
 
 
 @dataclass(frozen=True)
@@ -590,6 +598,8 @@ def allowed(
 def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
     """Add another form: one without exceptions replaces one that has some, and widens one that has none."""
     lower, upper, after = stored(value, result)
+    if result.unorm_max:
+        lower, after = np.where(after.nan, lower.dtype.type(0), lower), replace(after, nan=np.zeros_like(after.nan))
     before, reason = out.reason[part], value.exceptions
     new = (before == BEYOND) | ((before != 0) & (reason == 0))
     both = (before == 0) & (reason == 0)

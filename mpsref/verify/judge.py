@@ -25,8 +25,8 @@ from mpsref.verify.bounds import (
     before_the_store,
     classify,
     data_of,
+    inner,
     neuron_forms,
-    passing,
     read,
     stored,
 )
@@ -233,7 +233,7 @@ class Segment:
             np.bitwise_or.reduce([form.reason for form in forms]),
             f,
         )
-        return reshaped(passing(value, self._formats[result]), shape)
+        return reshaped(inner(value, self._formats[result]), shape)
 
     def directed(self, differences: Differences, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
@@ -278,7 +278,7 @@ class Segment:
         for node, forms in zip(self._nodes, self._forms, strict=True):
             value = forms[min(number, len(forms) - 1)]([values[source] for source in node.sources], index, 1, f)
             result = node.result_image
-            values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _variants(self, model: Model) -> Sequence[Model]:
@@ -341,7 +341,7 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
         return values[self._nodes[-1].result_image]
 
     def _whole(self, number: int, f: Running) -> Range:
@@ -357,7 +357,7 @@ class Segment:
                 else:
                     flats = [reshaped(source, (-1,)) for source in sources]
                     value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
-                values[result] = value if node is self._nodes[-1] else passing(value, self._formats[result])
+                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
             self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
         return self._wholes[key]
 

@@ -453,6 +453,19 @@ def test_a_minimum_or_maximum_keeps_nan_or_takes_the_other_operand(model):
     assert all((each == BEYOND) == MODELS[model].nan_is_defined for each in read)
 
 
+@pytest.mark.parametrize("model", list(MODELS))
+def test_a_clamp_of_nan_is_one_code_or_another_and_none_between(model):
+    # 0 times -inf is NaN, which is stored as 0; a minimum with 1/2 may choose that.
+    d, unorm = mps.MPSNNNeuronDescriptor(T.reLUN, a=0, b=0.5), FORMATS[Format.unorm8]
+    codes = np.arange(256, dtype=np.uint8).reshape(-1, 1)
+    x = np.full(codes.shape, -np.inf, np.float16)
+    judge = neuron_judge(d, MODELS[model], Elements(codes, unorm), Elements(x, HALF))
+
+    passed = np.flatnonzero(judge(np.arange(256)) != BEYOND)
+
+    assert passed.tolist() == (list(range(256)) if MODELS[model].is_finite else [0, 128])
+
+
 @pytest.mark.parametrize("model", ["metal-precise", "metal-fast"])
 def test_a_power_near_zero_has_the_sign_of_its_base(model):
     # 3 x - 0.3 is not above zero, by whatever rounding.
