@@ -15,13 +15,16 @@ from mpsref.operations import Role
 from mpsref.verify.case import Case, Step, within
 from mpsref.verify.hypotheses.base import MANY, Candidate, decimals, median
 
-__all__ = ["LEAST_FIT", "Family", "Fit"]
+__all__ = ["LEAST_FIT", "NEGLIGIBLE", "Family", "Fit"]
 
 SOME, MOST_STEPS, LEAST_FIT = 128, 4, 0.3
 """Elements to which numbers are fitted; nodes among which; and what share a fitted candidate must explain."""
 
 BEST_STARTS, MOST_ITERATIONS = 4, 16
 """Sets of numbers from which a better one is looked for, and how often."""
+
+NEGLIGIBLE = 2.0**-20
+"""A relative change of a number that only the arithmetic of the device explains."""
 
 SAME_BITS = 0.02
 """The difference up to which shares of equal results count as equal."""

@@ -25,7 +25,7 @@ from mpsref.verify.hypotheses.base import (
     joined,
     with_operation,
 )
-from mpsref.verify.hypotheses.fitting import LEAST_FIT, Family, Fit
+from mpsref.verify.hypotheses.fitting import LEAST_FIT, NEGLIGIBLE, Family, Fit
 
 
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
@@ -192,7 +192,7 @@ def two_parameters_fitted(case: Case) -> Iterator[Candidate]:
                     values = other
                 # What changes one only is the simpler cause.
                 own = [p.parameters[name] for name in names]
-                if (np.asarray(values, np.float32) != np.asarray(own, np.float32)).all():
+                if not np.isclose(values, own, rtol=NEGLIGIBLE, atol=0).any():
                     found[names] = best, values
         if found:
             most = max(best for best, _ in found.values())

@@ -16,7 +16,7 @@ from mpsref.storage import FLOAT64
 from mpsref.verify.bounds import with_neighbours
 from mpsref.verify.case import Case, Reads
 from mpsref.verify.hypotheses.base import MANY, Candidate, Values, decimals, hypothesis, joined, median, nth_source
-from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, Family, Fit
+from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, NEGLIGIBLE, Family, Fit
 
 OUTLYING = 4.0
 """Times the median error, beyond which an element is not used."""
@@ -27,11 +27,17 @@ HUGE = 1e100
 NOISE = 2.0**-11
 """A relative error that is always small."""
 
-SEVERAL, HALF_WAY = 2.0, 0.5 + 2.0**-12
-"""How many ULP the arithmetic may be off; and how many a value is rounded by, at most: simple numbers make ties."""
+SEVERAL, SUMS, HALF_WAY = 2.0, 32.0, 0.5 + 2.0**-12
+"""
+How many ULP the arithmetic may be off, and that of a layer in float32; and how many a value is rounded by, at most:
+simple numbers make ties.
+"""
 
 SAME = 0.02
 """The difference up to which two counts of elements count as equal."""
+
+SINGLE = 24
+"""Bits of a float32's significand."""
 
 ROUNDED = ", after it was rounded"
 
@@ -59,7 +65,7 @@ def _of_result(case: Case, factor: float, added: float, *, is_rounded: bool) -> 
         return case.stored(changed(low)), case.stored(changed(high))
 
     # The result has its own error, whatever is done to it afterwards.
-    own = ends if case.ends and not case.layers else None
+    own = ends if case.ends else None
     if is_rounded:
         return Candidate(store=store, ends=own)
     return Candidate(function=lambda reads: changed(reads.ideal()), step=len(case.steps) - 1, ends=own)
@@ -84,7 +90,8 @@ class _Way:
         case, got = self.fit.case, self.fit.got
         largest = case.result.unorm_max
         apart = np.full(got.shape, 1 / largest) if largest else np.spacing(np.abs(got).astype(case.result.dtype))
-        width = apart.astype(np.float64) * (HALF_WAY if self.is_rounded else SEVERAL)
+        units = HALF_WAY if self.is_rounded else SEVERAL
+        width = apart.astype(np.float64) * (SUMS if _sums_in_single(case) else units)
         # The first and the last code stand for all beyond them.
         is_first, is_last = (np.full(got.shape, bool(largest)) & (got == end) for end in (0, 1))
         return np.where(is_first, -np.inf, got - width), np.where(is_last, np.inf, got + width)
@@ -129,24 +136,33 @@ def _single(number: Any) -> float:
 
 
 def _shared(low: Wide, high: Wide) -> tuple[float, int]:
-    """The shortest number in the most intervals, as far as one is in them all; and in how many."""
+    """The shortest number in about the most intervals, as far as one is in them all; and in how many."""
     known = ~(np.isnan(low) | np.isnan(high))
     ends, steps = np.concatenate([low[known], high[known]]), np.repeat([1, -1], np.count_nonzero(known))
     if ends.size < 2 * MANY:
         return math.nan, 0
     order = np.lexsort((-steps, ends))
     depth = np.cumsum(steps[order])
-    most = int(np.argmax(depth))
-    first, last = ends[order][most : most + 2].tolist()
-    rounded = map(_single, decimals((first + last) / 2))
-    return next((each for each in rounded if first <= each <= last), first), int(depth[most])
+    at = int(np.argmax(depth))
+    most = int(depth[at])
+    # Around there the depth changes by errors of the arithmetic.
+    few = np.flatnonzero(depth < (1 - SAME) * most)
+    before, after = few[few < at].max(initial=-1), few[few > at].min(initial=depth.size - 1)
+    first, last = ends[order][[before + 1, after]].tolist()
+    middle = float(ends[order][at : at + 2].mean())
+    return next((each for each in map(_single, decimals(middle)) if first <= each <= last), middle), most
 
 
 def _ways(case: Case) -> Iterator[_Way]:
     """Both, if the elements out of bounds have many values."""
     fit = Fit(case)
     if fit.is_possible and np.unique(case.got.reshape(-1)[case.bad_sample]).size >= MANY:
-        yield from (_Way(fit, is_rounded) for is_rounded in (False, True))
+        # Sums in float32 are off by more than a rounding, which then nobody can tell.
+        yield from (_Way(fit, is_rounded) for is_rounded in ((False,) if _sums_in_single(case) else (False, True)))
+
+
+def _sums_in_single(case: Case) -> bool:
+    return bool(case.layers) and not case.result.unorm_max and case.result.precision >= SINGLE
 
 
 @hypothesis(
@@ -241,7 +257,8 @@ def scaled_and_offset(case: Case) -> Iterator[Candidate]:
         # What changes one number only is the simpler cause.
         if most * (1 - SAME) > max(way.added()[1], way.factor()[1]):
             added, _, factor = next(each for each in tried if each[1] >= (1 - SAME) * most)
-            yield from way.found(factor, added, "by {}, and {} added")
+            if abs(factor - 1) > NEGLIGIBLE and abs(added) > NEGLIGIBLE * median(np.abs(way.fit.got)):
+                yield from way.found(factor, added, "by {}, and {} added")
 
 
 # ---- sources ----
