@@ -116,6 +116,39 @@ def test_another_precision_within_wide_bounds_is_a_note(bits, name, tmp_path):
     assert bool(image.note) == bool(name)
 
 
+@pytest.mark.parametrize("neuron", [None, "tanH"])
+@pytest.mark.parametrize(
+    ("factor", "added", "name", "numbers"),
+    [
+        (0.7, 0.5, "multiplied by a number, and another added", "by 0.7, and 0.5 added"),
+        (1.0, 0.25, "a number added", "0.25"),
+        (-0.6, 0.0, "multiplied by a number", "by -0.6"),
+    ],
+)
+def test_numbers_of_float32_are_found_although_sums_are_off(neuron, factor, added, name, numbers, tmp_path):
+    rng = np.random.default_rng(3)
+    x, w = (rng.normal(0, 1, shape).astype(np.float32) for shape in ((1, 20, 20, 40), (5, 1, 1, 40)))
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=1, kernel_height=1, input_feature_channels=40, output_feature_channels=5
+    )
+    if neuron:
+        d.fused_neuron_descriptor = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType[neuron])
+    node = mps.MPSCNNConvolutionNode(source=mps.MPSNNImageNode(handle="x"), weights=mps.ArrayDataSource(d, 0.1 * w))
+    node.result_image.handle = "y"
+    # Added one after another, which is not how the reference adds.
+    y = np.add.accumulate(x[..., np.newaxis, :] * (0.1 * w)[:, 0, 0], axis=4, dtype=np.float32)[..., -1]
+    y = np.float32(factor) * (np.tanh(y) if neuron else y) + np.float32(added)
+    images = {"x": mps.MPSImage.from_array(x), "y": mps.MPSImage.from_array(y)}
+    file = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", file, images, "a test")).images
+
+    # A factor of tanH is its own.
+    accepted = {(name, numbers), ("another value of a parameter", f"a = {factor} instead of 1.0")}
+    assert {(found.name, found.detail) for found in image.findings} <= accepted
+    assert image.findings[0].explained == image.counts.beyond
+
+
 @seldom("part", range(6), lambda part: part == 0)
 @pytest.mark.parametrize("direction", NEAR)
 def test_what_is_near_a_fault_is_not_called_so(direction, part, tmp_path):
