@@ -126,6 +126,16 @@ class Operation(ABC):
 
     # ---- values ----
 
+    @property
+    def reads(self) -> tuple[bool, ...]:
+        """For each source whether any result depends on its values."""
+        return tuple(role is not Role.SIZE for role in self.roles)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the result is the first source, in the format of the result, and NaN the canonical one."""
+        return False
+
     @abstractmethod
     def evaluate(
         self, sources: Sequence[Elements], result: StorageFormat, how: Evaluation, spread: Spread, workers: int = 1

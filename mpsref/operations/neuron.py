@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Stored, Wide
+from mpsref.enums import MPSCNNNeuronType as T
 from mpsref.image import MPSImage
 from mpsref.neuron import forward
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, channels_or_error
@@ -76,6 +77,10 @@ class NeuronForward(NeuronOperation):
     kind = "forward"
     roles = (Role.INPUT,)
 
+    @property
+    def is_copy(self) -> bool:
+        return self.neuron.neuron_type is T.none
+
     def gradients(self) -> tuple[Operation, ...]:
         return (NeuronGradient(self.neuron),)
 
@@ -100,6 +105,15 @@ class NeuronGradient(NeuronOperation):
     kind = "gradient"
     roles = (Role.GRADIENT, Role.INPUT)
     makes_gradient = True
+
+    @property
+    def reads(self) -> tuple[bool, ...]:
+        return True, not self.neuron.row.slope_is_constant
+
+    @property
+    def is_copy(self) -> bool:
+        d = self.neuron
+        return d.neuron_type is T.none or (d.neuron_type is T.linear and d.a == 1)
 
     def stepwise(self, f: Any, *sources: Any, function: Callable[[Any], Any] | None = None) -> Any:
         assert function is not None

@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.neuron.rounding import nan_in_halves
+from mpsref.neuron.workspace import largest
 from mpsref.operations import Operation, Size
 from mpsref.record.recording import RecordedImage
 from mpsref.storage import StorageFormat
@@ -26,6 +29,9 @@ BLOCK = 2**20
 
 FEW = 16
 """Elements that are read one by one."""
+
+ARITHMETIC = 24
+"""Bits of float32, in which most devices compute: how a store rounds is asked only where it keeps fewer."""
 
 
 class Deferred:
@@ -55,7 +61,7 @@ class Deferred:
         self._make: Callable[[], Elements] | None = make
         self._file = file
         self._elements: Elements | None = None
-        self._kept = np.empty(0, np.intp), np.empty(0, storage.dtype)
+        self._kept: tuple[Index, Stored | None] = np.empty(0, np.intp), np.empty(0, storage.dtype)
 
     @classmethod
     def of(cls, elements: Elements) -> Deferred:
@@ -84,8 +90,8 @@ class Deferred:
         flat = self.elements().stored.reshape(-1)
         return (flat[start : start + each] for start in range(0, flat.size, each))
 
-    def keep(self, index: Index, stored: Stored) -> None:
-        """Remember some of them, by ascending flat index, for as long as not all are needed."""
+    def keep(self, index: Index, stored: Stored | None = None) -> None:
+        """Remember some of them, by ascending flat index, until all are needed; those not given are read when asked."""
         self._kept = index, stored
 
     def at(self, index: Index) -> Elements:
@@ -94,6 +100,11 @@ class Deferred:
         if self._elements is None and index.size <= places.size:
             where = np.minimum(np.searchsorted(places, index), places.size - 1)
             if (places[where] == index).all():
+                if stored is None:
+                    each = BLOCK // self.storage.dtype.itemsize
+                    blocks = enumerate(self.blocks(each))
+                    stored = np.concatenate([block[_within(places, k * each, each)] for k, block in blocks])
+                    self.keep(places, stored)
                 return Elements(stored[where], self.storage)
         return self.elements().at(index)
 
@@ -176,12 +187,14 @@ class Differences:
         sample = np.empty(0, np.intp) if sample is None else sample
         places, actuals, ideals, parts = [np.empty(0, np.intp)], [none], [none], []
         start = 0
-        for block in blocks:
-            ours, theirs, *_ = block
-            chosen = sample[slice(*np.searchsorted(sample, (start, start + ours.size)))] - start
-            parts.append([part[chosen] for part in block])
+        for ours, theirs, *read in blocks:
+            chosen = _within(sample, start, ours.size)
             differs = ours.view(bits) != theirs.view(bits)
+            # Where nothing differs, both hold the same.
+            held = ours[chosen]
+            parts.append([held, held, *(part[chosen] for part in read)])
             if differs.any():
+                parts[-1][1] = theirs[chosen]
                 differ = np.flatnonzero(differs)
                 places.append(start + differ)
                 actuals.append(ours[differ])
@@ -261,20 +274,33 @@ def evaluated(
         return Differences.between(whole(), made.stored, storage, sample)
     channels = got.size[3]
     each = max(1, BLOCK // storage.dtype.itemsize // channels) * channels
+    is_copy = operation.is_copy and read[0].storage is storage
+    is_asked = sample is not None and storage.precision < ARITHMETIC
 
     def blocks() -> Iterator[Sequence[Stored]]:
-        for wrote, *sources in zip(got.blocks(each), *(source.blocks(each) for source in read), strict=True):
-            pixels = [
-                Elements(block.reshape(-1, channels), image.storage) for block, image in zip(sources, read, strict=True)
-            ]
-            yield wrote, operation.of_arrays(pixels, storage).stored.reshape(-1), *sources
+        # The first block of a source that no result depends on stands for all.
+        sources = [
+            image.blocks(each) if is_read else repeat(next(image.blocks(each)))
+            for image, is_read in zip(read, operation.reads, strict=True)
+        ]
+        for wrote, *parts in zip(got.blocks(each), *sources, strict=False):
+            made = parts[0]
+            if not is_copy or _may_hold_nan(made):
+                pixels = [
+                    Elements(part[: wrote.size].reshape(-1, channels), image.storage)
+                    for part, image in zip(parts, read, strict=True)
+                ]
+                made = operation.of_arrays(pixels, storage).stored.reshape(-1)
+            yield wrote, made, *(compress(parts, operation.reads) if is_asked else ())
 
     def sources() -> list[Elements]:
         return [source.elements() for source in read]
 
     found = Differences.of(blocks(), whole, storage, sample, sources, are_recorded=are_recorded)
     if sample is not None:
-        for image, stored in zip(read, found.sample[2:], strict=True):
+        for image in read:
+            image.keep(sample)
+        for image, stored in zip(compress(read, operation.reads), found.sample[2:], strict=False):
             image.keep(sample, stored)
     return found
 
@@ -284,6 +310,18 @@ def _joined(parts: list[Stored]) -> Stored:
     whole = np.concatenate(parts)
     parts.clear()
     return whole
+
+
+def _may_hold_nan(stored: Stored) -> bool:
+    """Whether elements may hold NaN, found faster than by `numpy.isnan`."""
+    if stored.dtype.kind != "f":
+        return stored.dtype.kind == "V"
+    return nan_in_halves(stored) is not None if stored.itemsize == 2 else math.isnan(largest(stored))
+
+
+def _within(index: Index, start: int, size: int) -> Index:
+    """The places in a block of those elements in it that some flat indices, ascending, name."""
+    return index[slice(*index.searchsorted((start, start + size)))] - start
 
 
 def _is_nan(elements: Elements) -> Mask:

@@ -7,9 +7,11 @@ import pytest
 
 import mpsref as mps
 from mpsref.arrays import Elements
+from mpsref.operations import NeuronForward, NeuronGradient
+from mpsref.record import RecordedImage
 from mpsref.storage import storage_of
 from mpsref.verify import verify, write_recording
-from mpsref.verify.differences import BLOCK, Deferred, Differences
+from mpsref.verify.differences import BLOCK, Deferred, Differences, evaluated
 
 HALF = storage_of(np.zeros(1, np.float16), "x")
 
@@ -64,3 +66,70 @@ def test_an_image_that_is_right_is_never_held_as_a_whole(tmp_path, name, raw, mo
     monkeypatch.setattr("mpsref.record.recording.RecordedImage.elements", lambda self: pytest.fail("read as a whole"))
 
     assert verify(right).verdict.startswith("PASS")
+
+
+def test_what_an_operation_does_not_read_changes_nothing_and_a_copy_is_the_first_source():
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(1, 1, -1, 4)
+    canonical, copies, unread = np.where(np.isnan(halves), np.float16(np.nan), halves), set(), set()
+    for neuron_type, row in mps.NEURONS.items():
+        for a in (1.0, 0.5):
+            data = [a] * 4 if row.per_channel else None
+            neuron = mps.MPSNNNeuronDescriptor(neuron_type, None if row.per_channel else a, data=data)
+            for operation in (NeuronForward(neuron), NeuronGradient(neuron)):
+                name = f"{operation.direction} of {neuron_type.name}, a = {a}"
+                sources = [Elements(halves, HALF)] * len(operation.roles)
+                if operation.is_copy:
+                    copies.add(name)
+                    made = operation.of_arrays(sources, HALF).stored
+                    assert made.view(np.uint16).tolist() == canonical.view(np.uint16).tolist(), name
+                if not all(operation.reads):
+                    unread.add(name)
+                    others = [sources[0], Elements(np.roll(halves, 777), HALF)]
+                    made, same = (operation.of_arrays(each, HALF).stored for each in (sources, others))
+                    assert made.view(np.uint16).tolist() == same.view(np.uint16).tolist(), name
+    slopes = {f"gradient of {name}, a = {a}" for name in ("none", "linear") for a in (1.0, 0.5)}
+    assert unread == slopes
+    assert copies == slopes - {"gradient of linear, a = 0.5"} | {"forward of none, a = 1.0", "forward of none, a = 0.5"}
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_nan_with_another_payload_is_a_difference_where_a_node_copies(name):
+    x = np.ones((1, 1, 1, 9), name)
+    x[..., 2], x[..., 5] = np.nan, np.nan
+    x.view(f"u{x.itemsize}")[..., 5] += 1
+    image = Deferred.of(Elements(x, storage_of(x, "x")))
+
+    found = evaluated(NeuronForward(mps.MPSNNNeuronDescriptor("none")), [image], image.storage, image)
+
+    assert found.index.tolist() == [5]
+
+
+@pytest.mark.parametrize(("node", "ulp", "most"), [
+    (mps.MPSCNNNeuronLinearNode, 0, 0), (mps.MPSCNNNeuronLinearNode, 1, 1), (mps.MPSCNNNeuronTanHNode, 0, 1),
+])  # fmt: skip
+def test_a_source_that_no_result_depends_on_is_read_only_for_evidence_of_a_store(
+    tmp_path, monkeypatch, node, ulp, most
+):
+    x, dy = np.random.default_rng(0).normal(size=(2, 1, 96, 64, 160)).astype(np.float16)
+    source, incoming = (mps.MPSNNImageNode(handle=handle) for handle in ("x", "dy"))
+    forward = node(source=source)
+    result = forward.gradient_filter(with_source=incoming).result_image
+    result.handle = "dx"
+    dx = mps.neuron.gradient(forward.descriptor, x, dy)
+    dx.view(np.uint16)[..., ::9] += (np.abs(dx[..., ::9]) > 0.1).astype(np.uint16) * np.uint16(ulp)
+    images = {"x": x, "dy": dy, "dx": dx}
+    path = write_recording(tmp_path / "r", mps.GraphFile.from_results([result]), images, "", raw=True)
+    read, filled = [], RecordedImage._filled
+
+    def counted(self, bits, file):
+        # Elements that are shown are read one by one.
+        read.append(bits.nbytes * (self.path.name == "x.f16" and bits.size > 1))
+        return filled(self, bits, file)
+
+    monkeypatch.setattr(RecordedImage, "_filled", counted)
+
+    report = verify(path)
+
+    assert report.verdict.startswith("PASS")
+    assert (report.images[0].directed is not None) == bool(ulp)
+    assert most * x.nbytes <= sum(read) <= most * x.nbytes + BLOCK
