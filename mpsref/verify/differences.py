@@ -279,11 +279,11 @@ def evaluated(
 
     def blocks() -> Iterator[Sequence[Stored]]:
         # The first block of a source that no result depends on stands for all.
-        sources = [
+        streams = [
             image.blocks(each) if is_read else repeat(next(image.blocks(each)))
             for image, is_read in zip(read, operation.reads, strict=True)
         ]
-        for wrote, *parts in zip(got.blocks(each), *sources, strict=False):
+        for wrote, *parts in zip(got.blocks(each), *streams, strict=False):
             made = parts[0]
             if not is_copy or _may_hold_nan(made):
                 pixels = [

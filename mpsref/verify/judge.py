@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import compress, product
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -83,6 +83,7 @@ def neuron_judge(
     channels = got.stored.shape[-1] if got.stored.ndim else 1
     operation = NeuronForward(descriptor) if upstream is None else NeuronGradient(descriptor)
     sources = [x] if upstream is None else [upstream, x]
+    read_by = list(compress(sources, operation.reads))
     forms = _forms(operation)
 
     def judge(index: Index) -> npt.NDArray[np.uint16]:
@@ -91,7 +92,7 @@ def neuron_judge(
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
         values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(sources, index[part]))
+        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(read_by, index[part]))
 
     return judge
 
@@ -183,6 +184,11 @@ class Segment:
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
         self._forms = list(map(_forms, self._operations))
+        self._read = {
+            source
+            for node, operation in zip(nodes, self._operations, strict=True)
+            for source in compress(node.sources, operation.reads)
+        }
         self._tables: dict[tuple[int, int], Range] = {}
         self._ends: dict[str, tuple[Index, Stored, Stored]] = {}
         self._wholes: dict[tuple[Any, ...], Range] = {}
@@ -202,7 +208,7 @@ class Segment:
 
         def special(part: Index) -> npt.NDArray[np.uint16]:
             if not self._is_windowed:
-                return _special(list(self._inputs.values()), index[part])
+                return _special(self._sources, index[part])
             nan = self._whole(0, Running(model)).nan[index[part]]
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
@@ -244,8 +250,12 @@ class Segment:
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
             return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
-        sources, either = list(self._inputs.values()), model.rounds_either_way
-        return directed(differences, storage, ends, sources, either=either)
+        return directed(differences, storage, ends, self._sources, either=model.rounds_either_way)
+
+    @property
+    def _sources(self) -> list[Deferred]:
+        """The inputs that the results depend on."""
+        return [value for image, value in self._inputs.items() if image in self._read]
 
     @property
     def _is_pointwise(self) -> bool:
@@ -336,7 +346,10 @@ class Segment:
         if big and f.branches is None and (value := self._looked_up(index, number, f)) is not None:
             return value
         needed, feeds = self._needed(index)
-        values = {image: read(f, elements.at(needed[image].index())) for image, elements in self._inputs.items()}
+        values = {}
+        for image, elements in self._inputs.items():
+            places = needed[image].index()
+            values[image] = read(f, elements.at(places)) if image in self._read else f.range(np.zeros(places.shape))
         for node, forms in zip(self._nodes, self._forms, strict=True):
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]

@@ -265,6 +265,15 @@ def test_what_is_allowed_and_what_is_strict(tmp_path):
     jsonschema.Draft202012Validator(schema("report")).validate(json.loads(json.dumps(report.to_json())))
 
 
+def test_nan_that_nothing_reads_excuses_nothing(tmp_path):
+    d, x, dy = neuron("linear", 2, 1), np.float32([nan, nan, 1, 2]), np.float32([1, 2, 3, 4])
+    wrong = np.float32([2, 5, 6, 8])
+
+    assert classes(d, x[:2], wrong[:2], "metal-fast", dy[:2]) == [WITHIN, BEYOND]
+    (image,) = verify(recorded(tmp_path / "r", d, x, wrong, dy), faults=False).images
+    assert (image.counts.excused, image.counts.beyond) == ({}, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
