@@ -21,7 +21,7 @@ from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
 from mpsref.verify.bounds import Nearness
 from mpsref.verify.case import Case, Ends, around, remembered, within
 from mpsref.verify.chain import Chain
-from mpsref.verify.compare import Comparison, Judge, Tolerance, compared
+from mpsref.verify.compare import Comparison, Tolerance, compared
 from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.hypotheses import PRECISIONS
@@ -109,18 +109,24 @@ class JudgedImage:
     # ---- comparing ----
 
     def _judged(
-        self, limit: Limit, worst: int, differences: Differences, nearness: Nearness = Nearness.ITSELF
+        self,
+        limit: Limit,
+        worst: int,
+        differences: Differences,
+        nearness: Nearness = Nearness.ITSELF,
+        segment: Segment | None = None,
     ) -> Comparison:
+        """The comparison by a limit; `segment`, if it is not the image's own, says how else it may have been made."""
+        storage = self.got.storage
         if isinstance(limit, Tolerance):
-            return compared(differences, self.got.storage, limit, worst)
+            return compared(differences, storage, limit, worst)
+        chosen = segment or self._segment
 
         def judge(index: Index) -> npt.NDArray[np.uint16]:
-            got, model = differences.at(index)[0], MODELS[limit.model]
-            classes = self._segment.classify(got, index, model, nearness)
+            classes = chosen.classify(differences.at(index)[0], index, MODELS[limit.model], nearness)
             return classes if self._ties is None else np.where(self._ties[index], np.uint16(BEYOND), classes)
 
-        is_texture = self._layout.is_texture
-        return compared(differences, self.got.storage, judge, worst, limit.excused, is_texture=is_texture)
+        return compared(differences, storage, judge, worst, limit.excused, is_texture=self._layout.is_texture)
 
     def _directed(self, comparison: Comparison) -> Directed | None:
         """Evidence of a store that does not round to nearest."""
@@ -153,19 +159,16 @@ class JudgedImage:
 
     def _unrounded(self) -> tuple[Comparison, Differences] | None:
         """The comparison if a neuron is fused into the convolution before it; None where that cannot be."""
-        node, storage, limit = fused(self._nodes), self.got.storage, self.limit
+        node, storage = fused(self._nodes), self.got.storage
         if node is None:
             return None
-        source = self._inputs[self._nodes[0].sources[0]]
+        inputs = {node.sources[0]: self._inputs[self._nodes[0].sources[0]]}
         formats = {node.result_image: storage}
         actual = self.got.elements().stored
-        expected = Walk([node], {node.sources[0]: source}, formats).images({})[node.result_image].stored
+        expected = Walk([node], inputs, formats).images({})[node.result_image].stored
         differences = Differences.between(actual, expected, storage, sampled(actual.size))
-        if isinstance(limit, Tolerance):
-            return compared(differences, storage, limit, self.worst), differences
-        segment, model = Segment([node], {node.sources[0]: source}, formats), MODELS[limit.model]
-        judge: Judge = lambda index: segment.classify(differences.at(index)[0], index, model)  # noqa: E731
-        return compared(differences, storage, judge, self.worst, limit.excused), differences
+        segment = Segment([node], inputs, formats)
+        return self._judged(self.limit, self.worst, differences, segment=segment), differences
 
     def _accumulated(self, comparison: Comparison) -> str:
         """In which precision sums within bounds may have been added, where half is allowed."""
