@@ -276,6 +276,16 @@ class Running:
         if lowest >= 2 * normal and highest <= m.limit / 2:
             shape = np.broadcast_shapes(*(part.shape for part in least))
             return np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape)
+        shrinking = _product([np.minimum(part, 1.0) for part in least]) < normal
+        near = shrinking | (_product([np.maximum(part, 1.0) for part in most]) > m.limit)
+        few = np.flatnonzero(near) if near.ndim == 1 else near
+        if near.ndim == 1 and few.size < near.size and all(x.low.shape in ((), near.shape) for x, _ in factors):
+            # Mostly few elements are near either end. No part of a product is nearer than all of its extremes together.
+            small, wide, loss = np.zeros(near.shape, np.bool_), np.zeros(near.shape, np.bool_), np.zeros(near.shape)
+            if few.size:
+                these = tuple((replace(x, factors=()).at(few), kind) for x, kind in factors)
+                small[few], wide[few], loss[few] = self._partial_products(these)
+            return small, wide, loss
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
         own = [x for x, kind in factors if not kind or not (self.far or self.level is Level.EVERYTHING)]
         infinite = _any([x.size > m.limit for x in own])
