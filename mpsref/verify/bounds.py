@@ -30,7 +30,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
@@ -69,6 +69,9 @@ MOST_BRANCHES = 12
 
 BLOCK, CHUNK = 262_144, 16_384
 """Elements classified together, and those analysed at once: about forty arrays of this size are alive, in the cache."""
+
+SAMPLE = 2048
+"""Elements that tell which form of a formula is the most likely one."""
 
 
 @dataclass(frozen=True)
@@ -322,11 +325,21 @@ def classify(
         for world in _WORLDS
         if (model.flushes or world.reason != Reason.flush) and not (model.is_finite and world.reason == Reason.overflow)
     ]
+    ways = list(product(plain, forms))
     with np.errstate(all="ignore"):
+        if len(ways) > 1 and got.size > CHUNK:
+            some = spread(got.size, SAMPLE)
+            tried = [_Block(some, got[some], special(some), model, storage, Ends(got.size, storage), nearness)
+                     for _ in ways]  # fmt: skip
+            for block, (f, form) in zip(tried, ways, strict=True):
+                block.look(f, form, WITHIN)
+            # What is within by one is looked at no more: that by most goes first.
+            order = np.argsort([np.count_nonzero(block.classes) for block in tried], kind="stable")
+            ways = [ways[k] for k in order]
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
             block = _Block(index, got[index], special(index), model, storage, ends, nearness)
-            for f, form in product(plain, forms):
+            for f, form in ways:
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
                 for f, form in product(arithmetics, forms):
