@@ -398,9 +398,10 @@ class _Block:
 
     def _look(self, f: Running, form: Form, rest: Index, reason: int, *, is_plain: bool) -> None:
         value, got, special = form(f, self.index[rest]), self.got[rest], self.special[rest]
-        marks, between = value.reason, passing(value, self.storage, self.nearness)
+        marks, (lower, upper, between) = value.reason, stored(value, self.storage)
+        if self.nearness is not Nearness.ITSELF:
+            between = passing(value, self.storage, self.nearness)
         if is_plain:
-            lower, upper, _ = stored(value, self.storage)
             free = value.exceptions | (marks & Mark.TINY) == 0
             if free.all():
                 self.ends.widen(self.index[rest], lower, upper)
@@ -414,6 +415,9 @@ class _Block:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
         if not rest.size:
+            return
+        if is_plain and not marks.any():
+            self.classes[rest] = reason
             return
         found = np.full(rest.size, reason, np.uint16)
         fits = np.ones(rest.size, np.bool_)

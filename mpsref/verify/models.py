@@ -180,6 +180,9 @@ class Model:
         if law.either:
             return -self._above(-low), self._above(high)
         if law.ulp == 0.5:
+            # Numbers of the format stay what they are; a zero has a sign of its own.
+            if low is high and ((self.nearest(low) == low) & (low != 0)).all():
+                return low, high
             # Rounding is monotone; the margin also takes both neighbours of a midpoint. A device may also not round, as
             # where it fuses a product with a sum, or keeps more digits.
             down, up = low * (1 - np.copysign(2.0**-51, low)), high * (1 + np.copysign(2.0**-51, high))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from itertools import combinations, zip_longest
 from typing import Any, TypeAlias
 
@@ -102,6 +103,8 @@ class Running:
         if isinstance(value, Range):
             return value
         wide = np.asarray(value, np.float64)
+        if wide.ndim == 0 and self.branches is None:
+            return _number(self, float(wide).hex())
         return self.between(wide, wide)
 
     def between(self, low: Wide, high: Wide, law: Law = ROUNDED) -> Range:
@@ -145,7 +148,7 @@ class Running:
             if self.level is Level.EVERYTHING:
                 low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
         smallest = m.smallest[0]
-        gap = np.zeros(np.shape(low), np.bool_)
+        gap = np.zeros((), np.bool_)
         # Few elements are that small: the signs of the ends matter only where one is.
         if (np.fmin(below, above) < smallest).any():
             gap = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
@@ -157,6 +160,7 @@ class Running:
             return value
         # With its sign, unless a divisor by zero is on its other side.
         zero = np.copysign(0.0, low)
+        gap = np.broadcast_to(gap, np.shape(low))
         return self.flushed(gap, replace(value, low=zero, high=zero), value)
 
     def flushed(self, tiny: Mask, gone: Range, kept: Range) -> Range:
@@ -537,6 +541,13 @@ class Running:
                 chosen = self._either(condition, replace(first, factors=()), replace(second, factors=()))
                 factors.append((chosen, kind))
         return tuple(factors)
+
+
+@lru_cache(maxsize=256)
+def _number(f: Running, digits: str) -> Range:
+    """A number as a range: formulas have the same few for all elements. Its digits tell zeros apart."""
+    wide = np.asarray(float.fromhex(digits))
+    return f.between(wide, wide)
 
 
 def _any(masks: Sequence[Mask]) -> Mask:
