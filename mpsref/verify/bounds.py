@@ -36,7 +36,7 @@ from mpsref.errors import ParameterError, shown
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.storage import ArrayFormat, FormatLike, StorageFormat, image_storage_of, storage_format
 from mpsref.verify.models import MODELS, Model
-from mpsref.verify.ranges import BRANCHED, Branches, Level, Mark, Range
+from mpsref.verify.ranges import Branches, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 
@@ -64,7 +64,7 @@ Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
 
-MOST_BRANCHES = 12
+MOST_BRANCHES = 6
 """Open comparisons of an element that are taken either way."""
 
 BLOCK, CHUNK = 262_144, 16_384
@@ -183,16 +183,12 @@ def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.
         largest = storage.limits.max
         below = np.where(np.isposinf(lower) & np.isfinite(value.low), largest, below)
         above = np.where(np.isneginf(upper) & np.isfinite(value.high), -largest, above)
-    low, high = meaning(below, storage), meaning(above, storage)
-    read = replace(between, low=low, high=high)
-    if value.f.flush and value.f.model.rounds_either_way:
-        return value.f.flushed(_may_be_flushed(between, storage), replace(read, low=0 * low, high=0 * high), read)
-    return read
+    return replace(between, low=meaning(below, storage), high=meaning(above, storage))
 
 
-def inner(value: Range, storage: StorageFormat) -> Range:
+def inner(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
     """The ranges of what the next node reads of an image that is not recorded."""
-    read = passing(value, storage)
+    read = passing(value, storage, max(nearness, Nearness.NEIGHBOUR))
     if not storage.unorm_max:
         return read
     return replace(read, low=np.where(read.nan, 0.0, read.low), nan=np.zeros_like(read.nan))
@@ -222,7 +218,8 @@ def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]
     if value.f.model.rounds_either_way:
         ends = _either_way(value, ends, storage)
     low, high = (meaning(end, storage) for end in ends)
-    return ends[0], ends[1], Range(low, high, value.nan, value.reason, value.f)
+    read = Range(low, high, value.nan, value.reason, value.f)
+    return ends[0], ends[1], replace(read, zero=value.zero | _may_be_flushed(read, storage))
 
 
 def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) -> list[Stored]:
@@ -362,7 +359,7 @@ def before_the_store(variants: Sequence[Model], forms: Sequence[Form], size: int
         for start in range(0, size, CHUNK):
             index = np.arange(start, min(start + CHUNK, size))
             for variant, form in product(variants, forms):
-                value = form(Running(variant, variant.flushes), index)
+                value = form(Running(variant, variant.flushes), index).whole
                 low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
                 known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
     return low, high, known & np.isfinite(low) & np.isfinite(high)
@@ -401,16 +398,17 @@ class _Block:
         marks, (lower, upper, between) = value.reason, stored(value, self.storage)
         if self.nearness is not Nearness.ITSELF:
             between = passing(value, self.storage, self.nearness)
+        # What another world may do to this one is marked here.
+        self.marks[rest] |= marks
         if is_plain:
             free = value.exceptions | (marks & Mark.TINY) == 0
             if free.all():
                 self.ends.widen(self.index[rest], lower, upper)
             else:
                 self.ends.widen(self.index[rest[free]], lower[free], upper[free])
-            self.marks[rest] |= marks
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
         inside = self._fits(between, got, reason)
-        undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))
+        undecided = np.flatnonzero(inside & (between.reason & Mark.UNDECIDED != 0))
         if undecided.size:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
@@ -441,8 +439,9 @@ class _Block:
     def _fits(self, between: Range, got: Stored, reason: int) -> Mask:
         """Which elements are in ranges of stored values, and have or have not overflowed as the reason says."""
         overflows = between.reason & Mark.OVERFLOW != 0
-        inside = _inside(got, between, self.storage) | ((got == 0) & _may_be_flushed(between, self.storage))
-        fits: Mask = inside & (overflows == (reason == Reason.overflow))
+        # What need not overflow may be any finite number of its range.
+        need_not = ~overflows | ((between.reason & Mark.CERTAIN == 0) & _finite(got, self.storage))
+        fits: Mask = _inside(got, between, self.storage) & (overflows if reason == Reason.overflow else need_not)
         return fits
 
     def _in_a_branch(self, f: Running, form: Form, rest: Index, reason: int, taken: dict[int, bool]) -> Mask:
@@ -459,7 +458,7 @@ class _Block:
         between = passing(value, self.storage, max(self.nearness, Nearness.NEIGHBOUR))
         inside = self._fits(between, self.got[rest], reason)
         if branches.open is not None and len(taken) < MOST_BRANCHES:
-            undecided = np.flatnonzero(inside & (between.reason & BRANCHED != 0))
+            undecided = np.flatnonzero(inside & (between.reason & Mark.UNDECIDED != 0))
             inside[undecided] = False
             for way in (True, False):
                 left = undecided[~inside[undecided]]
@@ -515,6 +514,7 @@ def _inside(got: Stored, between: Range, storage: StorageFormat) -> npt.NDArray[
     """Whether stored elements are in ranges of stored values."""
     values = meaning(got, storage)
     inside: Mask = (between.low <= values) & ~(values > between.high)
+    inside |= between.zero & (values == 0)
     if storage.unorm_max:
         inside |= between.nan & (got == 0)
         return inside
@@ -615,8 +615,11 @@ def allowed(
 def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> None:
     """Add another form: one without exceptions replaces one that has some, and widens one that has none."""
     lower, upper, after = stored(value, result)
+    nothing = lower.dtype.type(0)
+    lower = np.where(after.zero & (lower > nothing), nothing, lower)
+    upper = np.where(after.zero & (upper < nothing), nothing, upper)
     if result.unorm_max:
-        lower, after = np.where(after.nan, lower.dtype.type(0), lower), replace(after, nan=np.zeros_like(after.nan))
+        lower, after = np.where(after.nan, nothing, lower), replace(after, nan=np.zeros_like(after.nan))
     before, reason = out.reason[part], value.exceptions
     new = (before == BEYOND) | ((before != 0) & (reason == 0))
     both = (before == 0) & (reason == 0)

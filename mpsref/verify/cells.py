@@ -173,6 +173,7 @@ class Cells:
                     plain &= np.isfinite(source.low) & np.isfinite(source.high)
                 if self._factor is None:
                     between = passing(value, storage, self._nearness)
+                    plain &= ~between.zero
                     both[:, chosen] = between.low, between.high
                 else:
                     # Only relative errors are proportional: those of numbers that are normal wherever they are stored.

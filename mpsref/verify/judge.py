@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from itertools import compress, product
 from typing import Any, TypeAlias
 
@@ -33,10 +33,10 @@ from mpsref.verify.bounds import (
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.models import Law, Model
-from mpsref.verify.ranges import BRANCHED, Range
+from mpsref.verify.ranges import NOTES, Mark, Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
-from mpsref.verify.windows import reshaped, window_forms
+from mpsref.verify.windows import window_forms
 
 __all__ = ["Segment", "neuron_judge"]
 
@@ -232,14 +232,8 @@ class Segment:
         shape = self._sizes[result]
         index = np.arange(math.prod(shape))
         forms = [self._ranges(index, number, f, big=False) for number in range(max(map(len, self._forms)))]
-        value = Range(
-            np.fmin.reduce([form.low for form in forms]),
-            np.fmax.reduce([form.high for form in forms]),
-            np.logical_or.reduce([form.nan for form in forms]),
-            np.bitwise_or.reduce([form.reason for form in forms]),
-            f,
-        )
-        return reshaped(inner(value, self._formats[result]), shape)
+        value = reduce(Range.joined, forms)
+        return inner(value, self._formats[result]).reshape(shape)
 
     def directed(self, differences: Differences, model: Model) -> Directed | None:
         """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
@@ -329,19 +323,19 @@ class Segment:
         with np.errstate(all="ignore"):
             for variant, form in product(self._variants(model), self._forms_at(index[rest])):
                 value = form(Running(variant, model.flushes), np.arange(rest.size))
-                lower, upper, _ = stored(value, storage)
+                between = stored(value, storage)[2].whole
                 free = value.exceptions == 0
                 chosen = rest[free]
-                lowest[chosen] = np.fmin(lowest[chosen], meaning(lower[free], storage))
-                highest[chosen] = np.fmax(highest[chosen], meaning(upper[free], storage))
+                lowest[chosen] = np.fmin(lowest[chosen], between.low[free])
+                highest[chosen] = np.fmax(highest[chosen], between.high[free])
         return lowest, highest
 
     def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
         if self._is_windowed:
             whole = self._whole(number, f)
             # What comes of many elements, each with its own open comparisons, may be anything between.
-            reason = whole.reason[index] & ~BRANCHED
-            return Range(whole.low[index], whole.high[index], whole.nan[index], reason, f)
+            reason = whole.reason[index] & ~np.uint16(Mark.UNDECIDED)
+            return replace(whole.at(index), reason=reason)
         # What is looked at branch by branch are few elements.
         if big and f.branches is None and (value := self._looked_up(index, number, f)) is not None:
             return value
@@ -366,12 +360,15 @@ class Segment:
                 form, result = forms[min(number, len(forms) - 1)], node.result_image
                 size, sources = self._sizes[result], [values[source] for source in node.sources]
                 if isinstance(operation, Windowed):
-                    value = form(sources, f)
+                    value = form([source.whole for source in sources], f)
+                    # What another world may do to an element of a window, it does to what is made of that.
+                    noted = np.bitwise_or.reduce([np.bitwise_or.reduce(each.reason, axis=None) for each in sources])
+                    value = replace(value, reason=value.reason | (noted & np.uint16(NOTES)))
                 else:
-                    flats = [reshaped(source, (-1,)) for source in sources]
-                    value = reshaped(form(flats, np.arange(math.prod(size)), size[3], f), size)
+                    flats = [source.reshape((-1,)) for source in sources]
+                    value = form(flats, np.arange(math.prod(size)), size[3], f).reshape(size)
                 values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
-            self._wholes[key] = reshaped(values[self._nodes[-1].result_image], (-1,))
+            self._wholes[key] = values[self._nodes[-1].result_image].reshape((-1,))
         return self._wholes[key]
 
     def _needed(self, index: Index) -> tuple[dict[MPSNNImageNode, _Needed], dict[MPSNNFilterNode, list[_Part]]]:

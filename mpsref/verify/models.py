@@ -172,8 +172,7 @@ class Model:
         exponent = ((x.view(np.int64) >> 52) & 0x7FF) + (1 - self.precision)
         least = 1023 + round(math.log2(self.smallest[1]))
         ulp: Wide = (np.maximum(exponent, least) << 52).view(np.float64)
-        zero = x == 0
-        return np.where(zero, 2.0**-self.precision, ulp) if zero.any() else ulp
+        return ulp
 
     def widened(self, low: Wide, high: Wide, law: Law, units: Any = None) -> tuple[Wide, Wide]:
         """The range of computed results from that of exact ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +17,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["BRANCHED", "Branches", "Level", "Mark", "Range", "Truth"]
+__all__ = ["NOTES", "NOWHERE", "Branches", "Level", "Mark", "Range", "Truth"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -38,8 +38,8 @@ class Mark(IntFlag):
     """An order of a product has a subnormal on the way."""
     UNDECIDED = 2048
     """A comparison is open, and nothing between its branches is possible."""
-    FLUSHED = 4096
-    """Only noted: a subnormal may be flushed, and nothing between it and zero is possible."""
+    CERTAIN = 4096
+    """Only noted: a result overflows, whatever it is of its range."""
     INVALID = 16
     """An operation without a value, such as inf - inf."""
     CLAMPED = 32
@@ -54,11 +54,10 @@ class Mark(IntFlag):
     """Only noted: a partial product may overflow."""
 
 
-NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR | Mark.FLUSHED
+NOTES = Mark.TINY | Mark.HUGE | Mark.WIDE | Mark.VANISHES | Mark.FAR | Mark.CERTAIN
 """Marks that widen nothing."""
 
-BRANCHED = np.uint16(Mark.UNDECIDED | Mark.FLUSHED)
-"""Marks of ranges that are whole only if each branch is."""
+NOWHERE: Mask = np.zeros((), np.bool_)
 
 UNREAL = Mark.OVERFLOW | Mark.POLE | Mark.FAR | Mark.INVALID | Mark.HUGE | Mark.WIDE
 """Marks of what leaves a result open in a model of finite numbers."""
@@ -136,6 +135,8 @@ class Range:
         What it is the product of, since a device may multiply in any order; with the name of a law for a divisor.
     terms : tuple of Range
         What it is the sum of, likewise.
+    zero : ndarray of bool
+        Where 0 is possible too, as a subnormal that is flushed, and nothing between it and the range.
     """
 
     low: Wide
@@ -145,23 +146,26 @@ class Range:
     f: Running
     factors: tuple[tuple[Range, str], ...] = ()
     terms: tuple[Range, ...] = ()
+    zero: Mask = field(default_factory=lambda: NOWHERE)
 
     # numpy's scalars leave the operators to this class.
     __array_ufunc__ = None
 
     def __neg__(self) -> Range:
-        return Range(-self.high, -self.low, self.nan, self.reason, self.f)
+        return Range(-self.high, -self.low, self.nan, self.reason, self.f, zero=self.zero)
 
     def __abs__(self) -> Range:
         a, b = np.abs(self.low), np.abs(self.high)
         high = np.maximum(a, b)
         low = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(a, b))
-        size = Range(low, high, self.nan, self.reason, self.f)
-        if self.f.flush:
-            # x < 0 may take a subnormal for zero, and leave its sign.
-            negative = replace(size, low=-np.fmin(high, self.f.model.smallest[0]), high=-low)
-            size = self.f.flushed(self.may_be_flushed, negative, size)
-        return size.marked(self.may_be_flushed, Mark.TINY)
+        size = Range(low, high, self.nan, self.reason, self.f, zero=self.zero)
+        size = size.marked(self.may_be_flushed, Mark.TINY)
+        if not self.f.flush:
+            return size
+        # x < 0 may take a subnormal for zero, and leave its sign.
+        kept = Truth(self.may_be_flushed, np.zeros_like(self.may_be_flushed), np.zeros((), np.uint16))
+        negative = replace(-size, low=np.fmax(-high, -self.f.model.smallest[0]))
+        return self.f.where(kept, negative, size)
 
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
@@ -169,6 +173,16 @@ class Range:
         if law.either:
             low = _sum_rounded(self.low, other.low, low, -np.inf)
             high = _sum_rounded(self.high, other.high, high, np.inf)
+        # What is left where one of them is flushed.
+        zero = self.zero & other.zero
+        for flushed, left in ((other.zero, self), (self.zero, other)):
+            if flushed.any():
+                is_zero = (left.low == 0) & (left.high == 0)
+                zero, wider = zero | (flushed & is_zero), flushed & ~is_zero
+                low, high = (
+                    np.where(wider, np.fmin(low, left.low), low),
+                    np.where(wider, np.fmax(high, left.high), high),
+                )
         terms = tuple(
             term for of in (self, other) for term in of.terms or (of,) if not (term.is_number and term.low == 0)
         )
@@ -178,7 +192,12 @@ class Range:
             error = (len(terms) - 2) * rounding * sum(term.size for term in terms)
             error = np.where(np.isfinite(error), error, 0.0)
             low, high = low - error, high + error
-        return replace(self.f.result(low, high, (self, other), law), terms=terms)
+        # Infinity minus infinity may hide between the ends.
+        missing = np.isnan(low) | np.isnan(high)
+        for up, down in ((self.high, other.low), (other.high, self.low)):
+            missing = missing | (np.isposinf(up) & np.isneginf(down))
+        total = self.f.result(low, high, (self, other), law, missing)
+        return replace(total, terms=terms, zero=total.zero | zero)
 
     __radd__ = __add__
 
@@ -243,7 +262,7 @@ class Range:
     @cached_property
     def holds_zero(self) -> Mask:
         """Where 0 is possible."""
-        zero: Mask = (self.low <= 0) & (self.high >= 0)
+        zero: Mask = ((self.low <= 0) & (self.high >= 0)) | self.zero
         return zero
 
     @cached_property
@@ -261,9 +280,19 @@ class Range:
 
     @cached_property
     def least(self) -> Wide:
-        """The least magnitude."""
-        least: Wide = np.where(self.holds_zero, 0.0, np.fmin(np.abs(self.low), np.abs(self.high)))
+        """The least magnitude, but for what is flushed."""
+        crosses = (self.low <= 0) & (self.high >= 0)
+        least: Wide = np.where(crosses, 0.0, np.fmin(np.abs(self.low), np.abs(self.high)))
         return least
+
+    @cached_property
+    def whole(self) -> Range:
+        """The range with what is flushed, and all between that and the others."""
+        if not self.zero.any():
+            return self
+        low, high = (np.where(self.zero, least(end, 0.0), end)
+                     for least, end in ((np.fmin, self.low), (np.fmax, self.high)))  # fmt: skip
+        return replace(self, low=low, high=high, zero=NOWHERE)
 
     @cached_property
     def is_power_of_two(self) -> Mask:
@@ -278,28 +307,36 @@ class Range:
 
     def like(self, elements: npt.NDArray[Any]) -> Range:
         """The range, broadcast to the shape of an array."""
-        low, high, nan, reason, _ = np.broadcast_arrays(self.low, self.high, self.nan, self.reason, elements)
-        return Range(low, high, nan, reason, self.f, self.factors)
+        low, high, nan, reason, zero, _ = np.broadcast_arrays(
+            self.low, self.high, self.nan, self.reason, self.zero, elements
+        )
+        return Range(low, high, nan, reason, self.f, self.factors, zero=zero)
 
     def at(self, index: npt.NDArray[Any]) -> Range:
         """The elements at some indices; a number is the same at each."""
         if self.low.ndim == 0:
             return self
         factors = tuple((factor.at(index), kind) for factor, kind in self.factors)
-        return Range(self.low[index], self.high[index], self.nan[index], self.reason[index], self.f, factors)
+        zero = self.zero[index] if self.zero.ndim else self.zero
+        return Range(self.low[index], self.high[index], self.nan[index], self.reason[index], self.f, factors, zero=zero)
 
     def part(self, start: int, shape: tuple[int, ...]) -> Range:
         """The elements from `start` on, in a shape."""
         if start == 0 and shape == self.low.shape:
             return self
-        chosen = slice(start, start + math.prod(shape))
-        low, high = self.low[chosen].reshape(shape), self.high[chosen].reshape(shape)
-        return Range(low, high, self.nan[chosen].reshape(shape), self.reason[chosen].reshape(shape), self.f)
+        return replace(self, factors=()).at(np.arange(start, start + math.prod(shape))).reshape(shape)
+
+    def reshape(self, shape: tuple[int, ...]) -> Range:
+        """The range in another shape; no longer a product or a sum."""
+        zero = self.zero.reshape(shape) if self.zero.ndim else self.zero
+        low, high = self.low.reshape(shape), self.high.reshape(shape)
+        return Range(low, high, self.nan.reshape(shape), self.reason.reshape(shape), self.f, zero=zero)
 
     def joined(self, other: Range) -> Range:
         """The range of all values in either."""
         low, high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
-        return Range(low, high, self.nan | other.nan, self.reason | other.reason, self.f)
+        zero = self.zero | other.zero
+        return Range(low, high, self.nan | other.nan, self.reason | other.reason, self.f, zero=zero)
 
     def marked(self, where: Mask, mark: Mark, *, nan: bool = False) -> Range:
         """The range with a mark, and perhaps NaN, at some elements."""
@@ -307,16 +344,13 @@ class Range:
         if not np.any(where):
             return self
         possible = self.nan | where if nan else self.nan
-        return Range(self.low, self.high, possible, bits, self.f, self.factors)
+        return Range(self.low, self.high, possible, bits, self.f, self.factors, zero=self.zero)
 
     @property
     def _as_compared(self) -> Range:
         """With the zeros that a comparison may take subnormals for, whatever else becomes of them."""
         tiny = self.may_be_flushed
-        if not (self.f.flush and tiny.any()):
-            return self
-        low, high = np.where(tiny, np.fmin(self.low, 0.0), self.low), np.where(tiny, np.fmax(self.high, 0.0), self.high)
-        return replace(self, low=low, high=high)
+        return replace(self, zero=self.zero | tiny).whole if self.f.flush and tiny.any() else self.whole
 
     def _compared(self, other: Range, may: Mask, must: Mask) -> Truth:
         nan = self.nan | other.nan

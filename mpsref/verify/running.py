@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import Branches, Level, Mark, Range, Truth
+from mpsref.verify.ranges import NOWHERE, Branches, Level, Mark, Range, Truth
 
 __all__ = ["Running"]
 
@@ -145,32 +145,20 @@ class Running:
             lost = over if self.level is Level.EVERYTHING else over & np.isinf(size)
             reason = reason | np.where(over, np.uint16(Mark.HUGE), np.uint16(0))
             reason = reason | np.where(lost, np.uint16(Mark.OVERFLOW), np.uint16(0))
+            certain = lost & (np.signbit(low) == np.signbit(high)) & (np.fmin(below, above) > m.limit)
+            reason = reason | np.where(certain, np.uint16(Mark.CERTAIN), np.uint16(0))
             if self.level is Level.EVERYTHING:
                 low, high = (np.where(np.abs(end) > m.limit, np.copysign(np.inf, end), end) for end in (low, high))
         smallest = m.smallest[0]
-        gap = np.zeros((), np.bool_)
+        gap = NOWHERE
         # Few elements are that small: the signs of the ends matter only where one is.
         if (np.fmin(below, above) < smallest).any():
             gap = ((low > 0) & (low < smallest)) | ((high < 0) & (high > -smallest))
             # One that ends at zero holds subnormals too, though flushing leaves it as it is.
             tiny = gap | ((size > 0) & (size < smallest))
             reason = reason | np.where(tiny, np.uint16(Mark.TINY), np.uint16(0))
-        value = Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self)
-        if not self.flush:
-            return value
-        # With its sign, unless a divisor by zero is on its other side.
-        zero = np.copysign(0.0, low)
-        gap = np.broadcast_to(gap, np.shape(low))
-        return self.flushed(gap, replace(value, low=zero, high=zero), value)
-
-    def flushed(self, tiny: Mask, gone: Range, kept: Range) -> Range:
-        """What flushing leaves of a value or what it was, where it may be subnormal; nothing between the two is."""
-        condition, apart = Truth(tiny, np.zeros_like(tiny), np.zeros((), np.uint16)), tiny
-        if self.branches is not None:
-            condition, apart = self.branches.decided(condition, apart)
-        if not condition.may.any():
-            return kept
-        return self._either(condition, gone, kept).marked(apart, Mark.FLUSHED)
+        zero = gap if self.flush else NOWHERE
+        return Range(low, high, nan | was_nan, np.asarray(reason, np.uint16), self, zero=zero)
 
     # ---- products and quotients ----
 
@@ -185,16 +173,16 @@ class Running:
         if len(factors) > 2:
             return self._in_any_order(factors, missing | x.nan | y.nan)
         result = self.result(low, high, (x, y), self.model.laws["arithmetic"], missing)
-        return replace(result, factors=factors)
+        return replace(result, factors=factors, zero=result.zero | _zero_of((x, y)))
 
     def quotient(self, x: Range, y: Range, kind: str) -> Range:
         """``x / y``."""
         law, m = self.model.laws[kind], self.model
+        y = y.whole
         pole = y.holds_zero
         # Below zero stays what is below but for a zero, such as a flushed number; `below` is then the zero above.
-        below = (y.low < 0) | (np.signbit(y.low) & (y.high == 0))
-        negative = below & ((y.high > 0) == self.below)
-        zero = np.where(below & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
+        negative = (y.low < 0) & ((y.high > 0) == self.below)
+        zero = np.where((y.low < 0) & (y.high <= 0), 0.0, -0.0) if self.below else np.where(negative, -0.0, 0.0)
         lower = np.where(pole, np.where(negative, y.low, zero), y.low)
         upper = np.where(pole, np.where((y.high > 0) & (not self.below), y.high, zero), y.high)
         far: Any = np.False_
@@ -216,7 +204,7 @@ class Running:
             return self._in_any_order(factors, missing | x.nan)
         # Dividing by zero gives infinity, as in IEEE arithmetic, which is no overflow.
         result = self.result(low, high, (x, _infinite_where(divisor, divisor.holds_zero)), law, missing)
-        return replace(result, factors=factors)
+        return replace(result, factors=factors, zero=result.zero | (x.zero & ~np.isnan(divisor.low)))
 
     def _in_any_order(self, factors: tuple[tuple[Range, str], ...], missing: Mask) -> Range:
         """The product of three and more factors, of which some are divisors, in every order."""
@@ -266,7 +254,7 @@ class Running:
         result = self._finished(low, high, np.broadcast_to(missing, low.shape), operands)
         result = result.marked(small, Mark.VANISHES).marked(wide, Mark.WIDE)
         result = result if self.level is Level.NOTHING else result.marked(wide, Mark.ORDER)
-        return replace(result, factors=factors)
+        return replace(result, factors=factors, zero=result.zero | _zero_of([factor for factor, _ in factors]))
 
     def _partial_products(self, factors: tuple[tuple[Range, str], ...]) -> tuple[Mask, Mask, Wide]:
         """Where some order has a subnormal on the way, where one has an infinity, and what the former loses."""
@@ -322,7 +310,14 @@ class Running:
 
     def square(self, x: Range) -> Range:
         """``x x``."""
-        return self.result(np.square(x.least), np.square(x.size), (x,), self.model.laws["arithmetic"])
+        return self._from_zero(
+            x, self.result(np.square(x.least), np.square(x.size), (x,), self.model.laws["arithmetic"])
+        )
+
+    @staticmethod
+    def _from_zero(x: Range, result: Range) -> Range:
+        """The result of a function that is 0 at 0."""
+        return replace(result, zero=result.zero | x.zero)
 
     # ---- functions ----
 
@@ -331,7 +326,7 @@ class Running:
         return self._exponential(x, np.exp, "exp")
 
     def _exponential(self, x: Range, function: np.ufunc, name: str) -> Range:
-        law = self.model.laws[name]
+        law, x = self.model.laws[name], x.whole
         growth = law.growth * np.fmin(x.size, MOST_UNITS)
         units = law.ulp + (np.floor(growth) if law.whole else growth) if law.growth else None
         # What float64 does not hold is more than nothing.
@@ -345,7 +340,7 @@ class Running:
         return self._logarithm(self.range(x), np.log, "log")
 
     def _logarithm(self, x: Range, function: np.ufunc, name: str) -> Range:
-        law = self.model.laws[name]
+        law, x = self.model.laws[name], x.whole
         edge = (x.low < 0) & (x.high >= 0)
         low, high = function(np.where(edge, 0.0, x.low)), function(x.high)
         result = self.result(low, high, (_infinite_where(x, x.low <= 0),), law, x.high < 0)
@@ -365,7 +360,7 @@ class Running:
             return (rising - falling) / (rising + falling)
         if law is None:
             return self._fraction(self.exp(2 * x))
-        return self.result(np.tanh(x.low), np.tanh(x.high), (x,), law)
+        return self._from_zero(x, self.result(np.tanh(x.low), np.tanh(x.high), (x,), law))
 
     def _fraction(self, t: Range) -> Range:
         """``(t - 1) / (t + 1)``."""
@@ -384,22 +379,22 @@ class Running:
 
     def log1p(self, x: Range) -> Range:
         """``ln(1 + x)``, for x that are not negative."""
-        return self.result(np.log1p(x.low), np.log1p(x.high), (x,), self.model.laws["log1p"])
+        return self._from_zero(x, self.result(np.log1p(x.low), np.log1p(x.high), (x,), self.model.laws["log1p"]))
 
     def expm1(self, x: Range) -> Range:
         """``e^x - 1``."""
-        return self.result(np.expm1(x.low), np.expm1(x.high), (x,), self.model.laws["expm1"])
+        return self._from_zero(x, self.result(np.expm1(x.low), np.expm1(x.high), (x,), self.model.laws["expm1"]))
 
     def erf(self, x: Range) -> Range:
         """The error function."""
         # Here, because importing mpsref must not import scipy.special.
         from scipy.special import erf  # noqa: PLC0415
 
-        return self.result(erf(x.low), erf(x.high), (x,), self.model.laws["erf"])
+        return self._from_zero(x, self.result(erf(x.low), erf(x.high), (x,), self.model.laws["erf"]))
 
     def pow(self, base: Range | Scalar, exponent: Range | Scalar) -> Range:
         """``base ^ exponent``: the power of the magnitude, with the sign put back."""
-        base, exponent = self.range(base), self.range(exponent)
+        base, exponent = self.range(base).whole, self.range(exponent).whole
         negative, crosses = base.high < 0, (base.low < 0) & (base.high >= 0)
         size = Range(base.least, base.size, base.nan, base.reason, self).marked(base.may_be_flushed, Mark.TINY)
         above = below = self._power_of_size(size, exponent)
@@ -430,7 +425,8 @@ class Running:
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, above.nan | below.nan | none, signed.reason, self).marked(zero, Mark.POLE)
+        result = Range(low, high, above.nan | below.nan | none, signed.reason, self, zero=signed.zero)
+        result = result.marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
     def _power_of_size(self, size: Range, exponent: Range) -> Range:
@@ -459,20 +455,24 @@ class Running:
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
         low, high, reason = operation(x.low, y.low), operation(x.high, y.high), x.reason | y.reason
+        zero = NOWHERE
+        for flushed, other in ((x.zero, y), (y.zero, x)):
+            if flushed.any():
+                ends = operation(0.0, other.low), operation(0.0, other.high)
+                is_zero = (ends[0] == 0) & (ends[1] == 0)
+                zero, wider = zero | (flushed & is_zero), flushed & ~is_zero
+                low, high = np.where(wider, np.fmin(low, ends[0]), low), np.where(wider, np.fmax(high, ends[1]), high)
         smallest = self.model.smallest[0]
         near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
         tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
-        result = Range(low, high, np.broadcast_to(x.nan | y.nan, low.shape), reason, self).marked(tiny, Mark.TINY)
-        if self.flush:
+        nan = np.broadcast_to(x.nan | y.nan, low.shape)
+        result = Range(low, high, nan, reason, self, zero=zero).marked(tiny, Mark.TINY)
+        if self.flush and (tiny.any() or self.branches is not None):
             # x < y may take both for zero, and choose either.
-            other = np.fmax if operation is np.fmin else np.fmin
-            result = self.flushed(
-                tiny,
-                replace(
-                    result, low=np.fmax(other(x.low, y.low), -smallest), high=np.fmin(other(x.high, y.high), smallest)
-                ),
-                result,
-            )
+            opposite = np.fmax if operation is np.fmin else np.fmin
+            low, high = np.fmax(opposite(x.low, y.low), -smallest), np.fmin(opposite(x.high, y.high), smallest)
+            equal = Truth(tiny, np.zeros_like(tiny), np.zeros((), np.uint16))
+            result = self.where(equal, replace(result, low=low, high=high), result)
         if self.branches is None and not x.nan.any():
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.
@@ -510,7 +510,7 @@ class Running:
             ours, theirs = (self._narrowed(each, condition, holds=holds) for each in (first, second))
             return value if ours is first and theirs is second else self.product(ours, theirs)
         less, more = condition.order if holds else condition.order[::-1]
-        # A comparison may take a subnormal for zero.
+        # It may take a subnormal for zero.
         least = self.model.smallest[0] if self.flush else 0.0
         if value is more:
             bound = less.low - least
@@ -526,8 +526,9 @@ class Running:
         high = np.where(yes, x.high, np.where(no, y.high, np.fmax(x.high, y.high)))
         nan = np.where(yes, x.nan, np.where(no, y.nan, x.nan | y.nan))
         reason = np.where(yes, x.reason, np.where(no, y.reason, x.reason | y.reason)) | condition.reason
+        zero = np.where(yes, x.zero, np.where(no, y.zero, x.zero | y.zero))
         factors = self._factors_where(condition, x, y)
-        return Range(low, high, nan, reason.astype(np.uint16), self, factors)
+        return Range(low, high, nan, reason.astype(np.uint16), self, factors, zero=zero)
 
     def _factors_where(self, condition: Truth, x: Range, y: Range) -> tuple[tuple[Range, str], ...]:
         """The factors of a choice between two products; none if neither is one."""
@@ -554,6 +555,12 @@ def _any(masks: Sequence[Mask]) -> Mask:
     """Where one of some masks holds, of any shapes."""
     found: Mask = np.logical_or.reduce(np.broadcast_arrays(*masks)) if masks else np.zeros((), np.bool_)
     return found
+
+
+def _zero_of(factors: Sequence[Range]) -> Mask:
+    """Where a factor is flushed and no other is infinite, or NaN."""
+    flushed = _any([factor.zero for factor in factors])
+    return flushed & ~_any([~np.isfinite(factor.least) for factor in factors]) if flushed.any() else NOWHERE
 
 
 def _product(parts: Sequence[Wide]) -> Any:

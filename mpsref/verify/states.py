@@ -27,7 +27,7 @@ from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.report import Element, ImageReport
 from mpsref.verify.running import Running
 from mpsref.verify.tolerance import Bounds, Limit, excused_by
-from mpsref.verify.windows import middle_of, reshaped, size_of_range, summed
+from mpsref.verify.windows import middle_of, size_of_range, summed
 
 __all__ = ["state_report"]
 
@@ -96,12 +96,12 @@ def state_report(
 
     def whole(f: Running) -> Range:
         if f.key not in known:
-            (middle, radius), (other, spread) = (middle_of(each(f)) for each in ranges_read)
+            (middle, radius), (other, spread) = (middle_of(each(f).whole) for each in ranges_read)
             size, other_size = size_of_range(middle, radius), size_of_range(other, spread)
             error = 0.0 if radius is None else sums(radius, other_size)
             error += 0.0 if spread is None else sums(np.abs(middle), spread)
             total = summed(f, sums(middle, other), error, sums(size, other_size), math.prod(g.shape[:3]))
-            known[f.key] = reshaped(total, (-1,))
+            known[f.key] = total.reshape((-1,))
         return known[f.key]
 
     def classes(index: Index) -> Stored:

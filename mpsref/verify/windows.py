@@ -29,7 +29,7 @@ from mpsref.verify.bounds import neuron_forms
 from mpsref.verify.ranges import Level, Mark, Range
 from mpsref.verify.running import Running
 
-__all__ = ["WindowForm", "middle_of", "reshaped", "size_of_range", "summed", "window_forms"]
+__all__ = ["WindowForm", "middle_of", "size_of_range", "summed", "window_forms"]
 
 WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
 """The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
@@ -154,9 +154,11 @@ def _convolution(operation: Convolution) -> WindowForm:
 
 
 def _fused(form: WindowForm, neuron: Callable[[Range, Stored, Running], Range]) -> WindowForm:
-    return lambda sources, f: reshaped(
-        neuron(reshaped(value := form(sources, f), (-1,)), np.empty(0), f), value.low.shape
-    )
+    def fused(sources: Sequence[Range], f: Running) -> Range:
+        value = form(sources, f)
+        return neuron(value.reshape((-1,)), np.empty(0), f).reshape(value.low.shape)
+
+    return fused
 
 
 def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
@@ -264,14 +266,3 @@ def _windows_apart(operation: MaximumGradient) -> bool:
     """Whether no two windows overlap."""
     sliding = operation.sliding
     return all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True))
-
-
-def reshaped(value: Range, shape: tuple[int, ...]) -> Range:
-    """A range in another shape."""
-    return Range(
-        value.low.reshape(shape),
-        value.high.reshape(shape),
-        value.nan.reshape(shape),
-        value.reason.reshape(shape),
-        value.f,
-    )
