@@ -290,6 +290,7 @@ def classify(
     variants: Sequence[Model] = (),
     *,
     nearness: Nearness = Nearness.ITSELF,
+    loses_nan: bool = False,
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -313,6 +314,8 @@ def classify(
         Those of the model's variants that differ for these forms; default: all.
     nearness : Nearness
         What is within bounds beside what they hold.
+    loses_nan : bool
+        Whether NaN is lost in a comparison, whatever clamps before it do.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
@@ -326,16 +329,17 @@ def classify(
     with np.errstate(all="ignore"):
         if len(ways) > 1 and got.size > CHUNK:
             some = spread(got.size, SAMPLE)
-            tried = [_Block(some, got[some], special(some), model, storage, Ends(got.size, storage), nearness)
-                     for _ in ways]  # fmt: skip
-            for block, (f, form) in zip(tried, ways, strict=True):
-                block.look(f, form, WITHIN)
+            left = []
+            for f, form in ways:
+                none = Ends(got.size, storage)
+                tried = _Block(some, got[some], special(some), model, storage, none, nearness, loses_nan)
+                tried.look(f, form, WITHIN)
+                left.append(np.count_nonzero(tried.classes))
             # What is within by one is looked at no more: that by most goes first.
-            order = np.argsort([np.count_nonzero(block.classes) for block in tried], kind="stable")
-            ways = [ways[k] for k in order]
+            ways = [ways[k] for k in np.argsort(left, kind="stable")]
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            block = _Block(index, got[index], special(index), model, storage, ends, nearness)
+            block = _Block(index, got[index], special(index), model, storage, ends, nearness, loses_nan)
             for f, form in ways:
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
@@ -377,7 +381,9 @@ class _Block:
         storage: StorageFormat,
         ends: Ends,
         nearness: Nearness,
+        loses_nan: bool,
     ) -> None:
+        self.loses_nan = loses_nan
         self.index, self.got, self.special, self.ends, self.nearness = index, got, special, ends, nearness
         self.model, self.storage = model, storage
         self.classes = np.full(index.size, BEYOND, np.uint16)
@@ -430,7 +436,7 @@ class _Block:
             unordered = (special != 0) & (marks & (Mark.COMPARED | Mark.CLAMPED) != 0)
             found[unordered] = special[unordered]
             # A minimum or maximum keeps NaN, unless the device knows none.
-            clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0)
+            clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0) & (not self.loses_nan)
             fits = ~(clamped & self.model.nan_is_defined)
             found[clamped] |= ASSUMED
         chosen = rest[fits]

@@ -217,8 +217,10 @@ class Segment:
         if not is_open.all():
             got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
-        forms = self._forms_at(index)
-        classes[is_open] = classify(got, model, storage, forms, special, ends, variants, nearness=nearness)
+        forms = self._forms_at(index, nearness)
+        classes[is_open] = classify(
+            got, model, storage, forms, special, ends, variants, nearness=nearness, loses_nan=self._loses_nan(model)
+        )
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
@@ -270,19 +272,21 @@ class Segment:
         cells = Cells(inputs, index, is_scaled=is_scaled, nearness=nearness)
 
         def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
-            return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f)
+            return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f, nearness)
 
         forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
         with np.errstate(all="ignore"):
             return cells.classified(got, storage, variants, forms)
 
-    def _evaluated(self, values: dict[MPSNNImageNode, Range], number: int, f: Running) -> Range:
+    def _evaluated(
+        self, values: dict[MPSNNImageNode, Range], number: int, f: Running, nearness: Nearness = Nearness.ITSELF
+    ) -> Range:
         """The ranges of the last image from those of the inputs, of one element each."""
         index = np.zeros(next(iter(values.values())).low.shape, np.intp)
         for node, forms in zip(self._nodes, self._forms, strict=True):
             value = forms[min(number, len(forms) - 1)]([values[source] for source in node.sources], index, 1, f)
             result = node.result_image
-            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result], nearness)
         return values[self._nodes[-1].result_image]
 
     def _variants(self, model: Model) -> Sequence[Model]:
@@ -298,13 +302,23 @@ class Segment:
             self._differing[model.name] = model.variants if laws.names & model.others.keys() else model.variants[:1]
         return self._differing[model.name]
 
-    def _forms_at(self, index: Index) -> list[Form]:
+    def _loses_nan(self, model: Model) -> bool:
+        """Whether the last node loses NaN in a comparison alone, which no image before it shows."""
+        if len(self._nodes) == 1 or not self._operations[-1].is_pointwise:
+            return False
+        f, index = Running(model), np.zeros(1, np.intp)
+        with np.errstate(all="ignore"):
+            sources = [f.range(np.full(1, np.nan)) for _ in self._nodes[-1].sources]
+            marks = self._forms[-1][0](sources, index, 1, f).reason
+        return bool((marks & (Mark.COMPARED | Mark.CLAMPED) == Mark.COMPARED).all())
+
+    def _forms_at(self, index: Index, nearness: Nearness = Nearness.ITSELF) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""
         self._tables.clear()
         big = index.size >= WORTH_A_TABLE
 
         def form(f: Running, chosen: Index, *, number: int) -> Range:
-            return self._ranges(index[chosen], number, f, big=big)
+            return self._ranges(index[chosen], number, f, nearness, big=big)
 
         return [partial(form, number=number) for number in range(max(map(len, self._forms)))]
 
@@ -330,9 +344,11 @@ class Segment:
                 highest[chosen] = np.fmax(highest[chosen], between.high[free])
         return lowest, highest
 
-    def _ranges(self, index: Index, number: int, f: Running, *, big: bool) -> Range:
+    def _ranges(
+        self, index: Index, number: int, f: Running, nearness: Nearness = Nearness.ITSELF, *, big: bool
+    ) -> Range:
         if self._is_windowed:
-            whole = self._whole(number, f)
+            whole = self._whole(number, f, nearness)
             # What comes of many elements, each with its own open comparisons, may be anything between.
             reason = whole.reason[index] & ~np.uint16(Mark.UNDECIDED)
             return replace(whole.at(index), reason=reason)
@@ -348,12 +364,12 @@ class Segment:
             form, result = forms[min(number, len(forms) - 1)], node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
-            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+            values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result], nearness)
         return values[self._nodes[-1].result_image]
 
-    def _whole(self, number: int, f: Running) -> Range:
+    def _whole(self, number: int, f: Running, nearness: Nearness = Nearness.ITSELF) -> Range:
         """The ranges of all elements of the last image, flat: a window reads many, and each is read by many."""
-        key = number, *f.key
+        key = number, nearness, *f.key
         if key not in self._wholes:
             values = {image: read(f, value.elements()) for image, value in self._inputs.items()}
             for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
@@ -367,7 +383,7 @@ class Segment:
                 else:
                     flats = [source.reshape((-1,)) for source in sources]
                     value = form(flats, np.arange(math.prod(size)), size[3], f).reshape(size)
-                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result])
+                values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result], nearness)
             self._wholes[key] = values[self._nodes[-1].result_image].reshape((-1,))
         return self._wholes[key]
 

@@ -33,6 +33,10 @@ MOST_UNITS = 1e6
 """ULP beyond which an error no longer grows with the argument."""
 
 
+PARTIAL_ERROR = 16.0
+"""ULP that a partial product may be off, at most."""
+
+
 def _ends(x: tuple[Wide, Wide]) -> tuple[Wide, ...]:
     """Both ends of ranges, or the one that numbers have."""
     low, high = x
@@ -262,6 +266,8 @@ class Running:
         least = [1 / x.size if kind else x.least for x, kind in factors]
         most = [1 / x.least if kind else x.size for x, kind in factors]
         normal, tiny = m.smallest
+        # A partial product has errors of its own.
+        normal *= 1 + PARTIAL_ERROR * m.unit
         # Mostly even the extreme factors together are far from either end.
         lowest = np.prod([np.min(part, initial=1.0) for part in least])
         highest = np.prod([np.max(part, initial=1.0) for part in most])
@@ -292,15 +298,30 @@ class Running:
         if not (small.any() or wide.any()):
             return small, wide, loss
         small, wide = np.zeros(small.shape, np.bool_), np.zeros(small.shape, np.bool_)
-        for chosen in (which for n in range(2, count + 1) for which in combinations(range(count), n)):
-            here = _product([least[i] for i in chosen]) < normal
-            rest = _product([most[i] for i in range(count) if i not in chosen])
-            small, loss = small | here, np.fmax(loss, np.where(here, tiny * rest, 0.0))
-            if len(chosen) < count:
-                wide = wide | (_product([most[i] for i in chosen]) > m.limit)
-        units = count - 1 + sum(max(m.laws["division"].ulp, m.laws[kind].ulp) for _, kind in factors if kind)
+        # A factor of 1 rounds nothing.
+        rounding = [i for i, (x, _) in enumerate(factors) if not (x.is_number and abs(x.low) == 1)]
+        rounded = m.laws["arithmetic"]
+        for n in range(2, count + 1):
+            most_lost = np.zeros(small.shape)
+            for chosen in combinations(range(count), n):
+                here = _product([least[i] for i in chosen]) < normal
+                small = small | here
+                rest = _product([most[i] for i in range(count) if i not in chosen])
+                kinds = [factors[i][1] for i in chosen if factors[i][1]]
+                units = sum(max(m.laws["division"].ulp, m.laws[kind].ulp) for kind in kinds)
+                part = _product([most[i] for i in chosen])
+                if n < count:
+                    wide = wide | (part > m.limit)
+                if sum(i in rounding for i in chosen) < 2:
+                    continue
+                # Rounded to nearest, no more than it is.
+                error = tiny * (units + (1.0 if rounded.either else rounded.ulp))
+                off = error if kinds or rounded.either else np.minimum(error, part)
+                most_lost = np.fmax(most_lost, np.where(here, off * rest, 0.0))
+            # So many products of so many factors have none in common.
+            loss = loss + count // n * most_lost
         # Next to a pole anything may be lost, but for the sign.
-        loss = np.where(np.isnan(loss) | infinite, 0.0, loss * units)
+        loss = np.where(np.isnan(loss) | infinite, 0.0, loss)
         return small & ~unreal, wide & ~infinite, loss
 
     def fma(self, a: Range | Scalar, b: Range | Scalar, c: Range | Scalar) -> Range:

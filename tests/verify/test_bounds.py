@@ -161,11 +161,24 @@ def test_rounding_a_partial_product_leaves_its_sign(model, divides, keeps):
     least = f.model.smallest[1]
 
     for sign in (1.0, -1.0):
-        product = f.range(0.3) * f.range(np.array([sign * 2 * least]))
+        product = f.range(0.2) * f.range(np.array([sign * 2 * least]))
         found = product / 2.0**-12 if divides else product * 2.0**12
         lower, upper = sorted([sign * found.low.item(), sign * found.high.item()])
         assert lower == 0 if keeps else lower < 0
-        assert upper >= least * 2.0**12
+        assert 0.4 * least * 2.0**12 < upper
+
+
+@pytest.mark.parametrize("model", ["metal-precise", "metal-half"])
+def test_no_more_of_a_partial_product_is_lost_than_there_is(model):
+    f = Running(MODELS[model])
+    least = f.model.smallest[1]
+    tiny = f.range(np.array([least]))
+
+    # Whether 3/4 of the least number is rounded down or up; and far less than that.
+    found, less, exact = ((f.range(a) * tiny) * 2.0**12 / least for a in (0.75, 2.0**-9, 1.0))
+    assert [end.item() / 2.0**12 for end in (found.low, found.high)] == pytest.approx([0.25, 1.25], rel=0.01)
+    assert less.high.item() <= 2.01 * 2.0**3
+    assert exact.low.item() == exact.high.item() == 2.0**12
 
 
 def test_a_sum_is_not_rounded_across_a_number_of_the_format():
