@@ -298,8 +298,12 @@ class Running:
         if not (small.any() or wide.any()):
             return small, wide, loss
         small, wide = np.zeros(small.shape, np.bool_), np.zeros(small.shape, np.bool_)
-        # A factor of 1 rounds nothing.
-        rounding = [i for i, (x, _) in enumerate(factors) if not (x.is_number and abs(x.low) == 1)]
+        # A factor of 1, 2 or 4 loses nothing.
+        rounding = [
+            i
+            for i, (x, kind) in enumerate(factors)
+            if kind or not (x.is_number and x.is_power_of_two and abs(x.low) >= 1)
+        ]
         rounded = m.laws["arithmetic"]
         for n in range(2, count + 1):
             most_lost = np.zeros(small.shape)
