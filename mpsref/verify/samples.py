@@ -56,6 +56,14 @@ class Sample:
         """Which elements are close to what a candidate gives."""
         return between_ends(candidate, self.case, self.index) if has_ends(candidate, self.case) else self._is_close
 
+    def _is_lost(self, outs: Stored) -> Mask:
+        """Where so little is between what was got and what a candidate gives that its terms may have cancelled."""
+        if not (most := self.case.cancelled):
+            return np.zeros(outs.shape, np.bool_)
+        with np.errstate(invalid="ignore", over="ignore"):
+            lost: Mask = np.abs(meaning(outs, self.case.result) - self.values[0]) <= most
+        return lost
+
     def judged(self, candidate: Candidate) -> Judged:
         """What a candidate gives, and what that means."""
         if candidate.restored is not None:
@@ -77,7 +85,7 @@ class Sample:
         if not self.case.layers and (explained & ~sure).any():
             # What would be within bounds is no reason to be beyond them.
             explained &= sure | ~self._is_allowed(out)
-        against = ~fits & differs
+        against = ~fits & differs & ~self._is_lost(out)
         harmless = ~self.bad & against
         if harmless.any():
             against &= self.bad | ~is_close(out, self.want)
@@ -116,7 +124,7 @@ class Sample:
                 sure[k] |= neighbours(candidate, case, index, self.got)
             if known is not None:
                 differs[k] &= known
-        return outs, (sure | (close & ~idle)) & differs, ~(sure | close) & differs
+        return outs, (sure | (close & ~idle)) & differs, ~(sure | close) & differs & ~self._is_lost(outs)
 
 
 def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple[Stored, Mask, Mask, Mask, Mask]:
