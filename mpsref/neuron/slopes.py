@@ -15,6 +15,9 @@ __all__ = ["ChannelSlopes"]
 LARGEST_PERIOD = 262_144
 """Up to this many slopes are written out once and then sliced; 2 MiB."""
 
+LONG_RUN = 4096
+"""From so many elements on, groups are written one by one."""
+
 
 class ChannelSlopes:
     """
@@ -66,13 +69,32 @@ class ChannelSlopes:
     def window(self, start: int, size: int, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
         """The slopes of the elements from `start` on."""
         if self._length > LARGEST_PERIOD:
-            return self._of(np.arange(start, start + size)).astype(dtype)
+            return self._written(start, size, dtype)
         first = start % self._length
         slopes = self._periods.get(dtype)
         if slopes is None or slopes.size < first + size:
             period = np.repeat(self._values, self._pixels, axis=0).reshape(-1).astype(dtype)
             slopes = self._periods[dtype] = np.tile(period, -(-(first + size) // self._length) + 1)
         return slopes[first : first + size]
+
+    def _written(self, start: int, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The same, without a period to slice."""
+        groups, lanes = self._values.shape
+        run, stop = self._pixels * lanes, start + size
+        if run < LONG_RUN:
+            return self._of(np.arange(start, stop)).astype(dtype)
+        slopes = np.empty(size, dtype)
+        for group in range(start // run, -(-stop // run)):
+            low, high = max(start, group * run), min(stop, (group + 1) * run)
+            # Rotated to the lane of the first element.
+            row = np.roll(self._values[group % groups], -(low % lanes))
+            part, written = slopes[low - start : high - start], min(lanes, high - low)
+            part[:written] = row[:written]
+            while written < part.size:
+                more = min(written, part.size - written)
+                part[written : written + more] = part[:more]
+                written += more
+        return slopes
 
     def at(self, elements: Index) -> ChannelSlopes:
         """The slopes of some elements alone."""

@@ -164,14 +164,19 @@ def test_many_hard_values_do_not_take_for_ever(neuron_type, parameters):
     st.integers(1, 7),
     st.integers(0, 500),
     st.integers(1, 90),
-    st.booleans(),
+    st.sampled_from(["sliced", "chosen", "written", "written one by one"]),
 )
-def test_slopes_run_through_groups_pixels_and_lanes(values, pixels, start, size, long):
+def test_slopes_run_through_groups_pixels_and_lanes(values, pixels, start, size, way):
     slopes = ChannelSlopes(values, pixels)
     everything = np.tile(np.repeat(values, pixels, axis=0).ravel(), 600)
 
-    elements = np.arange(start, start + size)
-    found = slopes.at(elements).window(0, size) if long else slopes.window(start, size)
+    with pytest.MonkeyPatch.context() as patch:
+        if way.startswith("written"):
+            # As of images too large for a period.
+            patch.setattr("mpsref.neuron.slopes.LARGEST_PERIOD", 0)
+            patch.setattr("mpsref.neuron.slopes.LONG_RUN", 1 if way == "written" else 1000)
+        elements = np.arange(start, start + size)
+        found = slopes.at(elements).window(0, size) if way == "chosen" else slopes.window(start, size)
 
     assert np.array_equal(found, everything[start : start + size])
 
