@@ -43,9 +43,6 @@ AXES = ("images", "rows", "columns", "channels")
 WINDOW, LEAST_WINDOW = 131_072, 64
 """Elements in which a shift is looked for, at most and at least."""
 
-CANCELLED = 2.0**-21
-"""Eight rounding errors of float32."""
-
 WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
 
@@ -412,13 +409,6 @@ class Case:
     def bad_sample(self) -> Index:
         """Flat indices of some of them, in ascending order, always the same."""
         return self.bad_index[spread(self.bad_index.size, 512)]
-
-    @cached_property
-    def cancelled(self) -> float:
-        """What may be left where terms as large as most results cancel: how far apart two ways to compute them are."""
-        want = meaning(self.want.reshape(-1)[spread(self.want.size, SHORT)], self.result)
-        sizes = np.abs(want[np.isfinite(want)])
-        return CANCELLED * float(np.median(sizes)) if sizes.size and not self.result.unorm_max else 0.0
 
     @cached_property
     def likely_shifts(self) -> list[int]:

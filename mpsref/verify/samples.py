@@ -9,13 +9,29 @@ from functools import cached_property
 import numpy as np
 
 from mpsref.arrays import Index, Mask, Stored, Wide, meaning
+from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case, IsClose
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate
 from mpsref.verify.hypotheses.base import at_once
 
-__all__ = ["Judged", "Sample", "between_ends", "close_to", "equal", "followed", "has_ends", "is_wide", "neighbours"]
+__all__ = [
+    "Judged",
+    "Sample",
+    "between_ends",
+    "close_to",
+    "equal",
+    "followed",
+    "has_ends",
+    "is_wide",
+    "lost",
+    "neighbours",
+]
+
+
+CANCELLED, NEARER = 2.0**-21, 0.25
+"""Eight rounding errors of float32; and of the distance to the ideal value, what is left of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +72,6 @@ class Sample:
         """Which elements are close to what a candidate gives."""
         return between_ends(candidate, self.case, self.index) if has_ends(candidate, self.case) else self._is_close
 
-    def _is_lost(self, outs: Stored) -> Mask:
-        """Where so little is between what was got and what a candidate gives that its terms may have cancelled."""
-        if not (most := self.case.cancelled):
-            return np.zeros(outs.shape, np.bool_)
-        with np.errstate(invalid="ignore", over="ignore"):
-            lost: Mask = np.abs(meaning(outs, self.case.result) - self.values[0]) <= most
-        return lost
-
     def judged(self, candidate: Candidate) -> Judged:
         """What a candidate gives, and what that means."""
         if candidate.restored is not None:
@@ -80,12 +88,13 @@ class Sample:
         sure = same
         if candidate.coarse and not self.case.layers:
             sure = same | neighbours(candidate, self.case, self.index, self.got)
-        fits = sure | close_to(candidate, is_close, out, self.got)
+        too_near, nearer = lost(candidate, self.case, self.index, out)
+        fits = sure | nearer | close_to(candidate, is_close, out, self.got)
         explained = self.bad & fits & differs
         if not self.case.layers and (explained & ~sure).any():
             # What would be within bounds is no reason to be beyond them.
             explained &= sure | ~self._is_allowed(out)
-        against = ~fits & differs & ~self._is_lost(out)
+        against = ~fits & differs & ~too_near
         harmless = ~self.bad & against
         if harmless.any():
             against &= self.bad | ~is_close(out, self.want)
@@ -115,16 +124,39 @@ class Sample:
         elif differs.any():
             ends = [np.stack([out for out, _ in at_once(candidates, case, index, nudge)]) for nudge in (-1, 1)]
             close = _between(ends, case)(outs, got)
+        too_near = np.zeros(outs.shape, np.bool_)
         for k, ((out, known), candidate) in enumerate(zip(rows, candidates, strict=True)):
             if candidate.undo is not None or candidate.exact or candidate.ends is not None:
                 close[k] = close_to(candidate, self.is_close(candidate), out, self.got)
+            if candidate.cancels:
+                too_near[k], nearer = lost(candidate, case, index, out)
+                close[k] |= nearer
             if not case.layers and (close[k] & differs[k]).any():
                 idle[k] = self._is_allowed(out)
             if candidate.coarse and not case.layers and differs[k].any():
                 sure[k] |= neighbours(candidate, case, index, self.got)
             if known is not None:
                 differs[k] &= known
-        return outs, (sure | (close & ~idle)) & differs, ~(sure | close) & differs & ~self._is_lost(outs)
+        return outs, (sure | (close & ~idle)) & differs, ~(sure | close | too_near) & differs
+
+
+def lost(candidate: Candidate, case: Case, index: Index, out: Stored) -> tuple[Mask, Mask]:
+    """
+    Where less is between what was got and what a candidate gives than cancelling terms may leave.
+
+    Terms are as large as what is read, or 1. And where that is much nearer than the ideal value.
+    """
+    too_near, nearer = np.zeros((2, index.size), np.bool_)
+    if not candidate.cancels or case.ends is None or case.layers or case.result.unorm_max:
+        return too_near, nearer
+    sizes: Wide = np.full(index.shape, CANCELLED)
+    with np.errstate(all="ignore"):
+        for source, role in zip(case.sources, case.operation.roles, strict=False):
+            sizes = sizes * np.fmax(np.abs(source.at(index).values()), 0.0 if role is Role.GRADIENT else 1.0)
+        got, want = (meaning(image.reshape(-1)[index], case.result) for image in (case.got, case.want))
+        apart = np.abs(meaning(out, case.result) - got)
+        too_near = np.isfinite(sizes) & (apart <= sizes)
+        return too_near, too_near & (apart <= NEARER * np.abs(want - got))
 
 
 def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple[Stored, Mask, Mask, Mask, Mask]:

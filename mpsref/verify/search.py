@@ -17,7 +17,17 @@ from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
-from mpsref.verify.samples import Sample, between_ends, close_to, equal, followed, has_ends, is_wide, neighbours
+from mpsref.verify.samples import (
+    Sample,
+    between_ends,
+    close_to,
+    equal,
+    followed,
+    has_ends,
+    is_wide,
+    lost,
+    neighbours,
+)
 
 __all__ = ["PURE", "Search", "Trial", "ranked"]
 
@@ -460,7 +470,7 @@ class Search:
             same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
-            fits, harmless, idle = same.copy(), *np.zeros((2, index.size), np.bool_)
+            fits, harmless, idle, too_near = same.copy(), *np.zeros((3, index.size), np.bool_)
             # What is equal needs no bounds, nor what is as it should be; nor, within bounds, what is next to it.
             unsure = np.flatnonzero(~same & differs)
             if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
@@ -472,15 +482,17 @@ class Search:
                 is_close = between_ends(candidate, case, chosen) if has_own else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
+                too_near[unsure], nearer = lost(candidate, case, chosen, out[unsure])
+                fits[unsure] |= nearer
                 if not case.layers and is_bad[unsure].any():
                     idle[unsure] = case.allowed(chosen)(out[unsure])
                 if candidate.coarse and not case.layers:
                     is_next = neighbours(candidate, case, chosen, got[unsure])
                     fits[unsure] |= is_next
                     idle[unsure] &= ~is_next
-            consistent = is_bad & fits & differs
-            ours = consistent & ~idle
-            against = differs & ~fits & ~(harmless & ~is_bad)
+            consistent = is_bad & (fits | too_near) & differs
+            ours = consistent & fits & ~idle
+            against = differs & ~(fits | too_near) & ~(harmless & ~is_bad)
             # What it leaves within bounds needs no other cause, though it is no evidence of this one.
             explained[index[consistent]] = True
             if known is not None:

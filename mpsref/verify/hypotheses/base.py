@@ -101,6 +101,9 @@ class Candidate:
         Whether it says which bits memory holds, whatever was computed: nothing else is close to them.
     given : Given, optional
         What a layer gives instead of the case's own.
+    cancels : bool
+        Whether it is another function, which a device may compute from terms that cancel where those of the node's do
+        not: results as small as what these leave refute nothing.
     ends : callable, optional
         Between what it is at some elements, where their own bounds around what it gives are not its bounds.
     restored : Restored, optional
@@ -119,6 +122,7 @@ class Candidate:
     coarse: bool = False
     exact: bool = False
     given: Given | None = None
+    cancels: bool = False
     ends: Callable[[Case, Index], tuple[Stored, Stored]] | None = None
     restored: Restored | None = None
 
@@ -189,7 +193,7 @@ class Candidate:
         """The candidate with the parts of another one besides."""
         detail = joined(self.detail, other.detail)
         names = ("move", "source", "function", "step", "reads", "store", "known", "undo", "coarse", "exact", "given",
-                 "ends")  # fmt: skip
+                 "cancels", "ends")  # fmt: skip
         parts = {name: value for name in names if (value := getattr(other, name)) not in (None, -1, False)}
         if not (self.is_only_moved or other.is_only_moved):
             # Ends are those of one part alone.
@@ -271,6 +275,7 @@ def function_hypothesis(
     neurons: bool = True,
     general: bool = False,
     fitted: bool = False,
+    cancels: bool = False,
 ) -> Callable[[Callable[[Step], Iterator[tuple[str, Function]]]], Hypothesis]:
     """
     Make a hypothesis of what a step may compute instead: variants, each with a detail.
@@ -286,7 +291,7 @@ def function_hypothesis(
                     continue
                 for detail, function in variants(step):
                     text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
-                    yield Candidate(text, function=function, step=k)
+                    yield Candidate(text, function=function, step=k, cancels=cancels)
 
         return Hypothesis(name, sentence, of_case, fewest, general, fitted)
 

@@ -99,6 +99,7 @@ def elu_without_parentheses(step: Step) -> Variants:
     "an approximation of geLU",
     "geLU is computed by an approximation with tanh or sigmoid instead of the error function.",
     T.geLU,
+    cancels=True,
 )
 def gelu_approximated(step: Step) -> Variants:
     k = math.sqrt(2 / math.pi)
@@ -297,6 +298,7 @@ def applied_twice(step: Step) -> Variants:
     "another neuron",
     "Another neuron or activation was run, with the same parameters or with its defaults.",
     fewest=MANY,
+    cancels=True,
 )
 def another_neuron(step: Step) -> Variants:
     p = descriptor_of(step)
@@ -323,7 +325,8 @@ FUNCTIONS: dict[str, tuple[Real, Real]] = {
 """Other functions of a library, and their derivatives."""
 
 
-@function_hypothesis("another function", "Another function of the library was called, which is no neuron.", fewest=MANY)
+@function_hypothesis("another function", "Another function of the library was called, which is no neuron.", fewest=MANY,
+                     cancels=True)  # fmt: skip
 def another_function(step: Step) -> Variants:
     def other(reads: Reads, functions: tuple[Real, Real]) -> Wide:
         value, slope = functions

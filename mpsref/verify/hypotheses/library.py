@@ -194,7 +194,10 @@ def tanh_by_exponentials(step: Step) -> Variants:
 
 
 @function_hypothesis(
-    "erf by a polynomial", "The error function is a polynomial of low order, with an absolute error.", T.geLU
+    "erf by a polynomial",
+    "The error function is a polynomial of low order, with an absolute error.",
+    T.geLU,
+    cancels=True,
 )
 def erf_by_polynomial(step: Step) -> Variants:
     yield from _each(step, "erf", ERF)
