@@ -504,6 +504,9 @@ class _Block:
         rest = self.classes == BEYOND
         self.classes[rest & (self.special == Reason.nan)] = Reason.nan | ASSUMED
         self.classes[rest & (self.special == 0) & self.is_nan] = Reason.domain | ASSUMED
+        # An infinity may be outside the domain as well; it is if the ideal value is NaN.
+        infinite = rest & np.isin(self.special, (Reason.plus_inf, Reason.minus_inf)) & self.is_nan
+        self.classes[infinite] = self.special[infinite] | ASSUMED
 
 
 def _chunks(chosen: Mask) -> Iterator[Index]:

@@ -27,6 +27,9 @@ NEAR = 1
 BLOCK = 65_536
 """Elements compared at once."""
 
+OUTSIDE = (Reason.plus_inf | ASSUMED, Reason.minus_inf | ASSUMED)
+"""Infinities that are outside the domain, if the ideal value is NaN."""
+
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
@@ -325,6 +328,7 @@ def _settle(
         actual, ideal, kind = got[part][chosen], want[part][chosen], some[chosen]
         some[chosen[(kind == Reason.zero) & np.isinf(ideal)]] = Reason.pole
         some[chosen[(kind == WITHIN) & np.isinf(actual) & np.isfinite(ideal)]] = Reason.store
+        some[chosen[np.isin(kind, OUTSIDE) & ~np.isnan(ideal)]] = BEYOND
         lost[part][chosen] = (kind == BEYOND) & np.isnan(ideal) & (actual == 0) & is_texture
     assumed = (classes & ASSUMED != 0) & (classes != BEYOND)
     unsure = np.flatnonzero(assumed | lost)

@@ -265,6 +265,19 @@ def test_what_is_allowed_and_what_is_strict(tmp_path):
     jsonschema.Draft202012Validator(schema("report")).validate(json.loads(json.dumps(report.to_json())))
 
 
+@pytest.mark.parametrize(("model", "beyond"), [("metal-fast", 0), ("metal-precise", 3)])
+def test_an_infinity_outside_the_domain_is_excused_as_numbers_there_are(tmp_path, model, beyond):
+    d, x = neuron("logarithm"), np.float32([-inf, -3, nan, 1])
+    lost = np.float32([0, 0, 0, 0])
+
+    (image,) = verify(recorded(tmp_path / "r", d, x, lost), model, faults=False).images
+    assert image.counts.beyond == beyond
+    assert beyond or image.counts.excused == {"domain": 1, "minus_inf": 1, "nan": 1}
+    # Where NaN is kept in one place, it is not unknown.
+    kept = np.float32([0, nan, nan, 0])
+    assert verify(recorded(tmp_path / "k", d, x, kept), model, faults=False).images[0].counts.beyond == 1
+
+
 def test_nan_that_nothing_reads_excuses_nothing(tmp_path):
     d, x, dy = neuron("linear", 2, 1), np.float32([nan, nan, 1, 2]), np.float32([1, 2, 3, 4])
     wrong = np.float32([2, 5, 6, 8])

@@ -290,6 +290,33 @@ def test_what_would_itself_be_within_bounds_explains_only_the_very_bits(tmp_path
     assert image.findings[0].detail.startswith("accuracy alone")
 
 
+@pytest.mark.parametrize("spread", [2.0, 6.0])
+@pytest.mark.parametrize(
+    ("node", "function", "name", "detail"),
+    [
+        ("GeLU", lambda x: x / 2 * (1 + np.tanh(x.dtype.type(0.7978846) * (x + x.dtype.type(0.044715) * x * x * x))),
+         "an approximation of geLU", "x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))"),
+        ("GeLU", lambda x: x / (1 + np.exp(-x)), "an approximation of geLU", "x sigmoid(x), which is SiLU"),
+        ("ELU", lambda x: x / (1 + np.exp(-x)), "another neuron", "silu with beta = 1.0"),
+        ("Sigmoid", np.tanh, "another neuron", "tanH with a = 1.0, b = 1.0"),
+    ],
+)  # fmt: skip
+def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, function, name, detail, spread):
+    x = normal(3, shape=(20, 20, 4), spread=spread).astype(np.float32)
+    with np.errstate(all="ignore"):
+        y = function(x).astype(np.float32)
+    node = getattr(mps, f"MPSCNNNeuron{node}Node")(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    first, *others = image.findings
+    assert (first.name, first.detail, first.contradicted) == (name, detail, 0)
+    assert first.explained >= 0.99 * first.of
+    assert not [other for other in others if other.rank == "rest"]
+
+
 def test_a_sample_and_all_elements_are_judged_alike():
     x = normal(1)
     case = case_of(forward_case(neuron("linear", 2.0), x, np.float32(2.004) * x, ulp=12_000), noise=3000)

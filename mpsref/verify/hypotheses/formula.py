@@ -118,10 +118,10 @@ def gelu_approximated(step: Step) -> Variants:
         return np.asarray(reads.upstream * (s + k * x * s * (1 - s)) if reads_gradient(step) else x * s)
 
     def with_exp(reads: Reads) -> Wide:
-        # tanh as (t - 1) / (t + 1), which overflows in float32.
-        x = reads.x.astype(np.float32)
-        t = np.exp((2 * k * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)).astype(np.float32))
-        return np.asarray(np.float32(0.5) * x * (1 + (t - 1) / (t + 1)), np.float64)
+        # Otherwise the same, tanh as (t - 1) / (t + 1) overflows in float32.
+        x = reads.x
+        overflows = np.isinf(np.exp(2 * k * (x + 0.044715 * x**3)).astype(np.float32))
+        return np.where(overflows, np.nan, with_tanh(reads))
 
     yield "x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))", with_tanh
     yield "x sigmoid(1.702 x)", partial(with_sigmoid, k=1.702)
