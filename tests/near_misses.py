@@ -257,6 +257,9 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "rounded to 8 bits": Near(lambda s: mantissa(s.y, 4), ("Sigmoid", "SoftPlus", "ELU")),
     "clamped to 0 and 1": Near(lambda s: np.clip(s.y, -0.1, 0.9), ("GeLU", "TanH", "SoftPlus"), spread=4.0),
     "clamped to 65504": Near(lambda s: np.clip(s.y, -60000, 60000), ("Linear",), dtype=F32, spread=60_000.0),
+    "off by the same number of ULP": Near(
+        lambda s: (s.y.view(f"i{s.y.itemsize}") + s.r.rng.integers(3, 7, s.y.shape, f"i{s.y.itemsize}")).view(s.y.dtype)
+    ),
     "truncated instead of rounded": Near(
         lambda s: np.trunc(s.y.astype(np.float64) * 256) / 256, dtype=F16, bounds="exact"
     ),

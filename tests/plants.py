@@ -1079,6 +1079,15 @@ def read_through(r, narrow):
     return r.plant(neuron, x, r.value(neuron, narrow(x)), *names)
 
 
+@each(2, -3, 12)
+def units_added(r, units):
+    y, plant = r.either()
+    bits = y.view(f"i{y.itemsize}")
+    up = np.where(y < 0, -units, units) if r.rng.random() < 0.5 else units
+    moved = (bits + np.asarray(up, bits.dtype)).view(y.dtype)
+    return plant(np.where(np.abs(y) > 1e-3, moved, y), "off by the same number of ULP")
+
+
 @kind
 def truncated(r):
     r.dtype = F16

@@ -136,6 +136,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     stores.read_through_unorm8,
     stores.through_float8,
     stores.truncated,
+    stores.units_added,
     stores.steps,
     stores.byte_order,
     stores.singles_as_halves,

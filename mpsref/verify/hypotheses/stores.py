@@ -24,6 +24,9 @@ from mpsref.verify.hypotheses.base import (
     nth_source,
 )
 
+MOST_UNITS = 64
+"""ULP up to which an error is called one of so many."""
+
 # ---- roundings ----
 
 
@@ -163,6 +166,38 @@ def truncated(case: Case) -> Iterator[Candidate]:
         return np.where(above, np.nextafter(near, near.dtype.type(0)), near)
 
     yield Candidate("", store=store)
+
+
+@hypothesis(
+    "off by the same number of ULP",
+    "Every result is as many units in the last place too large or too small, as if its bits were counted on.",
+    MANY,
+)
+def units_added(case: Case) -> Iterator[Candidate]:
+    index = case.bad_sample
+    got, want = (case.result.ordinals(image.reshape(-1)[index]) for image in (case.got, case.want))
+    finite = np.ones(index.shape, np.bool_)
+    if not case.result.unorm_max:
+        finite = np.isfinite(case.got.reshape(-1)[index]) & np.isfinite(case.want.reshape(-1)[index])
+    ways = {"too large": got - want, "too far from 0": (got - want) * np.where(want < 0, -1, 1)}
+    for text, apart in ways.items():
+        units, counts = np.unique(apart[finite], return_counts=True)
+        if not units.size or not 1 < abs(most := int(units[np.argmax(counts)])) <= MOST_UNITS:
+            continue
+        if text == "too far from 0" and (want[finite] >= 0).all():
+            continue
+
+        def store(case: Case, index: Index, values: Values, most: int = most, way: str = text) -> Stored:
+            near = case.stored(values(index))
+            if case.result.unorm_max:
+                return np.clip(near.astype(np.int64) + most, 0, case.result.unorm_max).astype(near.dtype)
+            bits = near.view(f"i{near.itemsize}")
+            away = np.where(np.signbit(near) & (way == "too large"), -most, most)
+            moved: Stored = (bits + away.astype(bits.dtype)).view(near.dtype)
+            return np.where(np.isfinite(near) & (near != 0), moved, near)
+
+        detail = text if most > 0 else {"too large": "too small", "too far from 0": "too near to 0"}[text]
+        yield Candidate(f"{abs(most)} ULP {detail}", store=store, exact=True)
 
 
 @hypothesis("clamped to 0 and 1", "The result is saturated, as for a unorm format.", MANY)
