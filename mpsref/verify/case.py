@@ -43,6 +43,9 @@ AXES = ("images", "rows", "columns", "channels")
 WINDOW, LEAST_WINDOW = 131_072, 64
 """Elements in which a shift is looked for, at most and at least."""
 
+MOST_VALUES = 2**20
+"""Elements out of bounds of which the values read are put in order."""
+
 WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
 
@@ -409,6 +412,18 @@ class Case:
     def bad_sample(self) -> Index:
         """Flat indices of some of them, in ascending order, always the same."""
         return self.bad_index[spread(self.bad_index.size, 512)]
+
+    def bad_values(self, source: int) -> Wide:
+        """What elements out of bounds read of a source, in ascending order."""
+        if source not in self._bad_values:
+            index = self.bad_index[spread(self.bad_index.size, MOST_VALUES)]
+            read = self.sources[source].at(index)
+            self._bad_values[source] = np.sort(meaning(np.unique(read.stored), read.storage))
+        return self._bad_values[source]
+
+    @cached_property
+    def _bad_values(self) -> dict[int, Wide]:
+        return {}
 
     @cached_property
     def likely_shifts(self) -> list[int]:

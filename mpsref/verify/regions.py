@@ -40,12 +40,15 @@ class Region:
         Whether it is chosen by what was read there instead of by place.
     by_stride : bool
         Whether its elements are only equally far apart, as those are too that another stride leaves.
+    by_index : bool
+        Whether it is all from one element on, or up to one.
     """
 
     name: str
     holds: Callable[[Index], Mask]
     by_value: bool = False
     by_stride: bool = False
+    by_index: bool = False
 
 
 EVERYWHERE = Region("", lambda index: np.ones(index.shape, np.bool_))
@@ -128,10 +131,11 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
         for mask in (pure[k], support[k]):
             if _is_told(k, mask):
                 yield _places(case, {k: mask})
-    if (first := int(explained.min())) > 0:
-        yield Region(f"from element {first:,} on", lambda index: index >= first)
-    if (last := int(explained.max())) < case.want.size - 1:
-        yield Region(f"up to element {last:,}", lambda index: index <= last)
+    first, last = _span(case, explained, against)
+    if first > 0:
+        yield Region(f"from element {first:,} on", lambda index: index >= first, by_index=True)
+    if last < case.want.size - 1:
+        yield Region(f"up to element {last:,}", lambda index: index <= last, by_index=True)
     box = {k: mask for k, mask in support.items() if _is_told(k, mask)}
     if len(box) > 1:
         yield _places(case, box)
@@ -142,6 +146,14 @@ def regions(case: Case, explained: Index, against: Index) -> Iterator[Region]:
     if (even := _stride(case, explained)) is not None:
         yield even
     yield from _by_value(case, explained, against)
+
+
+def _span(case: Case, explained: Index, against: Index) -> tuple[int, int]:
+    """The first and the last element, of all that are out of bounds, between those that contradict."""
+    bad, first, last = case.bad_index, int(explained.min()), int(explained.max())
+    before, after = against[against < first].max(initial=-1), against[against > last].min(initial=case.want.size)
+    ends = bad[np.searchsorted(bad, before, "right")], bad[np.searchsorted(bad, after) - 1]
+    return min(first, int(ends[0])), max(last, int(ends[1]))
 
 
 def stride(case: Case, index: Index) -> Region | None:
@@ -210,7 +222,7 @@ def _by_value(case: Case, explained: Index, against: Index) -> Iterator[Region]:
         below, above = _bound(case, k, ours, theirs), -_bound(case, k, -ours, -theirs, sign=-1)
         if below == -np.inf and above == np.inf:
             continue
-        is_low, is_high = below in ours, above in ours
+        is_low, is_high = (end in ours or end in case.bad_values(k) for end in (below, above))
         text = (f"{below:.6g} {'<=' if is_low else '<'} " if below > -np.inf else "") + name
         text += f" {'<=' if is_high else '<'} {above:.6g}" if above < np.inf else ""
 
@@ -241,4 +253,9 @@ def _bound(case: Case, source: int, ours: Wide, theirs: Wide, sign: int = 1) -> 
     is_input = case.descriptor is not None and source == len(case.sources) - 1
     changes = (0.0, *case.descriptor.row.kinks(case.descriptor)) if case.descriptor and is_input else (0.0,)
     between = [sign * value for value in changes if lower.max() <= sign * value <= low]
-    return between[0] if between else low
+    if between:
+        return between[0]
+    # Of the elements out of bounds all are known.
+    read = sign * case.bad_values(source)[::sign]
+    nearest: list[float] = read[np.searchsorted(read, lower.max(), "right") :][:1].tolist()
+    return min([low, *nearest])

@@ -344,7 +344,15 @@ class Search:
         ]  # fmt: skip
         if choices:
             most = max(t.gain for t in choices)
-            yield next(t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME))
+            alike = [t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME)]
+            yield next((t for t in alike[1:] if self._holds_more(t, alike[0])), alike[0])
+
+    def _holds_more(self, trial: Trial, other: Trial) -> bool:
+        """Whether all from one element on, or up to one, has the elements out of bounds that another region lacks."""
+        bad = self.case.bad_index
+        if not trial.region.by_index or not other.region.name or not trial.region.holds(bad).all():
+            return False
+        return not bool(other.region.holds(bad).all())
 
     def _least_of_codes(self, trial: Trial) -> float:
         """The share that another function must explain in a part of an image of few codes, where many are alike."""

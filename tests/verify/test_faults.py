@@ -317,6 +317,31 @@ def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, 
     assert not [other for other in others if other.rank == "rest"]
 
 
+def test_places_are_exact_in_images_of_which_some_elements_are_searched(tmp_path):
+    x = normal(8, shape=(150, 160, 16), spread=2.0).astype(np.float16)
+    node = mps.MPSCNNNeuronSoftPlusNode(source=mps.MPSNNImageNode(handle="x"), a=0.7, b=1.2)
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], F.float16)
+    y = mps.neuron.forward(node.descriptor, x)
+    tail, interval = y.copy(), y.copy()
+    tail.reshape(-1)[123_457:] = 0
+    chosen = (x > -0.2613) & (x < 0.5657)
+    interval[chosen] *= -1
+    low, high = x[chosen].min().item(), x[chosen].max().item()
+
+    found = [
+        verify(write_recording(tmp_path / name, graph, {"x": x, "y": wrong}, "a device")).images[0].findings
+        for name, wrong in {"tail": tail, "interval": interval}.items()
+    ]
+
+    assert [len(findings) for findings in found] == [1, 1]
+    assert [findings[0].where for findings in found] == [
+        "only from element 123,457 on",
+        f"only where {low:.6g} <= x <= {high:.6g}",
+    ]
+    assert all(findings[0].explained == findings[0].of for findings in found)
+
+
 def test_a_sample_and_all_elements_are_judged_alike():
     x = normal(1)
     case = case_of(forward_case(neuron("linear", 2.0), x, np.float32(2.004) * x, ulp=12_000), noise=3000)
