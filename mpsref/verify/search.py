@@ -52,6 +52,9 @@ where elements are moved in a part of the image.
 SURELY_LESS = 0.2
 """A share of some elements below which that of all is less than `MOVED`."""
 
+EDGE = 64
+"""Elements beside those out of bounds that tell where a place ends."""
+
 PURE, PURE_EVERYWHERE = 0.95, 0.9
 """The least share of explained among explained and contradicting elements, in a region and in the whole image."""
 
@@ -345,14 +348,20 @@ class Search:
         if choices:
             most = max(t.gain for t in choices)
             alike = [t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME)]
-            yield next((t for t in alike[1:] if self._holds_more(t, alike[0])), alike[0])
+            yield next((t for t in alike[1:] if self._is_closer(t, alike[0])), alike[0])
 
-    def _holds_more(self, trial: Trial, other: Trial) -> bool:
-        """Whether all from one element on, or up to one, has the elements out of bounds that another region lacks."""
-        bad = self.case.bad_index
+    def _is_closer(self, trial: Trial, other: Trial) -> bool:
+        """Whether all from one element on, or up to one, is what is out of bounds, and another region is not."""
+        case, bad = self.case, self.case.bad_index
         if not trial.region.by_index or not other.region.name or not trial.region.holds(bad).all():
             return False
-        return not bool(other.region.holds(bad).all())
+        if not other.region.holds(bad).all():
+            return True
+        ends = np.concatenate([bad[0] - 1 - np.arange(EDGE), bad[-1] + 1 + np.arange(EDGE)])
+        beside = ends[(ends >= 0) & (ends < case.want.size)]
+        beside = beside[other.region.holds(beside)]
+        out, _ = trial.candidate.at(case, beside)
+        return not bool(equal(out, case.got.reshape(-1)[beside], case).all())
 
     def _least_of_codes(self, trial: Trial) -> float:
         """The share that another function must explain in a part of an image of few codes, where many are alike."""
