@@ -300,6 +300,17 @@ def padded_rows(r):
     return plant(wide.reshape(n, -1)[:, : h * w * c].reshape(y.shape), "wrong row stride")
 
 
+@each(8, 16, 64)
+def rows_padded_to_a_multiple(r, block):
+    w = int(r.rng.integers(block // 2 + 1, block))
+    shape = int(r.rng.integers(1, 4)), int(r.rng.integers(8, 20)), w, int(r.rng.choice([3, 4, 8]))
+    neuron, x, y = r.forward(shape=shape)
+    y = r.store(y)
+    wide = np.zeros((*shape[:2], block, shape[3]), y.dtype)
+    wide[:, :, :w] = y
+    return r.plant(neuron, x, wide.reshape(-1)[: y.size].reshape(shape), "wrong row stride")
+
+
 @kind
 def chunked_rows(r):
     neuron = r.neuron()
@@ -1081,11 +1092,12 @@ def read_through(r, narrow):
 
 @each(2, -3, 12)
 def units_added(r, units):
-    y, plant = r.either()
+    neuron, x, y = r.forward("TanH", "ELU", "SoftSign", "Linear")
+    y = y.astype(r.dtype)
     bits = y.view(f"i{y.itemsize}")
     up = np.where(y < 0, -units, units) if r.rng.random() < 0.5 else units
     moved = (bits + np.asarray(up, bits.dtype)).view(y.dtype)
-    return plant(np.where(np.abs(y) > 1e-3, moved, y), "off by the same number of ULP")
+    return r.plant(neuron, x, np.where(np.abs(y) > 1e-3, moved, y), "off by the same number of ULP", bounds="exact")
 
 
 @kind

@@ -49,6 +49,9 @@ The same, where it is restricted to an interval of values or to every k-th eleme
 where elements are moved in a part of the image.
 """
 
+ZEROS = 0.65
+"""The share of zeros among what a move explains above which it explains nothing else: as of rows that are padded."""
+
 SURELY_LESS = 0.2
 """A share of some elements below which that of all is less than `MOVED`."""
 
@@ -299,7 +302,7 @@ class Search:
         of = float(sample.weight.sum(where=sample.bad & judged.known))
         if np.count_nonzero(explained) < fewest or of < MENTIONED * self.of:
             return
-        if candidate.move is not None and (candidate.move(self.case.shape, sample.index[explained]) < 0).mean() > MOVED:
+        if candidate.move is not None and (candidate.move(self.case.shape, sample.index[explained]) < 0).mean() > ZEROS:
             # Zeros, then, of memory that was not written, and hardly a move.
             return
         written = hypotheses[0].name == "never written"

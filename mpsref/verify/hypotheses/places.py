@@ -329,27 +329,32 @@ def _order_of_channels(case: Case, pixels: int = 48) -> Index | None:
     MANY,
 )
 def row_stride(case: Case) -> Iterator[Candidate]:
-    _, h, w, c = case.shape
+    n, h, w, c = case.shape
     dense, item = w * c, case.result.dtype.itemsize
-    strides = {dense + d * c: f"of {w + d} pixels" for d in range(-8, 9) if d and w + d > 0}
+    widths = [*range(max(1, w - 8), w + 9), *(-(-w // block) * block for block in (16, 32, 64)), 1 << w.bit_length()]
+    strides = {width * c: f"of {width} pixels" for width in widths}
     for unit, size in (("elements", 1), ("bytes", item)):
         for block in (4, 8, 16, 32, 64, 128, 256):
             stride = -(-dense * size // block) * block // size
             strides.setdefault(stride, f"of {stride} elements, a multiple of {block} {unit}")
     strides.pop(dense, None)
 
-    def written(size: Size3, index: Index, stride: int) -> Index:
+    def written(size: tuple[int, ...], index: Index, stride: int) -> Index:
         y, rest = np.divmod(index, stride)
-        return np.where((rest < dense) & (y < h), y * dense + rest, ZERO)
+        return np.where((rest < dense) & (y < math.prod(size) // dense), y * dense + rest, ZERO)
 
-    def read(size: Size3, index: Index, stride: int) -> Index:
+    def read(size: tuple[int, ...], index: Index, stride: int) -> Index:
         y, rest = np.divmod(index, dense)
-        return y * stride + rest
+        place = y * stride + rest
+        return np.where(place < math.prod(size), place, ZERO)
 
     moves: dict[str, Move] = {}
     for stride, detail in strides.items():
-        moves[f"written with one {detail}"] = _local(partial(written, stride=stride))
-        moves[f"read with one {detail}"] = _local(partial(read, stride=stride))
+        # In a batch the images are padded too, or begin where they belong.
+        for text, way in ((f"written with one {detail}", written), (f"read with one {detail}", read)):
+            moves[text] = partial(way, stride=stride)
+            if n > 1:
+                moves[f"{text} in each image"] = _local(partial(way, stride=stride))
     if h > 1:
         yield from _moved(case, moves)
     yield from _moved(case, dict(_chunks(case)))
