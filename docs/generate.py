@@ -29,7 +29,8 @@ from mpsref.neuron.kernels import KERNELS
 from mpsref.sweep import libraries
 from mpsref.ulp import percent
 from mpsref.verify import Reason, Recording, faults
-from mpsref.verify.bounds import ALTERNATIVES, allowed
+from mpsref.verify.bounds import allowed
+from mpsref.verify.forms import ALTERNATIVES
 from mpsref.verify.hypotheses import HYPOTHESES, LAYERS, STATES
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, LATITUDES

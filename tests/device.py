@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from scipy.special import erf
 
-from mpsref.verify.bounds import ALTERNATIVES
+from mpsref.verify.forms import ALTERNATIVES
 
 NEVER, SOMETIMES, ALWAYS = 0.0, 0.5, 1.0
 

@@ -2,7 +2,7 @@
 How far a correct device may be from the ideal value: from the error tables of the Metal Shading Language.
 
 For each element the neuron's stepwise formula is evaluated on ranges, see `mpsref.verify.running`; the ends are rounded
-to the storage format. No neuron has bounds of its own, only other forms of its formula in `ALTERNATIVES`.
+to the storage format. No neuron has bounds of its own, only other forms of its formula, see `mpsref.verify.forms`.
 
 Examples
 --------
@@ -19,47 +19,27 @@ array([2.0611555e-09, 1.3132625e+00, 1.0000003e+02], dtype=float32)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from functools import partial
 from itertools import product
-from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
-from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ParameterError, shown
-from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
-from mpsref.storage import ArrayFormat, FormatLike, StorageFormat, image_storage_of, storage_format
+from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
+from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
+from mpsref.verify.forms import data_of, neuron_forms
 from mpsref.verify.models import MODELS, Model
 from mpsref.verify.ranges import Branches, Level, Mark, Range
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
+from mpsref.verify.stored import Nearness, passing, read, stored
 
-__all__ = [
-    "ALTERNATIVES",
-    "BEYOND",
-    "MODELS",
-    "WITHIN",
-    "Allowed",
-    "Alternative",
-    "Ends",
-    "Form",
-    "Nearness",
-    "allowed",
-    "classify",
-    "inner",
-    "neuron_forms",
-    "passing",
-    "stored",
-    "with_neighbours",
-]
+__all__ = ["BEYOND", "MODELS", "WITHIN", "Allowed", "Ends", "Form", "allowed", "classify"]
 
-T = MPSCNNNeuronType
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Form: TypeAlias = Callable[[Running, Index], Range]
 """The ranges of some elements, by their flat indices, in a model's arithmetic."""
@@ -72,174 +52,6 @@ BLOCK, CHUNK = 262_144, 16_384
 
 SAMPLE = 2048
 """Elements that tell which form of a formula is the most likely one."""
-
-
-@dataclass(frozen=True)
-class _Parameters:
-    """A descriptor's parameters as ranges, so that their products may be rounded too."""
-
-    a: Range
-    b: Range
-    c: Range
-    data: Range
-
-
-Formula: TypeAlias = Callable[[Range, _Parameters, Running], Range]
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """Another form of a formula that devices use: as text, who reports its use, and as `stepwise_forward` of a row."""
-
-    text: str
-    source: str
-    formula: Formula
-
-
-def _logistic(x: Range, p: _Parameters, f: Running) -> Range:
-    s = 1.0 / (1 + f.exp(-x))
-    return s * (1 - s)
-
-
-def _soft_plus(x: Range, p: _Parameters, f: Running) -> Range:
-    z = p.b * x
-    return p.a * (f.max(z, 0.0) + f.log(1 + f.exp(-abs(z))))
-
-
-def _soft_plus_accurate(x: Range, p: _Parameters, f: Running) -> Range:
-    z = p.b * x
-    return p.a * (f.max(z, 0.0) + f.log1p(f.exp(-abs(z))))
-
-
-def _soft_plus_slope(x: Range, p: _Parameters, f: Running) -> Range:
-    return p.a * p.b * (1.0 / (1 + f.exp(-(p.b * x))))
-
-
-def _soft_sign_slope(x: Range, p: _Parameters, f: Running) -> Range:
-    r = 1.0 / (1 + abs(x))
-    return r * r
-
-
-def _elu(x: Range, p: _Parameters, f: Running) -> Range:
-    return f.where(x >= 0, x, p.a * f.expm1(x))
-
-
-ALTERNATIVES: Mapping[tuple[MPSCNNNeuronType, str], tuple[Alternative, ...]] = MappingProxyType(
-    {
-        (T.sigmoid, "gradient"): (
-            Alternative("s (1 - s), s = 1 / (1 + e^-x)", "measured on an Apple M4 Pro (kern0x1b/charon)", _logistic),
-        ),
-        (T.softPlus, "forward"): (
-            Alternative(
-                "a (max(b x, 0) + ln(1 + e^-abs(b x)))",
-                "the rearrangement that does not overflow, for devices with a logarithm of 1 + e^x of their own",
-                _soft_plus,
-            ),
-            Alternative("a (max(b x, 0) + log1p(e^-abs(b x)))", "JAX", _soft_plus_accurate),
-        ),
-        (T.softPlus, "gradient"): (
-            Alternative("a b / (1 + e^-(b x))", "measured on an Apple M4 Pro (kern0x1b/charon)", _soft_plus_slope),
-        ),
-        (T.softSign, "gradient"): (
-            Alternative("r r, r = 1 / (1 + abs(x))", "kernels that take one reciprocal", _soft_sign_slope),
-        ),
-        (T.ELU, "forward"): (Alternative("x if x >= 0 else a expm1(x)", "JAX", _elu),),
-    }
-)
-"""By neuron type and direction; the form of Apple's header is the row's own."""
-
-
-def neuron_forms(descriptor: MPSNNNeuronDescriptor, direction: str) -> list[Callable[[Range, Stored, Running], Range]]:
-    """The formulas of a neuron's value or slope, each called with inputs, slopes (for pReLU), and the arithmetic."""
-    row = descriptor.row
-    own = row.stepwise_forward if direction == "forward" else row.stepwise_derivative
-    formulas = [cast("Formula", own)]
-    formulas += [other.formula for other in ALTERNATIVES.get((descriptor.neuron_type, direction), ())]
-
-    def evaluate(x: Range, data: Stored, f: Running, *, formula: Formula) -> Range:
-        a, b, c = (f.range(value) for value in (descriptor.a, descriptor.b, descriptor.c))
-        return f.range(formula(x, _Parameters(a, b, c, f.range(data)), f)).like(x.low)
-
-    return [partial(evaluate, formula=formula) for formula in formulas]
-
-
-class Nearness(IntEnum):
-    """What passes for a stored value."""
-
-    ITSELF = 0
-    NEIGHBOUR = 1
-    """Where an image before was not recorded, as it passes where all are."""
-    DIRECTED = 2
-    """Where a store does not round to nearest; then the largest number passes for an overflow too."""
-
-
-def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
-    """The ranges of what passes for stored values; NaN is none of a unorm image, but its code 0."""
-    lower, upper, between = stored(value, storage)
-    if nearness is Nearness.ITSELF:
-        return between
-    below, above = _next(lower, storage, -1), _next(upper, storage, 1)
-    if nearness is Nearness.DIRECTED and not storage.unorm_max:
-        largest = storage.limits.max
-        below = np.where(np.isposinf(lower) & np.isfinite(value.low), largest, below)
-        above = np.where(np.isneginf(upper) & np.isfinite(value.high), -largest, above)
-    return replace(between, low=meaning(below, storage), high=meaning(above, storage))
-
-
-def inner(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
-    """The ranges of what the next node reads of an image that is not recorded."""
-    read = passing(value, storage, max(nearness, Nearness.NEIGHBOUR))
-    if not storage.unorm_max:
-        return read
-    return replace(read, low=np.where(read.nan, 0.0, read.low), nan=np.zeros_like(read.nan))
-
-
-def _next(got: Stored, storage: StorageFormat, way: int) -> Stored:
-    """The stored numbers next to some, below or above, that pass for them; infinities have none, nor has bfloat16."""
-    if storage.channel_format is ArrayFormat.bfloat16:
-        return got
-    if storage.unorm_max:
-        return np.maximum(got, 1) - 1 if way < 0 else np.minimum(got, storage.unorm_max - 1) + 1
-    with np.errstate(over="ignore"):
-        moved: Stored = np.nextafter(got, got.dtype.type(way * np.inf))
-    return np.where(np.isfinite(got) & np.isfinite(moved), moved, got)
-
-
-def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
-    """Stored elements, and those next to them, which pass for them."""
-    return [got, _next(got, storage, -1), _next(got, storage, 1)]
-
-
-def stored(value: Range, storage: StorageFormat) -> tuple[Stored, Stored, Range]:
-    """The ends of ranges as an image stores them, and these ranges."""
-    ends = [
-        storage.encode(np.ascontiguousarray(end), np.empty(end.shape, storage.dtype)) for end in (value.low, value.high)
-    ]
-    if value.f.model.rounds_either_way:
-        ends = _either_way(value, ends, storage)
-    low, high = (meaning(end, storage) for end in ends)
-    read = Range(low, high, value.nan, value.reason, value.f)
-    return ends[0], ends[1], replace(read, zero=value.zero | _may_be_flushed(read, storage))
-
-
-def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) -> list[Stored]:
-    """Stored ends moved outwards where they are rounded inwards."""
-    low, high = ends
-    down, up = meaning(low, storage) > value.low, meaning(high, storage) < value.high
-    if storage.unorm_max:
-        return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
-                np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
-    return [np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low),
-            np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)]  # fmt: skip
-
-
-def _may_be_flushed(between: Range, storage: StorageFormat) -> Mask:
-    """Where ranges of stored values have subnormals that a store may flush, if either neighbour may be stored."""
-    if storage.unorm_max or not between.f.model.rounds_either_way:
-        return np.zeros(between.low.shape, np.bool_)
-    least = float(storage.limits.smallest_normal)
-    tiny: Mask = ((between.low > 0) & (between.low < least)) | ((between.high < 0) & (between.high > -least))
-    return tiny
 
 
 class Ends:
@@ -636,19 +448,3 @@ def _join(out: Allowed, part: slice, value: Range, result: StorageFormat) -> Non
         end[part] = np.where(new, other, np.where(both, extreme(end[part], other), end[part]))
     out.nan[part] = np.where(new, after.nan, out.nan[part] | (both & after.nan))
     out.reason[part] = np.where(new, reason, before)
-
-
-def read(f: Running, elements: Elements) -> Range:
-    """Stored elements as ranges."""
-    values = -elements.values() if f.mirror else elements.values()
-    if elements.storage.unorm_max and f.model.rounds_either_way:
-        return f.between(values, values, f.model.laws["division"])
-    return f.range(values)
-
-
-def data_of(descriptor: MPSNNNeuronDescriptor, index: Index, channels: int) -> Stored:
-    """The slope of each element, for pReLU; an empty array for all others."""
-    if descriptor.data is None:
-        return np.empty(0)
-    slopes: Stored = descriptor.data[index % channels]
-    return slopes

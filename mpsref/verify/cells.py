@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import CHUNK, Nearness, passing
+from mpsref.verify.bounds import CHUNK
 from mpsref.verify.models import Model
 from mpsref.verify.ranges import Mark, Range
 from mpsref.verify.reasons import BEYOND, WITHIN
 from mpsref.verify.running import Running
+from mpsref.verify.stored import Nearness, passing
 
 __all__ = ["CellForm", "Cells"]
 

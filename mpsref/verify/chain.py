@@ -13,12 +13,12 @@ from mpsref.graph.schedule import schedule
 from mpsref.operations import Operation, Size
 from mpsref.record.recording import RecordedImage
 from mpsref.storage import StorageFormat
-from mpsref.verify.bounds import read as ranges_of
 from mpsref.verify.differences import Deferred
 from mpsref.verify.judge import Segment
 from mpsref.verify.ranges import Range
 from mpsref.verify.restored import Restored
 from mpsref.verify.running import Running
+from mpsref.verify.stored import read as ranges_of
 from mpsref.verify.tolerance import Limit
 
 __all__ = ["Chain"]

@@ -18,24 +18,15 @@ from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
 from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
-from mpsref.verify.bounds import (
-    Ends,
-    Form,
-    Nearness,
-    before_the_store,
-    classify,
-    data_of,
-    inner,
-    neuron_forms,
-    read,
-    stored,
-)
+from mpsref.verify.bounds import Ends, Form, before_the_store, classify
 from mpsref.verify.cells import Cells
 from mpsref.verify.differences import Deferred, Differences
+from mpsref.verify.forms import data_of, neuron_forms
 from mpsref.verify.models import Law, Model
 from mpsref.verify.ranges import NOTES, Mark, Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.running import Running
+from mpsref.verify.stored import Nearness, inner, read, stored
 from mpsref.verify.windows import window_forms
 
 __all__ = ["Segment", "neuron_judge"]

@@ -18,7 +18,6 @@ from mpsref.record.layout import Layout
 from mpsref.ulp import UNREACHABLE
 from mpsref.verify.aggregate import Aggregate
 from mpsref.verify.bias import NEIGHBOUR, Directed, sampled, signed_errors
-from mpsref.verify.bounds import Nearness
 from mpsref.verify.case import Case, Ends, around, remembered, within
 from mpsref.verify.chain import Chain
 from mpsref.verify.compare import Comparison, Tolerance, compared
@@ -31,6 +30,7 @@ from mpsref.verify.precision import precision_note
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport
 from mpsref.verify.segments import Walk, fused, layers_of
+from mpsref.verify.stored import Nearness
 from mpsref.verify.ties import wrong_ties
 from mpsref.verify.tolerance import Bounds, Limit
 

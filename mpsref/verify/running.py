@@ -369,6 +369,8 @@ class Running:
         edge = (x.low < 0) & (x.high >= 0)
         low, high = function(np.where(edge, 0.0, x.low)), function(x.high)
         result = self.result(low, high, (_infinite_where(x, x.low <= 0),), law, x.high < 0)
+        # Beside 1 no argument is so near to it that an error changes the sign.
+        result = replace(result, low=np.where(low == 0, low, result.low), high=np.where(high == 0, high, result.high))
         if law.near_one:
             near = (x.high >= 0.5) & (x.low <= 2)
             lower, upper = self.model.outwards(low - law.near_one, high + law.near_one)

@@ -25,7 +25,7 @@ from mpsref.operations import (
     Windowed,
 )
 from mpsref.operations.window import size_of
-from mpsref.verify.bounds import neuron_forms
+from mpsref.verify.forms import neuron_forms
 from mpsref.verify.ranges import Level, Mark, Range
 from mpsref.verify.running import Running
 

@@ -18,12 +18,14 @@ from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.ulp import ulp_distance
 from mpsref.verify import verify, write_recording
-from mpsref.verify.bounds import ALTERNATIVES, allowed, classify, neuron_forms, read, with_neighbours
+from mpsref.verify.bounds import allowed, classify
+from mpsref.verify.forms import ALTERNATIVES, neuron_forms
 from mpsref.verify.judge import Segment, neuron_judge
 from mpsref.verify.models import MODELS, Law, Model
 from mpsref.verify.ranges import NOTES, Branches, Level, Mark
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
+from mpsref.verify.stored import read, with_neighbours
 
 T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat

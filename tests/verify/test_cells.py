@@ -13,9 +13,9 @@ import mpsref as mps
 from mpsref.arrays import Elements
 from mpsref.storage import StorageFormat, storage_named
 from mpsref.verify import judge
-from mpsref.verify.bounds import Nearness
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import Reason
+from mpsref.verify.stored import Nearness
 
 T = mps.MPSCNNNeuronType
 FORMATS = [mps.MPSImageFeatureChannelFormat[name] for name in ("float32", "float16", "unorm8")]

@@ -13,8 +13,8 @@ import mpsref as mps
 from mpsref.arrays import Elements
 from mpsref.enums import MPSImageFeatureChannelFormat as Format
 from mpsref.storage import FORMATS
-from mpsref.verify.bounds import ALTERNATIVES
 from mpsref.verify.compare import compare
+from mpsref.verify.forms import ALTERNATIVES
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import EXCUSES, Reason

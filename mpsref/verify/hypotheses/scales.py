@@ -13,10 +13,10 @@ import numpy as np
 from mpsref.arrays import Elements, Index, Stored, Wide, meaning
 from mpsref.operations import Role
 from mpsref.storage import FLOAT64
-from mpsref.verify.bounds import with_neighbours
 from mpsref.verify.case import Case, Reads
 from mpsref.verify.hypotheses.base import MANY, Candidate, Values, decimals, hypothesis, joined, median, nth_source
 from mpsref.verify.hypotheses.fitting import GRID, LEAST_FIT, NEGLIGIBLE, Family, Fit
+from mpsref.verify.stored import with_neighbours
 
 OUTLYING = 4.0
 """Times the median error, beyond which an element is not used."""
