@@ -609,8 +609,10 @@ def another_nodes_whole_neuron(r):
 
 @kind
 def base_2_for_e(r):
-    neuron, x, _ = r.forward("Exponential", "Logarithm")
+    neuron, x, _ = r.forward("Exponential", "Logarithm", "TanH")
     p = neuron[1]
+    if neuron[0] == "TanH":
+        return r.plant(neuron, x, r.value(neuron, x, p.but(b=p.b * math.log(2))), "base 2 instead of e")
     p.c = -1.0
     return r.plant(neuron, x, r.value(neuron, x, p.but(c=2.0)), "base 2 instead of e", "a constant factor")
 

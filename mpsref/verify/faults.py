@@ -271,7 +271,7 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
     return explained, Finding(
         name,
         sentence,
-        detail + f" ({unknown:,} elements were read from where nothing is recorded)" * (unknown > 0),
+        (detail + f" ({unknown:,} elements were read from where nothing is recorded)" * (unknown > 0)).strip(),
         trial.region.name and f"only {trial.region.name}",
         min(of, round(counts[0])),
         of - unknown,
@@ -318,7 +318,7 @@ def _where(case: Case) -> str:
 
 def _pattern(case: Case) -> Finding:
     """Where the bad elements are, and what they have in common, for want of a cause."""
-    parts = [f"{case.bad_index.size:,} of {case.bad.size:,} elements"]
+    parts = [f"{case.bad_index.size:,} of {case.bad.size:,} element{'s' * (case.bad.size != 1)}"]
     got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
     distance = ulp_distance(got, want, case.result)
     sentence = "None of the faults that are looked for explains these elements."

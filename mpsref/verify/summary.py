@@ -114,7 +114,7 @@ def _parts(image: ImageReport, *, faults: bool) -> Iterator[tuple[str, str, _Par
 
 
 _CLAUSES: Mapping[Reason, str] = {
-    Reason.order: "{} in which one order of a product overflows and another does not",
+    Reason.order: "{} {differ}, in which one order of a product overflows and another does not",
     Reason.nan: "{} of NaN inputs {differ}, which {why}",
     Reason.plus_inf: "{} of infinite inputs {differ}, where an operation is invalid",
     Reason.domain: "{} outside the domain {differ}, which {why}",

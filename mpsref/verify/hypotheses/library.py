@@ -7,6 +7,7 @@ that calls it: so tanh by two exponentials is a fault of tanH and of geLU's appr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -364,7 +365,7 @@ def blended(step: Step) -> Variants:
 
 @function_hypothesis("base 2 instead of e", "Powers or logarithms are those of 2, as exp2 and log2 are.")
 def base_two(step: Step) -> Variants:
-    exp2 = {"exp": lambda _, x: np.exp2(x)}
+    exp2 = {"exp": lambda _, x: np.exp2(x), "tanh": lambda _, x: np.tanh(math.log(2) * x)}
     log2 = {"log": lambda _, x: np.log2(x)}
     p = descriptor_of(step)
     if p.neuron_type in (T.exponential, T.logarithm) and p.c != -1:

@@ -211,8 +211,8 @@ def factor(case: Case) -> Iterator[Candidate]:
     for name, value in names.items():
         near = abs(middle / value - 1) < tolerance or abs(medians / abs(value) - 1) < 0.02 if value else False
         if near and value != 1:
-            # The constant may be one of float32, or of the format of the results.
-            constants = _single(value), float(meaning(case.stored(np.array([value])), case.result)[0])
+            # The constant may be one of float32, or of the format of the results; or its reciprocal is, and divides.
+            constants = value, _single(value), float(meaning(case.stored(np.array([value])), case.result)[0])
             for constant in dict.fromkeys(constants):
                 for is_rounded in (False, True):
                     candidate = _of_result(case, constant, 0.0, is_rounded=is_rounded)
