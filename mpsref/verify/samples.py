@@ -156,7 +156,8 @@ def lost(candidate: Candidate, case: Case, index: Index, out: Stored) -> tuple[M
         got, want = (meaning(image.reshape(-1)[index], case.result) for image in (case.got, case.want))
         apart = np.abs(meaning(out, case.result) - got)
         too_near = np.isfinite(sizes) & (apart <= sizes)
-        return too_near, too_near & (apart <= NEARER * np.abs(want - got))
+        # NaN is nowhere near.
+        return too_near, too_near & (np.isnan(want) | (apart <= NEARER * np.abs(want - got)))
 
 
 def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple[Stored, Mask, Mask, Mask, Mask]:

@@ -317,6 +317,20 @@ def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, 
     assert not [other for other in others if other.rank == "rest"]
 
 
+@pytest.mark.parametrize("c", [0.5, 1.7])
+def test_a_power_of_the_magnitude_in_float32_is_named(tmp_path, c):
+    x = normal(4, shape=(20, 20, 4)).astype(np.float32)
+    node = mps.MPSCNNNeuronPowerNode(source=mps.MPSNNImageNode(handle="x"), a=1.1, b=0.3, c=c)
+    node.result_image.handle = "y"
+    y = np.abs(np.float32(1.1) * x + np.float32(0.3)) ** np.float32(c)
+    graph = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device"), "metal-precise").images
+
+    assert image.findings[0].name == "pow of the magnitude"
+    assert image.findings[0].explained >= 0.98 * image.counts.beyond
+
+
 def test_places_are_exact_in_images_of_which_some_elements_are_searched(tmp_path):
     x = normal(8, shape=(150, 160, 16), spread=2.0).astype(np.float16)
     node = mps.MPSCNNNeuronSoftPlusNode(source=mps.MPSNNImageNode(handle="x"), a=0.7, b=1.2)

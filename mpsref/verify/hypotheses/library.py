@@ -343,7 +343,8 @@ def pow_by_logarithm(step: Step) -> Variants:
     yield from _each(step, "pow", {"2^(c log2 u)": lambda _, u, c: np.exp2(c * np.log2(u))})
 
 
-@function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential)
+@function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential,
+                     cancels=True)  # fmt: skip
 def pow_of_magnitude(step: Step) -> Variants:
     yield "", in_library(step, Library(np.float64, {"pow": lambda _, u, c: np.power(np.abs(u), c)}))
 
