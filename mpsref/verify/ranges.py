@@ -17,7 +17,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["NOTES", "NOWHERE", "Branches", "Level", "Mark", "Range", "Truth"]
+__all__ = ["NOTES", "NOWHERE", "Branches", "Level", "Mark", "Range", "Truth", "with_left"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -84,6 +84,11 @@ class Truth:
     must: Mask
     reason: Bits
     order: tuple[Range, Range] | None = None
+
+    @classmethod
+    def undecided(cls, where: Mask) -> Truth:
+        """What may hold somewhere, and need not; and does not elsewhere."""
+        return cls(where, np.zeros_like(where), np.zeros((), np.uint16))
 
     def __and__(self, other: Truth) -> Truth:
         return Truth(self.may & other.may, self.must & other.must, self.reason | other.reason)
@@ -163,9 +168,8 @@ class Range:
         if not self.f.flush:
             return size
         # x < 0 may take a subnormal for zero, and leave its sign.
-        kept = Truth(self.may_be_flushed, np.zeros_like(self.may_be_flushed), np.zeros((), np.uint16))
         negative = replace(-size, low=np.fmax(-high, -self.f.model.smallest[0]))
-        return self.f.where(kept, negative, size)
+        return self.f.where(Truth.undecided(self.may_be_flushed), negative, size)
 
     def __add__(self, other: Range | Scalar) -> Range:
         other = self.f.range(other)
@@ -177,12 +181,8 @@ class Range:
         zero = self.zero & other.zero
         for flushed, left in ((other.zero, self), (self.zero, other)):
             if flushed.any():
-                is_zero = (left.low == 0) & (left.high == 0)
-                zero, wider = zero | (flushed & is_zero), flushed & ~is_zero
-                low, high = (
-                    np.where(wider, np.fmin(low, left.low), low),
-                    np.where(wider, np.fmax(high, left.high), high),
-                )
+                low, high, is_zero = with_left(low, high, flushed, left.low, left.high)
+                zero = zero | is_zero
         terms = tuple(
             term for of in (self, other) for term in of.terms or (of,) if not (term.is_number and term.low == 0)
         )
@@ -356,6 +356,13 @@ class Range:
         nan = self.nan | other.nan
         lost = np.where(nan, np.uint16(Mark.COMPARED), np.uint16(0))
         return Truth(may | nan, must & ~nan, self.reason | other.reason | lost)
+
+
+def with_left(low: Wide, high: Wide, flushed: Mask, left: Wide, most: Wide) -> tuple[Wide, Wide, Mask]:
+    """Ends widened by what is left where an operand is flushed, from `left` to `most`; and where that is only 0."""
+    is_zero = (left == 0) & (most == 0)
+    wider = flushed & ~is_zero
+    return np.where(wider, np.fmin(low, left), low), np.where(wider, np.fmax(high, most), high), flushed & is_zero
 
 
 def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import NOWHERE, Branches, Level, Mark, Range, Truth
+from mpsref.verify.ranges import NOWHERE, Branches, Level, Mark, Range, Truth, with_left
 
 __all__ = ["Running"]
 
@@ -485,10 +485,9 @@ class Running:
         zero = NOWHERE
         for flushed, other in ((x.zero, y), (y.zero, x)):
             if flushed.any():
-                ends = operation(0.0, other.low), operation(0.0, other.high)
-                is_zero = (ends[0] == 0) & (ends[1] == 0)
-                zero, wider = zero | (flushed & is_zero), flushed & ~is_zero
-                low, high = np.where(wider, np.fmin(low, ends[0]), low), np.where(wider, np.fmax(high, ends[1]), high)
+                left, most = operation(0.0, other.low), operation(0.0, other.high)
+                low, high, is_zero = with_left(low, high, flushed, left, most)
+                zero = zero | is_zero
         smallest = self.model.smallest[0]
         near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
         tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
@@ -498,13 +497,11 @@ class Running:
             # x < y may take both for zero, and choose either.
             opposite = np.fmax if operation is np.fmin else np.fmin
             low, high = np.fmax(opposite(x.low, y.low), -smallest), np.fmin(opposite(x.high, y.high), smallest)
-            equal = Truth(tiny, np.zeros_like(tiny), np.zeros((), np.uint16))
-            result = self.where(equal, replace(result, low=low, high=high), result)
+            result = self.where(Truth.undecided(tiny), replace(result, low=low, high=high), result)
         if self.branches is None and not x.nan.any():
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.
-        lost = Truth(x.nan, np.zeros_like(x.nan), np.zeros((), np.uint16))
-        return self.where(lost, y, result).marked(x.nan, Mark.CLAMPED)
+        return self.where(Truth.undecided(x.nan), y, result).marked(x.nan, Mark.CLAMPED)
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
         """

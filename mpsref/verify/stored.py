@@ -34,7 +34,7 @@ class Nearness(IntEnum):
     """Where a store does not round to nearest; then the largest number passes for an overflow too."""
 
 
-def passing(value: Range, storage: StorageFormat, nearness: Nearness = Nearness.NEIGHBOUR) -> Range:
+def passing(value: Range, storage: StorageFormat, nearness: Nearness) -> Range:
     """The ranges of what passes for stored values; NaN is none of a unorm image, but its code 0."""
     lower, upper, between = stored(value, storage)
     if nearness is Nearness.ITSELF:
@@ -59,11 +59,18 @@ def _next(got: Stored, storage: StorageFormat, way: int) -> Stored:
     """The stored numbers next to some, below or above, that pass for them; infinities have none, nor has bfloat16."""
     if storage.channel_format is ArrayFormat.bfloat16:
         return got
+    moved = _step(got, storage, way)
+    return moved if storage.unorm_max else np.where(np.isfinite(got) & np.isfinite(moved), moved, got)
+
+
+def _step(got: Stored, storage: StorageFormat, way: int) -> Stored:
+    """The stored numbers next to some, below or above; there is no code beyond the ends."""
     if storage.unorm_max:
-        return np.maximum(got, 1) - 1 if way < 0 else np.minimum(got, storage.unorm_max - 1) + 1
-    with np.errstate(over="ignore"):
-        moved: Stored = np.nextafter(got, got.dtype.type(way * np.inf))
-    return np.where(np.isfinite(got) & np.isfinite(moved), moved, got)
+        moved: Stored = np.maximum(got, 1) - 1 if way < 0 else np.minimum(got, storage.unorm_max - 1) + 1
+    else:
+        with np.errstate(over="ignore"):
+            moved = np.nextafter(got, got.dtype.type(way * np.inf))
+    return moved
 
 
 def with_neighbours(got: Stored, storage: StorageFormat) -> list[Stored]:
@@ -87,11 +94,7 @@ def _either_way(value: Range, ends: Sequence[Stored], storage: StorageFormat) ->
     """Stored ends moved outwards where they are rounded inwards."""
     low, high = ends
     down, up = meaning(low, storage) > value.low, meaning(high, storage) < value.high
-    if storage.unorm_max:
-        return [np.where(down, np.maximum(low, 1) - 1, low).astype(low.dtype),
-                np.where(up, np.minimum(high, storage.unorm_max - 1) + 1, high).astype(low.dtype)]  # fmt: skip
-    return [np.where(down, np.nextafter(low, low.dtype.type(-np.inf)), low),
-            np.where(up, np.nextafter(high, high.dtype.type(np.inf)), high)]  # fmt: skip
+    return [np.where(down, _step(low, storage, -1), low), np.where(up, _step(high, storage, 1), high)]
 
 
 def _may_be_flushed(between: Range, storage: StorageFormat) -> Mask:
