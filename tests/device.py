@@ -14,9 +14,14 @@ import ml_dtypes
 import numpy as np
 from scipy.special import erf
 
+import mpsref as mps
 from mpsref.verify.forms import ALTERNATIVES
 
+T = mps.MPSCNNNeuronType
 NEVER, SOMETIMES, ALWAYS = 0.0, 0.5, 1.0
+
+EACH, CHANNELS = 4096, 16
+"""Elements of a device, and how many of them a slope of pReLU has."""
 
 
 def two_sum(a, b):
@@ -376,3 +381,46 @@ def evaluated(device, descriptor, x, upstream=None, form=None):
         if upstream is not None:
             value = value * device.number(upstream.astype(float))
         return value.value
+
+
+def random_descriptor(neuron_type, rng):
+    """Parameters of ordinary and of extreme size, and those at which a formula is special."""
+
+    def number():
+        value = rng.uniform(-3, 3) if rng.random() < 0.6 else 10 ** rng.uniform(-3, 3) * rng.choice([-1, 1])
+        return float(np.float32(value))
+
+    if mps.NEURONS[neuron_type].per_channel:
+        return mps.MPSNNNeuronDescriptor(neuron_type, data=rng.uniform(-2, 2, CHANNELS))
+    parameters = {name: number() for name in mps.NEURONS[neuron_type].parameters}
+    if neuron_type is T.power:
+        parameters["c"] = float(rng.choice([-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 1 + 2.0**-23, 1e-9, rng.uniform(-3, 3)]))
+    if neuron_type is T.exponential:
+        parameters["b"] = float(rng.integers(-3, 3)) if rng.random() < 0.3 else parameters["b"]
+        parameters["c"] = float(rng.choice([-1, 2, 10, 0.3, -2, -0.5, 1, rng.uniform(0.1, 12)]))
+    if neuron_type is T.logarithm:
+        parameters["c"] = float(rng.choice([-1, 2, 10, 0.3, rng.uniform(0.1, 12)]))
+    return mps.MPSNNNeuronDescriptor(neuron_type, **parameters)
+
+
+def random_inputs(d, rng, dtype):
+    """Ordinary, huge and subnormal numbers, small integers, and the neighbours of kinks, poles and limits of e^x."""
+    kind = rng.integers(0, 6, EACH)
+    extremes = 10.0 ** (rng.uniform(-45, 38.5, EACH) if dtype == np.float32 else rng.uniform(-7.5, 4.8, EACH))
+    special = [0.0, *d.row.kinks(d), *((-d.b / d.a, (1 - d.b) / d.a) if d.a else ())]
+    special += [limit / d.b for limit in (88, -88, 44, 11)] if d.b else []
+    special = [x for x in special if abs(x) < 1e38]
+    near = np.array(special)[rng.integers(0, len(special), EACH)]
+    epsilon = float(np.finfo(dtype).eps)
+    with np.errstate(over="ignore"):
+        x = np.select(
+            [kind == 0, kind == 1, kind == 2, kind == 3],
+            [
+                extremes * rng.choice([-1, 1], EACH),
+                rng.uniform(-100, 100, EACH),
+                near * (1 + rng.integers(-4, 5, EACH) * epsilon),
+                rng.integers(-8, 9, EACH) / 2,
+            ],
+            rng.uniform(-8, 8, EACH),
+        ).astype(dtype)
+    return np.where(np.isfinite(x), x, dtype.type(1))

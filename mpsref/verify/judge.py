@@ -20,11 +20,12 @@ from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
 from mpsref.verify.cells import Cells
+from mpsref.verify.core import in_core
 from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.forms import data_of, neuron_forms
 from mpsref.verify.models import Law, Model
 from mpsref.verify.ranges import NOTES, Mark, Range
-from mpsref.verify.reasons import BEYOND, Reason
+from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.running import Running
 from mpsref.verify.stored import Nearness, inner, read, stored
 from mpsref.verify.windows import window_forms
@@ -82,8 +83,8 @@ def neuron_judge(
             where = index[chosen]
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
-        values = [partial(value, form=form) for form in forms]
-        return classify(got.at(index).stored, model, got.storage, values, lambda part: _special(read_by, index[part]))
+        values, stored = [partial(value, form=form) for form in forms], got.at(index).stored
+        return classify(stored, model, got.storage, values, lambda part: _special(read_by, index[part]))
 
     return judge
 
@@ -204,9 +205,14 @@ class Segment:
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
         variants = self._variants(model)
-        classes, is_open = self._by_cells(got, index, variants, storage, nearness)
-        if not is_open.all():
-            got, index = got[is_open], index[is_open]
+        classes = np.full(got.size, WITHIN, np.uint16)
+        is_open = np.arange(got.size)
+        # What is in the core needs no bounds of its own; nor does what is outside of those of its cell.
+        if self._is_neuron:
+            is_open = np.flatnonzero(~in_core(got, storage, variants, self._forms_at(index)))
+        classes[is_open], left = self._by_cells(got[is_open], index[is_open], variants, storage, nearness)
+        is_open = is_open[left]
+        got, index = got[is_open], index[is_open]
         ends = Ends(index.size, storage)
         forms = self._forms_at(index, nearness)
         classes[is_open] = classify(
@@ -247,6 +253,10 @@ class Segment:
     @property
     def _is_pointwise(self) -> bool:
         return all(operation.is_pointwise for operation in self._operations)
+
+    @property
+    def _is_neuron(self) -> bool:
+        return len(self._nodes) == 1 and self._operations[0].descriptor is not None
 
     def _by_cells(
         self, got: Stored, index: Index, variants: Sequence[Model], storage: StorageFormat, nearness: Nearness

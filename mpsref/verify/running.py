@@ -298,7 +298,7 @@ class Running:
         if not (small.any() or wide.any()):
             return small, wide, loss
         small, wide = np.zeros(small.shape, np.bool_), np.zeros(small.shape, np.bool_)
-        # A factor of 1, 2 or 4 loses nothing.
+        # A factor of 1, 2 or 4 loses nothing in a product.
         rounding = [
             i
             for i, (x, kind) in enumerate(factors)
@@ -316,7 +316,7 @@ class Running:
                 part = _product([most[i] for i in chosen])
                 if n < count:
                     wide = wide | (part > m.limit)
-                if sum(i in rounding for i in chosen) < 2:
+                if not kinds and sum(i in rounding for i in chosen) < 2:
                     continue
                 # Rounded to nearest, no more than it is.
                 error = tiny * (units + (1.0 if rounded.either else rounded.ulp))

@@ -91,7 +91,7 @@ LAYERS = [
     ["mpsref.record"],
     ["mpsref.verify.models", "mpsref.verify.ranges", "mpsref.verify.reasons", "mpsref.verify.differences"],
     ["mpsref.verify.running", "mpsref.verify.bias"],
-    ["mpsref.verify.forms", "mpsref.verify.stored"],
+    ["mpsref.verify.core", "mpsref.verify.forms", "mpsref.verify.stored"],
     ["mpsref.verify.bounds"],
     ["mpsref.verify.cells"],
     ["mpsref.verify.windows", "mpsref.verify.ties"],

@@ -431,6 +431,22 @@ def test_next_to_a_pole_a_partial_product_may_be_lost():
     assert neuron_judge(d, MODELS["metal-half"], *elements)(np.arange(1)) != BEYOND
 
 
+@pytest.mark.parametrize(
+    ("model", "storage", "powers"),
+    [("metal-half", HALF, (14.3, 15.9)), ("metal-precise", SINGLE, (126.2, 127.9))],
+)
+def test_a_reciprocal_may_be_a_subnormal_that_is_rounded(model, storage, powers):
+    rng = np.random.default_rng(0)
+    x = (2.0 ** rng.uniform(*powers, (125, 16))).astype(storage.dtype)
+    upstream = (rng.uniform(1, 100, x.shape) * 2 ** (powers[0] / 2)).astype(storage.dtype)
+    got = upstream * (storage.dtype.type(1) / x)
+    elements = [Elements(each, storage) for each in (got, x, upstream)]
+
+    classes = neuron_judge(mps.MPSNNNeuronDescriptor(T.logarithm), MODELS[model], *elements)(np.arange(got.size))
+
+    assert (classes == WITHIN).all()
+
+
 def test_an_infinity_is_no_neighbour():
     largest = np.float16([65504, -65504, np.inf, 1])
 

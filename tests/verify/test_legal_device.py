@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from device import ALWAYS, NEVER, SOMETIMES, Device, evaluated, forms_of
+from device import (
+    ALWAYS,
+    CHANNELS,
+    EACH,
+    NEVER,
+    SOMETIMES,
+    Device,
+    evaluated,
+    forms_of,
+    random_descriptor,
+    random_inputs,
+)
 from mpsref.arrays import Elements
 from mpsref.storage import FORMATS
 from mpsref.ulp import ulp_distance
@@ -22,52 +33,8 @@ from mpsref.verify.reasons import BEYOND, Reason
 T = mps.MPSCNNNeuronType
 Format = mps.MPSImageFeatureChannelFormat
 HALF, SINGLE = FORMATS[Format.float16], FORMATS[Format.float32]
-EACH, CHANNELS = 4096, 16
 OPERATIONS = ("arithmetic", "reciprocal", "division", "exp", "exp2", "log", "log2", "erf", "expm1", "log1p", "tanh",
               "pow")  # fmt: skip
-
-
-def random_descriptor(neuron_type, rng):
-    """Parameters of ordinary and of extreme size, and those at which a formula is special."""
-
-    def number():
-        value = rng.uniform(-3, 3) if rng.random() < 0.6 else 10 ** rng.uniform(-3, 3) * rng.choice([-1, 1])
-        return float(np.float32(value))
-
-    if mps.NEURONS[neuron_type].per_channel:
-        return mps.MPSNNNeuronDescriptor(neuron_type, data=rng.uniform(-2, 2, CHANNELS))
-    parameters = {name: number() for name in mps.NEURONS[neuron_type].parameters}
-    if neuron_type is T.power:
-        parameters["c"] = float(rng.choice([-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 1 + 2.0**-23, 1e-9, rng.uniform(-3, 3)]))
-    if neuron_type is T.exponential:
-        parameters["b"] = float(rng.integers(-3, 3)) if rng.random() < 0.3 else parameters["b"]
-        parameters["c"] = float(rng.choice([-1, 2, 10, 0.3, -2, -0.5, 1, rng.uniform(0.1, 12)]))
-    if neuron_type is T.logarithm:
-        parameters["c"] = float(rng.choice([-1, 2, 10, 0.3, rng.uniform(0.1, 12)]))
-    return mps.MPSNNNeuronDescriptor(neuron_type, **parameters)
-
-
-def random_inputs(d, rng, dtype):
-    """Ordinary, huge and subnormal numbers, small integers, and the neighbours of kinks, poles and limits of e^x."""
-    kind = rng.integers(0, 6, EACH)
-    extremes = 10.0 ** (rng.uniform(-45, 38.5, EACH) if dtype == np.float32 else rng.uniform(-7.5, 4.8, EACH))
-    special = [0.0, *d.row.kinks(d), *((-d.b / d.a, (1 - d.b) / d.a) if d.a else ())]
-    special += [limit / d.b for limit in (88, -88, 44, 11)] if d.b else []
-    special = [x for x in special if abs(x) < 1e38]
-    near = np.array(special)[rng.integers(0, len(special), EACH)]
-    epsilon = float(np.finfo(dtype).eps)
-    with np.errstate(over="ignore"):
-        x = np.select(
-            [kind == 0, kind == 1, kind == 2, kind == 3],
-            [
-                extremes * rng.choice([-1, 1], EACH),
-                rng.uniform(-100, 100, EACH),
-                near * (1 + rng.integers(-4, 5, EACH) * epsilon),
-                rng.integers(-8, 9, EACH) / 2,
-            ],
-            rng.uniform(-8, 8, EACH),
-        ).astype(dtype)
-    return np.where(np.isfinite(x), x, dtype.type(1))
 
 
 def judged(d, model, storage, x, upstream, wrote):
