@@ -323,6 +323,8 @@ def _settle(
     for start in range(0, classes.size, BLOCK):
         part = slice(start, start + BLOCK)
         some = classes[part]
+        if (some == WITHIN).all() and not np.isinf(got[part]).any():
+            continue
         # What is beyond in a buffer stays so; most elements are.
         chosen = np.arange(some.size) if is_texture else np.flatnonzero(some != BEYOND)
         actual, ideal, kind = got[part][chosen], want[part][chosen], some[chosen]

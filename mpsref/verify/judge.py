@@ -205,25 +205,28 @@ class Segment:
             return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
 
         variants = self._variants(model)
-        classes = np.full(got.size, WITHIN, np.uint16)
-        is_open = np.arange(got.size)
         # What is in the core needs no bounds of its own; nor does what is outside of those of its cell.
+        is_open = np.ones(got.size, np.bool_)
         if self._is_neuron:
-            is_open = np.flatnonzero(~in_core(got, storage, variants, self._forms_at(index)))
-        classes[is_open], left = self._by_cells(got[is_open], index[is_open], variants, storage, nearness)
-        is_open = is_open[left]
-        got, index = got[is_open], index[is_open]
+            is_open = ~in_core(got, storage, variants, self._forms_at(index))
+        all_classes = np.full(got.size, WITHIN, np.uint16)
+        if not is_open.all():
+            got, index = got[is_open], index[is_open]
+        classes, left = self._by_cells(got, index, variants, storage, nearness)
+        if not left.all():
+            got, index = got[left], index[left]
         ends = Ends(index.size, storage)
         forms = self._forms_at(index, nearness)
-        classes[is_open] = classify(
+        classes[left] = classify(
             got, model, storage, forms, special, ends, variants, nearness=nearness, loses_nan=self._loses_nan(model)
         )
+        all_classes[is_open] = classes
         if model.name not in self._ends:
             known = index[ends.known]
             # Narrow: an image whose every element is beyond is as long as these.
             narrow = known.astype(np.min_scalar_type(int(known.max(initial=0))))
             self._ends[model.name] = narrow, ends.low[ends.known], ends.high[ends.known]
-        return classes
+        return all_classes
 
     def read(self, f: Running) -> Range:
         """The ranges of what the next node reads of the image, by any form of the formulas; of its shape."""
