@@ -30,7 +30,7 @@ BLOCK = 2**20
 FEW = 16
 """Elements that are read one by one."""
 
-MANY = 65_536
+MANY = 1_048_576
 """Elements from which on noting the place of each that differs costs less than searching for those asked for."""
 
 ARITHMETIC = 24
