@@ -4,7 +4,8 @@ What a verdict costs: ``python benchmarks/verdicts.py``.
 Each neuron on 6.4 million elements, in one process on one core: the evaluation of its graph on images in memory, then
 `verify` of a recording of that node from its files, in turns. What counts is the least of the rounds, which other
 programs disturb least. The markdown goes to stdout: milliseconds of the evaluation, and how many times as long a
-verdict takes where every element is exact, and where one in a hundred is 1 ULP away.
+verdict takes where every element is exact, where one in a hundred is 1 ULP away, and where the formula was computed
+step by step in float32 with fused sums, as a plain kernel does.
 
 With ``--failing`` another table has the seconds of the processor for whole verdicts, causes included, of images that
 fail: all elements off by noise, some rows never written, another input, NaN lost.
@@ -52,19 +53,20 @@ def main() -> int:
             ]
             print(f"| {neuron_type.name} | {' | '.join(f'{each:.1f}' for each in seconds)} |", flush=True)
     for name in () if options.failing else options.formats:
-        print(f"\n| {name} | forward (ms) | exact | 1 ULP | gradient (ms) | exact | 1 ULP |\n|---" + "|---" * 6 + "|")
+        print(f"\n| {name} | forward (ms) | exact | 1 ULP | stepwise | gradient (ms) | exact | 1 ULP | stepwise |")
+        print("|---" * 9 + "|")
         worst = 0.0
         for neuron_type in mps.NEURONS:
             found = [measure(neuron_type, name, tuple(options.shape), options.rounds, is_gradient=g) for g in (0, 1)]
             worst = max(worst, *(ratio for _, *ratios in found for ratio in ratios))
-            texts = [f"{1e3 * base:.1f} | {exact:.2f} | {near:.2f}" for base, exact, near in found]
+            texts = [" | ".join([f"{1e3 * base:.1f}", *(f"{ratio:.2f}" for ratio in ratios)]) for base, *ratios in found]
             print(f"| {neuron_type.name} | {' | '.join(texts)} |", flush=True)
         print(f"\nAt most {worst:.2f} times the evaluation.")
     return 0
 
 
 def recorded(
-    neuron_type: mps.MPSCNNNeuronType, name: str, shape: tuple[int, ...], *, is_gradient: bool
+    neuron_type: mps.MPSCNNNeuronType, name: str, shape: tuple[int, ...], mode: str = "ideal", *, is_gradient: bool
 ) -> tuple[mps.MPSNNGraph, mps.GraphFile, dict[str, mps.MPSImage]]:
     """The graph of a node, its file and sources."""
     rng = np.random.default_rng(0)
@@ -78,22 +80,24 @@ def recorded(
         label: mps.MPSImage.from_array(rng.standard_normal(shape, np.float32) * 3, storage)
         for label in (["dy", "x"] if is_gradient else ["x"])
     }
-    graph = mps.MPSNNGraph(result_image=result, format=storage)
+    graph = mps.MPSNNGraph(result_image=result, format=storage, mode=mode)
     return graph, mps.GraphFile.from_results([result], storage), sources
 
 
 def measure(
     neuron_type: mps.MPSCNNNeuronType, name: str, shape: tuple[int, ...], rounds: int, *, is_gradient: bool
-) -> tuple[float, float, float]:
-    """Seconds of an evaluation, and the two ratios."""
+) -> tuple[float, ...]:
+    """Seconds of an evaluation, and the three ratios."""
     graph, file, sources = recorded(neuron_type, name, shape, is_gradient=is_gradient)
     exact = graph.run(**sources)["result"].to_array()
     near, bits = exact.copy(), exact.view(f"u{exact.itemsize}")
     near.view(bits.dtype)[..., ::100] += (bits & 0x7F)[..., ::100] != 0
+    plain, *_ = recorded(neuron_type, name, shape, "stepwise-fma", is_gradient=is_gradient)
+    stepwise = plain.run(**sources)["result"].to_array()
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             write_recording(Path(folder) / label, file, {**sources, "result": made}, "none", raw=True)
-            for label, made in (("exact", exact), ("near", near))
+            for label, made in (("exact", exact), ("near", near), ("stepwise", stepwise))
         ]
         candidates: list[Callable[[], object]] = [lambda: graph.run(**sources)]
         candidates += [lambda path=path: verify(path).check() for path in paths]
