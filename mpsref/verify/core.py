@@ -9,6 +9,7 @@ not plain: what overflows, a pole, an open comparison.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -160,9 +161,9 @@ class Core:
 
     def part(self, start: int, shape: tuple[int, ...]) -> Core:
         """The elements from `start` on, in a shape."""
-        return (
-            self if self.low.shape == shape else self.at(np.arange(start, start + int(np.prod(shape))).reshape(shape))
-        )
+        if self.low.shape == shape:
+            return self
+        return self.at(np.arange(start, start + math.prod(shape)).reshape(shape))
 
     def holds(self, values: Wide) -> Mask:
         """Which of some values lie inside."""
