@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,11 @@ from mpsref.errors import ImplementationError, described
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error, neuron_of
 from mpsref.storage import StorageFormat
 from mpsref.testing.comparison import compare
-from mpsref.testing.reports import Failure
+from mpsref.testing.reports import KINDS, Failure
 from mpsref.testing.strategies import floats
-from mpsref.testing.subject import Subject, Trial, explains, hypothesis_of, way_of
+from mpsref.testing.subject import Cause, Subject, Trial, causes_of, way_of
 from mpsref.testing.views import VIEWS
 from mpsref.ulp import UNREACHABLE, ulp_distance
-from mpsref.verify.faults import Finding
 
 __all__ = ["Attack"]
 
@@ -55,7 +54,7 @@ STRIDES = "right for a copy of the view, so the implementation ignores strides, 
 
 @dataclass
 class _Failures:
-    """Elements that failed in one way."""
+    """Elements that failed in one way, as many as are kept by what they read, and a trial of each neuron."""
 
     first: Trial
     count: int = 0
@@ -69,6 +68,7 @@ class Attack:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.arrays = self.elements = 0
+        self.failed: list[Trial] = []
         self.by_way: dict[int, _Failures] = {}
         self.views: list[Trial] = []
         self.refused: dict[str, str] = {}
@@ -113,6 +113,7 @@ class Attack:
         # The first, which is the only one, unless parameters vary.
         self._large(seen[0])
         self._views(seen[0])
+        self._sort()
 
     def _large(self, descriptor: MPSNNNeuronDescriptor) -> None:
         """All halves, in either format; and arrays that are large, with numbers of every magnitude."""
@@ -151,7 +152,7 @@ class Attack:
         if not trial.beyond.size:
             return trial
         wrong = ~np.isin(trial.beyond, self.subject.trial(descriptor, trial.x, trial.upstream).beyond)
-        return replace(trial, beyond=trial.beyond[wrong], ways=trial.ways[wrong])
+        return replace(trial, beyond=trial.beyond[wrong], kinds=trial.kinds[wrong])
 
     def _ordinary(self, descriptor: MPSNNNeuronDescriptor, rows: int) -> tuple[Stored, Stored | None]:
         """Moderate numbers, all different."""
@@ -162,52 +163,71 @@ class Attack:
     def _keep(self, trial: Trial) -> None:
         self.arrays += 1
         self.elements += trial.x.size
-        for way in np.unique(trial.ways).tolist():
-            failures = self.by_way.setdefault(way, _Failures(trial))
-            index = trial.failing(way)
-            failures.count += index.size
-            failures.neurons.setdefault(trial.descriptor, trial)
-            x = trial.x.ravel()[index]
-            upstream = np.ones_like(x) if trial.upstream is None else trial.upstream.ravel()[index]
-            for pair in zip(x, upstream, strict=True):
-                if len(failures.values) >= KEPT:
-                    break
-                failures.values.setdefault(pair[0].tobytes() + pair[1].tobytes(), pair)
+        if trial.beyond.size:
+            self.failed.append(trial)
+
+    def _sort(self) -> None:
+        """Tell the ways apart in which elements have failed, those of each neuron at once."""
+        by_neuron: dict[MPSNNNeuronDescriptor, list[Trial]] = {}
+        for trial in self.failed:
+            by_neuron.setdefault(trial.descriptor, []).append(trial)
+        for descriptor, trials in by_neuron.items():
+            joined = Trial.joined(trials)
+            ends = np.cumsum([trial.x.size for trial in trials])
+            ways, is_sure = self.subject.ways(joined)
+            for way in np.unique(ways).tolist():
+                index = joined.beyond[(ways == way) & is_sure]
+                first = trials[int(np.searchsorted(ends, index[0], "right"))]
+                failures = self.by_way.setdefault(way, _Failures(first))
+                failures.count += int(np.count_nonzero(ways == way))
+                failures.neurons[descriptor] = first
+                x = joined.x.ravel()[index]
+                upstream = np.ones_like(x) if joined.upstream is None else joined.upstream.ravel()[index]
+                for pair in zip(x, upstream, strict=True):
+                    if len(failures.values) >= KEPT:
+                        break
+                    failures.values.setdefault(pair[0].tobytes() + pair[1].tobytes(), pair)
 
     def failures(self) -> Iterator[Failure]:
         """The simplest input of each kind, first what no model of arithmetic allows, in the order of `KINDS`."""
         ways = sorted(self.by_way)
         simplest = {way: self._simplest(way, self.by_way[way]) for way in ways}
-        finding = self._hypothesis([way for way in ways if not way_of(way)[1]])
+        causes = self._causes({way: simplest[way] for way in ways if not way_of(way)[1]})
         if self.views:
             yield self._view_failure()
         for way in ways:
-            yield self._failure(way, self.by_way[way], *simplest[way], finding)
+            yield self._failure(way, self.by_way[way], *simplest[way], causes)
 
-    def _hypothesis(self, ways: Sequence[int]) -> Finding | None:
-        """One fault that explains what fails in several ways, from a trial of all their values."""
-        if not ways:
-            return None
-        descriptor = self._simplest_neuron(ways[0], self.by_way[ways[0]])
-        pairs = [pair for way in ways for pair in self.by_way[way].values.values()]
+    def _causes(self, simplest: Mapping[int, tuple[Trial, int]]) -> list[Cause]:
+        """What explains failures of several ways, from one trial of their values, in no order."""
+        if not simplest:
+            return []
+        way = min(simplest)
+        descriptor = self._simplest_neuron(way, self.by_way[way])
+        pairs = [pair for way in simplest for pair in self.by_way[way].values.values()]
         xs = _ladder([x for x, _ in pairs], descriptor, self.subject.storage)
-        upstream: Any = None
+        upstream = np.ones_like(xs)
         if self.subject.direction == "gradient":
+            alone = [(trial.x, trial.upstream) for trial, _ in simplest.values() if len(trial.x) == 1]
+            pairs += [(x.ravel()[0], u.ravel()[0]) for x, u in alone if u is not None]
             xs = np.concatenate([xs, [x for x, _ in pairs]]).astype(xs.dtype)
-            upstream = np.ones_like(xs)
-            upstream[-len(pairs) :] = [u for _, u in pairs]
-        return hypothesis_of(self._trial(descriptor, xs, upstream), self.subject.storage)
+            upstream = np.concatenate([upstream, [u for _, u in pairs]]).astype(xs.dtype)
+        order = np.random.default_rng(0).permutation(len(xs))
+        trial = self._trial(descriptor, xs[order], upstream[order] if self.subject.direction == "gradient" else None)
+        ways, _ = self.subject.ways(trial)
+        bad = np.zeros(trial.x.size, np.bool_)
+        bad[trial.beyond[ways < len(KINDS)]] = True
+        return causes_of(self.subject, trial, bad)
 
-    def _failure(self, way: int, failures: _Failures, trial: Trial, index: int, finding: Finding | None) -> Failure:
-        subject, storage = self.subject, self.subject.storage
+    def _failure(self, way: int, failures: _Failures, trial: Trial, index: int, causes: Sequence[Cause]) -> Failure:
         why = CHANGES
         if self._is_same_again(trial):
-            why = trial.choice(index) or subject.why(trial, index)
-            if not why and finding is not None and explains(finding, trial, storage):
-                name = ", ".join(filter(None, (finding.name, finding.detail)))
-                why = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
-            elif not why and trial.x.size > max(LENGTHS):
+            why = trial.choice(index) or self.subject.why(trial, index)
+            read = trial.read_at(index)
+            if not why and trial.x.size > max(LENGTHS):
                 why = LONG_ARRAYS
+            elif not why and len(trial.x) == 1:
+                why = next((cause.text for cause in causes if read in cause.pairs), "")
         return self._described(way, failures.count, failures.first, trial, index, why)
 
     def _is_same_again(self, trial: Trial) -> bool:
@@ -223,7 +243,7 @@ class Attack:
         if not self._is_same_again(trial):
             why = CHANGES
         count = sum(len(trial.beyond) for trial in self.views)
-        failure = self._described(int(trial.ways[0]), count, trial, trial, int(trial.beyond[0]), why)
+        failure = self._described(int(trial.kinds[0]), count, trial, trial, int(trial.beyond[0]), why)
         return replace(failure, kind="view", is_allowed=False, array=f"{trial.view} {failure.array}")
 
     def _described(self, way: int, count: int, first: Trial, trial: Trial, index: int, why: str) -> Failure:
@@ -270,18 +290,27 @@ class Attack:
         upstreams = [None]
         if self.subject.direction == "gradient":
             upstreams = _distinct([failures.first.x.dtype.type(1), *sorted((u for _, u in pairs), key=_simplicity)])
-        xs = _padded(_ladder([x for x, _ in pairs], descriptor, self.subject.storage))
+        xs = _padded(_by_simplicity(_ladder([x for x, _ in pairs], descriptor, self.subject.storage)))
         simple: list[Any] = []
         for upstream in upstreams:
             trial = self._trial(descriptor, xs, upstream)
-            failing = _distinct(sorted(trial.x.ravel()[trial.failing(way)], key=_simplicity))
+            failing = _distinct(trial.x.ravel()[self.subject.failing(trial, way, TRIED)])
             simple = simple or failing
-            for x in failing[:TRIED]:
+            for x in failing:
                 alone = self._trial(descriptor, x, upstream)
-                if way in alone.ways:
-                    alone = self._simpler_upstream(way, alone)
-                    return alone, int(alone.failing(way)[0])
-        return self._shortest(way, failures.neurons.get(descriptor, failures.first), simple[:TRIED])
+                at = self.subject.failing(alone, way)
+                if at.size:
+                    simpler = self._simpler_upstream(way, alone)
+                    return (alone, int(at[0])) if simpler is alone else self._first(way, simpler)
+        return self._shortest(way, failures.neurons.get(descriptor, failures.first), simple)
+
+    def _fails(self, way: int, trial: Trial) -> bool:
+        return self.subject.failing(trial, way).size > 0
+
+    def _first(self, way: int, trial: Trial) -> tuple[Trial, int]:
+        """The first element that fails in this way, or that fails, or any."""
+        index = [*self.subject.failing(trial, way), *trial.beyond[:1], 0]
+        return trial, int(index[0])
 
     def _trial(self, descriptor: MPSNNNeuronDescriptor, x: Any, upstream: Any, rows: int = 1) -> Trial:
         """Call with these values, or a single one repeated, in every feature channel."""
@@ -297,12 +326,13 @@ class Attack:
         if alone.upstream is None or alone.upstream.ravel()[0] == 1:
             return alone
         x = alone.x.ravel()[0]
-        values = _padded(_ladder([alone.upstream.ravel()[0]], alone.descriptor, self.subject.storage))
+        values = _ladder([alone.upstream.ravel()[0]], alone.descriptor, self.subject.storage)
+        values = _padded(_by_simplicity(values))
         trial = self._trial(alone.descriptor, x, values, len(values))
         assert trial.upstream is not None
-        for upstream in _distinct(sorted(trial.upstream.ravel()[trial.failing(way)], key=_simplicity))[:TRIED]:
+        for upstream in _distinct(trial.upstream.ravel()[self.subject.failing(trial, way, TRIED)]):
             simpler = self._trial(alone.descriptor, x, upstream)
-            if way in simpler.ways:
+            if self._fails(way, simpler):
                 return simpler
         return alone
 
@@ -313,7 +343,7 @@ class Attack:
         for name in simplest.parameters if self.subject.varies else ():
             others = {k: v for k, v in simplest.parameters.items() if k != name}
             simpler = neuron_of(simplest.neuron_type.name, others)
-            if way in self.subject.trial(simpler, trial.x, trial.upstream).ways:
+            if self._fails(way, self.subject.trial(simpler, trial.x, trial.upstream)):
                 simplest = simpler
         return simplest
 
@@ -321,18 +351,17 @@ class Attack:
         """Where no single element fails: the shortest array of one value, as simple as possible, or of several."""
         if len(first.x) > max(LENGTHS):
             # Smaller arrays have not failed so.
-            first = self._beginning(way, first)
-            return first, int(first.failing(way)[0])
-        at = int(first.failing(way)[0]) if way in first.ways else 0
+            return self._first(way, self._beginning(way, first))
+        _, at = self._first(way, first)
         one = first.x.dtype.type(1)
         upstream = None if first.upstream is None else one
         for x in _distinct([one, *simple[:1], first.x.ravel()[at]]):
             for rows in (rows for rows in SHORTEST if rows <= len(first.x)):
-                if way in self._trial(first.descriptor, x, upstream, rows).ways:
+                if self._fails(way, self._trial(first.descriptor, x, upstream, rows)):
                     for other in (one, *simple, x):
                         trial = self._trial(first.descriptor, other, upstream, rows)
-                        if way in trial.ways:
-                            return trial, int(trial.failing(way)[0])
+                        if self._fails(way, trial):
+                            return self._first(way, trial)
         best = first
         size = len(best.x) // 2
         while size:
@@ -345,7 +374,7 @@ class Attack:
                 best = shorter
             size //= 2
         best = self._plainer(way, best) if len(best.x) <= SHOWN else best
-        return best, int(best.failing(way)[0]) if way in best.ways else 0
+        return self._first(way, best)
 
     def _beginning(self, way: int, best: Trial) -> Trial:
         """The first rows of a large array, as few as fail."""
@@ -372,7 +401,7 @@ class Attack:
     def _if_failing(self, way: int, best: Trial, x: Stored, upstream: Stored | None) -> Trial:
         """The trial of other arrays if it fails in the same way, else the best so far."""
         trial = self.subject.trial(best.descriptor, x, upstream)
-        return trial if way in trial.ways else best
+        return trial if self._fails(way, trial) else best
 
 
 def _channels(descriptor: MPSNNNeuronDescriptor) -> int:
@@ -437,6 +466,10 @@ def _ladder(failing: Sequence[Any], descriptor: MPSNNNeuronDescriptor, storage: 
     numbers = np.concatenate([numbers, kinks, *beside, np.array([np.nan], dtype)])
     both = np.concatenate([numbers, -numbers, values])
     return np.unique(both.view(storage.bits_dtype)).view(dtype)
+
+
+def _by_simplicity(values: Stored) -> Stored:
+    return np.array(sorted(values, key=_simplicity), values.dtype)
 
 
 def _padded(values: Stored) -> Stored:

@@ -169,7 +169,8 @@ class Failure:
     kind, format : str
         One of `KINDS`, and how elements are stored.
     count : int
-        Elements that failed in this way, of all that were tried.
+        Elements that failed in this way, of all that were tried; where many did, what models allow of them is
+        estimated.
     is_allowed : bool
         Whether a model of arithmetic allows the formula such results.
     neuron : str

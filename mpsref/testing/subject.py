@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from mpsref.arrays import Elements, Index, Mask, Stored
+from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.enums import ActivationType, MPSCNNNeuronType
 from mpsref.neuron import forward, gradient
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error
@@ -21,24 +22,32 @@ from mpsref.testing.comparison import judge_of
 from mpsref.testing.reports import KINDS
 from mpsref.testing.strategies import activations, descriptors
 from mpsref.testing.views import viewed
-from mpsref.verify.case import Case, within
+from mpsref.ulp import ulp_distance
+from mpsref.verify.bounds import allowed
+from mpsref.verify.case import Case, around
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
-from mpsref.verify.faults import Finding, explain
+from mpsref.verify.faults import findings_of
 from mpsref.verify.hypotheses import Hypothesis, places
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import ASSUMED, BEYOND, WITHIN, Reason
 from mpsref.verify.tolerance import Limit, excused_by
 
-__all__ = ["Neurons", "Subject", "Trial", "explains", "hypothesis_of", "way_of"]
+__all__ = ["Cause", "Neurons", "Subject", "Trial", "causes_of", "way_of"]
 
 Neurons: TypeAlias = (
     MPSNNNeuronDescriptor | MPSCNNNeuronType | ActivationType | st.SearchStrategy[MPSNNNeuronDescriptor]
 )
 
-MENTIONED = 12
-"""Faults that are considered, those that explain most."""
+LOOK = 512
+"""Elements that models are asked of at first."""
+
+BINS, MOST_ASKED = 512, 8192
+"""Of how many sizes elements that fail alike are told apart, at most; and of how many more models are asked."""
+
+INTERVAL = 0.95
+"""The share of the elements of an interval of x that must fail if it is to be explained alone."""
 
 EXPLAINING = {
     "float32": ("metal-precise", "metal-fast"),
@@ -51,9 +60,8 @@ EXPLAINING = {
 @dataclass(frozen=True, eq=False)
 class Trial:
     """
-    One call: the arguments, the result, the right result, and the elements that fail.
+    One call: the arguments, the result, the right result, the elements that fail, and the numbers of their `KINDS`.
 
-    Each fails in a way: the number of its kind in `KINDS`, plus their number where a model of arithmetic allows it.
     `view` is one of `VIEWS`, if the arrays were views.
     """
 
@@ -63,7 +71,7 @@ class Trial:
     got: Stored
     want: Stored
     beyond: Index
-    ways: npt.NDArray[np.intp]
+    kinds: npt.NDArray[np.intp]
     view: str = ""
 
     @property
@@ -81,10 +89,28 @@ class Trial:
                     return f"the slope on the {side} of the kink, which a library may choose; here it is torch's"
         return ""
 
-    def failing(self, way: int) -> Index:
-        """The flat indices of the elements that fail in this way."""
-        index: Index = self.beyond[self.ways == way]
-        return index
+    def read_at(self, flat: int) -> bytes:
+        """What an element reads: its input and, for a gradient, the incoming gradient."""
+        read = [self.x] if self.upstream is None else [self.x, self.upstream]
+        return b"".join(each.ravel()[flat].tobytes() for each in read)
+
+    def rows(self, chosen: Mask) -> Trial:
+        """Some rows, of which none is said to fail."""
+        upstream = None if self.upstream is None else self.upstream[chosen]
+        x, got, want = self.x[chosen], self.got[chosen], self.want[chosen]
+        return Trial(self.descriptor, x, upstream, got, want, *np.empty((2, 0), np.intp))
+
+    @classmethod
+    def joined(cls, trials: Sequence[Trial]) -> Trial:
+        """All rows of trials of one neuron, one after the other."""
+        first = trials[0]
+        starts = np.cumsum([0, *(trial.x.size for trial in trials)])
+        upstream = None
+        if first.upstream is not None:
+            upstream = np.concatenate([trial.upstream for trial in trials if trial.upstream is not None])
+        x, got, want = (np.concatenate([getattr(trial, name) for trial in trials]) for name in ("x", "got", "want"))
+        beyond = np.concatenate([trial.beyond + start for trial, start in zip(trials, starts, strict=False)])
+        return cls(first.descriptor, x, upstream, got, want, beyond, np.concatenate([t.kinds for t in trials]))
 
 
 def _shape(x: Stored, view: str) -> tuple[int, ...]:
@@ -138,10 +164,63 @@ class Subject:
             limit = judge_of(limit, Elements(got, self.storage), descriptor, x, upstream)
         read = [Elements(each, self.storage) for each in (upstream, x) if each is not None]
         beyond = counts_of(got, want, self.storage, limit, excused=excused_by(self.limit), sources=read).beyond
-        trial = Trial(
-            descriptor, x, upstream, got, want, beyond, _kinds(got.ravel()[beyond], want.ravel()[beyond]), view
+        kinds = _kinds(got.ravel()[beyond], want.ravel()[beyond])
+        return Trial(descriptor, x, upstream, got, want, beyond, kinds, view)
+
+    def failing(self, trial: Trial, way: int, most: int = 1) -> Index:
+        """
+        The flat indices of the first elements that fail in this way.
+
+        A way is the number of a kind in `KINDS`, plus their number where a model of arithmetic allows the result.
+        """
+        kind, is_allowed = way % len(KINDS), way >= len(KINDS)
+        rest, found = trial.beyond[trial.kinds == kind], np.empty(0, np.intp)
+        size = LOOK
+        while rest.size and found.size < most:
+            some, rest = rest[:size], rest[size:]
+            found = np.concatenate([found, some[self._is_allowed(trial, some) == is_allowed]])
+            size *= 4
+        return found[:most]
+
+    def ways(self, trial: Trial) -> tuple[npt.NDArray[np.intp], Mask]:
+        """
+        The way in which each element fails; and for which of them models were asked.
+
+        Of many, models are asked for some of all sizes of x, those farthest from and nearest to the right result; where
+        they differ for these, for all around them.
+        """
+        beyond, kinds = trial.beyond, trial.kinds
+        if not beyond.size:
+            return kinds, np.ones(0, np.bool_)
+        places, distance = (
+            self.storage.ordinals(trial.x.ravel()[beyond]),
+            ulp_distance(trial.got.ravel()[beyond], trial.want.ravel()[beyond], self.storage),
         )
-        return replace(trial, ways=trial.ways + len(KINDS) * self._is_allowed(trial, beyond))
+        # Incoming gradients of 1, of other numbers, and those that are not finite, each apart.
+        one = np.ones(1, trial.x.dtype)
+        upstream = one if trial.upstream is None else trial.upstream.ravel()[beyond]
+        with np.errstate(invalid="ignore"):
+            group = np.broadcast_to(3 * kinds + (upstream != 1) + ~np.isfinite(upstream), kinds.shape)
+        order = np.lexsort((places, group))
+        sizes = np.unique(group, return_counts=True)[1]
+        bins = np.empty(beyond.size, np.intp)
+        bins[order] = np.concatenate([np.arange(n) * min(n, BINS) // n + BINS * k for k, n in enumerate(sizes)])
+        by_distance = np.lexsort((distance, bins))
+        edges = np.flatnonzero(np.diff(bins[by_distance], prepend=-1))
+        nearest, farthest = by_distance[edges], by_distance[np.append(edges[1:], beyond.size) - 1]
+        asked, is_allowed = np.zeros((2, beyond.size), np.bool_)
+
+        def ask(chosen: Index) -> None:
+            asked[chosen] = True
+            is_allowed[chosen] = self._is_allowed(trial, beyond[chosen])
+
+        ask(np.unique([nearest, farthest]))
+        counts = np.diff(np.append(edges, beyond.size))
+        differs = np.repeat(is_allowed[nearest] != is_allowed[farthest], counts)
+        alike = np.repeat(is_allowed[farthest], counts)
+        is_allowed[by_distance] = np.where(asked[by_distance], is_allowed[by_distance], alike)
+        ask(by_distance[differs & ~asked[by_distance]][:MOST_ASKED])
+        return kinds + len(KINDS) * is_allowed, asked
 
     def _is_allowed(self, trial: Trial, index: Index) -> Mask:
         """Where some model of arithmetic allows the result."""
@@ -193,35 +272,60 @@ def _kinds(got: Stored, want: Stored) -> npt.NDArray[np.intp]:
     return np.asarray(np.select(list(cases.values()), numbers, list(KINDS).index("far")), np.intp)
 
 
-def hypothesis_of(trial: Trial, storage: StorageFormat) -> Finding | None:
+@dataclass(frozen=True, eq=False)
+class Cause:
+    """What explains elements of a trial that fail and that no model allows, by what they read."""
+
+    text: str
+    pairs: frozenset[bytes]
+
+
+def causes_of(subject: Subject, trial: Trial, bad: Mask) -> list[Cause]:
     """
-    The fault that explains most elements that fail and that no model allows.
+    The causes of a trial's elements that fail, first that of most of them.
 
-    None that is in the arrangement of elements, such as a texture's: each of the trial fails alone.
+    None that is in the arrangement of elements, such as a texture's: each of the trial fails alone. Where no cause is
+    found, and nearly all elements of an interval of x fail, that of these alone.
     """
-    bad = np.zeros(trial.x.size, np.bool_)
-    bad[trial.beyond[trial.ways < len(KINDS)]] = True
-    for finding in explain(_case(trial, bad, storage), MENTIONED):
-        if finding.fits and finding.name not in ARRANGEMENTS and not finding.where:
-            return finding
-    return None
+    causes = _causes(subject, trial, bad, "")
+    if not causes and bad.any():
+        ends = trial.x.ravel()[bad].min(), trial.x.ravel()[bad].max()
+        rows = ((trial.x >= ends[0]) & (trial.x <= ends[1])).all(axis=1)
+        chosen = bad.reshape(trial.x.shape)[rows].ravel()
+        if chosen.sum() > INTERVAL * chosen.size and rows.sum() < len(rows):
+            return _causes(subject, trial.rows(rows), chosen, f"only where {ends[0]:.6g} <= x <= {ends[1]:.6g}")
+    return causes
 
 
-def explains(finding: Finding, alone: Trial, storage: StorageFormat) -> bool:
-    """Whether the same fault explains the trial of a single element."""
-    bad = np.zeros(alone.x.size, np.bool_)
-    bad[alone.beyond] = True
-    found = explain(_case(alone, bad, storage), MENTIONED)
-    return any(each.name == finding.name and each.explained for each in found)
+def _causes(subject: Subject, trial: Trial, bad: Mask, interval: str) -> list[Cause]:
+    causes = []
+    for finding, mask in findings_of(_case(subject, trial, bad)):
+        if finding.fits and finding.name not in ARRANGEMENTS and (finding.where or not finding.name.startswith("0")):
+            name = ", ".join(filter(None, (finding.name, finding.detail, finding.where or interval)))
+            text = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
+            causes.append(Cause(text, frozenset(map(trial.read_at, np.flatnonzero(mask & bad).tolist()))))
+    return causes
 
 
 ARRANGEMENTS = frozenset(each.name for each in vars(places).values() if isinstance(each, Hypothesis))
 """Faults of the places of elements in memory."""
 
 
-def _case(trial: Trial, bad: Mask, storage: StorageFormat) -> Case:
-    """A trial as an image of one row."""
-    shape = (1, 1, *trial.x.shape)
+def _case(subject: Subject, trial: Trial, bad: Mask) -> Case:
+    """A trial as an image of one row, with the bounds of models, which what is wrong in it has broken."""
+    storage, shape = subject.storage, (1, 1, *trial.x.shape)
+    ends = [np.full(trial.x.size, np.nan) for _ in range(2)]
+    for model in EXPLAINING[storage.name]:
+        bounds = allowed(
+            trial.descriptor, trial.x, model, source=storage, result=storage, upstream=trial.upstream, flush=True
+        )
+        for end, limit, extreme in zip(ends, (bounds.lower, bounds.upper), (np.fmin, np.fmax), strict=True):
+            values = np.where(bounds.reason == WITHIN, limit.astype(np.float64), np.nan).ravel()
+            extreme(end, values, out=end)
+
+    def between(index: Index) -> tuple[Wide, Wide]:
+        return ends[0][index], ends[1][index]
+
     return Case(
         NeuronForward(trial.descriptor) if trial.upstream is None else NeuronGradient(trial.descriptor),
         tuple(Elements(each.reshape(shape), storage) for each in (trial.upstream, trial.x) if each is not None),
@@ -229,5 +333,6 @@ def _case(trial: Trial, bad: Mask, storage: StorageFormat) -> Case:
         trial.got.reshape(shape),
         trial.want.reshape(shape),
         bad.reshape(shape),
-        within(storage, Tolerance()),
+        around(storage, trial.want, between),
+        ends=between,
     )

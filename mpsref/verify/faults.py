@@ -67,7 +67,7 @@ from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import listed, place_of, stride
 from mpsref.verify.search import PURE, Search, Trial, ranked
 
-__all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain"]
+__all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain", "findings_of"]
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
@@ -205,9 +205,15 @@ def explain(
         Empty if nothing is out of bounds. First the causes, each of what those before leave over; then alternatives to
         the first. The first one `fits`, or else describes where the elements are.
     """
+    return [finding for finding, _ in findings_of(case, hypotheses=hypotheses)][:most]
+
+
+def findings_of(case: Case, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES) -> list[tuple[Finding, Mask]]:
+    """All findings, each with the elements that need no other cause, flat; alternatives have none."""
     if not case.bad_index.size:
         return []
     causes: list[Finding] = []
+    masks: list[Mask] = []
     alternatives: list[Finding] = []
     settled = np.zeros(case.bad.size, np.bool_)
     with np.errstate(all="ignore"):
@@ -234,9 +240,12 @@ def explain(
                 where = finding.where or place_of(case, np.flatnonzero(explained & left.bad.reshape(-1)))
                 finding = replace(finding, where=where, rank="rest")
             causes.append(finding)
+            masks.append(explained)
             if not explained.any():
                 break
-    return [*causes, *alternatives][:most]
+    findings = [*causes, *alternatives]
+    masks += [np.zeros(case.bad.size, np.bool_)] * (len(findings) - len(masks))
+    return list(zip(findings, masks, strict=True))
 
 
 def _confirmed(search: Search, trials: list[Trial]) -> tuple[Mask, Finding, list[Trial]]:

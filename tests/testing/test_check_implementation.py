@@ -16,7 +16,7 @@ import pytest
 
 import mpsref as mps
 from builders import seldom
-from mpsref.testing import ImplementationCheck, check_implementation
+from mpsref.testing import ImplementationCheck, check_implementation, subject
 from mpsref.testing import strategies as mpst
 from mpsref.testing.attack import LONG_ARRAYS
 from mpsref.verify import Bounds
@@ -390,6 +390,61 @@ def test_one_hypothesis_is_named_over_all_kinds(format):
     assert gross
     assert {failure.why for failure in gross} == {gross[0].why}
     assert re.match(r"the slope from the stored result, which explains (\d[\d,]*) of \1: ", gross[0].why)
+
+
+def half_gelu(x):
+    return x / 2 * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
+
+
+BECAUSE = {
+    "approximation": (half_gelu, neuron("geLU"), "an approximation of geLU, x/2 (1 + tanh"),
+    "parameter": (
+        lambda x: right(neuron("ELU", a=1.5), x), neuron("ELU", a=1.0), "another value of a parameter, a = 1.5",
+    ),
+    "default": (lambda x: right(neuron("tanH"), x), neuron("tanH", b=0.5), "a parameter at its default, b = 1.0"),
+    "interval": (
+        lambda x: right(neuron("sigmoid"), x) * np.where((x > 0.44) & (x < 0.45), np.float32(1.01), np.float32(1)),
+        neuron("sigmoid"), "multiplied by a number, by 1.01",
+    ),
+    "constant": (
+        lambda x: np.where((x > -30) & (x < -20), np.float32(1), right(neuron("softPlus"), x)),
+        neuron("softPlus"), "1.0 where another value belongs, only where -29",
+    ),
+    "another": (lambda x: np.maximum(x, 0), neuron("reLUN"), "another neuron, reLU"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BECAUSE)
+def test_what_explains_the_simplest_input_is_named(name):
+    function, d, cause = BECAUSE[name]
+
+    found = failures_of(function, d, formats="float32", max_examples=10)
+
+    gross = [failure for failure in found.values() if not failure.is_allowed]
+    assert gross
+    assert all(failure.why.startswith(cause) for failure in gross)
+
+
+def test_nothing_is_named_that_is_not_there():
+    d = neuron("sigmoid")
+
+    def noisy(x):
+        return right(d, x) * (1 + np.float32(1e-3) * np.sin(x.view(np.uint32) % 1000).astype(np.float32))
+
+    assert {failure.why for failure in failures_of(noisy, d, formats="float32", max_examples=5).values()} == {""}
+
+
+def test_models_are_asked_of_few_of_the_elements_that_fail(monkeypatch):
+    asked, judge = [], subject.neuron_judge
+    monkeypatch.setattr(
+        subject, "neuron_judge", lambda *given: lambda index: asked.append(index.size) or judge(*given)(index)
+    )
+
+    found = failures_of(lambda x, u: right(neuron("tanH"), u, x), neuron("tanH"), direction="gradient", **SINGLE)
+
+    assert sum(failure.count for failure in found.values()) > 300_000
+    assert sum(asked) < 60_000
+    assert len(asked) < 300
 
 
 def test_no_arrangement_of_a_texture_is_named_for_arrays():
