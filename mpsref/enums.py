@@ -22,18 +22,50 @@ __all__ = [
 _E = TypeVar("_E", bound=IntEnum)
 
 
+_SPELLINGS = {
+    "half": "float16", "f2": "float16", "float": "float32", "single": "float32", "f4": "float32",
+    "uint8": "unorm8", "u1": "unorm8", "uint16": "unorm16", "u2": "unorm16", "double": "float64", "f8": "float64",
+}  # fmt: skip
+"""Formats as Metal and numpy call them."""
+
+
 def member_of(enum: type[_E], value: object) -> _E | None:
-    """The member for itself, its name or its raw value; None if there is none."""
+    """
+    The member for itself, its name, Apple's whole name or its raw value; None if there is none.
+
+    Formats also for another name, or the dtype of torch, MLX or TensorFlow.
+    """
     if isinstance(value, enum):
         return value
-    if isinstance(value, str):
-        return enum.__members__.get(str.__str__(value))
+    if (text := name_in(value)) is not None:
+        if text.startswith(enum.__name__):
+            text = text.removeprefix(enum.__name__)
+            text = text[:1].lower() + text[1:]
+        return enum.__members__.get(text if text in enum.__members__ else _SPELLINGS.get(text, ""))
     if isinstance(value, bool | Enum):
         return None
     try:
         return enum(operator.index(value))  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  somebody's object may raise anything
         return None
+
+
+def name_in(value: object) -> str | None:
+    """The name that text or a library's dtype, such as ``torch.float16``, has for a format; None of other values."""
+    if isinstance(value, str):
+        return str.__str__(value).lstrip("<=|")
+    if type(value).__name__.lower() != "dtype":
+        return None
+    try:
+        return str(value).rpartition(".")[2].strip("<>' ").removeprefix("dtype: '")
+    except Exception:  # noqa: BLE001  somebody's object may raise anything
+        return None
+
+
+def is_double(value: object) -> bool:
+    """Whether text or a library's dtype means float64."""
+    name = name_in(value)
+    return name is not None and _SPELLINGS.get(name, name) == "float64"
 
 
 class MPSCNNNeuronType(IntEnum):

@@ -15,6 +15,7 @@ from mpsref.arguments import callable_or_error, checked, sequence_or_error
 from mpsref.attributes import NO_DEVICE, NO_MEMORY, OPAQUE_STATES, Connected, Flag, Strict, flag_or_error
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, ParameterError, SourceError, described, shown
+from mpsref.formats import format_among
 from mpsref.graph.drawing import Structure, not_a_graph, svg
 from mpsref.graph.file import GraphFile
 from mpsref.graph.handles import Handle
@@ -25,7 +26,7 @@ from mpsref.neuron.threads import worker_count
 from mpsref.operations import Operation
 from mpsref.plan import Input, Manner, Plan, Progress
 from mpsref.states import MPSCNNConvolutionGradientState
-from mpsref.storage import ChannelFormat, FormatLike, array_or_error, storage_format
+from mpsref.storage import ChannelFormat, FormatLike, array_or_error
 
 __all__ = ["CompletionHandler", "MPSNNGraph", "Results", "graph_or_error", "source_image"]
 
@@ -175,7 +176,7 @@ class MPSNNGraph(Connected, Strict):
 
     @format.setter
     def format(self, value: FormatLike) -> None:
-        self._format = storage_format(value, "format").channel_format
+        self._format = format_among(value).channel_format
 
     @property
     def mode(self) -> str:

@@ -16,12 +16,28 @@ from mpsref.testing import check_gradient, check_implementation, compare
 from mpsref.testing import strategies as mpst
 from mpsref.verify.bounds import allowed
 
+
+class Dtype:
+    """What torch, MLX and TensorFlow have instead of numpy's dtypes: only its text says which it is."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+
 SPELLINGS = {
-    F.unorm8: [F.unorm8, 1, "unorm8", np.uint8, np.dtype("u1"), storage_format(F.unorm8)],
-    F.unorm16: [F.unorm16, 2, "unorm16", np.uint16, np.dtype("uint16")],
-    F.float16: [F.float16, 3, "float16", np.float16, np.dtype("float16")],
-    F.float32: [F.float32, 4, "float32", np.float32, np.dtype("float32")],
-}
+    F.unorm8: [F.unorm8, 1, "unorm8", np.uint8, np.dtype("u1"), storage_format(F.unorm8), Dtype("torch.uint8")],
+    F.unorm16: [F.unorm16, 2, "unorm16", np.uint16, np.dtype("uint16"), "MPSImageFeatureChannelFormatUnorm16"],
+    F.float16: [
+        F.float16, 3, "float16", np.float16, np.dtype("float16"), "half", "<f2", "MPSImageFeatureChannelFormatFloat16",
+        Dtype("torch.float16"), Dtype("mlx.core.float16"), Dtype("<dtype: 'float16'>"),
+    ],
+    F.float32: [
+        F.float32, 4, "float32", np.float32, np.dtype("float32"), "float", "single", "f4", Dtype("torch.float32"),
+    ],
+}  # fmt: skip
 
 
 def of_image_node(value):
@@ -64,10 +80,42 @@ def test_a_format_is_taken_as_a_member_a_number_a_name_and_a_dtype(take, channel
 
 
 @pytest.mark.parametrize("take", sorted(TAKE_A_FORMAT.keys() - {"array strategy"}))
-@pytest.mark.parametrize("value", ["half", "Float16", np.float64, "float64", np.int8, T.sigmoid, True, [], str])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "double",
+        "Float16",
+        np.float64,
+        "float64",
+        np.int8,
+        T.sigmoid,
+        True,
+        [],
+        str,
+        Dtype("torch.float64"),
+        Dtype("torch.int8"),
+    ],
+)
 def test_what_names_no_format_is_refused_with_the_choices(take, value):
     with pytest.raises(Exception, match=r"(is|=).*unorm8, unorm16, float16, float32"):
         TAKE_A_FORMAT[take](value)
+
+
+def test_the_choices_are_those_that_a_call_takes():
+    d, x, kernels = mps.MPSNNNeuronDescriptor("none"), np.linspace(-1, 1, 5), "float16, float32, bfloat16"
+    pair = (np.tanh, lambda x, upstream: upstream * (1 - np.tanh(x) ** 2))
+    for message, call in {
+        f"formats is 'unorm8': choose one of {kernels}, or": lambda: check_implementation(np.abs, d, formats="unorm8"),
+        f"format is 'f': choose one of unorm8, unorm16, {kernels}, or": lambda: sweep(np.abs, d, format="f"),
+        "dtype is 'half': choose one of float64, float32, or": lambda: check_gradient(pair, x, dtype="half"),
+        "format=3.5 must be one of unorm8, unorm16, .*bfloat16, float64, or": lambda: find(mpst.floats(3.5), bool),
+    }.items():
+        with pytest.raises(mps.MPSRefError, match=message):
+            call()
+    for double in ("double", "float64", np.float64, Dtype("torch.float64")):
+        assert check_gradient(pair, x, dtype=double).dtype == "float64"
+    for single in ("float", "f4", Dtype("torch.float32"), F.float32):
+        assert check_gradient(pair, x, dtype=single).dtype == "float32"
 
 
 def test_formats_of_sweeps_plots_and_attacks():

@@ -7,20 +7,20 @@ import math
 import re
 from pathlib import Path
 
-from mpsref.enums import MPSCNNNeuronType, MPSImageFeatureChannelFormat
+from mpsref.enums import MPSCNNNeuronType
+from mpsref.formats import ARRAYS
 from mpsref.neuron import NEURONS, MPSNNNeuronDescriptor
 from mpsref.neuron.activations import ACTIVATIONS
 from mpsref.neuron.descriptor import neuron_of
-from mpsref.storage import ArrayFormat
+from mpsref.storage import channel_format_of
 
 __all__ = [
     "ALL_TYPES",
-    "ARRAY_FORMATS",
-    "FORMATS",
     "NEURON_TYPES",
     "add_subject",
     "descriptor",
     "element",
+    "format_name",
     "integer",
     "named_file",
     "number",
@@ -28,8 +28,6 @@ __all__ = [
     "shape",
 ]
 
-FORMATS = [channel_format.name for channel_format in MPSImageFeatureChannelFormat if channel_format]
-ARRAY_FORMATS = [*FORMATS, *ArrayFormat.__members__]
 NEURON_TYPES = [neuron_type.name for neuron_type in NEURONS]
 ALL_TYPES = [*NEURON_TYPES, *(activation.name for activation in ACTIVATIONS)]
 
@@ -41,7 +39,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="X", type=number, help="the slope of pReLU (default 0.25)")
     parser.add_argument("--parameter", metavar="NAME=X", type=named_number, action="append", default=[],
                         help="a parameter by its name, for activations that are not Apple's")  # fmt: skip
-    parser.add_argument("--format", choices=ARRAY_FORMATS, default="float32",
+    parser.add_argument("--format", type=format_name, choices=ARRAYS, default="float32",
                         help="format of sources and results (default float32)")  # fmt: skip
 
 
@@ -51,6 +49,12 @@ def descriptor(name: str, options: argparse.Namespace) -> MPSNNNeuronDescriptor:
     is_per_channel = name == MPSCNNNeuronType.pReLU.name
     slope = 0.25 if options.data is None and is_per_channel else options.data
     return neuron_of(name, parameters | dict(options.parameter), slope)
+
+
+def format_name(text: str) -> str:
+    """The name of the format that is meant; what means none is left to the parser."""
+    channel_format = channel_format_of(text)
+    return channel_format.name if channel_format else text
 
 
 def integer(text: str) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mpsref.cli.arguments import ARRAY_FORMATS, integer, shape
+from mpsref.cli.arguments import format_name, integer, shape
 from mpsref.cli.status import PASSED
 from mpsref.display import counted, printable
+from mpsref.formats import ARRAYS
 from mpsref.graph import GraphFile
 from mpsref.record import Recording, request
 
@@ -21,7 +22,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, required=True, help="shape of every image")
-    parser.add_argument("--channel-format", choices=ARRAY_FORMATS, help="format of sources that have none in the graph "
+    parser.add_argument("--channel-format", type=format_name, choices=ARRAYS,
+                        help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write into")
     parser.add_argument("--device", metavar="TEXT", help="what will write the other images (default: not run yet)")

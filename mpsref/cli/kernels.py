@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mpsref.cli.arguments import FORMATS, NEURON_TYPES
+from mpsref.cli.arguments import NEURON_TYPES, format_name
 from mpsref.cli.outputs import output_file, tell
 from mpsref.cli.status import PASSED
 from mpsref.display import printable
 from mpsref.errors import FileFormatError, ParameterError, naming
 from mpsref.files import check_outputs, write_atomically
+from mpsref.formats import IMAGES
 from mpsref.graph import GraphFile
 from mpsref.lab.kernels import graph_text, neuron_text
 from mpsref.lab.languages import LANGUAGES, Style
@@ -32,7 +33,8 @@ def define(parser: argparse.ArgumentParser) -> None:
                         "(default: both)")  # fmt: skip
     parser.add_argument("--memory", choices=["buffers", "textures"], default="buffers",
                         help="buffers of elements, or textures of four channels (default buffers)")  # fmt: skip
-    parser.add_argument("--format", choices=FORMATS, help="format of the images; unorm8 and unorm16 of textures only "
+    parser.add_argument("--format", type=format_name, choices=IMAGES,
+                        help="format of the images; unorm8 and unorm16 of textures only "
                         "(default: the graph's storage, or float32)")  # fmt: skip
     parser.add_argument("--arithmetic", choices=["float32", "float16"], default="float32",
                         help="the numbers that are computed with (default float32)")  # fmt: skip

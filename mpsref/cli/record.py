@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpsref.cli.arguments import FORMATS, integer, shape
+from mpsref.cli.arguments import format_name, integer, shape
 from mpsref.cli.progress import Progress
 from mpsref.cli.status import EPILOG, MISMATCH, PASSED
 from mpsref.display import printable
 from mpsref.errors import FileFormatError
+from mpsref.formats import IMAGES
 from mpsref.graph import GraphFile
 from mpsref.graph.schedule import schedule
 from mpsref.lab.apple import Metal, MetalProgram
@@ -47,7 +48,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="graph file")
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, required=True, help="shape of every source")
-    parser.add_argument("--channel-format", choices=FORMATS, help="format of sources that have none in the graph "
+    parser.add_argument("--channel-format", type=format_name, choices=IMAGES,
+                        help="format of sources that have none in the graph "
                         "(default: the graph's storage)")  # fmt: skip
     parser.add_argument("--backend", choices=["cpu", "wgpu", "metal"], default="cpu", help="what runs the "
                         "kernels: this machine's processor, or a GPU by the package wgpu; or MPS itself, on a Mac, by "

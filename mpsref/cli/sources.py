@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mpsref.cli.arguments import FORMATS, named_file, shape
+from mpsref.cli.arguments import format_name, named_file, shape
 from mpsref.documents import read_json
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError
+from mpsref.formats import IMAGES
 from mpsref.image import MPSImage, MPSImageDescriptor
 from mpsref.record import RecordedImage, read_npy
 from mpsref.record.recording import is_npy
@@ -27,7 +28,7 @@ def add_sources(parser: argparse.ArgumentParser, default: str = "") -> None:
 def add_raw(parser: argparse.ArgumentParser, files: str = "raw source files") -> None:
     """Add the shape and format of files of raw elements."""
     parser.add_argument("--shape", metavar="[Nx]HxWxC", type=shape, help=f"shape of {files}")
-    parser.add_argument("--channel-format", choices=FORMATS, help=f"format of {files}")
+    parser.add_argument("--channel-format", type=format_name, choices=IMAGES, help=f"format of {files}")
 
 
 def is_recording(path: Path) -> bool:

@@ -16,6 +16,7 @@ from mpsref.documents import encoded, read_document, schema, validate
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, naming
 from mpsref.files import file_names, write_atomically
+from mpsref.formats import format_among
 from mpsref.graph.check import contradictions
 from mpsref.graph.drawing import Structure, svg
 from mpsref.graph.fields import ABSENT, DATA_SOURCE, Field, StateField, WeightsField
@@ -146,7 +147,7 @@ class GraphFile:
         for finding in (each for node in nodes for each in contradictions(node, names.__getitem__)):
             raise ParameterError(f"{finding}")
         file = cls(
-            storage_format(storage, "storage").channel_format,
+            format_among(storage, "storage").channel_format,
             tuple(nodes),
             {name: image for image, name in names.items()},
             tuple(names[image] for image in results),

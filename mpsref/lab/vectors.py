@@ -17,13 +17,14 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Mask, Stored
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ParameterError
+from mpsref.formats import IMAGES, format_among
 from mpsref.image import MPSImageDescriptor
 from mpsref.neuron import MPSNNNeuronDescriptor
 from mpsref.neuron.stepwise import evaluation
 from mpsref.operations import NeuronForward, NeuronGradient
 from mpsref.operations.base import spread_by_channel
 from mpsref.record.samples import sample_image
-from mpsref.storage import FormatLike, StorageFormat, storage_format
+from mpsref.storage import FormatLike, StorageFormat
 from mpsref.verify.bounds import allowed
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS, Model
@@ -168,8 +169,7 @@ def vectors(
     >>> list(some.entries())[0x3C00]["ideal"]
     '0x3800'
     """
-    storage = storage_format(format)
-    storage.of_image("format")
+    storage = format_among(format, among=IMAGES)
     if model not in MODELS:
         raise ParameterError(f"bounds {model}: choose one of {', '.join(MODELS)}")
     x = Elements(_inputs(descriptor, storage, count, seed), storage)

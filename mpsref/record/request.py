@@ -14,6 +14,7 @@ from mpsref.display import aligned, counted
 from mpsref.documents import schema, validate
 from mpsref.errors import FileFormatError, naming
 from mpsref.files import write_atomically
+from mpsref.formats import format_among
 from mpsref.graph import GraphFile
 from mpsref.graph.nodes import MPSNNImageNode
 from mpsref.graph.schedule import inputs
@@ -22,7 +23,7 @@ from mpsref.npy import little_endian
 from mpsref.operations import Role
 from mpsref.record.recording import Recording, recording_entries, recording_files, write_files
 from mpsref.record.samples import sample_image
-from mpsref.storage import ChannelFormat, FormatLike, storage_format
+from mpsref.storage import ChannelFormat, FormatLike
 
 __all__ = ["planned", "request"]
 
@@ -176,7 +177,7 @@ def _descriptors(
     needed: GraphFile, shape: tuple[int, int, int, int], channel_format: FormatLike
 ) -> dict[MPSNNImageNode, MPSImageDescriptor]:
     """Size and format of every image, sources first, by the rules of the graph."""
-    default = storage_format(channel_format, "channel_format").channel_format
+    default = format_among(channel_format, "channel_format").channel_format
     sizes: dict[MPSNNImageNode, tuple[int, int, int, int]] = {}
     descriptors = [node.operation.descriptor for node in needed.nodes]
     slopes = {len(d.data) for d in descriptors if d is not None and d.data is not None} - {shape[3]}

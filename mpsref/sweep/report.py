@@ -16,6 +16,7 @@ from mpsref.documents import read_document
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
 from mpsref.files import write_json
+from mpsref.formats import format_among
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, neuron_of
 from mpsref.storage import ChannelFormat, storage_format
 from mpsref.sweep.agreement import check_summary
@@ -68,7 +69,7 @@ class Subject:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channel_format", storage_format(self.channel_format).channel_format)
+        object.__setattr__(self, "channel_format", format_among(self.channel_format, "channel_format").channel_format)
         if not 0 < len(self.implementation) <= LONGEST_NAME:
             raise ParameterError(
                 f"implementation has a name of {len(self.implementation)} characters: give 1 to {LONGEST_NAME}"

@@ -14,6 +14,7 @@ from mpsref.arguments import checked_but
 from mpsref.blocks import BLOCK, WorkerEndedError, chunks, evaluated, in_blocks, ones, part_of
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, ImplementationError, ParameterError
+from mpsref.formats import format_among
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
 from mpsref.origin import machine, software
 from mpsref.storage import FormatLike, storage_format
@@ -118,7 +119,7 @@ def sweep(
     >>> sweep(lambda x: x / (1 + np.abs(x)), d, format=half).verdict
     'FAIL: 11,560 of 65,536 results are not exact'
     """
-    storage, neuron = storage_format(format), descriptor_or_error(descriptor)
+    storage, neuron = format_among(format), descriptor_or_error(descriptor)
     subject = Subject(name_of(function), neuron, direction, storage.channel_format, ulp, stride)
     inputs = part_of(subject.inputs, shard, "shard")
     _check_arguments(workers, block, packages)

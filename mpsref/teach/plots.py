@@ -14,10 +14,11 @@ from mpsref.arguments import checked, checked_but
 from mpsref.arrays import Stored, Wide
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import DependencyError, ParameterError, shown
+from mpsref.formats import COMPUTED, format_among
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike, descriptor_or_error
 from mpsref.neuron.stepwise import MODES
 from mpsref.neuron.table import NEURONS
-from mpsref.storage import FormatLike, StorageFormat, storage_format
+from mpsref.storage import FormatLike, StorageFormat
 from mpsref.sweep.implementation import call, name_of
 
 __all__ = ["plot_error", "plot_gallery", "plot_neuron"]
@@ -378,9 +379,7 @@ def plot_error(
     descriptor = descriptor_or_error(descriptor)
     if direction not in ("forward", "gradient"):
         raise ParameterError(f"direction is {shown(direction)}: choose forward or gradient")
-    storage = storage_format(format)
-    if storage.unorm_max:
-        raise ParameterError(f"format is {storage.name}: choose float16 or float32")
+    storage = format_among(format, among=COMPUTED)
     limits = _limits_or_error(limits)
     single = _one_slope_each(descriptor)[0]
     x = _number_line(storage, limits)

@@ -13,9 +13,11 @@ from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
 from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
 from mpsref.executor import MPSNNGraph
+from mpsref.formats import format_among
 from mpsref.graph.file import GraphFile
 from mpsref.graph.nodes import MPSNNFilterNode
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
+from mpsref.storage import FormatLike
 from mpsref.sweep.implementation import name_of
 from mpsref.testing.comparison import as_array
 from mpsref.testing.composition import of_nodes
@@ -43,7 +45,7 @@ def check_gradient(
     upstream: Any = None,
     gradients: Mapping[str, str] | None = None,
     rtol: float | None = None,
-    dtype: npt.DTypeLike | None = None,
+    dtype: FormatLike | None = None,
     complex_step: bool = False,
     name: str | None = None,
 ) -> GradientCheck:
@@ -144,14 +146,11 @@ def check_gradient(
 # ---- the verdict ----
 
 
-def _precision(dtype: npt.DTypeLike | None) -> Precision | None:
+def _precision(dtype: FormatLike | None) -> Precision | None:
     if dtype is None:
         return None
-    try:
-        (precision,) = (each for each in (DOUBLE, SINGLE) if each.dtype == np.dtype(dtype))
-    except (TypeError, ValueError):
-        raise ParameterError(f"dtype is {dtype!r}: give float64 or float32") from None
-    return precision
+    storage = format_among(dtype, "dtype", [each.dtype.name for each in (DOUBLE, SINGLE)])
+    return next(each for each in (DOUBLE, SINGLE) if each.dtype == storage.dtype)
 
 
 def _report(name: str, questions: Sequence[Question], rtol: float | None) -> GradientCheck:

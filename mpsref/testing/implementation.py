@@ -10,8 +10,9 @@ import numpy as np
 from mpsref.arguments import checked_but
 from mpsref.enums import ActivationType, MPSImageFeatureChannelFormat
 from mpsref.errors import CONVERSION_ERRORS, ParameterError, shown
+from mpsref.formats import COMPUTED, format_among
 from mpsref.neuron.descriptor import neuron_type_or_error
-from mpsref.storage import FormatLike, StorageFormat, storage_format
+from mpsref.storage import FormatLike, StorageFormat
 from mpsref.sweep.implementation import Implementation, load, name_of
 from mpsref.testing.attack import Attack
 from mpsref.testing.comparison import Bounds, bounds_text, resolved
@@ -56,7 +57,8 @@ def check_implementation(
     bounds, ulp, rtol, atol
         What passes, as for `mpsref.testing.compare`; by default 4 ULP.
     formats : MPSImageFeatureChannelFormat, str or dtype, or sequence of them
-        Among float32, float16 and bfloat16, of which arrays have the dtype of ``ml_dtypes``.
+        Among float32, float16 and bfloat16, of which arrays have the dtype of ``ml_dtypes``. As wherever a format is
+        taken, Metal's ``half`` and ``float``, and dtypes of numpy, torch, JAX, MLX and TensorFlow, will do.
     max_examples : int, optional
         Arrays for each format, besides those that have all halves. Default: that of the Hypothesis profile, 100
         unless you change it.
@@ -136,21 +138,11 @@ def _integer_or_error(value: Any, name: str, least: int) -> None:
 
 
 def _storages(formats: Any) -> list[StorageFormat]:
-    several = formats if isinstance(formats, Iterable) and not isinstance(formats, str | type) else [formats]
     try:
-        members = list(several)
+        several = list(formats) if isinstance(formats, Iterable) and not isinstance(formats, str | type) else [formats]
     except CONVERSION_ERRORS:
-        raise ParameterError(
-            f"formats is {shown(formats)}: give a list of MPSImageFeatureChannelFormat members"
-        ) from None
-    storages = list(dict.fromkeys(_floating(one) for one in members))
+        raise ParameterError(f"formats is {shown(formats)}: give a list of formats") from None
+    storages = list(dict.fromkeys(format_among(one, "formats", COMPUTED) for one in several))
     if not storages:
         raise ParameterError("formats is empty: give at least one")
     return storages
-
-
-def _floating(format: FormatLike) -> StorageFormat:
-    storage = storage_format(format, "formats")
-    if storage.unorm_max:
-        raise ParameterError(f"formats has {storage.name}: give float32, float16 or bfloat16, in which kernels compute")
-    return storage

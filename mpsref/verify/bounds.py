@@ -29,8 +29,9 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning, spread
 from mpsref.errors import ParameterError, shown
+from mpsref.formats import format_among
 from mpsref.neuron.descriptor import NeuronLike, descriptor_or_error
-from mpsref.storage import FormatLike, StorageFormat, image_storage_of, storage_format
+from mpsref.storage import FormatLike, StorageFormat, image_storage_of
 from mpsref.verify.forms import data_of, neuron_forms
 from mpsref.verify.models import MODELS, Model
 from mpsref.verify.ranges import Branches, Level, Mark, Range
@@ -408,8 +409,8 @@ def allowed(
     if model not in MODELS:
         raise ParameterError(f"model is {shown(model)}: choose one of {', '.join(MODELS)}")
     descriptor = descriptor_or_error(descriptor)
-    source = image_storage_of(x.dtype, "x") if source is None else storage_format(source, "source")
-    result = source if result is None else storage_format(result, "result")
+    source = image_storage_of(x.dtype, "x") if source is None else format_among(source, "source")
+    result = source if result is None else format_among(result, "result")
     attempts = [Running(variant, flush) for variant in MODELS[model].variants]
     out = Allowed(
         np.empty(x.size, result.dtype),

@@ -145,7 +145,7 @@ def test_the_format_can_be_set_to_each_member_and_its_raw_value(channel_format):
     assert node.format is channel_format
 
 
-@pytest.mark.parametrize("value", [5, 6, -1, "half", "float64", np.float64, np.dtype("i4"), True, T.sigmoid, None])
+@pytest.mark.parametrize("value", [5, 6, -1, "halves", "float64", np.float64, np.dtype("i4"), True, T.sigmoid, None])
 def test_another_format_is_refused(value):
     node = image(channel_format=F.float32)
     with pytest.raises(mps.ParameterError, match=r"^format is .*: choose one of MPSImageFeatureChannelFormat: none, "):

@@ -43,7 +43,7 @@ LAYERS = [
         "mpsref.process",
         "mpsref.storage",
     ],
-    ["mpsref.arguments", "mpsref.arrays"],
+    ["mpsref.arguments", "mpsref.arrays", "mpsref.formats"],
     ["mpsref.image_lanes", "mpsref.npy", "mpsref.states", "mpsref.ulp"],
     ["mpsref.tensors"],
     ["mpsref.image_bytes"],

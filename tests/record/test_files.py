@@ -256,8 +256,8 @@ def test_results_that_are_no_list_of_images_are_refused():
         mps.GraphFile.from_results([node.result_state])
     with pytest.raises(mps.ParameterError, match="result_images is a MPSNNImageNode: give a list"):
         mps.GraphFile.from_results(node.result_image)
-    with pytest.raises(mps.ImageError, match="storage is 'half': choose one of MPSImageFeatureChannelFormat: unorm8"):
-        mps.GraphFile.from_results([node.result_image], "half")
+    with pytest.raises(mps.ImageError, match="storage is 'double': choose one of unorm8, unorm16"):
+        mps.GraphFile.from_results([node.result_image], "double")
 
 
 def test_the_forward_node_of_a_state_is_written_though_no_result_depends_on_it():

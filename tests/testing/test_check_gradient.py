@@ -558,7 +558,7 @@ def test_the_report_names_input_place_and_numbers():
         ),
         ((np.sin, np.cos), [1.0], {"rtol": 2}, "rtol is 2"),
         ((np.sin, np.cos), [1.0], {"rtol": "1e-6"}, "rtol is '1e-6'"),
-        ((np.sin, np.cos), [1.0], {"dtype": "float16"}, "dtype is 'float16': give float64 or float32"),
+        ((np.sin, np.cos), [1.0], {"dtype": "float16"}, "dtype is 'float16': choose one of float64, float32"),
         ((np.sin, np.cos), [1.0], {"dtype": "real"}, "dtype is 'real'"),
         ((np.sin, np.cos), [1.0], {"dtype": "float32", "complex_step": True}, "dtype and complex_step"),
         ("tanH", [1.0], {"dtype": "float32"}, "dtype is for functions of your own"),

@@ -163,7 +163,10 @@ def test_bounds_of_codes_hold(x):
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        (lambda: mpst.floats("float8"), "must be one of unorm8, unorm16, float16, float32, float64"),
+        (
+            lambda: mpst.floats("float8"),
+            "must be one of unorm8, unorm16, float16, float32, bfloat16, float64, or the dtype",
+        ),
         (lambda: mpst.floats(F.none), "must be one of"),
         (lambda: mpst.floats(np.int32), "must be one of"),
         (lambda: mpst.floats(None), "format=None must be one of"),

@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 from mpsref.arrays import meaning
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import ImageError, shown
+from mpsref.formats import ARRAYS, IMAGES, format_among
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, NeuronLike
 from mpsref.record.samples import edges
-from mpsref.storage import FLOAT64, FORMATS, ArrayFormat, StorageFormat, storage_format
+from mpsref.storage import FLOAT64, FORMATS, ArrayFormat, StorageFormat
 from mpsref.testing.strategies.arguments import InvalidArgument, flag, neuron_or_invalid, number, strategy
 
 __all__ = ["Format", "floats", "formats", "sources"]
@@ -165,21 +166,12 @@ def sources(
 
 def storage_or_invalid(format: Format, *, of_images: bool = False) -> StorageFormat:
     """The storage format that is meant, of an image or float64; raises `InvalidArgument` if there is none."""
-    is_wide = (
-        format == "float64"
-        if isinstance(format, str)
-        else isinstance(format, np.dtype | type) and (FLOAT64.dtype == format)
-    )
-    if is_wide and not of_images:
-        return FLOAT64
+    names = IMAGES if of_images else (*ARRAYS, FLOAT64.name)
     try:
-        storage = storage_format(format)
-        if of_images:
-            storage.of_image("format")
+        return format_among(format, among=names)
     except ImageError:
-        names = [storage.name for storage in FORMATS.values()] if of_images else STORAGES
-        raise InvalidArgument(f"{format=} must be one of {', '.join(names)}, or the dtype of one") from None
-    return storage
+        choices = f"{', '.join(names)}, or the dtype of one"
+        raise InvalidArgument(f"format={shown(format)} must be one of {choices}") from None
 
 
 @lru_cache(maxsize=512)
