@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import reprlib
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -35,6 +38,28 @@ def described(error: BaseException) -> str:
     except BaseException:  # noqa: BLE001  its __str__ may raise anything
         text = "its message cannot be shown"
     return f"{type(error).__name__}: {text}"[:LONGEST].rstrip(": ")
+
+
+def raised(error: BaseException) -> str:
+    """A foreign error, and the line of the caller's own code that it came from, else that of a library."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_standard(Path(frame.filename))]
+    own = [frame for frame in frames if PACKAGES.isdisjoint(Path(frame.filename).parts)] or frames
+    if not own:
+        return described(error)
+    *_, frame = own
+    line = f": {frame.line}" if frame.line else ""
+    where = f" (in {frame.filename}, line {frame.lineno}, {frame.name}{line}"
+    return f"{described(error)}{where[:LONGEST]})"
+
+
+PACKAGES = frozenset({"site-packages", "dist-packages"})
+
+
+def _is_standard(path: Path) -> bool:
+    """Whether a file is of this package, or of Python itself."""
+    is_frozen = path.name.startswith("<frozen")
+    is_python = path.is_relative_to(sysconfig.get_path("stdlib")) and PACKAGES.isdisjoint(path.parts)
+    return is_frozen or is_python or path.is_relative_to(Path(__file__).parent)
 
 
 CONVERSION_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

@@ -171,7 +171,7 @@ def test_an_extent_must_be_a_positive_integer(name, value):
         MPSImageDescriptor(channel_format=F16, **{name: value})
 
 
-@pytest.mark.parametrize("value", [MPSImageFeatureChannelFormat.none, 5, "half", np.float64, None])
+@pytest.mark.parametrize("value", [MPSImageFeatureChannelFormat.none, 5, "double", np.float64, None])
 def test_a_descriptor_needs_a_storage_format(value):
     with pytest.raises(ImageError, match=r"^channel_format is"):
         MPSImageDescriptor(channel_format=value)

@@ -396,7 +396,9 @@ def test_a_format_is_found_by_apples_value():
     assert [storage_format(value) for value in (1, 2, 3, 4)] == [UNORM8, UNORM16, FLOAT16, FLOAT32]
 
 
-@pytest.mark.parametrize("value", [MPSImageFeatureChannelFormat.none, 0, 5, -1, None, "double", "none", np.float64, True])
+@pytest.mark.parametrize(
+    "value", [MPSImageFeatureChannelFormat.none, 0, 5, -1, None, "double", "none", np.float64, True]
+)
 def test_a_format_that_cannot_store_is_refused_by_name(value):
     with pytest.raises(ImageError, match=r"^result_format is .*unorm8, unorm16, float16, float32"):
         storage_format(value, "result_format")

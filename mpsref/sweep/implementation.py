@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mpsref.arrays import Stored
-from mpsref.errors import ImplementationError, described
+from mpsref.errors import ImplementationError, raised
 from mpsref.storage import as_numpy, unmasked_or_error
 from mpsref.sweep.libraries import adapter, names_of
 
@@ -60,9 +60,7 @@ def _imported(name: str) -> Callable[..., Any]:
         target: Any = importlib.import_module(module)
     except BaseException as error:
         _pass_on_interrupts(error)
-        raise ImplementationError(
-            f"{name}: {module} cannot be imported: {described(error)}{names_of(module)}"
-        ) from error
+        raise ImplementationError(f"{name}: {module} cannot be imported: {raised(error)}{names_of(module)}") from error
     for attribute in attributes.split("."):
         try:
             target = getattr(target, attribute)
@@ -72,7 +70,7 @@ def _imported(name: str) -> Callable[..., Any]:
             ) from None
         except BaseException as error:
             _pass_on_interrupts(error)
-            raise ImplementationError(f"{name}: {attribute} cannot be read: {described(error)}") from error
+            raise ImplementationError(f"{name}: {attribute} cannot be read: {raised(error)}") from error
     if not callable(target):
         raise ImplementationError(f"{name}: not a function, but of type {type(target).__name__}")
     function: Callable[..., Any] = target
@@ -106,7 +104,7 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
         raise  # a library's adapter has said it
     except BaseException as error:
         _pass_on_interrupts(error)
-        raise ImplementationError(f"{name}: raised {described(error)}") from error
+        raise ImplementationError(f"{name}: raised {raised(error)}") from error
     if result.dtype != dtype or result.shape != shape:
         raise ImplementationError(
             f"{name}: returned {result.dtype}{list(result.shape)} for {dtype}{list(shape)}: it must be like x"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mpsref.arguments import checked_but
 from mpsref.arrays import Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.errors import ImageError, ImplementationError, ParameterError, shown
+from mpsref.errors import ImageError, ImplementationError, ParameterError, raised, shown
 from mpsref.executor import MPSNNGraph
 from mpsref.formats import format_among
 from mpsref.graph.file import GraphFile
@@ -287,7 +287,7 @@ def _called(function: Callable[..., Any], arguments: list[Wide], dtype: np.dtype
         with np.errstate(all="ignore"):
             return function(*(argument.astype(dtype) for argument in arguments))
     except Exception as error:
-        raise ImplementationError(f"{name_of(function)}: raised {type(error).__name__}: {error}") from error
+        raise ImplementationError(f"{name_of(function)}: raised {raised(error)}") from error
 
 
 def _like(function: Callable[..., Any], result: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> Wide:
