@@ -33,6 +33,9 @@ Pair: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 SHOWN = 5
 """Elements that are listed."""
 
+PROBES = 8
+"""Places beside each input at which the digits of a forward are looked at."""
+
 SAFETY = 10.0
 """Factor on estimated errors, which are only estimates."""
 
@@ -73,8 +76,8 @@ def check_gradient(
         error of the derivative. Default: 1e-6, or 1e-5 in float32.
     dtype : dtype, optional
         For functions of your own, float64 or float32: of the arrays that they get, and the arithmetic in which they are
-        taken to be accurate to 4 ULP. By default they get float64; if what they return is float32, or has no more
-        digits than that, they are taken for float32.
+        taken to be accurate to 4 ULP. By default they get float64; if one of them returns float32, or float64 with the
+        digits of float32, they are taken for float32.
     complex_step : bool
         For functions of your own whose forward takes complex numbers and is analytic on each side of its comparisons:
         differentiate along the imaginary axis, exactly but for rounding errors; kinks do not interfere.
@@ -226,16 +229,19 @@ def _of_functions(
     names = ["input"] if len(arrays) == 1 else [f"input {i}" for i in range(len(arrays))]
     xs = [float64(array, name) for array, name in zip(arrays, names, strict=True)]
     shape = one_shape(dict(zip(names, xs, strict=True)))
-    if precision is None:
-        precision = DOUBLE if complex_step or not _is_single(forward, xs, shape) else SINGLE
-    xs = [precision.rounded(x) for x in xs]
-    y = _like(forward, _called(forward, xs, dtype), shape)
-    incoming = incoming_gradient(shape) if upstream is None else precision.rounded(float64(upstream, "upstream"))
+    incoming = incoming_gradient(shape) if upstream is None else float64(upstream, "upstream")
     one_shape({"input": xs[0], "upstream": incoming})
-    result = _called(gradient, [*xs, incoming], dtype)
-    gradients = result if isinstance(result, tuple) else (result,)
-    if len(gradients) != len(xs):
-        raise ImplementationError(f"{name_of(gradient)}: returned {len(gradients)} gradients of {len(xs)} inputs")
+    if precision is None and complex_step:
+        precision = DOUBLE
+    if precision is None:
+        is_single = _is_single(forward, xs, shape)
+        for each in _gradients(gradient, [*xs, incoming], dtype):
+            _like(gradient, each, shape)
+            is_single |= _dtype_of(each) == np.float32
+        precision = SINGLE if is_single else DOUBLE
+    xs, incoming = [precision.rounded(x) for x in xs], precision.rounded(incoming)
+    y = _like(forward, _called(forward, xs, dtype), shape)
+    gradients = _gradients(gradient, [*xs, incoming], dtype)
 
     def question(i: int) -> Question:
         def weighted(x: Wide) -> Wide:
@@ -259,6 +265,20 @@ def _of_functions(
     return [question(i) for i in range(len(xs))]
 
 
+def _gradients(gradient: Callable[..., Any], arguments: list[Wide], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """What a gradient returns, for each input before the incoming gradient."""
+    result = _called(gradient, arguments, dtype)
+    gradients = result if isinstance(result, tuple) else (result,)
+    if len(gradients) != len(arguments) - 1:
+        inputs = len(arguments) - 1
+        raise ImplementationError(f"{name_of(gradient)}: returned {len(gradients)} gradients of {inputs} inputs")
+    return gradients
+
+
+def _dtype_of(value: Any) -> np.dtype[Any]:
+    return as_array(value, "what it returned").dtype
+
+
 def _elementwise_or_error(function: Callable[..., Any], weighted: Function, x: Wide, y: Wide) -> None:
     moved = (np.arange(x.size) % 2 == 0).reshape(x.shape)
     with np.errstate(all="ignore"):
@@ -271,14 +291,27 @@ def _elementwise_or_error(function: Callable[..., Any], weighted: Function, x: W
 
 
 def _is_single(forward: Callable[..., Any], xs: list[Wide], shape: tuple[int, ...]) -> bool:
-    """Whether a function that gets float64 computes in float32: no result has more digits than that."""
-    # Beside the inputs, which may be numbers of few digits themselves.
-    beside = [x * (1 + 2.0**-35) for x in xs]
-    result = _called(forward, beside, np.dtype(np.float64))
-    y = _like(forward, result, shape)
-    with np.errstate(all="ignore"):
-        short = np.array_equal(y.astype(np.float32), y, equal_nan=True)
-    return as_array(result, "what it returned").dtype == np.float32 or bool(short and np.any(y != 0))
+    """
+    Whether a function that gets float64 computes in float32.
+
+    What it returns is float32; or float64 of which no number has more digits than that, and some have as many. Numbers
+    of fewer, such as those of a clamp, tell nothing.
+    """
+    is_full = False
+    for k in range(1, PROBES + 1):
+        # Beside the inputs, which may be numbers of few digits themselves.
+        with np.errstate(all="ignore"):
+            beside = [x + k / 77 * np.fmax(np.abs(x), 1) for x in xs]
+        result = _called(forward, beside, np.dtype(np.float64))
+        y = _like(forward, result, shape)
+        if _dtype_of(result) == np.float32:
+            return True
+        with np.errstate(all="ignore"):
+            single = y.astype(np.float32)
+        if not np.array_equal(single, y, equal_nan=True):
+            return False
+        is_full |= bool(np.any(np.isfinite(single) & (single.view(np.uint32) & 7 != 0)))
+    return is_full
 
 
 def _called(function: Callable[..., Any], arguments: list[Wide], dtype: np.dtype[Any]) -> Any:

@@ -106,7 +106,7 @@ class GradientCheck(CheckReport):
     worst : tuple of Slope
         The elements that are wrong, the worst first; else those that are undecided.
     dtype : str
-        The arithmetic in which forward values were computed.
+        The arithmetic in which forward values are taken to be computed.
     noise : float
         Their relative error, as it is taken to be: 4 ULP.
     """
@@ -142,7 +142,7 @@ class GradientCheck(CheckReport):
     def _lines(self) -> Iterator[str]:
         yield f"{self.name}: {self.verdict}"
         if self.dtype != "float64":
-            yield f"forward values are {self.dtype}, and taken to be accurate to 4 ULP, {self.noise:.1g} of each"
+            yield f"forward values are taken for {self.dtype}, accurate to 4 ULP, {self.noise:.1g} of each"
         yield from (f"  {slope}" for slope in self.worst)
 
 

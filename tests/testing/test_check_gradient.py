@@ -281,9 +281,50 @@ def test_right_gradients_in_float32_pass_and_wrong_ones_do_not(name, how):
         report = check_gradient((forward, gradient), x, **given)
         assert report.dtype == "float32"
         assert report.agree > report.elements / 4
-        assert "forward values are float32, and taken to be accurate to 4 ULP, 5e-07 of each" in report.text()
+        assert "forward values are taken for float32, accurate to 4 ULP, 5e-07 of each" in report.text()
         with pytest.raises(mps.VerificationError):
             check_gradient((forward, wrong), x, **given)
+
+
+FEW_DIGITS = {
+    "clamp": (lambda x: np.clip(x, -1, 1), lambda x, dy: dy * (np.abs(x) <= 1)),
+    "constant": (lambda x: 0 * x + 3, lambda x, dy: 0 * dy),
+    "line": (lambda x: 2 * x, lambda x, dy: 2 * dy),
+    "saturated": (lambda x: np.tanh(x + 50), lambda x, dy: 0 * dy),
+}
+
+
+@pytest.mark.parametrize("name", FEW_DIGITS)
+def test_float64_is_not_taken_for_float32_because_its_values_have_few_digits(name):
+    assert check_gradient(FEW_DIGITS[name], np.arange(-4.0, 5)).dtype == "float64"
+    assert check_gradient(tuple(in_single(each, "f4") for each in FEW_DIGITS[name]), np.arange(-4.0, 5)).passed
+
+
+def test_a_gradient_in_float32_of_a_forward_in_float64_is_judged_as_float32():
+    forward, gradient = SINGLE["tanh"]
+
+    report = check_gradient((forward, in_single(gradient, "f4")), np.linspace(-3, 3, 25))
+
+    assert (report.dtype, report.wrong) == ("float32", 0)
+    with pytest.raises(mps.VerificationError):
+        check_gradient((forward, in_single(lambda x, dy: 1.01 * gradient(x, dy), "f4")), np.linspace(-3, 3, 25))
+
+
+@pytest.mark.parametrize(
+    ("forward", "gradient", "x"),
+    [
+        (np.floor, lambda x, dy: 0 * dy, np.arange(-4.0, 5)),
+        (lambda x: 1e30 + x, lambda x, dy: dy, [1.0, 2.0]),
+        (np.exp, lambda x, dy: dy * np.exp(x), [-800.0, -790.0]),
+        (np.abs, lambda x, dy: dy, [np.nan, np.inf]),
+    ],
+)
+def test_nothing_decided_is_no_pass(forward, gradient, x):
+    with pytest.raises(mps.VerificationError, match="UNDECIDED: none of") as raised:
+        check_gradient((forward, gradient), np.array(x))
+
+    report = raised.value.report
+    assert (report.agree, report.wrong, report.passed) == (0, 0, False)
 
 
 def test_functions_get_arrays_of_the_dtype():
