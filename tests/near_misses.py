@@ -147,6 +147,9 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
         lambda s: np.where(s.x > 5, np.nan, s.y), ("ELU",), gradient=True, spread=5.0, bounds="ulp=4"
     ),
     "sigmoid as 1 - s(-x)": Near(lambda s: np.where(s.x < -2, 0, s.y), ("Sigmoid",), dtype=F16, spread=4.0),
+    "softSign's slope as a difference": Near(
+        lambda s: s.dy * np.where(np.abs(s.x) > 20, 0, s.slope()), ("SoftSign",), dtype=F16, spread=15.0, gradient=True
+    ),
     "the literal formula overflows": Near(
         lambda s: np.where(s.x > 20, np.inf, s.y), ("SoftPlus",), dtype=F32, spread=12.0, parameters={"b": 0.5}
     ),

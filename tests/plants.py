@@ -941,6 +941,15 @@ def sigmoid_as_1_minus(r):
 
 
 @kind
+def softsign_slope_as_difference(r):
+    r.dtype = [F16, F32][r.rng.integers(2)]
+    neuron, x, dy, _ = r.gradient("SoftSign", spread=50)
+    d = r.dtype(1) + np.abs(x)
+    slope = r.dtype(1) / d - np.abs(x) / d / d
+    return r.plant_gradient(neuron, x, dy, dy * slope, "softSign's slope as a difference", bounds="ulp=4")
+
+
+@kind
 def softplus_in_half(r):
     r.dtype = F16
     neuron, x, _ = r.forward("SoftPlus", spread=5)

@@ -259,7 +259,8 @@ def way_of(way: int) -> tuple[str, bool]:
 
 def _kinds(got: Stored, want: Stored) -> npt.NDArray[np.intp]:
     """Numbers of `KINDS`."""
-    tiny = np.abs(want) < storage_of(want, "want").limits.smallest_normal
+    with np.errstate(invalid="ignore"):  # of which bfloat16's functions warn
+        tiny = np.abs(want) < storage_of(want, "want").limits.smallest_normal
     cases = {
         "NaN": np.isnan(got),
         "NaN lost": np.isnan(want),
@@ -290,7 +291,8 @@ def causes_of(subject: Subject, trial: Trial, bad: Mask) -> list[Cause]:
     causes = _causes(subject, trial, bad, "")
     if not causes and bad.any():
         ends = trial.x.ravel()[bad].min(), trial.x.ravel()[bad].max()
-        rows = ((trial.x >= ends[0]) & (trial.x <= ends[1])).all(axis=1)
+        with np.errstate(invalid="ignore"):  # of which bfloat16's functions warn
+            rows = ((trial.x >= ends[0]) & (trial.x <= ends[1])).all(axis=1)
         chosen = bad.reshape(trial.x.shape)[rows].ravel()
         if chosen.sum() > INTERVAL * chosen.size and rows.sum() < len(rows):
             return _causes(subject, trial.rows(rows), chosen, f"only where {ends[0]:.6g} <= x <= {ends[1]:.6g}")

@@ -313,6 +313,18 @@ def test_a_kernel_that_ignores_where_a_view_begins_is_found():
     assert "offset" in failures_of(from_the_base, d, **SINGLE)["float32", "view"].why
 
 
+def test_other_code_for_a_view_is_not_said_to_ignore_strides():
+    d = neuron("tanH")
+
+    def two_paths(x):
+        return right(d, x) * np.float32(1 if x.flags.c_contiguous else 1 + 1e-6)
+
+    failure = failures_of(two_paths, d, **SINGLE)["float32", "view"]
+
+    assert failure.why.startswith("sliced, reversed, broadcast and transposed arrays: a copy of the view gives nearly")
+    assert failure.is_allowed
+
+
 def test_one_slope_for_each_channel_is_attacked_with_views_too():
     d = mps.MPSNNNeuronDescriptor(T.pReLU, data=[0.5, 0.25, -1.0])
 

@@ -79,6 +79,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     library.pow_by_logarithm,
     library.blended,
     library.one_minus_sigmoid,
+    library.slope_as_difference,
     library.overflow,
     stores.clamped,
     stores.saturated,

@@ -426,6 +426,24 @@ def one_minus_sigmoid(step: Step) -> Variants:
 
 
 @function_hypothesis(
+    "softSign's slope as a difference",
+    "The slope is computed as 1 / d - |x| / d / d, with d = 1 + |x|, as the derivative of a quotient is; this cancels.",
+    T.softSign,
+)
+def slope_as_difference(step: Step) -> Variants:
+    def form(x: Any, p: Any, f: Library) -> Any:
+        d = 1 + abs(x)
+        return 1 / d - abs(x) / d / d
+
+    if reads_gradient(step):
+        dtypes = {"float32": np.float32, "half": np.float16}
+        if step.storage.name == "bfloat16":
+            dtypes["bfloat16"] = step.storage.dtype.type
+        for text, dtype in dtypes.items():
+            yield f"in {text}", in_library(step, Library(dtype), form)
+
+
+@function_hypothesis(
     "NaN lost in a comparison",
     "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
 )
