@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
@@ -81,19 +82,24 @@ def gradient_of(function: Callable[..., Any], library: str | None = None, *, dev
     return gradient
 
 
-def _libraries_of(function: Any) -> Iterator[str]:
-    """The libraries in which a function is defined, or whose names its code uses."""
-    function = getattr(function, "__wrapped__", function)
-    modules = [getattr(function, "__module__", None), type(function).__module__]
-    code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+def _libraries_of(function: Any, depth: int = 2) -> Iterator[str]:
+    """The libraries in which a function is defined, or whose names its code uses, or that of functions it calls."""
+    function = function.func if isinstance(function, functools.partial) else getattr(function, "__wrapped__", function)
+    kinds = [*type(function).__mro__, getattr(function, "__objclass__", None)]
+    modules = [getattr(each, "__module__", None) for each in (function, *kinds)]
+    called = function if hasattr(function, "__code__") else type(function).__call__
+    code, names = getattr(called, "__code__", None), getattr(called, "__globals__", {})
     used = [names[name] for name in getattr(code, "co_names", ()) if name in names]
-    used += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    used += [cell.cell_contents for cell in getattr(called, "__closure__", None) or ()]
     for each in used:
         modules += [getattr(each, "__module__", None), getattr(each, "__name__", None), type(each).__module__]
     for module in modules:
         root = str(module).partition(".")[0]
         if root in _GRADIENTS:
             yield root
+    for each in used:
+        if depth and callable(each) and not isinstance(each, type):
+            yield from _libraries_of(each, depth - 1)
 
 
 def forward_of(function: Callable[..., Any], library: str, *, device: str | None = None) -> Callable[..., Any]:

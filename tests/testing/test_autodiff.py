@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import sys
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -176,10 +177,18 @@ def test_the_library_is_that_of_the_function(monkeypatch):
     torch.square.__module__ = "torch.nn.functional"
     x = np.zeros(1)
 
-    for function in (torch.square, lambda x: torch.square(x) + 1):
+    class Layer:
+        def __call__(self, x):
+            return torch.square(x)
+
+    def own(x, k=1):
+        return torch.square(x) + k
+
+    layer = type("Layer2", (Layer,), {"__module__": "users"})()
+    for function in (torch.square, own, partial(own, k=2), Layer(), layer, lambda x: own(x) + 1, lambda x: layer(x)):  # noqa: PLW0108
         gradient_of(function)(x, x)
 
-    assert seen == ["torch"] * 2
+    assert seen == ["torch"] * 7
     with pytest.raises(
         mps.ParameterError, match=r"may be any of torch, jax.*: give one of torch, jax, mlx, tensorflow"
     ):
