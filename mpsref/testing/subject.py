@@ -27,7 +27,7 @@ from mpsref.verify.bounds import allowed
 from mpsref.verify.case import Case, around
 from mpsref.verify.compare import Tolerance
 from mpsref.verify.compare import compare as counts_of
-from mpsref.verify.faults import findings_of
+from mpsref.verify.faults import ELSEWHERE, findings_of
 from mpsref.verify.hypotheses import Hypothesis, places
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
@@ -45,6 +45,9 @@ LOOK = 512
 
 BINS, MOST_ASKED = 512, 8192
 """Of how many sizes elements that fail alike are told apart, at most; and of how many more models are asked."""
+
+ALIKE, WIDE = 16, 1 / 16
+"""Results that are so many ULP apart are alike, and inputs that are farther apart than this are not."""
 
 INTERVAL = 0.95
 """The share of the elements of an interval of x that must fail if it is to be explained alone."""
@@ -302,11 +305,23 @@ def causes_of(subject: Subject, trial: Trial, bad: Mask) -> list[Cause]:
 def _causes(subject: Subject, trial: Trial, bad: Mask, interval: str) -> list[Cause]:
     causes = []
     for finding, mask in findings_of(_case(subject, trial, bad)):
-        if finding.fits and finding.name not in ARRANGEMENTS and (finding.where or not finding.name.startswith("0")):
+        at = np.flatnonzero(mask & bad)
+        if finding.name.endswith(ELSEWHERE) and not (finding.where and _varies(subject, trial, at)):
+            continue
+        if finding.fits and finding.name not in ARRANGEMENTS:
             name = ", ".join(filter(None, (finding.name, finding.detail, finding.where or interval)))
             text = f"{name}, which explains {finding.explained:,} of {finding.of:,}: {finding.sentence}"
-            causes.append(Cause(text, frozenset(map(trial.read_at, np.flatnonzero(mask & bad).tolist()))))
+            causes.append(Cause(text, frozenset(map(trial.read_at, at.tolist()))))
     return causes
+
+
+def _varies(subject: Subject, trial: Trial, index: Index) -> bool:
+    """Whether the right results differ, or the inputs do: one value for all says nothing where all are alike anyhow."""
+    want, x = (each.ravel()[index] for each in (trial.want, trial.x))
+    if not index.size:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(np.ptp(subject.storage.ordinals(want)) > ALIKE or np.ptp(x.astype(np.float64)) > WIDE)
 
 
 ARRANGEMENTS = frozenset(each.name for each in vars(places).values() if isinstance(each, Hypothesis))

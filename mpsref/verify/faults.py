@@ -67,7 +67,7 @@ from mpsref.verify.hypotheses.base import MANY
 from mpsref.verify.regions import listed, place_of, stride
 from mpsref.verify.search import PURE, Search, Trial, ranked
 
-__all__ = ["HYPOTHESES", "Case", "Example", "Finding", "explain", "findings_of"]
+__all__ = ["ELSEWHERE", "HYPOTHESES", "Case", "Example", "Finding", "explain", "findings_of"]
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
