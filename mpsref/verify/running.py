@@ -400,8 +400,12 @@ class Running:
             _corners(np.divide, (up, up), (down - 2 * m.ulp(down), down + 2 * m.ulp(down)))[:2]
             for up, down in ((above.low, below.low), (above.high, below.high))
         ]
-        divisor = Range(below.high, below.high, t.nan, below.reason, self)
         low, high = np.fmin(ends[0][0], ends[1][0]), np.fmax(ends[0][1], ends[1][1])
+        # Of finite t below an infinity it has no largest value, but the limit 1; at the infinity none.
+        endless = np.isinf(below.high) & np.isfinite(below.low)
+        scale = np.where(endless, 1.0, below.high)
+        high = np.where(endless, 1.0, high)
+        divisor = Range(scale, scale, t.nan | endless, below.reason, self)
         return self.quotient(replace(divisor, low=low * divisor.low, high=high * divisor.low), divisor, "division")
 
     def log1p(self, x: Range) -> Range:
