@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
+from mpsref.operations import Maximum, MaximumGradient, NeuronForward, NeuronGradient, Operation, Role, Windowed
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
@@ -325,17 +325,18 @@ class Segment:
 
     def _hides_nan(self, model: Model) -> bool:
         """Whether a node whose image is not recorded may lose NaN in a minimum or maximum."""
-        return any(self._loss_of_nan(k, model) & Mark.CLAMPED for k in range(len(self._nodes) - 1))
+        return any(Mark.CLAMPED in self._loss_of_nan(k, model) for k in range(len(self._nodes) - 1))
 
-    def _loss_of_nan(self, k: int, model: Model) -> int:
+    def _loss_of_nan(self, k: int, model: Model) -> Mark:
         """How a node may lose NaN: `Mark.COMPARED`, `Mark.CLAMPED`, both or neither."""
         if not self._operations[k].is_pointwise:
-            return 0
+            # What becomes of NaN among the elements of a window is documented nowhere.
+            return Mark.COMPARED if isinstance(self._operations[k], Maximum | MaximumGradient) else Mark(0)
         f, index = Running(model), np.zeros(1, np.intp)
         with np.errstate(all="ignore"):
             sources = [f.range(np.full(1, np.nan)) for _ in self._nodes[k].sources]
             marks = self._forms[0][k](sources, index, 1, f).reason
-        return int(marks.max()) & (Mark.COMPARED | Mark.CLAMPED)
+        return Mark(int(marks.max())) & (Mark.COMPARED | Mark.CLAMPED)
 
     def _forms_at(self, index: Index, nearness: Nearness = Nearness.ITSELF) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""

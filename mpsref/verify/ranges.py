@@ -220,12 +220,12 @@ class Range:
 
     def __lt__(self, other: Range | Scalar) -> Truth:
         other = self.f.range(other)
-        x, y = self._as_compared, other._as_compared
+        x, y = self.as_compared, other.as_compared
         return replace(x._compared(y, x.low < y.high, x.high < y.low), order=(self, other))
 
     def __le__(self, other: Range | Scalar) -> Truth:
         other = self.f.range(other)
-        x, y = self._as_compared, other._as_compared
+        x, y = self.as_compared, other.as_compared
         return replace(x._compared(y, x.low <= y.high, x.high <= y.low), order=(self, other))
 
     def __gt__(self, other: Range | Scalar) -> Truth:
@@ -347,7 +347,7 @@ class Range:
         return Range(self.low, self.high, possible, bits, self.f, self.factors, zero=self.zero)
 
     @property
-    def _as_compared(self) -> Range:
+    def as_compared(self) -> Range:
         """With the zeros that a comparison may take subnormals for, whatever else becomes of them."""
         tiny = self.may_be_flushed
         return replace(self, zero=self.zero | tiny).whole if self.f.flush and tiny.any() else self.whole
