@@ -15,7 +15,17 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import Maximum, MaximumGradient, NeuronForward, NeuronGradient, Operation, Role, Windowed
+from mpsref.operations import (
+    Maximum,
+    MaximumGradient,
+    NeuronForward,
+    NeuronGradient,
+    Operation,
+    Product,
+    Role,
+    Sum,
+    Windowed,
+)
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import Directed, directed
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
@@ -61,6 +71,24 @@ def _forms(operation: Operation) -> list[Any]:
         return result
 
     return [partial(form, function=function) for function in functions]
+
+
+def _forms_of_one(operation: Operation) -> list[Any]:
+    """The forms of an operation whose two sources are one image: ``a - a`` is 0, and ``a + a`` is ``2 a``, exactly."""
+    match operation:
+        case Sum(scales=(first, second)) if abs(first) == abs(second) and abs(math.frexp(first)[0]) == 0.5:
+            total = replace(operation, scales=(first + operation.sign * second, 0.0))
+        case Product(scales=(1.0, 1.0)):
+            total = Sum(bias=operation.bias, bounds=operation.bounds)
+        case _:
+            return _forms(operation)
+    squares = isinstance(operation, Product)
+
+    def form(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+        x = f.square(sources[0]) if squares else sources[0]
+        return f.range(total.stepwise(f, x, f.range(0.0))).like(index)
+
+    return [form]
 
 
 def _combined(forms: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -186,7 +214,12 @@ class Segment:
         self._sizes = {image: value.size for image, value in self._inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
-        self._forms = _combined(list(map(_forms, self._operations)))
+        self._forms = _combined(
+            [
+                _forms_of_one(operation) if node.sources[1:2] == node.sources[:1] else _forms(operation)
+                for node, operation in zip(nodes, self._operations, strict=True)
+            ]
+        )
         self._read = {
             source
             for node, operation in zip(nodes, self._operations, strict=True)
