@@ -180,7 +180,10 @@ def before_the_store(variants: Sequence[Model], forms: Sequence[Form], size: int
             for variant, form in product(variants, forms):
                 value = form(Running(variant, variant.flushes), index).whole
                 low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
-                known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+                # A product that vanishes is no exception where 0 is in its range anyhow.
+                crosses = (value.low <= 0) & (value.high >= 0)
+                notes = np.where(crosses, np.uint16(Mark.TINY | Mark.VANISHES), np.uint16(Mark.TINY))
+                known[index] &= ~value.nan & (value.reason & ~notes == 0)
     return low, high, known & np.isfinite(low) & np.isfinite(high)
 
 

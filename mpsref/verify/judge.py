@@ -27,7 +27,7 @@ from mpsref.operations import (
     Windowed,
 )
 from mpsref.storage import StorageFormat
-from mpsref.verify.bias import Directed, directed
+from mpsref.verify.bias import NEIGHBOUR, Directed, directed, directed_at_ends
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
 from mpsref.verify.cells import Cells
 from mpsref.verify.core import in_core
@@ -282,8 +282,8 @@ class Segment:
         value = reduce(Range.joined, forms)
         return inner(value, self._formats[result]).reshape(shape)
 
-    def directed(self, differences: Differences, model: Model) -> Directed | None:
-        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
+    def directed(self, differences: Differences, beyond: Index, model: Model) -> Directed | None:
+        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias`."""
         if not self._is_pointwise:
             return None
         storage = self._formats[self._nodes[-1].result_image]
@@ -291,7 +291,10 @@ class Segment:
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
             return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
-        return directed(differences, storage, ends, self._sources, either=model.rounds_either_way)
+        evidence = directed(differences, storage, ends, self._sources, either=model.rounds_either_way)
+        if beyond.size and (evidence is None or evidence.way == NEIGHBOUR):
+            return directed_at_ends(differences, beyond, storage, ends, self._sources)
+        return evidence
 
     @property
     def _sources(self) -> list[Deferred]:

@@ -136,7 +136,7 @@ class JudgedImage:
         # A model that computes in the format of the image, or a coarser one, leaves nothing to the store.
         if not storage.unorm_max and storage.precision >= MODELS[limit.model].precision:
             return None
-        evidence = self._segment.directed(self.differences, MODELS[limit.model])
+        evidence = self._segment.directed(self.differences, comparison.beyond, MODELS[limit.model])
         # Of what is wrong anyhow, some elements come near what is right.
         return None if evidence and evidence.way == NEIGHBOUR and comparison.counts.beyond else evidence
 
