@@ -51,6 +51,9 @@ WORTH_A_TABLE = 65_536
 MOST_FORMS = 16
 """Combinations of the forms of nodes whose images are not recorded."""
 
+LOSSES = Mark.COMPARED | Mark.CLAMPED
+"""How NaN may be lost."""
+
 MOST_INPUTS = 2
 """Images whose intervals are combined."""
 
@@ -372,7 +375,7 @@ class Segment:
         with np.errstate(all="ignore"):
             sources = [f.range(np.full(1, np.nan)) for _ in self._nodes[k].sources]
             marks = self._forms[0][k](sources, index, 1, f).reason
-        return Mark(int(marks.max())) & (Mark.COMPARED | Mark.CLAMPED)
+        return Mark(int(marks.max())) & LOSSES
 
     def _forms_at(self, index: Index, nearness: Nearness = Nearness.ITSELF) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""
@@ -441,7 +444,9 @@ class Segment:
                     value = form([source.whole for source in sources], f)
                     # What another world may do to an element of a window, it does to what is made of that.
                     noted = np.bitwise_or.reduce([np.bitwise_or.reduce(each.reason, axis=None) for each in sources])
-                    value = replace(value, reason=value.reason | (noted & np.uint16(NOTES)))
+                    # So it does where NaN may have been lost before.
+                    lost = np.where(value.nan & ~np.isnan(value.low), noted & np.uint16(LOSSES), np.uint16(0))
+                    value = replace(value, reason=value.reason | (noted & np.uint16(NOTES)) | lost)
                 else:
                     flats = [source.reshape((-1,)) for source in sources]
                     value = form(flats, np.arange(math.prod(size)), size[3], f).reshape(size)
