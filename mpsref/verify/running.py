@@ -446,7 +446,7 @@ class Running:
         signed = self.where(Truth(odd, odd & ~even, no_mark), -below, below)
         signed = self.where(Truth(base.low < 0, negative, no_mark), signed, above)
         low, high = signed.low, signed.high
-        # IEEE arithmetic defines the power of -infinity, where there is no real number.
+        # IEEE arithmetic defines the power of -infinity, where there is no real number; a device may give NaN.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
         low, high = (np.where(none, np.nan, np.where(infinite & ~whole, own, end))
@@ -456,7 +456,8 @@ class Running:
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, above.nan | below.nan | none, signed.reason, self, zero=signed.zero)
+        nan = above.nan | below.nan | none | (infinite & ~whole)
+        result = Range(low, high, nan, signed.reason, self, zero=signed.zero)
         result = result.marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 

@@ -77,6 +77,7 @@ def summed(
     half: bool = False,
     undivided: Wide | None = None,
     nan: Wide | None = None,
+    small: Wide | None = None,
 ) -> Range:
     """
     The range of sums.
@@ -97,6 +98,8 @@ def summed(
         What `size` would be without a division, if there is one.
     nan : ndarray
         How many of the numbers may be NaN too, if any.
+    small : ndarray
+        What `size` is of weights that are subnormal, if any are.
     """
     law, is_short = f.model.laws["arithmetic"], f.model.precision < 24
     unit, tiny, largest = BFLOAT if f.model.precision == 8 else HALF if half or is_short else SINGLE
@@ -111,13 +114,16 @@ def summed(
     relative = roundings * unit / np.maximum(1 - roundings * unit, 0.5) + (count + 4) * OWN
     # Each product and each partial sum may be flushed.
     error = relative * size + radius + (count + 1) * (lost + flushed)
+    if small is not None and (f.flush or is_short):
+        # Weights are flushed before they are multiplied, or rounded to a multiple of the smallest number.
+        error = error + small
     special = ~np.isfinite(center) | ~np.isfinite(size)
     open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
     low = np.where(special, np.where(open_, -np.inf, center), center - error)
     high = np.where(special, np.where(open_, np.inf, center), center + error)
     may_be_nan = np.isnan(center) | open_ if nan is None else np.isnan(center) | open_ | (nan > 0)
     # Where sums are larger, flushing is lost in their rounding, and need not be looked at.
-    matters = np.asarray(size < count * tiny * 2.0**40)
+    matters = np.asarray(size < count * tiny * 2.0**40) | (False if small is None else small > 0)
     reason = np.where(matters, np.uint16(Mark.TINY), np.uint16(0))
     over = ~special & ((size if undivided is None else undivided) * (1 + relative) > largest)
     if over.any():
@@ -147,6 +153,13 @@ def _may_be_nan(x: Range) -> Wide | None:
     return possible.astype(np.float64) if possible.any() else None
 
 
+def _subnormal(weights: Wide, f: Running) -> Wide | None:
+    """The magnitudes of weights that are subnormal in the format of the computation; None if none is."""
+    size = np.abs(weights)
+    small = size < f.model.smallest[0]
+    return np.where(small, size, 0.0) if (small & (size > 0)).any() else None
+
+
 def size_of_range(middle: Wide, radius: Wide | None) -> Wide:
     """The largest absolute values of ranges."""
     size = np.abs(np.nan_to_num(middle, nan=0.0, posinf=np.inf, neginf=-np.inf))
@@ -167,7 +180,9 @@ def _convolution(operation: Convolution) -> WindowForm:
         count = operation.terms(size_of(middle))
         lost = _may_be_nan(sources[0])
         nan = None if lost is None else operation.linear(lost, np.abs(weights))
-        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan)
+        small = _subnormal(weights, f)
+        small = None if small is None else operation.linear(size_of_range(middle, radius), small)
+        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
 
@@ -191,7 +206,9 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
         count = operation.terms(size_of(middle), source)
         lost = _may_be_nan(sources[0])
         nan = None if lost is None else operation.linear(lost, source, np.abs(weights))
-        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan)
+        small = _subnormal(weights, f)
+        small = None if small is None else operation.linear(size_of_range(middle, radius), source, small)
+        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
 

@@ -528,7 +528,8 @@ def test_the_gradient_of_subnormals_goes_to_any_and_may_be_flushed(tmp_path, str
 
 
 def test_sums_of_a_device_that_flushes_half(tmp_path):
-    x = (X * np.float32(2.0**-12)).astype(np.float16)
+    # Each product is subnormal, their sum is not.
+    x = (np.clip(np.abs(X), 0.5, 1.5) * np.float32(2.0**-8)).astype(np.float16)
     w = np.full((8, 1, 1, 8), 0.01, np.float16)
     node = right(weights=w, bias=None)
     products = x[..., np.newaxis, :] * w[:, 0, 0]
@@ -542,6 +543,7 @@ def test_sums_of_a_device_that_flushes_half(tmp_path):
     # Metal keeps what is subnormal in half.
     assert beyond(flushed, "metal-half") > flushed.size / 2
     assert beyond(flushed + np.float16(0.01), "wgsl-half") == flushed.size
+    assert (run(node, F.float16, x=x) > 2.0**-14).all()
 
 
 @pytest.mark.parametrize("kind", [mps.MPSCNNPoolingAverageNode, mps.MPSCNNConvolutionNode])
