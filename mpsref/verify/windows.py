@@ -2,8 +2,9 @@
 Ranges of the operations that slide a window: whole images at once.
 
 A sum of K products may be accumulated in any order, split, fused or not, in float32 (in half, where the node says so):
-its error is at most ``(K + 1) u sum|w x|``, and 2^-126 more for each product and each sum where they may be flushed
-(running-error analysis; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+its error is at most ``(K + 1) u sum|w x|``, and 2^-126 more for each product and each sum where they may be flushed, so
+that a sum of some of the products is left (running-error analysis; Higham, "Accuracy and Stability of Numerical
+Algorithms", section 3.1).
 """
 
 from __future__ import annotations
@@ -112,15 +113,16 @@ def summed(
     # A model of half precision or less rounds the weights as well.
     roundings = count + 1 + is_short + (2 * division + 1 if undivided is not None else 0)
     relative = roundings * unit / np.maximum(1 - roundings * unit, 0.5) + (count + 4) * OWN
-    # Each product and each partial sum may be flushed.
-    error = relative * size + radius + (count + 1) * (lost + flushed)
-    if small is not None and (f.flush or is_short):
-        # Weights are flushed before they are multiplied, or rounded to a multiple of the smallest number.
+    error = relative * size + radius + (count + 1) * lost
+    if small is not None and is_short:
         error = error + small
+    # Each product and each partial sum may be flushed, and weights before that: what is left is a sum of some products.
+    flushes = (count + 1) * flushed + (0.0 if small is None or not f.flush else small)
+    below, above = np.minimum(flushes, (size + center) / 2), np.minimum(flushes, (size - center) / 2)
     special = ~np.isfinite(center) | ~np.isfinite(size)
     open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
-    low = np.where(special, np.where(open_, -np.inf, center), center - error)
-    high = np.where(special, np.where(open_, np.inf, center), center + error)
+    low = np.where(special, np.where(open_, -np.inf, center), center - error - below)
+    high = np.where(special, np.where(open_, np.inf, center), center + error + above)
     may_be_nan = np.isnan(center) | open_ if nan is None else np.isnan(center) | open_ | (nan > 0)
     # Where sums are larger, flushing is lost in their rounding, and need not be looked at.
     matters = np.asarray(size < count * tiny * 2.0**40) | (False if small is None else small > 0)
@@ -288,7 +290,7 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
             rivals[made] += (x.high[read] >= least[made]) & ~x.nan[read]
         shape = x.low.shape
         low, high, size, open_ = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
-        missing, gone = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        missing, gone, reason = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.uint16)
         edge = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
         for _, _, made, read in operation.sliding.each_tap(source):
             may = x.high[read] >= least[made]
@@ -302,13 +304,13 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
             open_[read] |= nan[made]
             missing[read] |= may & g.nan[made]
             gone[read] |= must & lost
-        each = summed(f, np.zeros(shape), 0.0, size, operation.terms(size_of(g.low), source))
-        error = np.where(size > 0, each.high, 0.0) * (np.prod(operation.sliding.kernel) > 1)
-        single = _windows_apart(operation)
-        low, high = (low, high) if single else (low - error, high + error)
+        if not _windows_apart(operation):
+            each = summed(f, size, 0.0, size, operation.terms(size_of(g.low), source))
+            error, reason = np.where((size > 0) & np.isfinite(size), np.abs(size - each.low), 0.0), each.reason
+            low, high, missing = low - error, high + error, missing | each.nan
         low, high = np.where(gone, np.nan, low), np.where(gone, np.nan, high)
         low, high = np.where(open_, -np.inf, low), np.where(open_, np.inf, high)
-        return Range(low, high, open_ | missing, np.zeros(shape, np.uint16), f)
+        return Range(low, high, open_ | missing, reason, f)
 
     return form
 
