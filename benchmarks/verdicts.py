@@ -59,7 +59,9 @@ def main() -> int:
         for neuron_type in mps.NEURONS:
             found = [measure(neuron_type, name, tuple(options.shape), options.rounds, is_gradient=g) for g in (0, 1)]
             worst = max(worst, *(ratio for _, *ratios in found for ratio in ratios))
-            texts = [" | ".join([f"{1e3 * base:.1f}", *(f"{ratio:.2f}" for ratio in ratios)]) for base, *ratios in found]
+            texts = [
+                " | ".join([f"{1e3 * base:.1f}", *(f"{ratio:.2f}" for ratio in ratios)]) for base, *ratios in found
+            ]
             print(f"| {neuron_type.name} | {' | '.join(texts)} |", flush=True)
         print(f"\nAt most {worst:.2f} times the evaluation.")
     return 0

@@ -14,7 +14,7 @@ from mpsref.storage import StorageFormat
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.differences import Deferred, Differences
 
-__all__ = ["NEIGHBOUR", "Directed", "directed", "sampled", "signed_errors"]
+__all__ = ["NEIGHBOUR", "Directed", "directed", "directed_at_ends", "sampled", "signed_errors"]
 
 Ends = Callable[[Index], tuple[Wide, Wide, Mask]]
 """The least and the greatest value before the store, of elements by their flat indices, and where these are known."""
@@ -165,6 +165,36 @@ def directed(
             if len(np.unique(inputs, axis=0)) >= LEAST:
                 found.append(Directed(way, count, int(held.sum())))
     return max(found, key=lambda each: (each.way != NEIGHBOUR, each.held), default=None)
+
+
+def directed_at_ends(
+    differences: Differences, beyond: Index, storage: StorageFormat, ends: Ends, sources: Sequence[Deferred]
+) -> Directed | None:
+    """
+    Whether a directed store explains all that is out of bounds, where these are too wide for decisive elements.
+
+    It is not what one to nearest gives of any value within the bounds, but what the directed one gives of some; and no
+    more than `SHARE` leaves is so the other way round, in all of the image.
+    """
+    beyond = beyond[spread(beyond.size, ENOUGH)]
+    index = np.union1d(sampled(differences.size), beyond)
+    where = np.searchsorted(sampled(differences.size), index)
+    got = np.empty(index.size, storage.dtype)
+    is_beyond = np.isin(index, beyond)
+    got[is_beyond] = differences.at(index[is_beyond])[0]
+    got[~is_beyond] = differences.sample[0][where[~is_beyond]]
+    low, high, known = ends(index)
+    place, found = storage.ordinals(got), []
+    with np.errstate(over="ignore"):
+        near, *others = ([_rounded(end, storage, way) for end in (low, high)] for way in ("", *WAYS))
+    is_near = (near[0] <= place) & (place <= near[1])
+    for way, ours in zip(WAYS, others, strict=True):
+        fits = (ours[0] <= place) & (place <= ours[1])
+        held, decisive = known & fits & ~is_near, (known & (fits != is_near)) | is_beyond
+        inputs = np.stack([source.at(index[held]).values() for source in sources], axis=1)
+        if held.sum() >= SHARE * decisive.sum() and len(np.unique(inputs, axis=0)) >= LEAST:
+            found.append(Directed(way, int(decisive.sum()), int(held.sum())))
+    return max(found, key=lambda each: each.held, default=None)
 
 
 def _decisive(

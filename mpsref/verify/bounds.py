@@ -104,6 +104,7 @@ def classify(
     *,
     nearness: Nearness = Nearness.ITSELF,
     loses_nan: bool = False,
+    hides_nan: bool = False,
 ) -> Bits:
     """
     Classify elements that differ from the reference: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
@@ -129,6 +130,8 @@ def classify(
         What is within bounds beside what they hold.
     loses_nan : bool
         Whether NaN is lost in a comparison, whatever clamps before it do.
+    hides_nan : bool
+        Whether a clamp may lose NaN whose result is not recorded: NaN elsewhere in the image says nothing of that.
     """
     ends = Ends(got.size, storage) if ends is None else ends
     classes = np.full(got.size, BEYOND, np.uint16)
@@ -145,14 +148,14 @@ def classify(
             left = []
             for f, form in ways:
                 none = Ends(got.size, storage)
-                tried = _Block(some, got[some], special(some), model, storage, none, nearness, loses_nan)
+                tried = _Block(some, got[some], special(some), model, storage, none, nearness, loses_nan, hides_nan)
                 tried.look(f, form, WITHIN)
                 left.append(np.count_nonzero(tried.classes))
             # What is within by one is looked at no more: that by most goes first.
             ways = [ways[k] for k in np.argsort(left, kind="stable")]
         for start in range(0, got.size, BLOCK):
             index = np.arange(start, min(start + BLOCK, got.size))
-            block = _Block(index, got[index], special(index), model, storage, ends, nearness, loses_nan)
+            block = _Block(index, got[index], special(index), model, storage, ends, nearness, loses_nan, hides_nan)
             for f, form in ways:
                 block.look(f, form, WITHIN)
             for world, arithmetics in worlds:
@@ -178,7 +181,10 @@ def before_the_store(variants: Sequence[Model], forms: Sequence[Form], size: int
             for variant, form in product(variants, forms):
                 value = form(Running(variant, variant.flushes), index).whole
                 low[index], high[index] = np.minimum(low[index], value.low), np.maximum(high[index], value.high)
-                known[index] &= ~value.nan & (value.reason & ~np.uint16(Mark.TINY) == 0)
+                # A product that vanishes is no exception where 0 is in its range anyhow.
+                crosses = (value.low <= 0) & (value.high >= 0)
+                notes = np.where(crosses, np.uint16(Mark.TINY | Mark.VANISHES), np.uint16(Mark.TINY))
+                known[index] &= ~value.nan & (value.reason & ~notes == 0)
     return low, high, known & np.isfinite(low) & np.isfinite(high)
 
 
@@ -195,8 +201,9 @@ class _Block:
         ends: Ends,
         nearness: Nearness,
         loses_nan: bool,
+        hides_nan: bool,
     ) -> None:
-        self.loses_nan = loses_nan
+        self.loses_nan, self.hides_nan = loses_nan, hides_nan
         self.index, self.got, self.special, self.ends, self.nearness = index, got, special, ends, nearness
         self.model, self.storage = model, storage
         self.classes = np.full(index.size, BEYOND, np.uint16)
@@ -251,7 +258,7 @@ class _Block:
             # A minimum or maximum keeps NaN, unless the device knows none.
             clamped = (special == Reason.nan) & (marks & Mark.CLAMPED != 0) & (not self.loses_nan)
             fits = ~(clamped & self.model.nan_is_defined)
-            found[clamped] |= ASSUMED
+            found[clamped & (not self.hides_nan)] |= ASSUMED
         chosen = rest[fits]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
 

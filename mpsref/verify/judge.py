@@ -15,9 +15,19 @@ import numpy.typing as npt
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide, meaning
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor
-from mpsref.operations import NeuronForward, NeuronGradient, Operation, Role, Windowed
+from mpsref.operations import (
+    Maximum,
+    MaximumGradient,
+    NeuronForward,
+    NeuronGradient,
+    Operation,
+    Product,
+    Role,
+    Sum,
+    Windowed,
+)
 from mpsref.storage import StorageFormat
-from mpsref.verify.bias import Directed, directed
+from mpsref.verify.bias import NEIGHBOUR, Directed, directed, directed_at_ends
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
 from mpsref.verify.cells import Cells
 from mpsref.verify.core import in_core
@@ -37,6 +47,12 @@ NodeForm: TypeAlias = Callable[[Sequence[Range], Index, int, Running], Range]
 
 WORTH_A_TABLE = 65_536
 """From so many elements on, all patterns of a 16-bit source are analysed instead."""
+
+MOST_FORMS = 16
+"""Combinations of the forms of nodes whose images are not recorded."""
+
+LOSSES = Mark.COMPARED | Mark.CLAMPED
+"""How NaN may be lost."""
 
 MOST_INPUTS = 2
 """Images whose intervals are combined."""
@@ -58,6 +74,32 @@ def _forms(operation: Operation) -> list[Any]:
         return result
 
     return [partial(form, function=function) for function in functions]
+
+
+def _forms_of_one(operation: Operation) -> list[Any]:
+    """The forms of an operation whose two sources are one image: ``a - a`` is 0, and ``a + a`` is ``2 a``, exactly."""
+    match operation:
+        case Sum(scales=(first, second)) if abs(first) == abs(second) and abs(math.frexp(first)[0]) == 0.5:
+            total = replace(operation, scales=(first + operation.sign * second, 0.0))
+        case Product(scales=(1.0, 1.0)):
+            total = Sum(bias=operation.bias, bounds=operation.bounds)
+        case _:
+            return _forms(operation)
+    squares = isinstance(operation, Product)
+
+    def form(sources: Sequence[Range], index: Index, channels: int, f: Running) -> Range:
+        x = f.square(sources[0]) if squares else sources[0]
+        return f.range(total.stepwise(f, x, f.range(0.0))).like(index)
+
+    return [form]
+
+
+def _combined(forms: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """The forms of all nodes together: those of the same number first, since most nodes have one."""
+    numbers = [tuple(min(k, len(own) - 1) for own in forms) for k in range(max(map(len, forms)))]
+    numbers += product(*(range(len(own)) for own in forms))
+    chosen = list(dict.fromkeys(numbers))[:MOST_FORMS]
+    return [tuple(own[k] for own, k in zip(forms, number, strict=True)) for number in chosen]
 
 
 def neuron_judge(
@@ -175,7 +217,12 @@ class Segment:
         self._sizes = {image: value.size for image, value in self._inputs.items()}
         for node, operation in zip(nodes, self._operations, strict=True):
             self._sizes[node.result_image] = operation.result_size(*(self._sizes[source] for source in node.sources))
-        self._forms = list(map(_forms, self._operations))
+        self._forms = _combined(
+            [
+                _forms_of_one(operation) if node.sources[1:2] == node.sources[:1] else _forms(operation)
+                for node, operation in zip(nodes, self._operations, strict=True)
+            ]
+        )
         self._read = {
             source
             for node, operation in zip(nodes, self._operations, strict=True)
@@ -218,8 +265,9 @@ class Segment:
         ends = Ends(index.size, storage)
         forms = self._forms_at(index, nearness)
         classes[left] = classify(
-            got, model, storage, forms, special, ends, variants, nearness=nearness, loses_nan=self._loses_nan(model)
-        )
+            got, model, storage, forms, special, ends, variants, nearness=nearness,
+            loses_nan=self._loses_nan(model), hides_nan=self._hides_nan(model),
+        )  # fmt: skip
         all_classes[is_open] = classes
         if model.name not in self._ends:
             known = index[ends.known]
@@ -233,12 +281,12 @@ class Segment:
         result = self._nodes[-1].result_image
         shape = self._sizes[result]
         index = np.arange(math.prod(shape))
-        forms = [self._ranges(index, number, f, big=False) for number in range(max(map(len, self._forms)))]
+        forms = [self._ranges(index, number, f, big=False) for number in range(len(self._forms))]
         value = reduce(Range.joined, forms)
         return inner(value, self._formats[result]).reshape(shape)
 
-    def directed(self, differences: Differences, model: Model) -> Directed | None:
-        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias.directed`."""
+    def directed(self, differences: Differences, beyond: Index, model: Model) -> Directed | None:
+        """Whether all of the image was stored other than to nearest, see `mpsref.verify.bias`."""
         if not self._is_pointwise:
             return None
         storage = self._formats[self._nodes[-1].result_image]
@@ -246,7 +294,10 @@ class Segment:
         def ends(index: Index) -> tuple[Wide, Wide, Mask]:
             return before_the_store(self._variants(model), self._forms_at(index), index.size)
 
-        return directed(differences, storage, ends, self._sources, either=model.rounds_either_way)
+        evidence = directed(differences, storage, ends, self._sources, either=model.rounds_either_way)
+        if beyond.size and (evidence is None or evidence.way == NEIGHBOUR):
+            return directed_at_ends(differences, beyond, storage, ends, self._sources)
+        return evidence
 
     @property
     def _sources(self) -> list[Deferred]:
@@ -278,7 +329,7 @@ class Segment:
         def form(read: Sequence[Range], f: Running, *, number: int) -> Range:
             return self._evaluated(dict(zip(self._inputs, read, strict=True)), number, f, nearness)
 
-        forms = [partial(form, number=number) for number in range(max(map(len, self._forms)))]
+        forms = [partial(form, number=number) for number in range(len(self._forms))]
         with np.errstate(all="ignore"):
             return cells.classified(got, storage, variants, forms)
 
@@ -287,8 +338,8 @@ class Segment:
     ) -> Range:
         """The ranges of the last image from those of the inputs, of one element each."""
         index = np.zeros(next(iter(values.values())).low.shape, np.intp)
-        for node, forms in zip(self._nodes, self._forms, strict=True):
-            value = forms[min(number, len(forms) - 1)]([values[source] for source in node.sources], index, 1, f)
+        for node, form in zip(self._nodes, self._forms[number], strict=True):
+            value = form([values[source] for source in node.sources], index, 1, f)
             result = node.result_image
             values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result], nearness)
         return values[self._nodes[-1].result_image]
@@ -301,20 +352,30 @@ class Segment:
             laws = _Asked(model.laws)
             f = Running(replace(model, laws=laws))
             with np.errstate(all="ignore"):
-                for number in range(max(map(len, self._forms))):
+                for number in range(len(self._forms)):
                     self._evaluated(dict.fromkeys(self._inputs, f.range(np.ones(1))), number, f)
             self._differing[model.name] = model.variants if laws.names & model.others.keys() else model.variants[:1]
         return self._differing[model.name]
 
     def _loses_nan(self, model: Model) -> bool:
-        """Whether the last node loses NaN in a comparison alone, which no image before it shows."""
-        if len(self._nodes) == 1 or not self._operations[-1].is_pointwise:
-            return False
+        """Whether a node loses NaN in a comparison alone, which no image before it shows."""
+        some = range(len(self._nodes) if len(self._nodes) > 1 else 0)
+        return any(self._loss_of_nan(k, model) == Mark.COMPARED for k in some)
+
+    def _hides_nan(self, model: Model) -> bool:
+        """Whether a node whose image is not recorded may lose NaN in a minimum or maximum."""
+        return any(Mark.CLAMPED in self._loss_of_nan(k, model) for k in range(len(self._nodes) - 1))
+
+    def _loss_of_nan(self, k: int, model: Model) -> Mark:
+        """How a node may lose NaN: `Mark.COMPARED`, `Mark.CLAMPED`, both or neither."""
+        if not self._operations[k].is_pointwise:
+            # What becomes of NaN among the elements of a window is documented nowhere.
+            return Mark.COMPARED if isinstance(self._operations[k], Maximum | MaximumGradient) else Mark(0)
         f, index = Running(model), np.zeros(1, np.intp)
         with np.errstate(all="ignore"):
-            sources = [f.range(np.full(1, np.nan)) for _ in self._nodes[-1].sources]
-            marks = self._forms[-1][0](sources, index, 1, f).reason
-        return bool((marks & (Mark.COMPARED | Mark.CLAMPED) == Mark.COMPARED).all())
+            sources = [f.range(np.full(1, np.nan)) for _ in self._nodes[k].sources]
+            marks = self._forms[0][k](sources, index, 1, f).reason
+        return Mark(int(marks.max())) & LOSSES
 
     def _forms_at(self, index: Index, nearness: Nearness = Nearness.ITSELF) -> list[Form]:
         """The ranges of elements, by each form; of parts of these flat indices."""
@@ -324,7 +385,7 @@ class Segment:
         def form(f: Running, chosen: Index, *, number: int) -> Range:
             return self._ranges(index[chosen], number, f, nearness, big=big)
 
-        return [partial(form, number=number) for number in range(max(map(len, self._forms)))]
+        return [partial(form, number=number) for number in range(len(self._forms))]
 
     def ends(self, index: Index, model: Model) -> tuple[Wide, Wide]:
         """The least and the greatest value within bounds at some flat indices; NaN where no form has bounds."""
@@ -364,8 +425,8 @@ class Segment:
         for image, elements in self._inputs.items():
             places = needed[image].index()
             values[image] = read(f, elements.at(places)) if image in self._read else f.range(np.zeros(places.shape))
-        for node, forms in zip(self._nodes, self._forms, strict=True):
-            form, result = forms[min(number, len(forms) - 1)], node.result_image
+        for node, form in zip(self._nodes, self._forms[number], strict=True):
+            result = node.result_image
             sources = [values[source].part(*part) for source, part in zip(node.sources, feeds[node], strict=True)]
             value = form(sources, needed[result].index(), self._sizes[result][3], f)
             values[result] = value if node is self._nodes[-1] else inner(value, self._formats[result], nearness)
@@ -376,14 +437,16 @@ class Segment:
         key = number, nearness, *f.key
         if key not in self._wholes:
             values = {image: read(f, value.elements()) for image, value in self._inputs.items()}
-            for node, operation, forms in zip(self._nodes, self._operations, self._forms, strict=True):
-                form, result = forms[min(number, len(forms) - 1)], node.result_image
+            for node, operation, form in zip(self._nodes, self._operations, self._forms[number], strict=True):
+                result = node.result_image
                 size, sources = self._sizes[result], [values[source] for source in node.sources]
                 if isinstance(operation, Windowed):
                     value = form([source.whole for source in sources], f)
                     # What another world may do to an element of a window, it does to what is made of that.
                     noted = np.bitwise_or.reduce([np.bitwise_or.reduce(each.reason, axis=None) for each in sources])
-                    value = replace(value, reason=value.reason | (noted & np.uint16(NOTES)))
+                    # So it does where NaN may have been lost before.
+                    lost = np.where(value.nan & ~np.isnan(value.low), noted & np.uint16(LOSSES), np.uint16(0))
+                    value = replace(value, reason=value.reason | (noted & np.uint16(NOTES)) | lost)
                 else:
                     flats = [source.reshape((-1,)) for source in sources]
                     value = form(flats, np.arange(math.prod(size)), size[3], f).reshape(size)

@@ -25,7 +25,7 @@ from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.hypotheses import PRECISIONS
 from mpsref.verify.judge import Segment
-from mpsref.verify.models import MODELS, models_of
+from mpsref.verify.models import MODELS, Model, models_of
 from mpsref.verify.precision import precision_note
 from mpsref.verify.reasons import BEYOND, WITHIN, Reason
 from mpsref.verify.report import Element, EndToEnd, ImageReport
@@ -97,14 +97,13 @@ class JudgedImage:
     def _segment(self) -> Segment:
         return Segment(self._nodes, self._deferred, self.chain.formats)
 
-    @cached_property
-    def _ties(self) -> Mask | None:
+    def _ties(self, model: Model) -> Mask | None:
         """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
         if len(self._nodes) > 1 or not isinstance(self._operation, MaximumGradient):
             return None
         gradient, x = (image.elements().values() for image in self.read)
         made = self.got.elements().stored.reshape(x.shape)
-        return wrong_ties(self._operation, gradient, x, made, self.got.storage).reshape(-1)
+        return wrong_ties(self._operation, gradient, x, made, self.got.storage, model).reshape(-1)
 
     # ---- comparing ----
 
@@ -124,7 +123,8 @@ class JudgedImage:
 
         def judge(index: Index) -> npt.NDArray[np.uint16]:
             classes = chosen.classify(differences.at(index)[0], index, MODELS[limit.model], nearness)
-            return classes if self._ties is None else np.where(self._ties[index], np.uint16(BEYOND), classes)
+            ties = self._ties(MODELS[limit.model])
+            return classes if ties is None else np.where(ties[index], np.uint16(BEYOND), classes)
 
         return compared(differences, storage, judge, worst, limit.excused, is_texture=self._layout.is_texture)
 
@@ -136,7 +136,7 @@ class JudgedImage:
         # A model that computes in the format of the image, or a coarser one, leaves nothing to the store.
         if not storage.unorm_max and storage.precision >= MODELS[limit.model].precision:
             return None
-        evidence = self._segment.directed(self.differences, MODELS[limit.model])
+        evidence = self._segment.directed(self.differences, comparison.beyond, MODELS[limit.model])
         # Of what is wrong anyhow, some elements come near what is right.
         return None if evidence and evidence.way == NEIGHBOUR and comparison.counts.beyond else evidence
 

@@ -17,7 +17,7 @@ from mpsref.arrays import Mask, Wide
 if TYPE_CHECKING:
     from mpsref.verify.running import Running
 
-__all__ = ["NOTES", "NOWHERE", "Branches", "Level", "Mark", "Range", "Truth", "with_left"]
+__all__ = ["NOTES", "NOWHERE", "Branches", "Level", "Mark", "Range", "Truth"]
 
 Bits: TypeAlias = npt.NDArray[np.uint16]
 Scalar: TypeAlias = float | np.float32
@@ -177,12 +177,6 @@ class Range:
         if law.either:
             low = _sum_rounded(self.low, other.low, low, -np.inf)
             high = _sum_rounded(self.high, other.high, high, np.inf)
-        # What is left where one of them is flushed.
-        zero = self.zero & other.zero
-        for flushed, left in ((other.zero, self), (self.zero, other)):
-            if flushed.any():
-                low, high, is_zero = with_left(low, high, flushed, left.low, left.high)
-                zero = zero | is_zero
         terms = tuple(
             term for of in (self, other) for term in of.terms or (of,) if not (term.is_number and term.low == 0)
         )
@@ -197,7 +191,10 @@ class Range:
         for up, down in ((self.high, other.low), (other.high, self.low)):
             missing = missing | (np.isposinf(up) & np.isneginf(down))
         total = self.f.result(low, high, (self, other), law, missing)
-        return replace(total, terms=terms, zero=total.zero | zero)
+        total = replace(total, zero=total.zero | (self.zero & other.zero))
+        for flushed, left in ((other.zero, self), (self.zero, other)):
+            total = self.f.or_left(total, flushed, left)
+        return replace(total, terms=terms)
 
     __radd__ = __add__
 
@@ -220,12 +217,12 @@ class Range:
 
     def __lt__(self, other: Range | Scalar) -> Truth:
         other = self.f.range(other)
-        x, y = self._as_compared, other._as_compared
+        x, y = self.as_compared, other.as_compared
         return replace(x._compared(y, x.low < y.high, x.high < y.low), order=(self, other))
 
     def __le__(self, other: Range | Scalar) -> Truth:
         other = self.f.range(other)
-        x, y = self._as_compared, other._as_compared
+        x, y = self.as_compared, other.as_compared
         return replace(x._compared(y, x.low <= y.high, x.high <= y.low), order=(self, other))
 
     def __gt__(self, other: Range | Scalar) -> Truth:
@@ -347,7 +344,7 @@ class Range:
         return Range(self.low, self.high, possible, bits, self.f, self.factors, zero=self.zero)
 
     @property
-    def _as_compared(self) -> Range:
+    def as_compared(self) -> Range:
         """With the zeros that a comparison may take subnormals for, whatever else becomes of them."""
         tiny = self.may_be_flushed
         return replace(self, zero=self.zero | tiny).whole if self.f.flush and tiny.any() else self.whole
@@ -356,13 +353,6 @@ class Range:
         nan = self.nan | other.nan
         lost = np.where(nan, np.uint16(Mark.COMPARED), np.uint16(0))
         return Truth(may | nan, must & ~nan, self.reason | other.reason | lost)
-
-
-def with_left(low: Wide, high: Wide, flushed: Mask, left: Wide, most: Wide) -> tuple[Wide, Wide, Mask]:
-    """Ends widened by what is left where an operand is flushed, from `left` to `most`; and where that is only 0."""
-    is_zero = (left == 0) & (most == 0)
-    wider = flushed & ~is_zero
-    return np.where(wider, np.fmin(low, left), low), np.where(wider, np.fmax(high, most), high), flushed & is_zero
 
 
 def _sum_rounded(x: Wide, y: Wide, total: Wide, towards: float) -> Wide:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Mask, Wide
 from mpsref.verify.models import FLOAT64_ERROR, ROUNDED, Law, Model
-from mpsref.verify.ranges import NOWHERE, Branches, Level, Mark, Range, Truth, with_left
+from mpsref.verify.ranges import NOWHERE, Branches, Level, Mark, Range, Truth
 
 __all__ = ["Running"]
 
@@ -400,8 +400,12 @@ class Running:
             _corners(np.divide, (up, up), (down - 2 * m.ulp(down), down + 2 * m.ulp(down)))[:2]
             for up, down in ((above.low, below.low), (above.high, below.high))
         ]
-        divisor = Range(below.high, below.high, t.nan, below.reason, self)
         low, high = np.fmin(ends[0][0], ends[1][0]), np.fmax(ends[0][1], ends[1][1])
+        # Of finite t below an infinity it has no largest value, but the limit 1; at the infinity none.
+        endless = np.isinf(below.high) & np.isfinite(below.low)
+        scale = np.where(endless, 1.0, below.high)
+        high = np.where(endless, 1.0, high)
+        divisor = Range(scale, scale, t.nan | endless, below.reason, self)
         return self.quotient(replace(divisor, low=low * divisor.low, high=high * divisor.low), divisor, "division")
 
     def log1p(self, x: Range) -> Range:
@@ -442,7 +446,7 @@ class Running:
         signed = self.where(Truth(odd, odd & ~even, no_mark), -below, below)
         signed = self.where(Truth(base.low < 0, negative, no_mark), signed, above)
         low, high = signed.low, signed.high
-        # IEEE arithmetic defines the power of -infinity, where there is no real number.
+        # IEEE arithmetic defines the power of -infinity, where there is no real number; a device may give NaN.
         infinite = base.low == -np.inf
         none = negative & ~whole & ~infinite
         low, high = (np.where(none, np.nan, np.where(infinite & ~whole, own, end))
@@ -452,7 +456,8 @@ class Running:
         zero = (base.low == 0) & (base.high == 0) & (exponent.high < 0) & odd
         if self.below:
             low, high = np.where(zero, -high, low), np.where(zero, -low, high)
-        result = Range(low, high, above.nan | below.nan | none, signed.reason, self, zero=signed.zero)
+        nan = above.nan | below.nan | none | (infinite & ~whole)
+        result = Range(low, high, nan, signed.reason, self, zero=signed.zero)
         result = result.marked(zero, Mark.POLE)
         return result.marked(infinite & ~whole, Mark.INVALID).marked(edge, Mark.POLE, nan=True)
 
@@ -482,17 +487,14 @@ class Running:
 
     def _chosen(self, operation: np.ufunc, x: Range, y: Range) -> Range:
         low, high, reason = operation(x.low, y.low), operation(x.high, y.high), x.reason | y.reason
-        zero = NOWHERE
-        for flushed, other in ((x.zero, y), (y.zero, x)):
-            if flushed.any():
-                left, most = operation(0.0, other.low), operation(0.0, other.high)
-                low, high, is_zero = with_left(low, high, flushed, left, most)
-                zero = zero | is_zero
         smallest = self.model.smallest[0]
         near_zero = [(each.low < smallest) & (each.high > -smallest) for each in (x, y)]
         tiny = near_zero[0] & near_zero[1] & (x.may_be_flushed | y.may_be_flushed)
         nan = np.broadcast_to(x.nan | y.nan, low.shape)
-        result = Range(low, high, nan, reason, self, zero=zero).marked(tiny, Mark.TINY)
+        result = Range(low, high, nan, reason, self).marked(tiny, Mark.TINY)
+        for flushed, other in ((x.zero, y), (y.zero, x)):
+            left = replace(other, low=operation(0.0, other.low), high=operation(0.0, other.high))
+            result = self.or_left(result, flushed, left)
         if self.flush and (tiny.any() or self.branches is not None):
             # x < y may take both for zero, and choose either.
             opposite = np.fmax if operation is np.fmin else np.fmin
@@ -502,6 +504,14 @@ class Running:
             return result
         # Where x may be NaN, a comparison may keep it, or choose y.
         return self.where(Truth.undecided(x.nan), y, result).marked(x.nan, Mark.CLAMPED)
+
+    def or_left(self, result: Range, flushed: Mask, left: Range) -> Range:
+        """The result, or what is left where an operand is flushed, and nothing between."""
+        if not flushed.any() and self.branches is None:
+            return result
+        is_zero = (left.low == 0) & (left.high == 0)
+        choice = self.where(Truth.undecided(flushed & ~is_zero), replace(left, factors=(), terms=()), result)
+        return replace(choice, factors=result.factors, zero=choice.zero | (flushed & is_zero))
 
     def where(self, condition: Truth, x: Range | Scalar, y: Range | Scalar) -> Range:
         """

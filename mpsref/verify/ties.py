@@ -17,17 +17,21 @@ from mpsref.enums import MPSImageEdgeMode
 from mpsref.operations import Maximum, MaximumGradient
 from mpsref.operations.window import size_of
 from mpsref.storage import StorageFormat
+from mpsref.verify.models import Model
 
 __all__ = ["wrong_ties"]
 
-ERROR = 16 * 2.0**-24
-"""More than the relative error of a sum of a window's gradients in float32."""
+ERROR = 16
+"""More than half an ULP, relative to the sum of magnitudes, that a sum of a window's gradients is off by."""
 
 MOST_SUBSETS = 12
 """Windows of an element whose subsets are tried."""
 
 
-def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored, storage: StorageFormat) -> Mask:
+@np.errstate(all="ignore")
+def wrong_ties(
+    operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored, storage: StorageFormat, model: Model
+) -> Mask:
     """
     Which elements cannot be what a device makes that chooses one of the largest elements of each window.
 
@@ -41,8 +45,14 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
         What the device stored.
     storage : StorageFormat
         How.
+    model : Model
+        What the device promises: numbers that it rounds to the same are as large, and so are subnormals that it may
+        take for zero.
     """
     source = size_of(x)
+    flushed = model.smallest[0] if model.flushes else 0.0
+    x = model.nearest(x)
+    x = np.where(np.abs(x) < flushed, 0.0, x)
     largest = Maximum(operation.sliding).plain([x])
     read = _taps(operation, largest.size, x)
     # For each window and tap whether it is among the largest; the index of the element, -1 outside.
@@ -53,15 +63,21 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
         return wrong.reshape(x.shape)
     zero = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
     lost = (read < 0).any(axis=1) & (largest.reshape(-1) == 0) & zero
-    g = storage.encode(gradient.reshape(-1).copy(), np.empty(gradient.size, storage.dtype))
-    flat = got.reshape(-1)
+    values = meaning(got.reshape(-1), storage)
+    # A sum that is too large is stored as the end of the range, or as infinity.
+    most = 1.0 if storage.unorm_max else float(storage.limits.max)
+    # What is lost of a number at most, beside a relative error.
+    tiny = max(flushed, model.smallest[1], 0.0 if storage.unorm_max else float(storage.limits.smallest_subnormal))
     sliding = operation.sliding
     if all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True)):
-        stored = flat[np.maximum(read, 0)]
-        same = (stored == g[:, np.newaxis]) | (np.isnan(stored) & np.isnan(g)[:, np.newaxis])
-        has = is_largest & same & (stored != 0)
-        fits = (np.count_nonzero(has, axis=1) == 1) | (g == 0) | (lost & ~has.any(axis=1))
-        other = is_largest & ~has & (stored != 0)
+        g, made = gradient.reshape(-1), values[np.maximum(read, 0)]
+        # Only a format of fewer digits than the image's rounds it.
+        near = tiny + (model.unit if model.precision < storage.precision else 0.0) * np.abs(g)
+        same = (np.abs(made - g[:, np.newaxis]) <= near[:, np.newaxis]) | (made == g[:, np.newaxis])
+        same |= np.isnan(made) & np.isnan(g)[:, np.newaxis]
+        has = is_largest & same & (made != 0)
+        fits = (np.count_nonzero(has, axis=1) == 1) | (np.abs(g) <= tiny) | (lost & ~has.any(axis=1))
+        other = is_largest & ~has & (made != 0)
         bad = tied & (~fits | other.any(axis=1))
         wrong[read[bad][is_largest[bad]]] = True
         return wrong.reshape(x.shape)
@@ -71,10 +87,14 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
     endless = ~np.isfinite(gradient.reshape(-1))
     involved[read[endless][is_largest[endless]]] = False
     gradient = np.where(np.isfinite(gradient), gradient, 0.0)
-    values = meaning(flat, storage)
+    values = np.clip(values, -most, most)
     size = _added(read, is_largest, np.abs(gradient).reshape(-1), x.size)
-    error = size * (ERROR + 2.0**-storage.precision) + 2.0**-24
-    if any(_follows(rule, operation, gradient, x, values, error, involved) for rule in product((1, -1), (False, True))):
+    store = 2.0**-storage.precision * (1 + model.rounds_either_way)
+    error = size * (ERROR * model.unit / 2 + store) + 2 * read.shape[1] * tiny
+    if any(
+        _follows(rule, operation, gradient, x, values, error, involved, most)
+        for rule in product((1, -1), (False, True))
+    ):
         return wrong.reshape(x.shape)
     for element in np.flatnonzero(involved):
         windows = np.flatnonzero((read == element).any(axis=1) & (is_largest & (read == element)).any(axis=1))
@@ -83,10 +103,11 @@ def wrong_ties(operation: MaximumGradient, gradient: Wide, x: Wide, got: Stored,
         base, sums = gradient.reshape(-1)[must].sum(), np.zeros(1)
         for window in may[:MOST_SUBSETS]:
             sums = np.concatenate([sums, sums + gradient.reshape(-1)[window]])
-        wrong[element] = not (np.abs(base + sums - values[element]) <= error[element]).any()
+        sums = np.clip(base + sums, -most, most)
+        wrong[element] = not (np.abs(sums - values[element]) <= error[element]).any()
     planes = (values - _added(read, _first(is_largest), gradient.reshape(-1), x.size)).reshape(x.shape).sum(axis=(1, 2))
     allowed = error.reshape(x.shape).sum(axis=(1, 2))
-    kept = (np.abs(planes) > allowed)[:, np.newaxis, np.newaxis] & ~lost.any()
+    kept = (np.abs(planes) > allowed)[:, np.newaxis, np.newaxis] & ~lost.any() & (np.abs(values) < most).all()
     return np.asarray(wrong.reshape(x.shape) | (involved.reshape(x.shape) & kept))
 
 
@@ -118,6 +139,7 @@ def _follows(
     values: Wide,
     error: Wide,
     involved: Mask,
+    most: float,
 ) -> bool:
     """Whether the device takes the first or the last of several largest elements, by rows or by columns."""
     step, by_columns = rule
@@ -127,5 +149,5 @@ def _follows(
     order = np.arange(rows * columns).reshape(rows, columns)
     read = read[:, (order.T if by_columns else order).reshape(-1)[::step]]
     is_largest = (read >= 0) & (x.reshape(-1)[np.maximum(read, 0)] == largest.reshape(-1)[:, np.newaxis])
-    given = _added(read, _first(is_largest), gradient.reshape(-1), x.size)
+    given = np.clip(_added(read, _first(is_largest), gradient.reshape(-1), x.size), -most, most)
     return bool((np.abs(given - values)[involved] <= error[involved]).all())

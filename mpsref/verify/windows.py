@@ -2,13 +2,15 @@
 Ranges of the operations that slide a window: whole images at once.
 
 A sum of K products may be accumulated in any order, split, fused or not, in float32 (in half, where the node says so):
-its error is at most ``(K + 1) u sum|w x|``, and 2^-126 more for each product and each sum where they may be flushed
-(running-error analysis; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+its error is at most ``(K + 1) u sum|w x|``, and 2^-126 more for each product and each sum where they may be flushed, so
+that a sum of some of the products is left (running-error analysis; Higham, "Accuracy and Stability of Numerical
+Algorithms", section 3.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,9 +36,9 @@ __all__ = ["WindowForm", "middle_of", "size_of_range", "summed", "window_forms"]
 WindowForm: TypeAlias = Callable[[Sequence[Range], Running], Range]
 """The ranges of a whole result from those of whole sources, of shape (N, H, W, C)."""
 
-SINGLE, HALF = (2.0**-24, 2.0**-126, 0.0, 3.4028235677973366e38), (2.0**-11, 0.0, 2.0**-25, 65520.0)
-BFLOAT = 2.0**-8, 2.0**-126, 0.0, 3.39617752923046e38
-"""Of an accumulator: the relative error of a rounding, what flushing and underflow lose, and where it overflows."""
+SINGLE, HALF = (2.0**-24, 2.0**-126, 3.4028235677973366e38), (2.0**-11, 2.0**-14, 65520.0)
+BFLOAT = 2.0**-8, 2.0**-126, 3.39617752923046e38
+"""Of an accumulator: the relative error of a rounding, the smallest normal number, and where it overflows."""
 
 OWN = 2.0**-52
 """Twice the relative error of the float64 in which ranges are computed."""
@@ -75,6 +77,8 @@ def summed(
     *,
     half: bool = False,
     undivided: Wide | None = None,
+    nan: Wide | None = None,
+    small: Wide | None = None,
 ) -> Range:
     """
     The range of sums.
@@ -93,22 +97,35 @@ def summed(
         Whether it is accumulated in half.
     undivided : ndarray
         What `size` would be without a division, if there is one.
+    nan : ndarray
+        How many of the numbers may be NaN too, if any.
+    small : ndarray
+        What `size` is of weights that are subnormal, if any are.
     """
     law, is_short = f.model.laws["arithmetic"], f.model.precision < 24
-    unit, tiny, lost, largest = BFLOAT if f.model.precision == 8 else HALF if half or is_short else SINGLE
+    unit, tiny, largest = BFLOAT if f.model.precision == 8 else HALF if half or is_short else SINGLE
+    division = f.model.laws["division"].ulp if undivided is not None else 0.0
+    # What a product, and a quotient, lose below the smallest normal number: ULP are no smaller there.
+    lost = 2 * unit * tiny * ((1.0 if law.either else law.ulp) + division)
     unit *= 2 if law.either else 2 * law.ulp
+    # Only WGSL lets half be flushed.
+    flushed = 2 * tiny if f.flush and (largest != HALF[2] or law.either) else 0.0
     # A model of half precision or less rounds the weights as well.
-    roundings = count + 1 + is_short + (2 * f.model.laws["division"].ulp + 1 if undivided is not None else 0)
+    roundings = count + 1 + is_short + (2 * division + 1 if undivided is not None else 0)
     relative = roundings * unit / np.maximum(1 - roundings * unit, 0.5) + (count + 4) * OWN
-    # Each product and each partial sum may be flushed.
-    error = relative * size + radius + (count + 1) * (lost + (2 * tiny if f.flush else 0.0))
+    error = relative * size + radius + (count + 1) * lost
+    if small is not None and is_short:
+        error = error + small
+    # Each product and each partial sum may be flushed, and weights before that: what is left is a sum of some products.
+    flushes = (count + 1) * flushed + (0.0 if small is None or not f.flush else small)
+    below, above = np.minimum(flushes, (size + center) / 2), np.minimum(flushes, (size - center) / 2)
     special = ~np.isfinite(center) | ~np.isfinite(size)
     open_ = special & np.broadcast_to(np.asarray(radius) > 0, center.shape)
-    low = np.where(special, np.where(open_, -np.inf, center), center - error)
-    high = np.where(special, np.where(open_, np.inf, center), center + error)
-    nan = np.isnan(center) | open_
+    low = np.where(special, np.where(open_, -np.inf, center), center - error - below)
+    high = np.where(special, np.where(open_, np.inf, center), center + error + above)
+    may_be_nan = np.isnan(center) | open_ if nan is None else np.isnan(center) | open_ | (nan > 0)
     # Where sums are larger, flushing is lost in their rounding, and need not be looked at.
-    matters = np.asarray(size < count * tiny * 2.0**40)
+    matters = np.asarray(size < count * tiny * 2.0**40) | (False if small is None else small > 0)
     reason = np.where(matters, np.uint16(Mark.TINY), np.uint16(0))
     over = ~special & ((size if undivided is None else undivided) * (1 + relative) > largest)
     if over.any():
@@ -117,17 +134,32 @@ def summed(
             # Infinity stays, or becomes NaN.
             infinity = -np.inf if f.down else np.inf
             low, high = np.where(over, infinity, low), np.where(over, infinity, high)
-            nan, reason = nan | over, reason | np.where(over, np.uint16(Mark.OVERFLOW), np.uint16(0))
-    return Range(low, high, nan, reason, f)
+            may_be_nan, reason = may_be_nan | over, reason | np.where(over, np.uint16(Mark.OVERFLOW), np.uint16(0))
+    return Range(low, high, may_be_nan, reason, f)
 
 
 def middle_of(x: Range) -> tuple[Wide, Wide | None]:
-    """The middles of ranges, and their half widths; None where all are exact."""
+    """The middles of ranges, and their half widths; None where all are exact. NaN is what may be anything."""
     if np.array_equal(x.low, x.high, equal_nan=True):
-        return np.where(x.nan, np.nan, x.low), None
+        return np.array(x.low), None
     with np.errstate(all="ignore"):
-        middle = np.where(x.nan, np.nan, x.low + (x.high - x.low) / 2)
-        return middle, np.where(np.isfinite(x.high - x.low), (x.high - x.low) / 2 * (1 + OWN), 0.0)
+        radius = (x.high - x.low) / 2 * (1 + OWN)
+        is_open = np.isinf(radius)
+        middle = np.where(is_open, np.nan, np.where(x.low == x.high, x.low, x.low + (x.high - x.low) / 2))
+        return middle, np.where(is_open, 1.0, np.nan_to_num(radius, nan=0.0))
+
+
+def _may_be_nan(x: Range) -> Wide | None:
+    """1 where NaN is possible beside numbers; None if it is so nowhere."""
+    possible = x.nan & ~np.isnan(x.low)
+    return possible.astype(np.float64) if possible.any() else None
+
+
+def _subnormal(weights: Wide, f: Running) -> Wide | None:
+    """The magnitudes of weights that are subnormal in the format of the computation; None if none is."""
+    size = np.abs(weights)
+    small = size < f.model.smallest[0]
+    return np.where(small, size, 0.0) if (small & (size > 0)).any() else None
 
 
 def size_of_range(middle: Wide, radius: Wide | None) -> Wide:
@@ -148,7 +180,11 @@ def _convolution(operation: Convolution) -> WindowForm:
             center, size = center + w.bias.astype(np.float64), size + np.abs(w.bias.astype(np.float64))
         spread = 0.0 if radius is None else operation.linear(radius, np.abs(weights))
         count = operation.terms(size_of(middle))
-        return summed(f, center, spread, size, count, half=operation.half_accumulator)
+        lost = _may_be_nan(sources[0])
+        nan = None if lost is None else operation.linear(lost, np.abs(weights))
+        small = _subnormal(weights, f)
+        small = None if small is None else operation.linear(size_of_range(middle, radius), small)
+        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
 
@@ -170,7 +206,11 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
         size = operation.linear(size_of_range(middle, radius), source, np.abs(weights))
         spread = 0.0 if radius is None else operation.linear(radius, source, np.abs(weights))
         count = operation.terms(size_of(middle), source)
-        return summed(f, center, spread, size, count, half=operation.half_accumulator)
+        lost = _may_be_nan(sources[0])
+        nan = None if lost is None else operation.linear(lost, source, np.abs(weights))
+        small = _subnormal(weights, f)
+        small = None if small is None else operation.linear(size_of_range(middle, radius), source, small)
+        return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
 
@@ -181,7 +221,9 @@ def _average(operation: Average) -> WindowForm:
         spread = 0.0 if radius is None else operation.plain([radius])
         absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle))
         size, undivided = operation.plain([absolute]), operation.summed(absolute)
-        return summed(f, operation.plain([middle]), spread, size, count, undivided=undivided)
+        lost = _may_be_nan(sources[0])
+        nan = None if lost is None else operation.plain([lost])
+        return summed(f, operation.plain([middle]), spread, size, count, undivided=undivided, nan=nan)
 
     return form
 
@@ -193,7 +235,9 @@ def _average_gradient(operation: AverageGradient) -> WindowForm:
         spread = 0.0 if radius is None else operation.plain([radius, source])
         absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle), size_of(source))
         size, undivided = operation.plain([absolute, source]), operation.spread(absolute, size_of(source))
-        return summed(f, operation.plain([middle, source]), spread, size, count, undivided=undivided)
+        lost = _may_be_nan(sources[0])
+        nan = None if lost is None else operation.plain([lost, source])
+        return summed(f, operation.plain([middle, source]), spread, size, count, undivided=undivided, nan=nan)
 
     return form
 
@@ -202,6 +246,13 @@ def _maximum(operation: Maximum) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
         (x,) = sources
         low, high, nan = _largest(operation, x)
+        if f.flush:
+            # A comparison may take subnormals for zero, and choose any of them.
+            smallest = f.model.smallest[0]
+            may_be_zero = (x.low < smallest) & (x.high > -smallest)
+            mirrored = np.where(may_be_zero, -np.maximum(x.low, -smallest), -np.inf)
+            least = -_largest(operation, replace(x, low=mirrored))[0]
+            low = np.where((np.abs(low) < smallest) & (least < low), least, low)
         # What becomes of NaN is documented nowhere.
         low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
         return Range(low, high, nan, np.zeros(low.shape, np.uint16), f)
@@ -231,13 +282,15 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
     def form(sources: Sequence[Range], f: Running) -> Range:
         g, x = sources
         source = size_of(x.low)
+        # Of subnormals that are taken for zero any is the largest.
+        x = x.as_compared if f.flush else x
         least, most, nan = _largest(forward, x)
         rivals = np.zeros(most.shape, np.int64)
         for _, _, made, read in operation.sliding.each_tap(source):
             rivals[made] += (x.high[read] >= least[made]) & ~x.nan[read]
         shape = x.low.shape
         low, high, size, open_ = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
-        missing, gone = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        missing, gone, reason = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.uint16)
         edge = operation.sliding.placed(source).edge_mode == MPSImageEdgeMode.zero
         for _, _, made, read in operation.sliding.each_tap(source):
             may = x.high[read] >= least[made]
@@ -251,13 +304,13 @@ def _maximum_gradient(operation: MaximumGradient) -> WindowForm:
             open_[read] |= nan[made]
             missing[read] |= may & g.nan[made]
             gone[read] |= must & lost
-        each = summed(f, np.zeros(shape), 0.0, size, operation.terms(size_of(g.low), source))
-        error = np.where(size > 0, each.high, 0.0) * (np.prod(operation.sliding.kernel) > 1)
-        single = _windows_apart(operation)
-        low, high = (low, high) if single else (low - error, high + error)
+        if not _windows_apart(operation):
+            each = summed(f, size, 0.0, size, operation.terms(size_of(g.low), source))
+            error, reason = np.where((size > 0) & np.isfinite(size), np.abs(size - each.low), 0.0), each.reason
+            low, high, missing = low - error, high + error, missing | each.nan
         low, high = np.where(gone, np.nan, low), np.where(gone, np.nan, high)
         low, high = np.where(open_, -np.inf, low), np.where(open_, np.inf, high)
-        return Range(low, high, open_ | missing, np.zeros(shape, np.uint16), f)
+        return Range(low, high, open_ | missing, reason, f)
 
     return form
 

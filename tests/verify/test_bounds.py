@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from fractions import Fraction
@@ -510,6 +511,38 @@ def test_a_power_near_zero_has_the_sign_of_its_base(model):
 
     assert around == [BEYOND, BEYOND, WITHIN, WITHIN]
     assert poles == [BEYOND, BEYOND, Reason.zero, Reason.zero]
+
+
+def test_the_fast_tanh_of_what_may_be_infinite_has_the_limit():
+    f = Running(FAST)
+    with np.errstate(all="ignore"):
+        found = f.tanh(f.between(np.array([0.5, np.inf]), np.array([np.inf, np.inf])))
+
+    assert found.nan.all()
+    assert 0 < found.low[0] < np.tanh(0.5) < 1 <= found.high[0] < 1 + 1e-6
+    assert np.isnan(found.low[1])
+
+
+def test_of_a_sum_one_part_is_flushed_or_none_and_nothing_between():
+    values = {name: np.float32([[value]]) for name, value in (("x", 2e-39), ("y", 5e-39), ("one", 1))}
+
+    def sum_of(names, f, index):
+        x, y = (f.range(values[name].astype(float)[0]) for name in names)
+        return x + y
+
+    def smaller_of(names, f, index):
+        x, y = (f.range(values[name].astype(float)[0]) for name in names)
+        return f.min(x, y)
+
+    def passes(form, names, *wrote):
+        forms = [functools.partial(form, names)]
+        return [int(classify(np.float32([got]), PRECISE, SINGLE, forms, finite).item()) != BEYOND for got in wrote]
+
+    assert passes(sum_of, "xy", 7e-39, 2e-39, 5e-39, 0) == [True] * 4
+    assert passes(sum_of, "xy", 7e-39 / 3, 6e-39, 1e-39, 8e-39) == [False] * 4
+    assert passes(sum_of, ["x", "one"], 1, 1.001) == [True, False]
+    # The smaller of two that compare as equal may be the larger.
+    assert passes(smaller_of, "xy", 2e-39, 5e-39, 0, 3e-39) == [True, True, True, False]
 
 
 def test_two_open_comparisons_are_taken_in_every_way():

@@ -335,3 +335,95 @@ def test_nodes_that_are_judged_together_may_read_many_images(tmp_path):
     (image,) = device.verified(tmp_path, kept, partial=True).images
 
     assert image.findings
+
+
+# ---- what a device may have done between recorded images ----
+
+
+def judged(folder, results, images, model, storage=F.float32):
+    """The only recorded result of a graph."""
+    file = mps.GraphFile.from_results(results, storage)
+    made = {name: mps.MPSImage.from_array(np.ascontiguousarray(image)) for name, image in images.items()}
+    return verify(write_recording(folder / "r", file, made, "a device"), model, faults=False).images[-1]
+
+
+def image(handle):
+    return mps.MPSNNImageNode(handle=handle)
+
+
+def test_each_node_between_has_a_form_of_its_own(tmp_path):
+    # The first slope is computed without the overflow of e^x, the second neuron as documented, and not by expm1.
+    slope = mps.MPSCNNNeuronSoftPlusNode(source=image("x")).gradient_filter(with_source=image("g"))
+    end = neuron("ELU", slope.result_image, "y")
+    x, g = np.full(SHAPE, 1000, np.float32), -(np.random.default_rng(1).uniform(1, 9, SHAPE) * 1e-6).astype(np.float32)
+    wrote = np.exp(g) - np.float32(1)
+
+    right = judged(tmp_path / "right", [end.result_image], {"x": x, "g": g, "y": wrote}, "metal-precise")
+    wrong = judged(tmp_path / "wrong", [end.result_image], {"x": x, "g": g, "y": 2 * wrote}, "metal-precise")
+
+    assert right.counts.exact < g.size / 10
+    assert (right.counts.beyond, wrong.counts.beyond) == (0, g.size)
+
+
+def test_nan_of_another_source_between_does_not_refute_a_clamp_that_loses_it(tmp_path):
+    clamped = neuron("ReLUN", image("x"), "h")
+    product = mps.MPSNNMultiplicationNode(left_source=clamped.result_image, right_source=image("s"))
+    end = neuron("Linear", product.result_image, "y", a=2.0)
+    x, s = normal(1, dtype=np.float32), normal(2, dtype=np.float32)
+    x[0, 0], s[0, 4] = np.nan, np.nan
+    # A minimum of NaN and the bound is the bound.
+    wrote = 2 * s * np.where(np.isnan(x), np.float32(6), mps.neuron.forward("reLUN", x))
+    far = np.where(np.isnan(x), 2 * wrote, wrote)
+
+    found = [
+        judged(tmp_path / f"{model}{k}", [end.result_image], {"x": x, "s": s, "y": y}, model)
+        for model in ("metal-fast", "metal-precise")
+        for k, y in enumerate((wrote, far))
+    ]
+
+    count = np.count_nonzero(np.isnan(x))
+    assert [each.counts.beyond for each in found] == [0, count, count, count]
+    assert found[0].counts.excused == {"nan": count}
+
+
+def test_a_comparison_between_loses_nan_that_a_clamp_before_it_keeps(tmp_path):
+    clamped = neuron("HardSigmoid", image("x"), "h")
+    slope = mps.MPSCNNNeuronReLUNode(source=clamped.result_image, a=0.5).gradient_filter(with_source=image("g"))
+    end = neuron("Linear", slope.result_image, "y", a=2.0)
+    x, g = np.full(SHAPE, np.nan, np.float32), normal(2, dtype=np.float32)
+
+    right, wrong = (
+        judged(tmp_path / str(factor), [end.result_image], {"x": x, "g": g, "y": factor * g}, "metal-precise")
+        for factor in (1, 3)
+    )
+
+    assert (right.counts.excused, right.counts.beyond) == ({"nan": g.size}, 0)
+    assert wrong.counts.beyond == g.size
+
+
+@pytest.mark.parametrize("storage", [F.float16, F.float32], ids=lambda storage: storage.name)
+def test_both_sources_of_a_node_are_the_same_image(tmp_path, storage):
+    h = neuron("TanH", image("x"), "h").result_image
+    x = normal(3, dtype=FORMATS[storage].dtype)
+    a = off_by_one(mps.neuron.forward("tanH", x))
+    step = np.spacing(a)
+
+    def beyond(kind, y, **attributes):
+        node = getattr(mps, f"MPSNN{kind}Node")(left_source=h, right_source=h)
+        node.result_image.handle = "y"
+        for name, value in attributes.items():
+            setattr(node, name, value)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return judged(folder, [node.result_image], {"x": x, "y": y}, "metal-precise", storage).counts.beyond
+
+    assert beyond("Subtraction", a - a) == 0
+    assert beyond("Subtraction", step) == x.size
+    assert beyond("Subtraction", a - a + 1, bias=1.0) == 0
+    assert beyond("Addition", 2 * a) == 0
+    assert beyond("Addition", 2 * a + 40 * step) == x.size
+    assert beyond("Multiplication", a * a) == 0
+    # An image that may be on either side of zero has no negative square.
+    assert beyond("Multiplication", -np.abs(a * a)) == x.size
+    # Scales that are no powers of two are rounded each.
+    scaled = (a * a.dtype.type(0.3) - a.astype(float) * np.float32(0.3)).astype(a.dtype)
+    assert beyond("Subtraction", scaled, primary_scale=0.3, secondary_scale=0.3) == 0

@@ -386,6 +386,28 @@ def test_a_directed_store_goes_a_step_beyond_the_ends_of_bounds(tmp_path, name, 
     assert nearest.passed == (name != "exponential")
 
 
+@pytest.mark.parametrize("error", ["extreme", "random"])
+def test_where_bounds_are_too_wide_their_ends_tell_a_directed_store(tmp_path, error):
+    # A tanh that may be off by half an ULP of half leaves hardly an element of which the nearest number is certain.
+    d, x = mps.MPSNNNeuronDescriptor(T.tanH, a=1.3, b=0.7), np.random.default_rng(2).normal(0, 2, 4096)
+    x = x.astype(np.float16)
+    value = evaluated(Device(MODELS["cuda-fast"], np.random.default_rng(1), x.size, error=error, flush=NEVER), d, x)
+    wrote = {way: stored(value, way) for way in ("down", "up", "nearest")}
+    wrote["beside"] = stored(value * (1 + 2.0**-10), "nearest")
+
+    images = {
+        name: verify(recorded(tmp_path / name, d, x, got), "cuda-fast", faults=False).images[0]
+        for name, got in wrote.items()
+    }
+
+    assert {name: image.passed for name, image in images.items()} == {
+        "down": True, "up": True, "nearest": True, "beside": False,
+    }  # fmt: skip
+    assert {name: image.directed and image.directed.way for name, image in images.items()} == {
+        "down": "down", "up": "up", "nearest": None, "beside": None,
+    }  # fmt: skip
+
+
 CODES = {
     "toward zero": lambda y: np.floor(255 * y),
     "up": lambda y: np.ceil(255 * y),

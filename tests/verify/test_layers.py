@@ -488,3 +488,86 @@ def test_a_device_that_flushes_subnormal_products_passes(tmp_path):
         total = flushed(total + flushed(flushed(windows[..., k, None]) * weight))
     assert np.count_nonzero(total != run(node, x=x)) > total.size / 2
     assert report_of(tmp_path / "r", node, total, x=x).passed
+
+
+# ---- what is as good as zero, and NaN ----
+
+TINY = (np.random.default_rng(6).normal(0, 1, (1, 8, 8, 2)) * 2.0**-128).astype(np.float32)
+
+
+def test_any_subnormal_of_a_window_may_be_its_largest_where_they_compare_as_equal(tmp_path):
+    node = pooling(mps.MPSCNNPoolingMaxNode, 2, 2)
+    windows = TINY.reshape(1, 4, 2, 4, 2, 2)
+    first = windows[:, :, 0, :, 0]
+    assert np.count_nonzero(first != windows.max(axis=(2, 4))) > first.size / 2
+
+    def beyond(y, model="metal-fast", x=TINY):
+        return report_of(tmp_path / "r", node, y, options={"tolerance": model}, x=x).images[0].counts.beyond
+
+    assert beyond(first) == 0
+    assert beyond(0 * first) == 0
+    assert beyond(np.minimum(windows.min(axis=(2, 4)), 0) * np.float32(1.5)) > first.size / 2
+    # Normal numbers are compared as they are.
+    assert beyond(first * np.float32(2.0**30), x=TINY * np.float32(2.0**30)) > first.size / 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradient_of_subnormals_goes_to_any_and_may_be_flushed(tmp_path, stride):
+    made = gradient_of(pooling(mps.MPSCNNPoolingMaxNode, 2, stride, method=M.sizeValidOnly))
+    g = np.random.default_rng(7).normal(0, 1, (1, *[8 // stride - (stride == 1)] * 2, 2)).astype(np.float32)
+
+    def beyond(y, g=g, x=TINY):
+        return report_of(tmp_path / "r", made, y, x=x, g=g).images[0].counts.beyond
+
+    last = choices(np.zeros_like(TINY), g, 2, stride, lambda n: n - 1)
+    small = g * np.float32(2.0**-128)
+    assert beyond(last) == 0
+    assert beyond(last, x=TINY * np.float32(2.0**30)) > g.size / 2
+    assert beyond(0 * last, g=small) == 0
+    assert beyond(0 * last) > g.size / 4
+
+
+def test_sums_of_a_device_that_flushes_half(tmp_path):
+    # Each product is subnormal, their sum is not.
+    x = (np.clip(np.abs(X), 0.5, 1.5) * np.float32(2.0**-8)).astype(np.float16)
+    w = np.full((8, 1, 1, 8), 0.01, np.float16)
+    node = right(weights=w, bias=None)
+    products = x[..., np.newaxis, :] * w[:, 0, 0]
+    flushed = np.where(np.abs(products) < 2.0**-14, np.float16(0), products).sum(axis=-1, dtype=np.float16)
+    assert np.count_nonzero(flushed != run(node, F.float16, x=x)) > flushed.size / 2
+
+    def beyond(y, model):
+        return report_of(tmp_path / "r", node, y, F.float16, options={"tolerance": model}, x=x).images[0].counts.beyond
+
+    assert beyond(flushed, "wgsl-half") == 0
+    # Metal keeps what is subnormal in half.
+    assert beyond(flushed, "metal-half") > flushed.size / 2
+    assert beyond(flushed + np.float16(0.01), "wgsl-half") == flushed.size
+    assert (run(node, F.float16, x=x) > 2.0**-14).all()
+
+
+@pytest.mark.parametrize("kind", [mps.MPSCNNPoolingAverageNode, mps.MPSCNNConvolutionNode])
+def test_a_window_reads_nan_that_was_lost_or_kept_before_it(tmp_path, kind):
+    # A clamp whose image is not recorded may lose NaN.
+    clamped = mps.MPSCNNNeuronReLUNNode(source=mps.MPSNNImageNode(handle="x"))
+    if kind is mps.MPSCNNPoolingAverageNode:
+        node = kind(source=clamped.result_image, filter_size=2)
+    else:
+        d = mps.MPSCNNConvolutionDescriptor(
+            kernel_width=2, kernel_height=2, input_feature_channels=2, output_feature_channels=2
+        )
+        weights = mps.ArrayDataSource(d, np.ones((2, 2, 2, 2), np.float32))
+        node = kind(source=clamped.result_image, weights=weights)
+    node.result_image.handle = "y"
+    x = np.abs(TINY) * np.float32(2.0**120)
+    x[0, 3, 3] = np.nan
+    lost = run(node, x=np.where(np.isnan(x), np.float32(6), x))
+    kept = run(node, x=x)
+    count = np.count_nonzero(np.isnan(kept))
+    assert count
+
+    def counts(y):
+        return report_of(tmp_path / "r", node, y, options={"tolerance": "metal-fast"}, x=x).images[0].counts
+
+    assert (counts(lost).beyond, counts(lost).excused) == (0, {"nan": count})
+    assert (counts(kept).beyond, counts(kept).excused) == (0, {})
