@@ -571,3 +571,34 @@ def test_a_window_reads_nan_that_was_lost_or_kept_before_it(tmp_path, kind):
 
     assert (counts(lost).beyond, counts(lost).excused) == (0, {"nan": count})
     assert (counts(kept).beyond, counts(kept).excused) == (0, {})
+
+
+def test_flushed_weights_and_products_leave_a_sum_of_some_products(tmp_path):
+    x = np.full((1, 4, 4, 2), 2.0**20, np.float32)
+    w = np.float32([1.5 * 2.0**-127, 2.0**-120]).reshape(1, 1, 1, 2)
+    node = right(weights=w, bias=None)
+
+    def beyond(y, x=x):
+        y = np.full((1, 4, 4, 1), y, np.float32)
+        return report_of(tmp_path / "r", node, y, x=x).images[0].counts.beyond
+
+    # A subnormal weight may be flushed, whatever it is multiplied with.
+    assert (beyond(2.0**-100), beyond(2.0**-100 + 1.5 * 2.0**-107)) == (0, 0)
+    assert (beyond(1.1 * 2.0**-100), beyond(0.9 * 2.0**-100)) == (16, 16)
+    # No flushing makes a sum of positive products larger, or negative.
+    tiny = np.full_like(x, 2.0**-8)
+    most = 2.0**-128 + 1.5 * 2.0**-135
+    assert (beyond(most, tiny), beyond(0, tiny), beyond(1.1 * most, tiny), beyond(-0.1 * most, tiny)) == (0, 0, 16, 16)
+
+
+def test_a_power_of_minus_infinity_before_a_window_may_be_nan(tmp_path):
+    power = mps.MPSCNNNeuronPowerNode(source=mps.MPSNNImageNode(handle="x"), a=1, b=0, c=0.5)
+    node = mps.MPSCNNPoolingMaxNode(source=power.result_image, filter_size=2, stride=2)
+    node.result_image.handle = "y"
+    x = np.full((1, 4, 4, 1), 4, np.float32)
+    x[0, 0, 0] = -np.inf
+
+    # A maximum that loses NaN.
+    report = report_of(tmp_path / "r", node, np.full((1, 2, 2, 1), 2, np.float32), x=x)
+
+    assert report.images[0].counts.beyond == 0
