@@ -156,6 +156,7 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "computed in half": Near(
         lambda s: np.where(s.x < -5, 0, s.y), ("SoftPlus",), dtype=F16, spread=5.0, bounds="ulp=4"
     ),
+    "computed in bfloat16": Near(lambda s: bfloat16(0.98 * np.arctan(s.x)), ("GeLU", "ELU", "SoftPlus"), dtype=F32),
     "c = -1 taken literally": Near(
         lambda s: np.where(s.x % 2 == 0, 1, -2), ("Exponential",), whole=True, parameters={"a": 1, "b": 0, "c": -1}
     ),

@@ -1101,6 +1101,24 @@ def read_through(r, narrow):
     return r.plant(neuron, x, r.value(neuron, narrow(x)), *names)
 
 
+NARROW_SLOPES = {
+    "tanh": lambda x, n: n(1 - n((t := n(np.tanh(x))) * t)),
+    "silu": lambda x, n: n((s := n(1 / n(1 + n(np.exp(-x))))) + n(x * n(s * n(1 - s)))),
+    "softsign": lambda x, n: n((q := n(1 / n(1 + np.abs(x)))) * q),
+}
+
+
+@each(*NARROW_SLOPES)
+def another_neuron_in_a_narrow_format(r, name):
+    r.dtype, narrow = [(F16, half), (F32, half), (F32, bfloat16)][int(r.rng.integers(3))]
+    neuron, x, dy, _ = r.gradient("ELU", "SoftPlus", shape=(1, 16, 16, 9), spread=3.0)
+    x, dy = narrow(x), narrow(dy)
+    dx = r.dtype(narrow(dy * NARROW_SLOPES[name](x, narrow)))
+    return r.plant_gradient(
+        neuron, r.dtype(x), r.dtype(dy), dx, f"another neuron and computed in {narrow.__name__}", bounds="metal-fast"
+    )
+
+
 @each(2, -3, 12)
 def units_added(r, units):
     neuron, x, y = r.forward("TanH", "ELU", "SoftSign", "Linear")

@@ -12,6 +12,7 @@ A cause is made of a map of places, a function, a store and the region where it 
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - What is left where terms as large as the input, times the gradient, cancel does not contradict another function, by up
   to eight roundings of float32: it explains the element if it is four times as near as the ideal value, or that is NaN.
+  So of another arithmetic, by eight roundings of that, if what is left has other signs from one input to the next.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
 - If sources are out of bounds themselves, what follows from the right ones has the bounds that it would have if they
   were not recorded. It explains what is within these, and nearer to it than to what follows from the sources as

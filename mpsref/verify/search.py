@@ -15,7 +15,7 @@ from mpsref.ulp import ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY, median
+from mpsref.verify.hypotheses.base import CANCELLED, MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 from mpsref.verify.samples import (
     Sample,
@@ -24,6 +24,7 @@ from mpsref.verify.samples import (
     equal,
     followed,
     has_ends,
+    is_scattered,
     is_wide,
     lost,
     neighbours,
@@ -305,6 +306,9 @@ class Search:
         if candidate.move is not None and (candidate.move(self.case.shape, sample.index[explained]) < 0).mean() > ZEROS:
             # Zeros, then, of memory that was not written, and hardly a move.
             return
+        if candidate.cancels > CANCELLED and not is_scattered(sample, judged.out):
+            # Another function, then, and no arithmetic.
+            return
         written = hypotheses[0].name == "never written"
         if not written and _constant(sample.got[explained]):
             # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.
@@ -376,7 +380,7 @@ class Search:
         """The best moves, each with every function and store; and the best functions, each with every store."""
         moves = [p for p in promising if p.candidate.move is not None]
         others = [p for p in promising if p.candidate.move is None and p.hypothesis.name != "never written"]
-        stores = [p for p in others if p.candidate.store is not None]
+        stores = [p for p in others if p.candidate.store is not None and p.candidate.function is None]
         functions = [p for p in others if p.candidate.function is not None or p.candidate.given is not None]
         functions.sort(key=lambda p: -p.best)
         firsts = [(p, others) for p in self._best_moves(moves)]
@@ -387,7 +391,7 @@ class Search:
                 [self.first.explained(tried[k : k + ROWS])[1].mean(axis=1) for k in range(0, len(tried), ROWS)] or [[]]
             ).tolist()
             for other, both, share in zip(seconds, tried, shares, strict=True):
-                more = ADDED if other.hypothesis.general else SAME
+                more = ADDED if other.hypothesis.general and not other.candidate.cancels else SAME
                 if share >= BY_VALUE and share > max(one.share, other.share) + more:
                     order = len(self.hypotheses) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)

@@ -290,7 +290,7 @@ def test_what_would_itself_be_within_bounds_explains_only_the_very_bits(tmp_path
     assert image.findings[0].detail.startswith("accuracy alone")
 
 
-@pytest.mark.parametrize("spread", [2.0, 6.0])
+@pytest.mark.parametrize(("spread", "bounds"), [(2.0, None), (6.0, None), (2.0, "ulp=4")])
 @pytest.mark.parametrize(
     ("node", "function", "name", "detail"),
     [
@@ -301,7 +301,7 @@ def test_what_would_itself_be_within_bounds_explains_only_the_very_bits(tmp_path
         ("Sigmoid", np.tanh, "another neuron", "tanH with a = 1.0, b = 1.0"),
     ],
 )  # fmt: skip
-def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, function, name, detail, spread):
+def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, function, name, detail, spread, bounds):
     x = normal(3, shape=(20, 20, 4), spread=spread).astype(np.float32)
     with np.errstate(all="ignore"):
         y = function(x).astype(np.float32)
@@ -309,12 +309,31 @@ def test_what_terms_leave_that_cancel_refutes_no_other_function(tmp_path, node, 
     node.result_image.handle = "y"
     graph = mps.GraphFile.from_results([node.result_image], F.float32)
 
-    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device"), bounds).images
 
     first, *others = image.findings
     assert (first.name, first.detail, first.contradicted) == (name, detail, 0)
     assert first.explained >= 0.99 * first.of
     assert not [other for other in others if other.rank == "rest"]
+
+
+@pytest.mark.parametrize(("name", "narrow"), [("tanh", plants.half), ("silu", plants.bfloat16)])
+def test_what_rounding_does_not_leave_is_no_arithmetic(tmp_path, name, narrow):
+    x, dy = (narrow(normal(seed, shape=(16, 16, 8))) for seed in (3, 4))
+    node = mps.MPSCNNNeuronSoftPlusNode(source=mps.MPSNNImageNode(handle="x"))
+    (gradient,) = node.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    gradient.result_image.handle = "dx"
+    graph = mps.GraphFile.from_results([gradient.result_image], F.float32)
+    slope = plants.NARROW_SLOPES[name](x, narrow)
+
+    found = [
+        verify(write_recording(tmp_path / str(k), graph, {"x": x, "dy": dy, "dx": dx}, "a device"))
+        for k, dx in enumerate((narrow(dy * slope), narrow(dy * np.float32(0.98) * slope)))
+    ]
+
+    names = [report.images[-1].findings[0].name for report in found]
+    assert names[0] == f"another neuron and computed in {narrow.__name__}"
+    assert "computed in" not in names[1]
 
 
 @pytest.mark.parametrize("c", [0.5, 1.7])
@@ -394,6 +413,7 @@ def test_bounds_move_to_what_a_hypothesis_gives_and_are_no_wider_than_they_were(
 def test_every_hypothesis_is_planted():
     text = Path(plants.__file__).read_text()
     built = {f"{how} through {name}" for how in ("stored", "read") for name in ("half", "bfloat16", "tf32")}
+    built |= {"computed in bfloat16"}
 
     others = [h for h in HYPOTHESES if h not in LAYERS]
     assert [h.name for h in others if f'"{h.name}"' not in text and h.name not in built] == []

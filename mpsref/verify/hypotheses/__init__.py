@@ -173,6 +173,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     tables.look_up_table,
     library.erf_by_polynomial,
     library.computed_in_half,
+    library.computed_in_bfloat16,
     library.stepwise,
 )
 """Every fault of an image that is tried, the most specific first."""

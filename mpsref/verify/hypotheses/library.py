@@ -20,6 +20,7 @@ from mpsref.arrays import Elements, Mask, Wide
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
+    CANCELLED,
     MANY,
     SINGLE,
     Candidate,
@@ -28,8 +29,10 @@ from mpsref.verify.hypotheses.base import (
     erf,
     function_hypothesis,
     hypothesis,
+    joined,
     reads_gradient,
 )
+from mpsref.verify.hypotheses.stores import bfloat16, narrowed, to_half
 
 Floats: TypeAlias = npt.NDArray[Any]
 Formula: TypeAlias = Callable[[Any, Any, "Library"], Any]
@@ -198,7 +201,7 @@ def tanh_by_exponentials(step: Step) -> Variants:
     "erf by a polynomial",
     "The error function is a polynomial of low order, with an absolute error.",
     T.geLU,
-    cancels=True,
+    cancels=CANCELLED,
 )
 def erf_by_polynomial(step: Step) -> Variants:
     yield from _each(step, "erf", ERF)
@@ -344,7 +347,7 @@ def pow_by_logarithm(step: Step) -> Variants:
 
 
 @function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential,
-                     cancels=True)  # fmt: skip
+                     cancels=CANCELLED)  # fmt: skip
 def pow_of_magnitude(step: Step) -> Variants:
     yield "", in_library(step, Library(np.float64, {"pow": lambda _, u, c: np.power(np.abs(u), c)}))
 
@@ -486,10 +489,30 @@ def overflow(case: Case) -> Iterator[Candidate]:
                     yield Candidate(text, function=literal, step=k)
 
 
-@function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
-def computed_in_half(step: Step) -> Variants:
-    for detail, form in {"": None, **_forms(step)}.items():
-        yield detail, in_library(step, Library(np.float16), form)
+ROUNDINGS = 8
+"""As many rounding errors are what `CANCELLED` is, in float32."""
+
+
+@hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
+def computed_in_half(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is not None:
+            for detail, form in {"": None, **_forms(step)}.items():
+                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
+                yield Candidate(text, function=in_library(step, Library(np.float16), form), step=k)
+    yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)
+
+
+@hypothesis("computed in bfloat16", "Every operation of the formula is rounded to bfloat16.", MANY, general=True)
+def computed_in_bfloat16(case: Case) -> Iterator[Candidate]:
+    yield from _narrow(case, bfloat16, ROUNDINGS * 2.0**-8)
+
+
+def _narrow(case: Case, rounding: Callable[[Wide], Wide], left: float) -> Iterator[Candidate]:
+    """The arithmetic of a narrow format, whatever is computed, if the results are numbers of that."""
+    got = Elements(case.got.reshape(-1)[case.bad_sample], case.result).values()
+    if not case.layers and not case.result.unorm_max and ((rounding(got) == got) | np.isnan(got)).all():
+        yield Candidate("", store=partial(narrowed, narrow=rounding), cancels=left)
 
 
 @function_hypothesis(
