@@ -137,6 +137,12 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "tanh by exponentials": Near(
         lambda s: np.where(np.abs(s.x) > 20, np.nan, s.y), ("TanH",), dtype=F32, spread=40.0, bounds="ulp=4"
     ),
+    "tanh by exponentials, which cancel near 0": Near(
+        lambda s: s.y + s.r.rng.normal(0, 5e-8, s.y.shape), ("TanH",), dtype=F32, shape=(1, 30, 30, 9)
+    ),
+    "sigmoid by a form that cancels": Near(
+        lambda s: s.y + s.r.rng.normal(0, 5e-8, s.y.shape), ("Sigmoid",), dtype=F32, spread=4.0
+    ),
     "pow of a negative base": Near(
         lambda s: np.where(s.p.a * s.x + s.p.b < 1.5, np.nan, s.y), ("Power",), dtype=F32, bounds="ulp=4"
     ),

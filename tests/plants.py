@@ -923,7 +923,30 @@ def tanh_of_tiny_numbers(r):
     z = F32(neuron[1].b) * x
     t = np.exp((2 * z).astype(F32))
     y = F32(neuron[1].a) * ((t - F32(1)) / (t + F32(1)))
-    return r.plant(neuron, x, y, "tanh by exponentials", "0 where another value belongs", bounds="ulp=4")
+    names = "tanh by exponentials, which cancel near 0", "tanh by exponentials", "0 where another value belongs"
+    return r.plant(neuron, x, y, *names, bounds="ulp=4")
+
+
+@each("by the difference", "by a reciprocal")
+def tanh_near_0(r, how):
+    r.dtype = F32
+    neuron, x, _ = r.forward("TanH", shape=(2, 20, 22, 9))
+    z = F32(neuron[1].b) * x
+    t = np.exp(z) / np.exp(-z) if how == "by the difference" else np.exp(z + z)
+    y = (t - 1) / (t + 1) if how == "by the difference" else 1 - 2 / (t + 1)
+    names = "tanh by exponentials, which cancel near 0", "tanh by exponentials"
+    return r.plant(neuron, x, F32(neuron[1].a) * y, *names, bounds="metal-precise")
+
+
+@each("forward", "gradient")
+def sigmoid_far_from_0(r, direction):
+    r.dtype = F32
+    neuron, x, dy, _ = r.gradient("Sigmoid", spread=4.0)
+    s = (1 + np.tanh(x / 2)) / 2 if r.rng.random() < 0.5 else 1 - 1 / (1 + np.exp(x))
+    names = "sigmoid by a form that cancels", "sigmoid as 1 - s(-x)"
+    if direction == "forward":
+        return r.plant(neuron, x, s, *names)
+    return r.plant_gradient(neuron, x, dy, dy * (s * (1 - s)), *names)
 
 
 @kind

@@ -280,6 +280,8 @@ class Search:
         is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
         if promise.share < max(MENTIONED, self._surest - SAME_BITS) or is_hopeless:
             return []
+        if not self._is_arithmetic(candidate):
+            return []
         return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
     def _left(self, out: Stored) -> float:
@@ -305,9 +307,6 @@ class Search:
             return
         if candidate.move is not None and (candidate.move(self.case.shape, sample.index[explained]) < 0).mean() > ZEROS:
             # Zeros, then, of memory that was not written, and hardly a move.
-            return
-        if candidate.cancels > CANCELLED and not is_scattered(sample, judged.out):
-            # Another function, then, and no arithmetic.
             return
         written = hypotheses[0].name == "never written"
         if not written and _constant(sample.got[explained]):
@@ -392,10 +391,16 @@ class Search:
             ).tolist()
             for other, both, share in zip(seconds, tried, shares, strict=True):
                 more = ADDED if other.hypothesis.general and not other.candidate.cancels else SAME
-                if share >= BY_VALUE and share > max(one.share, other.share) + more:
+                if share >= BY_VALUE and share > max(one.share, other.share) + more and self._is_arithmetic(both):
                     order = len(self.hypotheses) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
+
+    def _is_arithmetic(self, candidate: Candidate) -> bool:
+        """Whether what it leaves is that of an arithmetic, and not of another function, if it is about one."""
+        if candidate.cancels <= CANCELLED:
+            return True
+        return is_scattered(self.sample, candidate.at(self.case, self.sample.index)[0])
 
     def _faults_of_layers(self, promising: list[_Promise]) -> Iterator[Trial]:
         """Two faults of a layer: each on top of those that leave least."""

@@ -171,6 +171,8 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     parameters.two_parameters_fitted,
     scales.scaled_and_offset,
     tables.look_up_table,
+    library.tanh_cancels,
+    library.sigmoid_cancels,
     library.erf_by_polynomial,
     library.computed_in_half,
     library.computed_in_bfloat16,

@@ -7,6 +7,7 @@ that calls it: so tanh by two exponentials is a fault of tanH and of geLU's appr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Mask, Wide
+from mpsref.enums import MPSCNNNeuronType
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
@@ -195,6 +197,102 @@ def _each(step: Step, name: str, ways: Mapping[str, Callable[..., Any]]) -> Vari
                      "divide by too much.", T.tanH)  # fmt: skip
 def tanh_by_exponentials(step: Step) -> Variants:
     yield from _each(step, "tanh", TANH)
+
+
+# ---- forms that cancel, with functions that are not exact ----
+
+OFF = sorted(itertools.product(range(-3, 4), repeat=2), key=lambda off: abs(off[0]) + abs(off[1]))
+"""By how many ULP functions of devices are off, of positive arguments and of others."""
+
+FEWEST_CANCELLED = 4
+"""The fewest elements that tell it."""
+
+
+@dataclass(frozen=True)
+class _Inexact(Library):
+    """Exponentials and tanh that are off by so many ULP."""
+
+    off: tuple[int, int] = (0, 0)
+
+    def exp(self, x: Any) -> Any:
+        return self._moved(x, super().exp(x))
+
+    def tanh(self, x: Any) -> Any:
+        return super().tanh(x) if "tanh" in self.other else self._moved(x, super().tanh(x))
+
+    def _moved(self, x: Any, values: Floats) -> Any:
+        bits = values.view(f"i{values.itemsize}")
+        moved = (bits + np.where(x > 0, self.off[0], self.off[1]).astype(bits.dtype)).view(self.dtype)
+        return np.where(np.isfinite(values) & (values != 0), moved, values)
+
+
+def _cancelling(
+    case: Case,
+    cancels: Callable[[Wide], Mask],
+    other: Mapping[str, Callable[..., Any]],
+    formula: Formula | None = None,
+) -> Candidate:
+    """
+    A form in float32 for inputs where it cancels.
+
+    Its functions are off by as many ULP as bring it nearest to what the device has.
+    """
+    ways = [in_library(case.steps[0], _Inexact(np.float32, other, off), formula) for off in OFF]
+
+    def function(reads: Reads) -> Wide:
+        got, best = Elements(case.got.reshape(-1)[reads.index], case.result).values(), np.array(reads.ideal())
+        left = np.flatnonzero(cancels(reads.x) & (best != got))
+        best[left] = np.inf
+        for way in ways:
+            elements = [each.at(left) for each in reads.elements]
+            values = way(Reads(reads.operation, elements, reads.index[left], reads.channels))
+            nearer = np.abs(values - got[left]) < np.abs(best[left] - got[left])
+            best[left[nearer]] = values[nearer]
+            left = left[best[left] != got[left]]
+        return best
+
+    return Candidate(function=function, step=0, exact=formula is None)
+
+
+def _is_one(case: Case, neuron: MPSCNNNeuronType) -> bool:
+    """Whether the case is a single neuron of that type."""
+    p = case.descriptor
+    return len(case.steps) == 1 and not case.layers and p is not None and p.neuron_type is neuron
+
+
+@hypothesis(
+    "tanh by exponentials, which cancel near 0",
+    "The difference of exponentials has a few digits near 0, where each has an error of its own, so that tanh has too.",
+    FEWEST_CANCELLED,
+)
+def tanh_cancels(case: Case) -> Iterator[Candidate]:
+    if _is_one(case, T.tanH):
+        b = descriptor_of(case.steps[0]).b
+        for detail, way in TANH.items():
+            yield _cancelling(case, lambda x: np.abs(b * x) < 0.5, {"tanh": way}).named(f"{detail}, in float32")
+
+
+SIGMOID: Mapping[str, Formula] = {
+    "1 - 1 / (1 + e^x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x)),
+    "(1 + tanh(x / 2)) / 2": lambda x, _, f: (1 + f.tanh(x / 2)) / 2,
+}
+OF_SLOPE: Mapping[str, Formula] = {"1 / (1 + e^-x)": lambda x, _, f: 1 / (1 + f.exp(-x)), **SIGMOID}
+
+
+@hypothesis(
+    "sigmoid by a form that cancels",
+    "The sigmoid, or 1 - s in its slope s (1 - s), is a difference of numbers near 1 and has a few digits only.",
+    FEWEST_CANCELLED,
+)
+def sigmoid_cancels(case: Case) -> Iterator[Candidate]:
+    def slope(x: Any, p: Any, f: Library, form: Formula) -> Any:
+        s = form(x, p, f)
+        return s * (1 - s)
+
+    if _is_one(case, T.sigmoid):
+        for detail, form in (OF_SLOPE if case.reads_gradient else SIGMOID).items():
+            formula, text = (partial(slope, form=form), "s (1 - s), s = ") if case.reads_gradient else (form, "")
+            yield _cancelling(case, lambda x: np.abs(x) > 1, {}, formula).named(f"{text}{detail}, in float32")
 
 
 @function_hypothesis(
@@ -493,7 +591,7 @@ ROUNDINGS = 8
 """As many rounding errors are what `CANCELLED` is, in float32."""
 
 
-@hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
+@hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", MANY, general=True)
 def computed_in_half(case: Case) -> Iterator[Candidate]:
     for k, step in enumerate(case.steps):
         if step.operation.descriptor is not None:
