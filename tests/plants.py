@@ -1030,6 +1030,20 @@ def nan_lost_in_max(r):
     return r.plant(neuron, x, y, "NaN lost in a comparison", "NaN turned to 0", bounds="ulp=4")
 
 
+@each("inside", "above", "below")
+def nan_lost_in_a_clamp(r, where):
+    neuron, x, _ = r.forward("SoftPlus")
+    x.reshape(-1)[r.rng.choice(x.size, 40)] = np.nan
+    z = neuron[1].b * x.astype(np.float64)
+    y = {
+        "inside": lambda: np.fmax(z, 0) + np.log1p(np.exp(np.fmin(-np.abs(z), 0))),
+        "above": lambda: np.log1p(np.exp(np.fmin(z, 88))),
+        "below": lambda: np.log1p(np.exp(np.fmax(z, -4))),
+    }[where]()
+    names = ["a source clamped", "clamped"] if where == "below" else []
+    return r.plant(neuron, x, neuron[1].a * y, "NaN lost in a comparison", *names, bounds="ulp=4")
+
+
 @kind
 def slope_at_kink(r):
     r.dtype = F32

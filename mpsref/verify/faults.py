@@ -225,12 +225,12 @@ def findings_of(case: Case, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES) ->
             search = Search(left, settled, hypotheses)
             trials = ranked(search.trials())
             if not trials:
-                if not causes:
-                    causes.append(_zeros(left) or _pattern(left))
-                elif (zeros := _zeros(left)) is not None:
-                    causes.append(replace(zeros, rank="rest"))
+                causes.append(replace(_zeros(left) or _pattern(left), rank="rest" if causes else "cause"))
                 break
             explained, finding, trials = _confirmed(search, trials)
+            if any(finding.name == cause.name and not cause.where for cause in causes):
+                # That was said of all elements, in another variant.
+                break
             settled |= explained
             if not causes:
                 others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())

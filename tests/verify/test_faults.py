@@ -175,6 +175,35 @@ def test_different_causes_in_different_parts_are_told_apart():
     assert first.explained + second.explained == first.of
 
 
+def test_what_a_cause_leaves_over_is_told_with_its_place_though_it_has_none():
+    y = mps.neuron.forward(neuron("tanH", 1.5, 0.75), normal(1, np.float16))
+    got = -y
+    got[:, 3:5] = normal(2, np.float16)[:, 3:5]
+
+    first, second = explain(case_of(moved(lambda _: got)))
+
+    assert (first.name, first.where) == ("the sign flipped", "only in rows 0 to 2 and 5 to 8")
+    assert second.headline.startswith(f"the other {second.of:,}: no hypothesis fits, {second.of:,} of 3,780 elements; ")
+    assert "in rows 3 to 4 of 9" in second.detail
+    assert (second.rank, second.fits, first.explained + second.of) == ("rest", False, first.of)
+
+
+def test_a_cause_of_all_elements_has_no_variant_for_what_it_leaves_over(tmp_path):
+    x = normal(1, shape=(40, 40, 8), spread=1.0)
+    node = mps.MPSCNNNeuronGeLUNode(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    z, one = np.abs(x) * np.float32(np.sqrt(0.5)), np.float32(1)
+    t, total = one / (one + np.float32(0.3275911) * z), np.float32(0)
+    for k in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        total = (total + np.float32(k)) * t
+    y = x / 2 * (one + np.sign(x) * (one - total * np.exp(-z * z)))
+    graph = mps.GraphFile.from_results([node.result_image], F.float32)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert [finding.name for finding in image.findings if finding.fits] == ["erf by a polynomial"]
+
+
 @seldom("ulp", [2, 3, 4], lambda ulp: ulp == 2)
 @pytest.mark.parametrize("name", ["sigmoid", "tanH", "softPlus", "softSign", "ELU", "geLU"])
 def test_small_errors_have_no_cause_but_accuracy(name, ulp):

@@ -201,7 +201,7 @@ def tanh_by_exponentials(step: Step) -> Variants:
 
 # ---- forms that cancel, with functions that are not exact ----
 
-OFF = sorted(itertools.product(range(-3, 4), repeat=2), key=lambda off: abs(off[0]) + abs(off[1]))
+OFF = sorted(itertools.product(range(-3, 4), range(-3, 4)), key=lambda off: abs(off[0]) + abs(off[1]))
 """By how many ULP functions of devices are off, of positive arguments and of others."""
 
 FEWEST_CANCELLED = 4
@@ -544,14 +544,31 @@ def slope_as_difference(step: Step) -> Variants:
             yield f"in {text}", in_library(step, Library(dtype), form)
 
 
-@function_hypothesis(
+@hypothesis(
     "NaN lost in a comparison",
     "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
 )
-def nan_compared(step: Step) -> Variants:
-    for form in (None, *_forms(step).values()):
-        library = in_library(step, Library(np.float32), form)
-        yield "", partial(_where_nan, function=library)
+def nan_compared(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is not None:
+            text = f"in {step.name}" if len(case.steps) > 1 else ""
+            for form in (None, *_forms(step).values()):
+                library = in_library(step, Library(np.float32), form)
+                yield Candidate(text, function=partial(_where_nan, function=library), step=k)
+    yield from _nan_to_a_number(case)
+
+
+def _nan_to_a_number(case: Case) -> Iterator[Candidate]:
+    """The one number that stands where NaN was read, as of an argument that was clamped."""
+    index = case.bad_sample
+    nan = np.isnan([source.at(index).values() for source in case.sources]).any(axis=0)
+    values = Elements(case.got.reshape(-1)[index], case.result).values()[nan]
+    if len(case.sources) > 1 or case.layers or case.result.unorm_max or values.size < MANY:
+        return
+    if np.isfinite(values[0]) and (values == values[0]).all():
+        number = partial(np.full_like, fill_value=values[0])
+        function = partial(_where_nan, function=lambda reads: number(reads.x))
+        yield Candidate(f"to {case.got.reshape(-1)[index][nan][0]!s}", function=function)
 
 
 def _where_nan(reads: Reads, function: Function) -> Wide:
