@@ -159,6 +159,7 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "the literal formula overflows": Near(
         lambda s: np.where(s.x > 20, np.inf, s.y), ("SoftPlus",), dtype=F32, spread=12.0, parameters={"b": 0.5}
     ),
+    "lost beside 1 in half": Near(lambda s: np.where(s.x < -6.5, 0, s.y), ("Sigmoid",), dtype=F16, spread=5.0),
     "computed in half": Near(
         lambda s: np.where(s.x < -5, 0, s.y), ("SoftPlus",), dtype=F16, spread=5.0, bounds="ulp=4"
     ),

@@ -81,6 +81,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     library.one_minus_sigmoid,
     library.slope_as_difference,
     library.overflow,
+    library.collapsed,
     stores.clamped,
     stores.saturated,
     stores.infinity_lost,

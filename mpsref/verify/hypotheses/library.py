@@ -565,7 +565,7 @@ def _nan_to_a_number(case: Case) -> Iterator[Candidate]:
     values = Elements(case.got.reshape(-1)[index], case.result).values()[nan]
     if len(case.sources) > 1 or case.layers or case.result.unorm_max or values.size < MANY:
         return
-    if np.isfinite(values[0]) and (values == values[0]).all():
+    if np.isfinite(values[0]) and values[0] and (values == values[0]).all():
         number = partial(np.full_like, fill_value=values[0])
         function = partial(_where_nan, function=lambda reads: number(reads.x))
         yield Candidate(f"to {case.got.reshape(-1)[index][nan][0]!s}", function=function)
@@ -602,6 +602,37 @@ def overflow(case: Case) -> Iterator[Candidate]:
                 if name != "half" and astray.mean() > SHARE_ASTRAY:
                     yield Candidate(text, function=partial(function, literal=literal, zeros=True), step=k)
                     yield Candidate(text, function=literal, step=k)
+
+
+COLLAPSES: Mapping[tuple[T, str], dict[str, Formula]] = {
+    (T.sigmoid, "forward"): {"1 - s(-x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x))},
+    (T.softPlus, "forward"): {
+        "e^x above 2^15": lambda x, p, f: np.where(f.exp(p.b * x) >= HALF_SCALE, f.dtype(0), f.dtype(1))
+    },
+}
+"""Further forms that are 0 in half from some input on."""
+
+HALF_SCALE = 2.0**15
+"""Above this, twice a number is infinite in half, and its reciprocal is subnormal."""
+
+
+@hypothesis(
+    "lost beside 1 in half",
+    "In half precision 1 + e^x is 1, or 1 - s is 0, so that the result is 0 from some input on.",
+    MANY,
+)
+def collapsed(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, form: Function) -> Wide:
+        ideal = reads.ideal()
+        return np.where((form(reads) == 0) & np.isfinite(ideal), 0.0, ideal)
+
+    for k, step in enumerate(case.steps):
+        if (p := step.operation.descriptor) is not None:
+            key = p.neuron_type, "gradient" if reads_gradient(step) else "forward"
+            for detail, form in {"": None, **_forms(step), **COLLAPSES.get(key, {})}.items():
+                literal = in_library(step, Library(np.float16), form)
+                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
+                yield Candidate(text, function=partial(function, form=literal), step=k)
 
 
 ROUNDINGS = 8
