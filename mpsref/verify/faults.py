@@ -24,7 +24,8 @@ function, and every store. Of causes that explain as much, up to 2 %, the first 
 
 1. one that holds in the whole image,
 2. one that gives the device's very bits more often, by at least 10 %,
-3. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
+3. one that gives more of the bits of elements within bounds, by at least 10 %,
+4. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
 
 An element of a layer depends on a window, so its cause has one part more, what the layer gives with a fault: other
 weights, another window, other sources. Its own bound is that of the fault's sums in any order. The other parts hold for

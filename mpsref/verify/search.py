@@ -106,6 +106,8 @@ class Trial:
     against: float
     of: float
     fitted: bool = False
+    elsewhere: float = 1.0
+    """The share of the elements within bounds that it gives bit for bit, in the whole image."""
 
     @property
     def gain(self) -> float:
@@ -326,6 +328,8 @@ class Search:
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         fitted = any(h.fitted for h in hypotheses)
+        good = ~sample.bad & judged.known
+        elsewhere = float(judged.same[good].mean()) if good.any() else 1.0
         for region in found:
             if region.by_value and fitted:
                 continue
@@ -339,7 +343,7 @@ class Search:
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
-            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted))
+            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted, elsewhere))
         least = FITTED if fitted else 0.0
         # By a few codes nearly any curve can be fitted, but not to the bit.
         coarse = SOME if self.case.result.precision <= COARSE else 0.0
@@ -562,9 +566,11 @@ def ranked(trials: list[Trial]) -> list[Trial]:
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         # A number that was fitted has some bits right by that alone.
         most = max((t.bits for t in whole if not t.fitted or t.bits >= ENOUGH), default=0.0)
+        # Where nearly every bit is right, what little is not says more.
+        whole = [trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)]
+        elsewhere = max(trial.elsewhere for trial in whole)
         first = min(
-            # Where nearly every bit is right, what little is not says more.
-            (trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)),
+            (trial for trial in whole if trial.elsewhere >= elsewhere - SAME_BITS or trial.region.name),
             key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
         )
         ranked.append(first)

@@ -365,6 +365,19 @@ def test_what_rounding_does_not_leave_is_no_arithmetic(tmp_path, name, narrow):
     assert "computed in" not in names[1]
 
 
+def test_what_elements_within_bounds_hold_tells_a_detour_from_a_clamp(tmp_path):
+    x = normal(1, np.float16)
+    node = mps.MPSCNNNeuronSigmoidNode(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    read = np.rint(np.clip(x.astype(float), 0, 1) * 255) / 255
+    y = mps.neuron.forward(node.descriptor, read.astype(np.float16))
+    graph = mps.GraphFile.from_results([node.result_image], F.float16)
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert image.findings[0].name == "read through unorm8"
+
+
 @pytest.mark.parametrize("c", [0.5, 1.7])
 def test_a_power_of_the_magnitude_in_float32_is_named(tmp_path, c):
     x = normal(4, shape=(20, 20, 4)).astype(np.float32)
@@ -451,9 +464,9 @@ def test_every_hypothesis_is_planted():
 # ---- which comes first ----
 
 
-def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
+def trial(order, explained, *, where="", same_bits=0, contradicted=0.0, elsewhere=1.0):
     region = Region(where, EVERYWHERE.holds)
-    return Trial(order, ("",), Candidate(), region, explained, same_bits, 100 * contradicted, 100)
+    return Trial(order, ("",), Candidate(), region, explained, same_bits, 100 * contradicted, 100, elsewhere=elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -467,6 +480,8 @@ def trial(order, explained, *, where="", same_bits=0, contradicted=0.0):
         (trial(5, 99, same_bits=80), trial(0, 100, same_bits=60)),
         (trial(0, 99, same_bits=70), trial(5, 100, same_bits=75)),
         (trial(5, 99), trial(0, 100, where="in row 3", same_bits=90)),
+        (trial(5, 100, elsewhere=0.9), trial(0, 100, elsewhere=0.7)),
+        (trial(0, 100, elsewhere=0.85), trial(5, 100, elsewhere=0.9)),
     ],
 )
 def test_the_rules_of_rank(first, second):
