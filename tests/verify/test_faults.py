@@ -263,6 +263,26 @@ def test_zeros_at_equal_distances_are_told(tmp_path, shape, name):
     assert str(image.findings[0].example).startswith(f"{list(first)} reads")
 
 
+@pytest.mark.parametrize(("shape", "chosen", "where"), [
+    ((90,), np.s_[31:60], "only in indices 31 to 59 of axis 0"),
+    ((30, 20), np.s_[3:6], "only in indices 3 to 5 of axis 0"),
+    ((30, 20), np.s_[:, 7], "only in index 7 of axis 1"),
+    ((30, 20), np.s_[12:15, 8:], "only in indices 12 to 14 of axis 0, indices 8 to 19 of axis 1"),
+    ((9, 10, 7), np.s_[3:6], "only in rows 3 to 5"),
+])  # fmt: skip
+def test_places_of_an_array_that_is_no_image_are_called_by_its_axes(tmp_path, shape, chosen, where):
+    x = normal(1, np.float16, shape)
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=1.5, b=0.75)
+    node.result_image.handle = "y"
+    y = mps.neuron.forward(node.descriptor, x)
+    y[chosen] *= -1
+    graph = mps.GraphFile.from_results([node.result_image])
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    assert (image.findings[0].name, image.findings[0].where) == ("the sign flipped", where)
+
+
 def test_what_has_no_cause_says_at_which_distance_it_is():
     x = normal(1)
     got = mps.neuron.forward(neuron("tanH"), x)
