@@ -190,6 +190,7 @@ PRECISIONS: tuple[Hypothesis, ...] = (
 """Those that a note may name though a layer is within its bounds."""
 
 STATES: tuple[Hypothesis, ...] = (
+    sources.source_overwritten,
     stores.never_written,
     states.batch_mean,
     states.pixel_mean,
