@@ -12,7 +12,7 @@ import numpy as np
 from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import Case
+from mpsref.verify.case import SHORT, Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import CANCELLED, MANY, median
@@ -35,8 +35,8 @@ __all__ = ["PURE", "Search", "Trial", "ranked"]
 CLOSER_LOOK, ROWS = 4096, 64
 """Elements on which a candidate is tried that is promising on fewer; and how many are tried at once on those."""
 
-BLOCK = 262_144
-"""Elements confirmed at once."""
+BLOCK = SHORT
+"""Elements confirmed at once: as many as bounds are remembered for."""
 
 SMALL = 1024
 """Elements of an image in which many moves are the same."""
@@ -509,14 +509,17 @@ class Search:
             if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
                 fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
                 unsure = unsure[~fits[unsure] | is_bad[unsure]]
+            if unsure.size and candidate.cancels:
+                too_near[unsure], nearer = lost(candidate, case, index[unsure], out[unsure])
+                fits[unsure] |= nearer
+                # What is within bounds and does not contradict needs no bounds.
+                unsure = unsure[is_bad[unsure] | ~too_near[unsure]]
             if unsure.size:
                 chosen = index[unsure]
                 has_own = has_ends(candidate, case)
                 is_close = between_ends(candidate, case, chosen) if has_own else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
-                too_near[unsure], nearer = lost(candidate, case, chosen, out[unsure])
-                fits[unsure] |= nearer
                 if not case.layers and is_bad[unsure].any():
                     idle[unsure] = case.allowed(chosen)(out[unsure])
                 if candidate.coarse and not case.layers:

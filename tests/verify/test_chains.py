@@ -430,7 +430,7 @@ def test_both_sources_of_a_node_are_the_same_image(tmp_path, storage):
 
 
 def states_of(rng):
-    """A convolution between two neurons, forward and backward: a graph, all images, and the gradients of its weights."""
+    """A convolution between two neurons, both ways: a graph, all images, and the gradients of its weights."""
     h = neuron("TanH", mps.MPSNNImageNode(handle="x"), "h")
     weights, bias = rng.normal(size=(6, 3, 3, 5)).astype(np.float32), rng.normal(size=6).astype(np.float32)
     d = mps.MPSCNNConvolutionDescriptor(

@@ -201,11 +201,15 @@ def tanh_by_exponentials(step: Step) -> Variants:
 
 # ---- forms that cancel, with functions that are not exact ----
 
-OFF = sorted(itertools.product(range(-3, 4), range(-3, 4)), key=lambda off: abs(off[0]) + abs(off[1]))
+MOST_OFF, TOGETHER = range(-3, 4), 4
+OFF = sorted(
+    (off for off in itertools.product(MOST_OFF, MOST_OFF) if abs(off[0]) + abs(off[1]) <= TOGETHER),
+    key=lambda off: abs(off[0]) + abs(off[1]),
+)
 """By how many ULP functions of devices are off, of positive arguments and of others."""
 
-FEWEST_CANCELLED = 4
-"""The fewest elements that tell it."""
+FEWEST_CANCELLED, NEAR = 4, 2.0**-22
+"""The fewest elements that tell it, and relative errors of which nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,7 @@ def _cancelling(
 
     def function(reads: Reads) -> Wide:
         got, best = Elements(case.got.reshape(-1)[reads.index], case.result).values(), np.array(reads.ideal())
-        left = np.flatnonzero(cancels(reads.x) & (best != got))
+        left = np.flatnonzero(cancels(reads.x) & (np.abs(best - got) > NEAR * np.abs(best)))
         best[left] = np.inf
         for way in ways:
             elements = [each.at(left) for each in reads.elements]
@@ -249,6 +253,8 @@ def _cancelling(
             nearer = np.abs(values - got[left]) < np.abs(best[left] - got[left])
             best[left[nearer]] = values[nearer]
             left = left[best[left] != got[left]]
+            if not left.size:
+                break
         return best
 
     return Candidate(function=function, step=0, exact=formula is None)
