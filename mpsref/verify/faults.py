@@ -73,7 +73,7 @@ __all__ = ["ELSEWHERE", "HYPOTHESES", "Case", "Example", "Finding", "explain", "
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
-NO_FAULT = "no hypothesis fits"
+NO_FAULT, ACCURACY = "no hypothesis fits", "accuracy alone"
 ELSEWHERE = " where another value belongs"
 ZEROS = f"0{ELSEWHERE}"
 
@@ -226,7 +226,10 @@ def findings_of(case: Case, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES) ->
             search = Search(left, settled, hypotheses)
             trials = ranked(search.trials())
             if not trials:
-                causes.append(replace(_zeros(left) or _pattern(left), rank="rest" if causes else "cause"))
+                rest = _zeros(left) or _pattern(left)
+                # That what is left over is only less accurate says nothing.
+                if not (causes and rest.detail.startswith(ACCURACY)):
+                    causes.append(replace(rest, rank="rest" if causes else "cause"))
                 break
             explained, finding, trials = _confirmed(search, trials)
             if any(finding.name == cause.name and not cause.where for cause in causes):
@@ -337,7 +340,7 @@ def _pattern(case: Case) -> Finding:
     sentence = "None of the faults that are looked for explains these elements."
     if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
         typical = int(np.quantile(distance, 0.99))
-        parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
+        parts.insert(0, f"{ACCURACY}, as noise of {typical} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
     for axis, name in enumerate(case.axes):
         bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))
