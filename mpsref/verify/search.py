@@ -282,7 +282,8 @@ class Search:
         is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
         if promise.share < max(MENTIONED, self._surest - SAME_BITS) or is_hopeless:
             return []
-        if not self._is_arithmetic(candidate):
+        if candidate.cancels > CANCELLED and candidate.function is None:
+            # An arithmetic alone is hardly told from a store.
             return []
         return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
