@@ -147,7 +147,7 @@ def test_every_hypothesis_has_a_near_miss():
     assert [h.name for h in HYPOTHESES if h.name not in near_misses.NEAR and h not in LAYERS] == []
 
 
-@seldom("seed", [1012, 1018, 1022, 1029], lambda seed: seed == 1012)
+@seldom("seed", [1012, 1013, 1017, 1018, 1022, 1029], lambda seed: seed <= 1013)
 def test_two_faults_of_an_image_are_told_apart_with_their_places(seed):
     result, wanted, findings = pairs.said(seed)
 
