@@ -137,6 +137,12 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "tanh by exponentials": Near(
         lambda s: np.where(np.abs(s.x) > 20, np.nan, s.y), ("TanH",), dtype=F32, spread=40.0, bounds="ulp=4"
     ),
+    "tanh by exponentials, which cancel near 0": Near(
+        lambda s: s.y + s.r.rng.normal(0, 5e-8, s.y.shape), ("TanH",), dtype=F32, shape=(1, 30, 30, 9)
+    ),
+    "sigmoid by a form that cancels": Near(
+        lambda s: s.y + s.r.rng.normal(0, 5e-8, s.y.shape), ("Sigmoid",), dtype=F32, spread=4.0
+    ),
     "pow of a negative base": Near(
         lambda s: np.where(s.p.a * s.x + s.p.b < 1.5, np.nan, s.y), ("Power",), dtype=F32, bounds="ulp=4"
     ),
@@ -153,9 +159,11 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "the literal formula overflows": Near(
         lambda s: np.where(s.x > 20, np.inf, s.y), ("SoftPlus",), dtype=F32, spread=12.0, parameters={"b": 0.5}
     ),
+    "lost beside 1 in half": Near(lambda s: np.where(s.x < -6.5, 0, s.y), ("Sigmoid",), dtype=F16, spread=5.0),
     "computed in half": Near(
         lambda s: np.where(s.x < -5, 0, s.y), ("SoftPlus",), dtype=F16, spread=5.0, bounds="ulp=4"
     ),
+    "computed in bfloat16": Near(lambda s: bfloat16(0.98 * np.arctan(s.x)), ("GeLU", "ELU", "SoftPlus"), dtype=F32),
     "c = -1 taken literally": Near(
         lambda s: np.where(s.x % 2 == 0, 1, -2), ("Exponential",), whole=True, parameters={"a": 1, "b": 0, "c": -1}
     ),

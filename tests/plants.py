@@ -265,6 +265,19 @@ def texture_dump(r):
     return plant(slices(y).reshape(y.shape), "texture slices taken for pixels")
 
 
+@each("snyxl", "yxsnl")
+def texture_dump_of_a_batch(r, order):
+    n, h, w, _ = r.shape()
+    y, plant = r.either(shape=(n + 1, h, w, int(r.rng.choice([8, 11, 12]))))
+    n, _, _, c = y.shape
+    lanes = np.pad(y, [(0, 0)] * 3 + [(0, -c % 4)]).reshape(n, h, w, -1, 4)
+    there = lanes.transpose(["nyxsl".index(axis) for axis in order])
+    if r.rng.random() < 0.5 or c % 4:
+        return plant(there.reshape(-1)[: y.size].reshape(y.shape), "texture slices taken for pixels")
+    back = y.reshape(there.shape).transpose([order.index(axis) for axis in "nyxsl"])
+    return plant(back.reshape(y.shape), "texture slices taken for pixels")
+
+
 @kind
 def texture_dump_for_channel_major(r):
     y, plant = r.either(shape=r.shape(channels=4 * int(r.rng.integers(2, 5))))
@@ -923,7 +936,30 @@ def tanh_of_tiny_numbers(r):
     z = F32(neuron[1].b) * x
     t = np.exp((2 * z).astype(F32))
     y = F32(neuron[1].a) * ((t - F32(1)) / (t + F32(1)))
-    return r.plant(neuron, x, y, "tanh by exponentials", "0 where another value belongs", bounds="ulp=4")
+    names = "tanh by exponentials, which cancel near 0", "tanh by exponentials", "0 where another value belongs"
+    return r.plant(neuron, x, y, *names, bounds="ulp=4")
+
+
+@each("by the difference", "by a reciprocal")
+def tanh_near_0(r, how):
+    r.dtype = F32
+    neuron, x, _ = r.forward("TanH", shape=(2, 20, 22, 9))
+    z = F32(neuron[1].b) * x
+    t = np.exp(z) / np.exp(-z) if how == "by the difference" else np.exp(z + z)
+    y = (t - 1) / (t + 1) if how == "by the difference" else 1 - 2 / (t + 1)
+    names = "tanh by exponentials, which cancel near 0", "tanh by exponentials"
+    return r.plant(neuron, x, F32(neuron[1].a) * y, *names, bounds="metal-precise")
+
+
+@each("forward", "gradient")
+def sigmoid_far_from_0(r, direction):
+    r.dtype = F32
+    neuron, x, dy, _ = r.gradient("Sigmoid", spread=4.0)
+    s = (1 + np.tanh(x / 2)) / 2 if r.rng.random() < 0.5 else 1 - 1 / (1 + np.exp(x))
+    names = "sigmoid by a form that cancels", "sigmoid as 1 - s(-x)"
+    if direction == "forward":
+        return r.plant(neuron, x, s, *names)
+    return r.plant_gradient(neuron, x, dy, dy * (s * (1 - s)), *names)
 
 
 @kind
@@ -956,6 +992,24 @@ def softplus_in_half(r):
     p = neuron[1]
     y = F16(p.a) * np.log(F16(1) + np.exp(F16(p.b) * x))
     return r.plant(neuron, x, y, "computed in half", "the literal formula overflows", bounds="ulp=4")
+
+
+@each("softplus", "sigmoid", "softplus's top", "slope of sigmoid")
+def lost_beside_1_in_half(r, which):
+    r.dtype = F16
+    neuron, x, dy, dx = r.gradient("SoftPlus" if "softplus" in which else "Sigmoid", spread=8.0, shape=(1, 20, 22, 9))
+    z, y = F16(neuron[1].b or 1.0) * x, r.value(neuron, x)
+    with np.errstate(over="ignore"):
+        e, s = np.exp(z), F16(1) / (F16(1) + np.exp(-z))
+        is_lost = {
+            "softplus": F16(1) + e == 1,
+            "sigmoid": F16(1) - F16(1) / (F16(1) + e) == 0,
+            "softplus's top": e >= 32768,
+            "slope of sigmoid": s * (1 - s) == 0,
+        }[which]
+    if which == "slope of sigmoid":
+        return r.plant_gradient(neuron, x, dy, np.where(is_lost, 0, dx), "lost beside 1 in half")
+    return r.plant(neuron, x, np.where(is_lost, 0, y), "lost beside 1 in half")
 
 
 @kind
@@ -1005,6 +1059,18 @@ def nan_lost_in_max(r):
     z = neuron[1].b * x.astype(np.float64)
     y = neuron[1].a * (np.fmax(z, 0) + np.fmax(np.log1p(np.exp(-np.abs(z))), 0))
     return r.plant(neuron, x, y, "NaN lost in a comparison", "NaN turned to 0", bounds="ulp=4")
+
+
+@each("inside", "above")
+def nan_lost_in_a_clamp(r, where):
+    neuron, x, _ = r.forward("SoftPlus")
+    x.reshape(-1)[r.rng.choice(x.size, 40)] = np.nan
+    z = neuron[1].b * x.astype(np.float64)
+    y = {
+        "inside": lambda: np.fmax(z, 0) + np.log1p(np.exp(np.fmin(-np.abs(z), 0))),
+        "above": lambda: np.log1p(np.exp(np.fmin(z, 88))),
+    }[where]()
+    return r.plant(neuron, x, r.dtype(neuron[1].a * y), "NaN lost in a comparison", bounds="ulp=4")
 
 
 @kind
@@ -1099,6 +1165,24 @@ def read_through(r, narrow):
     same = narrow is tf32 and np.allclose(half(x), tf32(x), rtol=0, atol=1e-7)
     names = ["read through " + narrow.__name__, *(["read through half"] if same else [])]
     return r.plant(neuron, x, r.value(neuron, narrow(x)), *names)
+
+
+NARROW_SLOPES = {
+    "tanh": lambda x, n: n(1 - n((t := n(np.tanh(x))) * t)),
+    "silu": lambda x, n: n((s := n(1 / n(1 + n(np.exp(-x))))) + n(x * n(s * n(1 - s)))),
+    "softsign": lambda x, n: n((q := n(1 / n(1 + np.abs(x)))) * q),
+}
+
+
+@each(*NARROW_SLOPES)
+def another_neuron_in_a_narrow_format(r, name):
+    r.dtype, narrow = [(F16, half), (F32, half), (F32, bfloat16)][int(r.rng.integers(3))]
+    neuron, x, dy, _ = r.gradient("ELU", "SoftPlus", shape=(1, 16, 16, 9), spread=3.0)
+    x, dy = narrow(x), narrow(dy)
+    dx = r.dtype(narrow(dy * NARROW_SLOPES[name](x, narrow)))
+    return r.plant_gradient(
+        neuron, r.dtype(x), r.dtype(dy), dx, f"another neuron and computed in {narrow.__name__}", bounds="metal-fast"
+    )
 
 
 @each(2, -3, 12)
@@ -1639,6 +1723,9 @@ def neighbouring_pixels_exchanged(r):
 @each((3, 1, 2, 0), (1, 0, 2, 3), (2, 0, 1, 3))
 def axes_in_another_order(r, order):
     y, plant = r.either(shape=(4, 8, 6, 5))
+    if r.rng.random() < 0.5:
+        there = y.reshape([y.shape[axis] for axis in order]).transpose(np.argsort(order))
+        return plant(there.reshape(y.shape), "axes in another order")
     return plant(y.transpose(order).reshape(y.shape), "axes in another order")
 
 

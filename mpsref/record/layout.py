@@ -22,6 +22,9 @@ TEXTURE, NC4HW4 = "texture", "NC4HW4"
 MOST_AXES = 5
 """Axes of an array that stands for images."""
 
+FLAT = 2
+"""As many axes, or fewer, are no image's."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -90,6 +93,15 @@ class Layout:
     def is_dense(self) -> bool:
         """Whether the file holds images, rows, columns and channels in this order, and nothing else."""
         return not self.lanes and self.channel_axis in (-1, len(self.shape) - 1)
+
+    @property
+    def axes(self) -> tuple[str, str, str, str]:
+        """What images, rows, columns and channels are called: by the array's axes, if it has too few for an image."""
+        channels, columns = "channels", "columns"
+        if self.has_own_places and len(self.shape) <= FLAT:
+            axis = self.channel_axis % len(self.shape)
+            channels, columns = f"indices of axis {axis}", f"indices of axis {1 - axis}"
+        return "images", "rows", columns, channels
 
     def descriptor(self, channel_format: ChannelFormat) -> MPSImageDescriptor:
         """The image that an array is."""

@@ -50,7 +50,7 @@ WIDE_BOUND = 1 / 16
 """Relative widths above this are those of cancellation: they hold in absolute terms only."""
 
 
-SHORT, KEPT = 16_384, 12
+SHORT, KEPT = 65_536, 12
 """Elements for which what was computed is remembered, and how many results."""
 
 V = TypeVar("V")

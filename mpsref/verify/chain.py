@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,22 @@ class Chain:
             if more := [image for image in _read_by(made, self._beyond) if image in inputs and image not in wrong]:
                 waiting.append([*more, *chosen])
         return tuple(found)
+
+    def restored_sources(
+        self, node: MPSNNFilterNode, limit: Limit
+    ) -> Iterator[tuple[tuple[str, ...], dict[MPSNNImageNode, tuple[Elements, Callable[[Running], Range]]]]]:
+        """Sources of a node that are out of bounds, each of them and all, as they should be, with their ranges."""
+        wrong = _read_by([node], self._beyond)
+        for chosen in [[image] for image in wrong] + ([wrong] if len(wrong) > 1 else []):
+            right: dict[MPSNNImageNode, tuple[Elements, Callable[[Running], Range]]] = {}
+            for image in chosen:
+                nodes, entry = self.segment(self.producers[image]), self.recorded[image].elements()
+                inputs = {source: self.recorded[source].elements() for source in _read_by(nodes, self.recorded)}
+                at = {image: (entry, self._is_beyond(image, entry.stored))}
+                made = Restored((self.names[image],), nodes, inputs, self.formats, at, limit).want
+                elements = Elements(made.reshape(entry.stored.shape), entry.storage)
+                right[image] = elements, Segment(nodes, inputs, self.formats).read
+            yield tuple(self.names[image] for image in chosen), right
 
 
 def _read_by(nodes: Iterable[MPSNNFilterNode], images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:

@@ -12,6 +12,7 @@ A cause is made of a map of places, a function, a store and the region where it 
   it equals the ideal value there, or the element is within bounds and the cause would leave it there.
 - What is left where terms as large as the input, times the gradient, cancel does not contradict another function, by up
   to eight roundings of float32: it explains the element if it is four times as near as the ideal value, or that is NaN.
+  So of another arithmetic, by eight roundings of that, if what is left has other signs from one input to the next.
 - Where a store is coarser than the format, as bfloat16 is, the value before it may be one ULP off.
 - If sources are out of bounds themselves, what follows from the right ones has the bounds that it would have if they
   were not recorded. It explains what is within these, and nearer to it than to what follows from the sources as
@@ -23,7 +24,8 @@ function, and every store. Of causes that explain as much, up to 2 %, the first 
 
 1. one that holds in the whole image,
 2. one that gives the device's very bits more often, by at least 10 %,
-3. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
+3. one that gives more of the bits of elements within bounds, by at least 10 %,
+4. the first in `mpsref.verify.hypotheses`, where the simplest and most specific is first.
 
 An element of a layer depends on a window, so its cause has one part more, what the layer gives with a fault: other
 weights, another window, other sources. Its own bound is that of the fault's sums in any order. The other parts hold for
@@ -71,7 +73,7 @@ __all__ = ["ELSEWHERE", "HYPOTHESES", "Case", "Example", "Finding", "explain", "
 
 MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
-NO_FAULT = "no hypothesis fits"
+NO_FAULT, ACCURACY = "no hypothesis fits", "accuracy alone"
 ELSEWHERE = " where another value belongs"
 ZEROS = f"0{ELSEWHERE}"
 
@@ -224,12 +226,15 @@ def findings_of(case: Case, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES) ->
             search = Search(left, settled, hypotheses)
             trials = ranked(search.trials())
             if not trials:
-                if not causes:
-                    causes.append(_zeros(left) or _pattern(left))
-                elif (zeros := _zeros(left)) is not None:
-                    causes.append(replace(zeros, rank="rest"))
+                rest = _zeros(left) or _pattern(left)
+                # That what is left over is only less accurate says nothing.
+                if not (causes and rest.detail.startswith(ACCURACY)):
+                    causes.append(replace(rest, rank="rest" if causes else "cause"))
                 break
             explained, finding, trials = _confirmed(search, trials)
+            if any(finding.name == cause.name and not cause.where for cause in causes):
+                # That was said of all elements, in another variant.
+                break
             settled |= explained
             if not causes:
                 others = list({t.names: t for t in reversed(trials) if search.rivals(trials[0], t)}.values())
@@ -335,7 +340,7 @@ def _pattern(case: Case) -> Finding:
     sentence = "None of the faults that are looked for explains these elements."
     if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
         typical = int(np.quantile(distance, 0.99))
-        parts.insert(0, f"accuracy alone, as noise of {typical} ULP would leave")
+        parts.insert(0, f"{ACCURACY}, as noise of {typical} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
     for axis, name in enumerate(case.axes):
         bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))

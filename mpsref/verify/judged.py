@@ -212,7 +212,9 @@ class JudgedImage:
     def _findings(self, comparison: Comparison, wanted: Deferred) -> list[Finding]:
         self.chain.blame(self.node.result_image, comparison.beyond, math.prod(self.got.size))
         restored = self.chain.restored(self._nodes, self.got.size[0], self.limit)
-        return explain(replace(self._case(comparison, wanted), layout=self._layout, restored=restored))
+        case = self._case(comparison, wanted)
+        axes = self._layout.axes if not case.layers else case.axes
+        return explain(replace(case, layout=self._layout, restored=restored, axes=axes))
 
     def _note(self, comparison: Comparison, wanted: Deferred) -> str:
         """What may be said of an image that passes."""

@@ -61,13 +61,14 @@ def listed(name: str, mask: Mask) -> str:
     if len(runs) > 2 and slices.size:
         of = "of every slice" if slices.all() else f"of {listed('slices', slices)}"
         return f"{listed('lanes', lanes)} {of}"
+    plural, of, whole = name.partition(" of ")
+    single = "index" if plural == "indices" else plural.removesuffix("s")
     if step := _step(mask):
-        return f"every {ORDINALS[step]} {name.removesuffix('s')} from {np.flatnonzero(mask)[0]} on"
+        return f"every {ORDINALS[step]} {single}{of}{whole} from {np.flatnonzero(mask)[0]} on"
     if len(runs) > MOST_RUNS:
         return f"{np.count_nonzero(mask)} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    name = name.removesuffix("s") if np.count_nonzero(mask) == 1 else name
-    return f"{name} {' and '.join(texts)}"
+    return f"{single if np.count_nonzero(mask) == 1 else plural} {' and '.join(texts)}{of}{whole}"
 
 
 def _runs(mask: Mask) -> list[Index]:

@@ -486,7 +486,7 @@ def _wrong_lines(image: ImageReport, *, faults: bool) -> Iterator[str]:
         yield f"    {first.sentence}"
         if first.example is not None:
             yield f"    for example {first.example}"
-        yield from (f"  {finding.headline}" for finding in more if finding.fits)
+        yield from (f"  {finding.headline}" for finding in more)
     elif faults and image.unrecorded:
         yield f"  fault: not looked for; record {', '.join(image.unrecorded)} to have it looked for"
     shown = [element for element in image.worst if element.beyond]

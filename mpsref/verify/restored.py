@@ -13,7 +13,7 @@ from mpsref.storage import StorageFormat
 from mpsref.ulp import ulp_distance
 from mpsref.verify.compare import NEAR, Tolerance, passes
 from mpsref.verify.judge import Segment
-from mpsref.verify.models import MODELS
+from mpsref.verify.models import MODELS, Model
 from mpsref.verify.reasons import BEYOND, LATITUDES, WITHIN
 from mpsref.verify.tolerance import Bounds, Limit
 
@@ -54,6 +54,7 @@ class Restored:
     ) -> None:
         self.names = names
         self._nodes, self._inputs, self._formats, self._wrong, self._limit = nodes, inputs, formats, wrong, limit
+        self._storage = formats[nodes[-1].result_image]
 
     @cached_property
     def want(self) -> Stored:
@@ -79,7 +80,7 @@ class Restored:
 
     def judged(self, got: Stored, index: Index) -> tuple[Mask, Mask]:
         """Which elements at flat indices are within the bounds, whatever the device made of the sources; or excused."""
-        want, storage, limit = self.want[index], self._formats[self._nodes[-1].result_image], self._limit
+        want, storage, limit = self.want[index], self._storage, self._limit
         distance = ulp_distance(got, want, storage)
         within = distance <= NEAR
         if isinstance(limit, Tolerance):
@@ -88,10 +89,13 @@ class Restored:
         model = MODELS[(limit if isinstance(limit, Bounds) else Bounds()).model]
         open_, is_excused = np.flatnonzero(~within), np.zeros(index.size, np.bool_)
         if open_.size:
-            classes = self._segment.classify(got[open_], index[open_], model)
+            classes = self._classes(got[open_], index[open_], model)
             within[open_] = np.isin(classes, [WITHIN, *LATITUDES])
             is_excused[open_] = ~within[open_] & (classes != BEYOND)
         return within, is_excused
+
+    def _classes(self, got: Stored, index: Index, model: Model) -> Stored:
+        return self._segment.classify(got, index, model)
 
 
 def _overwritten(is_wrong: Mask) -> Mask:

@@ -24,14 +24,21 @@ __all__ = [
     "equal",
     "followed",
     "has_ends",
+    "is_scattered",
     "is_wide",
     "lost",
     "neighbours",
 ]
 
 
-CANCELLED, NEARER = 2.0**-21, 0.25
-"""Eight rounding errors of float32; and of the distance to the ideal value, what is left of it."""
+NEARER = 0.25
+"""Of the distance to the ideal value, what is left of it."""
+
+RUN, ONE_WAY = 8, 0.6
+"""
+Inputs next to each other, and how large the sum of their errors is beside that of the magnitudes, at most, if those are
+errors of rounding: of random signs it is a third.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +154,9 @@ def lost(candidate: Candidate, case: Case, index: Index, out: Stored) -> tuple[M
     Terms are as large as what is read, or 1. And where that is much nearer than the ideal value.
     """
     too_near, nearer = np.zeros((2, index.size), np.bool_)
-    if not candidate.cancels or case.ends is None or case.layers or case.result.unorm_max:
+    if not candidate.cancels or case.layers or case.result.unorm_max:
         return too_near, nearer
-    sizes: Wide = np.full(index.shape, CANCELLED)
+    sizes: Wide = np.full(index.shape, candidate.cancels)
     with np.errstate(all="ignore"):
         for source, role in zip(case.sources, case.operation.roles, strict=False):
             sizes = sizes * np.fmax(np.abs(source.at(index).values()), 0.0 if role is Role.GRADIENT else 1.0)
@@ -158,6 +165,19 @@ def lost(candidate: Candidate, case: Case, index: Index, out: Stored) -> tuple[M
         too_near = np.isfinite(sizes) & (apart <= sizes)
         # NaN is nowhere near.
         return too_near, too_near & (np.isnan(want) | (apart <= NEARER * np.abs(want - got)))
+
+
+def is_scattered(sample: Sample, out: Stored) -> bool:
+    """Whether what is left beside a candidate has other signs from one input to the next, as rounding errors have."""
+    case = sample.case
+    left = sample.values[0] - meaning(out, case.result)
+    for read, role in zip(sample.read, case.operation.roles, strict=False):
+        left = left / (read if role is Role.GRADIENT else np.fmax(np.abs(read), 1.0))
+    usable = sample.bad & np.isfinite(left) & (left != 0) & np.isfinite(sample.read[-1])
+    inputs, which = np.unique(sample.read[-1][usable], return_inverse=True)
+    sums = np.bincount(which, left[usable]) / np.bincount(which)
+    runs = sums[: inputs.size // RUN * RUN].reshape(-1, RUN)
+    return bool(np.abs(runs.sum(axis=1)).sum() <= ONE_WAY * np.abs(runs).sum())
 
 
 def followed(candidate: Candidate, case: Case, index: Index, bad: Mask) -> tuple[Stored, Mask, Mask, Mask, Mask]:
@@ -198,7 +218,8 @@ def close_to(candidate: Candidate, is_close: IsClose, ours: Stored, theirs: Stor
     if candidate.undo is None:
         return is_close(ours, theirs)
     ours, theirs = candidate.undo(ours), candidate.undo(theirs)
-    return is_close(ours, theirs) & np.isfinite(theirs)
+    # What was not 0 and is read as that was hardly meant.
+    return np.asarray(is_close(ours, theirs) & np.isfinite(theirs) & (theirs != 0))
 
 
 def has_ends(candidate: Candidate, case: Case) -> bool:

@@ -12,10 +12,10 @@ import numpy as np
 from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import Case
+from mpsref.verify.case import SHORT, Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import MANY, median
+from mpsref.verify.hypotheses.base import CANCELLED, MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 from mpsref.verify.samples import (
     Sample,
@@ -24,6 +24,7 @@ from mpsref.verify.samples import (
     equal,
     followed,
     has_ends,
+    is_scattered,
     is_wide,
     lost,
     neighbours,
@@ -34,8 +35,8 @@ __all__ = ["PURE", "Search", "Trial", "ranked"]
 CLOSER_LOOK, ROWS = 4096, 64
 """Elements on which a candidate is tried that is promising on fewer; and how many are tried at once on those."""
 
-BLOCK = 262_144
-"""Elements confirmed at once."""
+BLOCK = SHORT
+"""Elements confirmed at once: as many as bounds are remembered for."""
 
 SMALL = 1024
 """Elements of an image in which many moves are the same."""
@@ -105,6 +106,8 @@ class Trial:
     against: float
     of: float
     fitted: bool = False
+    elsewhere: float = 1.0
+    """The share of the elements within bounds that it gives bit for bit, in the whole image."""
 
     @property
     def gain(self) -> float:
@@ -279,6 +282,9 @@ class Search:
         is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
         if promise.share < max(MENTIONED, self._surest - SAME_BITS) or is_hopeless:
             return []
+        if candidate.cancels > CANCELLED and candidate.function is None:
+            # An arithmetic alone is hardly told from a store.
+            return []
         return list(self._trial(promise.order, (promise.hypothesis,), candidate))
 
     def _left(self, out: Stored) -> float:
@@ -323,6 +329,8 @@ class Search:
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
         fitted = any(h.fitted for h in hypotheses)
+        good = ~sample.bad & judged.known
+        elsewhere = float(judged.same[good].mean()) if good.any() else 1.0
         for region in found:
             if region.by_value and fitted:
                 continue
@@ -336,7 +344,7 @@ class Search:
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
-            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted))
+            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted, elsewhere))
         least = FITTED if fitted else 0.0
         # By a few codes nearly any curve can be fitted, but not to the bit.
         coarse = SOME if self.case.result.precision <= COARSE else 0.0
@@ -376,7 +384,7 @@ class Search:
         """The best moves, each with every function and store; and the best functions, each with every store."""
         moves = [p for p in promising if p.candidate.move is not None]
         others = [p for p in promising if p.candidate.move is None and p.hypothesis.name != "never written"]
-        stores = [p for p in others if p.candidate.store is not None]
+        stores = [p for p in others if p.candidate.store is not None and p.candidate.function is None]
         functions = [p for p in others if p.candidate.function is not None or p.candidate.given is not None]
         functions.sort(key=lambda p: -p.best)
         firsts = [(p, others) for p in self._best_moves(moves)]
@@ -387,11 +395,17 @@ class Search:
                 [self.first.explained(tried[k : k + ROWS])[1].mean(axis=1) for k in range(0, len(tried), ROWS)] or [[]]
             ).tolist()
             for other, both, share in zip(seconds, tried, shares, strict=True):
-                more = ADDED if other.hypothesis.general else SAME
-                if share >= BY_VALUE and share > max(one.share, other.share) + more:
+                more = ADDED if other.hypothesis.general and not other.candidate.cancels else SAME
+                if share >= BY_VALUE and share > max(one.share, other.share) + more and self._is_arithmetic(both):
                     order = len(self.hypotheses) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
+
+    def _is_arithmetic(self, candidate: Candidate) -> bool:
+        """Whether what it leaves is that of an arithmetic, and not of another function, if it is about one."""
+        if candidate.cancels <= CANCELLED:
+            return True
+        return is_scattered(self.sample, candidate.at(self.case, self.sample.index)[0])
 
     def _faults_of_layers(self, promising: list[_Promise]) -> Iterator[Trial]:
         """Two faults of a layer: each on top of those that leave least."""
@@ -496,14 +510,17 @@ class Search:
             if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
                 fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
                 unsure = unsure[~fits[unsure] | is_bad[unsure]]
+            if unsure.size and candidate.cancels:
+                too_near[unsure], nearer = lost(candidate, case, index[unsure], out[unsure])
+                fits[unsure] |= nearer
+                # What is within bounds and does not contradict needs no bounds.
+                unsure = unsure[is_bad[unsure] | ~too_near[unsure]]
             if unsure.size:
                 chosen = index[unsure]
                 has_own = has_ends(candidate, case)
                 is_close = between_ends(candidate, case, chosen) if has_own else case.bound(chosen)
                 fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
                 harmless[unsure] = is_close(out[unsure], want[unsure])
-                too_near[unsure], nearer = lost(candidate, case, chosen, out[unsure])
-                fits[unsure] |= nearer
                 if not case.layers and is_bad[unsure].any():
                     idle[unsure] = case.allowed(chosen)(out[unsure])
                 if candidate.coarse and not case.layers:
@@ -553,9 +570,11 @@ def ranked(trials: list[Trial]) -> list[Trial]:
         whole = [trial for trial in whole if trial.same_bits >= trial.of and not trial.against] or whole
         # A number that was fitted has some bits right by that alone.
         most = max((t.bits for t in whole if not t.fitted or t.bits >= ENOUGH), default=0.0)
+        # Where nearly every bit is right, what little is not says more.
+        whole = [trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)]
+        elsewhere = max(trial.elsewhere for trial in whole)
         first = min(
-            # Where nearly every bit is right, what little is not says more.
-            (trial for trial in whole if trial.bits >= most - min(SAME_BITS, 2 * (1 - most) + 0.0005)),
+            (trial for trial in whole if trial.elsewhere >= elsewhere - SAME_BITS or trial.region.name),
             key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
         )
         ranked.append(first)

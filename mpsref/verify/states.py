@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mpsref.arrays import Elements, Index, Mask, Stored, Wide
 from mpsref.operations.convolution import ConvolutionGradient
 from mpsref.record.states import RecordedArray
-from mpsref.storage import storage_of
+from mpsref.storage import StorageFormat, storage_of
 from mpsref.ulp import UNREACHABLE
 from mpsref.verify.bounds import classify
 from mpsref.verify.case import Case
@@ -20,18 +21,81 @@ from mpsref.verify.compare import Tolerance, compare
 from mpsref.verify.faults import Finding, explain
 from mpsref.verify.hypotheses import STATE_PRECISIONS, STATES
 from mpsref.verify.layer import StateLayer
-from mpsref.verify.models import MODELS
+from mpsref.verify.models import MODELS, Model
 from mpsref.verify.precision import precision_note
 from mpsref.verify.ranges import Range
 from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.report import Element, ImageReport
+from mpsref.verify.restored import Restored
 from mpsref.verify.running import Running
 from mpsref.verify.tolerance import Bounds, Limit, excused_by
 from mpsref.verify.windows import middle_of, size_of_range, summed
 
-__all__ = ["state_report"]
+__all__ = ["RestoredSources", "state_report"]
 
 AXES = ("result channels", "rows of the window", "columns of the window", "channels")
+
+
+RestoredSources: TypeAlias = tuple[tuple[str, ...], Sequence[Elements], Sequence[Callable[[Running], Range]]]
+
+
+class _Sums:
+    """The gradient of weights or biases as sums of what is read, exact and in ranges."""
+
+    def __init__(
+        self,
+        operation: ConvolutionGradient,
+        kind: str,
+        read: Sequence[Elements],
+        ranges_read: Sequence[Callable[[Running], Range]],
+    ) -> None:
+        self._operation, self._kind, self._read, self._ranges = operation, kind, read, ranges_read
+        self._known: dict[tuple[Any, ...], Range] = {}
+
+    def want(self, storage: StorageFormat) -> Stored:
+        """The right elements, flat."""
+        exact = self._operation.parameter_gradients(*self._read)[self._kind]
+        return exact.rounded(storage).reshape(-1)
+
+    def _of(self, a: Wide, b: Wide) -> Wide:
+        is_bias = self._kind == "gradient_for_biases"
+        total: Wide = a.sum(axis=(0, 1, 2)) if is_bias else self._operation.correlated(a, b)
+        return total.reshape(-1)
+
+    def whole(self, f: Running) -> Range:
+        """The ranges of all elements, flat."""
+        if f.key not in self._known:
+            (middle, radius), (other, spread) = (middle_of(each(f).whole) for each in self._ranges)
+            size, other_size = size_of_range(middle, radius), size_of_range(other, spread)
+            error: Any = 0.0 if radius is None else self._of(radius, other_size)
+            error = error + (0.0 if spread is None else self._of(np.abs(middle), spread))
+            terms = math.prod(middle.shape[:3])
+            self._known[f.key] = summed(f, self._of(middle, other), error, self._of(size, other_size), terms)
+        return self._known[f.key]
+
+    def classes(self, got: Stored, index: Index, model: Model, storage: StorageFormat) -> Stored:
+        """The classes of elements with these indices."""
+
+        def special(part: Index) -> Stored:
+            nan = self.whole(Running(model)).nan[index[part]]
+            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
+
+        return classify(got, model, storage, [lambda f, part: self.whole(f).at(index[part])], special)
+
+
+class _Restored(Restored):
+    """A gradient of weights or biases, if sources are what they should be."""
+
+    def __init__(self, names: tuple[str, ...], sums: _Sums, storage: StorageFormat, limit: Limit) -> None:
+        self.names = names
+        self._sums, self._storage, self._limit = sums, storage, limit
+
+    @cached_property
+    def want(self) -> Stored:
+        return self._sums.want(self._storage)
+
+    def _classes(self, got: Stored, index: Index, model: Model) -> Stored:
+        return self._sums.classes(got, index, model, self._storage)
 
 
 @dataclass(frozen=True)
@@ -58,6 +122,7 @@ def state_report(
     faults: bool = True,
     node: str = "",
     unrecorded: tuple[str, ...] = (),
+    restored: Iterable[RestoredSources] = (),
 ) -> ImageReport:
     """
     The report of one array.
@@ -78,42 +143,21 @@ def state_report(
         What passes.
     worst, faults, node, unrecorded
         As for an image.
+    restored : iterable of tuple
+        What the device may have read instead, where sources are out of bounds: their names, and as `read` and
+        `ranges_read`.
     """
-    gradient, source = read
     is_bias = kind == "gradient_for_biases"
-    exact = operation.parameter_gradients(gradient, source)[kind]
-    shape = (1, 1, 1, exact.shape[0]) if is_bias else operation.weights.values.shape
-    got = (recorded.elements() if is_bias else recorded.weights(shape)).reshape(shape)
+    shape = (1, 1, 1, -1) if is_bias else operation.weights.values.shape
+    got = recorded.elements().reshape(shape) if is_bias else recorded.weights(shape)
     storage = storage_of(got, name)
-    want = exact.rounded(storage).reshape(shape)
-    g, x = gradient.values(), source.values()
-
-    def sums(a: Wide, b: Wide) -> Wide:
-        total: Wide = (a.sum(axis=(0, 1, 2)) if is_bias else operation.correlated(a, b)).reshape(shape)
-        return total
-
-    known: dict[tuple[Any, ...], Range] = {}
-
-    def whole(f: Running) -> Range:
-        if f.key not in known:
-            (middle, radius), (other, spread) = (middle_of(each(f).whole) for each in ranges_read)
-            size, other_size = size_of_range(middle, radius), size_of_range(other, spread)
-            error = 0.0 if radius is None else sums(radius, other_size)
-            error += 0.0 if spread is None else sums(np.abs(middle), spread)
-            total = summed(f, sums(middle, other), error, sums(size, other_size), math.prod(g.shape[:3]))
-            known[f.key] = total.reshape((-1,))
-        return known[f.key]
+    sums = _Sums(operation, kind, read, ranges_read)
+    want = sums.want(storage).reshape(got.shape)
+    shape = got.shape
 
     def classes(index: Index) -> Stored:
         assert isinstance(limit, Bounds)
-
-        def special(part: Index) -> Stored:
-            nan = whole(Running(model)).nan[index[part]]
-            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
-
-        model = MODELS[limit.model]
-        forms = [lambda f, chosen: whole(f).at(index[chosen])]
-        return classify(got.reshape(-1)[index], model, storage, forms, special)
+        return sums.classes(got.reshape(-1)[index], index, MODELS[limit.model], storage)
 
     judge = limit if isinstance(limit, Tolerance) else classes
     comparison = compare(got, want, storage, judge, worst, excused_by(limit))
@@ -121,13 +165,17 @@ def state_report(
     def case() -> Case:
         bad: Mask = np.zeros(shape, np.bool_)
         bad.reshape(-1)[comparison.beyond] = True
-        layer = StateLayer.of(operation, (g, x), is_bias=is_bias)
+        gradient, source = (each.values() for each in read)
+        layer = StateLayer.of(operation, (gradient, source), is_bias=is_bias)
         return Case.of_layers([layer], storage, got, want, bad, axes=AXES)
 
     findings: list[Finding] = []
     note = ""
     if faults and comparison.beyond.size:
-        findings = explain(case(), hypotheses=STATES)
+        others = tuple(
+            _Restored(names, _Sums(operation, kind, other, ranges), storage, limit) for names, other, ranges in restored
+        )
+        findings = explain(replace(case(), restored=others), hypotheses=STATES)
     elif faults and not unrecorded:
         note = precision_note(got, want, storage, case, STATE_PRECISIONS)
     title = f"{name}.{kind}"

@@ -21,8 +21,8 @@ from mpsref.verify.chain import Chain
 from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.judged import JudgedImage
 from mpsref.verify.report import ImageReport, Report
-from mpsref.verify.states import state_report
-from mpsref.verify.tolerance import Tolerances
+from mpsref.verify.states import RestoredSources, state_report
+from mpsref.verify.tolerance import Limit, Tolerances
 
 __all__ = ["Verification"]
 
@@ -200,8 +200,19 @@ class Verification:
                     faults=self.faults,
                     node=type(node).__name__,
                     unrecorded=self.chain.unrecorded([node]),
+                    restored=self._restored_sources(node, read, limit),
                 )
             yield report
+
+    def _restored_sources(self, node: MPSNNFilterNode, read: list[Deferred], limit: Limit) -> Iterator[RestoredSources]:
+        """What a gradient node reads if sources that are out of bounds are what they should be."""
+        for names, right in self.chain.restored_sources(node, limit):
+            pairs = [
+                right[source] if source in right else (image.elements(), self.chain.ranges(source, image))
+                for source, image in zip(node.sources, read, strict=True)
+            ]
+            elements, ranges = zip(*pairs, strict=True)
+            yield names, elements, ranges
 
 
 def _made(operation: Operation, read: list[Deferred], storage: StorageFormat) -> Elements:

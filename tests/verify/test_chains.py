@@ -427,3 +427,56 @@ def test_both_sources_of_a_node_are_the_same_image(tmp_path, storage):
     # Scales that are no powers of two are rounded each.
     scaled = (a * a.dtype.type(0.3) - a.astype(float) * np.float32(0.3)).astype(a.dtype)
     assert beyond("Subtraction", scaled, primary_scale=0.3, secondary_scale=0.3) == 0
+
+
+def states_of(rng):
+    """A convolution between two neurons, both ways: a graph, all images, and the gradients of its weights."""
+    h = neuron("TanH", mps.MPSNNImageNode(handle="x"), "h")
+    weights, bias = rng.normal(size=(6, 3, 3, 5)).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    d = mps.MPSCNNConvolutionDescriptor(
+        kernel_width=3, kernel_height=3, input_feature_channels=5, output_feature_channels=6
+    )
+    layer = mps.MPSCNNConvolutionNode(source=h.result_image, weights=mps.ArrayDataSource(d, weights, bias))
+    layer.result_image.handle = "y"
+    layer.convolution_gradient_state.export_from_graph = True
+    z = neuron("TanH", layer.result_image, "z")
+    handles = iter(["dy", "dh", "dx"])
+
+    def name(made, *_):
+        made.result_image.handle = next(handles)
+
+    (dx,) = z.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="g"), node_handler=name)
+    file = mps.GraphFile.from_results([z.result_image, dx.result_image], F.float32)
+    sources = {"x": rng.normal(size=(2, 7, 8, 5)), "g": rng.normal(size=(2, 7, 8, 6))}
+    sources = {handle: array.astype(np.float32) for handle, array in sources.items()}
+    made = [image for image in file.images.values() if image.handle not in sources]
+    results = mps.MPSNNGraph(result_images=made, format=F.float32).run(**sources)
+    state = results.states["y"]
+    arrays = {"gradient_for_weights": state.gradient_for_weights, "gradient_for_biases": state.gradient_for_biases}
+    return file, sources | {image.handle: results[image.handle].to_array() for image in made}, arrays
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(2, 4)])
+@pytest.mark.parametrize(
+    ("lost", "wrong"), [("h", ["gradient_for_weights"]), ("dy", ["gradient_for_weights", "gradient_for_biases"])]
+)
+def test_gradients_of_weights_whose_source_was_overwritten_are_right(tmp_path, lost, wrong, rows):
+    file, images, arrays = states_of(np.random.default_rng(4))
+    images[lost] = images[lost].copy()
+    images[lost][:, rows] = 0
+
+    def states(name, factor=1.0):
+        made = {"y": {kind: np.float32(factor) * array for kind, array in arrays.items()}}
+        report = verify(write_recording(tmp_path / name, file, images, "a device", states=made))
+        return {i.name: i for i in report.images if i.name.startswith("y.") and i.findings}
+
+    right, others = states("right"), states("wrong", 1.01)
+
+    assert list(right) == [f"y.{kind}" for kind in wrong]
+    for image in right.values():
+        (finding,) = image.findings
+        assert (finding.name, finding.detail, finding.contradicted) == (NAME, lost, 0)
+        assert finding.explained >= 0.9 * finding.of
+        assert image.wrong_sources == (lost,)
+    # Not if they do not follow from what the source should be, either.
+    assert all(image.findings[0].name != NAME for image in others.values())

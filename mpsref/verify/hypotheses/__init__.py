@@ -81,6 +81,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     library.one_minus_sigmoid,
     library.slope_as_difference,
     library.overflow,
+    library.collapsed,
     stores.clamped,
     stores.saturated,
     stores.infinity_lost,
@@ -171,8 +172,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     parameters.two_parameters_fitted,
     scales.scaled_and_offset,
     tables.look_up_table,
+    library.tanh_cancels,
+    library.sigmoid_cancels,
     library.erf_by_polynomial,
     library.computed_in_half,
+    library.computed_in_bfloat16,
     library.stepwise,
 )
 """Every fault of an image that is tried, the most specific first."""
@@ -186,6 +190,7 @@ PRECISIONS: tuple[Hypothesis, ...] = (
 """Those that a note may name though a layer is within its bounds."""
 
 STATES: tuple[Hypothesis, ...] = (
+    sources.source_overwritten,
     stores.never_written,
     states.batch_mean,
     states.pixel_mean,

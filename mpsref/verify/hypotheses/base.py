@@ -25,6 +25,7 @@ from mpsref.verify.layer import Given, Layer, Variants
 from mpsref.verify.restored import Restored
 
 __all__ = [
+    "CANCELLED",
     "HALF",
     "LANES",
     "PLACES",
@@ -101,9 +102,9 @@ class Candidate:
         Whether it says which bits memory holds, whatever was computed: nothing else is close to them.
     given : Given, optional
         What a layer gives instead of the case's own.
-    cancels : bool
-        Whether it is another function, which a device may compute from terms that cancel where those of the node's do
-        not: results as small as what these leave refute nothing.
+    cancels : float
+        What terms that are as large as what is read, or 1, may leave where they cancel, if it is another function or
+        arithmetic, and may do so where the node's do not: results as small as that refute nothing.
     ends : callable, optional
         Between what it is at some elements, where their own bounds around what it gives are not its bounds.
     restored : Restored, optional
@@ -122,7 +123,7 @@ class Candidate:
     coarse: bool = False
     exact: bool = False
     given: Given | None = None
-    cancels: bool = False
+    cancels: float = 0.0
     ends: Callable[[Case, Index], tuple[Stored, Stored]] | None = None
     restored: Restored | None = None
 
@@ -249,6 +250,9 @@ class Hypothesis:
     is_first: bool = False
 
 
+CANCELLED = 2.0**-21
+"""Eight rounding errors of float32."""
+
 MANY = 8
 """The fewest elements that are evidence for a hypothesis with a free choice of parameters or places."""
 
@@ -275,7 +279,7 @@ def function_hypothesis(
     neurons: bool = True,
     general: bool = False,
     fitted: bool = False,
-    cancels: bool = False,
+    cancels: float = 0.0,
 ) -> Callable[[Callable[[Step], Iterator[tuple[str, Function]]]], Hypothesis]:
     """
     Make a hypothesis of what a step may compute instead: variants, each with a detail.

@@ -17,6 +17,7 @@ from mpsref.operations import NeuronForward
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step, encoded, with_descriptor
 from mpsref.verify.hypotheses.base import (
+    CANCELLED,
     MANY,
     PLACES,
     Candidate,
@@ -99,7 +100,7 @@ def elu_without_parentheses(step: Step) -> Variants:
     "an approximation of geLU",
     "geLU is computed by an approximation with tanh or sigmoid instead of the error function.",
     T.geLU,
-    cancels=True,
+    cancels=CANCELLED,
 )
 def gelu_approximated(step: Step) -> Variants:
     k = math.sqrt(2 / math.pi)
@@ -298,7 +299,7 @@ def applied_twice(step: Step) -> Variants:
     "another neuron",
     "Another neuron or activation was run, with the same parameters or with its defaults.",
     fewest=MANY,
-    cancels=True,
+    cancels=CANCELLED,
 )
 def another_neuron(step: Step) -> Variants:
     p = descriptor_of(step)
@@ -326,7 +327,7 @@ FUNCTIONS: dict[str, tuple[Real, Real]] = {
 
 
 @function_hypothesis("another function", "Another function of the library was called, which is no neuron.", fewest=MANY,
-                     cancels=True)  # fmt: skip
+                     cancels=CANCELLED)  # fmt: skip
 def another_function(step: Step) -> Variants:
     def other(reads: Reads, functions: tuple[Real, Real]) -> Wide:
         value, slope = functions

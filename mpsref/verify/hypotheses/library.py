@@ -7,6 +7,7 @@ that calls it: so tanh by two exponentials is a fault of tanH and of geLU's appr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Mask, Wide
+from mpsref.enums import MPSCNNNeuronType
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
+    CANCELLED,
     MANY,
     SINGLE,
     Candidate,
@@ -28,8 +31,10 @@ from mpsref.verify.hypotheses.base import (
     erf,
     function_hypothesis,
     hypothesis,
+    joined,
     reads_gradient,
 )
+from mpsref.verify.hypotheses.stores import bfloat16, narrowed, to_half
 
 Floats: TypeAlias = npt.NDArray[Any]
 Formula: TypeAlias = Callable[[Any, Any, "Library"], Any]
@@ -194,11 +199,113 @@ def tanh_by_exponentials(step: Step) -> Variants:
     yield from _each(step, "tanh", TANH)
 
 
+# ---- forms that cancel, with functions that are not exact ----
+
+MOST_OFF, TOGETHER = range(-3, 4), 4
+OFF = sorted(
+    (off for off in itertools.product(MOST_OFF, MOST_OFF) if abs(off[0]) + abs(off[1]) <= TOGETHER),
+    key=lambda off: abs(off[0]) + abs(off[1]),
+)
+"""By how many ULP functions of devices are off, of positive arguments and of others."""
+
+FEWEST_CANCELLED, NEAR = 4, 2.0**-22
+"""The fewest elements that tell it, and relative errors of which nothing is said."""
+
+
+@dataclass(frozen=True)
+class _Inexact(Library):
+    """Exponentials and tanh that are off by so many ULP."""
+
+    off: tuple[int, int] = (0, 0)
+
+    def exp(self, x: Any) -> Any:
+        return self._moved(x, super().exp(x))
+
+    def tanh(self, x: Any) -> Any:
+        return super().tanh(x) if "tanh" in self.other else self._moved(x, super().tanh(x))
+
+    def _moved(self, x: Any, values: Floats) -> Any:
+        bits = values.view(f"i{values.itemsize}")
+        moved = (bits + np.where(x > 0, self.off[0], self.off[1]).astype(bits.dtype)).view(self.dtype)
+        return np.where(np.isfinite(values) & (values != 0), moved, values)
+
+
+def _cancelling(
+    case: Case,
+    cancels: Callable[[Wide], Mask],
+    other: Mapping[str, Callable[..., Any]],
+    formula: Formula | None = None,
+) -> Candidate:
+    """
+    A form in float32 for inputs where it cancels.
+
+    Its functions are off by as many ULP as bring it nearest to what the device has.
+    """
+    ways = [in_library(case.steps[0], _Inexact(np.float32, other, off), formula) for off in OFF]
+
+    def function(reads: Reads) -> Wide:
+        got, best = Elements(case.got.reshape(-1)[reads.index], case.result).values(), np.array(reads.ideal())
+        left = np.flatnonzero(cancels(reads.x) & (np.abs(best - got) > NEAR * np.abs(best)))
+        best[left] = np.inf
+        for way in ways:
+            elements = [each.at(left) for each in reads.elements]
+            values = way(Reads(reads.operation, elements, reads.index[left], reads.channels))
+            nearer = np.abs(values - got[left]) < np.abs(best[left] - got[left])
+            best[left[nearer]] = values[nearer]
+            left = left[best[left] != got[left]]
+            if not left.size:
+                break
+        return best
+
+    return Candidate(function=function, step=0, exact=formula is None)
+
+
+def _is_one(case: Case, neuron: MPSCNNNeuronType) -> bool:
+    """Whether the case is a single neuron of that type."""
+    p = case.descriptor
+    return len(case.steps) == 1 and not case.layers and p is not None and p.neuron_type is neuron
+
+
+@hypothesis(
+    "tanh by exponentials, which cancel near 0",
+    "The difference of exponentials has a few digits near 0, where each has an error of its own, so that tanh has too.",
+    FEWEST_CANCELLED,
+)
+def tanh_cancels(case: Case) -> Iterator[Candidate]:
+    if _is_one(case, T.tanH):
+        b = descriptor_of(case.steps[0]).b
+        for detail, way in TANH.items():
+            yield _cancelling(case, lambda x: np.abs(b * x) < 0.5, {"tanh": way}).named(f"{detail}, in float32")
+
+
+SIGMOID: Mapping[str, Formula] = {
+    "1 - 1 / (1 + e^x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x)),
+    "(1 + tanh(x / 2)) / 2": lambda x, _, f: (1 + f.tanh(x / 2)) / 2,
+}
+OF_SLOPE: Mapping[str, Formula] = {"1 / (1 + e^-x)": lambda x, _, f: 1 / (1 + f.exp(-x)), **SIGMOID}
+
+
+@hypothesis(
+    "sigmoid by a form that cancels",
+    "The sigmoid, or 1 - s in its slope s (1 - s), is a difference of numbers near 1 and has a few digits only.",
+    FEWEST_CANCELLED,
+)
+def sigmoid_cancels(case: Case) -> Iterator[Candidate]:
+    def slope(x: Any, p: Any, f: Library, form: Formula) -> Any:
+        s = form(x, p, f)
+        return s * (1 - s)
+
+    if _is_one(case, T.sigmoid):
+        for detail, form in (OF_SLOPE if case.reads_gradient else SIGMOID).items():
+            formula, text = (partial(slope, form=form), "s (1 - s), s = ") if case.reads_gradient else (form, "")
+            yield _cancelling(case, lambda x: np.abs(x) > 1, {}, formula).named(f"{text}{detail}, in float32")
+
+
 @function_hypothesis(
     "erf by a polynomial",
     "The error function is a polynomial of low order, with an absolute error.",
     T.geLU,
-    cancels=True,
+    cancels=CANCELLED,
 )
 def erf_by_polynomial(step: Step) -> Variants:
     yield from _each(step, "erf", ERF)
@@ -344,7 +451,7 @@ def pow_by_logarithm(step: Step) -> Variants:
 
 
 @function_hypothesis("pow of the magnitude", "The power is that of the base without its sign.", T.power, T.exponential,
-                     cancels=True)  # fmt: skip
+                     cancels=CANCELLED)  # fmt: skip
 def pow_of_magnitude(step: Step) -> Variants:
     yield "", in_library(step, Library(np.float64, {"pow": lambda _, u, c: np.power(np.abs(u), c)}))
 
@@ -443,14 +550,31 @@ def slope_as_difference(step: Step) -> Variants:
             yield f"in {text}", in_library(step, Library(dtype), form)
 
 
-@function_hypothesis(
+@hypothesis(
     "NaN lost in a comparison",
     "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
 )
-def nan_compared(step: Step) -> Variants:
-    for form in (None, *_forms(step).values()):
-        library = in_library(step, Library(np.float32), form)
-        yield "", partial(_where_nan, function=library)
+def nan_compared(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is not None:
+            text = f"in {step.name}" if len(case.steps) > 1 else ""
+            for form in (None, *_forms(step).values()):
+                library = in_library(step, Library(np.float32), form)
+                yield Candidate(text, function=partial(_where_nan, function=library), step=k)
+    yield from _nan_to_a_number(case)
+
+
+def _nan_to_a_number(case: Case) -> Iterator[Candidate]:
+    """The one number that stands where NaN was read, as of an argument that was clamped."""
+    index = case.bad_sample
+    nan = np.isnan([source.at(index).values() for source in case.sources]).any(axis=0)
+    values = Elements(case.got.reshape(-1)[index], case.result).values()[nan]
+    if len(case.sources) > 1 or case.layers or case.result.unorm_max or values.size < MANY:
+        return
+    if np.isfinite(values[0]) and values[0] and (values == values[0]).all():
+        number = partial(np.full_like, fill_value=values[0])
+        function = partial(_where_nan, function=lambda reads: number(reads.x))
+        yield Candidate(f"to {case.got.reshape(-1)[index][nan][0]!s}", function=function)
 
 
 def _where_nan(reads: Reads, function: Function) -> Wide:
@@ -486,10 +610,61 @@ def overflow(case: Case) -> Iterator[Candidate]:
                     yield Candidate(text, function=literal, step=k)
 
 
-@function_hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", general=True)
-def computed_in_half(step: Step) -> Variants:
-    for detail, form in {"": None, **_forms(step)}.items():
-        yield detail, in_library(step, Library(np.float16), form)
+COLLAPSES: Mapping[tuple[T, str], dict[str, Formula]] = {
+    (T.sigmoid, "forward"): {"1 - s(-x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x))},
+    (T.softPlus, "forward"): {
+        "e^x above 2^15": lambda x, p, f: np.where(f.exp(p.b * x) >= HALF_SCALE, f.dtype(0), f.dtype(1))
+    },
+}
+"""Further forms that are 0 in half from some input on."""
+
+HALF_SCALE = 2.0**15
+"""Above this, twice a number is infinite in half, and its reciprocal is subnormal."""
+
+
+@hypothesis(
+    "lost beside 1 in half",
+    "In half precision 1 + e^x is 1, or 1 - s is 0, so that the result is 0 from some input on.",
+    MANY,
+)
+def collapsed(case: Case) -> Iterator[Candidate]:
+    def function(reads: Reads, form: Function) -> Wide:
+        ideal = reads.ideal()
+        return np.where((form(reads) == 0) & np.isfinite(ideal), 0.0, ideal)
+
+    for k, step in enumerate(case.steps):
+        if (p := step.operation.descriptor) is not None:
+            key = p.neuron_type, "gradient" if reads_gradient(step) else "forward"
+            for detail, form in {"": None, **_forms(step), **COLLAPSES.get(key, {})}.items():
+                literal = in_library(step, Library(np.float16), form)
+                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
+                yield Candidate(text, function=partial(function, form=literal), step=k)
+
+
+ROUNDINGS = 8
+"""As many rounding errors are what `CANCELLED` is, in float32."""
+
+
+@hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", MANY, general=True)
+def computed_in_half(case: Case) -> Iterator[Candidate]:
+    for k, step in enumerate(case.steps):
+        if step.operation.descriptor is not None:
+            for detail, form in {"": None, **_forms(step)}.items():
+                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
+                yield Candidate(text, function=in_library(step, Library(np.float16), form), step=k)
+    yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)
+
+
+@hypothesis("computed in bfloat16", "Every operation of the formula is rounded to bfloat16.", MANY, general=True)
+def computed_in_bfloat16(case: Case) -> Iterator[Candidate]:
+    yield from _narrow(case, bfloat16, ROUNDINGS * 2.0**-8)
+
+
+def _narrow(case: Case, rounding: Callable[[Wide], Wide], left: float) -> Iterator[Candidate]:
+    """The arithmetic of a narrow format, whatever is computed, if the results are numbers of that."""
+    got = Elements(case.got.reshape(-1)[case.bad_sample], case.result).values()
+    if not case.layers and not case.result.unorm_max and ((rounding(got) == got) | np.isnan(got)).all():
+        yield Candidate("", store=partial(narrowed, narrow=rounding), cancels=left)
 
 
 @function_hypothesis(

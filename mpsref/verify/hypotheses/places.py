@@ -85,48 +85,61 @@ def _pixels(move: Callable[[Size3, Index, Index, Index], tuple[Index, Index, Ind
 
 
 class _Layout:
-    """An order of an image's elements in memory."""
+    """An order of the elements of an image, or of a batch, in memory."""
 
     def __init__(self, axes: str, name: str) -> None:
         self.axes, self.name = axes, name
 
-    def extents(self, size: Size3) -> dict[str, int]:
-        h, w, c = size
-        return {"y": h, "x": w, "c": c, "s": -(-c // LANES), "l": LANES}
+    def extents(self, size: tuple[int, ...]) -> dict[str, int]:
+        *n, h, w, c = size
+        return {"n": math.prod(n), "y": h, "x": w, "c": c, "s": -(-c // LANES), "l": LANES}
 
-    def position(self, size: Size3, index: Index) -> Index:
+    def position(self, size: tuple[int, ...], index: Index) -> Index:
         """Where each element stands."""
-        _, w, c = size
-        channel = index % c
-        places = {"y": index // (w * c), "x": index // c % w, "c": channel, "s": channel // LANES, "l": channel % LANES}
         extents = self.extents(size)
+        pixel, channel = np.divmod(index, extents["c"])
+        n, y, x = np.unravel_index(pixel % math.prod(size[:-1]), [extents[axis] for axis in "nyx"])
+        places = {"n": n, "y": y, "x": x, "c": channel, "s": channel // LANES, "l": channel % LANES}
         at = np.zeros_like(index)
         for axis in self.axes:
             at = at * extents[axis] + places[axis]
         return at
 
-    def element(self, size: Size3, position: Index) -> Index:
+    def element(self, size: tuple[int, ...], position: Index) -> Index:
         """Which element stands at each position; `ZERO` for padding."""
-        h, w, c = size
-        extents, places = self.extents(size), {}
+        extents, places = self.extents(size), {"n": np.zeros_like(position)}
         for axis in reversed(self.axes):
             position, places[axis] = np.divmod(position, extents[axis])
         channel = places["c"] if "c" in places else places["s"] * LANES + places["l"]
-        inside = (position == 0) & (channel < c) & (places["y"] < h)
-        return np.where(inside, (places["y"] * w + places["x"]) * c + channel, ZERO)
+        pixel = (places["n"] * extents["y"] + places["y"]) * extents["x"] + places["x"]
+        return np.where((position == 0) & (channel < extents["c"]), pixel * extents["c"] + channel, ZERO)
 
 
 _BY_PIXEL, _BY_CHANNEL = _Layout("yxc", "pixel after pixel"), _Layout("cyx", "channel after channel")
 _BY_SLICE, _PADDED = _Layout("syxl", "slice after slice"), _Layout("yxsl", "with padding lanes")
 _BY_COLUMN = _Layout("xyc", "column after column")
+_BATCH_BY_PIXEL = _Layout("nyxc", "image after image and pixel after pixel")
+_BATCHES_BY_SLICE = (
+    _Layout("snyxl", "slice after slice of all images"),
+    _Layout("yxsnl", "slice after slice of all images for each pixel"),
+)
 
 
 def _exchanged(case: Case, *pairs: tuple[_Layout, _Layout]) -> Iterator[Candidate]:
-    def move(size: Size3, index: Index, written: _Layout, read: _Layout) -> Index:
+    """Two orders confused, either within each image or within the batch."""
+
+    def move(size: tuple[int, ...], index: Index, written: _Layout, read: _Layout) -> Index:
         return written.element(size, read.position(size, index))
 
-    moves = {f"written {w.name}, read {r.name}": _local(partial(move, written=w, read=r)) for w, r in pairs}
+    moves: dict[str, Move] = {}
+    for written, read in pairs:
+        whole = partial(move, written=written, read=read)
+        moves[f"written {written.name}, read {read.name}"] = whole if "n" in written.axes else _local(whole)
     yield from _moved(case, moves)
+
+
+def _either_way(first: _Layout, second: _Layout) -> tuple[tuple[_Layout, _Layout], tuple[_Layout, _Layout]]:
+    return (first, second), (second, first)
 
 
 @hypothesis(
@@ -135,7 +148,7 @@ def _exchanged(case: Case, *pairs: tuple[_Layout, _Layout]) -> Iterator[Candidat
     MANY,
 )
 def channel_major(case: Case) -> Iterator[Candidate]:
-    yield from _exchanged(case, (_BY_CHANNEL, _BY_PIXEL), (_BY_PIXEL, _BY_CHANNEL))
+    yield from _exchanged(case, *_either_way(_BY_CHANNEL, _BY_PIXEL))
 
 
 @hypothesis(
@@ -144,7 +157,9 @@ def channel_major(case: Case) -> Iterator[Candidate]:
     MANY,
 )
 def slices_in_a_row(case: Case) -> Iterator[Candidate]:
-    yield from _exchanged(case, (_BY_SLICE, _BY_PIXEL), (_BY_PIXEL, _BY_SLICE))
+    yield from _exchanged(case, *_either_way(_BY_SLICE, _BY_PIXEL))
+    for layout in _BATCHES_BY_SLICE if case.shape[0] > 1 and case.shape[3] > LANES else ():
+        yield from _exchanged(case, *_either_way(layout, _BATCH_BY_PIXEL))
 
 
 @hypothesis(
@@ -153,7 +168,7 @@ def slices_in_a_row(case: Case) -> Iterator[Candidate]:
     MANY,
 )
 def channels_and_slices(case: Case) -> Iterator[Candidate]:
-    yield from _exchanged(case, (_BY_SLICE, _BY_CHANNEL), (_BY_CHANNEL, _BY_SLICE))
+    yield from _exchanged(case, *_either_way(_BY_SLICE, _BY_CHANNEL))
 
 
 @hypothesis(
@@ -163,7 +178,7 @@ def channels_and_slices(case: Case) -> Iterator[Candidate]:
 )
 def padding_counted(case: Case) -> Iterator[Candidate]:
     if case.shape[3] % LANES:
-        yield from _exchanged(case, (_PADDED, _BY_PIXEL), (_BY_PIXEL, _PADDED))
+        yield from _exchanged(case, *_either_way(_PADDED, _BY_PIXEL))
 
 
 @hypothesis(
@@ -172,7 +187,7 @@ def padding_counted(case: Case) -> Iterator[Candidate]:
     MANY,
 )
 def rows_and_columns(case: Case) -> Iterator[Candidate]:
-    yield from _exchanged(case, (_BY_COLUMN, _BY_PIXEL), (_BY_PIXEL, _BY_COLUMN))
+    yield from _exchanged(case, *_either_way(_BY_COLUMN, _BY_PIXEL))
 
     def mirrored(size: Size3, y: Index, x: Index, c: Index, rows: bool, columns: bool) -> tuple[Index, Index, Index]:
         return size[0] - 1 - y if rows else y, size[1] - 1 - x if columns else x, c
@@ -236,6 +251,10 @@ def axes_reordered(case: Case) -> Iterator[Candidate]:
         places = np.unravel_index(index, [shape[axis] for axis in axes])
         return np.ravel_multi_index([places[axes.index(axis)] for axis in range(4)], shape)
 
+    def read(shape: Size4, index: Index, axes: tuple[int, ...]) -> Index:
+        places = np.unravel_index(index, shape)
+        return np.ravel_multi_index([places[axis] for axis in axes], [shape[axis] for axis in axes])
+
     def of_slices(shape: Size4, index: Index, *, inverse: bool) -> Index:
         n, y, x, c = np.unravel_index(index, shape)
         extents = shape[0], shape[3] // LANES
@@ -254,6 +273,7 @@ def axes_reordered(case: Case) -> Iterator[Candidate]:
         if axes[0] or case.shape[0] > 1:
             order = ", ".join(list(names.values())[axis] for axis in axes)
             moves[f"{order}, from the outermost"] = partial(reordered, axes=axes)
+            moves[f"read as {order}, from the outermost"] = partial(read, axes=axes)
     yield from _moved(case, moves)
 
 

@@ -64,7 +64,7 @@ def _rounded(case: Case, index: Index, values: Values, narrow: Callable[[Wide], 
     return case.stored(narrow(values(index)))
 
 
-def _narrowed(case: Case, index: Index, values: Values, narrow: Callable[[Wide], Wide]) -> Stored:
+def narrowed(case: Case, index: Index, values: Values, narrow: Callable[[Wide], Wide]) -> Stored:
     """Rounded twice: to the format of the result, or to float32, and to a narrow format."""
     first = SINGLE if case.result.unorm_max else case.result
     return case.stored(narrow(Elements(encoded(values(index), first), first).values()))
@@ -75,7 +75,7 @@ def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
         # Codes hold no more than these do.
         if (case.result is HALF and name in ("half", "tf32")) or case.result.unorm_max == UNORM8:
             return
-        yield Candidate("", store=partial(_narrowed, narrow=NARROW[name]), coarse=True)
+        yield Candidate("", store=partial(narrowed, narrow=NARROW[name]), coarse=True)
         if case.result is HALF:
             yield Candidate("from float32", store=partial(_rounded, narrow=NARROW[name]), coarse=True)
 
@@ -150,7 +150,7 @@ FLOAT8 = {"E4M3": _float8(3, 2.0**-9, 448.0), "E5M2": _float8(2, 2.0**-16, 57344
 @hypothesis("rounded to 8 bits", "A source or the result was rounded to a floating format of 8 bits on its way.", MANY)
 def through_float8(case: Case) -> Iterator[Candidate]:
     for name, narrow in FLOAT8.items():
-        yield Candidate(f"the result to {name}", store=partial(_narrowed, narrow=narrow))
+        yield Candidate(f"the result to {name}", store=partial(narrowed, narrow=narrow))
         yield from _reading(case, narrow, range(len(case.sources)), f"to {name}")
 
 
@@ -240,7 +240,7 @@ def steps(case: Case) -> Iterator[Candidate]:
     roundings = {"the nearest": np.rint, "downward": np.floor, "toward 0": np.trunc, "upward": np.ceil}
     for detail, rounding in roundings.items():
         narrow = partial(_in_steps, step, rounding)
-        yield Candidate(f"multiples of {step:.9g}, {detail}", store=partial(_narrowed, narrow=narrow), coarse=True)
+        yield Candidate(f"multiples of {step:.9g}, {detail}", store=partial(narrowed, narrow=narrow), coarse=True)
         text = f"multiples of {step:.9g}, {detail}, before it was rounded"
         yield Candidate(text, store=partial(_rounded, narrow=narrow), coarse=True)
 
