@@ -287,8 +287,8 @@ class Running:
         # A factor that overflows by itself is another matter; so is a divisor, but for NaN that both can make together.
         own = [x for x, kind in factors if not kind or not (self.far or self.level is Level.EVERYTHING)]
         infinite = _any([x.size > m.limit for x in own])
-        # Such a number exists on no device, other than an infinity at a pole.
-        unreal = _any([(x.size > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
+        # Such numbers exist on no device, other than an infinity at a pole.
+        unreal = _any([(x.least > m.limit) & ((x.reason & Mark.OVERFLOW != 0) | np.isfinite(x.high)) for x in own])
         unreal = unreal & (self.level is not Level.EVERYTHING)
         # NaN is neither small nor large.
         unreal = unreal | _any([np.isnan(x.low) for x, _ in factors])

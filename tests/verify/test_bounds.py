@@ -448,6 +448,15 @@ def test_a_reciprocal_may_be_a_subnormal_that_is_rounded(model, storage, powers)
     assert (classes == WITHIN).all()
 
 
+def test_the_reciprocal_of_what_may_or_may_not_overflow_may_be_flushed():
+    # e^(b x) is 2.3e38, and may err by so much that the range ends beyond the largest number.
+    d = mps.MPSNNNeuronDescriptor(T.softPlus, a=-0.9065472, b=-0.32595396)
+    x, upstream, got = np.float16([[-271]]), np.float16([[1.913]]), np.float16([[0.0]])
+    elements = [Elements(each, HALF) for each in (got, x, upstream)]
+
+    assert neuron_judge(d, MODELS["metal-bfloat"], *elements)(np.arange(1)) == [Reason.flush]
+
+
 def test_an_infinity_is_no_neighbour():
     largest = np.float16([65504, -65504, np.inf, 1])
 
