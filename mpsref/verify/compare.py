@@ -33,7 +33,7 @@ OUTSIDE = (Reason.plus_inf | ASSUMED, Reason.minus_inf | ASSUMED)
 MOST_ULP = 2**32
 """More than any distance between two numbers of a storage format."""
 
-Judge: TypeAlias = Callable[[Index], npt.NDArray[np.uint16]]
+Judge: TypeAlias = Callable[[Index, Stored], npt.NDArray[np.uint16]]
 
 
 @checked_fields
@@ -189,8 +189,8 @@ def compare(
     storage : StorageFormat
         How they are stored.
     limit : Tolerance or callable
-        What passes; or a function from ascending flat indices of elements more than `NEAR` ULP away to their classes:
-        `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
+        What passes; or a function from elements more than `NEAR` ULP away, by ascending flat indices and what was got
+        there, to their classes: `WITHIN`, a `Reason`, perhaps with `ASSUMED`, or `BEYOND`.
     worst : int
         How many of the farthest elements to return.
     excused : frozenset of Reason
@@ -244,7 +244,7 @@ def compared(
     if not isinstance(limit, Tolerance):
         far = np.flatnonzero(classes != WITHIN)
         if far.size:
-            classes[far] = limit(index[far])
+            classes[far] = limit(index[far], got[far])
             _settle(classes, index, got, want, storage, differences.keeps_nan, is_texture=is_texture)
     size = differences.size
     exact = size - neighbours - index.size + histogram[0]

@@ -30,9 +30,6 @@ BLOCK = 2**20
 FEW = 16
 """Elements that are read one by one."""
 
-MANY = 1_048_576
-"""Elements from which on noting the place of each that differs costs less than searching for those asked for."""
-
 ARITHMETIC = 24
 """Bits of float32, in which most devices compute: how a store rounds is asked only where it keeps fewer."""
 
@@ -245,12 +242,7 @@ class Differences:
 
     def at(self, index: Index) -> tuple[Stored, Stored]:
         """What both hold at some elements that differ, by flat index."""
-        if index.size < MANY:
-            where = np.searchsorted(self.index, index)
-        else:
-            places = np.empty(int(self.index[-1]) + 1, np.int64)
-            places[self.index] = np.arange(self.index.size)
-            where = places[index]
+        where = np.searchsorted(self.index, index)
         return self.got[where], self.want[where]
 
     def wanted(self, got: Deferred) -> Deferred:

@@ -108,9 +108,9 @@ def neuron_judge(
     got: Elements,
     x: Elements,
     upstream: Elements | None = None,
-) -> Callable[[Index], npt.NDArray[np.uint16]]:
+) -> Callable[..., npt.NDArray[np.uint16]]:
     """
-    What classifies results of a neuron or its gradient at some flat indices, see `classify`.
+    What classifies results of a neuron or its gradient at some flat indices, see `classify`; they may be given too.
 
     Results, inputs and incoming gradients have one shape, with channels along the last axis.
     """
@@ -120,13 +120,14 @@ def neuron_judge(
     read_by = list(compress(sources, operation.reads))
     forms = _forms(operation)
 
-    def judge(index: Index) -> npt.NDArray[np.uint16]:
+    def judge(index: Index, made: Stored | None = None) -> npt.NDArray[np.uint16]:
         def value(f: Running, chosen: Index, *, form: NodeForm) -> Range:
             where = index[chosen]
             return form([read(f, source.at(where)) for source in sources], where, channels, f)
 
-        values, stored = [partial(value, form=form) for form in forms], got.at(index).stored
-        return classify(stored, model, got.storage, values, lambda part: _special(read_by, index[part]))
+        values = [partial(value, form=form) for form in forms]
+        made = got.at(index).stored if made is None else made
+        return classify(made, model, got.storage, values, lambda part: _special(read_by, index[part]))
 
     return judge
 

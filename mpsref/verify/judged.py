@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mpsref.arrays import Elements, Index, Mask, spread
+from mpsref.arrays import Elements, Index, Mask, Stored, spread
 from mpsref.graph.nodes import MPSNNFilterNode, MPSNNImageNode
 from mpsref.image_lanes import texel_of
 from mpsref.operations import ConvolutionOperation, MaximumGradient, Operation, Size
@@ -121,8 +121,8 @@ class JudgedImage:
             return compared(differences, storage, limit, worst)
         chosen = segment or self._segment
 
-        def judge(index: Index) -> npt.NDArray[np.uint16]:
-            classes = chosen.classify(differences.at(index)[0], index, MODELS[limit.model], nearness)
+        def judge(index: Index, got: Stored) -> npt.NDArray[np.uint16]:
+            classes = chosen.classify(got, index, MODELS[limit.model], nearness)
             ties = self._ties(MODELS[limit.model])
             return classes if ties is None else np.where(ties[index], np.uint16(BEYOND), classes)
 

@@ -155,9 +155,9 @@ def state_report(
     want = sums.want(storage).reshape(got.shape)
     shape = got.shape
 
-    def classes(index: Index) -> Stored:
+    def classes(index: Index, stored: Stored) -> Stored:
         assert isinstance(limit, Bounds)
-        return sums.classes(got.reshape(-1)[index], index, MODELS[limit.model], storage)
+        return sums.classes(stored, index, MODELS[limit.model], storage)
 
     judge = limit if isinstance(limit, Tolerance) else classes
     comparison = compare(got, want, storage, judge, worst, excused_by(limit))

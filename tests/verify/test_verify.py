@@ -144,7 +144,7 @@ def test_explained_elements_come_after_those_beyond_and_before_those_within():
     got = (want.view(np.uint16) + np.array([900, 2, 700, 1, 0], np.uint16)).view(np.float16)
     classes = {0: WITHIN, 1: BEYOND, 2: Reason.order}
 
-    found = compare(got, want, HALF, lambda index: np.array([classes[i] for i in index.tolist()], np.uint16), 9)
+    found = compare(got, want, HALF, lambda index, _: np.array([classes[i] for i in index.tolist()], np.uint16), 9)
 
     assert found.worst.tolist() == [1, 2, 0, 3]
     assert (found.counts.within, found.counts.excused, found.counts.beyond) == (3, {"order": 1}, 1)
