@@ -72,6 +72,15 @@ def test_a_store_that_truncates_is_named_though_it_is_never_2_ulp_off(tmp_path):
     assert not verify(tmp_path / "recording" / "recording.json", "metal-bfloat").passed or image.directed
 
 
+def test_a_smaller_factor_is_no_store_that_truncates(tmp_path):
+    h = (mps.neuron.forward("geLU", X.astype(np.float32)) * np.float32(0.9995)).astype(B)
+    report = verify(recorded(tmp_path, h))
+    image = next(image for image in report.images if image.name == "h")
+
+    assert image.counts.beyond
+    assert "truncated instead of rounded" not in [finding.name for finding in image.findings]
+
+
 def test_operations_in_bfloat16_pass_under_their_model_only(tmp_path):
     x = X.astype(np.float32)
     h = rounded(rounded(0.5 * x) * rounded(1 + rounded(erf(rounded(x * np.float32(0.70710678)))))).astype(B)
