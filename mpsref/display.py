@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["aligned", "counted", "html_table", "html_text", "printable", "table"]
+__all__ = ["aligned", "counted", "enumerated", "html_table", "html_text", "printable", "table"]
 
 LONGEST_CELL, MOST_ROWS = 160, 200
 """Characters of a cell and rows of a table in a notebook, at most."""
@@ -77,6 +77,19 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 image', '65,536 elements', '2 see')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def enumerated(texts: Sequence[str]) -> str:
+    """
+    Texts as a sentence has them.
+
+    Examples
+    --------
+    >>> enumerated(["2", "4", "8 to 9"])
+    '2, 4 and 8 to 9'
+    """
+    *first, last = texts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def printable(text: str) -> str:

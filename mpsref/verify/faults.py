@@ -62,6 +62,7 @@ from typing import Any
 import numpy as np
 
 from mpsref.arrays import Mask
+from mpsref.display import enumerated
 from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses import HYPOTHESES, Hypothesis
@@ -329,7 +330,7 @@ def _zeros(case: Case) -> Finding | None:
 
 
 def _where(case: Case) -> str:
-    return "at " + " and ".join(_example(case, index).place for index in case.bad_index.tolist())
+    return f"at {enumerated([_example(case, index).place for index in case.bad_index.tolist()])}"
 
 
 def _pattern(case: Case) -> Finding:

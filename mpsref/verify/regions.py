@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsref.arrays import Index, Mask, Wide
+from mpsref.display import enumerated
 from mpsref.image_lanes import LANES
 from mpsref.verify.case import Case
 
@@ -68,7 +69,7 @@ def listed(name: str, mask: Mask) -> str:
     if len(runs) > MOST_RUNS:
         return f"{np.count_nonzero(mask)} {name}"
     texts = [str(run[0]) if run.size == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    return f"{single if np.count_nonzero(mask) == 1 else plural} {' and '.join(texts)}{of}{whole}"
+    return f"{single if np.count_nonzero(mask) == 1 else plural} {enumerated(texts)}{of}{whole}"
 
 
 def _runs(mask: Mask) -> list[Index]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.storage import FLOAT64
+from mpsref.storage import FLOAT64, ArrayFormat
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
     CANCELLED,
@@ -289,6 +289,7 @@ OF_SLOPE: Mapping[str, Formula] = {"1 / (1 + e^-x)": lambda x, _, f: 1 / (1 + f.
     "sigmoid by a form that cancels",
     "The sigmoid, or 1 - s in its slope s (1 - s), is a difference of numbers near 1 and has a few digits only.",
     FEWEST_CANCELLED,
+    fitted=True,
 )
 def sigmoid_cancels(case: Case) -> Iterator[Candidate]:
     def slope(x: Any, p: Any, f: Library, form: Formula) -> Any:
@@ -305,6 +306,7 @@ def sigmoid_cancels(case: Case) -> Iterator[Candidate]:
     "erf by a polynomial",
     "The error function is a polynomial of low order, with an absolute error.",
     T.geLU,
+    general=True,
     cancels=CANCELLED,
 )
 def erf_by_polynomial(step: Step) -> Variants:
@@ -652,7 +654,9 @@ def computed_in_half(case: Case) -> Iterator[Candidate]:
             for detail, form in {"": None, **_forms(step)}.items():
                 text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
                 yield Candidate(text, function=in_library(step, Library(np.float16), form), step=k)
-    yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)
+    # Numbers of fewer digits are numbers of half, too.
+    if case.result.channel_format is not ArrayFormat.bfloat16:
+        yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)
 
 
 @hypothesis("computed in bfloat16", "Every operation of the formula is rounded to bfloat16.", MANY, general=True)
