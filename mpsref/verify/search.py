@@ -68,7 +68,7 @@ FITTED = 0.995
 CODES, SOME, COARSE = 0.9, 0.5, 11
 """What such a one must give to the bit of what it explains: of codes, and where the format has so few bits."""
 
-NARROW = 0.25
+NARROW = 0.12
 """And what an arithmetic must give so: noise of a few ULP comes as near, but seldom to the bit."""
 
 EVIDENCE = 16.0
