@@ -364,6 +364,16 @@ def batch_rolled(r):
 
 
 @kind
+def batch_in_another_order(r):
+    _n, h, w, c = r.shape()
+    y, plant = r.either(shape=(int(r.rng.integers(3, 6)), h, w, c))
+    order = np.arange(len(y))
+    k = int(r.rng.integers(len(y) - 1))
+    order[[k, k + 1]] = order[[k + 1, k]]
+    return plant(y[order], "another image of the batch")
+
+
+@kind
 def shifted_with_clamped_edge(r):
     neuron, x, _ = r.forward(shape=r.shape())
     by = [(0, 1), (1, 0), (1, 1), (-1, 0), (0, -2), (2, 1)][int(r.rng.integers(6))]

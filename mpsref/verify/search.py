@@ -68,6 +68,9 @@ FITTED = 0.995
 CODES, SOME, COARSE = 0.9, 0.5, 11
 """What such a one must give to the bit of what it explains: of codes, and where the format has so few bits."""
 
+NARROW = 0.12
+"""And what an arithmetic must give so: noise of a few ULP comes as near, but seldom to the bit."""
+
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
 
@@ -346,9 +349,7 @@ class Search:
             sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
             choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted, elsewhere))
         least = FITTED if fitted else 0.0
-        # By a few codes nearly any curve can be fitted, but not to the bit.
-        coarse = SOME if self.case.result.precision <= COARSE else 0.0
-        bits = 0.0 if not fitted else CODES if self.case.result.unorm_max else coarse
+        bits = self._least_of_bits(candidate, fitted=fitted)
         choices = [
             t for t in choices
             if t.is_pure and t.explained >= least * (t.explained + t.against)
@@ -360,6 +361,15 @@ class Search:
             most = max(t.gain for t in choices)
             alike = [t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME)]
             yield next((t for t in alike[1:] if self._is_closer(t, alike[0])), alike[0])
+
+    def _least_of_bits(self, candidate: Candidate, *, fitted: bool) -> float:
+        """The share that it must give to the bit, of what it explains."""
+        arithmetic = NARROW if candidate.cancels > CANCELLED else 0.0
+        if not fitted:
+            return arithmetic
+        # By a few codes nearly any curve can be fitted, but not to the bit.
+        coarse = SOME if self.case.result.precision <= COARSE else 0.0
+        return CODES if self.case.result.unorm_max else max(coarse, arithmetic)
 
     def _is_closer(self, trial: Trial, other: Trial) -> bool:
         """Whether all from one element on, or up to one, is what is out of bounds, and another region is not."""

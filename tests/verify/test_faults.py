@@ -385,6 +385,36 @@ def test_what_rounding_does_not_leave_is_no_arithmetic(tmp_path, name, narrow):
     assert "computed in" not in names[1]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_another_function_and_noise_of_a_few_ulp_is_no_arithmetic(tmp_path, seed):
+    x, dy = (normal(k, np.float16, shape=(16, 16, 8)) for k in (seed, seed + 10))
+    node = mps.MPSCNNNeuronAbsoluteNode(source=mps.MPSNNImageNode(handle="x"))
+    (gradient,) = node.training_graph(with_source_gradient=mps.MPSNNImageNode(handle="dy"))
+    gradient.result_image.handle = "dx"
+    graph = mps.GraphFile.from_results([gradient.result_image], F.float16)
+    right = (dy * plants.FORMULAS["GeLU"][1](x.astype(float), None)).astype(np.float16)
+    noise = np.random.default_rng(seed).integers(-8, 9, x.shape).astype(np.float16)
+    dx = right + noise * np.spacing(right)
+
+    report = verify(write_recording(tmp_path / "r", graph, {"x": x, "dy": dy, "dx": dx}, "a device"))
+
+    assert not [found.name for found in report.images[-1].findings if "computed in" in found.name]
+
+
+def test_two_images_of_a_batch_that_change_places_are_no_row_stride(tmp_path):
+    x = normal(4, np.float16, shape=(3, 8, 19, 4))
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"))
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], F.float16)
+    y = mps.neuron.forward(node.descriptor, x)[[0, 2, 1]]
+
+    (image,) = verify(write_recording(tmp_path / "r", graph, {"x": x, "y": y}, "a device")).images
+
+    (found,) = image.findings
+    assert (found.name, found.detail) == ("another image of the batch", "in the order 0, 2, 1")
+    assert found.explained == found.of == image.counts.beyond
+
+
 def test_what_elements_within_bounds_hold_tells_a_detour_from_a_clamp(tmp_path):
     x = normal(1, np.float16)
     node = mps.MPSCNNNeuronSigmoidNode(source=mps.MPSNNImageNode(handle="x"))

@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from mpsref.arrays import Elements, Mask, Wide
 from mpsref.enums import MPSCNNNeuronType
-from mpsref.storage import FLOAT64, ArrayFormat
+from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
     CANCELLED,
+    HALF,
     MANY,
     SINGLE,
     Candidate,
@@ -654,8 +655,8 @@ def computed_in_half(case: Case) -> Iterator[Candidate]:
             for detail, form in {"": None, **_forms(step)}.items():
                 text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
                 yield Candidate(text, function=in_library(step, Library(np.float16), form), step=k)
-    # Numbers of fewer digits are numbers of half, too.
-    if case.result.channel_format is not ArrayFormat.bfloat16:
+    # Numbers of fewer digits, as bfloat16's, are numbers of half, too.
+    if case.result.precision >= HALF.precision:
         yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)
 
 

@@ -340,6 +340,26 @@ def _order_of_channels(case: Case, pixels: int = 48) -> Index | None:
     return order if (same[np.arange(channels), order] > 0.9).all() else None
 
 
+def _order_of_images(case: Case, places: int = 48) -> Index | None:
+    """For each image the one whose elements it holds, if there is one for each; for up to 16 images."""
+    images = case.shape[0]
+    if not 2 < images <= 16:
+        return None
+    size = case.want.size // images
+    chosen = np.unique(case.bad_index % size)
+    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, places)).astype(int)]
+    if chosen.size < MANY:
+        return None
+    got, want = (array.reshape(images, size)[:, chosen] for array in (case.got, case.want))
+    where = np.arange(images)[:, None] * size + chosen
+    is_close = case.bound(np.repeat(where[:, None], images, axis=1).reshape(-1))
+    ours, theirs = np.broadcast_arrays(got[:, None], want[None, :])
+    same = is_close(theirs.reshape(-1), ours.reshape(-1)).reshape(ours.shape).mean(axis=2)
+    same[np.arange(images), np.arange(images)] += 0.01
+    order = np.argmax(same, axis=1)
+    return order if (same[np.arange(images), order] > 0.9).all() else None
+
+
 # ---- strides, offsets, indices ----
 
 
@@ -498,6 +518,8 @@ def another_of_the_batch(case: Case) -> Iterator[Candidate]:
     orders = {"in reverse order": order[::-1], **{f"image {k} for all": order * 0 + k for k in range(images)[:16]}}
     for k in range(1, min(images, 17)):
         orders[f"{k} later"] = (order + k) % images
+    if (found := _order_of_images(case)) is not None:
+        orders["in the order " + ", ".join(map(str, found))] = found
 
     def moved(shape: Size4, index: Index, order: Stored) -> Index:
         image, inner = np.divmod(index, math.prod(shape[1:]))

@@ -75,7 +75,11 @@ def _through(name: str) -> Callable[[Case], Iterator[Candidate]]:
         # Codes hold no more than these do.
         if (case.result is HALF and name in ("half", "tf32")) or case.result.unorm_max == UNORM8:
             return
-        yield Candidate("", store=partial(narrowed, narrow=NARROW[name]), coarse=True)
+        # bfloat16 has fewer bits than these; half takes but its range.
+        is_short = case.result.precision < HALF.precision
+        if is_short and name in ("bfloat16", "tf32"):
+            return
+        yield Candidate("", store=partial(narrowed, narrow=NARROW[name]), coarse=not (is_short and name == "half"))
         if case.result is HALF:
             yield Candidate("from float32", store=partial(_rounded, narrow=NARROW[name]), coarse=True)
 
