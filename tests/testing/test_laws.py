@@ -535,7 +535,10 @@ def test_gradients_are_slopes_between_kinks(graph, data):
             assume(not any(min(span) - STEP <= kink <= max(span) + STEP for kink in kinks_of(node)))
         y = [float(values[last][0, 0, 0]) for values in moved]
         assume(all(math.isfinite(v) and abs(v) < 1e4 for v in y))
-        slope = dy * (8 * (y[2] - y[1]) - (y[3] - y[0])) / (12 * STEP)
+        near, far = dy * (y[2] - y[1]) / (2 * STEP), dy * (y[3] - y[0]) / (4 * STEP)
+        # Beside a root or a pole differences tell no slope.
+        assume(abs(near - far) <= 0.01 * max(1.0, abs(near)))
+        slope = (4 * near - far) / 3
         got = float(exact[found[0]].to_array()[0, 0, 0, 0])
         event("a slope")
         assert got == pytest.approx(slope, rel=2e-3, abs=2e-3), (middle[last], slope)

@@ -386,7 +386,7 @@ SMALLEST = {
     "a chain": (mpst.graphs(training=False), lambda graph: len(graph.nodes) == 3, [NEURON] * 3),
     "an addition": (mpst.graphs(training=False), lambda graph: ADDITION in kinds(graph), [ADDITION]),
     "ones": (mpst.graphs(), lambda graph: "ones" in graph.images, [NEURON, "NNInitialGradientNode", GRADIENT]),
-    "a format": (mpst.graphs(training=False), sets("format", F.unorm8), [NEURON]),
+    "a format": (mpst.graphs(training=False, additions=False), sets("format", F.unorm8), [NEURON]),
     "a source with two readers": (
         mpst.graphs(training=False, additions=False),
         lambda graph: fans_out(graph, source=True),
