@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
 from mpsref.arrays import Stored
+from mpsref.display import enumerated
 from mpsref.errors import ImplementationError, described
 from mpsref.neuron.descriptor import MPSNNNeuronDescriptor, descriptor_or_error, neuron_of
 from mpsref.storage import StorageFormat
@@ -252,8 +253,7 @@ class Attack:
         gross = [trial for trial in self.views if self._reads_others(trial)]
         trials = gross or self.views
         trial = trials[0]
-        *others, last = [each.view for each in trials]
-        why = f"{', '.join(others)}{' and ' if others else ''}{last} arrays: {STRIDES if gross else OTHER_CODE}"
+        why = f"{enumerated([each.view for each in trials])} arrays: {STRIDES if gross else OTHER_CODE}"
         if not self._is_same_again(trial):
             why = CHANGES
         count = sum(len(trial.beyond) for trial in trials)

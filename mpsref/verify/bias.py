@@ -177,12 +177,12 @@ def directed_at_ends(
     more than `SHARE` leaves is so the other way round, in all of the image.
     """
     beyond = beyond[spread(beyond.size, ENOUGH)]
-    index = np.union1d(sampled(differences.size), beyond)
-    where = np.searchsorted(sampled(differences.size), index)
+    some = sampled(differences.size)
+    index = np.union1d(some, beyond)
     got = np.empty(index.size, storage.dtype)
     is_beyond = np.isin(index, beyond)
     got[is_beyond] = differences.at(index[is_beyond])[0]
-    got[~is_beyond] = differences.sample[0][where[~is_beyond]]
+    got[~is_beyond] = differences.sample[0][np.searchsorted(some, index[~is_beyond])]
     low, high, known = ends(index)
     place, found = storage.ordinals(got), []
     with np.errstate(over="ignore"):

@@ -101,9 +101,12 @@ class Chain:
         """The ranges of an image that a node reads: as it was recorded, or what the nodes before may have made."""
         if image in self.recorded:
             return lambda f: ranges_of(f, value.elements())
+        return Segment(*self._made_of(image), self.formats).read
+
+    def _made_of(self, image: MPSNNImageNode) -> tuple[list[MPSNNFilterNode], dict[MPSNNImageNode, Elements]]:
+        """The nodes between recorded images and one that a node makes, and what they read."""
         nodes = self.segment(self.producers[image])
-        inputs = {source: self.recorded[source].elements() for source in _read_by(nodes, self.recorded)}
-        return Segment(nodes, inputs, self.formats).read
+        return nodes, {source: self.recorded[source].elements() for source in _read_by(nodes, self.recorded)}
 
     # ---- sources that are out of bounds ----
 
@@ -120,7 +123,7 @@ class Chain:
     def restored(self, nodes: list[MPSNNFilterNode], count: int, limit: Limit) -> tuple[Restored, ...]:
         """What the last node makes if sources that are out of bounds are what they should be: each of them, or all."""
         wrong = _read_by(nodes, self._beyond)
-        waiting = [[image] for image in wrong] + ([wrong] if len(wrong) > 1 else [])
+        waiting = _each_and_all(wrong)
         found: list[Restored] = []
         while waiting and len(found) < MOST_RESTORED:
             chosen = waiting.pop(0)
@@ -143,16 +146,20 @@ class Chain:
     ) -> Iterator[tuple[tuple[str, ...], dict[MPSNNImageNode, tuple[Elements, Callable[[Running], Range]]]]]:
         """Sources of a node that are out of bounds, each of them and all, as they should be, with their ranges."""
         wrong = _read_by([node], self._beyond)
-        for chosen in [[image] for image in wrong] + ([wrong] if len(wrong) > 1 else []):
+        for chosen in _each_and_all(wrong):
             right: dict[MPSNNImageNode, tuple[Elements, Callable[[Running], Range]]] = {}
             for image in chosen:
-                nodes, entry = self.segment(self.producers[image]), self.recorded[image].elements()
-                inputs = {source: self.recorded[source].elements() for source in _read_by(nodes, self.recorded)}
+                (nodes, inputs), entry = self._made_of(image), self.recorded[image].elements()
                 at = {image: (entry, self._is_beyond(image, entry.stored))}
                 made = Restored((self.names[image],), nodes, inputs, self.formats, at, limit).want
                 elements = Elements(made.reshape(entry.stored.shape), entry.storage)
                 right[image] = elements, Segment(nodes, inputs, self.formats).read
             yield tuple(self.names[image] for image in chosen), right
+
+
+def _each_and_all(images: list[MPSNNImageNode]) -> list[list[MPSNNImageNode]]:
+    """Each image alone, and all together."""
+    return [[image] for image in images] + ([images] if len(images) > 1 else [])
 
 
 def _read_by(nodes: Iterable[MPSNNFilterNode], images: Iterable[MPSNNImageNode]) -> list[MPSNNImageNode]:

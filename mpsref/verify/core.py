@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.storage import StorageFormat
-from mpsref.verify.models import Law, Model
+from mpsref.verify.models import ROUNDED, Law, Model
 from mpsref.verify.ranges import Truth
 from mpsref.verify.running import Running
 
@@ -201,9 +201,9 @@ class CoreArithmetic:
             return self.known(Core(wide, wide, self))
         return self.between(wide, wide) if wide.ndim else self._inside(self._running.range(value))
 
-    def between(self, low: Wide, high: Wide, law: Law | None = None) -> Core:
+    def between(self, low: Wide, high: Wide, law: Law = ROUNDED) -> Core:
         """The core of an element read from an image, between two stored values."""
-        return self._inside(self._running.between(low, high, law) if law else self._running.between(low, high))
+        return self._inside(self._running.between(low, high, law))
 
     def _inside(self, value: Any) -> Core:
         is_number = bool((value.low == value.high).all())

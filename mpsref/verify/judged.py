@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -97,13 +97,19 @@ class JudgedImage:
     def _segment(self) -> Segment:
         return Segment(self._nodes, self._deferred, self.chain.formats)
 
-    def _ties(self, model: Model) -> Mask | None:
+    @cached_property
+    def _ties(self) -> Callable[[Model], Mask | None]:
         """Where a gradient of maxima goes to a place that no maximum of a window has; None for other nodes."""
-        if len(self._nodes) > 1 or not isinstance(self._operation, MaximumGradient):
-            return None
-        gradient, x = (image.elements().values() for image in self.read)
-        made = self.got.elements().stored.reshape(x.shape)
-        return wrong_ties(self._operation, gradient, x, made, self.got.storage, model).reshape(-1)
+
+        @cache
+        def of_model(model: Model) -> Mask | None:
+            if len(self._nodes) > 1 or not isinstance(self._operation, MaximumGradient):
+                return None
+            gradient, x = (image.elements().values() for image in self.read)
+            made = self.got.elements().stored.reshape(x.shape)
+            return wrong_ties(self._operation, gradient, x, made, self.got.storage, model).reshape(-1)
+
+        return of_model
 
     # ---- comparing ----
 

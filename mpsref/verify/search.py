@@ -15,7 +15,7 @@ from mpsref.ulp import ulp_distance
 from mpsref.verify.case import SHORT, Case
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
-from mpsref.verify.hypotheses.base import CANCELLED, MANY, median
+from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 from mpsref.verify.samples import (
     Sample,
@@ -285,7 +285,7 @@ class Search:
         is_hopeless = _least_in_place(candidate) == MOVED and promise.share < SURELY_LESS and against > promise.share
         if promise.share < max(MENTIONED, self._surest - SAME_BITS) or is_hopeless:
             return []
-        if candidate.cancels > CANCELLED and candidate.function is None:
+        if candidate.is_arithmetic and candidate.function is None:
             # An arithmetic alone is hardly told from a store.
             return []
         return list(self._trial(promise.order, (promise.hypothesis,), candidate))
@@ -364,7 +364,7 @@ class Search:
 
     def _least_of_bits(self, candidate: Candidate, *, fitted: bool) -> float:
         """The share that it must give to the bit, of what it explains."""
-        arithmetic = NARROW if candidate.cancels > CANCELLED else 0.0
+        arithmetic = NARROW if candidate.is_arithmetic else 0.0
         if not fitted:
             return arithmetic
         # By a few codes nearly any curve can be fitted, but not to the bit.
@@ -406,16 +406,14 @@ class Search:
             ).tolist()
             for other, both, share in zip(seconds, tried, shares, strict=True):
                 more = ADDED if other.hypothesis.general and not other.candidate.cancels else SAME
-                if share >= BY_VALUE and share > max(one.share, other.share) + more and self._is_arithmetic(both):
+                if share >= BY_VALUE and share > max(one.share, other.share) + more and self._is_as_scattered(both):
                     order = len(self.hypotheses) + one.order + other.order
                     found = self._trial(order, (one.hypothesis, other.hypothesis), both)
                     yield from (trial for trial in found if not trial.region.by_value)
 
-    def _is_arithmetic(self, candidate: Candidate) -> bool:
+    def _is_as_scattered(self, candidate: Candidate) -> bool:
         """Whether what it leaves is that of an arithmetic, and not of another function, if it is about one."""
-        if candidate.cancels <= CANCELLED:
-            return True
-        return is_scattered(self.sample, candidate.at(self.case, self.sample.index)[0])
+        return not candidate.is_arithmetic or is_scattered(self.sample, candidate.at(self.case, self.sample.index)[0])
 
     def _faults_of_layers(self, promising: list[_Promise]) -> Iterator[Trial]:
         """Two faults of a layer: each on top of those that leave least."""

@@ -149,17 +149,17 @@ def middle_of(x: Range) -> tuple[Wide, Wide | None]:
         return middle, np.where(is_open, 1.0, np.nan_to_num(radius, nan=0.0))
 
 
-def _may_be_nan(x: Range) -> Wide | None:
-    """1 where NaN is possible beside numbers; None if it is so nowhere."""
+def _may_be_nan(x: Range, total: Callable[[Wide], Wide]) -> Wide | None:
+    """The total of 1 where NaN is possible beside numbers; None if it is so nowhere."""
     possible = x.nan & ~np.isnan(x.low)
-    return possible.astype(np.float64) if possible.any() else None
+    return total(possible.astype(np.float64)) if possible.any() else None
 
 
-def _subnormal(weights: Wide, f: Running) -> Wide | None:
-    """The magnitudes of weights that are subnormal in the format of the computation; None if none is."""
+def _subnormal(weights: Wide, f: Running, total: Callable[[Wide], Wide]) -> Wide | None:
+    """The total of magnitudes of weights that are subnormal in the format of the computation; None if none is."""
     size = np.abs(weights)
     small = size < f.model.smallest[0]
-    return np.where(small, size, 0.0) if (small & (size > 0)).any() else None
+    return total(np.where(small, size, 0.0)) if (small & (size > 0)).any() else None
 
 
 def size_of_range(middle: Wide, radius: Wide | None) -> Wide:
@@ -180,10 +180,8 @@ def _convolution(operation: Convolution) -> WindowForm:
             center, size = center + w.bias.astype(np.float64), size + np.abs(w.bias.astype(np.float64))
         spread = 0.0 if radius is None else operation.linear(radius, np.abs(weights))
         count = operation.terms(size_of(middle))
-        lost = _may_be_nan(sources[0])
-        nan = None if lost is None else operation.linear(lost, np.abs(weights))
-        small = _subnormal(weights, f)
-        small = None if small is None else operation.linear(size_of_range(middle, radius), small)
+        nan = _may_be_nan(sources[0], lambda lost: operation.linear(lost, np.abs(weights)))
+        small = _subnormal(weights, f, lambda those: operation.linear(size_of_range(middle, radius), those))
         return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
@@ -206,10 +204,8 @@ def _convolution_gradient(operation: ConvolutionGradient) -> WindowForm:
         size = operation.linear(size_of_range(middle, radius), source, np.abs(weights))
         spread = 0.0 if radius is None else operation.linear(radius, source, np.abs(weights))
         count = operation.terms(size_of(middle), source)
-        lost = _may_be_nan(sources[0])
-        nan = None if lost is None else operation.linear(lost, source, np.abs(weights))
-        small = _subnormal(weights, f)
-        small = None if small is None else operation.linear(size_of_range(middle, radius), source, small)
+        nan = _may_be_nan(sources[0], lambda lost: operation.linear(lost, source, np.abs(weights)))
+        small = _subnormal(weights, f, lambda those: operation.linear(size_of_range(middle, radius), source, those))
         return summed(f, center, spread, size, count, half=operation.half_accumulator, nan=nan, small=small)
 
     return form
@@ -221,8 +217,7 @@ def _average(operation: Average) -> WindowForm:
         spread = 0.0 if radius is None else operation.plain([radius])
         absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle))
         size, undivided = operation.plain([absolute]), operation.summed(absolute)
-        lost = _may_be_nan(sources[0])
-        nan = None if lost is None else operation.plain([lost])
+        nan = _may_be_nan(sources[0], lambda lost: operation.plain([lost]))
         return summed(f, operation.plain([middle]), spread, size, count, undivided=undivided, nan=nan)
 
     return form
@@ -235,8 +230,7 @@ def _average_gradient(operation: AverageGradient) -> WindowForm:
         spread = 0.0 if radius is None else operation.plain([radius, source])
         absolute, count = size_of_range(middle, radius), operation.terms(size_of(middle), size_of(source))
         size, undivided = operation.plain([absolute, source]), operation.spread(absolute, size_of(source))
-        lost = _may_be_nan(sources[0])
-        nan = None if lost is None else operation.plain([lost, source])
+        nan = _may_be_nan(sources[0], lambda lost: operation.plain([lost, source]))
         return summed(f, operation.plain([middle, source]), spread, size, count, undivided=undivided, nan=nan)
 
     return form

@@ -29,6 +29,7 @@ __all__ = [
     "HALF",
     "LANES",
     "PLACES",
+    "ROUNDINGS",
     "SINGLE",
     "UNKNOWN",
     "ZERO",
@@ -46,6 +47,7 @@ __all__ = [
     "layer_hypothesis",
     "median",
     "nth_source",
+    "of_steps",
     "reads_gradient",
     "with_operation",
 ]
@@ -126,6 +128,11 @@ class Candidate:
     cancels: float = 0.0
     ends: Callable[[Case, Index], tuple[Stored, Stored]] | None = None
     restored: Restored | None = None
+
+    @property
+    def is_arithmetic(self) -> bool:
+        """Whether it is about an arithmetic, which leaves more where terms cancel than another function does."""
+        return self.cancels > CANCELLED
 
     def at(self, case: Case, index: Index, nudge: int = 0) -> tuple[Stored, Mask | None]:
         """
@@ -250,8 +257,11 @@ class Hypothesis:
     is_first: bool = False
 
 
-CANCELLED = 2.0**-21
-"""Eight rounding errors of float32."""
+ROUNDINGS = 8
+"""Rounding errors that terms may leave where they cancel."""
+
+CANCELLED = ROUNDINGS * 2.0**-24
+"""Those of float32."""
 
 MANY = 8
 """The fewest elements that are evidence for a hypothesis with a free choice of parameters or places."""
@@ -269,6 +279,23 @@ def hypothesis(
 ) -> Callable[[Callable[[Case], Iterator[Candidate]]], Hypothesis]:
     """Make a hypothesis of the function that yields its candidates."""
     return lambda candidates: Hypothesis(name, sentence, candidates, fewest, general, fitted, is_last, is_first)
+
+
+def of_steps(
+    case: Case,
+    variants: Callable[[Step], Iterator[tuple[str, Function]]],
+    *types: MPSCNNNeuronType,
+    neurons: bool = True,
+    cancels: float = 0.0,
+) -> Iterator[Candidate]:
+    """What each step may compute instead; with `neurons`, each that is a neuron, of some types or any."""
+    for k, step in enumerate(case.steps):
+        p = step.operation.descriptor
+        if neurons and (p is None or (types and p.neuron_type not in types)):
+            continue
+        for detail, function in variants(step):
+            text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
+            yield Candidate(text, function=function, step=k, cancels=cancels)
 
 
 def function_hypothesis(
@@ -289,13 +316,7 @@ def function_hypothesis(
 
     def decorate(variants: Callable[[Step], Iterator[tuple[str, Function]]]) -> Hypothesis:
         def of_case(case: Case) -> Iterator[Candidate]:
-            for k, step in enumerate(case.steps):
-                p = step.operation.descriptor
-                if neurons and (p is None or (types and p.neuron_type not in types)):
-                    continue
-                for detail, function in variants(step):
-                    text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
-                    yield Candidate(text, function=function, step=k, cancels=cancels)
+            yield from of_steps(case, variants, *types, neurons=neurons, cancels=cancels)
 
         return Hypothesis(name, sentence, of_case, fewest, general, fitted)
 

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsref.arrays import Elements, Mask, Wide
-from mpsref.enums import MPSCNNNeuronType
 from mpsref.storage import FLOAT64
 from mpsref.verify.case import Case, Function, Reads, Step
 from mpsref.verify.hypotheses.base import (
     CANCELLED,
     HALF,
     MANY,
+    ROUNDINGS,
     SINGLE,
     Candidate,
     T,
@@ -32,7 +32,7 @@ from mpsref.verify.hypotheses.base import (
     erf,
     function_hypothesis,
     hypothesis,
-    joined,
+    of_steps,
     reads_gradient,
 )
 from mpsref.verify.hypotheses.stores import bfloat16, narrowed, to_half
@@ -261,7 +261,7 @@ def _cancelling(
     return Candidate(function=function, step=0, exact=formula is None)
 
 
-def _is_one(case: Case, neuron: MPSCNNNeuronType) -> bool:
+def _is_one(case: Case, neuron: T) -> bool:
     """Whether the case is a single neuron of that type."""
     p = case.descriptor
     return len(case.steps) == 1 and not case.layers and p is not None and p.neuron_type is neuron
@@ -279,8 +279,13 @@ def tanh_cancels(case: Case) -> Iterator[Candidate]:
             yield _cancelling(case, lambda x: np.abs(b * x) < 0.5, {"tanh": way}).named(f"{detail}, in float32")
 
 
+def _one_minus(x: Any, p: Any, f: Library) -> Any:
+    """1 - s(-x)."""
+    return 1 - 1 / (1 + f.exp(x))
+
+
 SIGMOID: Mapping[str, Formula] = {
-    "1 - 1 / (1 + e^x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x)),
+    "1 - 1 / (1 + e^x)": _one_minus,
     "(1 + tanh(x / 2)) / 2": lambda x, _, f: (1 + f.tanh(x / 2)) / 2,
 }
 OF_SLOPE: Mapping[str, Formula] = {"1 / (1 + e^-x)": lambda x, _, f: 1 / (1 + f.exp(-x)), **SIGMOID}
@@ -515,9 +520,9 @@ FORMS: Mapping[tuple[T, str], dict[str, Formula]] = {
 }
 
 
-def _forms(step: Step) -> dict[str, Formula]:
+def _forms(step: Step, of: Mapping[tuple[T, str], dict[str, Formula]] = FORMS) -> dict[str, Formula]:
     direction = "gradient" if reads_gradient(step) else "forward"
-    return FORMS.get((descriptor_of(step).neuron_type, direction), {})
+    return of.get((descriptor_of(step).neuron_type, direction), {})
 
 
 @function_hypothesis("sigmoid as 1 - s(-x)", "Below 0 the sigmoid is computed as 1 - s(-x), which cancels.", T.sigmoid)
@@ -526,13 +531,10 @@ def one_minus_sigmoid(step: Step) -> Variants:
         s = 1 / (1 + f.exp(-abs(x)))
         return np.where(x < 0, 1 - s, s)
 
-    def other(x: Any, p: Any, f: Library) -> Any:
-        return 1 - 1 / (1 + f.exp(x))
-
     if not reads_gradient(step):
         for text, dtype in {"float32": np.float32, "half": np.float16}.items():
             yield f"in {text}", in_library(step, Library(dtype), form)
-            yield f"everywhere, in {text}", in_library(step, Library(dtype), other)
+            yield f"everywhere, in {text}", in_library(step, Library(dtype), _one_minus)
 
 
 @function_hypothesis(
@@ -558,12 +560,11 @@ def slope_as_difference(step: Step) -> Variants:
     "A comparison with NaN is false, so the formula takes its other branch, or a clamp its bound.",
 )
 def nan_compared(case: Case) -> Iterator[Candidate]:
-    for k, step in enumerate(case.steps):
-        if step.operation.descriptor is not None:
-            text = f"in {step.name}" if len(case.steps) > 1 else ""
-            for form in (None, *_forms(step).values()):
-                library = in_library(step, Library(np.float32), form)
-                yield Candidate(text, function=partial(_where_nan, function=library), step=k)
+    def variants(step: Step) -> Variants:
+        for form in (None, *_forms(step).values()):
+            yield "", partial(_where_nan, function=in_library(step, Library(np.float32), form))
+
+    yield from of_steps(case, variants)
     yield from _nan_to_a_number(case)
 
 
@@ -614,7 +615,7 @@ def overflow(case: Case) -> Iterator[Candidate]:
 
 
 COLLAPSES: Mapping[tuple[T, str], dict[str, Formula]] = {
-    (T.sigmoid, "forward"): {"1 - s(-x)": lambda x, _, f: 1 - 1 / (1 + f.exp(x))},
+    (T.sigmoid, "forward"): {"1 - s(-x)": _one_minus},
     (T.softPlus, "forward"): {
         "e^x above 2^15": lambda x, p, f: np.where(f.exp(p.b * x) >= HALF_SCALE, f.dtype(0), f.dtype(1))
     },
@@ -625,36 +626,27 @@ HALF_SCALE = 2.0**15
 """Above this, twice a number is infinite in half, and its reciprocal is subnormal."""
 
 
-@hypothesis(
+@function_hypothesis(
     "lost beside 1 in half",
     "In half precision 1 + e^x is 1, or 1 - s is 0, so that the result is 0 from some input on.",
-    MANY,
+    fewest=MANY,
 )
-def collapsed(case: Case) -> Iterator[Candidate]:
+def collapsed(step: Step) -> Variants:
     def function(reads: Reads, form: Function) -> Wide:
         ideal = reads.ideal()
         return np.where((form(reads) == 0) & np.isfinite(ideal), 0.0, ideal)
 
-    for k, step in enumerate(case.steps):
-        if (p := step.operation.descriptor) is not None:
-            key = p.neuron_type, "gradient" if reads_gradient(step) else "forward"
-            for detail, form in {"": None, **_forms(step), **COLLAPSES.get(key, {})}.items():
-                literal = in_library(step, Library(np.float16), form)
-                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
-                yield Candidate(text, function=partial(function, form=literal), step=k)
-
-
-ROUNDINGS = 8
-"""As many rounding errors are what `CANCELLED` is, in float32."""
+    for detail, form in {"": None, **_forms(step), **_forms(step, COLLAPSES)}.items():
+        yield detail, partial(function, form=in_library(step, Library(np.float16), form))
 
 
 @hypothesis("computed in half", "Every operation of the formula is rounded to half precision.", MANY, general=True)
 def computed_in_half(case: Case) -> Iterator[Candidate]:
-    for k, step in enumerate(case.steps):
-        if step.operation.descriptor is not None:
-            for detail, form in {"": None, **_forms(step)}.items():
-                text = joined(detail, f"in {step.name}" if len(case.steps) > 1 else "")
-                yield Candidate(text, function=in_library(step, Library(np.float16), form), step=k)
+    def variants(step: Step) -> Variants:
+        for detail, form in {"": None, **_forms(step)}.items():
+            yield detail, in_library(step, Library(np.float16), form)
+
+    yield from of_steps(case, variants)
     # Numbers of fewer digits, as bfloat16's, are numbers of half, too.
     if case.result.precision >= HALF.precision:
         yield from _narrow(case, to_half, ROUNDINGS * 2.0**-11)

@@ -311,7 +311,7 @@ def channels_mapped(case: Case) -> Iterator[Candidate]:
         orders[f"{k} channel{'s' * (k > 1)} later"] = (c + k) % channels
         orders[f"{k} channel{'s' * (k > 1)} earlier"] = (c - k) % channels
 
-    if (order := _order_of_channels(case)) is not None:
+    if (order := _order_of(case, 3, 64)) is not None:
         orders["in the order " + ", ".join(map(str, order))] = order
 
     def move(size: Size3, y: Index, x: Index, c: Index, order: Index) -> tuple[Index, Index, Index]:
@@ -321,43 +321,25 @@ def channels_mapped(case: Case) -> Iterator[Candidate]:
         yield from _moved(case, {detail: _pixels(partial(move, order=order)) for detail, order in orders.items()})
 
 
-def _order_of_channels(case: Case, pixels: int = 48) -> Index | None:
-    """For each channel the one whose values it holds, if there is one for each; for up to 64 channels."""
-    channels = case.shape[3]
-    if not 2 < channels <= 64:
+def _order_of(case: Case, axis: int, most: int, others: int = 48) -> Index | None:
+    """For each place along an axis the one whose elements it holds, if there is one for each of at most so many."""
+    count = case.shape[axis]
+    if not 2 < count <= most:
         return None
-    got, want = case.got.reshape(-1, channels), case.want.reshape(-1, channels)
-    chosen = np.unique(case.bad_index // channels)
-    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, pixels)).astype(int)]
+    each = math.prod(case.shape[axis + 1 :])
+    chosen = np.unique(case.bad_index // (count * each) * each + case.bad_index % each)
+    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, others)).astype(int)]
     if chosen.size < MANY:
         return None
-    is_close = case.bound(np.repeat(chosen[:, None] * channels + np.arange(channels), channels))
-    ours, theirs = np.broadcast_arrays(got[chosen][:, :, None], want[chosen][:, None, :])
-    same = is_close(theirs.reshape(-1), ours.reshape(-1)).reshape(ours.shape).mean(axis=0)
-    # A channel that is right stays, whatever others look like.
-    same[np.arange(channels), np.arange(channels)] += 0.01
-    order = np.argmax(same, axis=1)
-    return order if (same[np.arange(channels), order] > 0.9).all() else None
-
-
-def _order_of_images(case: Case, places: int = 48) -> Index | None:
-    """For each image the one whose elements it holds, if there is one for each; for up to 16 images."""
-    images = case.shape[0]
-    if not 2 < images <= 16:
-        return None
-    size = case.want.size // images
-    chosen = np.unique(case.bad_index % size)
-    chosen = chosen[np.linspace(0, chosen.size - 1, min(chosen.size, places)).astype(int)]
-    if chosen.size < MANY:
-        return None
-    got, want = (array.reshape(images, size)[:, chosen] for array in (case.got, case.want))
-    where = np.arange(images)[:, None] * size + chosen
-    is_close = case.bound(np.repeat(where[:, None], images, axis=1).reshape(-1))
+    where = np.arange(count)[:, None] * each + chosen // each * (count * each) + chosen % each
+    got, want = (array.reshape(-1)[where] for array in (case.got, case.want))
+    is_close = case.bound(np.repeat(where[:, None], count, axis=1).reshape(-1))
     ours, theirs = np.broadcast_arrays(got[:, None], want[None, :])
     same = is_close(theirs.reshape(-1), ours.reshape(-1)).reshape(ours.shape).mean(axis=2)
-    same[np.arange(images), np.arange(images)] += 0.01
+    # What is right stays, whatever others look like.
+    same[np.arange(count), np.arange(count)] += 0.01
     order = np.argmax(same, axis=1)
-    return order if (same[np.arange(images), order] > 0.9).all() else None
+    return order if (same[np.arange(count), order] > 0.9).all() else None
 
 
 # ---- strides, offsets, indices ----
@@ -518,7 +500,7 @@ def another_of_the_batch(case: Case) -> Iterator[Candidate]:
     orders = {"in reverse order": order[::-1], **{f"image {k} for all": order * 0 + k for k in range(images)[:16]}}
     for k in range(1, min(images, 17)):
         orders[f"{k} later"] = (order + k) % images
-    if (found := _order_of_images(case)) is not None:
+    if (found := _order_of(case, 0, 16)) is not None:
         orders["in the order " + ", ".join(map(str, found))] = found
 
     def moved(shape: Size4, index: Index, order: Stored) -> Index:
