@@ -249,6 +249,10 @@ class Case:
         How the device's result lies in its file; default: as images, rows, columns and channels.
     ends : callable, optional
         From flat indices to the least and the greatest value within bounds, as for `around`; default: as `bound` says.
+    far : callable, optional
+        From flat indices to which of these are so far out of bounds that whatever is close to them is, too.
+    near : callable, optional
+        Closeness like that of `bound`, for those elements: sooner computed, and no wider.
     restored : tuple of Restored
         The image as it follows from what its sources should be, if some of those are out of bounds themselves.
 
@@ -272,6 +276,8 @@ class Case:
     axes: tuple[str, str, str, str] = AXES
     layout: Layout | None = None
     ends: Ends | None = None
+    far: Callable[[Index], Mask] | None = None
+    near: Bound | None = None
     restored: tuple[Restored, ...] = ()
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from mpsref.verify.reasons import BEYOND, WITHIN
 from mpsref.verify.running import Running
 from mpsref.verify.stored import Nearness, passing
 
-__all__ = ["CellForm", "Cells"]
+__all__ = ["MARGIN", "CellForm", "Cells"]
 
 CellForm = Callable[[Sequence[Range], Running], Range]
 """The ranges of results from those of all inputs."""
@@ -123,6 +123,11 @@ class Cells:
             for elements, axis, table in zip(inputs, axes, tables, strict=True):
                 cell = cell * np.int32(axis.codes.size) + table[_bits(elements, index[part]) >> axis.shift]
             self._place[part] = cell
+
+    @property
+    def have_margin(self) -> bool:
+        """Whether what is beyond is so by `MARGIN`."""
+        return not self._is_exact
 
     def classified(
         self, got: Stored, storage: StorageFormat, variants: Sequence[Model], forms: Sequence[CellForm]

@@ -25,7 +25,7 @@ from mpsref.verify.models import ROUNDED, Law, Model
 from mpsref.verify.ranges import Truth
 from mpsref.verify.running import Running
 
-__all__ = ["Core", "CoreArithmetic", "in_core"]
+__all__ = ["Core", "CoreArithmetic", "core_ends", "in_core"]
 
 CHUNK, SAMPLE = 16_384, 1024
 """Elements looked at together, in the caches; and those that tell whether the rest is worth it."""
@@ -70,6 +70,17 @@ def in_core(
                 if rest.size:
                     found[rest] = ways[k](rest).holds(meaning(got[rest], storage))
     return found
+
+
+def core_ends(model: Model, form: Callable[[Any, Index], Any], size: int) -> tuple[Wide, Wide]:
+    """The least and the greatest value in the core of a form for so many elements; NaN where it says nothing."""
+    low, high = np.full(size, np.nan), np.full(size, np.nan)
+    with np.errstate(all="ignore"):
+        for start in range(0, size, CHUNK):
+            index = np.arange(start, min(start + CHUNK, size))
+            core = form(CoreArithmetic(model), index)
+            low[index], high[index] = core.low, core.high
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)

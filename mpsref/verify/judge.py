@@ -29,8 +29,8 @@ from mpsref.operations import (
 from mpsref.storage import StorageFormat
 from mpsref.verify.bias import NEIGHBOUR, Directed, directed, directed_at_ends
 from mpsref.verify.bounds import Ends, Form, before_the_store, classify
-from mpsref.verify.cells import Cells
-from mpsref.verify.core import in_core
+from mpsref.verify.cells import MARGIN, Cells
+from mpsref.verify.core import core_ends, in_core
 from mpsref.verify.differences import Deferred, Differences
 from mpsref.verify.forms import data_of, neuron_forms
 from mpsref.verify.models import Law, Model
@@ -231,6 +231,7 @@ class Segment:
         }
         self._tables: dict[tuple[int, int], Range] = {}
         self._ends: dict[str, tuple[Index, Stored, Stored]] = {}
+        self._far: dict[str, Index] = {}
         self._wholes: dict[tuple[Any, ...], Range] = {}
         self._differing: dict[str, Sequence[Model]] = {}
         self._is_windowed = any(isinstance(operation, Windowed) for operation in self._operations)
@@ -260,7 +261,13 @@ class Segment:
         all_classes = np.full(got.size, WITHIN, np.uint16)
         if not is_open.all():
             got, index = got[is_open], index[is_open]
-        classes, left = self._by_cells(got, index, variants, storage, nearness)
+        classes, left, have_margin = self._by_cells(got, index, variants, storage, nearness)
+        if have_margin and not storage.unorm_max:
+            # A margin is more than a neighbour's distance for numbers that are normal.
+            is_normal = np.abs(meaning(got, storage)) >= float(storage.limits.smallest_normal)
+            far = index[(classes == BEYOND) & ~left & is_normal]
+        else:
+            far = index[:0]
         if not left.all():
             got, index = got[left], index[left]
         ends = Ends(index.size, storage)
@@ -271,10 +278,8 @@ class Segment:
         )  # fmt: skip
         all_classes[is_open] = classes
         if model.name not in self._ends:
-            known = index[ends.known]
-            # Narrow: an image whose every element is beyond is as long as these.
-            narrow = known.astype(np.min_scalar_type(int(known.max(initial=0))))
-            self._ends[model.name] = narrow, ends.low[ends.known], ends.high[ends.known]
+            self._ends[model.name] = _narrow(index[ends.known]), ends.low[ends.known], ends.high[ends.known]
+            self._far[model.name] = _narrow(far)
         return all_classes
 
     def read(self, f: Running) -> Range:
@@ -315,12 +320,16 @@ class Segment:
 
     def _by_cells(
         self, got: Stored, index: Index, variants: Sequence[Model], storage: StorageFormat, nearness: Nearness
-    ) -> tuple[npt.NDArray[np.uint16], Mask]:
-        """The classes of many elements, as far as cells of the inputs decide them; and which they leave open."""
+    ) -> tuple[npt.NDArray[np.uint16], Mask, bool]:
+        """
+        The classes of many elements, as far as cells of the inputs decide them; and which they leave open.
+
+        The last tells whether what is beyond is so by a margin.
+        """
         # Slopes differ from channel to channel.
         is_uniform = all(o.descriptor is None or o.descriptor.data is None for o in self._operations)
         if index.size < WORTH_A_TABLE or not is_uniform or not self._is_pointwise or len(self._inputs) > MOST_INPUTS:
-            return np.full(index.size, BEYOND, np.uint16), np.ones(index.size, np.bool_)
+            return np.full(index.size, BEYOND, np.uint16), np.ones(index.size, np.bool_), False
         first = self._nodes[0]
         is_scaled = isinstance(self._operations[0], NeuronGradient) and list(self._inputs) == list(first.sources)
         is_scaled = is_scaled and len(self._nodes) == 1 and not storage.unorm_max
@@ -332,7 +341,7 @@ class Segment:
 
         forms = [partial(form, number=number) for number in range(len(self._forms))]
         with np.errstate(all="ignore"):
-            return cells.classified(got, storage, variants, forms)
+            return *cells.classified(got, storage, variants, forms), cells.have_margin
 
     def _evaluated(
         self, values: dict[MPSNNImageNode, Range], number: int, f: Running, nearness: Nearness = Nearness.ITSELF
@@ -394,8 +403,7 @@ class Segment:
         lowest = np.full(index.size, np.nan)
         highest = lowest.copy()
         known, *ends = self._ends.get(model.name, (np.empty(0, np.intp),) * 3)
-        at = np.minimum(np.searchsorted(known, index.astype(known.dtype)), known.size - 1)
-        is_known = known[at] == index if known.size else np.zeros(index.size, np.bool_)
+        at, is_known = _found(known, index)
         lowest[is_known], highest[is_known] = (meaning(end[at[is_known]], storage) for end in ends)
         rest = np.flatnonzero(~is_known)
         if not rest.size:
@@ -409,6 +417,18 @@ class Segment:
                 lowest[chosen] = np.fmin(lowest[chosen], between.low[free])
                 highest[chosen] = np.fmax(highest[chosen], between.high[free])
         return lowest, highest
+
+    def far(self, index: Index, model: Model) -> Mask:
+        """Which elements at some flat indices are known to be out of bounds by `mpsref.verify.cells.MARGIN`."""
+        return _found(self._far.get(model.name, np.empty(0, np.intp)), index)[1]
+
+    def core_ends(self, index: Index, model: Model) -> tuple[Wide, Wide]:
+        """Two values within bounds, sooner found than `ends`; NaN where none are, or where a margin is no wider."""
+        if not self._is_neuron:
+            return np.full(index.size, np.nan), np.full(index.size, np.nan)
+        low, high = core_ends(self._variants(model)[0], self._forms_at(index)[0], index.size)
+        known = high - low <= MARGIN / 4 * np.minimum(np.abs(low), np.abs(high))
+        return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
     def _ranges(
         self, index: Index, number: int, f: Running, nearness: Nearness = Nearness.ITSELF, *, big: bool
@@ -490,3 +510,17 @@ class Segment:
         )
         result: Range = operation.stepwise(f, *reads, function=lambda _: value)
         return result
+
+
+def _narrow(index: Index) -> Index:
+    """Ascending indices in as few bytes as hold them: all of an image take as much as the image does."""
+    narrow: Index = index.astype(np.min_scalar_type(int(index.max(initial=0))))
+    return narrow
+
+
+def _found(known: Index, index: Index) -> tuple[Index, Mask]:
+    """Where some indices are among others, in ascending order, and which of them are there."""
+    if not known.size:
+        return np.zeros(index.size, np.intp), np.zeros(index.size, np.bool_)
+    at = np.minimum(np.searchsorted(known, index.astype(known.dtype)), known.size - 1)
+    return at, known[at] == index

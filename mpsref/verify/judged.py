@@ -210,10 +210,15 @@ class JudgedImage:
         bound = within(storage, self.limit if isinstance(self.limit, Tolerance) else None)
         if self._ends is not None:
             bound = around(storage, want, self._ends)
-        return Case.of_segment(
+        case = Case.of_segment(
             self._nodes, self._inputs, chain.formats, chain.names, got, want, bad, bound, others, chain.operations,
             self._ends,
         )  # fmt: skip
+        if isinstance(self.limit, Tolerance):
+            return case
+        segment, model = self._segment, MODELS[self.limit.model]
+        near = around(storage, want, lambda index: segment.core_ends(index, model))
+        return replace(case, near=near, far=lambda index: segment.far(index, model))
 
     def _findings(self, comparison: Comparison, wanted: Deferred) -> list[Finding]:
         self.chain.blame(self.node.result_image, comparison.beyond, math.prod(self.got.size))

@@ -22,6 +22,7 @@ __all__ = [
     "between_ends",
     "close_to",
     "equal",
+    "evident",
     "followed",
     "has_ends",
     "is_scattered",
@@ -165,6 +166,21 @@ def lost(candidate: Candidate, case: Case, index: Index, out: Stored) -> tuple[M
         too_near = np.isfinite(sizes) & (apart <= sizes)
         # NaN is nowhere near.
         return too_near, too_near & (np.isnan(want) | (apart <= NEARER * np.abs(want - got)))
+
+
+def evident(candidate: Candidate, case: Case, index: Index, out: Stored) -> Mask:
+    """Which elements, far out of bounds, are close to what a candidate gives, as far as that is soon told."""
+    found = np.zeros(index.size, np.bool_)
+    has_closeness = candidate.undo is not None or candidate.exact or candidate.coarse or has_ends(candidate, case)
+    if case.far is None or case.near is None or has_closeness:
+        return found
+    where = np.flatnonzero(case.far(index))
+    index, out = index[where], out[where]
+    close = lost(candidate, case, index, out)[1]
+    left = np.flatnonzero(~close)
+    close[left] = case.near(index[left])(out[left], case.got.reshape(-1)[index[left]])
+    found[where] = close
+    return found
 
 
 def is_scattered(sample: Sample, out: Stored) -> bool:

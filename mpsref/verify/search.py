@@ -22,6 +22,7 @@ from mpsref.verify.samples import (
     between_ends,
     close_to,
     equal,
+    evident,
     followed,
     has_ends,
     is_scattered,
@@ -512,29 +513,7 @@ class Search:
             same, differs = equal(out, got, case), ~equal(out, want, case) | is_wide(candidate)
             if known is not None:
                 differs &= known
-            fits, harmless, idle, too_near = same.copy(), *np.zeros((3, index.size), np.bool_)
-            # What is equal needs no bounds, nor what is as it should be; nor, within bounds, what is next to it.
-            unsure = np.flatnonzero(~same & differs)
-            if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
-                fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
-                unsure = unsure[~fits[unsure] | is_bad[unsure]]
-            if unsure.size and candidate.cancels:
-                too_near[unsure], nearer = lost(candidate, case, index[unsure], out[unsure])
-                fits[unsure] |= nearer
-                # What is within bounds and does not contradict needs no bounds.
-                unsure = unsure[is_bad[unsure] | ~too_near[unsure]]
-            if unsure.size:
-                chosen = index[unsure]
-                has_own = has_ends(candidate, case)
-                is_close = between_ends(candidate, case, chosen) if has_own else case.bound(chosen)
-                fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
-                harmless[unsure] = is_close(out[unsure], want[unsure])
-                if not case.layers and is_bad[unsure].any():
-                    idle[unsure] = case.allowed(chosen)(out[unsure])
-                if candidate.coarse and not case.layers:
-                    is_next = neighbours(candidate, case, chosen, got[unsure])
-                    fits[unsure] |= is_next
-                    idle[unsure] &= ~is_next
+            fits, harmless, idle, too_near = self._fits(candidate, index, out, same, differs)
             consistent = is_bad & (fits | too_near) & differs
             ours = consistent & fits & ~idle
             against = differs & ~(fits | too_near) & ~(harmless & ~is_bad)
@@ -549,6 +528,42 @@ class Search:
         if trial.region.name:
             counts[3] = trial.of
         return [float(count) for count in counts]
+
+    def _fits(self, candidate: Candidate, index: Index, out: Stored, same: Mask, differs: Mask) -> tuple[Mask, ...]:
+        """
+        Which elements at flat indices fit what a candidate gives.
+
+        Then where that does no harm, where it would be within bounds, and where cancelling terms may leave the rest.
+        """
+        case = self.case
+        got, want, is_bad = (image.reshape(-1)[index] for image in (case.got, case.want, case.bad))
+        fits, harmless, idle, too_near = same.copy(), *np.zeros((3, index.size), np.bool_)
+        # What is equal needs no bounds, nor what is as it should be; nor, within bounds, what is next to it.
+        unsure = np.flatnonzero(~same & differs)
+        if unsure.size and candidate.undo is None and not candidate.exact and not case.layers:
+            fits[unsure] = ulp_distance(out[unsure], got[unsure], case.result) <= NEAR
+            unsure = unsure[~fits[unsure] | is_bad[unsure]]
+        if unsure.size:
+            sure = evident(candidate, case, index[unsure], out[unsure])
+            fits[unsure] |= sure
+            unsure = unsure[~sure]
+        if unsure.size and candidate.cancels:
+            too_near[unsure], nearer = lost(candidate, case, index[unsure], out[unsure])
+            fits[unsure] |= nearer
+            # What is within bounds and does not contradict needs no bounds.
+            unsure = unsure[is_bad[unsure] | ~too_near[unsure]]
+        if unsure.size:
+            chosen = index[unsure]
+            is_close = between_ends(candidate, case, chosen) if has_ends(candidate, case) else case.bound(chosen)
+            fits[unsure] |= close_to(candidate, is_close, out[unsure], got[unsure])
+            harmless[unsure] = is_close(out[unsure], want[unsure])
+            if not case.layers and is_bad[unsure].any():
+                idle[unsure] = case.allowed(chosen)(out[unsure])
+            if candidate.coarse and not case.layers:
+                is_next = neighbours(candidate, case, chosen, got[unsure])
+                fits[unsure] |= is_next
+                idle[unsure] &= ~is_next
+        return fits, harmless, idle, too_near
 
 
 def _least(trial: Trial) -> float:

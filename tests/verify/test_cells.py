@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 
 import mpsref as mps
 from mpsref.arrays import Elements
+from mpsref.record import write_recording
 from mpsref.storage import StorageFormat, storage_named
-from mpsref.verify import judge
+from mpsref.verify import judge, verify
 from mpsref.verify.models import MODELS
-from mpsref.verify.reasons import Reason
+from mpsref.verify.reasons import BEYOND, Reason
 from mpsref.verify.stored import Nearness
 
 T = mps.MPSCNNNeuronType
@@ -70,6 +72,47 @@ def test_cells_decide_as_the_bounds_of_each_element_do(
         classes.append(segment.classify(got, np.arange(SIZE), MODELS[model]))
     np.testing.assert_array_equal(*classes)
     assert not is_open.all()
+    far = np.flatnonzero(segment.far(np.arange(SIZE), MODELS[model]))
+    assert far.size or channel_format is not FORMATS[0]
+    for factor in (1 - 2.0**-6, 1 + 2.0**-6):
+        with np.errstate(all="ignore"):
+            near = (got[far] * storage.dtype.type(factor)).astype(storage.dtype)
+        assert (segment.classify(near, far, MODELS[model]) == BEYOND).all()
+
+
+@pytest.mark.parametrize("neuron_type", [T.softPlus, T.geLU, T.power], ids=lambda t: t.name)
+def test_causes_of_what_is_far_out_of_bounds_are_those_that_bounds_confirm(
+    neuron_type: mps.MPSCNNNeuronType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(neuron_type)
+    x, dy = (mps.MPSNNImageNode(handle=name) for name in ("x", "dy"))
+    sources = {
+        name: mps.MPSImage.from_array(rng.standard_normal((1, 20, 20, 8), np.float32) * 2) for name in ("dy", "x")
+    }
+    results, made = [], []
+    for made_by, mode in ((neuron_type, "ideal"), (T.tanH, "stepwise-fma")):
+        node = mps.MPSCNNNeuronNode(source=x, descriptor=mps.MPSNNNeuronDescriptor(made_by))
+        result = node.gradient_filter(with_source=dy).result_image
+        result.handle = "result"
+        results.append(result)
+        made.append(mps.MPSNNGraph(result_image=result, format=FORMATS[0], mode=mode).run(**sources)["result"])
+    got = made[1].to_array()
+    # Here and there what no cause gives, or what is nearly right.
+    got *= rng.choice([1, 1.01, 1 + 2.0**-16], got.shape, p=[0.96, 0.02, 0.02]).astype(np.float32)
+    file = mps.GraphFile.from_results(results[:1], FORMATS[0])
+    path = write_recording(tmp_path / "recording", file, {**sources, "result": got}, "none")
+    monkeypatch.setattr(judge, "WORTH_A_TABLE", 0)
+    asked = []
+
+    def none(self: judge.Segment, index: npt.NDArray[np.intp], model: Any) -> npt.NDArray[np.bool_]:
+        asked.append(index.size)
+        return np.zeros(index.size, np.bool_)
+
+    first = verify(path).images[-1].findings
+    monkeypatch.setattr(judge.Segment, "far", none)
+    assert first == verify(path).images[-1].findings
+    assert asked
+    assert "another neuron, tanH" in str(first[0])
 
 
 def test_a_subnormal_may_keep_its_sign_among_many_elements_too(monkeypatch: pytest.MonkeyPatch) -> None:
