@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import mpsref as mps
-from builders import seldom
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "benchmarks" / "run.py"
@@ -96,7 +95,8 @@ def test_libraries_compute_the_same(peer, dtype, modules):
 EVERYTHING = ["float32", "float16", "small", "windows", "chain", "workers", "memory"]
 
 
-@seldom("sections", [["small", "memory"], EVERYTHING], lambda sections: sections != EVERYTHING)
+@pytest.mark.slow
+@pytest.mark.parametrize("sections", [["small", "memory"], EVERYTHING])
 def test_the_command_measures_what_it_is_told_to_and_names_missing_peers(tmp_path, sections):
     arguments = ("--shape", "1", "4", "4", "4", "--rounds", "1")
     if sections != EVERYTHING:
@@ -114,6 +114,7 @@ def test_the_command_measures_what_it_is_told_to_and_names_missing_peers(tmp_pat
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_one_section_alone_and_with_the_peers_that_there_are(modules):
     text = run("--only", "small", "--rounds", "1").stdout
 
@@ -200,6 +201,7 @@ def test_the_group_names_the_peers():
     assert [requirement.split("==")[0] for requirement in group] == ["torch", "onnx", "onnxruntime"]
 
 
+@pytest.mark.slow
 def test_verdicts_are_measured_in_times_of_the_evaluation():
     script = ROOT / "benchmarks" / "verdicts.py"
     options = ["--shape", "1", "2", "4", "8", "--rounds", "1", "--formats", "float16"]
@@ -211,6 +213,7 @@ def test_verdicts_are_measured_in_times_of_the_evaluation():
     assert float(text.split()[-4]) >= max(float(row[2]) for row in rows)
 
 
+@pytest.mark.slow
 def test_large_graphs_are_measured_in_rows_and_a_row_of_ratios():
     script = ROOT / "benchmarks" / "graphs.py"
     text = subprocess.run(

@@ -778,7 +778,9 @@ def test_faults_of_four_times_the_bounds_are_caught(tmp_path, neuron_type, direc
 
 def test_tables_of_half_patterns_say_the_same_as_elements(tmp_path, monkeypatch):
     d = descriptor(T.softPlus)
-    x = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(1, 64, 64, 16)
+    patterns = np.random.default_rng(0).permutation(65_536).astype(np.uint16)[:8192]
+    patterns[:2] = 0x7C00, 0xFC00
+    x = patterns.view(np.float16).reshape(1, 32, 16, 16)
     node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=d)
     node.result_image.handle = "y"
     arrays = {"x": x, "y": mps.neuron.forward(d, x)}
@@ -788,7 +790,7 @@ def test_tables_of_half_patterns_say_the_same_as_elements(tmp_path, monkeypatch)
     reports = []
     for limit in (1, 10**9):
         monkeypatch.setattr("mpsref.verify.judge.WORTH_A_TABLE", limit)
-        reports.append(verify(path, "metal-fast"))
+        reports.append(verify(path, "metal-fast", faults=False))
 
     assert reports[0] == reports[1]
     assert reports[0].images[0].counts.beyond > 1000

@@ -80,7 +80,7 @@ def test_cells_decide_as_the_bounds_of_each_element_do(
         assert (segment.classify(near, far, MODELS[model]) == BEYOND).all()
 
 
-@pytest.mark.parametrize("neuron_type", [T.softPlus, T.geLU, T.power], ids=lambda t: t.name)
+@pytest.mark.parametrize("neuron_type", [T.softPlus, pytest.param(T.power, marks=pytest.mark.slow)])
 def test_causes_of_what_is_far_out_of_bounds_are_those_that_bounds_confirm(
     neuron_type: mps.MPSCNNNeuronType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
