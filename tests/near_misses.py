@@ -286,6 +286,7 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "half taken for float32": Near(
         lambda s: np.resize(half(s.shuffled()).astype(F16).view(F32), s.y.shape), dtype=F32, shape=EIGHT
     ),
+    "colours multiplied by alpha": Near(lambda s: s.y * s.y[..., ::-1], shape=EIGHT),
     # ---- places ----
     "lanes permuted": Near(each_pixel, shape=EIGHT),
     "pixel-major and channel-major confused": Near(lambda s: s.r.rng.permuted(s.y, axis=-1), shape=CHANNELS),

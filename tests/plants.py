@@ -481,6 +481,25 @@ def six_zeros(r):
 
 
 @kind
+def one_value_here_and_there(r):
+    y, plant = r.either(shape=(2, 9, 11, 8))
+    y = y.copy()
+    value = y.dtype.type(r.rng.uniform(2, 9))
+    y[r.rng.random(y.shape) < 0.05] = value
+    return plant(y, f"{value!s} where another value belongs")
+
+
+@kind
+def source_left_here_and_there(r):
+    y, plant = r.either(*SMOOTH[:4])
+    built = plant(y)
+    result, source = ("dx", "dy") if built.gradient else ("y", "x")
+    built.arrays[result] = np.where(r.rng.random(y.shape) < 0.05, built.arrays[source], built.arrays[result])
+    built.accepted = ("another image of the graph",)
+    return built
+
+
+@kind
 def source_left(r):
     y, plant = r.either(*SMOOTH[:4])
     built = plant(y)
@@ -1717,6 +1736,15 @@ def sampled_between_pixels(r):
                  "neighbouring pixels averaged")  # fmt: skip
 
 
+@each((1, 1), (0, -1))
+def source_sampled_between_pixels(r, by):
+    neuron, x, _ = r.forward(*SMOOTH, shape=(2, 14, 13, 6))
+    w = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    near = [np.roll(w, (-dy, -dx), (1, 2))[:, 1:-1, 1:-1] for dy in {0, by[0]} for dx in {0, by[1]}]
+    read = np.mean(near, axis=0).astype(x.dtype)
+    return r.plant(neuron, x, r.value(neuron, read), "neighbouring pixels averaged")
+
+
 @each((2, 2), (1, 2), (4, 4))
 def one_pixel_for_several(r, block):
     y, plant = r.either(shape=(1, 16, 13, 6))
@@ -1779,6 +1807,30 @@ def codes_of_another_kind(r, which):
 def source_clamped_to(r, ends):
     neuron, x, _ = r.forward("SoftPlus", "TanH")
     return r.plant(neuron, x, r.value(neuron, np.clip(x, *ends)), "a source clamped", "clamped to 0 and 1")
+
+
+@each("written", "read")
+def floats_of_srgb(r, where):
+    neuron = r.neuron("Sigmoid", "TanH", "ReLU")
+    x = r.store(r.rng.uniform(0, 1, r.shape()))
+    wide = x.astype(np.float64)
+    if where == "read":
+        wide = r.store(np.where(wide <= 0.04045, wide / 12.92, ((wide + 0.055) / 1.055) ** 2.4))
+    y = r.value(neuron, wide)
+    if where == "written":
+        y = np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055)
+    return r.plant(neuron, x, y, "sRGB instead of linear")
+
+
+@each("multiplied", "divided", "a source multiplied")
+def colours_and_alpha(r, way):
+    neuron, x, y = r.forward("Sigmoid", "SoftPlus", "GeLU", shape=(*r.shape()[:3], int(r.rng.choice([4, 7, 8, 12]))))
+    made = x.astype(np.float64) if way == "a source multiplied" else y.copy()
+    for k in range(0, made.shape[3] // 4 * 4, 4):
+        alpha = made[..., k + 3 : k + 4]
+        made[..., k : k + 3] *= 1 / alpha if way == "divided" else alpha
+    made = r.value(neuron, r.store(made)) if way == "a source multiplied" else made
+    return r.plant(neuron, x, made, "colours multiplied by alpha")
 
 
 @kind

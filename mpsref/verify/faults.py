@@ -76,7 +76,8 @@ MOST_CAUSES, MOST_ALTERNATIVES = 3, 2
 
 NO_FAULT, ACCURACY = "no hypothesis fits", "accuracy alone"
 ELSEWHERE = " where another value belongs"
-ZEROS = f"0{ELSEWHERE}"
+NO_PATTERN = "; no pattern of the places was found."
+STALE = "another image of the graph"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def findings_of(case: Case, *, hypotheses: Sequence[Hypothesis] = HYPOTHESES) ->
             search = Search(left, settled, hypotheses)
             trials = ranked(search.trials())
             if not trials:
-                rest = _zeros(left) or _pattern(left)
+                rest = _one_value(left) or _stale(left) or _pattern(left)
                 # That what is left over is only less accurate says nothing.
                 if not (causes and rest.detail.startswith(ACCURACY)):
                     causes.append(replace(rest, rank="rest" if causes else "cause"))
@@ -315,18 +316,38 @@ def _example(case: Case, index: int, explained: Any = None) -> Example:
     )
 
 
-def _zeros(case: Case) -> Finding | None:
-    """Zeros at places that no region tells."""
-    got = case.got.reshape(-1)[case.bad_index]
-    count, of = int(np.count_nonzero(got == 0)), case.bad_index.size
-    if count < PURE * of:
-        return None
-    example = _example(case, int(case.bad_index[np.flatnonzero(got == 0)[0]]), 0)
-    sentence = "The device has 0 there; no pattern of the places was found."
+def _one_value(case: Case) -> Finding | None:
+    """Zeros, or another value that many hold, at places that no region tells."""
+    got, of = case.got.reshape(-1)[case.bad_index], case.bad_index.size
+    same = got == 0
+    if same.sum() < PURE * of:
+        bits = got.view(case.result.bits_dtype)
+        values, counts = np.unique(bits, return_counts=True)
+        same = bits == values[np.argmax(counts)]
+        if of < MANY or same.sum() < PURE * of:
+            return None
+    count, at = int(same.sum()), int(np.argmax(same))
+    value = "0" if got[at] == 0 else "NaN" if got[at] != got[at] else str(got[at])
+    example = _example(case, int(case.bad_index[at]), got[at])
+    sentence = f"The device has {value} there{NO_PATTERN}"
     where = _where(case) if of < MANY else ""
     if (each := stride(case, case.bad_index)) is not None:
-        sentence, where = "The device has 0 there.", each.name
-    return Finding(ZEROS, sentence, "", where, count, of, count, 0, count / of, example)
+        sentence, where = f"The device has {value} there.", each.name
+    return Finding(f"{value}{ELSEWHERE}", sentence, "", where, count, of, count, 0, count / of, example)
+
+
+def _stale(case: Case) -> Finding | None:
+    """What another image holds, at places that no region tells."""
+    got, of = case.got.reshape(-1)[case.bad_index].view(case.result.bits_dtype), case.bad_index.size
+    for name, image in case.images.items() if of >= MANY else ():
+        if image.storage is case.result:
+            same = got == image.at(case.bad_index).stored.view(case.result.bits_dtype)
+            if (count := int(np.count_nonzero(same))) >= PURE * of:
+                at = int(case.bad_index[np.argmax(same)])
+                example = _example(case, at, case.got.reshape(-1)[at])
+                sentence = f"The device has what {name} holds there, which is stale or shares the memory{NO_PATTERN}"
+                return Finding(STALE, sentence, name, "here and there", count, of, count, 0, count / of, example)
+    return None
 
 
 def _where(case: Case) -> str:

@@ -127,6 +127,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     tables.limit_instead,
     stores.clamped_elsewhere,
     stores.srgb,
+    stores.premultiplied,
     stores.other_codes,
     stores.stored_through_half,
     stores.stored_through_tf32,

@@ -350,12 +350,44 @@ def srgb(case: Case) -> Iterator[Candidate]:
         return np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
 
     def read(v: Wide) -> Wide:
+        v = np.clip(v, 0, 1)
         return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
-    if case.result.unorm_max == UNORM8:
+    # What a texture with 256 codes gives is recorded as floats, too.
+    if case.result.unorm_max in (0, UNORM8):
         yield Candidate("where it is written", store=partial(_rounded, narrow=written))
-    codes = [k for k, source in enumerate(case.sources) if source.storage.unorm_max == UNORM8]
+    codes = [k for k, source in enumerate(case.sources) if source.storage.unorm_max in (0, UNORM8)]
     yield from _reading(case, read, codes, "where it is read")
+
+
+@hypothesis(
+    "colours multiplied by alpha",
+    "Three feature channels are multiplied or divided by the fourth, as colours are by their alpha.",
+    MANY,
+)
+def premultiplied(case: Case) -> Iterator[Candidate]:
+    channels = case.shape[3]
+
+    def changed(index: Index, values: Values, operation: np.ufunc) -> Wide:
+        lane = index % channels % LANES
+        alpha = index - lane + LANES - 1
+        is_colour = (lane < LANES - 1) & (index % channels - lane + LANES <= channels)
+        own = values(index)
+        return np.where(is_colour, operation(own, values(np.where(is_colour, alpha, index))), own)
+
+    def store(case: Case, index: Index, values: Values, operation: np.ufunc) -> Stored:
+        return case.stored(changed(index, values, operation))
+
+    def reads(read: Sequence[Elements], index: Index, place: int, operation: np.ufunc) -> Sequence[Elements]:
+        source = case.sources[place]
+        values = changed(index, lambda where: source.at(where).values(), operation)
+        return [*read[:place], Elements(encoded(values, source.storage), source.storage), *read[place + 1 :]]
+
+    for text, operation in (("multiplied", np.multiply), ("divided", np.divide)) if channels >= LANES else ():
+        yield Candidate(joined("the result", text), store=partial(store, operation=operation), coarse=True)
+        for k in () if case.layers else range(len(case.sources)):
+            place = nth_source(k) if len(case.sources) > 1 else "the source"
+            yield Candidate(joined(place, text), reads=partial(reads, place=k, operation=operation))
 
 
 CODES: dict[str, Callable[[Wide], Wide]] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpsref.arrays import Elements, Index, Stored, Wide
 from mpsref.storage import FLOAT64
-from mpsref.verify.case import Case, remembered
+from mpsref.verify.case import Case, encoded, remembered
 from mpsref.verify.hypotheses.base import MANY, Candidate, Values, hypothesis, nth_source
 
 AXES = {"the images of the batch": (0,), "the channels": (3,), "the pixels": (1, 2), "the rows": (1,),
@@ -89,12 +89,21 @@ def averaged(case: Case) -> Iterator[Candidate]:
         near = [_neighbour((h, w, c), (y, x), index) for y in {0, by[0]} for x in {0, by[1]}]
         return case.stored(np.mean([values(each) for each in near], axis=0))
 
+    def reads(read: Sequence[Elements], index: Index, place: int, by: tuple[int, int]) -> Sequence[Elements]:
+        source = case.sources[place]
+        near = [_neighbour((h, w, c), (y, x), index) for y in {0, by[0]} for x in {0, by[1]}]
+        values = np.mean([source.at(each).values() for each in near], axis=0)
+        return [*read[:place], Elements(encoded(values, source.storage), source.storage), *read[place + 1 :]]
+
     for by in ((y, x) for y in (1, 0, -1) for x in (1, 0, -1) if y or x):
         if abs(by[0]) < h and abs(by[1]) < w:
             rows = ("", "the row below", "the row above")[by[0]]
             columns = ("", "the column to the right", "the column to the left")[by[1]]
             text = " and ".join(filter(None, (rows, columns)))
             yield Candidate(f"with {text}", store=partial(store, by=by), coarse=True)
+            for k in () if case.layers else range(len(case.sources)):
+                place = nth_source(k) if len(case.sources) > 1 else "the source"
+                yield Candidate(f"{place} with {text}", reads=partial(reads, place=k, by=by))
 
 
 @remembered
