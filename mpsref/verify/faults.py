@@ -35,8 +35,8 @@ What a cause leaves over is searched again: an image has up to three causes, eac
 if it explains at least a twentieth of what is left, and if contradictions are few; with fewer than eight elements only
 if it has no parameter or place to choose. One that is about all of the arithmetic must explain half; one with numbers
 that were fitted may be contradicted by one element of two hundred, and in formats of few bits must give the very bits.
-Else it is said where the elements are and what they have in common; and if they are all near, that accuracy alone is
-the matter.
+Else it is said what nearly all of the elements hold, if that is 0, another value, or what another image holds; or where
+they are and what they have in common; and if they are all near, that accuracy alone is the matter.
 
 Examples
 --------
