@@ -21,12 +21,24 @@ from mpsref.operations import NeuronForward, NeuronOperation, Operation, Role
 from mpsref.operations.base import spread_by_channel
 from mpsref.record.layout import Layout
 from mpsref.storage import FLOAT64, StorageFormat
-from mpsref.ulp import ulp_distance
-from mpsref.verify.compare import NEAR, Tolerance, passes
+from mpsref.ulp import UNREACHABLE, ulp_distance
+from mpsref.verify.compare import NEAR, Tolerance, near_of, passes
 from mpsref.verify.layer import Given, Layer
 from mpsref.verify.restored import Restored
 
-__all__ = ["Bound", "Case", "Ends", "Function", "IsClose", "Reads", "Step", "around", "remembered", "within"]
+__all__ = [
+    "Bound",
+    "Case",
+    "Ends",
+    "Function",
+    "IsClose",
+    "Reads",
+    "Step",
+    "around",
+    "most_noise",
+    "remembered",
+    "within",
+]
 
 IsClose: TypeAlias = Callable[[Stored, Stored], Mask]
 """Whether each stored element is what a candidate gives: ``is_close(candidate, got)``, of one shape."""
@@ -95,6 +107,11 @@ def within(storage: StorageFormat, tolerance: Tolerance | None = None) -> Bound:
         return passes(got, candidate, ulp_distance(got, candidate, storage), storage, tolerance)
 
     return lambda _: is_close
+
+
+def most_noise(storage: StorageFormat) -> int:
+    """How many ULP a result may be off and be inaccurate only."""
+    return int(2 ** (storage.precision // 2 - 1))
 
 
 def around(storage: StorageFormat, want: Stored, ends: Ends) -> Bound:
@@ -396,7 +413,8 @@ class Case:
 
         def is_allowed(out: Stored) -> Mask:
             values = meaning(out, self.result)
-            return np.asarray(((low <= values) & (values <= high)) | (ulp_distance(out, want, self.result) <= NEAR))
+            is_near = ulp_distance(out, want, self.result) <= near_of(self.result)
+            return np.asarray(((low <= values) & (values <= high)) | is_near)
 
         return is_allowed
 
@@ -413,6 +431,14 @@ class Case:
     def bad_index(self) -> Index:
         """Flat indices of the elements out of bounds."""
         return np.flatnonzero(self.bad)
+
+    @cached_property
+    def noise(self) -> int | None:
+        """How many ULP nearly all elements out of bounds are off, at most; None if that is more than noise leaves."""
+        got, want = (array.reshape(-1)[self.bad_index] for array in (self.got, self.want))
+        distance = ulp_distance(got, want, self.result)
+        typical = np.quantile(distance, 0.99) if distance.size and distance.max() != UNREACHABLE else np.inf
+        return int(typical) if typical <= most_noise(self.result) else None
 
     @cached_property
     def bad_sample(self) -> Index:

@@ -205,6 +205,12 @@ def compare(
     return compared(differences, storage, limit, worst, excused, is_texture=is_texture)
 
 
+def near_of(storage: StorageFormat) -> int:
+    """How many ULP need no bounds."""
+    # A store in bfloat16 loses so much that an error of 1 ULP must come from the arithmetic before it.
+    return 0 if storage.channel_format is ArrayFormat.bfloat16 else NEAR
+
+
 def compared(
     differences: Differences,
     storage: StorageFormat,
@@ -215,8 +221,7 @@ def compared(
     is_texture: bool = False,
 ) -> Comparison:
     """Compare two images of which the differences are known; the other arguments are those of `compare`."""
-    # A store in bfloat16 loses so much that an error of 1 ULP must come from the arithmetic before it.
-    near = 0 if storage.channel_format is ArrayFormat.bfloat16 else NEAR
+    near = near_of(storage)
     neighbours_pass = int(limit.ulp or 0) >= NEAR if isinstance(limit, Tolerance) else near >= NEAR
     # Most of what differs are neighbours, which pass. Only the others are looked at closer.
     is_neighbour = _neighbours(differences, storage) if neighbours_pass else np.zeros(differences.index.size, np.bool_)

@@ -63,7 +63,6 @@ import numpy as np
 
 from mpsref.arrays import Mask
 from mpsref.display import enumerated
-from mpsref.ulp import UNREACHABLE, ulp_distance
 from mpsref.verify.case import Case
 from mpsref.verify.hypotheses import HYPOTHESES, Hypothesis
 from mpsref.verify.hypotheses.base import MANY
@@ -357,12 +356,10 @@ def _where(case: Case) -> str:
 def _pattern(case: Case) -> Finding:
     """Where the bad elements are, and what they have in common, for want of a cause."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} element{'s' * (case.bad.size != 1)}"]
-    got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
-    distance = ulp_distance(got, want, case.result)
+    got = case.got.reshape(-1)[case.bad_index]
     sentence = "None of the faults that are looked for explains these elements."
-    if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
-        typical = int(np.quantile(distance, 0.99))
-        parts.insert(0, f"{ACCURACY}, as noise of {typical} ULP would leave")
+    if case.noise is not None:
+        parts.insert(0, f"{ACCURACY}, as noise of {case.noise} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
     for axis, name in enumerate(case.axes):
         bad = np.asarray(case.bad.any(axis=tuple(k for k in range(4) if k != axis)))

@@ -111,6 +111,21 @@ class Sample:
             against &= known
         return Judged(explained, against, same, out, everything)
 
+    def votes(self, judged: Judged) -> Wide:
+        """
+        The weights of elements that are nearer to what a candidate gives than to the ideal value; negative if farther.
+
+        What is within bounds, and would be so, has no vote.
+        """
+        got, want, out = (meaning(image, self.case.result) for image in (self.got, self.want, judged.out))
+        alike = ((got == each) | (np.isnan(got) & np.isnan(each)) for each in (out, want))
+        apart, off = (
+            np.where(same, 0.0, np.nan_to_num(np.abs(got - each), nan=np.inf))
+            for each, same in zip((out, want), alike, strict=True)
+        )
+        matters = self.bad if self.case.layers else self.bad | ~self._is_allowed(judged.out)
+        return self.weight * (judged.known & matters) * (1.0 * (apart < off) - (apart > off))
+
     def _restored(self, candidate: Candidate) -> Judged:
         out, same, _, explained, against = followed(candidate, self.case, self.index, self.bad)
         return Judged(explained, against, same, out, np.ones(same.shape, np.bool_))

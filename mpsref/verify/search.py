@@ -12,12 +12,13 @@ import numpy as np
 from mpsref.arrays import Index, Mask, Stored, Wide, meaning, spread
 from mpsref.operations import Role
 from mpsref.ulp import ulp_distance
-from mpsref.verify.case import SHORT, Case
+from mpsref.verify.case import SHORT, Case, most_noise
 from mpsref.verify.compare import NEAR
 from mpsref.verify.hypotheses import Candidate, Hypothesis
 from mpsref.verify.hypotheses.base import MANY, median
 from mpsref.verify.regions import EVERYWHERE, Region, regions
 from mpsref.verify.samples import (
+    Judged,
     Sample,
     between_ends,
     close_to,
@@ -71,6 +72,9 @@ CODES, SOME, COARSE = 0.9, 0.5, 11
 
 NARROW = 0.12
 """And what an arithmetic must give so: noise of a few ULP comes as near, but seldom to the bit."""
+
+MAJORITY = 0.75
+"""What counts, for an arithmetic, an element nearer to the ideal value, relative to one nearer to what it gives."""
 
 EVIDENCE = 16.0
 """How improbable it must be that a region fits by chance, as -ln of the probability."""
@@ -320,19 +324,48 @@ class Search:
             # What leaves NaN, or 0, here and there, but not where else it is found, leaves it for another reason.
             one = sample.got[explained][:1]
             against = against | (sample.bad & judged.known & ~explained & equal(sample.got, one, self.case))
-        choices: list[Trial] = []
-        names = tuple(h.name for h in hypotheses)
         overall = BY_VALUE if hypotheses[0].general and candidate.given is None else MENTIONED
         # Less than it explains anywhere it cannot gain in any region.
-        most = float(sample.weight.sum(where=explained)) / of
-        if most < overall:
+        if float(sample.weight.sum(where=explained)) / of < overall:
             return
+        fitted = any(h.fitted for h in hypotheses)
+        least = FITTED if fitted else 0.0
+        bits, least_of_near = self._least_of_bits(candidate, fitted=fitted), self._least_of_near(explained)
+        choices = [
+            t for t in self._in_regions(order, hypotheses, candidate, judged, against, of)
+            if t.is_pure and t.explained >= least * (t.explained + t.against)
+            and t.gain >= max(_least(t), overall, self._least_of_codes(t)) and t.explained >= min(fewest, of)
+            and (t.region.name or t.gain >= least_of_near)
+            and t.same_bits >= bits * t.explained
+            and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
+        ]  # fmt: skip
+        if choices:
+            most = max(t.gain for t in choices)
+            alike = [t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME)]
+            yield next((t for t in alike[1:] if self._is_closer(t, alike[0])), alike[0])
+
+    def _in_regions(
+        self,
+        order: int,
+        hypotheses: tuple[Hypothesis, ...],
+        candidate: Candidate,
+        judged: Judged,
+        against: Mask,
+        of: float,
+    ) -> Iterator[Trial]:
+        """The trials of a candidate everywhere, and in regions that elements which contradict it suggest."""
+        sample, explained = self.sample, judged.explained
+        names = tuple(h.name for h in hypotheses)
+        fitted, written = any(h.fitted for h in hypotheses), names[0] == "never written"
+        # Of all that it would change, within bounds or not, most must be nearer to what it gives.
+        votes = sample.votes(judged)
+        votes *= np.where(votes < 0, MAJORITY if hypotheses[0].general else 1.0, 1.0)
         found: Iterator[Region] = iter((EVERYWHERE,))
-        if self.of >= MANY and most >= _least_in_place(candidate, names):
-            found = regions(self.case, sample.index[explained], sample.index[against])
+        if self.of >= MANY and sample.weight.sum(where=explained) / of >= _least_in_place(candidate, names):
+            outside = against | (votes < 0) if votes.sum() < 0 else against
+            found = regions(self.case, sample.index[explained], sample.index[outside])
         # How likely the hypothesis is to fit an element by chance: a region is chosen among many.
         chance = (np.count_nonzero(explained) + 1) / (np.count_nonzero(explained | against) + 2)
-        fitted = any(h.fitted for h in hypotheses)
         good = ~sample.bad & judged.known
         elsewhere = float(judged.same[good].mean()) if good.any() else 1.0
         for region in found:
@@ -347,21 +380,10 @@ class Search:
                 continue
             if region.name and np.count_nonzero(explained & inside) * -np.log(chance) < EVIDENCE:
                 continue
-            sums = [float(sample.weight.sum(where=m & inside)) for m in (explained, explained & judged.same, against)]
-            choices.append(Trial(order, names, candidate, region, sums[0], sums[1], sums[2], of, fitted, elsewhere))
-        least = FITTED if fitted else 0.0
-        bits = self._least_of_bits(candidate, fitted=fitted)
-        choices = [
-            t for t in choices
-            if t.is_pure and t.explained >= least * (t.explained + t.against)
-            and t.gain >= max(_least(t), overall, self._least_of_codes(t)) and t.explained >= min(fewest, of)
-            and t.same_bits >= bits * t.explained
-            and (t.explained >= MANY or (t.gain >= 1 - SAME and not t.region.name))
-        ]  # fmt: skip
-        if choices:
-            most = max(t.gain for t in choices)
-            alike = [t for t in choices if t.gain >= most - (SAME_REGION if t.region.name else SAME)]
-            yield next((t for t in alike[1:] if self._is_closer(t, alike[0])), alike[0])
+            if votes.sum(where=inside) >= 0:
+                masks = explained, explained & judged.same, against
+                of_all, same, contrary = (float(sample.weight.sum(where=mask & inside)) for mask in masks)
+                yield Trial(order, names, candidate, region, of_all, same, contrary, of, fitted, elsewhere)
 
     def _least_of_bits(self, candidate: Candidate, *, fitted: bool) -> float:
         """The share that it must give to the bit, of what it explains."""
@@ -390,6 +412,12 @@ class Search:
         if not self.case.result.unorm_max or not trial.region.name or trial.candidate.function is None:
             return 0.0
         return ALIKE if trial.region.by_value else MOVED
+
+    def _least_of_near(self, explained: Mask) -> float:
+        """The share that it must explain in the whole image if what it explains may be inaccuracy as well."""
+        sample = self.sample
+        distance = ulp_distance(sample.got[explained], sample.want[explained], self.case.result)
+        return BY_VALUE if distance.size and np.median(distance) <= most_noise(self.case.result) else 0.0
 
     def _pairs(self, promising: list[_Promise]) -> Iterator[Trial]:
         """The best moves, each with every function and store; and the best functions, each with every store."""

@@ -373,7 +373,8 @@ def test_where_a_source_is_not_recorded_the_nodes_between_are_searched(tmp_path)
 def test_where_no_hypothesis_fits_it_says_so(tmp_path):
     def scattered(images):
         y = images["geLU.dx"]
-        y[np.random.default_rng(1).random(y.shape) < 0.02] = np.random.default_rng(2).normal()
+        chosen = np.random.default_rng(1).random(y.shape) < 0.02
+        y[chosen] = np.random.default_rng(2).normal(size=np.count_nonzero(chosen))
         return y
 
     report = verify(planted(tmp_path / "copy", Fault(scattered, "geLU.dx", "")))

@@ -224,8 +224,8 @@ def clamped(case: Case) -> Iterator[Candidate]:
         yield Candidate("", store=partial(_rounded, narrow=lambda v: np.clip(v, -65504, 65504)))
 
 
-FEWEST_CLAMPED = 4
-"""Different values that are clamped, at least."""
+FEWEST_CLAMPED, CLEARLY_CLAMPED = 4, 2.0**-6
+"""Different values that are clamped, at least; and how far beyond the end some must be, relative to it."""
 
 
 @hypothesis("clamped", "Elements have the very value that none goes beyond: the result is clamped.", MANY, fitted=True)
@@ -235,8 +235,10 @@ def clamped_elsewhere(case: Case) -> Iterator[Candidate]:
     for name, beyond in (("at least", want < got), ("at most", want > got)):
         values = got[beyond & np.isfinite(got)]
         end = float((values.max if name == "at most" else values.min)()) if values.size else 0.0
-        # One input, however often, does not tell a clamp from another value.
-        if np.count_nonzero(values == end) >= MANY and np.unique(want[got == end]).size >= FEWEST_CLAMPED:
+        # One input, however often, does not tell a clamp from another value; nor what a coarse format makes of a limit.
+        cut = want[got == end]
+        is_clear = cut.size and np.max(np.abs(cut - end)) > CLEARLY_CLAMPED * abs(end)
+        if np.count_nonzero(values == end) >= MANY and is_clear and np.unique(cut).size >= FEWEST_CLAMPED:
             ends[name] = end
     if ends:
         low, high = ends.get("at least", -np.inf), ends.get("at most", np.inf)
