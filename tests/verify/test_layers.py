@@ -327,6 +327,25 @@ def test_any_largest_element_may_have_the_gradient_but_only_one(size, stride, tm
         assert not report_of(tmp_path / "r", gradient_of(node), device, x=x, g=g).passed
 
 
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1)])
+def test_the_neighbour_of_a_code_passes_at_ties_where_a_model_allows_it(size, stride, tmp_path):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 3, (1, 9, 9, 2)).astype(np.uint8)
+    node = pooling(mps.MPSCNNPoolingMaxNode, size, stride, method=M.sizeValidOnly)
+    g = rng.integers(0, 60, node.operation.result_size(x.shape)).astype(np.uint8)
+    made = choices(x, g, size, stride, rng.integers)
+    by = (made > 3) * rng.choice([-1, 0, 1], made.shape)
+
+    def passes(factor, bounds):
+        wrote = (made + factor * by).astype(np.uint8)
+        options = {"tolerance": bounds, "faults": False}
+        return report_of(tmp_path / "r", gradient_of(node), wrote, F.unorm8, options=options, x=x, g=g).passed
+
+    assert [passes(1, "wgsl"), passes(3, "wgsl"), passes(0, "metal-fast"), passes(3, "metal-fast")] == [
+        True, False, True, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2)])
 def test_nan_in_the_gradient_of_the_only_maximum_must_arrive(size, stride, tmp_path):
     rng = np.random.default_rng(4)
