@@ -297,6 +297,24 @@ def spread_to_all(x, g, size, stride):
     return out
 
 
+def test_an_infinity_in_a_window_leaves_its_sum_open_in_a_model_of_finite_numbers(tmp_path):
+    # The weight is 0 in half, and 0 times infinity is NaN.
+    node = right(weights=np.full_like(W, 1e-12))
+    x = X.astype(np.float16)
+    x[0, 4, 4, 0] = np.inf
+    want = run(node, F.float16, x=x)
+    read = np.isinf(want)
+
+    def counts(where, bounds):
+        device = np.where(where, np.float16(np.nan), want)
+        report = report_of(tmp_path / "r", node, device, F.float16, options={"tolerance": bounds, "faults": False}, x=x)
+        return report.images[0].counts
+
+    assert 0 < np.count_nonzero(read) < read.size / 2
+    assert counts(read, "wgsl-half").excused == {"indeterminate": np.count_nonzero(read)}
+    assert counts(~read, "wgsl-half").beyond == np.count_nonzero(~read)
+
+
 # ---- ties ----
 
 
