@@ -233,8 +233,7 @@ class _Block:
             else:
                 self.ends.widen(self.index[rest[free]], lower[free], upper[free])
             self.is_nan[rest] |= np.isnan(value.low) & value.nan & (marks & Mark.OVERFLOW == 0)
-        inside = self._fits(between, got, reason)
-        undecided = np.flatnonzero(inside & (between.reason & Mark.UNDECIDED != 0))
+        inside, undecided = self._fits(between, got, reason)
         if undecided.size:
             inside[undecided] = self._in_a_branch(f, form, rest[undecided], reason, {})
         rest, marks, special = rest[inside], marks[inside], special[inside]
@@ -262,13 +261,17 @@ class _Block:
         chosen = rest[fits]
         self.classes[chosen] = np.minimum(self.classes[chosen], found[fits])
 
-    def _fits(self, between: Range, got: Stored, reason: int) -> Mask:
-        """Which elements are in ranges of stored values, and have or have not overflowed as the reason says."""
-        overflows = between.reason & Mark.OVERFLOW != 0
+    def _fits(self, between: Range, got: Stored, reason: int) -> tuple[Mask, Index]:
+        """
+        Which elements are in ranges of stored values, and have or have not overflowed as the reason says.
+
+        And those in the range of open comparisons: what overflows in one branch need not in another.
+        """
+        overflows, inside = between.reason & Mark.OVERFLOW != 0, _inside(got, between, self.storage)
         # What need not overflow may be any finite number of its range.
         need_not = ~overflows | ((between.reason & Mark.CERTAIN == 0) & _finite(got, self.storage))
-        fits: Mask = _inside(got, between, self.storage) & (overflows if reason == Reason.overflow else need_not)
-        return fits
+        fits: Mask = inside & (overflows if reason == Reason.overflow else need_not)
+        return fits, np.flatnonzero(inside & (between.reason & Mark.UNDECIDED != 0))
 
     def _in_a_branch(self, f: Running, form: Form, rest: Index, reason: int, taken: dict[int, bool]) -> Mask:
         """
@@ -282,9 +285,8 @@ class _Block:
         # What another world may do to a branch is marked there alone.
         self.marks[rest] |= value.reason
         between = passing(value, self.storage, max(self.nearness, Nearness.NEIGHBOUR))
-        inside = self._fits(between, self.got[rest], reason)
+        inside, undecided = self._fits(between, self.got[rest], reason)
         if branches.open is not None and len(taken) < MOST_BRANCHES:
-            undecided = np.flatnonzero(inside & (between.reason & Mark.UNDECIDED != 0))
             inside[undecided] = False
             for way in (True, False):
                 left = undecided[~inside[undecided]]

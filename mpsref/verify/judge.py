@@ -250,8 +250,10 @@ class Segment:
         def special(part: Index) -> npt.NDArray[np.uint16]:
             if not self._is_windowed:
                 return _special(self._sources, index[part])
-            nan = self._whole(0, Running(model)).nan[index[part]]
-            return np.where(nan, np.uint16(Reason.nan), np.uint16(0))
+            value = self._whole(0, Running(model)).at(index[part])
+            # In a model of finite numbers an infinity leaves the result open as NaN does.
+            is_open = value.nan | (np.isinf(value.size) & model.is_finite)
+            return np.where(is_open, np.uint16(Reason.nan), np.uint16(0))
 
         variants = self._variants(model)
         # What is in the core needs no bounds of its own; nor does what is outside of those of its cell.

@@ -502,8 +502,9 @@ class Running:
             result = self.where(Truth.undecided(tiny), replace(result, low=low, high=high), result)
         if self.branches is None and not x.nan.any():
             return result
-        # Where x may be NaN, a comparison may keep it, or choose y.
-        return self.where(Truth.undecided(x.nan), y, result).marked(x.nan, Mark.CLAMPED)
+        # Where x may be NaN, a comparison may keep it, or choose y, which a number in its place may give as well.
+        lost = x.nan & (np.isnan(x.low) | (y.low < result.low) | (y.high > result.high))
+        return self.where(Truth.undecided(x.nan), y, result).marked(lost, Mark.CLAMPED)
 
     def or_left(self, result: Range, flushed: Mask, left: Range) -> Range:
         """The result, or what is left where an operand is flushed, and nothing between."""

@@ -68,15 +68,17 @@ def wrong_ties(
     most = 1.0 if storage.unorm_max else float(storage.limits.max)
     # What is lost of a number at most, beside a relative error.
     tiny = max(flushed, model.smallest[1], 0.0 if storage.unorm_max else float(storage.limits.smallest_subnormal))
+    # Of what the format has too the neighbour may be stored, but not the next one, where a code stands for a quotient.
+    code = 1.5 / storage.unorm_max if storage.unorm_max and model.rounds_either_way else 0.0
     sliding = operation.sliding
     if all(k <= s for k, s in zip(sliding.kernel, sliding.strides, strict=True)):
         g, made = gradient.reshape(-1), values[np.maximum(read, 0)]
         # Only a format of fewer digits than the image's rounds it.
-        near = tiny + (model.unit if model.precision < storage.precision else 0.0) * np.abs(g)
+        near = tiny + code + (model.unit if model.precision < storage.precision else 0.0) * np.abs(g)
         same = (np.abs(made - g[:, np.newaxis]) <= near[:, np.newaxis]) | (made == g[:, np.newaxis])
         same |= np.isnan(made) & np.isnan(g)[:, np.newaxis]
         has = is_largest & same & (made != 0)
-        fits = (np.count_nonzero(has, axis=1) == 1) | (np.abs(g) <= tiny) | (lost & ~has.any(axis=1))
+        fits = (np.count_nonzero(has, axis=1) == 1) | (np.abs(g) <= tiny + code) | (lost & ~has.any(axis=1))
         other = is_largest & ~has & (made != 0)
         bad = tied & (~fits | other.any(axis=1))
         wrong[read[bad][is_largest[bad]]] = True
@@ -90,7 +92,7 @@ def wrong_ties(
     values = np.clip(values, -most, most)
     size = _added(read, is_largest, np.abs(gradient).reshape(-1), x.size)
     store = 2.0**-storage.precision * (1 + model.rounds_either_way)
-    error = size * (ERROR * model.unit / 2 + store) + 2 * read.shape[1] * tiny
+    error = size * (ERROR * model.unit / 2 + store) + 2 * read.shape[1] * tiny + np.where(size > 0, code, 0.0)
     if any(
         _follows(rule, operation, gradient, x, values, error, involved, most)
         for rule in product((1, -1), (False, True))

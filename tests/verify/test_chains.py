@@ -386,6 +386,39 @@ def test_nan_of_another_source_between_does_not_refute_a_clamp_that_loses_it(tmp
     assert found[0].counts.excused == {"nan": count}
 
 
+def test_what_overflows_in_one_branch_of_an_open_comparison_need_not_in_another(tmp_path):
+    # The square is 0 or rounded to it, so the slope of ELU is 1 or nearly a; the sigmoid's at 1e32 or -2e32 is 0.
+    square = mps.MPSNNMultiplicationNode(left_source=(source := image("x")), right_source=source)
+    elu = mps.MPSCNNNeuronELUNode(source=square.result_image, a=-2.5).gradient_filter(with_source=image("s"))
+    end = mps.MPSCNNNeuronSigmoidNode(source=elu.result_image).gradient_filter(with_source=image("g"))
+    end.result_image.handle = "y"
+    x, s = np.full(SHAPE, 1e-30, np.float32), np.random.default_rng(1).uniform(1e32, 9e32, SHAPE).astype(np.float32)
+    g = np.where(s > 4e32, np.float32(np.inf), np.float32(-np.inf))
+
+    def counts(name, wrote):
+        wrote = np.full(SHAPE, wrote, np.float32)
+        images = {"x": x, "s": s, "g": g, "y": wrote}
+        return judged(tmp_path / name, [end.result_image], images, "metal-precise").counts
+
+    # 0 times infinity.
+    right, wrong = counts("right", np.nan), counts("wrong", 1.0)
+    assert (right.beyond, wrong.beyond) == (0, x.size)
+    assert right.excused == {"plus_inf": np.sum(g > 0), "minus_inf": np.sum(g < 0)}
+
+
+def test_a_bound_that_numbers_give_too_loses_no_nan(tmp_path):
+    # 1 to the power of NaN is 1, so the slope of 1^x is 0; and the smaller of 0 and -2.5 is -2.5.
+    slope = mps.MPSCNNNeuronExponentialNode(source=image("x"), a=2.0, b=-2.0, c=1.0)
+    clamped = neuron("ReLUN", slope.gradient_filter(with_source=image("g")).result_image, "y", a=1.0, b=-2.5)
+    x, g = np.full(SHAPE, np.nan, np.float32), normal(1, dtype=np.float32)
+
+    def beyond(wrote):
+        images = {"x": x, "g": g, "y": np.full(SHAPE, wrote, np.float32)}
+        return judged(tmp_path / str(wrote), [clamped.result_image], images, "metal-precise").counts.beyond
+
+    assert [beyond(wrote) for wrote in (-2.5, 2.5)] == [0, x.size]
+
+
 def test_a_comparison_between_loses_nan_that_a_clamp_before_it_keeps(tmp_path):
     clamped = neuron("HardSigmoid", image("x"), "h")
     slope = mps.MPSCNNNeuronReLUNode(source=clamped.result_image, a=0.5).gradient_filter(with_source=image("g"))

@@ -297,6 +297,24 @@ def spread_to_all(x, g, size, stride):
     return out
 
 
+def test_an_infinity_in_a_window_leaves_its_sum_open_in_a_model_of_finite_numbers(tmp_path):
+    # The weight is 0 in half, and 0 times infinity is NaN.
+    node = right(weights=np.full_like(W, 1e-12))
+    x = X.astype(np.float16)
+    x[0, 4, 4, 0] = np.inf
+    want = run(node, F.float16, x=x)
+    read = np.isinf(want)
+
+    def counts(where, bounds):
+        device = np.where(where, np.float16(np.nan), want)
+        report = report_of(tmp_path / "r", node, device, F.float16, options={"tolerance": bounds, "faults": False}, x=x)
+        return report.images[0].counts
+
+    assert 0 < np.count_nonzero(read) < read.size / 2
+    assert counts(read, "wgsl-half").excused == {"indeterminate": np.count_nonzero(read)}
+    assert counts(~read, "wgsl-half").beyond == np.count_nonzero(~read)
+
+
 # ---- ties ----
 
 
@@ -325,6 +343,25 @@ def test_any_largest_element_may_have_the_gradient_but_only_one(size, stride, tm
     count = spread_to_all(x, np.ones_like(g), size, stride)
     for device in (everywhere, everywhere / np.maximum(count, 1), np.zeros_like(x)):
         assert not report_of(tmp_path / "r", gradient_of(node), device, x=x, g=g).passed
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1)])
+def test_the_neighbour_of_a_code_passes_at_ties_where_a_model_allows_it(size, stride, tmp_path):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 3, (1, 9, 9, 2)).astype(np.uint8)
+    node = pooling(mps.MPSCNNPoolingMaxNode, size, stride, method=M.sizeValidOnly)
+    g = rng.integers(0, 60, node.operation.result_size(x.shape)).astype(np.uint8)
+    made = choices(x, g, size, stride, rng.integers)
+    by = (made > 3) * rng.choice([-1, 0, 1], made.shape)
+
+    def passes(factor, bounds):
+        wrote = (made + factor * by).astype(np.uint8)
+        options = {"tolerance": bounds, "faults": False}
+        return report_of(tmp_path / "r", gradient_of(node), wrote, F.unorm8, options=options, x=x, g=g).passed
+
+    assert [passes(1, "wgsl"), passes(3, "wgsl"), passes(0, "metal-fast"), passes(3, "metal-fast")] == [
+        True, False, True, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2)])
