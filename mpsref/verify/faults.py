@@ -359,7 +359,8 @@ def _pattern(case: Case) -> Finding:
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} element{'s' * (case.bad.size != 1)}"]
     got, want = (array.reshape(-1)[case.bad_index] for array in (case.got, case.want))
     distance = ulp_distance(got, want, case.result)
-    sentence = "None of the faults that are looked for explains these elements."
+    these = "these elements" if case.bad_index.size > 1 else "this element"
+    sentence = f"None of the faults that are looked for explains {these}."
     if int(distance.max()) != UNREACHABLE and np.quantile(distance, 0.99) <= 2 ** (case.result.precision // 2 - 1):
         typical = int(np.quantile(distance, 0.99))
         parts.insert(0, f"{ACCURACY}, as noise of {typical} ULP would leave")
@@ -372,9 +373,10 @@ def _pattern(case: Case) -> Finding:
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
     if numbers.size:
-        parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
+        least, largest = f"{numbers.min():.6g}", f"{numbers.max():.6g}"
+        parts.append(f"x from {least} to {largest}" if least != largest else f"x is {least}")
     if numbers.size < x.size:
-        parts.append(f"x is NaN at {x.size - numbers.size:,}")
+        parts.append(f"x is NaN at {x.size - numbers.size:,}" if x.size > 1 else "x is NaN")
     if (each := stride(case, case.bad_index)) is not None:
         parts.append(each.name)
     for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):

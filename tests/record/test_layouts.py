@@ -235,7 +235,7 @@ def write(path, name, results):
 def test_what_is_there_is_judged_and_what_is_not_is_listed(chain, capsys):
     path, _ = chain
     assert main(["verify", str(path)]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "judge the images that are there (--partial)" in capsys.readouterr().err
 
     assert main(["verify", str(path), "--partial", "--device", "a phone"]) == 0
 
@@ -276,6 +276,8 @@ def test_half_a_batch_is_called_so(chain):
     assert report.passed
     assert report.images[0].counts.elements == 64
     assert report.missing["dx, from image 1 on"] == "its file holds 1 of the 2 images of the batch"
+    assert report.verdict.endswith("; 3 other images and 1 part of an image not judged")
+    assert "\n3 images and 1 part of an image not judged:\n" in report.text()
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(mps.FileFormatError, match="126 bytes"):
         verify(path, partial=True)

@@ -509,7 +509,9 @@ def test_a_tolerance_file_that_does_not_fit_is_refused_by_field(tmp_path, text, 
 def test_an_override_for_an_image_that_is_not_there_is_refused(tmp_path):
     (tmp_path / "t.toml").write_text("[[override]]\nimage = 'q'\nulp = 1")
 
-    with pytest.raises(mps.FileFormatError, match=r"override.image: is 'q', which .*graph.json does not have"):
+    with pytest.raises(
+        mps.FileFormatError, match=r"override.image: is 'q', which .*graph.json does not have: fix the name"
+    ):
         verify(recorded(tmp_path / "r"), Tolerances.read(tmp_path / "t.toml"))
 
 
