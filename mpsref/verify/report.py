@@ -303,7 +303,8 @@ class Report:
                 all_of_them = f"all {elements}" if total > 1 else elements
                 return f"PASS: {all_of_them} of {images} {'are' if total > 1 else 'is'} within bounds{tail}"
             rest = total - excused
-            within = f"of {elements} of {images} {f'{rest:,}' if rest else 'none'} {'is' if rest == 1 else 'are'} within bounds"
+            are = f"{rest:,} {'is' if rest == 1 else 'are'}" if rest else "none are"
+            within = f"of {elements} of {images} {are} within bounds"
             return f"PASS: {within}; {excuses_text(self.images, '--strict fails')}{tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
@@ -317,7 +318,8 @@ class Report:
         )
         refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
         if refused:
-            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses {'it' if refused == 1 else 'them'})"
+            them = "it" if refused == 1 else "them"
+            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses {them})"
         if directed:
             line += f"; {counted(directed, 'image')} not rounded to nearest"
         return f"{line}; {excuses}{tail}" if excuses else f"{line}{tail}"
