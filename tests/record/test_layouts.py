@@ -359,6 +359,21 @@ def test_a_folder_of_something_else_is_refused_with_force_too(chain, tmp_path, c
     assert "not empty" in capsys.readouterr().err
 
 
+def test_a_recording_of_other_files_is_not_written_over(chain, tmp_path, capsys):
+    path, file = chain
+    file.write(tmp_path / "graph.json")
+    recording = Recording.read(path, complete=False)
+    images = {name: image.read() for name, image in recording.images.items()}
+    made = write_recording(tmp_path / "made", file, images, "made by hand")
+    before = {each.name: each.read_bytes() for each in made.parent.iterdir()}
+    command = ["inputs", str(tmp_path / "graph.json"), "--out", str(made.parent), "--shape", "2x4x4x4", "--force"]
+
+    assert main([*command, "--device", "a phone"]) == 2
+
+    assert "lists dx.npy, which the new recording would not: choose another folder" in capsys.readouterr().err
+    assert {each.name: each.read_bytes() for each in made.parent.iterdir()} == before
+
+
 def test_images_are_made_of_arrays_of_any_rank():
     for shape, want in (
         ((), (1, 1, 1, 1)),
