@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     tolerance = Tolerances(limit or Bounds())
     if options.tolerance is not None:
         tolerance = Tolerances.read(options.tolerance, limit)
-    allow = [name for name in options.allow.split(",") if name]
+    allow = [name.strip() for name in options.allow.split(",") if name.strip()]
     if (allow or options.strict) and options.tolerance is None and isinstance(limit, Tolerance):
         raise FileFormatError(f"--{'allow' if allow else 'strict'}: is for bounds of a model: give one as --bounds")
     tolerance = tolerance.with_excuses(allow, strict=options.strict)

@@ -277,7 +277,8 @@ class Recording:
             name, file = next(iter(missing.items()))
             others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
             raise FileFormatError(
-                f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, or fix its name"
+                f"{path}: images.{name}.file: {file}: No such file{others}: let the device write it, "
+                "fix its name, or judge the images that are there (--partial)"
             )
         states = {name: _state(path, folder, graph, name, entry) for name, entry in document.get("states", {}).items()}
         return cls(path, document.get("device", "unknown device"), graph_path, graph, images, missing, states)

@@ -102,17 +102,18 @@ def request(
         fit the graph; the seed is negative.
     """
     sources, awaited = planned(graph, shape, channel_format, seed=seed)
-    if device is None and force and (Path(folder) / "recording.json").is_file():
-        device = Recording.read(Path(folder) / "recording.json", complete=False).device
-    elif device is None:
-        device = f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
+    is_again = force and (Path(folder) / "recording.json").is_file()
+    before = Recording.read(Path(folder) / "recording.json", complete=False) if is_again else None
+    if device is None:
+        device = before.device if before else f"not run yet; sources by mpsref {mpsref.__version__}, seed {seed}"
     entries = recording_entries(sources, awaited, raw=True)
     files = recording_files(Path(folder), graph, sources, device, entries)
     # The name of a folder need not be UTF-8, and is written as it is.
     readme = _readme(Path(folder), graph, shape[0], entries).encode("utf-8", "surrogateescape")
     files["README.txt"] = lambda out: out.write(readme)
-    if force and (Path(folder) / "recording.json").is_file():
+    if before:
         _require_same_sources(Path(folder), sources, entries)
+        _require_same_results(before, entries)
         # The recording last, as in a new folder.
         for name in sorted(files, key="recording.json".__eq__):
             write_atomically(Path(folder) / name, files[name])
@@ -148,6 +149,17 @@ def planned(
     }
     awaited = {names[image]: size for image, size in sizes.items() if image.producer is not None}
     return sources, awaited
+
+
+def _require_same_results(before: Recording, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to write over a recording with results that the new one would not list."""
+    for name, image in before.images.items():
+        is_source = before.graph.images[name].producer is None
+        if not is_source and (name not in entries or entries[name]["file"] != image.path.name):
+            raise FileFormatError(
+                f"{before.path}: lists {image.path.name}, which the new recording would not: choose another folder, "
+                f"or delete {image.path.name}"
+            )
 
 
 def _require_same_sources(

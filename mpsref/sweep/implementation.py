@@ -107,7 +107,8 @@ def call(implementation: Implementation, x: Stored, upstream: Stored | None) -> 
         raise ImplementationError(f"{name}: raised {raised(error)}") from error
     if result.dtype != dtype or result.shape != shape:
         raise ImplementationError(
-            f"{name}: returned {result.dtype}{list(result.shape)} for {dtype}{list(shape)}: it must be like x"
+            f"{name}: returned {'None' if made is None else f'{result.dtype}{list(result.shape)}'} "
+            f"for {dtype}{list(shape)}: it must be like x"
         )
     return np.ascontiguousarray(result)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpsref.arguments import checked, checked_fields
 from mpsref.blocks import neuron_json, part_of_patterns
-from mpsref.display import printable, table
+from mpsref.display import counted, printable, table
 from mpsref.documents import read_document
 from mpsref.enums import MPSImageFeatureChannelFormat
 from mpsref.errors import FileFormatError, MPSRefError, ParameterError, VerificationError, shown
@@ -139,8 +139,16 @@ class SweepReport:
         if self.subject.stride > 1:
             tail += f"; one of every {self.subject.stride:,} bit patterns"
         if self.passed:
-            return f"PASS: {'all ' if is_whole else ''}{summary.elements:,} results are {bounds}{tail}"
-        return f"FAIL: {summary.beyond:,} of {summary.elements:,} results are not {bounds}{tail}"
+            are = "is" if summary.elements == 1 else "are"
+            every = "all " if is_whole and summary.elements > 1 else ""
+            return f"PASS: {every}{counted(summary.elements, 'result')} {are} {bounds}{tail}"
+        are = "is" if summary.beyond == 1 else "are"
+        return f"FAIL: {summary.beyond:,} of {counted(summary.elements, 'result')} {are} not {bounds}{tail}"
+
+    @property
+    def _plural(self) -> str:
+        """The verdict as earlier versions had it, with the plural for one result, too."""
+        return self.verdict.replace(" is ", " are ")
 
     @property
     def _inputs(self) -> int:
@@ -189,7 +197,7 @@ class SweepReport:
             check_summary(report.summary, storage_format(subject.channel_format), subject.ulp, subject.stride)
             derived = report.to_json()
             for name in ("elements", "exact", "passed", "verdict"):
-                if document[name] != derived[name]:
+                if document[name] != derived[name] and (name, document[name]) != ("verdict", report._plural):
                     raise ParameterError(f"{name}: contradicts the counts, which say {derived[name]}")
             if report.summary.ranges and report.summary.ranges[-1][1] > report._inputs:
                 raise ParameterError(f"ranges: {subject.channel_format.name} has only {report._inputs} inputs")

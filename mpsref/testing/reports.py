@@ -130,7 +130,10 @@ class GradientCheck(CheckReport):
     @property
     def verdict(self) -> str:
         """One line."""
-        counts = {"cannot be decided": self.undecided, "have no finite value": self.skipped}
+        counts = {
+            "cannot be decided": self.undecided,
+            f"{'has' if self.skipped == 1 else 'have'} no finite value": self.skipped,
+        }
         rest = "".join(f"; {n:,} {text}" for text, n in counts.items() if n)
         gradients = counted(self.elements, "gradient")
         if self.wrong:

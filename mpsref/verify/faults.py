@@ -170,7 +170,9 @@ class Finding:
     @property
     def subject(self) -> str:
         """Name and detail; first, of what it is a cause."""
-        before = {"rest": f"the other {self.of:,}: ", "alternative": "or: "}.get(self.rank, "")
+        # Where no hypothesis fits, the detail has their number.
+        others = f"the other {self.of:,}" if self.fits else "the others" if self.of > 1 else "the other one"
+        before = {"rest": f"{others}: ", "alternative": "or: "}.get(self.rank, "")
         return before + ", ".join(filter(None, (self.name, self.detail)))
 
     @property
@@ -357,7 +359,8 @@ def _pattern(case: Case) -> Finding:
     """Where the bad elements are, and what they have in common, for want of a cause."""
     parts = [f"{case.bad_index.size:,} of {case.bad.size:,} element{'s' * (case.bad.size != 1)}"]
     got = case.got.reshape(-1)[case.bad_index]
-    sentence = "None of the faults that are looked for explains these elements."
+    these = "these elements" if case.bad_index.size > 1 else "this element"
+    sentence = f"None of the faults that are looked for explains {these}."
     if case.noise is not None:
         parts.insert(0, f"{ACCURACY}, as noise of {case.noise} ULP would leave")
         sentence = "The results are near the right ones, but less accurate than the bounds allow; no fault was found."
@@ -369,9 +372,10 @@ def _pattern(case: Case) -> Finding:
     missing = np.isnan(x)
     numbers = x[~missing] if missing.any() else x
     if numbers.size:
-        parts.append(f"x from {numbers.min():.6g} to {numbers.max():.6g}")
+        least, largest = f"{numbers.min():.6g}", f"{numbers.max():.6g}"
+        parts.append(f"x from {least} to {largest}" if least != largest else f"x is {least}")
     if numbers.size < x.size:
-        parts.append(f"x is NaN at {x.size - numbers.size:,}")
+        parts.append(f"x is NaN at {x.size - numbers.size:,}" if x.size > 1 else "x is NaN")
     if (each := stride(case, case.bad_index)) is not None:
         parts.append(each.name)
     for text, mask in (("NaN", np.isnan(got)), ("0", got == 0), ("infinite", np.isinf(got))):

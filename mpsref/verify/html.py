@@ -247,7 +247,7 @@ def _table(report: Report, links: Mapping[str, str]) -> str:
     rest = f'<p class="note">{left_out:,} more: see the JSON report.</p>' if left_out else ""
     if report.missing:
         rows = list(report.missing.items())[:MOST_ELEMENTS]
-        rest += _texts(f"{counted(len(report.missing), 'image')} not judged", ("image", "why"), rows)
+        rest += _texts(f"{report.unjudged} not judged", ("image", "why"), rows)
     return (
         '<section aria-labelledby="images-title"><h2 id="images-title">Images</h2><div class="scroll"><table>'
         "<caption>Every recorded image that the graph makes, in the order of evaluation</caption>"
@@ -354,7 +354,7 @@ def _numbers(caption: str, rows: Iterable[tuple[str, int, str]]) -> str:
 
 
 def _worst(image: ImageReport) -> str:
-    worst = [element for element in image.worst if element.reason is None]
+    worst = [element for element in image.worst if element.beyond or element.reason is None]
     if not worst:
         same = image.counts.exact == image.counts.elements
         return f"<p>{'Every element is exact.' if same else 'None to list.'}</p>"

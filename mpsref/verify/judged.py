@@ -289,6 +289,7 @@ class JudgedImage:
             direction=operation.direction,
             limit=str(limit),
             model=None if isinstance(limit, Tolerance) else limit.model,
+            allowed=limit.allow if isinstance(limit, Bounds) else (),
             is_strict=isinstance(limit, Bounds) and limit.strict and not MODELS[limit.model].rounds_either_way,
             directed=directed,
             signed_errors={} if comparison.identical else signed_errors(got, want, storage),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mpsref.arguments import checked
-from mpsref.display import counted, html_table, html_text, printable, table
+from mpsref.display import counted, enumerated, html_table, html_text, printable, table
 from mpsref.errors import VerificationError
 from mpsref.ulp import histogram_rows
 from mpsref.verify.bias import Directed
@@ -118,6 +118,8 @@ class ImageReport:
         What passes, as text.
     model : str or None
         The model whose bounds it has; None under a plain tolerance.
+    allowed : tuple of str
+        The excuses that are allowed by name: those that a strict verdict keeps.
     is_strict : bool
         Whether a directed store is a failure.
     directed : Directed or None
@@ -150,6 +152,7 @@ class ImageReport:
     direction: str = "forward"
     limit: str = ""
     model: str | None = None
+    allowed: tuple[str, ...] = ()
     is_strict: bool = False
     directed: Directed | None = None
     signed_errors: dict[str, float] = field(default_factory=dict)
@@ -194,6 +197,9 @@ class ImageReport:
         """How many elements are excused."""
         return sum(self.counts.excused.values())
 
+
+PART = ", from image"
+"""What follows the name of an image of which only some of the batch were judged."""
 
 _COLUMNS = {
     "elements": "elements",
@@ -277,19 +283,29 @@ class Report:
         return others and f"the images that fail would pass under {others} (--bounds)"
 
     @property
+    def unjudged(self) -> str:
+        """How many other images were not judged, and of how many only a part was, as text."""
+        parts = sum(PART in name for name in self.missing)
+        whole = len(self.missing) - parts
+        both = (whole, "other image", ""), (parts, "part of an image", "parts of images")
+        return enumerated([counted(*each) for each in both if each[0]])
+
+    @property
     def verdict(self) -> str:
         """One line."""
         total = sum(image.counts.elements for image in self.images)
         excused = sum(image.excused for image in self.images)
         first, elements = self.first_wrong, counted(total, "element")
         images, excuses = counted(len(self.images), "image"), excuses_text(self.images)
-        tail = f"; {counted(len(self.missing), 'other image')} not judged" if self.missing else ""
+        tail = f"; {self.unjudged} not judged" if self.missing else ""
         if first is None:
             if not excused:
                 all_of_them = f"all {elements}" if total > 1 else elements
                 return f"PASS: {all_of_them} of {images} {'are' if total > 1 else 'is'} within bounds{tail}"
-            within = f"of {elements} of {images} {total - excused:,} are within bounds"
-            return f"PASS: {within}; {excuses} (--strict fails {'it' if excused == 1 else 'them'}){tail}"
+            rest = total - excused
+            are = f"{rest:,} {'is' if rest == 1 else 'are'}" if rest else "none are"
+            within = f"of {elements} of {images} {are} within bounds"
+            return f"PASS: {within}; {excuses_text(self.images, '--strict fails')}{tail}"
         beyond = [image for image in self.images if not image.passed]
         wrong = sum(image.counts.beyond for image in beyond)
         directed = sum(image.directed is not None and image.is_strict for image in beyond)
@@ -302,7 +318,8 @@ class Report:
         )
         refused = sum(image.counts.refused.get("overflow", 0) for image in beyond)
         if refused:
-            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses them)"
+            them = "it" if refused == 1 else "them"
+            line += f"; {refused:,} because an intermediate overflows (--allow overflow excuses {them})"
         if directed:
             line += f"; {counted(directed, 'image')} not rounded to nearest"
         return f"{line}; {excuses}{tail}" if excuses else f"{line}{tail}"
@@ -396,7 +413,7 @@ class Report:
         yield from table([head, *self._rows()], 3)
         if self.missing:
             yield ""
-            yield f"{counted(len(self.missing), 'image')} not judged:"
+            yield f"{self.unjudged.replace('other ', '')} not judged:"
             yield from table([[*each] for each in self.missing.items()], 2, indent="  ")
         yield from self._end_to_end_lines()
         for image in self.images:

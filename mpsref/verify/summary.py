@@ -125,19 +125,24 @@ _CLAUSES: Mapping[Reason, str] = {
 }
 
 
-def excuses_text(images: Sequence[ImageReport]) -> str:
-    """What is excused, for the verdict line: empty if nothing is."""
-    totals: dict[str, int] = {}
+def excuses_text(images: Sequence[ImageReport], hint: str = "") -> str:
+    """What is excused, for the verdict line, with a hint at what a strict verdict fails; empty if nothing is."""
+    totals: dict[tuple[bool, Reason], int] = {}
     defined = True
     for image in images:
         for name, count in image.counts.excused.items():
-            kind = Reason.plus_inf.name if name == Reason.minus_inf.name else name
-            totals[kind] = totals.get(kind, 0) + count
+            kind = Reason.plus_inf if name == Reason.minus_inf.name else Reason[name]
+            key = name in image.allowed, kind
+            totals[key] = totals.get(key, 0) + count
             defined &= MODELS[image.model].nan_is_defined if image.model else True
     why = "a comparison may lose" if defined else "fast math allows"
-    clauses = []
-    for name, count in sorted(totals.items(), key=lambda item: Reason[item[0]]):
-        results = f"{count:,} result{'s' if count != 1 else ''}"
-        differ = "differ" if count != 1 else "differs"
-        clauses.append(_CLAUSES[Reason[name]].format(results, differ=differ, why=why))
-    return "; ".join(clauses)
+    unnamed = sum(count for (is_allowed, _), count in totals.items() if not is_allowed)
+    clauses: dict[bool, list[str]] = {False: [], True: []}
+    for (is_allowed, kind), count in sorted(totals.items()):
+        results = counted(count, "result")
+        clauses[is_allowed].append(
+            _CLAUSES[kind].format(results, differ="differs" if count == 1 else "differ", why=why)
+        )
+    if hint and unnamed:
+        clauses[False][-1] += f" ({hint} {'it' if unnamed == 1 else 'them'})"
+    return "; ".join([*clauses[False], *clauses[True]])

@@ -20,7 +20,7 @@ from mpsref.verify.bias import sampled
 from mpsref.verify.chain import Chain
 from mpsref.verify.differences import Deferred, Differences, evaluated
 from mpsref.verify.judged import JudgedImage
-from mpsref.verify.report import ImageReport, Report
+from mpsref.verify.report import PART, ImageReport, Report
 from mpsref.verify.states import RestoredSources, state_report
 from mpsref.verify.tolerance import Limit, Tolerances
 
@@ -46,7 +46,8 @@ class Verification:
         for override in tolerances.overrides:
             if override.image is not None and override.image not in recording.graph.images:
                 raise FileFormatError(
-                    f"override.image: is {override.image!r}, which {recording.graph_path} does not have"
+                    f"override.image: is {override.image!r}, which {recording.graph_path} does not have: "
+                    "fix the name, or leave the override out"
                 )
         filling = [node.result_image for node in recording.graph.nodes if self._state(node)]
         needed = [*self.recorded, *filling]
@@ -145,7 +146,7 @@ class Verification:
         if count < whole:
             held = self.recorded[image].size[0]
             why = f"its file holds {held} of the {whole}" if held < whole else f"a source has {count} of the {whole}"
-            self.missing[f"{self.names[image]}, from image {count} on"] = f"{why} images of the batch"
+            self.missing[f"{self.names[image]}{PART} {count} on"] = f"{why} images of the batch"
 
     def _error(self, text: str) -> FileFormatError:
         return FileFormatError(f"{self.recording.path}: {text}")

@@ -235,7 +235,7 @@ def write(path, name, results):
 def test_what_is_there_is_judged_and_what_is_not_is_listed(chain, capsys):
     path, _ = chain
     assert main(["verify", str(path)]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "judge the images that are there (--partial)" in capsys.readouterr().err
 
     assert main(["verify", str(path), "--partial", "--device", "a phone"]) == 0
 
@@ -276,6 +276,8 @@ def test_half_a_batch_is_called_so(chain):
     assert report.passed
     assert report.images[0].counts.elements == 64
     assert report.missing["dx, from image 1 on"] == "its file holds 1 of the 2 images of the batch"
+    assert report.verdict.endswith("; 3 other images and 1 part of an image not judged")
+    assert "\n3 images and 1 part of an image not judged:\n" in report.text()
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(mps.FileFormatError, match="126 bytes"):
         verify(path, partial=True)
@@ -355,6 +357,21 @@ def test_a_folder_of_something_else_is_refused_with_force_too(chain, tmp_path, c
 
     assert main(["inputs", str(tmp_path / "graph.json"), "--out", str(other), "--shape", "4x4x4", "--force"]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_recording_of_other_files_is_not_written_over(chain, tmp_path, capsys):
+    path, file = chain
+    file.write(tmp_path / "graph.json")
+    recording = Recording.read(path, complete=False)
+    images = {name: image.read() for name, image in recording.images.items()}
+    made = write_recording(tmp_path / "made", file, images, "made by hand")
+    before = {each.name: each.read_bytes() for each in made.parent.iterdir()}
+    command = ["inputs", str(tmp_path / "graph.json"), "--out", str(made.parent), "--shape", "2x4x4x4", "--force"]
+
+    assert main([*command, "--device", "a phone"]) == 2
+
+    assert "lists dx.npy, which the new recording would not: choose another folder" in capsys.readouterr().err
+    assert {each.name: each.read_bytes() for each in made.parent.iterdir()} == before
 
 
 def test_images_are_made_of_arrays_of_any_rank():

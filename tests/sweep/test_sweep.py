@@ -92,6 +92,14 @@ def test_a_stride_takes_one_of_so_many_patterns_and_no_digit_always(stride):
         assert report.verdict.endswith(f"results are exact; one of every {stride:,} bit patterns")
 
 
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [(np.abs, "PASS: 1 result is exact;"), (lambda x: x + 1, "FAIL: 1 of 1 result is not exact;")],
+)
+def test_one_result_is_counted_in_the_singular(function, verdict):
+    assert sweep(function, ABSOLUTE, format="float16", stride=65_536).verdict.startswith(verdict)
+
+
 def test_parts_of_a_sweep_with_a_stride_add_up_and_are_no_others(tmp_path):
     def negative(x):
         return -np.abs(x)
@@ -666,7 +674,7 @@ def test_bad_usage_ends_with_2_and_one_line(tmp_path, capsys, monkeypatch, argum
         ("implementations:exits", "implementations:exits: raised SystemExit: 0"),
         ("implementations:widens", r"returned float64[65536] for float16[65536]: it must be like"),
         ("implementations:flattens", "returned float16[65536, 1] for float16[65536]"),
-        ("implementations:says_nothing", "returned object[] for float16"),
+        ("implementations:says_nothing", "returned None for float16"),
         ("implementations:relu_gradient", "raised TypeError"),
     ],
 )

@@ -524,6 +524,13 @@ def test_the_slope_that_large_steps_show_is_not_taken_for_the_one_here(monkeypat
         check_gradient(d, [1e-15])
 
 
+def test_one_gradient_without_a_finite_value_is_told_in_the_singular():
+    d = mps.MPSNNNeuronDescriptor(mps.MPSCNNNeuronType.tanH)
+
+    with pytest.raises(mps.VerificationError, match=r"UNDECIDED: .*; 1 has no finite value"):
+        check_gradient(d, [np.nan])
+
+
 def test_what_inner_rounding_errors_hide_is_undecided():
     x = mps.MPSNNImageNode(handle="x")
     far = mps.MPSCNNNeuronLinearNode(source=x, a=-1.0, b=5e16)

@@ -11,11 +11,13 @@ import pytest
 import mpsref as mps
 from device import NEVER, Device, evaluated
 from mpsref.arrays import Elements
+from mpsref.cli import main
 from mpsref.documents import schema
 from mpsref.storage import FORMATS
-from mpsref.verify import Bounds, Tolerances, verify, write_recording
+from mpsref.verify import Bounds, Recording, Tolerance, Tolerances, verify, write_recording
 from mpsref.verify.bias import signed_errors
 from mpsref.verify.compare import compare
+from mpsref.verify.html import page
 from mpsref.verify.judge import neuron_judge
 from mpsref.verify.models import MODELS
 from mpsref.verify.reasons import BEYOND, EXCUSES, WITHIN, Reason
@@ -259,10 +261,46 @@ def test_what_is_allowed_and_what_is_strict(tmp_path):
         verify(path, allow=["flush"])
     report = verify(path, allow=["overflow"])
     assert report.verdict == (
+        "PASS: of 4 elements of 1 image 2 are within bounds; 1 result of NaN inputs differs, which fast math allows "
+        "(--strict fails it); 1 result of overflowing intermediates differs, which is allowed here"
+    )
+    # What is allowed by name stays so under a strict verdict.
+    assert verify(path, allow=["overflow", "nan"], strict=True).verdict == (
         "PASS: of 4 elements of 1 image 2 are within bounds; 1 result of NaN inputs differs, which fast math allows; "
-        "1 result of overflowing intermediates differs, which is allowed here (--strict fails them)"
+        "1 result of overflowing intermediates differs, which is allowed here"
     )
     jsonschema.Draft202012Validator(schema("report")).validate(json.loads(json.dumps(report.to_json())))
+
+
+def test_names_of_excuses_may_have_spaces_between_them(tmp_path, capsys):
+    path = recorded(tmp_path / "r", neuron("softPlus"), np.float32([100]), np.float32([inf]))
+
+    assert main(["verify", str(path), "--allow", "nan, overflow"]) == 0
+    assert "of 1 image none are within bounds; 1 result of overflowing" in capsys.readouterr().out
+    assert main(["verify", str(path)]) == 1
+    assert "(--allow overflow excuses it)" in capsys.readouterr().out
+
+
+def test_on_the_page_what_overflows_is_among_the_worst_unless_it_is_excused(tmp_path):
+    path = recorded(tmp_path / "r", neuron("softPlus"), np.float32([100]), np.float32([inf]))
+
+    def rows(**options):
+        report = verify(path, **options)
+        text = page(report, Recording.read(path).graph)
+        return text.count('<td class="number">100.0</td>')
+
+    assert (rows(), rows(allow=["overflow"])) == (2, 0)  # its input, and what is wanted
+
+
+@pytest.mark.parametrize(("x", "said"), [(2.5, "x is 2.5"), (nan, "x is NaN")])
+def test_one_element_without_a_cause_is_told_in_the_singular(tmp_path, x, said):
+    got = np.abs(x := np.float32([1, -2, x]))
+    got[-1] = 3.7
+
+    (finding,) = verify(recorded(tmp_path / "r", neuron("absolute"), x, got), tolerance=Tolerance(0)).images[0].findings
+
+    assert said in finding.detail.split("; ")
+    assert finding.sentence.endswith(" this element.")
 
 
 @pytest.mark.parametrize(("model", "beyond"), [("metal-fast", 0), ("metal-precise", 3)])
