@@ -236,6 +236,9 @@ NEAR: dict[str, Near | Callable[[Draw], Plant]] = {
     "parameters rounded to half": Near(
         lambda s: s.value(b=float(mantissa(s.p.b, 8))), WITH_AB, dtype=F32, parameters={"b": 0.7135}
     ),
+    "parameters rounded to bfloat16": Near(
+        lambda s: s.value(b=float(mantissa(s.p.b, 5))), WITH_AB, dtype=F32, parameters={"b": 0.7135}
+    ),
     "the slope of another channel": Near(
         lambda s: s.value(data=s.r.rng.uniform(-0.9, 0.9, s.p.data.shape)), SLOPED, shape=EIGHT
     ),

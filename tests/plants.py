@@ -600,6 +600,14 @@ def parameter_in_half(r):
     )
 
 
+@each("a and b", "slopes")
+def parameter_in_bfloat16(r, which):
+    neuron, x, _ = r.forward(*(WITH_AB if which == "a and b" else ["PReLU"]))
+    p, names = neuron[1], ("a", "b") if which == "a and b" else ("data",)
+    short = {name: bfloat16(np.float32(getattr(p, name))).astype(np.float64) for name in names}
+    return r.plant(neuron, x, r.value(neuron, x, p.but(**short)), "parameters rounded to bfloat16")
+
+
 @kind
 def slopes_of_other_channels(r):
     neuron, x, _ = r.forward("PReLU")

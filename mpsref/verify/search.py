@@ -626,7 +626,7 @@ def ranked(trials: list[Trial]) -> list[Trial]:
         elsewhere = max(trial.elsewhere for trial in whole)
         first = min(
             (trial for trial in whole if trial.elsewhere >= elsewhere - SAME_BITS or trial.region.name),
-            key=lambda trial: (trial.order, -round(trial.gain, 2), -round(trial.bits, 2)),
+            key=lambda trial: (trial.order, trial.fitted, -round(trial.gain, 2), -round(trial.bits, 2)),
         )
         ranked.append(first)
         rest.remove(first)

@@ -10,6 +10,7 @@ import mpsref as mps
 from mpsref.record import Recording
 from mpsref.verify import verify, write_recording
 from mpsref.verify.bounds import allowed
+from mpsref.verify.faults import NO_FAULT
 from mpsref.verify.models import MODELS
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -140,3 +141,45 @@ def test_a_store_in_a_finer_format_is_no_cause(tmp_path, seed):
     names = [found.name for found in report.images[-1].findings]
     assert names
     assert not [name for name in names if "stored through" in name or "in half" in name]
+
+
+def single(folder, node, y, x=X):
+    node.result_image.handle = "y"
+    graph = mps.GraphFile.from_results([node.result_image], "bfloat16" if x.dtype == B else "float32")
+    return verify(write_recording(folder / "recording", graph, {"x": x, "y": y}, device="test")).images[0]
+
+
+@pytest.mark.parametrize("name", ["linear", "geLU", "softSign"])
+@pytest.mark.parametrize("ways", [(1,), (-1, 1)], ids=["one-sided", "two-sided"])
+def test_neighbours_here_and_there_are_no_factor_and_no_parameter(tmp_path, name, ways):
+    d = mps.MPSNNNeuronDescriptor(name, **({"a": 1.37, "b": 0.21} if name == "linear" else {}))
+    node = mps.MPSCNNNeuronNode(source=mps.MPSNNImageNode(handle="x"), descriptor=d)
+    rng = np.random.default_rng(3)
+    y = mps.neuron.forward(d, X).copy()
+    moved = rng.random(y.shape) < 0.2
+    y.view(np.uint16)[moved] += rng.choice(ways, moved.sum()).astype(np.uint16)
+
+    image = single(tmp_path, node, y)
+
+    assert image.counts.beyond > 30
+    assert image.findings[0].name == NO_FAULT
+
+
+def test_a_factor_that_moves_all_results_by_a_neighbour_is_named(tmp_path):
+    node = mps.MPSCNNNeuronSoftSignNode(source=mps.MPSNNImageNode(handle="x"))
+    x = X.astype(np.float32)
+
+    image = single(tmp_path, node, (1.0045 * (x / (1 + np.abs(x)))).astype(B))
+
+    assert image.counts.within_1 > 0.95 * image.counts.elements
+    assert "multiplied by a number" in image.findings[0].name
+
+
+def test_the_limit_of_a_function_in_a_coarse_format_is_no_clamp(tmp_path):
+    x = np.random.default_rng(4).normal(0, 3, (8, 12, 8)).astype(np.float32)
+    node = mps.MPSCNNNeuronTanHNode(source=mps.MPSNNImageNode(handle="x"), a=1.26, b=1.0)
+
+    image = single(tmp_path, node, rounded(np.float32(1.2578125) * rounded(np.tanh(rounded(x)))), x)
+
+    assert image.counts.beyond > 100
+    assert not any(finding.name.startswith("clamped") for finding in image.findings)

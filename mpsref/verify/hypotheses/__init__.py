@@ -118,6 +118,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     scales.factor,
     scales.source_scaled,
     parameters.parameter_in_half,
+    parameters.parameter_in_bfloat16,
     parameters.slope_of_another_channel,
     parameters.slope_of_another_axis,
     parameters.half_slopes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,7 @@ from mpsref.verify.hypotheses.base import (
     with_operation,
 )
 from mpsref.verify.hypotheses.fitting import LEAST_FIT, NEGLIGIBLE, Family, Fit
+from mpsref.verify.hypotheses.stores import bfloat16, to_half
 
 
 def _other_parameters(step: Step, names: Iterable[str], values: Sequence[float]) -> Iterator[Operation]:
@@ -111,20 +112,32 @@ def parameter_magnitude(step: Step) -> Iterator[tuple[str, Function]]:
         yield "data", _with_data(step, np.abs(p.data))
 
 
+def _rounded(step: Step, narrow: Callable[[Wide], Wide]) -> Iterator[tuple[str, Function]]:
+    """A neuron with some of its parameters rounded, or with slopes that are."""
+    p = descriptor_of(step)
+    with np.errstate(over="ignore"):
+        for names in reversed(list(_subsets(p.parameters))):
+            values = narrow(np.array([p.parameters[name] for name in names], np.float64)).tolist()
+            for operation in _other_parameters(step, names, values):
+                yield ", ".join(names), with_operation(operation)
+        if p.data is not None:
+            short = narrow(p.data.astype(np.float64)).astype(np.float32)
+            if (p.data != short).any() and np.isfinite(short).all():
+                yield "data", _with_data(step, short)
+
+
 @function_hypothesis(
     "parameters rounded to half", "Parameters, or the slopes of channels, were rounded to half precision.", fewest=MANY
 )
 def parameter_in_half(step: Step) -> Iterator[tuple[str, Function]]:
-    p = descriptor_of(step)
-    with np.errstate(over="ignore"):
-        for names in reversed(list(_subsets(p.parameters))):
-            values = [float(np.float16(p.parameters[name])) for name in names]
-            for operation in _other_parameters(step, names, values):
-                yield ", ".join(names), with_operation(operation)
-        if p.data is not None and (p.data != p.data.astype(np.float16)).any():
-            half = p.data.astype(np.float16)
-            if np.isfinite(half).all():
-                yield "data", _with_data(step, half.astype(np.float32))
+    return _rounded(step, to_half)
+
+
+@function_hypothesis(
+    "parameters rounded to bfloat16", "Parameters, or the slopes of channels, were rounded to bfloat16.", fewest=MANY
+)
+def parameter_in_bfloat16(step: Step) -> Iterator[tuple[str, Function]]:
+    return _rounded(step, bfloat16)
 
 
 @hypothesis(

@@ -87,7 +87,9 @@ def averaged(case: Case) -> Iterator[Candidate]:
 
     def store(case: Case, index: Index, values: Values, by: tuple[int, int]) -> Stored:
         near = [_neighbour((h, w, c), (y, x), index) for y in {0, by[0]} for x in {0, by[1]}]
-        return case.stored(np.mean([values(each) for each in near], axis=0))
+        # What a sampler reads is stored.
+        read = [Elements(case.stored(values(each)), case.result).values() for each in near]
+        return case.stored(np.mean(read, axis=0))
 
     def reads(read: Sequence[Elements], index: Index, place: int, by: tuple[int, int]) -> Sequence[Elements]:
         source = case.sources[place]
