@@ -33,8 +33,11 @@ what the layer gives, as for what a neuron reads.
 
 What a cause leaves over is searched again: an image has up to three causes, each with its place. A cause is named only
 if it explains at least a twentieth of what is left, and if contradictions are few; with fewer than eight elements only
-if it has no parameter or place to choose. One that is about all of the arithmetic must explain half; one with numbers
-that were fitted may be contradicted by one element of two hundred, and in formats of few bits must give the very bits.
+if it has no parameter or place to choose. One that is about all of the arithmetic, another function of all elements, or
+changes all of them by no more than noise must explain half; one with numbers that were fitted may be contradicted by one
+element of two hundred, and in formats of few bits must give the very bits. Of the elements that are out of bounds, or
+would be if it were the cause, most must be nearer to what it gives than to the ideal value.
+
 Else it is said what nearly all of the elements hold, if that is 0, another value, or what another image holds; or where
 they are and what they have in common; and if they are all near, that accuracy alone is the matter.
 
@@ -274,7 +277,9 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
     counts = [trial.explained, trial.same_bits, trial.against, trial.of]
     if confirm:
         counts = search.confirmed(trial, explained)
-    hypotheses = [h for name in trial.names for h in search.hypotheses if h.name == name]
+    # Two parts may be of one hypothesis.
+    names = list(dict.fromkeys(trial.names))
+    hypotheses = [h for name in names for h in search.hypotheses if h.name == name]
     sample = search.sample
     judged = sample.judged(trial.candidate)
     trial.candidate.release()
@@ -282,7 +287,7 @@ def _finding(search: Search, trial: Trial, *, confirm: bool = True) -> tuple[Mas
     example = _example(search.case, int(sample.index[at[0]]), judged.out[at[0]]) if at.size else None
     of = int(search.of)
     unknown = 0 if judged.known.all() else of - round(counts[3])
-    name, detail = " and ".join(trial.names), trial.candidate.detail
+    name, detail = " and ".join(names), trial.candidate.detail
     sentence = " ".join(h.sentence for h in hypotheses)
     if name == "never written" and (trial.region.by_value or detail == "NaN"):
         value = {"zeros": "0", "NaN": "NaN"}.get(detail, example.got if example else "")

@@ -48,8 +48,8 @@ MENTIONED = 0.05
 
 BY_VALUE, MOVED = 0.5, 0.3
 """
-The same, where it is restricted to an interval of values or to every k-th element, or about all of the arithmetic; and
-where elements are moved in a part of the image.
+The same, where it is restricted to an interval of values or to every k-th element, about all of the arithmetic, or
+another function of all elements; and where elements are moved in a part of the image.
 """
 
 ZEROS = 0.65
@@ -596,7 +596,8 @@ class Search:
 
 def _least(trial: Trial) -> float:
     """The share of the elements out of bounds that it must explain."""
-    if trial.region.by_value or trial.region.by_stride:
+    is_another = not trial.region.name and any(name in ("another neuron", "another function") for name in trial.names)
+    if trial.region.by_value or trial.region.by_stride or is_another:
         return BY_VALUE
     return _least_in_place(trial.candidate, trial.names) if trial.region.name else MENTIONED
 

@@ -183,7 +183,7 @@ def test_what_a_cause_leaves_over_is_told_with_its_place_though_it_has_none():
     first, second = explain(case_of(moved(lambda _: got)))
 
     assert (first.name, first.where) == ("the sign flipped", "only in rows 0 to 2 and 5 to 8")
-    assert second.headline.startswith(f"the other {second.of:,}: no hypothesis fits, {second.of:,} of 3,780 elements; ")
+    assert second.headline.startswith(f"the others: no hypothesis fits, {second.of:,} of 3,780 elements; ")
     assert "in rows 3 to 4 of 9" in second.detail
     assert (second.rank, second.fits, first.explained + second.of) == ("rest", False, first.of)
 
