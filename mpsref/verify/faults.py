@@ -34,9 +34,9 @@ what the layer gives, as for what a neuron reads.
 What a cause leaves over is searched again: an image has up to three causes, each with its place. A cause is named only
 if it explains at least a twentieth of what is left, and if contradictions are few; with fewer than eight elements only
 if it has no parameter or place to choose. One that is about all of the arithmetic, another function of all elements, or
-changes all of them by no more than noise must explain half; one with numbers that were fitted may be contradicted by one
-element of two hundred, and in formats of few bits must give the very bits. Of the elements that are out of bounds, or
-would be if it were the cause, most must be nearer to what it gives than to the ideal value.
+changes all of them by no more than noise must explain half; one with numbers that were fitted may be contradicted by
+one element of two hundred, and in formats of few bits must give the very bits. Of the elements that are out of bounds,
+or would be if it were the cause, most must be nearer to what it gives than to the ideal value.
 
 Else it is said what nearly all of the elements hold, if that is 0, another value, or what another image holds; or where
 they are and what they have in common; and if they are all near, that accuracy alone is the matter.
