@@ -104,8 +104,9 @@ LAYERS = [
     ["mpsref.verify.hypotheses.fitting"],
     [
         f"mpsref.verify.hypotheses.{name}"
-        for name in ("formula", "parameters", "places", "scales", "sources", "stores", "sums", "tables")
+        for name in ("formula", "places", "scales", "sources", "stores", "sums", "tables")
     ],
+    ["mpsref.verify.hypotheses.parameters"],
     ["mpsref.verify.hypotheses.library"],
     ["mpsref.verify.hypotheses.layers"],
     ["mpsref.verify.hypotheses.noise"],
