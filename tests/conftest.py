@@ -35,6 +35,14 @@ FLAGS = (
 PATIENCE = 60
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        # A page does not depend on the machine that made it.
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 class Browser:
     """A Chromium that is driven through a pair of pipes, one tab of it."""
 

@@ -776,6 +776,7 @@ def test_faults_of_four_times_the_bounds_are_caught(tmp_path, neuron_type, direc
     assert report.counts.excused == {}
 
 
+@pytest.mark.slow
 def test_tables_of_half_patterns_say_the_same_as_elements(tmp_path, monkeypatch):
     d = descriptor(T.softPlus)
     patterns = np.random.default_rng(0).permutation(65_536).astype(np.uint16)[:8192]

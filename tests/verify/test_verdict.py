@@ -353,6 +353,7 @@ def test_faults_are_looked_for_unless_it_is_declined(tmp_path):
     assert report.images[0].histogram
 
 
+@pytest.mark.slow
 def test_where_a_source_is_not_recorded_the_nodes_between_are_searched(tmp_path):
     shutil.copytree(EXAMPLES / "precise", tmp_path / "copy")
     path = tmp_path / "copy" / "recording.json"
